@@ -1,0 +1,167 @@
+"""The frozen settings tree of a node: loaded once, passed down in pieces; it knows no behaviour.
+
+One TOML file, every key of which can be overridden as SYNCECT_SECTION__KEY. A wrong key or value stops the program at
+its start with one sentence (`ConfigError`): file, key, and what is allowed.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _ae_title(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", value):
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters without backslash (PS3.5 VR AE)")
+    return value
+
+
+def _uid_root(value: str) -> str:
+    if value and not re.fullmatch(r"[0-2](\.(0|[1-9]\d*)){1,20}", value):
+        raise ValueError("a UID root consists of numbers and dots, such as 1.2.826.0.1.3680043.10.99999")
+    if len(value) > 24:
+        raise ValueError("a UID root has at most 24 characters, so that 39 digits fit behind it (PS3.5 9.1)")
+    return value
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+UidRoot = Annotated[str, AfterValidator(_uid_root)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and a key that nobody reads is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSettings(Section):
+    """Where the node keeps what must survive a crash."""
+
+    data_dir: Path = Path("syncect-data")
+    database_url: str = ""
+    installation_uid_root: UidRoot = ""
+
+    def url(self) -> str:
+        """SQLAlchemy URL; without a setting, a SQLite file inside `data_dir`."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'syncect.sqlite3').absolute()}"
+
+
+class TlsSettings(Section):
+    """DICOM TLS after PS3.15 (BCP 195 profile): own certificate and key, and the CA that signed the peers'."""
+
+    certificate: Path
+    private_key: Path
+    ca: Path
+
+
+class PeerSettings(Section):
+    """A peer that may open associations; `host` is an IP address, or empty for any."""
+
+    ae_title: AeTitle
+    host: str = ""
+
+
+class ScpSettings(Section):
+    """The receiver. An empty `allowed_peers` accepts every calling AE title, and says so at the start."""
+
+    ae_title: AeTitle = "SYNCECT"
+    host: str = "0.0.0.0"  # noqa: S104 - a storage SCP is there to be reached
+    port: Port = 11112
+    allowed_peers: tuple[PeerSettings, ...] = ()
+    max_associations: Annotated[int, Field(ge=1, le=200)] = 25
+    tls: TlsSettings | None = None
+
+
+class CompletionSettings(Section):
+    """When a series counts as complete; both in seconds since the last instance."""
+
+    quiet_s: Annotated[float, Field(ge=0.2, le=3600)] = 5.0
+    give_up_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.give_up_s < self.quiet_s:
+            raise ValueError("give_up_s must not be shorter than quiet_s")
+        return self
+
+
+class RuleSettings(Section):
+    """One site rule: a series that does not satisfy it is skipped with `reason`."""
+
+    keyword: str
+    op: Literal["equals", "one_of", "not_one_of", "matches", "present", "absent", "at_least", "at_most"]
+    values: tuple[str, ...] = ()
+    reason: str
+
+
+class EligibilitySettings(Section):
+    """Which series are translated, beyond the built-in gate for non-contrast planning CT."""
+
+    min_slices: Annotated[int, Field(ge=2, le=2000)] = 8
+    rules: tuple[RuleSettings, ...] = ()
+
+
+class ModelSettings(Section):
+    """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in."""
+
+    bundle: str = "demo"
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    batch_size: Annotated[int, Field(ge=0, le=256)] = 0
+
+
+class DestinationSettings(Section):
+    """A peer that receives the derived series."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    ae_title: AeTitle
+    host: str
+    port: Port = 104
+    tls: TlsSettings | None = None
+    confirm: Literal["none", "find"] = "none"
+    profile: Literal["generic"] = "generic"
+
+
+class SeriesSettings(Section):
+    """How the derived series is named in the TPS."""
+
+    description_prefix: Annotated[str, Field(pattern=r"^[\x20-\x5b\x5d-\x7e]{4,32}$")] = "sCE-CT AI"
+    number_rule: Literal["source*100+1", "source+9000"] = "source*100+1"
+
+
+class RetentionSettings(Section):
+    """`days` after which confirmed series leave the disk (0 keeps all); below `min_free_gb` the receiver refuses."""
+
+    days: Annotated[int, Field(ge=0, le=0)] = 0
+    min_free_gb: Annotated[float, Field(ge=0)] = 2.0
+
+
+class WebSettings(Section):
+    """The status page."""
+
+    enabled: Literal[False] = False
+    host: str = "127.0.0.1"
+    port: Port = 8042
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    node: NodeSettings = NodeSettings()
+    scp: ScpSettings = ScpSettings()
+    completion: CompletionSettings = CompletionSettings()
+    eligibility: EligibilitySettings = EligibilitySettings()
+    model: ModelSettings = ModelSettings()
+    destination: tuple[DestinationSettings, ...] = ()
+    series: SeriesSettings = SeriesSettings()
+    retention: RetentionSettings = RetentionSettings()
+    web: WebSettings = WebSettings()
+
+    @model_validator(mode="after")
+    def _distinct_destinations(self) -> Self:
+        names = [destination.name for destination in self.destination]
+        if len(set(names)) != len(names):
+            raise ValueError("two destinations have the same name; each needs its own")
+        return self

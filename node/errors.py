@@ -1,0 +1,30 @@
+"""The error tree of the node: the type of an error says what happens next.
+
+NodeError
+├── Retryable          the same work may succeed later (a peer is down, a disk is full, a lease was lost)
+├── Permanent          the same work will fail again (a file cannot be read, a geometry cannot be processed)
+│   └── UnreadableInstance   one file is not a DICOM image that this node can read
+└── Refused            an operator asked for something that a safety rule forbids
+
+Messages are sentences for an administrator: UIDs and job ids, never a patient's name or ID.
+"""
+
+
+class NodeError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class Retryable(NodeError):
+    """The work failed for a reason that may pass; it is tried again after a pause."""
+
+
+class Permanent(NodeError):
+    """The work failed for a reason that will not pass by itself; a person has to act."""
+
+
+class UnreadableInstance(Permanent):
+    """A file is not a DICOM instance, or lacks what every instance must have."""
+
+
+class Refused(NodeError):
+    """The request is understood and forbidden: it would break a promise of the node."""

@@ -1,0 +1,110 @@
+"""The engine and its transactions; the only place that knows the database URL and the isolation level."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.orm import Session
+
+from storage.errors import SchemaMismatch
+
+SQLITE_BUSY_TIMEOUT_MS = 30_000
+
+
+class Database:
+    """Transactions on one database, SQLite in WAL mode or PostgreSQL.
+
+    A writing transaction takes SQLite's write lock at its start (BEGIN IMMEDIATE): a transaction that reads first and
+    writes later would otherwise fail with SQLITE_BUSY when another process wrote in between.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One writing transaction: committed on leaving, rolled back on an exception."""
+        engine = self.engine.execution_options(syncect_writes=True)
+        with Session(engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One consistent snapshot for reading; nothing is committed."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()
+
+    # -- schema ------------------------------------------------------------------------------------------------
+
+    def current_revision(self) -> str | None:
+        """Revision of the schema in the database; None where there is none."""
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    def head_revision(self) -> str:
+        """Revision that this version of the program works with."""
+        head = ScriptDirectory.from_config(self._alembic()).get_current_head()
+        assert head is not None
+        return head
+
+    def upgrade(self) -> None:
+        """Bring the schema to the head revision, creating it where there is none."""
+        command.upgrade(self._alembic(), "head")
+
+    def ensure_schema(self) -> None:
+        """Create the schema in an empty database; raise SchemaMismatch where an older or newer one is found."""
+        current, head = self.current_revision(), self.head_revision()
+        if current is None:
+            self.upgrade()
+        elif current != head:
+            raise SchemaMismatch(
+                f"the database has schema {current}, this version needs {head}: "
+                "run `syncect db backup` and then `syncect db upgrade`"
+            )
+
+    def backup(self, target: Path) -> None:
+        """Write a consistent copy of a SQLite database to `target`, also while the node is running."""
+        if not self.is_sqlite:
+            raise SchemaMismatch("db backup copies SQLite databases; use pg_dump for PostgreSQL")
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
+
+    def _alembic(self) -> AlembicConfig:
+        config = AlembicConfig()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["engine"] = self.engine
+        return config
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        # The driver's own transaction control would delay BEGIN until the first write.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")  # a committed row survives a power cut, not only a crash
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        writes = connection.get_execution_options().get("syncect_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

@@ -1,0 +1,33 @@
+"""The error tree of the store.
+
+StorageError
+├── IllegalTransition   a state machine has no such arrow; the caller's picture of the row is stale or wrong
+├── LeaseLost           another process owns the work now; drop it without writing anything
+├── NotFound            no such series, job or delivery
+├── SpoolFull           less free space than the operator reserved; nothing was accepted
+└── SchemaMismatch      the database was made by another version; an administrator has to upgrade it
+"""
+
+
+class StorageError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class IllegalTransition(StorageError):
+    """The row is in a state from which the requested state cannot be reached."""
+
+
+class LeaseLost(StorageError):
+    """The lease expired, or an operator took the work away: the caller must stop and write nothing."""
+
+
+class NotFound(StorageError):
+    """The identifier names nothing in the store."""
+
+
+class SpoolFull(StorageError):
+    """The spool's file system has less free space than `retention.min_free_gb`."""
+
+
+class SchemaMismatch(StorageError):
+    """The database schema is not the one this version was written for."""

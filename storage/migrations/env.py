@@ -1,0 +1,13 @@
+"""Alembic environment: runs migrations on the engine that `storage.database` hands over; no ini file, no URL here."""
+
+from alembic import context
+
+from storage.tables import Base
+
+engine = context.config.attributes["engine"]
+
+# A migration writes from its first statement on; without the flag SQLite would start a reading transaction.
+with engine.execution_options(syncect_writes=True).connect() as connection:
+    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()

@@ -1,0 +1,165 @@
+"""OutboxStore: which derived series are due where, which instances are missing there, and what the peer answered."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session
+
+from storage.database import Database
+from storage.errors import IllegalTransition, LeaseLost
+from storage.states import DeliveryState, JobState, SeriesState
+from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
+from storage.transitions import move_delivery
+
+
+@dataclass(frozen=True)
+class OutgoingInstance:
+    """One derived instance that the peer has not accepted yet; `file_name` is relative to the spool."""
+
+    product_id: int
+    sop_instance_uid: str
+    file_name: str
+
+
+@dataclass(frozen=True)
+class ClaimedDelivery:
+    """A delivery that this courier owns until its lease ends; `missing` is what the peer has not accepted yet."""
+
+    id: int
+    job_id: int
+    derived_series_uid: str
+    destination: str
+    attempt: int
+    total: int
+    missing: tuple[OutgoingInstance, ...]
+
+
+class OutboxStore:
+    """The only writer of deliveries once their rows exist."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def claim(self, courier: str, destination: str, lease_s: float, now: datetime) -> ClaimedDelivery | None:
+        """PENDING -> SENDING for the oldest due delivery to `destination`; None if there is none.
+
+        A delivery waits while its source series is being received again: it may be about to be superseded.
+        """
+        with self._database.write() as session:
+            found = session.execute(
+                select(Delivery, Job)
+                .join(Job, Job.id == Delivery.job_id)
+                .join(Series, Series.id == Job.series_id)
+                .where(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= now)
+                .where(Delivery.destination == destination)
+                .where(Job.state == JobState.PRODUCED, Series.state == SeriesState.QUEUED)
+                .order_by(Delivery.next_attempt_at, Delivery.id)
+                .limit(1)
+                .with_for_update(skip_locked=True, of=Delivery)
+            ).first()
+            if found is None:
+                return None
+            delivery, job = found
+            move_delivery(session, delivery, job.series_id, DeliveryState.SENDING, actor=courier, reason="", now=now)
+            delivery.attempts += 1
+            delivery.courier, delivery.lease_until = courier, now + timedelta(seconds=lease_s)
+            return _claimed(session, delivery, job)
+
+    def record_accepted(
+        self, delivery_id: int, courier: str, product_id: int, dimse_status: int, *, lease_s: float, now: datetime
+    ) -> None:
+        """Keep the peer's word for one instance and extend the lease. Raises LeaseLost when sending must stop."""
+        with self._database.write() as session:
+            delivery, _ = _owned(session, delivery_id, courier)
+            delivery.lease_until = now + timedelta(seconds=lease_s)
+            session.merge(
+                DeliveryInstance(delivery_id=delivery_id, product_id=product_id, dimse_status=dimse_status, sent_at=now)
+            )
+
+    def finish_sent(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
+        """SENDING -> SENT; raises IllegalTransition unless the peer accepted every instance, or LeaseLost."""
+        with self._database.write() as session:
+            delivery, job = _owned(session, delivery_id, courier)
+            if _claimed(session, delivery, job).missing:
+                raise IllegalTransition(f"delivery {delivery_id} has instances that the peer never accepted")
+            move_delivery(session, delivery, job.series_id, DeliveryState.SENT, actor=courier, reason=reason, now=now)
+
+    def postpone(self, delivery_id: int, courier: str, reason: str, *, not_before: datetime, now: datetime) -> None:
+        """SENDING -> PENDING after a transient refusal; what was accepted stays accepted. Raises LeaseLost."""
+        with self._database.write() as session:
+            delivery, job = _owned(session, delivery_id, courier)
+            move_delivery(
+                session, delivery, job.series_id, DeliveryState.PENDING, actor=courier, reason=reason, now=now
+            )
+            delivery.next_attempt_at = not_before
+
+    def fail(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
+        """SENDING -> FAILED after a permanent refusal. Raises LeaseLost."""
+        with self._database.write() as session:
+            delivery, job = _owned(session, delivery_id, courier)
+            move_delivery(session, delivery, job.series_id, DeliveryState.FAILED, actor=courier, reason=reason, now=now)
+
+    def release_expired(self, now: datetime, *, dead_courier: str | None = None) -> list[int]:
+        """SENDING -> PENDING where the lease ran out: the courier died; only missing instances will be sent.
+
+        A restarted courier gives its own name as `dead_courier`: what its predecessor held is free at once.
+        """
+        with self._database.write() as session:
+            expired = session.execute(
+                select(Delivery, Job)
+                .join(Job, Job.id == Delivery.job_id)
+                .where(Delivery.state == DeliveryState.SENDING)
+                .where(or_(Delivery.lease_until < now, Delivery.courier == dead_courier))
+                .with_for_update(skip_locked=True, of=Delivery)
+            ).all()
+            for delivery, job in expired:
+                reason = f"courier {delivery.courier} stopped answering"
+                move_delivery(
+                    session, delivery, job.series_id, DeliveryState.PENDING, actor="scheduler", reason=reason, now=now
+                )
+                delivery.next_attempt_at = now
+            return [delivery.id for delivery, _ in expired]
+
+    # -- confirmation ------------------------------------------------------------------------------------------
+
+    def confirm(self, delivery_id: int, actor: str, reason: str, now: datetime) -> None:
+        """SENT -> CONFIRMED: the peer showed that it holds every instance."""
+        with self._database.write() as session:
+            delivery = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+            if delivery is None or delivery.state is not DeliveryState.SENT:
+                raise LeaseLost(f"delivery {delivery_id} is no longer waiting for confirmation")
+            job = session.get_one(Job, delivery.job_id)
+            for row in session.scalars(select(DeliveryInstance).where(DeliveryInstance.delivery_id == delivery_id)):
+                row.confirmed_at = now
+            move_delivery(
+                session, delivery, job.series_id, DeliveryState.CONFIRMED, actor=actor, reason=reason, now=now
+            )
+
+
+def _owned(session: Session, delivery_id: int, courier: str) -> tuple[Delivery, Job]:
+    delivery = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+    if delivery is None or delivery.state is not DeliveryState.SENDING or delivery.courier != courier:
+        state = "gone" if delivery is None else delivery.state
+        raise LeaseLost(f"delivery {delivery_id} is {state} and no longer belongs to {courier}")
+    return delivery, session.get_one(Job, delivery.job_id)
+
+
+def _claimed(session: Session, delivery: Delivery, job: Job) -> ClaimedDelivery:
+    accepted = select(DeliveryInstance.product_id).where(DeliveryInstance.delivery_id == delivery.id)
+    products = session.scalars(select(Product).where(Product.job_id == job.id).order_by(Product.file_name)).all()
+    done = set(session.scalars(accepted))
+    assert job.derived_series_uid is not None
+    return ClaimedDelivery(
+        id=delivery.id,
+        job_id=job.id,
+        derived_series_uid=job.derived_series_uid,
+        destination=delivery.destination,
+        attempt=delivery.attempts,
+        total=len(products),
+        missing=tuple(
+            OutgoingInstance(row.id, row.sop_instance_uid, f"{job.product_dir}/{row.file_name}")
+            for row in products
+            if row.id not in done
+        ),
+    )

@@ -1,0 +1,102 @@
+"""Files on disk under names of our own: temp file, fsync, rename; it never holds state and never uses a peer's text."""
+
+import os
+import shutil
+import uuid
+from datetime import datetime
+from pathlib import Path
+
+from storage.errors import SpoolFull
+
+_GIB = 1024**3
+
+
+class Spool:
+    """The received instances and the derived series of one node.
+
+    Layout below `root`: `incoming/` (unfinished), `received/<day>/<uuid>.dcm`, `derived/<job>-<attempt>/<n>.dcm`.
+    A name handed out by this class is relative to `root` and contains nothing that came from the network.
+    """
+
+    def __init__(self, root: Path, *, min_free_gb: float = 0.0) -> None:
+        self.root = root
+        self.incoming = root / "incoming"
+        self._min_free_bytes = int(min_free_gb * _GIB)
+        for folder in (self.incoming, root / "received", root / "derived"):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def free_bytes(self) -> int:
+        """Free space of the spool's file system."""
+        return shutil.disk_usage(self.root).free
+
+    def check_space(self) -> None:
+        """Raise SpoolFull below the reserved free space, so that running jobs can still finish."""
+        if self.free_bytes() < self._min_free_bytes:
+            raise SpoolFull(f"less than {self._min_free_bytes / _GIB:g} GB free below {self.root}")
+
+    def accept(self, temp_file: Path, now: datetime) -> str:
+        """Make a finished file below `incoming` durable under a new name and return that name.
+
+        On return the content and the directory entry have reached the disk: a power cut loses neither.
+        """
+        fsync_file(temp_file)
+        day = self.root / "received" / f"{now:%Y%m%d}"
+        if not day.exists():
+            day.mkdir(exist_ok=True, mode=0o700)
+            fsync_directory(day.parent)
+        target = day / f"{uuid.uuid4().hex}.dcm"
+        temp_file.rename(target)
+        fsync_directory(day)
+        return str(target.relative_to(self.root))
+
+    def path(self, name: str) -> Path:
+        """Absolute path of a name handed out before."""
+        path = (self.root / name).resolve()
+        if not path.is_relative_to(self.root.resolve()):
+            raise ValueError("a spool name points outside the spool")
+        return path
+
+    def discard(self, name: str) -> None:
+        """Remove a file that no row refers to (a duplicate, or a receipt that failed)."""
+        self.path(name).unlink(missing_ok=True)
+
+    def sweep_incoming(self) -> int:
+        """Remove what aborted transfers and killed processes left unfinished; returns the number of entries."""
+        leftovers = list(self.incoming.iterdir())
+        for entry in leftovers:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        return len(leftovers)
+
+    def stage(self, job_id: int, attempt: int) -> Path:
+        """An empty folder in which one attempt of one job writes its derived series."""
+        folder = self.root / "derived" / f".staging-{job_id}-{attempt}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        return folder
+
+    def publish(self, staged: Path) -> str:
+        """Rename a staged folder, whose files are already synced, to its final name; durable on return."""
+        fsync_directory(staged)
+        target = staged.with_name(staged.name.removeprefix(".staging-"))
+        shutil.rmtree(target, ignore_errors=True)  # left by a crash between rename and commit; nobody ever saw it
+        staged.rename(target)
+        fsync_directory(target.parent)
+        return str(target.relative_to(self.root))
+
+
+def fsync_file(path: Path) -> None:
+    """Force the content of one file to the disk."""
+    _fsync(path, os.O_RDONLY)
+
+
+def fsync_directory(path: Path) -> None:
+    """Force the entries of one directory to the disk; without it a rename may vanish in a power cut."""
+    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

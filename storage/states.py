@@ -1,0 +1,135 @@
+"""The three state machines of the node as tables a person can read aloud; pure, no SQL.
+
+Every arrow has one writer, named in its comment; every transition also writes one event row (`storage.transitions`).
+"""
+
+from enum import StrEnum
+
+from storage.errors import IllegalTransition
+
+
+class SeriesState(StrEnum):
+    """What is known about a received series."""
+
+    RECEIVING = "RECEIVING"
+    COMPLETE = "COMPLETE"
+    INCOMPLETE = "INCOMPLETE"
+    QUEUED = "QUEUED"
+    SKIPPED = "SKIPPED"
+
+
+class JobState(StrEnum):
+    """What is known about the translation of one series by one bundle."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    PRODUCED = "PRODUCED"
+    HELD = "HELD"
+    FAILED = "FAILED"
+    REJECTED = "REJECTED"
+    CANCELLED = "CANCELLED"
+    SUPERSEDED = "SUPERSEDED"
+
+
+class DeliveryState(StrEnum):
+    """What is known about one derived series at one destination."""
+
+    PENDING = "PENDING"
+    SENDING = "SENDING"
+    SENT = "SENT"
+    CONFIRMED = "CONFIRMED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
+    SeriesState.RECEIVING: frozenset(
+        {
+            SeriesState.COMPLETE,  # completion: closed associations, quiet, gap-free lattice
+            SeriesState.INCOMPLETE,  # completion: a gap, or the sender gave up
+        }
+    ),
+    SeriesState.INCOMPLETE: frozenset(
+        {
+            SeriesState.RECEIVING,  # receiver: the sender tries again
+            SeriesState.COMPLETE,  # operator: `jobs complete`
+        }
+    ),
+    SeriesState.COMPLETE: frozenset(
+        {
+            SeriesState.QUEUED,  # eligibility: Accept
+            SeriesState.SKIPPED,  # eligibility: Skip(reason)
+            SeriesState.RECEIVING,  # receiver: late slice or differing duplicate
+        }
+    ),
+    SeriesState.QUEUED: frozenset({SeriesState.RECEIVING}),  # receiver: late slice or differing duplicate
+    SeriesState.SKIPPED: frozenset({SeriesState.RECEIVING}),  # receiver: late slice or differing duplicate
+}
+
+JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.SUPERSEDED}),  # worker: claim
+    JobState.RUNNING: frozenset(
+        {
+            JobState.PRODUCED,  # worker: series written, outbox rows in the same transaction
+            JobState.HELD,  # worker: a quality gate wants a person
+            JobState.FAILED,  # worker: permanent error, or too many attempts
+            JobState.QUEUED,  # worker: retryable error; scheduler: lease expired
+            JobState.CANCELLED,
+            JobState.SUPERSEDED,
+        }
+    ),
+    JobState.HELD: frozenset(
+        {
+            JobState.PRODUCED,  # operator: `jobs release`
+            JobState.REJECTED,  # operator: `jobs reject`
+            JobState.QUEUED,  # operator: `jobs retry`
+            JobState.CANCELLED,
+            JobState.SUPERSEDED,
+        }
+    ),
+    JobState.FAILED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}),  # operator: `jobs retry`
+    JobState.PRODUCED: frozenset({JobState.CANCELLED, JobState.SUPERSEDED}),  # operator; a changed source series
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),  # operator: `jobs retry`
+    JobState.REJECTED: frozenset(),
+    JobState.SUPERSEDED: frozenset(),
+}
+
+DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
+    DeliveryState.PENDING: frozenset({DeliveryState.SENDING, DeliveryState.CANCELLED}),  # courier: claim
+    DeliveryState.SENDING: frozenset(
+        {
+            DeliveryState.SENT,  # courier: every instance answered with success or a "stored" warning
+            DeliveryState.PENDING,  # courier: transient refusal; scheduler: lease expired
+            DeliveryState.FAILED,  # courier: permanent refusal
+            DeliveryState.CANCELLED,
+        }
+    ),
+    DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.PENDING}),  # confirmation; operator: `resend`
+    DeliveryState.FAILED: frozenset({DeliveryState.PENDING, DeliveryState.CANCELLED}),  # operator: `retry`, `resend`
+    DeliveryState.CONFIRMED: frozenset({DeliveryState.PENDING}),  # operator: `resend`
+    DeliveryState.CANCELLED: frozenset({DeliveryState.PENDING}),  # operator: `retry` of a cancelled job
+}
+
+State = SeriesState | JobState | DeliveryState
+
+LIVE_JOB_STATES = (JobState.QUEUED, JobState.RUNNING, JobState.HELD, JobState.FAILED, JobState.PRODUCED)
+"""States in which a job still stands for its series; at most one such job exists per series."""
+
+OPEN_DELIVERY_STATES = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.FAILED)
+"""States in which a delivery is cancelled together with its job."""
+
+
+def check_transition(current: State, to: State) -> None:
+    """Raise IllegalTransition unless the arrow `current -> to` exists in the machine both states belong to."""
+    allowed = _targets(current)
+    if not any(to is target for target in allowed):
+        names = ", ".join(sorted(allowed)) or "nothing else"
+        raise IllegalTransition(f"{current} cannot become {to}; it can become {names}")
+
+
+def _targets(current: State) -> frozenset[State]:
+    if isinstance(current, SeriesState):
+        return frozenset(SERIES_TRANSITIONS[current])
+    if isinstance(current, JobState):
+        return frozenset(JOB_TRANSITIONS[current])
+    return frozenset(DELIVERY_TRANSITIONS[current])

@@ -1,0 +1,240 @@
+"""The tables of the store; constraints guard what the state machines promise, no behaviour lives here.
+
+One row of `series` per SeriesInstanceUID, one of `job` per (contents, bundle, processing), one of `delivery` per
+(job, destination). All instants are UTC.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    DateTime,
+    Dialect,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
+
+UID = String(64)  # PS3.5 section 9: at most 64 characters
+AE_TITLE = String(16)  # PS3.5 VR AE
+SHA256 = String(64)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC datetime on every database; SQLite keeps no time zone, so it is put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive datetimes: a local time in the store would be wrong twice a year."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("naive datetime given to the store")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return an aware UTC datetime."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _state(kind: type[SeriesState] | type[JobState] | type[DeliveryState], name: str) -> Enum:
+    return Enum(kind, native_enum=False, length=16, create_constraint=True, name=name)
+
+
+class Base(DeclarativeBase):
+    """Declarative base with named constraints, so that migrations can address them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Series(Base):
+    """A series as received; `arrivals` counts accepted instances and tells a reader whether its picture is stale."""
+
+    __tablename__ = "series"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_uid: Mapped[str] = mapped_column(UID, unique=True)
+    study_uid: Mapped[str] = mapped_column(UID, index=True)
+    state: Mapped[SeriesState] = mapped_column(_state(SeriesState, "series_state"), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    patient_id: Mapped[str] = mapped_column(Text, default="")
+    description: Mapped[str] = mapped_column(Text, default="")
+    arrivals: Mapped[int] = mapped_column(Integer, default=0)
+    last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Instance(Base):
+    """One received SOP Instance; where two contents came under one UID, the newest is `is_current`."""
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        UniqueConstraint("series_id", "sop_instance_uid", "sha256"),
+        Index(
+            "uq_instance_current",
+            "series_id",
+            "sop_instance_uid",
+            unique=True,
+            sqlite_where=text("is_current"),
+            postgresql_where=text("is_current"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    sop_class_uid: Mapped[str] = mapped_column(UID)
+    transfer_syntax_uid: Mapped[str] = mapped_column(UID)
+    sha256: Mapped[str] = mapped_column(SHA256)
+    spool_name: Mapped[str] = mapped_column(String(80), unique=True)
+    size_bytes: Mapped[int] = mapped_column(Integer)
+    is_current: Mapped[bool] = mapped_column(Boolean)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Association(Base):
+    """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process."""
+
+    __tablename__ = "association"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    receiver: Mapped[str] = mapped_column(String(80), index=True)
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    peer_host: Mapped[str] = mapped_column(String(64))
+    outcome: Mapped[str] = mapped_column(String(8), index=True)
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class AssociationSeries(Base):
+    """Which associations touched which series; completion waits for the last of them to close."""
+
+    __tablename__ = "association_series"
+
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), primary_key=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"), primary_key=True)
+
+
+_LIVE = text("state IN (" + ", ".join(f"'{state}'" for state in LIVE_JOB_STATES) + ")")
+
+
+class Job(Base):
+    """The translation of one series by one bundle; `run` counts the jobs of a series from 1.
+
+    `repeat` counts earlier jobs of the same key; it enters the derived UIDs, so that no UID is ever made twice.
+    """
+
+    __tablename__ = "job"
+    __table_args__ = (
+        UniqueConstraint("series_id", "run"),
+        UniqueConstraint("job_key", "repeat"),
+        Index("uq_job_live", "series_id", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
+        Index("ix_job_state_next", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"))
+    run: Mapped[int] = mapped_column(Integer)
+    job_key: Mapped[str] = mapped_column(SHA256)
+    repeat: Mapped[int] = mapped_column(Integer, default=0)
+    state: Mapped[JobState] = mapped_column(_state(JobState, "job_state"))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    bundle: Mapped[str] = mapped_column(String(120))
+    source_count: Mapped[int] = mapped_column(Integer)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    worker: Mapped[str | None] = mapped_column(String(80), default=None)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    derived_series_uid: Mapped[str | None] = mapped_column(UID, default=None)
+    product_dir: Mapped[str | None] = mapped_column(String(80), default=None)
+    measurements: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Product(Base):
+    """One derived instance on disk; it is sent from there as often as needed and never made again."""
+
+    __tablename__ = "product"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
+    source_sop_instance_uid: Mapped[str] = mapped_column(UID)
+    file_name: Mapped[str] = mapped_column(String(80))
+    sha256: Mapped[str] = mapped_column(SHA256)
+
+
+class Delivery(Base):
+    """The outbox: one derived series to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("job_id", "destination"),
+        Index("ix_delivery_state_next", "state", "next_attempt_at"),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    courier: Mapped[str | None] = mapped_column(String(80), default=None)
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class DeliveryInstance(Base):
+    """The peer's own word for one instance: the DIMSE status it answered, and when."""
+
+    __tablename__ = "delivery_instance"
+
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), primary_key=True)
+    product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), primary_key=True)
+    dimse_status: Mapped[int] = mapped_column(Integer)
+    sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class Event(Base):
+    """One row per transition: what changed, when, by whom and why. Never patient data."""
+
+    __tablename__ = "event"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"), default=None)
+    delivery_id: Mapped[int | None] = mapped_column(ForeignKey("delivery.id"), default=None)
+    machine: Mapped[str] = mapped_column(String(8))
+    from_state: Mapped[str] = mapped_column(String(16))
+    to_state: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(String(80))
+    reason: Mapped[str] = mapped_column(Text, default="")
