@@ -46,6 +46,11 @@ class Database:
         """Give back all connections."""
         self.engine.dispose()
 
+    @staticmethod
+    def masked_url(url: str) -> str:
+        """The URL as it may be shown: without its password."""
+        return make_url(url).render_as_string(hide_password=True)
+
     # -- schema ------------------------------------------------------------------------------------------------
 
     def current_revision(self) -> str | None:

@@ -7,7 +7,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.errors import IllegalTransition, LeaseLost
+from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import move_delivery
@@ -120,6 +120,29 @@ class OutboxStore:
                 )
                 delivery.next_attempt_at = now
             return [delivery.id for delivery, _ in expired]
+
+    def retry(self, job_id: int, actor: str, reason: str, now: datetime) -> int:
+        """FAILED -> PENDING, and no more waiting for what is PENDING; accepted instances stay accepted.
+
+        Returns the number of deliveries that are due now.
+        """
+        with self._database.write() as session:
+            job = session.get(Job, job_id)
+            if job is None:
+                raise NotFound(f"there is no job {job_id}")
+            waiting = session.scalars(
+                select(Delivery).where(
+                    Delivery.job_id == job_id, Delivery.state.in_((DeliveryState.FAILED, DeliveryState.PENDING))
+                )
+            ).all()
+            for row in waiting:
+                if row.state is DeliveryState.FAILED:
+                    move_delivery(
+                        session, row, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now
+                    )
+                    row.attempts = 0
+                row.next_attempt_at = now
+            return len(waiting)
 
     # -- confirmation ------------------------------------------------------------------------------------------
 

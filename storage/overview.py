@@ -15,6 +15,7 @@ from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Series
 
 _PAGE = 500
+_MAX_DIGITS = 10  # a 32-bit primary key
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Overview:
     def case(self, case_id: str) -> Case:
         """One case by its id; raises NotFound."""
         number, _, run = case_id.partition("-")
-        if number.isdecimal() and (run.isdecimal() or not run):
+        if number.isdecimal() and len(number) < _MAX_DIGITS and (run.isdecimal() or not run):
             with self._database.read() as session:
                 row = session.get(Series, int(number))
                 for case in _cases(session, [row] if row else []):

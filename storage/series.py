@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from sqlalchemy import exists, func, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -114,6 +115,13 @@ class SeriesStore:
         live job at once; other bytes under a known UID may still be the same image in another encoding, so the job
         only pauses until completion compares the contents.
         """
+        try:
+            return self._record(association_id, calling_ae, arrival, now)
+        except IntegrityError:
+            # Two associations brought the first slices of a series at once; the other one made its row.
+            return self._record(association_id, calling_ae, arrival, now)
+
+    def _record(self, association_id: int, calling_ae: str, arrival: Arrival, now: datetime) -> Recorded:
         with self._database.write() as session:
             series = _series_row(session, calling_ae, arrival, now)
             _link(session, series.id, association_id)

@@ -74,6 +74,10 @@ class Spool:
         folder.mkdir(mode=0o700)
         return folder
 
+    def unstage(self, staged: Path) -> None:
+        """Remove a staged folder that was not published."""
+        shutil.rmtree(staged, ignore_errors=True)
+
     def publish(self, staged: Path) -> str:
         """Rename a staged folder, whose files are already synced, to its final name; durable on return."""
         fsync_directory(staged)

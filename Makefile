@@ -1,0 +1,42 @@
+# One word for each thing a developer does; CI runs the same words.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := config models node storage tests bench
+
+.PHONY: setup demo test unit check format bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgres,train]'
+	touch $(STAMP)
+
+demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
+	$(BIN)/syncect demo
+
+test: $(STAMP)  ## every test this machine can run; a missing peer skips its tests and says so
+	$(BIN)/pytest
+
+unit: $(STAMP)  ## the fast tier: no sockets, no processes
+	$(BIN)/pytest tests/unit
+
+check: $(STAMP)  ## format, lint, types, import contracts, spelling
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell $(SOURCES) *.md deploy
+
+format: $(STAMP)
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+bench: $(STAMP)  ## ratios measured side by side in one run
+	$(BIN)/python bench/run.py
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,425 @@
+"""The promises of the store, on SQLite and on PostgreSQL alike."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
+from storage.jobs import JobStore, ProducedInstance, ProducedSeries
+from storage.outbox import OutboxStore
+from storage.overview import Overview
+from storage.series import Arrival, JobRequest, Recorded, SeriesFacts, SeriesStore
+from storage.states import SeriesState
+from storage.tables import Base
+
+T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
+FACTS = SeriesFacts(description="Thorax", patient_id="P1")
+QUIET_S = 5.0
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def arrival(number: int, *, series: str = "1.2.3", content: str = "a") -> Arrival:
+    return Arrival(
+        study_uid="1.2",
+        series_uid=series,
+        sop_instance_uid=f"{series}.{number}",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        sha256=f"{content}{number}".ljust(64, "0"),
+        spool_name=f"received/{series}-{number}-{content}",
+        size_bytes=10,
+    )
+
+
+class Bench:
+    """The stores around one database, and the usual ways through them."""
+
+    def __init__(self, database):
+        self.database = database
+        self.series, self.jobs = SeriesStore(database), JobStore(database)
+        self.outbox, self.overview = OutboxStore(database), Overview(database)
+
+    def receive(self, numbers=range(3), *, now=T0, released=True, content="a", series="1.2.3"):
+        association = self.series.open_association("receiver", "CTSIM", "10.0.0.1", now)
+        results = [
+            self.series.record(association, "CTSIM", arrival(n, content=content, series=series), now) for n in numbers
+        ]
+        self.series.close_association(association, released=released, now=now)
+        return results
+
+    def open_series(self, now):
+        return self.series.undecided(now, QUIET_S)
+
+    def queue(self, key="k", *, now=None):
+        (series,) = self.open_series(now or at(10))
+        return self.series.queue(series, FACTS, JobRequest(key=key.ljust(64, "0"), bundle="demo"), now or at(10))
+
+    def produce(self, *, held=None, destinations=("tps",), uid="9", now=None):
+        job = self.jobs.claim("w", 60, now or at(11))
+        assert job is not None
+        made = tuple(
+            ProducedInstance(f"{uid}.{n}", f"1.2.3.{n}", f"{n:04}.dcm", "0" * 64) for n in range(len(job.spool_names))
+        )
+        product = ProducedSeries(uid, f"derived/{job.id}-{job.attempt}", made, {"changed_share": 0.1})
+        self.jobs.finish(job.id, "w", product, destinations=destinations, held_reason=held, now=now or at(12))
+        return job
+
+    def states(self):
+        return {case.id: case.state for case in self.overview.cases()}
+
+
+@pytest.fixture
+def bench(database):
+    return Bench(database)
+
+
+# -- schema ----------------------------------------------------------------------------------------------------
+
+
+def test_migrations_make_exactly_the_tables(database):
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_a_schema_of_another_version_is_refused_with_the_way_out(database):
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    with pytest.raises(SchemaMismatch, match="syncect db upgrade"):
+        database.ensure_schema()
+
+
+# -- receiving -------------------------------------------------------------------------------------------------
+
+
+def test_an_open_association_and_quiet_time_keep_a_series_undecided(bench):
+    association = bench.series.open_association("receiver", "CTSIM", "h", T0)
+    bench.series.record(association, "CTSIM", arrival(1), T0)
+    assert bench.open_series(at(4)) == []
+    (series,) = bench.open_series(at(6))
+    assert series.association_open
+    bench.series.close_association(association, released=True, now=at(6))
+    (series,) = bench.open_series(at(6))
+    assert not series.association_open
+    assert not series.ended_badly
+
+
+def test_aborted_and_lost_associations_end_badly_until_a_later_one_is_released(bench):
+    bench.receive(released=False)
+    assert bench.open_series(at(6))[0].ended_badly
+    bench.series.open_association("receiver", "CTSIM", "h", at(7))
+    assert bench.series.lose_associations("receiver", at(8)) == 1
+    bench.receive(now=at(9))
+    assert not bench.open_series(at(20))[0].ended_badly
+
+
+def test_an_identical_instance_is_a_duplicate_and_changes_nothing_once_queued(bench):
+    assert bench.receive() == [Recorded.NEW] * 3
+    assert bench.queue()
+    assert bench.receive(now=at(30)) == [Recorded.DUPLICATE] * 3
+    assert bench.open_series(at(60)) == []
+    assert bench.states() == {"1": "QUEUED"}
+
+
+def test_a_decision_on_a_stale_picture_is_refused(bench):
+    bench.receive()
+    (series,) = bench.open_series(at(10))
+    bench.receive([7], now=at(10))
+    assert not bench.series.queue(series, FACTS, JobRequest("k" * 64, "demo"), at(10))
+    assert not bench.series.skip(series, FACTS, "r", at(10))
+    assert not bench.series.hold_incomplete(series, "r", at(10))
+    assert bench.states() == {"1": "RECEIVING"}
+
+
+def test_a_late_slice_supersedes_the_job_and_cancels_its_delivery(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    bench.receive([9], now=at(20))
+    assert bench.states() == {"1-2": "RECEIVING", "1": "SUPERSEDED"}
+    assert bench.outbox.claim("c", "tps", 60, at(21)) is None
+    bench.queue("k2", now=at(40))
+    assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
+    assert len(bench.jobs.claim("w", 60, at(41)).spool_names) == 4
+
+
+def test_the_same_image_in_other_bytes_pauses_its_job_and_then_lets_it_go_on(bench):
+    bench.receive()
+    bench.queue("k")
+    bench.produce()
+    assert bench.receive([0], content="b", now=at(20)) == [Recorded.REPLACED]
+    assert bench.outbox.claim("c", "tps", 60, at(21)) is None, "a delivery waits while its series is in doubt"
+    bench.queue("k", now=at(40))
+    assert bench.states() == {"1": "PRODUCED"}
+    assert bench.outbox.claim("c", "tps", 60, at(41)) is not None
+
+
+def test_other_contents_under_a_known_uid_make_a_new_job_of_the_newest_contents(bench):
+    bench.receive()
+    bench.queue("k")
+    bench.produce()
+    bench.receive([0], content="b", now=at(20))
+    bench.queue("k2", now=at(40))
+    assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
+    names = bench.jobs.claim("w", 60, at(41)).spool_names
+    assert sorted(names) == ["received/1.2.3-0-b", "received/1.2.3-1-a", "received/1.2.3-2-a"]
+
+
+def test_contents_that_come_back_are_made_again_under_another_repeat(bench):
+    bench.receive()
+    bench.queue("k")
+    bench.receive([0], content="b", now=at(20))
+    bench.queue("k2", now=at(30))
+    bench.receive([0], content="a", now=at(40))
+    bench.queue("k", now=at(50))
+    assert bench.states() == {"1-3": "QUEUED", "1-2": "SUPERSEDED", "1": "SUPERSEDED"}
+    assert bench.jobs.claim("w", 60, at(51)).repeat == 1
+
+
+def test_an_incomplete_series_is_reopened_by_the_sender_or_completed_by_a_person(bench):
+    bench.receive([1, 3])
+    bench.series.hold_incomplete(bench.open_series(at(10))[0], "slice 2 is missing", at(10))
+    assert bench.open_series(at(20)) == []
+    bench.receive([1, 3], now=at(20))
+    assert bench.states() == {"1": "RECEIVING"}
+    bench.series.hold_incomplete(bench.open_series(at(30))[0], "slice 2 is missing", at(30))
+    bench.series.complete_by_operator(1, "operator", "checked", at(31))
+    assert bench.open_series(at(40))[0].state is SeriesState.COMPLETE
+    with pytest.raises(IllegalTransition):
+        bench.series.complete_by_operator(1, "operator", "again", at(32))
+
+
+def test_many_threads_record_one_series(bench):
+    errors = []
+
+    def send(numbers):
+        try:
+            bench.receive(numbers)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=send, args=(range(k, 40, 4),)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert bench.overview.case("1").slices.received == 40
+
+
+# -- jobs ------------------------------------------------------------------------------------------------------
+
+
+def test_two_workers_never_claim_the_same_job(bench):
+    for number in range(6):
+        bench.receive(series=f"1.2.{number}")
+    for number, series in enumerate(bench.open_series(at(10))):
+        bench.series.queue(series, FACTS, JobRequest(f"k{number}".ljust(64, "0"), "demo"), at(10))
+    claimed, lock = [], threading.Lock()
+
+    def work(name):
+        while (job := bench.jobs.claim(name, 60, at(11))) is not None:
+            with lock:
+                claimed.append(job.id)
+
+    threads = [threading.Thread(target=work, args=(f"w{k}",)) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_lost_lease_frees_the_job_and_silences_its_old_worker(bench):
+    bench.receive()
+    bench.queue()
+    job = bench.jobs.claim("w1", 60, at(11))
+    bench.jobs.heartbeat(job.id, "w1", 60, at(50))
+    assert bench.jobs.release_expired(3, at(100)) == []
+    assert bench.jobs.release_expired(3, at(111)) == [job.id]
+    again = bench.jobs.claim("w2", 60, at(112))
+    assert again.attempt == 2
+    with pytest.raises(LeaseLost):
+        bench.jobs.heartbeat(job.id, "w1", 60, at(113))
+    with pytest.raises(LeaseLost):
+        bench.jobs.finish(
+            job.id, "w1", ProducedSeries("9", "d", (), {}), destinations=[], held_reason=None, now=at(113)
+        )
+
+
+def test_a_restarted_worker_frees_what_it_held_without_waiting(bench):
+    bench.receive()
+    bench.queue()
+    bench.jobs.claim("w1", 60, at(11))
+    assert bench.jobs.release_expired(3, at(12), dead_worker="w2") == []
+    assert bench.jobs.release_expired(3, at(12), dead_worker="w1") == [1]
+
+
+def test_a_job_that_kills_its_workers_fails_in_the_end(bench):
+    bench.receive()
+    bench.queue()
+    for attempt in range(3):
+        assert bench.jobs.claim("w", 60, at(100 * attempt + 11)) is not None
+        bench.jobs.release_expired(3, at(100 * attempt + 100))
+    assert bench.jobs.claim("w", 60, at(1000)) is None
+    case = bench.overview.case("1")
+    assert (case.state, case.attempts) == ("FAILED", 3)
+    bench.jobs.retry(case.job_id, "operator", "fixed", at(1001))
+    assert bench.jobs.claim("w", 60, at(1002)).attempt == 1
+
+
+def test_a_held_job_has_no_delivery_until_a_person_releases_it(bench):
+    bench.receive()
+    bench.queue()
+    job = bench.produce(held="looks enhanced")
+    assert bench.outbox.claim("c", "tps", 60, at(20)) is None
+    assert bench.overview.case("1").reason == "looks enhanced"
+    bench.jobs.release(job.id, ["tps"], "operator", "checked", at(21))
+    assert bench.outbox.claim("c", "tps", 60, at(22)).total == 3
+
+
+def test_a_held_job_can_be_rejected_for_good(bench):
+    bench.receive()
+    bench.queue()
+    job = bench.produce(held="looks enhanced")
+    bench.jobs.reject(job.id, "operator", "wrong", at(21))
+    for act in (bench.jobs.retry, bench.jobs.cancel):
+        with pytest.raises(IllegalTransition):
+            act(job.id, "operator", "", at(22))
+    bench.receive(now=at(30))
+    assert bench.states() == {"1": "REJECTED"}
+
+
+def test_a_job_held_without_a_product_cannot_be_released(bench):
+    bench.receive()
+    bench.queue()
+    job = bench.jobs.claim("w", 60, at(11))
+    bench.jobs.hold(job.id, "w", "no GPU", at(12))
+    with pytest.raises(IllegalTransition, match="retry"):
+        bench.jobs.release(job.id, ["tps"], "operator", "", at(13))
+    bench.jobs.retry(job.id, "operator", "GPU is back", at(14))
+    assert bench.states() == {"1": "QUEUED"}
+
+
+def test_a_cancelled_job_takes_its_worker_and_deliveries_along(bench):
+    bench.receive()
+    bench.queue()
+    bench.jobs.claim("w", 60, at(11))
+    bench.jobs.cancel(1, "operator", "wrong patient", at(12))
+    with pytest.raises(LeaseLost):
+        bench.jobs.heartbeat(1, "w", 60, at(13))
+    bench.jobs.retry(1, "operator", "", at(14))
+    bench.produce(now=at(15))
+    bench.jobs.cancel(1, "operator", "wrong patient", at(16))
+    assert bench.outbox.claim("c", "tps", 60, at(17)) is None
+    with pytest.raises(IllegalTransition, match="resent"):
+        bench.jobs.retry(1, "operator", "", at(18))
+
+
+# -- deliveries ------------------------------------------------------------------------------------------------
+
+
+def test_only_missing_instances_are_left_after_an_interruption(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    delivery = bench.outbox.claim("c", "tps", 60, at(20))
+    for outgoing in delivery.missing[:2]:
+        bench.outbox.record_accepted(delivery.id, "c", outgoing.product_id, 0, lease_s=60, now=at(21))
+    with pytest.raises(IllegalTransition, match="never accepted"):
+        bench.outbox.finish_sent(delivery.id, "c", "", at(22))
+    assert bench.outbox.release_expired(at(22), dead_courier="c") == [delivery.id]
+    again = bench.outbox.claim("c", "tps", 60, at(23))
+    assert [outgoing.sop_instance_uid for outgoing in again.missing] == ["9.2"]
+    bench.outbox.record_accepted(delivery.id, "c", again.missing[0].product_id, 0xB000, lease_s=60, now=at(24))
+    bench.outbox.finish_sent(delivery.id, "c", "", at(25))
+    case = bench.overview.case("1")
+    assert (case.state, case.slices.sent, case.slices.confirmed) == ("SENT", 3, 0)
+    bench.outbox.confirm(delivery.id, "courier", "the peer lists all", at(26))
+    case = bench.overview.case("1")
+    assert (case.state, case.slices.confirmed) == ("CONFIRMED", 3)
+
+
+def test_a_job_is_as_far_as_its_slowest_destination(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce(destinations=("tps", "pacs"))
+    assert bench.states() == {"1": "PRODUCED"}
+    delivery = bench.outbox.claim("c", "tps", 60, at(20))
+    assert bench.states() == {"1": "SENDING"}
+    for outgoing in delivery.missing:
+        bench.outbox.record_accepted(delivery.id, "c", outgoing.product_id, 0, lease_s=60, now=at(21))
+    bench.outbox.finish_sent(delivery.id, "c", "", at(22))
+    assert bench.states() == {"1": "SENDING"}
+    other = bench.outbox.claim("c", "pacs", 60, at(23))
+    bench.outbox.fail(other.id, "c", "the peer refuses the SOP class", at(24))
+    case = bench.overview.case("1")
+    assert (case.state, case.reason) == ("FAILED", "pacs: the peer refuses the SOP class")
+    assert bench.outbox.retry(case.job_id, "operator", "", at(25)) == 1
+    assert bench.outbox.claim("c", "pacs", 60, at(26)) is not None
+
+
+def test_a_postponed_delivery_waits_for_its_time(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    delivery = bench.outbox.claim("c", "tps", 60, at(20))
+    bench.outbox.postpone(delivery.id, "c", "connection refused", not_before=at(50), now=at(21))
+    assert bench.outbox.claim("c", "tps", 60, at(49)) is None
+    case = bench.overview.case("1")
+    assert (case.state, case.reason) == ("SENDING", "tps: connection refused")
+    assert bench.outbox.claim("c", "tps", 60, at(51)).attempt == 2
+
+
+def test_resending_sends_every_stored_file_again(bench):
+    bench.receive()
+    bench.queue()
+    job = bench.produce()
+    delivery = bench.outbox.claim("c", "tps", 60, at(20))
+    for outgoing in delivery.missing:
+        bench.outbox.record_accepted(delivery.id, "c", outgoing.product_id, 0, lease_s=60, now=at(21))
+    bench.outbox.finish_sent(delivery.id, "c", "", at(22))
+    bench.jobs.resend(job.id, ["tps", "pacs"], "operator", "TPS restored from backup", at(30))
+    assert len(bench.outbox.claim("c", "tps", 60, at(31)).missing) == 3
+    assert len(bench.outbox.claim("c", "pacs", 60, at(31)).missing) == 3
+
+
+# -- reading ---------------------------------------------------------------------------------------------------
+
+
+def test_every_transition_left_one_event(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    case = bench.overview.case("1")
+    arrows = [(row.machine, row.from_state, row.to_state) for row in bench.overview.events(case)]
+    assert arrows == [
+        ("series", "", "RECEIVING"),
+        ("series", "RECEIVING", "COMPLETE"),
+        ("job", "", "QUEUED"),
+        ("series", "COMPLETE", "QUEUED"),
+        ("job", "QUEUED", "RUNNING"),
+        ("job", "RUNNING", "PRODUCED"),
+        ("delivery", "", "PENDING"),
+    ]
+
+
+def test_an_unknown_id_is_not_found(bench):
+    for case_id in ("1", "x", "1-2", "-1", "1-", "99999999999999999999"):
+        with pytest.raises(NotFound, match="jobs ls"):
+            bench.overview.case(case_id)
+
+
+def test_a_listing_is_filtered_by_the_state_a_reader_sees(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    bench.receive(series="1.2.4", now=at(30))
+    assert [case.id for case in bench.overview.cases(states=["PRODUCED"])] == ["1"]
+    assert [case.id for case in bench.overview.cases(limit=1)] == ["2"]
+    assert [case.id for case in bench.overview.cases(series_uid="1.2.4")] == ["2"]

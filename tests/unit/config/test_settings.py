@@ -1,0 +1,90 @@
+"""A wrong setting stops the program with one sentence that names source, key and what is allowed."""
+
+import importlib.resources
+import tomllib
+
+import pytest
+
+from config.load import ConfigError, load_settings
+from config.settings import NodeSettings, Settings
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in ("SYNCECT_CONFIG",):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[scp]\nprot = 104", "scp.prot is not a setting; allowed here: ae_title, host, port"),
+        ("[scp]\nport = 0", "scp.port = 0 is not allowed: it should be greater than or equal to 1"),
+        ("[spc]\nport = 104", "spc is not a setting; allowed here: node, scp, completion"),
+        ('[model]\ndevice = "gpu"', "model.device = 'gpu' is not allowed: it should be 'auto', 'cuda' or 'cpu'"),
+        ('[[destination]]\nname = "tps"', "destination.0.ae_title is missing and has no default"),
+        ('[scp]\nae_title = "SEVENTEEN LETTERS"', "an AE title has 1 to 16 printable ASCII characters"),
+        ("[completion]\nquiet_s = 9\ngive_up_s = 1", "give_up_s must not be shorter than quiet_s"),
+        ('[node]\ninstallation_uid_root = "1.02"', "a UID root consists of numbers and dots"),
+        ("[retention]\ndays = 30", "retention.days = 30 is not allowed"),
+        ("[scp", "not valid TOML"),
+    ],
+)
+def test_mistakes_in_the_file(tmp_path, text, sentence):
+    path = tmp_path / "node.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
+    with pytest.raises(ConfigError, match="syncect config init"):
+        load_settings(tmp_path / "none.toml")
+
+
+def test_the_environment_overrides_the_file_key_by_key(tmp_path, monkeypatch):
+    path = tmp_path / "node.toml"
+    path.write_text('[scp]\nport = 104\nae_title = "FILE"')
+    monkeypatch.setenv("SYNCECT_SCP__PORT", "11113")
+    monkeypatch.setenv("SYNCECT_DESTINATION", '[{"name": "tps", "ae_title": "TPS", "host": "h"}]')
+    settings = load_settings(path)
+    assert (settings.scp.port, settings.scp.ae_title) == (11113, "FILE")
+    assert settings.destination[0].name == "tps"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("SYNCECT_SCP__PORT", "99999", "environment SYNCECT_SCP__PORT: scp.port"),
+        ("SYNCECT_SPC__PORT", "104", "SYNCECT_SPC__PORT sets nothing"),
+        ("SYNCECT_DESTINATION", "tps", "written as JSON"),
+    ],
+)
+def test_mistakes_in_the_environment(monkeypatch, variable, value, sentence):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=sentence):
+        load_settings()
+
+
+def test_a_relative_data_dir_belongs_to_the_folder_of_the_file(tmp_path, monkeypatch):
+    path = tmp_path / "node.toml"
+    path.write_text('[node]\ndata_dir = "data"')
+    monkeypatch.chdir("/")
+    assert load_settings(path).node.data_dir == tmp_path / "data"
+
+
+def test_the_default_file_states_every_key_at_its_default(tmp_path):
+    text = importlib.resources.files("config").joinpath("default.toml").read_text()
+    path = tmp_path / "default.toml"
+    path.write_text(text)
+    loaded = load_settings(path)
+    assert loaded.model_copy(update={"node": NodeSettings()}) == Settings()
+    uncommented = text.replace("# [[", "[[").replace("# [scp.tls]", "[scp.tls]")
+    for section, field in Settings.model_fields.items():
+        keys = getattr(field.default, "model_fields_set", None)
+        for key in type(field.default).model_fields if keys is not None else ("name", "ae_title", "host", "confirm"):
+            assert f"{key} = " in text or f"[{section}.{key}]" in uncommented, f"{section}.{key} is not explained"
+    assert tomllib.loads(text)["scp"]["port"] == 11112

@@ -1,0 +1,47 @@
+"""Every pair of states: an arrow of the table passes, everything else is refused with a sentence."""
+
+import itertools
+
+import pytest
+
+from storage.errors import IllegalTransition
+from storage.states import (
+    DELIVERY_TRANSITIONS,
+    JOB_TRANSITIONS,
+    LIVE_JOB_STATES,
+    SERIES_TRANSITIONS,
+    JobState,
+    SeriesState,
+    check_transition,
+)
+
+MACHINES = [SERIES_TRANSITIONS, JOB_TRANSITIONS, DELIVERY_TRANSITIONS]
+PAIRS = [(table, a, b) for table in MACHINES for a, b in itertools.product(table, repeat=2)]
+
+
+@pytest.mark.parametrize(
+    ("table", "current", "to"), PAIRS, ids=lambda value: str(value) if value not in MACHINES else ""
+)
+def test_only_arrows_of_the_table_pass(table, current, to):
+    if to in table[current]:
+        check_transition(current, to)
+    else:
+        with pytest.raises(IllegalTransition, match=f"{current} cannot become {to}"):
+            check_transition(current, to)
+
+
+def test_every_state_has_a_row():
+    for table in MACHINES:
+        assert set(table) == set(type(next(iter(table))))
+
+
+def test_a_state_of_another_machine_is_refused_although_it_has_the_same_name():
+    assert SeriesState.QUEUED == JobState.QUEUED
+    with pytest.raises(IllegalTransition):
+        check_transition(SeriesState.COMPLETE, JobState.QUEUED)
+
+
+def test_nothing_leaves_rejected_or_superseded_and_neither_stands_for_its_series():
+    assert not JOB_TRANSITIONS[JobState.REJECTED]
+    assert not JOB_TRANSITIONS[JobState.SUPERSEDED]
+    assert not {JobState.REJECTED, JobState.SUPERSEDED, JobState.CANCELLED} & set(LIVE_JOB_STATES)
