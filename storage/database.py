@@ -83,8 +83,11 @@ class Database:
         """Write a consistent copy of a SQLite database to `target`, also while the node is running."""
         if not self.is_sqlite:
             raise SchemaMismatch("db backup copies SQLite databases; use pg_dump for PostgreSQL")
-        with self.engine.connect() as connection:
-            connection.exec_driver_sql("VACUUM INTO ?", (str(target),))
+        connection = self.engine.raw_connection()  # VACUUM must not stand in a transaction
+        try:
+            connection.cursor().execute("VACUUM INTO ?", (str(target),))
+        finally:
+            connection.close()
 
     def _alembic(self) -> AlembicConfig:
         config = AlembicConfig()

@@ -10,10 +10,9 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.series import cancel_open_deliveries
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Series
-from storage.transitions import move_delivery, move_job
+from storage.transitions import cancel_open_deliveries, move_delivery, move_job
 
 
 @dataclass(frozen=True)

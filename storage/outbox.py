@@ -1,7 +1,7 @@
 """OutboxStore: which derived series are due where, which instances are missing there, and what the peer answered."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -11,6 +11,8 @@ from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import move_delivery
+
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,17 @@ class ClaimedDelivery:
     attempt: int
     total: int
     missing: tuple[OutgoingInstance, ...]
+
+
+@dataclass(frozen=True)
+class SentDelivery:
+    """A delivery in SENT that its peer has not confirmed yet."""
+
+    id: int
+    study_uid: str
+    derived_series_uid: str
+    sop_instance_uids: frozenset[str]
+    sent_at: datetime
 
 
 class OutboxStore:
@@ -84,6 +97,7 @@ class OutboxStore:
             if _claimed(session, delivery, job).missing:
                 raise IllegalTransition(f"delivery {delivery_id} has instances that the peer never accepted")
             move_delivery(session, delivery, job.series_id, DeliveryState.SENT, actor=courier, reason=reason, now=now)
+            delivery.next_attempt_at = now  # from now on: when to ask for confirmation
 
     def postpone(self, delivery_id: int, courier: str, reason: str, *, not_before: datetime, now: datetime) -> None:
         """SENDING -> PENDING after a transient refusal; what was accepted stays accepted. Raises LeaseLost."""
@@ -146,18 +160,48 @@ class OutboxStore:
 
     # -- confirmation ------------------------------------------------------------------------------------------
 
-    def confirm(self, delivery_id: int, actor: str, reason: str, now: datetime) -> None:
-        """SENT -> CONFIRMED: the peer showed that it holds every instance."""
+    def awaiting_confirmation(self, destination: str, now: datetime) -> SentDelivery | None:
+        """The SENT delivery to `destination` that is due to be asked for, the one due longest; None without one."""
+        with self._database.read() as session:
+            found = session.execute(
+                select(Delivery, Job, Series.study_uid)
+                .join(Job, Job.id == Delivery.job_id)
+                .join(Series, Series.id == Job.series_id)
+                .where(Delivery.state == DeliveryState.SENT, Delivery.next_attempt_at <= now)
+                .where(Delivery.destination == destination, Job.state == JobState.PRODUCED)
+                .order_by(Delivery.next_attempt_at, Delivery.id)
+                .limit(1)
+            ).first()
+            if found is None:
+                return None
+            delivery, job, study_uid = found
+            uids = session.scalars(select(Product.sop_instance_uid).where(Product.job_id == job.id))
+            assert job.derived_series_uid is not None
+            return SentDelivery(delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at)
+
+    def postpone_confirmation(
+        self, delivery_id: int, actor: str, reason: str, *, not_before: datetime | None, now: datetime
+    ) -> None:
+        """Keep SENT with a reason and ask again at `not_before`, or never where it is None. Raises LeaseLost."""
         with self._database.write() as session:
-            delivery = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
-            if delivery is None or delivery.state is not DeliveryState.SENT:
-                raise LeaseLost(f"delivery {delivery_id} is no longer waiting for confirmation")
-            job = session.get_one(Job, delivery.job_id)
-            for row in session.scalars(select(DeliveryInstance).where(DeliveryInstance.delivery_id == delivery_id)):
-                row.confirmed_at = now
-            move_delivery(
-                session, delivery, job.series_id, DeliveryState.CONFIRMED, actor=actor, reason=reason, now=now
-            )
+            row = _sent(session, delivery_id)
+            row.reason, row.next_attempt_at = reason, not_before or NEVER
+
+    def confirm(self, delivery_id: int, actor: str, reason: str, now: datetime) -> None:
+        """SENT -> CONFIRMED: the peer showed that it holds every instance. Raises LeaseLost."""
+        with self._database.write() as session:
+            row = _sent(session, delivery_id)
+            job = session.get_one(Job, row.job_id)
+            for instance in session.scalars(select(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id)):
+                instance.confirmed_at = now
+            move_delivery(session, row, job.series_id, DeliveryState.CONFIRMED, actor=actor, reason=reason, now=now)
+
+
+def _sent(session: Session, delivery_id: int) -> Delivery:
+    row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+    if row is None or row.state is not DeliveryState.SENT:
+        raise LeaseLost(f"delivery {delivery_id} is no longer waiting for confirmation")
+    return row
 
 
 def _owned(session: Session, delivery_id: int, courier: str) -> tuple[Delivery, Job]:

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
-from storage.states import LIVE_JOB_STATES, OPEN_DELIVERY_STATES, DeliveryState, JobState, SeriesState
-from storage.tables import Association, AssociationSeries, Delivery, Event, Instance, Job, Series
-from storage.transitions import move_delivery, move_job, move_series
+from storage.states import LIVE_JOB_STATES, JobState, SeriesState
+from storage.tables import Association, AssociationSeries, Event, Instance, Job, Series
+from storage.transitions import move_series, supersede_live_job
 
 OPEN, RELEASED, ABORTED, LOST = "OPEN", "RELEASED", "ABORTED", "LOST"
 
@@ -152,6 +152,11 @@ class SeriesStore:
             series.last_arrival_at, series.arrivals, series.updated_at = now, series.arrivals + 1, now
             return Recorded.DUPLICATE if same is not None else (Recorded.REPLACED if known else Recorded.NEW)
 
+    def is_referenced(self, spool_name: str) -> bool:
+        """Whether a row refers to a spooled file; after a commit whose outcome is unknown, only this may say no."""
+        with self._database.read() as session:
+            return session.scalar(select(Instance.id).where(Instance.spool_name == spool_name)) is not None
+
     # -- decisions ---------------------------------------------------------------------------------------------
 
     def undecided(self, now: datetime, quiet_s: float) -> list[OpenSeries]:
@@ -237,23 +242,6 @@ class SeriesStore:
             if row.state is not SeriesState.INCOMPLETE:
                 raise IllegalTransition(f"only an INCOMPLETE series can be completed; this one is {row.state}")
             move_series(session, row, SeriesState.COMPLETE, actor=actor, reason=reason, now=now)
-
-
-def supersede_live_job(session: Session, series_id: int, reason: str, actor: str, now: datetime) -> None:
-    """Mark the live job of a series SUPERSEDED and cancel what of it was not delivered yet."""
-    job = session.scalar(select(Job).where(Job.series_id == series_id, Job.state.in_(LIVE_JOB_STATES)))
-    if job is None:
-        return
-    move_job(session, job, JobState.SUPERSEDED, actor=actor, reason=reason, now=now)
-    cancel_open_deliveries(session, job, reason, actor, now)
-    session.flush()
-
-
-def cancel_open_deliveries(session: Session, job: Job, reason: str, actor: str, now: datetime) -> None:
-    """Cancel every delivery of a job that has not reached SENT."""
-    open_ = select(Delivery).where(Delivery.job_id == job.id, Delivery.state.in_(OPEN_DELIVERY_STATES))
-    for delivery in session.scalars(open_):
-        move_delivery(session, delivery, job.series_id, DeliveryState.CANCELLED, actor=actor, reason=reason, now=now)
 
 
 def _series_row(session: Session, calling_ae: str, arrival: Arrival, now: datetime) -> Series:

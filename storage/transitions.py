@@ -1,10 +1,18 @@
-"""The one function through which a state changes: it checks the arrow, moves the row and writes the event."""
+"""The functions through which a state changes: they check the arrow, move the row and write the event."""
 
 from datetime import datetime
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from storage.states import DeliveryState, JobState, SeriesState, check_transition
+from storage.states import (
+    LIVE_JOB_STATES,
+    OPEN_DELIVERY_STATES,
+    DeliveryState,
+    JobState,
+    SeriesState,
+    check_transition,
+)
 from storage.tables import Delivery, Event, Job, Series
 
 
@@ -58,3 +66,20 @@ def move_delivery(
     row.state, row.reason, row.updated_at = to, reason, now
     if to is not DeliveryState.SENDING:
         row.courier = row.lease_until = None
+
+
+def supersede_live_job(session: Session, series_id: int, reason: str, actor: str, now: datetime) -> None:
+    """Mark the live job of a series SUPERSEDED and cancel what of it was not delivered yet."""
+    job = session.scalar(select(Job).where(Job.series_id == series_id, Job.state.in_(LIVE_JOB_STATES)))
+    if job is None:
+        return
+    move_job(session, job, JobState.SUPERSEDED, actor=actor, reason=reason, now=now)
+    cancel_open_deliveries(session, job, reason, actor, now)
+    session.flush()
+
+
+def cancel_open_deliveries(session: Session, job: Job, reason: str, actor: str, now: datetime) -> None:
+    """Cancel every delivery of a job that has not reached SENT."""
+    open_ = select(Delivery).where(Delivery.job_id == job.id, Delivery.state.in_(OPEN_DELIVERY_STATES))
+    for delivery in session.scalars(open_):
+        move_delivery(session, delivery, job.series_id, DeliveryState.CANCELLED, actor=actor, reason=reason, now=now)

@@ -1,0 +1,28 @@
+"""Mathematics of NCCT-to-CECT translation; knows no DICOM, database or settings; imports torch only when it must."""
+
+from models.bundle import (
+    BundleCard,
+    BundleError,
+    Envelope,
+    find_bundle,
+    list_bundles,
+    read_card,
+    verify_bundle,
+    write_bundle,
+)
+from models.translator import DeviceUnavailable, TranslationError, Translator, load_bundle
+
+__all__ = [
+    "BundleCard",
+    "BundleError",
+    "DeviceUnavailable",
+    "Envelope",
+    "TranslationError",
+    "Translator",
+    "find_bundle",
+    "list_bundles",
+    "load_bundle",
+    "read_card",
+    "verify_bundle",
+    "write_bundle",
+]

@@ -1,0 +1,222 @@
+"""Owns the bundle folder: its card, its weights' checksum, and where shipped bundles lie; must not import torch."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+CARD_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.safetensors"
+TEXT_FILE = "CARD.md"
+VALUE_SCALING = "hu_window to [-1, 1], linear"
+PREDICTIONS = ("image", "residual")
+
+# What changes a pixel of the result belongs to the identity of the model; names, texts and metrics do not.
+_PIXEL_KEYS = ("method", "network", "diffusion", "prediction", "residual_scale", "hu_window", "matrix", "value_scaling")
+
+
+class BundleError(Exception):
+    """A bundle is missing, incomplete, damaged, or says something that this version cannot run."""
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What the training data covered; outside it nothing is known about the result. Ranges are (low, high)."""
+
+    modality: str = "CT"
+    body_part: str = "CHEST"
+    pixel_spacing_mm: tuple[float, float] = (0.5, 1.5)
+    slice_spacing_mm: tuple[float, float] = (1.0, 10.0)
+
+
+@dataclass(frozen=True)
+class BundleCard:
+    """The parsed bundle.json: what a model is, what it was trained on, what it was measured to do, and its limits.
+
+    `hu_window` is the (low, high) HU range mapped linearly to [-1, 1]; `matrix` the M of the M x M model images.
+    `prediction` is "image" (x_0 is the network's output) or "residual" (x_0 is the source plus `residual_scale` times
+    the output, clipped to [-1, 1]). `metrics` is a list of rows, one of them named "identity".
+    """
+
+    name: str
+    version: str
+    method: str
+    network: Mapping[str, object]
+    diffusion: Mapping[str, object]
+    weights_sha256: str
+    prediction: str = "image"
+    residual_scale: float = 1.0
+    hu_window: tuple[float, float] = (-40.0, 400.0)
+    matrix: int = 256
+    value_scaling: str = VALUE_SCALING
+    training: Mapping[str, object] = field(default_factory=dict)
+    envelope: Envelope = Envelope()
+    metrics: tuple[Mapping[str, object], ...] = ()
+    licence: str = "Apache-2.0"
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        """Identity of the model, 64 hex digits: SHA-256 over the weights' checksum and what influences pixels."""
+        plain = self.to_mapping()
+        text = json.dumps({key: plain[key] for key in ("weights_sha256", *_PIXEL_KEYS)}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_mapping(self) -> dict[str, object]:
+        """The card as plain JSON values, in the order of the fields of bundle.json."""
+        plain: dict[str, object] = {"schema_version": self.schema_version}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Envelope):
+                value = {f.name: _as_list(getattr(value, f.name)) for f in fields(Envelope)}
+            plain[item.name] = _as_list(value)
+        return plain
+
+
+def read_card(path: Path) -> BundleCard:
+    """Parse and validate `path`/bundle.json without touching the weights; raises BundleError."""
+    file = path / CARD_FILE
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(f"{path} is no model bundle: it has no {CARD_FILE}.") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file} cannot be read as JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{file} must hold one JSON object.")
+    return parse_card(values, where=str(file))
+
+
+def parse_card(values: Mapping[str, object], *, where: str = CARD_FILE) -> BundleCard:
+    """Validate the values of a bundle.json; raises BundleError naming `where`, the key and what is allowed."""
+    if values.get("schema_version") != SCHEMA_VERSION:
+        raise BundleError(
+            f"{where}: schema_version is {values.get('schema_version')!r}; this version reads {SCHEMA_VERSION}."
+        )
+    known = {item.name for item in fields(BundleCard)}
+    if unknown := sorted(set(values) - known):
+        raise BundleError(f"{where}: unknown key {unknown[0]}; known are {', '.join(sorted(known))}.")
+    required = ("name", "version", "method", "network", "diffusion", "weights_sha256")
+    if missing := [key for key in required if key not in values]:
+        raise BundleError(f"{where}: {missing[0]} is missing.")
+    plain = dict(values)
+    _require(where, plain, ("name", "version", "method", "weights_sha256"), str, "a non-empty text")
+    _require(where, plain, ("licence", "intended_use", "value_scaling"), str, "a text", optional=True)
+    _require(where, plain, ("network", "diffusion", "training", "envelope"), dict, "an object", optional=True)
+    _require(where, plain, ("metrics", "limits", "hu_window"), list, "a list", optional=True)
+    for key in ("hu_window", "metrics", "limits"):
+        if key in plain:
+            plain[key] = tuple(plain[key])  # type: ignore[arg-type]
+    if "envelope" in plain:
+        plain["envelope"] = _parse_envelope(where, plain["envelope"])
+    card = BundleCard(**plain)  # type: ignore[arg-type]
+    _check_values(where, card)
+    return card
+
+
+def verify_bundle(path: Path) -> BundleCard:
+    """Read the card and check that the weights are whole and the ones it names; raises BundleError."""
+    card = read_card(path)
+    read_weights(path, card)
+    return card
+
+
+def read_weights(path: Path, card: BundleCard) -> bytes:
+    """Read the serialised safetensors of a bundle, once, and check these very bytes against its card."""
+    weights = path / WEIGHTS_FILE
+    try:
+        data = weights.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{path} has no {WEIGHTS_FILE}.") from None
+    found = hashlib.sha256(data).hexdigest()
+    if found != card.weights_sha256:
+        raise BundleError(f"{weights} has SHA-256 {found}, but {CARD_FILE} names {card.weights_sha256}: do not use it.")
+    return data
+
+
+def write_bundle(path: Path, card: BundleCard, weights: bytes, *, text: str) -> BundleCard:
+    """Write a bundle folder from serialised safetensors; returns the card with the checksum of these weights.
+
+    The card is written last, so that a folder with a card has everything it names.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    values = card.to_mapping() | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    complete = parse_card(values)
+    (path / CARD_FILE).unlink(missing_ok=True)
+    (path / WEIGHTS_FILE).write_bytes(weights)
+    (path / TEXT_FILE).write_text(text, encoding="utf-8")
+    (path / CARD_FILE).write_text(json.dumps(complete.to_mapping(), indent=2) + "\n", encoding="utf-8")
+    return complete
+
+
+def shipped_folder() -> Path:
+    """Folder of the bundles that come with the package."""
+    return Path(__file__).parent / "bundles"
+
+
+def list_bundles(folder: Path | None = None) -> list[tuple[Path, BundleCard]]:
+    """Every bundle in `folder` (default: the shipped ones) with its card, sorted by name; raises BundleError."""
+    root = folder or shipped_folder()
+    found = sorted(child.parent for child in root.glob(f"*/{CARD_FILE}"))
+    return [(path, read_card(path)) for path in found]
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """Folder of the bundle with this path or, for a bare name, of the shipped one; raises BundleError if none."""
+    as_path = Path(name_or_path)
+    if (as_path / CARD_FILE).is_file():
+        return as_path.resolve()
+    shipped = shipped_folder() / as_path.name
+    if as_path.name == str(name_or_path) and (shipped / CARD_FILE).is_file():
+        return shipped
+    names = ", ".join(path.name for path, _ in list_bundles()) or "none"
+    raise BundleError(f"No bundle {name_or_path}: it is neither a folder with {CARD_FILE} nor shipped ({names}).")
+
+
+def _as_list(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _require(
+    where: str, values: Mapping[str, object], keys: Sequence[str], kind: type, words: str, *, optional: bool = False
+) -> None:
+    for key in keys:
+        if key in values and (not isinstance(values[key], kind) or (not optional and not values[key])):
+            raise BundleError(f"{where}: {key} is {values[key]!r}; it must be {words}.")
+
+
+def _parse_envelope(where: str, values: object) -> Envelope:
+    if not isinstance(values, dict) or set(values) - {item.name for item in fields(Envelope)}:
+        names = ", ".join(item.name for item in fields(Envelope))
+        raise BundleError(f"{where}: envelope may hold only {names}.")
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Envelope(**plain)
+
+
+def _check_values(where: str, card: BundleCard) -> None:
+    low_high = card.hu_window
+    if len(low_high) != 2 or not all(isinstance(v, int | float) for v in low_high) or low_high[0] >= low_high[1]:
+        raise BundleError(f"{where}: hu_window is {list(low_high)}; it must be two numbers, the lower first.")
+    if not isinstance(card.matrix, int) or not 8 <= card.matrix <= 2048:
+        raise BundleError(f"{where}: matrix is {card.matrix!r}; it must be a whole number from 8 to 2048.")
+    if card.prediction not in PREDICTIONS:
+        raise BundleError(f"{where}: prediction is {card.prediction!r}; allowed are {', '.join(PREDICTIONS)}.")
+    if not isinstance(card.residual_scale, int | float) or not 0 < card.residual_scale <= 2:
+        raise BundleError(f"{where}: residual_scale is {card.residual_scale!r}; it must lie above 0 and at most at 2.")
+    if card.value_scaling != VALUE_SCALING:
+        raise BundleError(f"{where}: value_scaling is {card.value_scaling!r}; this version knows {VALUE_SCALING!r}.")
+    if not _is_sha256(card.weights_sha256):
+        raise BundleError(f"{where}: weights_sha256 must be 64 hexadecimal digits.")
+    for low, high in (card.envelope.pixel_spacing_mm, card.envelope.slice_spacing_mm):
+        if not (math.isfinite(low) and 0 < low <= high):
+            raise BundleError(f"{where}: the ranges of envelope must be two positive numbers, the lower first.")
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and all(character in "0123456789abcdef" for character in text)

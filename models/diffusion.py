@@ -1,0 +1,123 @@
+"""Owns the noise schedule of few-step diffusion and its sampler; must not know which network denoises, or of HU.
+
+Variance-preserving schedule and Gaussian posterior of denoising diffusion GANs (Xiao et al., ICLR 2022), as SynDiff
+(Özbey et al., IEEE TMI 2023) uses them with T = 4.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Number of reverse steps T and the ends of the linear variance rate."""
+
+    num_timesteps: int = 4
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that does not exist; raises ValueError."""
+        if not isinstance(self.num_timesteps, int) or self.num_timesteps < 1:
+            raise ValueError(f"num_timesteps is {self.num_timesteps!r}; it must be a whole number of at least 1")
+        if not 0 < self.beta_min < self.beta_max:
+            raise ValueError(f"beta_min {self.beta_min} and beta_max {self.beta_max} must satisfy 0 < min < max")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object]) -> "DiffusionConfig":
+        """Read the `diffusion` object of a bundle.json; raises ValueError."""
+        known = {field.name for field in fields(cls)}
+        if unknown := set(values) - known:
+            raise ValueError(f"unknown diffusion keys {sorted(unknown)}; known are {sorted(known)}")
+        return cls(**values)  # type: ignore[arg-type]
+
+    def to_mapping(self) -> dict[str, object]:
+        """The configuration as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Coefficients of forward process and posterior, float64.
+
+    `beta` [T + 1], `signal` = sqrt(A_k) [T + 1] and `noise` = sqrt(1 - A_k) [T + 1] describe q(x_k | x_0), k = 0..T.
+    `c1`, `c2`, `variance` [T] describe q(x_t | x_{t+1}, x_0) = N(c1_t x_0 + c2_t x_{t+1}, variance_t), t = 0..T-1.
+    """
+
+    beta: NDArray[np.float64]
+    signal: NDArray[np.float64]
+    noise: NDArray[np.float64]
+    c1: NDArray[np.float64]
+    c2: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    @property
+    def num_timesteps(self) -> int:
+        """T, the number of reverse steps."""
+        return len(self.c1)
+
+
+def make_schedule(config: DiffusionConfig) -> Schedule:
+    """Compute the coefficients for T steps (variance-preserving, tau from 1e-3 to 1)."""
+    tau = 1e-3 + (1 - 1e-3) * np.arange(config.num_timesteps + 1) / config.num_timesteps
+    a_bar = np.exp(-(tau**2) * (config.beta_max - config.beta_min) / 2 - tau * config.beta_min)
+    beta = np.concatenate([[1e-8], 1 - a_bar[1:] / a_bar[:-1]])
+    A = np.cumprod(1 - beta)
+    # The posterior leaves beta_0 out of its products, so that its last step returns x_0 exactly.
+    b = beta[1:]
+    C = np.cumprod(1 - b)
+    C_before = np.concatenate([[1.0], C[:-1]])
+    return Schedule(
+        beta=beta,
+        signal=np.sqrt(A),
+        noise=np.sqrt(1 - A),
+        c1=b * np.sqrt(C_before) / (1 - C),
+        c2=(1 - C_before) * np.sqrt(1 - b) / (1 - C),
+        variance=b * (1 - C_before) / (1 - C),
+    )
+
+
+def forward_pair(schedule: Schedule, x_0: Tensor, t: Tensor, e_1: Tensor, e_2: Tensor) -> tuple[Tensor, Tensor]:
+    """Draw (x_t, x_{t+1}) for training from standard normal e_1, e_2.
+
+    x_0, e_1, e_2 [N, 1, H, W]; t [N] integer in 0..T-1. Returns two tensors of x_0's shape.
+    """
+
+    def pick(values: NDArray[np.float64], index: Tensor) -> Tensor:
+        table = torch.as_tensor(values, dtype=x_0.dtype, device=x_0.device)
+        return table[index][:, None, None, None]
+
+    x_t = pick(schedule.signal, t) * x_0 + pick(schedule.noise, t) * e_1
+    beta = pick(schedule.beta, t + 1)
+    return x_t, torch.sqrt(1 - beta) * x_t + torch.sqrt(beta) * e_2
+
+
+def posterior_sample(schedule: Schedule, x_0: Tensor, x_next: Tensor, t: int, noise: Tensor) -> Tensor:
+    """Draw x_t from q(x_t | x_{t+1} = x_next, x_0) with the given standard normal noise; at t = 0 that is x_0."""
+    if t == 0:
+        return x_0
+    mean = float(schedule.c1[t]) * x_0 + float(schedule.c2[t]) * x_next
+    return mean + float(np.sqrt(schedule.variance[t])) * noise
+
+
+def reverse_sample(
+    schedule: Schedule,
+    predict_x0: Callable[[Tensor, int, Tensor], Tensor],
+    x_T: Tensor,
+    z: Tensor,
+    posterior_noise: Tensor,
+) -> Tensor:
+    """Run the T reverse steps and return x_0 [N, 1, H, W].
+
+    `predict_x0(x, t, z)` estimates x_0 from x_{t+1}. x_T [N or 1, 1, H, W]; z [T, N or 1, nz]; posterior_noise
+    [T, N or 1, 1, H, W]: both in the order of consumption, the last time step first. Nothing is clipped between steps.
+    """
+    x = x_T
+    for step, t in enumerate(reversed(range(schedule.num_timesteps))):
+        x = posterior_sample(schedule, predict_x0(x, t, z[step]), x, t, posterior_noise[step])
+    return x

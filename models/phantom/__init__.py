@@ -1,0 +1,6 @@
+"""Procedural thorax phantom: invented patients with a true pair of scans; must not read images or write DICOM."""
+
+from models.phantom.patient import PhantomPatient, make_patient
+from models.phantom.tissues import HOSPITALS, Hospital, Label
+
+__all__ = ["HOSPITALS", "Hospital", "Label", "PhantomPatient", "make_patient"]

@@ -1,0 +1,72 @@
+"""Owns the port that every method's translator fulfils and how a bundle becomes one; must not import torch itself."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import BundleCard, BundleError, read_card
+
+Device = Literal["auto", "cuda", "cpu"]
+Precision = Literal["auto", "bf16", "fp32"]
+Progress = Callable[[int, int], None]
+
+# A method is one module of models.zoo with `load(path, device=..., precision=..., batch_size=...) -> Translator`.
+_METHODS = {"syndiff": "models.zoo.syndiff", "syndiff_paired": "models.zoo.syndiff"}
+
+
+class DeviceUnavailable(Exception):
+    """The asked device does not exist on this machine; nothing slower is taken in its place."""
+
+
+class TranslationError(Exception):
+    """A model returned something that is no image, such as a value that is not finite."""
+
+
+class Translator(Protocol):
+    """A loaded bundle that turns non-contrast slices into predicted contrast-enhanced ones.
+
+    `device` is "cpu" or "cuda", `precision` "fp32" or "bf16": what is really used, never "auto". `description` is one
+    line for logs and reports.
+    """
+
+    @property
+    def card(self) -> BundleCard: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+
+    def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
+        """Predict contrast-enhanced HU for slices of the native matrix, before compositing.
+
+        hu: float32 HU [N, H, W], any H and W. seed: non-negative; all noise comes from it and is shared by the slices,
+        so that a slice's result depends neither on its neighbours nor on the batch (on a CPU to the last bit).
+        progress(done, total) counts slices. Returns float32 HU [N, H, W] inside `card.hu_window`: the source clipped to
+        the window plus the upsampled predicted difference. Raises TranslationError where the prediction is not finite,
+        ValueError for a wrong shape.
+        """
+        ...
+
+
+def load_bundle(
+    path: str | Path, *, device: Device = "cpu", precision: Precision = "fp32", batch_size: int | None = None
+) -> Translator:
+    """Load the bundle folder `path` for a device.
+
+    "cuda" without a usable GPU raises DeviceUnavailable; "auto" takes the GPU where there is one, and
+    `Translator.device` says what was taken. precision "auto" is bf16 on a GPU and fp32 on a CPU. batch_size is the
+    number of slices a GPU takes at once (default 8); a CPU always takes one: faster there, and bit-reproducible.
+    Raises BundleError for a damaged bundle or an unknown method.
+    """
+    folder = Path(path)
+    method = read_card(folder).method
+    if method not in _METHODS:
+        raise BundleError(f"{folder}: method {method!r} is unknown; known are {', '.join(sorted(_METHODS))}.")
+    module = importlib.import_module(_METHODS[method])
+    return cast("Translator", module.load(folder, device=device, precision=precision, batch_size=batch_size))

@@ -1,0 +1,1 @@
+"""One short module a method: how its networks are trained on and how its bundle translates."""

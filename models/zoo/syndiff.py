@@ -1,0 +1,193 @@
+"""Owns SynDiff's diffusive generator as a method: prediction of x_0, noise from a seed, translation of slices.
+
+It must not train and must not read DICOM. SynDiff: Özbey et al., IEEE TMI 42(12), 2023. `syndiff_paired` bundles differ
+in training only (the generator was conditioned on the real source), so they load here too.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from models.bundle import BundleCard, BundleError, read_card, read_weights
+from models.diffusion import DiffusionConfig, Schedule, make_schedule, reverse_sample
+from models.frame import Frame, all_finite
+from models.networks.config import ConfigError, NcsnppConfig
+from models.networks.ncsnpp import Ncsnpp
+from models.translator import Device, DeviceUnavailable, Precision, Progress, TranslationError
+
+_GPU_BATCH = 8
+
+
+def estimate_x0(
+    network: torch.nn.Module, card: BundleCard, *, x_next: Tensor, source: Tensor, t: Tensor, z: Tensor
+) -> Tensor:
+    """Estimate x_0 [N, 1, M, M] from x_{t+1} and the conditioning source (both [N, 1, M, M], model values).
+
+    Channel 0 of the network's output is x_0 itself or, for `prediction = "residual"`, the change from the source.
+    """
+    output: Tensor = network(torch.cat([x_next, source], dim=1), t, z)[:, :1]
+    if card.prediction == "image":
+        return output
+    return (source + card.residual_scale * output).clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class SeriesNoise:
+    """Every random number that one series needs: x_T [1, 1, M, M], z [T, 1, nz], posterior_noise [T, 1, 1, M, M]."""
+
+    x_T: NDArray[np.float32]  # noqa: N815
+    z: NDArray[np.float32]
+    posterior_noise: NDArray[np.float32]
+
+    @classmethod
+    def from_seed(cls, seed: int, *, num_timesteps: int, nz: int, matrix: int) -> "SeriesNoise":
+        """Draw from numpy's Philox, the same stream on every platform; raises ValueError for a negative seed."""
+        generator = np.random.Generator(np.random.Philox(seed))
+        return cls(
+            x_T=generator.standard_normal((1, 1, matrix, matrix), dtype=np.float32),
+            z=generator.standard_normal((num_timesteps, 1, nz), dtype=np.float32),
+            posterior_noise=generator.standard_normal((num_timesteps, 1, 1, matrix, matrix), dtype=np.float32),
+        )
+
+
+class SyndiffTranslator:
+    """A loaded SynDiff bundle; fulfils `models.translator.Translator` and can replay given noise."""
+
+    def __init__(
+        self, card: BundleCard, network: Ncsnpp, schedule: Schedule, *, device: str, precision: str, batch_size: int
+    ) -> None:
+        """Take a network with its weights loaded; `load` is the way to get one from a bundle."""
+        self._card = card
+        self._frame = Frame.of(card)
+        self._schedule = schedule
+        self._device = device
+        self._precision = precision
+        self._batch_size = batch_size
+        self._network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+
+    @property
+    def card(self) -> BundleCard:
+        """The bundle's card."""
+        return self._card
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda"."""
+        return self._device
+
+    @property
+    def precision(self) -> str:
+        """ "fp32" or "bf16"."""
+        return self._precision
+
+    @property
+    def description(self) -> str:
+        """One line: bundle, method, steps, device, precision."""
+        device = torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
+        steps = self._schedule.num_timesteps
+        return (
+            f"{self.card.name} {self.card.version} ({self.card.method}, {steps} steps) on {device}, {self._precision}"
+        )
+
+    def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
+        """See `Translator.translate`."""
+        if hu.ndim != 3 or 0 in hu.shape[1:]:
+            raise ValueError(f"hu has shape {hu.shape}; it must be [N, H, W]")
+        noise = SeriesNoise.from_seed(
+            seed,
+            num_timesteps=self._schedule.num_timesteps,
+            nz=self._network.config.nz,
+            matrix=self._frame.matrix,
+        )
+        total, result = len(hu), np.empty(hu.shape, dtype=np.float32)
+        for start in range(0, total, self._batch_size):
+            stop = min(start + self._batch_size, total)
+            result[start:stop] = self._translate_batch(np.asarray(hu[start:stop], dtype=np.float32), noise, start)
+            if progress is not None:
+                progress(stop, total)
+        return result
+
+    def sample(
+        self,
+        source: NDArray[np.float32],
+        x_T: NDArray[np.float32],
+        z: NDArray[np.float32],
+        posterior_noise: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Run the reverse diffusion with given noise, in the model's own value range.
+
+        source and x_T [N, 1, M, M]; z [T, N, nz]; posterior_noise [T, N, 1, M, M]; both in the order of consumption,
+        the last time step first. A 1 in place of N shares noise across the batch. Returns float32 [N, 1, M, M].
+        """
+        tensors = (
+            torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (source, x_T, z, posterior_noise)
+        )
+        with torch.inference_mode():
+            return self._sample(*(tensor.to(self._device) for tensor in tensors)).cpu().numpy()
+
+    def _translate_batch(self, hu: NDArray[np.float32], noise: SeriesNoise, first: int) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            native = torch.from_numpy(hu).to(self._device)
+            source = self._frame.to_model(native)
+            shared = (torch.from_numpy(a).to(self._device) for a in (noise.x_T, noise.z, noise.posterior_noise))
+            predicted = self._sample(source, *shared)
+            if not all_finite(predicted):
+                raise TranslationError(f"the prediction of slices {first} to {first + len(hu) - 1} is not finite")
+            return self._frame.to_native(predicted - source, native).cpu().numpy()
+
+    def _sample(self, source: Tensor, x_T: Tensor, z: Tensor, posterior_noise: Tensor) -> Tensor:
+        def predict_x0(x: Tensor, t: int, latent: Tensor) -> Tensor:
+            step = torch.full((1,), t, device=x.device)
+            images = x.expand(len(source), -1, -1, -1)
+            with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
+                return estimate_x0(self._network, self._card, x_next=images, source=source, t=step, z=latent)
+
+        return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
+
+
+def load(
+    path: Path, *, device: Device = "cpu", precision: Precision = "fp32", batch_size: int | None = None
+) -> SyndiffTranslator:
+    """Check the weights against the card and build the translator; raises BundleError and DeviceUnavailable."""
+    chosen = choose_device(device)
+    card = read_card(path)
+    weights = read_weights(path, card)
+    try:
+        config = NcsnppConfig.from_mapping({k: v for k, v in card.network.items() if k != "architecture"})
+        schedule = make_schedule(DiffusionConfig.from_mapping(card.diffusion))
+    except (ConfigError, ValueError, TypeError) as error:
+        raise BundleError(f"{path}: {error}.") from error
+    if card.network.get("architecture") != "ncsnpp" or card.matrix % config.size_multiple:
+        raise BundleError(f"{path}: the network must be ncsnpp with a matrix that is a multiple of its smallest size.")
+    # Weights are random only until the next lines replace them; the caller's random stream stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        network = Ncsnpp(config)
+    try:
+        state = load_safetensors(weights)
+        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    except (RuntimeError, SafetensorError) as error:
+        raise BundleError(f"{path}: the weights do not fit the network that the card describes: {error}.") from error
+    return SyndiffTranslator(
+        card,
+        network.requires_grad_(False),
+        schedule,
+        device=chosen,
+        precision={"auto": "bf16" if chosen == "cuda" else "fp32"}.get(precision, precision),
+        batch_size=(batch_size or _GPU_BATCH) if chosen == "cuda" else 1,
+    )
+
+
+def choose_device(device: Device) -> str:
+    """Return "cpu" or "cuda"; raises DeviceUnavailable when "cuda" is asked for and none can be used."""
+    usable = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if usable else "cpu"
+    if device == "cuda" and not usable:
+        raise DeviceUnavailable("device is set to cuda, but torch finds no usable GPU on this machine")
+    return device

@@ -1,0 +1,63 @@
+"""The `syncect` command: noun-verb, tables for people and JSON for programs, stable exit codes."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.load import CONFIG_VARIABLE, ConfigError
+from models import BundleError, DeviceUnavailable
+from node.cli import jobs, models_cli, process, service, setup, status
+from node.cli.console import Exit, say
+from node.errors import NodeError, Refused
+from node.ingest.scp import PortInUse
+from node.ops.processes import AlreadyRunning
+from storage.errors import IllegalTransition, NotFound, StorageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="A DICOM node that gives planning a synthetic contrast-enhanced CT beside the non-contrast one.",
+    epilog="Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 refused for safety, 5 peer unreachable.",
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help=f"Settings file; otherwise {CONFIG_VARIABLE}.", metavar="FILE")
+    ] = None,
+) -> None:
+    """Keep the settings file for the command that follows."""
+    context.obj = config
+
+
+service.add_to(app)
+status.add_to(app)
+process.add_to(app)
+setup.add_to(app)
+models_cli.add_to(app)
+app.add_typer(jobs.app, name="jobs")
+
+
+def main() -> None:
+    """Run one command; every expected error becomes one sentence on standard error and its exit code."""
+    try:
+        app()
+    except (ConfigError, PortInUse, AlreadyRunning) as error:
+        _leave(error, Exit.USAGE)
+    except NotFound as error:
+        _leave(error, Exit.NOT_FOUND)
+    except (Refused, IllegalTransition) as error:
+        _leave(error, Exit.REFUSED)
+    except (NodeError, StorageError, BundleError, DeviceUnavailable) as error:
+        _leave(error, Exit.ERROR)
+
+
+def _leave(error: Exception, code: Exit) -> None:
+    say(f"syncect: {error}")
+    sys.exit(code)

@@ -1,0 +1,119 @@
+"""How the command line talks: tables for people, JSON for programs, sentences and exit codes for errors."""
+
+import getpass
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from config.load import CONFIG_VARIABLE, load_settings
+from config.settings import Settings
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help=f"Settings file; otherwise the one named by {CONFIG_VARIABLE}.", metavar="FILE"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+PhiOption = Annotated[bool, typer.Option("--phi", help="Show patient IDs in full.")]
+ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; kept with the job's history.")]
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    REFUSED = 4
+    UNREACHABLE = 5
+
+
+def settings_from(context: typer.Context, config: Path | None) -> Settings:
+    """Settings of this call: `--config` after or before the command, else the environment, else the defaults."""
+    return load_settings(config or context.obj)
+
+
+def out() -> Console:
+    """Standard output; tables keep their columns readable where no terminal gives a width."""
+    return Console(width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")), soft_wrap=False)
+
+
+def say(text: str) -> None:
+    """A line for a person on standard error, so that standard output stays data."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def print_json(value: Any) -> None:
+    """Print a value, dataclasses and datetimes included, as JSON."""
+    sys.stdout.write(json.dumps(value, default=_plain, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
+    """Print rows of text; the last column wraps, the others do not."""
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number < len(columns) - 1, overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain_text(cell) for cell in row))
+    out().print(table, markup=False)
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error for whatever takes longer than a second."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def age(moment: datetime) -> str:
+    """Time since `moment` in one unit: 12s, 5m, 3h, 2d."""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def masked(patient_id: str, *, show: bool) -> str:
+    """A patient ID as shown to whoever looks over the shoulder: its last two characters at most."""
+    if show or not patient_id:
+        return patient_id
+    return "…" + patient_id[-2:] if len(patient_id) > 4 else "…"
+
+
+def operator() -> str:
+    """Who acts, for the history of a job."""
+    return f"operator {getpass.getuser()}"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _plain_text(cell: str) -> str:
+    """Text from the network must not move the cursor or colour the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in cell)

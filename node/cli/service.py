@@ -1,0 +1,107 @@
+"""`serve`, `receive`, `work`, `deliver`: the processes of the node."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from config.settings import Settings
+from node.bootstrap import Node, eligibility_policy, open_store, verified_card
+from node.cli.console import ConfigOption, say, settings_from
+from node.ops.log import configure_logging
+from node.ops.processes import process_lock
+from node.ops.scheduler import Ticker
+from node.ops.supervisor import Supervisor, stop_event
+
+LEASE_TICK_S = 5.0
+COMPLETION_TICK_S = 0.5
+
+Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
+Name = Annotated[
+    str, typer.Option("--name", help="Distinguishes several of these on one host.", metavar="NAME", show_default=True)
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
+
+
+def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose = False) -> None:
+    """Run the whole node: receiver, worker and courier as processes of their own, restarted when they die."""
+    settings = settings_from(context, config)
+    configure_logging("serve", verbose=verbose)
+    path = config or context.obj
+    with open_store(settings) as node, process_lock(node.run_dir, "serve", "1"):
+        _check(settings)
+        base = [sys.executable, "-m", "node.cli", *(["--config", str(path)] if path else [])]
+        flags = ["--supervised", *(["--verbose"] if verbose else [])]
+        commands: dict[str, Sequence[str]] = {role: [*base, role, *flags] for role in ("receive", "work", "deliver")}
+        code = Supervisor(commands).run(stop_event(supervised=False))
+    raise typer.Exit(code)
+
+
+def receive(
+    context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
+) -> None:
+    """Run the receiver: C-STORE in, and the decision when a series is complete."""
+    settings = settings_from(context, config)
+    configure_logging("receive", verbose=verbose)
+    stop = stop_event(supervised=supervised)
+    with open_store(settings) as node, process_lock(node.run_dir, "receive", "1", _address(node)):
+        completion, receiver = node.completion(), node.receiver()
+        receiver.start()
+        try:
+            with Ticker({completion.tick: COMPLETION_TICK_S}):
+                stop.wait()
+        finally:
+            receiver.stop()
+
+
+def work(
+    context: typer.Context,
+    name: Name = "1",
+    supervised: Supervised = False,
+    config: ConfigOption = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a worker: it turns queued series into synthetic ones."""
+    settings = settings_from(context, config)
+    configure_logging("work", verbose=verbose)
+    stop = stop_event(supervised=supervised)
+    with open_store(settings) as node, process_lock(node.run_dir, "work", name, settings.model.device):
+        worker = node.worker(name)
+        with Ticker({worker.release_expired: LEASE_TICK_S}):
+            worker.run(stop)
+
+
+def deliver(
+    context: typer.Context,
+    name: Name = "1",
+    supervised: Supervised = False,
+    config: ConfigOption = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a courier: it sends produced series to their destinations."""
+    settings = settings_from(context, config)
+    configure_logging("deliver", verbose=verbose)
+    stop = stop_event(supervised=supervised)
+    with open_store(settings) as node, process_lock(node.run_dir, "deliver", name):
+        courier = node.courier(name)
+        courier.run(stop)
+
+
+def _check(settings: Settings) -> None:
+    """What can be known to be wrong before any process starts."""
+    verified_card(settings)
+    eligibility_policy(settings)
+    if not settings.destination:
+        say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
+
+
+def _address(node: Node) -> str:
+    scp = node.settings.scp
+    return f"{scp.ae_title} on {scp.host}:{scp.port}"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    for command in (serve, receive, work, deliver):
+        app.command()(command)

@@ -1,0 +1,90 @@
+"""`config` and `db`: what the operator decides, and the schema of the store."""
+
+import importlib.resources
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.bootstrap import eligibility_policy, open_store, verified_card
+from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from
+from node.errors import Refused
+from storage.database import Database
+
+config_app = typer.Typer(no_args_is_help=True, help="Write, show and check the settings file.")
+db_app = typer.Typer(no_args_is_help=True, help="The schema of the store.")
+
+
+@config_app.command("init")
+def init(
+    target: Annotated[Path | None, typer.Argument(help="File to write; standard output without one.")] = None,
+) -> None:
+    """Write a commented settings file with every key at its default; never overwrites."""
+    text = importlib.resources.files("config").joinpath("default.toml").read_text(encoding="utf-8")
+    if target is None:
+        sys.stdout.write(text)
+        return
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise Refused(f"{target} exists and is not overwritten") from error
+    say(f"wrote {target}; edit it, then run `syncect --config {target} config validate`")
+
+
+@config_app.command("show")
+def show(context: typer.Context, config: ConfigOption = None) -> None:
+    """Print the settings in force as JSON, the database password masked."""
+    settings = settings_from(context, config)
+    values = settings.model_dump(mode="json")
+    values["node"]["database_url"] = Database.masked_url(settings.node.url())
+    print_json(values)
+
+
+@config_app.command("validate")
+def validate(context: typer.Context, config: ConfigOption = None) -> None:
+    """Check the settings file, the rules and the bundle; exit code 2 and one sentence where something is wrong."""
+    settings = settings_from(context, config)
+    eligibility_policy(settings)
+    verified_card(settings)
+    say("the settings are valid")
+
+
+@db_app.command("upgrade")
+def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
+    """Bring the schema to this version; make a backup first."""
+    database = Database(settings_from(context, config).node.url())
+    database.upgrade()
+    say(f"the schema is at revision {database.current_revision()}")
+
+
+@db_app.command("current")
+def current(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Print the revision of the schema and the one this version needs."""
+    database = Database(settings_from(context, config).node.url())
+    found, needed = database.current_revision(), database.head_revision()
+    if as_json:
+        print_json({"current": found, "needed": needed})
+    else:
+        sys.stdout.write(f"current {found or 'none'}, needed {needed}\n")
+
+
+@db_app.command("backup")
+def backup(
+    context: typer.Context,
+    target: Annotated[Path, typer.Argument(help="File to write; must not exist.")],
+    config: ConfigOption = None,
+) -> None:
+    """Write a consistent copy of a SQLite store, also while the node runs."""
+    if target.exists():
+        raise Refused(f"{target} exists and is not overwritten")
+    with open_store(settings_from(context, config)) as node:
+        node.database.backup(target)
+    say(f"wrote {target}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.add_typer(config_app, name="config")
+    app.add_typer(db_app, name="db")

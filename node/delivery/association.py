@@ -1,0 +1,180 @@
+"""Opens associations as a requestor, bounded in time, and says in a sentence why there is none; it sends no data."""
+
+import logging
+import socket
+import ssl
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+
+from config.settings import DestinationSettings
+from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.dicom.tls import UnusableCertificate, client_context
+from node.errors import NodeError
+
+_PROBE_TIMEOUT_S = 3.0
+
+# PS3.8 table 9-21, where result is 1 (permanent): (source, diagnostic) -> what an administrator has to look at.
+_REJECTIONS = {
+    (1, 2): "it does not support the DICOM application context",
+    (1, 3): "it does not know our AE title {calling}; it has to be added there",
+    (1, 7): "its AE title is not {called}",
+    (2, 2): "it does not support our protocol version",
+}
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Bounds of one association; to get one, or to send one instance, takes less than the courier's lease of 60 s."""
+
+    connection_s: float = 10.0
+    acse_s: float = 15.0
+    dimse_s: float = 30.0
+    send_s: float = 20.0
+    network_s: float = 60.0
+
+
+class Outcome(Enum):
+    """How an attempt ended; each member has exactly one reaction."""
+
+    DONE = "done"
+    STOPPED = "stopped"
+    TRANSIENT = "transient"  # tried again, at first after seconds
+    MISCONFIGURED = "misconfigured"  # tried again slowly: an administrator can put it right while the series waits
+    UNCLEAR = "unclear"  # tried again a limited number of times
+    PERMANENT = "permanent"
+
+
+class NoAssociation(NodeError):
+    """There is no association, or none any more; `outcome` says whether and how soon to try again."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+
+
+@contextmanager
+def associate(
+    destination: DestinationSettings,
+    calling_ae: str,
+    contexts: Sequence[PresentationContext],
+    timeouts: Timeouts = Timeouts(),
+) -> Iterator[Association]:
+    """An established association in which at least one of `contexts` was accepted; released on leaving.
+
+    Raises NoAssociation. An association that broke, or was aborted after a timeout, is never used again.
+    """
+    _configure_pynetdicom()
+    opened = threading.Event()
+    link = _request(destination, calling_ae, contexts, timeouts, opened)
+    if not link.is_established:
+        raise _why_none(link, destination, calling_ae, connected=opened.is_set())
+    try:
+        yield link
+    finally:
+        if link.is_established:
+            link.release()
+
+
+def _request(
+    destination: DestinationSettings,
+    calling_ae: str,
+    contexts: Sequence[PresentationContext],
+    timeouts: Timeouts,
+    opened: threading.Event,
+) -> Association:
+    def bound_sending(event: Any) -> None:
+        # A peer that stops reading would block pynetdicom's thread, which cannot be ended from outside, for ever.
+        event.assoc.dul.socket.socket.settimeout(timeouts.send_s)
+        opened.set()
+
+    ae = AE(ae_title=calling_ae)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = timeouts.connection_s
+    ae.acse_timeout = timeouts.acse_s
+    ae.dimse_timeout = timeouts.dimse_s
+    ae.network_timeout = timeouts.network_s
+    tls = _tls(destination)
+    try:
+        return ae.associate(
+            destination.host,
+            destination.port,
+            contexts=list(contexts),
+            ae_title=destination.ae_title,
+            tls_args=None if tls is None else (tls, destination.host),
+            evt_handlers=[(evt.EVT_CONN_OPEN, bound_sending)],
+        )
+    except socket.gaierror:
+        raise NoAssociation(Outcome.TRANSIENT, f"the host name {destination.host} cannot be resolved") from None
+    except OSError as error:
+        raise NoAssociation(Outcome.TRANSIENT, f"no connection could be made: {error.strerror or error}") from None
+
+
+def _tls(destination: DestinationSettings) -> ssl.SSLContext | None:
+    if destination.tls is None:
+        return None
+    try:
+        return client_context(destination.tls.certificate, destination.tls.private_key, destination.tls.ca)
+    except UnusableCertificate as error:
+        raise NoAssociation(Outcome.MISCONFIGURED, str(error)) from None
+
+
+def _why_none(
+    link: Association, destination: DestinationSettings, calling_ae: str, *, connected: bool
+) -> NoAssociation:
+    where = f"{destination.ae_title} at {destination.host} port {destination.port}"
+    answer = link.acceptor.primitive
+    if link.is_rejected and answer is not None:
+        return _rejection(where, answer, destination, calling_ae)
+    if answer is not None and answer.result == 0:
+        return NoAssociation(Outcome.PERMANENT, f"{where} accepts none of the SOP classes that were offered")
+    if not connected:
+        outcome, why = _why_unreachable(destination)
+        return NoAssociation(outcome, f"{where} cannot be reached: {why}")
+    hint = "; does it trust our certificate?" if destination.tls is not None else ""
+    return NoAssociation(Outcome.TRANSIENT, f"{where} did not answer the association request{hint}")
+
+
+def _rejection(where: str, answer: Any, destination: DestinationSettings, calling_ae: str) -> NoAssociation:
+    if answer.result == 2:
+        why = "it has too many associations" if answer.result_source == 3 else "no reason given"
+        return NoAssociation(Outcome.TRANSIENT, f"{where} rejects associations for now: {why}")
+    text = _REJECTIONS.get((answer.result_source, answer.diagnostic), "no reason given")
+    why = text.format(calling=calling_ae, called=destination.ae_title)
+    return NoAssociation(Outcome.MISCONFIGURED, f"{where} rejects our association: {why}")
+
+
+def _why_unreachable(destination: DestinationSettings) -> tuple[Outcome, str]:
+    """Try the connection once more without DICOM: pynetdicom logs the reason, but does not tell it."""
+    tls = _tls(destination)
+    try:
+        with socket.create_connection((destination.host, destination.port), timeout=_PROBE_TIMEOUT_S) as connection:
+            if tls is not None:
+                tls.wrap_socket(connection, server_hostname=destination.host).close()
+    except ssl.SSLCertVerificationError as error:
+        return Outcome.MISCONFIGURED, f"TLS: its certificate is not accepted: {error.verify_message}"
+    except ssl.SSLError as error:
+        return Outcome.MISCONFIGURED, f"TLS: {error.reason or 'the handshake failed'}"
+    except TimeoutError:
+        return Outcome.TRANSIENT, "it does not answer"
+    except OSError as error:
+        return Outcome.TRANSIENT, (error.strerror or type(error).__name__).lower()
+    return Outcome.TRANSIENT, "the connection was lost while it was opened"
+
+
+def _configure_pynetdicom() -> None:
+    """Set the switches that pynetdicom only has for a whole process."""
+    _config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as the bytes that were written, never re-encoded
+    _config.LOG_REQUEST_IDENTIFIERS = False
+    _config.LOG_RESPONSE_IDENTIFIERS = False
+    _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer sent

@@ -1,0 +1,125 @@
+"""Turns SENT into CONFIRMED by asking the destination which instances it holds (IMAGE-level C-FIND, PS3.4 C.4.1)."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import build_context
+
+from config.settings import DestinationSettings
+from node.delivery.association import NoAssociation, Outcome, associate
+from storage.errors import LeaseLost
+
+log = logging.getLogger(__name__)
+
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+FIRST_PAUSE_S = 5.0
+LONGEST_PAUSE_S = 900.0
+GIVE_UP_S = 86_400.0
+_PENDING = (0xFF00, 0xFF01)  # PS3.4 table C.4-1
+
+
+class SentDelivery(Protocol):
+    """A delivery in SENT that its peer has not confirmed yet."""
+
+    @property
+    def id(self) -> int: ...
+    @property
+    def study_uid(self) -> str: ...
+    @property
+    def derived_series_uid(self) -> str: ...
+    @property
+    def sop_instance_uids(self) -> frozenset[str]: ...
+    @property
+    def sent_at(self) -> datetime: ...
+
+
+class ConfirmationStore(Protocol):
+    """What the outbox offers for confirmations."""
+
+    def awaiting_confirmation(self, destination: str, now: datetime) -> SentDelivery | None:
+        """The SENT delivery to `destination` that is due to be asked for, the one due longest; None without one."""
+
+    def postpone_confirmation(
+        self, delivery_id: int, actor: str, reason: str, *, not_before: datetime | None, now: datetime
+    ) -> None:
+        """Keep SENT with a reason and ask again at `not_before`, or never where it is None. Raises LeaseLost."""
+
+    def confirm(self, delivery_id: int, actor: str, reason: str, now: datetime) -> None:
+        """SENT -> CONFIRMED. Raises LeaseLost."""
+
+
+@dataclass(frozen=True)
+class Confirmer:
+    """Asks for sent series; the pause between two questions doubles, and after a day the asking ends."""
+
+    store: ConfirmationStore
+    calling_ae: str
+    name: str
+    clock: Callable[[], datetime]
+
+    def run_once(self, destination: DestinationSettings) -> bool:
+        """Ask for one sent series; False when none is due."""
+        sent = self.store.awaiting_confirmation(destination.name, self.clock())
+        if sent is None:
+            return False
+        try:
+            self._ask(sent, destination)
+        except LeaseLost as error:
+            log.info("delivery %d is not waiting for confirmation any more: %s", sent.id, error)
+        return True
+
+    def _ask(self, sent: SentDelivery, destination: DestinationSettings) -> None:
+        try:
+            held = find_instances(destination, self.calling_ae, sent.study_uid, sent.derived_series_uid)
+        except NoAssociation as failure:
+            self._ask_later(sent, failure.reason)
+            return
+        missing = sent.sop_instance_uids - held
+        if missing:
+            total = len(sent.sop_instance_uids)
+            self._ask_later(sent, f"the peer lists {total - len(missing)} of {total} instances")
+            return
+        self.store.confirm(sent.id, self.name, "the peer lists every instance", self.clock())
+        log.info("delivery %d confirmed: %d instances are there", sent.id, len(sent.sop_instance_uids))
+
+    def _ask_later(self, sent: SentDelivery, reason: str) -> None:
+        now = self.clock()
+        waited_s = (now - sent.sent_at).total_seconds()
+        if waited_s >= GIVE_UP_S:
+            text = f"not confirmed within {GIVE_UP_S / 3600:.0f} h: {reason}"
+            self.store.postpone_confirmation(sent.id, self.name, text, not_before=None, now=now)
+            log.error("delivery %d %s", sent.id, text)
+            return
+        # To wait once more as long as until now doubles the pause without a counter.
+        pause_s = min(max(waited_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        not_before = now + timedelta(seconds=pause_s)
+        self.store.postpone_confirmation(
+            sent.id, self.name, f"not confirmed yet: {reason}", not_before=not_before, now=now
+        )
+
+
+def find_instances(
+    destination: DestinationSettings, calling_ae: str, study_uid: str, series_uid: str
+) -> frozenset[str]:
+    """SOP Instance UIDs that the destination lists for a series. Raises NoAssociation where it does not answer."""
+    query = Dataset()
+    query.QueryRetrieveLevel = "IMAGE"
+    query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
+    held: set[str] = set()
+    context = build_context(STUDY_ROOT_FIND, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    with associate(destination, calling_ae, [context]) as link:
+        for answer, identifier in link.send_c_find(query, STUDY_ROOT_FIND):
+            if "Status" not in answer:
+                raise NoAssociation(Outcome.TRANSIENT, "the peer did not answer the query")
+            if answer.Status in _PENDING:
+                # A peer may ignore a key; only what belongs to our series counts.
+                if identifier is not None and identifier.get("SeriesInstanceUID", series_uid) == series_uid:
+                    held.add(str(identifier.get("SOPInstanceUID", "")))
+            elif answer.Status != 0x0000:
+                raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.Status:04X}")
+    return frozenset(held)

@@ -1,0 +1,190 @@
+"""The courier: claims due deliveries, sends what the peer is missing, and writes down every word the peer says.
+
+One thread for each destination, so that one dead TPS does not hold up another. A delivery is SENT only when the peer
+answered for every instance; what it accepted before a failure is never sent again.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+
+from config.settings import DestinationSettings
+from node.delivery.association import Outcome, Timeouts
+from node.delivery.confirmation import ConfirmationStore, Confirmer
+from node.delivery.scu import SendReport, StorageScu
+from storage.errors import LeaseLost
+from storage.outbox import ClaimedDelivery, OutboxStore
+from storage.spool import Spool
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+LEASE_TICK_S = 10.0
+BACKOFF_START_S = 5.0
+BACKOFF_CAP_S = 900.0
+UNCLEAR_ATTEMPTS = 12  # about an hour and a half of back-off; then a person has to look
+_PAUSE_AFTER_ERROR_S = 5.0
+
+
+def backoff_s(attempt: int, rng: random.Random) -> float:
+    """Seconds to wait after the `attempt`-th failure in a row: 5 s doubled each time up to 15 min, times 0.5 to 1.
+
+    The factor is random, so that many deliveries to a peer that comes back do not all arrive in one second.
+    """
+    whole = min(BACKOFF_CAP_S, BACKOFF_START_S * 2.0 ** min(attempt - 1, 30))
+    return whole * rng.uniform(0.5, 1.0)
+
+
+class Courier:
+    """Delivers to `destinations` until it is told to stop. `name` owns the leases: the same after a restart."""
+
+    def __init__(
+        self,
+        outbox: OutboxStore,
+        spool: Spool,
+        destinations: Iterable[DestinationSettings],
+        *,
+        calling_ae: str,
+        name: str,
+        lease_s: float = LEASE_S,
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
+        confirmations: ConfirmationStore | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        rng: random.Random | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._spool = spool
+        self._destinations = tuple(destinations)
+        self._calling_ae = calling_ae
+        self._name = name
+        self._lease_s = lease_s
+        self._timeouts = timeouts
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._confirmer = (
+            None if confirmations is None else Confirmer(confirmations, calling_ae=calling_ae, name=name, clock=clock)
+        )
+        self._stop = threading.Event()
+
+    # -- process -----------------------------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event, *, poll_s: float = 0.5) -> None:
+        """Deliver until `stop` is set; then the instances in flight are finished and the rest is due at once."""
+        for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
+            log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
+        self._stop = stop
+        threads = [
+            threading.Thread(target=self._serve, args=(peer, poll_s), name=f"courier-{peer.name}", daemon=True)
+            for peer in self._destinations
+        ]
+        for thread in threads:
+            thread.start()
+        while not stop.wait(LEASE_TICK_S):
+            self.release_expired()
+        for thread in threads:
+            thread.join()
+
+    def release_expired(self) -> None:
+        """A tick: free the deliveries of couriers, also on other hosts, that stopped answering; never raises."""
+        try:
+            for delivery_id in self._outbox.release_expired(self._clock()):
+                log.warning("the lease of delivery %d ran out", delivery_id)
+        except Exception:
+            log.exception("expired leases could not be released")
+
+    def _serve(self, destination: DestinationSettings, poll_s: float) -> None:
+        """The loop of one destination; the boundary of its thread."""
+        while not self._stop.is_set():
+            try:
+                busy = self.run_once(destination) or self.confirm_once(destination)
+            except Exception:
+                log.exception("delivery to %s paused after an internal error", destination.name)
+                self._stop.wait(_PAUSE_AFTER_ERROR_S)
+                continue
+            if not busy:
+                self._stop.wait(poll_s)
+
+    # -- one delivery ------------------------------------------------------------------------------------------
+
+    def run_once(self, destination: DestinationSettings) -> bool:
+        """Claim one due delivery and bring it to an end; False when none was due."""
+        delivery = self._outbox.claim(self._name, destination.name, self._lease_s, self._clock())
+        if delivery is None:
+            return False
+        try:
+            self._settle(delivery, self._send(delivery, destination))
+        except LeaseLost as error:
+            log.warning("delivery %d dropped: %s", delivery.id, error)
+        return True
+
+    def confirm_once(self, destination: DestinationSettings) -> bool:
+        """Ask once for a sent series whether it is there; False when there was nothing to ask."""
+        if self._confirmer is None or destination.confirm != "find":
+            return False
+        return self._confirmer.run_once(destination)
+
+    def _send(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport:
+        """Send what is missing; raises LeaseLost as soon as the delivery is not ours any more."""
+        log.info(
+            "delivery %d: %d of %d instances of series %s to %s, attempt %d",
+            delivery.id,
+            len(delivery.missing),
+            delivery.total,
+            delivery.derived_series_uid,
+            destination.name,
+            delivery.attempt,
+        )
+        if not delivery.missing:  # a courier died between the last answer and its last transaction
+            return SendReport(Outcome.DONE, "", ())
+        products = {instance.sop_instance_uid: instance.product_id for instance in delivery.missing}
+
+        def keep(sop_instance_uid: str, dimse_status: int) -> None:
+            self._outbox.record_accepted(
+                delivery.id,
+                self._name,
+                products[sop_instance_uid],
+                dimse_status,
+                lease_s=self._lease_s,
+                now=self._clock(),
+            )
+
+        items = ((instance.sop_instance_uid, self._spool.path(instance.file_name)) for instance in delivery.missing)
+        try:
+            return StorageScu(destination, self._calling_ae, self._timeouts).send(items, keep, self._stop.is_set)
+        except LeaseLost:
+            raise
+        except Exception as error:  # the process boundary: one odd series must not take the queue along
+            log.exception("delivery %d ended with an unexpected error", delivery.id)
+            reason = f"unexpected {type(error).__name__}; the courier's log has the details"
+            return SendReport(Outcome.UNCLEAR, reason, ())
+
+    def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
+        """Write down how the attempt ended; raises LeaseLost."""
+        now = self._clock()
+        if report.outcome is Outcome.DONE:
+            self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
+            log.info("delivery %d sent: %d instances%s", delivery.id, delivery.total, _suffix(report.reason))
+            return
+        given_up = report.outcome is Outcome.UNCLEAR and delivery.attempt >= UNCLEAR_ATTEMPTS
+        if report.outcome is Outcome.PERMANENT or given_up:
+            self._outbox.fail(delivery.id, self._name, report.reason, now)
+            log.error("delivery %d failed: %s", delivery.id, report.reason)
+            return
+        wait_s = self._wait_s(delivery, report)
+        not_before = now + timedelta(seconds=wait_s)
+        self._outbox.postpone(delivery.id, self._name, report.reason, not_before=not_before, now=now)
+        log.warning("delivery %d postponed by %.0f s: %s", delivery.id, wait_s, report.reason)
+
+    def _wait_s(self, delivery: ClaimedDelivery, report: SendReport) -> float:
+        if report.outcome is Outcome.STOPPED:
+            return 0.0
+        if report.outcome is Outcome.MISCONFIGURED:
+            return BACKOFF_CAP_S * self._rng.uniform(0.5, 1.0)
+        # A peer that took something is alive; the count of attempts only grows while nothing gets through.
+        return backoff_s(1 if report.accepted else delivery.attempt, self._rng)
+
+
+def _suffix(reason: str) -> str:
+    return f" ({reason})" if reason else ""

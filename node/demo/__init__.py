@@ -1,0 +1,1 @@
+"""The whole path on one machine: a phantom is scanned, pushed, translated, delivered, checked and pictured."""

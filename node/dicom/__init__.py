@@ -1,0 +1,1 @@
+"""Pure DICOM: headers, geometry, volumes, UIDs and the derived series; no network, no storage, no settings."""

@@ -1,0 +1,192 @@
+"""Owns the derived CT slice: built from an allow-list, written once; must not copy a source dataset and edit it."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pydicom import dcmwrite
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from node.dicom.attributes import COPIED, Presence
+from node.dicom.constants import (
+    CT_IMAGE_STORAGE,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    SOURCE_IMAGE,
+)
+from node.dicom.derived_equipment import contributing_equipment
+from node.dicom.derived_plan import DerivedSeriesPlan
+from node.dicom.elements import code_item, put, put_items
+from node.dicom.headers import SliceHeader
+from node.dicom.raw import (
+    charset_of,
+    copy_public_items,
+    element_bytes,
+    is_valid_text,
+    quiet_pydicom,
+    raw_element,
+    seal,
+    split_values,
+    tag_of,
+    vr_of,
+)
+from node.dicom.volume import SourceSlice, StoredPixels
+
+# Laterality (2C) must be absent for an unpaired body part and present, if only empty, for any other term. These terms
+# are the unpaired ones as dciodvfy 20260927 reads them; it knows others neither as unpaired nor as paired (THORAX).
+_UNPAIRED_TERMS: Final = """
+    ABDOMEN ABDOMENPELVIS AORTA BLADDER BRAIN CHEST CHESTABDOMEN CHESTABDPELVIS COCCYX CSPINE CTSPINE ESOPHAGUS HEAD
+    HEADNECK HEART JAW LIVER LSPINE LSSPINE MAXILLA MEDIASTINUM NECK NECKCHEST NECKCHESTABDPELV NOSE PANCREAS PELVIS
+    PHARYNX PROSTATE RECTUM SKULL SPINE SPLEEN SSPINE STERNUM STOMACH THYROID TLSPINE TRACHEA TSPINE UTERUS WHOLEBODY
+"""
+UNPAIRED_BODY_PARTS: Final = frozenset(_UNPAIRED_TERMS.split())
+_LABEL: Final = "SYNTHETIC IMAGE MADE BY AI. No contrast agent was given. Not for dose calculation."
+
+
+def build_slice(plan: DerivedSeriesPlan, source: SourceSlice, stored: StoredPixels) -> Dataset:
+    """The derived slice that belongs to one source slice.
+
+    stored: [rows, columns] of the source's size, uint16 or int16 by its PixelRepresentation. Same plan, source and
+    pixels give the same dataset. Copied values are the source's bytes; no odd text of a source makes this fail. Raises
+    ValueError where `stored` does not fit the source.
+    """
+    header = source.header
+    signed = header.pixel_representation == 1
+    if stored.shape != (header.rows, header.columns) or stored.dtype != (np.int16 if signed else np.uint16):
+        raise ValueError(f"{stored.dtype} pixels of shape {stored.shape} do not fit the source slice")
+    ds = Dataset()
+    with quiet_pydicom():
+        _copy(ds, source.dataset, signed=signed)
+        _copy_by_rule(ds, source, plan)
+        _put_identity(ds, plan, header)
+        _put_description(ds, plan)
+        _put_references(ds, header)
+        put_items(ds, "ContributingEquipmentSequence", contributing_equipment(plan, source.dataset))
+    pixel_data = tag_of("PixelData")
+    ds[pixel_data] = raw_element(pixel_data, "OW", stored.astype(stored.dtype.newbyteorder("<"), copy=False).tobytes())
+    return seal(ds)
+
+
+def write_part10(ds: Dataset, path: Path, *, flush: bool = True) -> None:
+    """Write a sealed dataset as an Explicit VR Little Endian Part 10 file and, by default, flush it to the disk."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = UID(_text(ds, "SOPClassUID"))
+    meta.MediaStorageSOPInstanceUID = UID(_text(ds, "SOPInstanceUID"))
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    ds.file_meta = meta
+    ds.preamble = b"\0" * 128
+    with path.open("wb") as stream, quiet_pydicom():
+        dcmwrite(stream, ds, enforce_file_format=True)
+        if flush:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    return (element_bytes(ds, tag_of(keyword)) or b"").decode("ascii")
+
+
+def _copy(ds: Dataset, source: Dataset, *, signed: bool) -> None:
+    """Copy the allow-list; an optional value that breaks its VR is left out, any other is kept as it is."""
+    charset = charset_of(source)
+    for keyword, presence in COPIED:
+        tag = tag_of(keyword)
+        vr = vr_of(tag, signed=signed)
+        if vr == "SQ":
+            if items := copy_public_items(source, tag):
+                ds[tag] = DataElement(tag, "SQ", DicomSequence(items))
+            continue
+        value = element_bytes(source, tag) or b""
+        if presence is Presence.OPTIONAL and not (value and is_valid_text(value, vr, charset)):
+            continue
+        ds[tag] = raw_element(tag, vr, value)
+
+
+def _copy_by_rule(ds: Dataset, source: SourceSlice, plan: DerivedSeriesPlan) -> None:
+    """Attributes whose presence depends on others (PS3.3 C.7.3.1 Laterality, C.7.6.2 spacing)."""
+    laterality = tag_of("Laterality")
+    value = element_bytes(source.dataset, laterality) or b""
+    body_part = split_values(element_bytes(ds, tag_of("BodyPartExamined")) or b"", "CS")
+    unpaired = len(body_part) == 1 and body_part[0] in UNPAIRED_BODY_PARTS
+    if value in (b"L", b"R") and not unpaired:
+        ds[laterality] = raw_element(laterality, "CS", value)
+    elif not unpaired:
+        ds[laterality] = raw_element(laterality, "CS", b"")
+    spacing = source.header.spacing_between_slices_mm
+    if spacing is not None and spacing > 0 and abs(spacing - plan.slice_spacing_mm) <= 0.01:
+        tag = tag_of("SpacingBetweenSlices")
+        raw = element_bytes(source.dataset, tag) or b""
+        if is_valid_text(raw, "DS", ()):
+            ds[tag] = raw_element(tag, "DS", raw)
+
+
+def _put_identity(ds: Dataset, plan: DerivedSeriesPlan, header: SliceHeader) -> None:
+    """Whose object it is, when it was made and by which device: SOP Common, General Series, General Equipment."""
+    made = plan.local_time(_text(ds, "TimezoneOffsetFromUTC"))
+    date, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
+    put(ds, "SOPClassUID", CT_IMAGE_STORAGE)
+    put(ds, "SOPInstanceUID", plan.uids.instance_uid(plan.series_uid, header.sop_instance_uid))
+    put(ds, "SeriesInstanceUID", plan.series_uid)
+    put(ds, "Modality", "CT")
+    put(ds, "SeriesNumber", str(plan.series_number))
+    put(ds, "SeriesDescription", plan.series_description)
+    for moment in ("InstanceCreation", "Series", "Content"):
+        put(ds, f"{moment}Date", date)
+        put(ds, f"{moment}Time", time)
+    equipment = plan.equipment
+    if equipment.installation_uid is not None:
+        put(ds, "InstanceCreatorUID", equipment.installation_uid)
+    put(ds, "Manufacturer", equipment.manufacturer)
+    put(ds, "ManufacturerModelName", equipment.model_name)
+    put(ds, "StationName", equipment.station_name)
+    put(ds, "DeviceSerialNumber", equipment.device_serial_number)
+    put(ds, "SoftwareVersions", equipment.software_version)
+
+
+def _put_description(ds: Dataset, plan: DerivedSeriesPlan) -> None:
+    """What the pixels are: synthetic, derived, for contouring, in HU."""
+    put(ds, "ImageType", "DERIVED", "SECONDARY", "AXIAL")
+    put(ds, "SyntheticData", "YES")
+    put(ds, "ContentQualification", "RESEARCH")
+    put(ds, "BurnedInAnnotation", "NO")
+    put(ds, "ImageComments", _LABEL)
+    put(ds, "DerivationDescription", plan.derivation_description())
+    put(ds, "RescaleType", "HU")
+    put(ds, "WindowCenter", "60")
+    put(ds, "WindowWidth", "400")
+
+
+def _put_references(ds: Dataset, header: SliceHeader) -> None:
+    """The one slice that the network saw for this one, and the series it belongs to."""
+    image = _reference(header)
+    put(image, "SpatialLocationsPreserved", "YES")
+    put_items(image, "PurposeOfReferenceCodeSequence", [code_item(*SOURCE_IMAGE)])
+    put_items(ds, "SourceImageSequence", [seal(image)])
+    series = Dataset()
+    put(series, "SeriesInstanceUID", header.series_uid)
+    put_items(series, "ReferencedInstanceSequence", [_reference(header)])
+    put_items(ds, "ReferencedSeriesSequence", [seal(series)])
+    related = Dataset()
+    put(related, "StudyInstanceUID", header.study_uid)
+    put(related, "SeriesInstanceUID", header.series_uid)
+    put_items(related, "PurposeOfReferenceCodeSequence", [])
+    put_items(ds, "RelatedSeriesSequence", [seal(related)])
+
+
+def _reference(header: SliceHeader) -> Dataset:
+    item = Dataset()
+    put(item, "ReferencedSOPClassUID", header.sop_class_uid)
+    put(item, "ReferencedSOPInstanceUID", header.sop_instance_uid)
+    return seal(item)
+
+
+def copied_keywords() -> Iterable[str]:
+    """Keywords of the allow-list, for the conformance statement and its tests."""
+    return (keyword for keyword, _ in COPIED)

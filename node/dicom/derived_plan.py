@@ -1,0 +1,148 @@
+"""Owns what all slices of one derived series have in common; must not touch a dataset."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Final
+
+from pydicom.config import RAISE
+from pydicom.valuerep import validate_value
+
+from node.dicom.constants import PRODUCT_NAME
+from node.dicom.uids import UidFactory
+
+MAX_SERIES_NUMBER: Final = 2**31 - 1  # PS3.5 6.2, IS
+# rule -> (factor, offset): derived SeriesNumber = source SeriesNumber * factor + offset
+NUMBER_RULES: Final = {"source*100+1": (100, 1), "source+9000": (1, 9000)}
+_NUMBER_WHERE_RULE_FAILS: Final = 9000
+_OFFSET: Final = re.compile(r"([+-])(\d{2})(\d{2})")
+_PREFIX: Final = re.compile(r"[\x20-\x5b\x5d-\x7e]{4,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesOptions:
+    """How a site names the derived series.
+
+    description_prefix: 4 to 32 printable ASCII characters without a backslash; its first 16 are what a narrow list
+    shows. number_rule: a key of NUMBER_RULES. Raises ValueError for anything else.
+    """
+
+    description_prefix: str = "sCE-CT AI"
+    number_rule: str = "source*100+1"
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.description_prefix) or not self.description_prefix.strip():
+            raise ValueError("description_prefix must be 4 to 32 printable ASCII characters without a backslash")
+        if self.number_rule not in NUMBER_RULES:
+            raise ValueError(f"number_rule must be one of {', '.join(sorted(NUMBER_RULES))}")
+
+    def series_number(self, source: int | None) -> int:
+        """SeriesNumber of the derived series, 1 to 2147483647; 9000 where the source's number gives none in it."""
+        factor, offset = NUMBER_RULES[self.number_rule]
+        number = source * factor + offset if source is not None else _NUMBER_WHERE_RULE_FAILS
+        return number if 0 < number <= MAX_SERIES_NUMBER else _NUMBER_WHERE_RULE_FAILS
+
+    def series_description(self, source: str) -> str:
+        """SeriesDescription, ASCII and at most 64 characters (LO): the prefix, then what fits of the source's."""
+        plain = unicodedata.normalize("NFKD", source).encode("ascii", "ignore").decode()
+        tidy = " ".join("".join(c if c.isprintable() and c != "\\" else " " for c in plain).split())
+        return f"{self.description_prefix.strip()} {tidy}"[:64].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class EquipmentIdentity:
+    """The node's own identity as General Equipment; it is never the scanner's.
+
+    software_version: the node's version. installation_uid: a UID made once at installation, written as
+    InstanceCreatorUID, or None. Raises ValueError where a value breaks its VR.
+    """
+
+    software_version: str
+    manufacturer: str = PRODUCT_NAME
+    model_name: str = PRODUCT_NAME
+    station_name: str = "SYNCECT"
+    device_serial_number: str = "0"
+    installation_uid: str | None = None
+
+    def __post_init__(self) -> None:
+        long = (self.software_version, self.manufacturer, self.model_name, self.device_serial_number)
+        for value in long:
+            require_ascii("LO", value)
+        require_ascii("SH", self.station_name)
+        if self.installation_uid is not None:
+            require_ascii("UI", self.installation_uid)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model made the pixels, and on what: as it stands in the derivation description.
+
+    device and precision are what was used ("cpu", "fp32"). hu_window_hu: outside this closed range, HU, the pixels are
+    the source's. Raises ValueError where a text is no ASCII of at most 64 characters.
+    """
+
+    name: str
+    version: str
+    method: str
+    weights_sha256: str
+    device: str
+    precision: str
+    hu_window_hu: tuple[float, float]
+
+    def __post_init__(self) -> None:
+        for value in (self.name, self.version, self.method, self.weights_sha256, self.device, self.precision):
+            require_ascii("LO", value)
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedSeriesPlan:
+    """All that the slices of one derived series share.
+
+    produced_at: an aware datetime, frozen at the first production. site_timezone: in which DA and TM values are
+    written where the source names no TimezoneOffsetFromUTC. slice_spacing_mm: step of the source's lattice.
+    """
+
+    series_uid: str
+    series_number: int
+    series_description: str
+    uids: UidFactory
+    equipment: EquipmentIdentity
+    model: ModelIdentity
+    produced_at: datetime
+    slice_spacing_mm: float
+    site_timezone: tzinfo = UTC
+
+    def __post_init__(self) -> None:
+        if self.produced_at.tzinfo is None:
+            raise ValueError("produced_at must be an aware datetime")
+        require_ascii("UI", self.series_uid)
+        require_ascii("LO", self.series_description)
+
+    def local_time(self, timezone_offset: str) -> datetime:
+        """produced_at in the source's offset (such as "+0100"), or in the site's time zone where it names none."""
+        match = _OFFSET.fullmatch(timezone_offset)
+        if match is None:
+            return self.produced_at.astimezone(self.site_timezone)
+        sign, hours, minutes = match[1], int(match[2]), int(match[3])
+        offset = timedelta(hours=hours, minutes=minutes) * (-1 if sign == "-" else 1)
+        if abs(offset) >= timedelta(hours=24):
+            return self.produced_at.astimezone(self.site_timezone)
+        return self.produced_at.astimezone(timezone(offset))
+
+    def derivation_description(self) -> str:
+        """What was done, by what, and what it must not be used for (ST, at most 1024 characters)."""
+        model, (low, high) = self.model, self.model.hu_window_hu
+        return (
+            f"Synthetic contrast-enhanced CT predicted by a neural network from a non-contrast CT. No contrast agent "
+            f"was given. Not for dose calculation. Model {model.name} version {model.version} ({model.method}), "
+            f"weights sha256 {model.weights_sha256}; {PRODUCT_NAME} {self.equipment.software_version}; "
+            f"{model.precision} on {model.device}. Pixels outside {low:g} to {high:g} HU are those of the source image."
+        )
+
+
+def require_ascii(vr: str, value: str) -> None:
+    """Raise ValueError unless `value` is non-empty printable ASCII that its VR allows (PS3.5 6.2), one value."""
+    if not value or not value.isascii() or not value.isprintable() or "\\" in value:
+        raise ValueError(f"{value!r} must be non-empty printable ASCII without a backslash")
+    validate_value(vr, value, RAISE)

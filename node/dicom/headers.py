@@ -1,0 +1,280 @@
+"""Owns what the node knows of one received instance without decoding its pixels; must not judge it."""
+
+import io
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset
+
+from node.dicom.content_digest import content_sha256
+from node.dicom.raw import (
+    NUMBER_FORMATS,
+    charset_of,
+    decode_text,
+    element_bytes,
+    element_items,
+    parse_decimal,
+    quiet_pydicom,
+    split_values,
+    tag_of,
+    unpack_numbers,
+    vr_of,
+)
+from node.errors import UnreadableInstance
+
+MAX_FILE_BYTES: Final = 1 << 30
+_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class PatientIdentity:
+    """What says whose image it is; two slices of one series must agree in all of it. Never printed."""
+
+    patient_id: str = field(repr=False)
+    issuer: str = field(repr=False)
+    name: str = field(repr=False)
+    birth_date: str = field(repr=False)
+    sex: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceHeader:
+    """One instance as the gate, completion, grouping and listing see it.
+
+    Text fields are "" and numbers None where the attribute is absent, empty or no number. `*_text` fields hold the
+    DICOM string as received, values joined by backslashes. UIDs are "" unless they have the form of PS3.5 9.1.
+    `image_type`, `patient_position` and other coded strings are as received, stripped of padding.
+    """
+
+    path: Path
+    content_sha256: str
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    frame_of_reference_uid: str
+    patient: PatientIdentity = field(repr=False)
+    image_type: tuple[str, ...]
+    modality: str
+    synthetic_data: str
+    contrast_agent: str
+    multienergy: str
+    rows: int | None
+    columns: int | None
+    samples_per_pixel: int | None
+    photometric_interpretation: str
+    bits_allocated: int | None
+    bits_stored: int | None
+    high_bit: int | None
+    pixel_representation: int | None
+    number_of_frames: int | None
+    rescale_slope: float | None
+    rescale_intercept: float | None
+    rescale_type: str
+    image_position_mm: tuple[float, float, float] | None
+    image_orientation: tuple[float, float, float, float, float, float] | None
+    pixel_spacing_mm: tuple[float, float] | None
+    image_position_text: str
+    image_orientation_text: str
+    pixel_spacing_text: str
+    slice_thickness_mm: float | None
+    spacing_between_slices_mm: float | None
+    gantry_tilt_deg: float | None
+    patient_position: str
+    body_part_examined: str
+    convolution_kernel: str
+    manufacturer: str
+    manufacturer_model_name: str
+    study_description: str = field(repr=False)
+    series_description: str = field(repr=False)
+    protocol_name: str = field(repr=False)
+    series_number: int | None
+    acquisition_number: int | None
+    instance_number: int | None
+    study_date: str
+    timezone_offset: str
+    lossy_image_compression: str
+    captured: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def patient_id(self) -> str:
+        """PatientID as received; never for log lines."""
+        return self.patient.patient_id
+
+    def attribute(self, keyword: str) -> tuple[str, ...]:
+        """Values of an attribute that was asked for when the header was read; () where absent or empty.
+
+        Raises KeyError for a keyword that was not asked for: an attribute that nobody read is not an absent one.
+        """
+        return self.captured[keyword]
+
+
+def read_header(path: Path, *, keywords: Iterable[str] = ()) -> SliceHeader:
+    """Read one Part 10 file; `keywords` names further attributes for `SliceHeader.attribute`.
+
+    Text in an unknown or broken character set never fails. Raises UnreadableInstance, and nothing else, where the file
+    is no DICOM instance, is damaged, or has no class, instance, study or series UID.
+    """
+    try:
+        ds = load_dataset(path)
+        return _header(path, ds, tuple(keywords))
+    except UnreadableInstance:
+        raise
+    except Exception as error:  # whatever pydicom stumbles over in a damaged file, the answer is the same
+        raise UnreadableInstance(f"the file is damaged or no DICOM instance ({type(error).__name__})") from error
+
+
+def load_dataset(path: Path) -> FileDataset:
+    """Parse a Part 10 file with its values left as bytes.
+
+    Raises UnreadableInstance for a file that is too large, a Deflated one that inflates beyond the same limit, and
+    passes on whatever pydicom or the file system raises.
+    """
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise UnreadableInstance(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
+    data = path.read_bytes()
+    if data[128:132] != b"DICM":
+        raise UnreadableInstance("the file has no DICM prefix: it is no DICOM Part 10 file")
+    if _DEFLATED.encode() in data[:1024]:
+        _refuse_inflation_bomb(data)
+    with quiet_pydicom():
+        return dcmread(io.BytesIO(data))
+
+
+def _refuse_inflation_bomb(data: bytes) -> None:
+    """Inflate in pieces and throw them away, only to learn the size before pydicom inflates the whole."""
+    start = 144 + int.from_bytes(data[140:144], "little")  # 128 + 4 + the 12 byte group length element (PS3.10 7.1)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    total, chunk = 0, data[start:]
+    while chunk and not inflater.eof:
+        total += len(inflater.decompress(chunk, 1 << 20))
+        chunk = inflater.unconsumed_tail
+        if total > MAX_FILE_BYTES:
+            raise UnreadableInstance("the deflated dataset inflates beyond the size limit")
+
+
+class _Reader:
+    """Typed views on the bytes of a dataset."""
+
+    def __init__(self, ds: Dataset) -> None:
+        self._ds = ds
+        self._charset = charset_of(ds)
+
+    def values(self, keyword: str) -> tuple[str, ...]:
+        tag = tag_of(keyword)
+        vr = vr_of(tag)
+        if vr == "SQ":
+            return ("present",) if element_items(self._ds, tag) else ()
+        raw = element_bytes(self._ds, tag)
+        if raw is None:
+            return ()
+        if vr in NUMBER_FORMATS:
+            return tuple(str(number) for number in unpack_numbers(raw, vr))
+        return split_values(raw, vr, self._charset)
+
+    def text(self, keyword: str) -> str:
+        return "\\".join(self.values(keyword))
+
+    def uid(self, keyword: str) -> str:
+        text = self.text(keyword)
+        return text if len(text) <= 64 and _UID.fullmatch(text) else ""
+
+    def as_received(self, keyword: str) -> str:
+        raw = element_bytes(self._ds, tag_of(keyword))
+        return decode_text(raw, ()) if raw else ""
+
+    def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
+        numbers = [parse_decimal(value) for value in self.values(keyword)]
+        return tuple(n for n in numbers if n is not None) if len(numbers) == count and None not in numbers else None
+
+    def number(self, keyword: str) -> float | None:
+        numbers = self.numbers(keyword, 1)
+        return numbers[0] if numbers else None
+
+    def integer(self, keyword: str) -> int | None:
+        number = self.number(keyword)
+        return int(number) if number is not None and number == int(number) else None
+
+
+def _header(path: Path, ds: FileDataset, keywords: tuple[str, ...]) -> SliceHeader:  # one line per field
+    read = _Reader(ds)
+    syntax = str(ds.file_meta.get("TransferSyntaxUID", "") or "") if hasattr(ds, "file_meta") else ""
+    uids = {key: read.uid(key) for key in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")}
+    if missing := [keyword for keyword, uid in uids.items() if not uid]:
+        raise UnreadableInstance(f"the instance has no valid {' and no valid '.join(missing)}")
+    position = read.numbers("ImagePositionPatient", 3)
+    orientation = read.numbers("ImageOrientationPatient", 6)
+    spacing = read.numbers("PixelSpacing", 2)
+    return SliceHeader(
+        path=path,
+        content_sha256=content_sha256(ds, syntax),
+        transfer_syntax_uid=syntax,
+        sop_class_uid=uids["SOPClassUID"],
+        sop_instance_uid=uids["SOPInstanceUID"],
+        study_uid=uids["StudyInstanceUID"],
+        series_uid=uids["SeriesInstanceUID"],
+        frame_of_reference_uid=read.uid("FrameOfReferenceUID"),
+        patient=_patient(read),
+        image_type=read.values("ImageType"),
+        modality=read.text("Modality"),
+        synthetic_data=read.text("SyntheticData"),
+        contrast_agent=read.text("ContrastBolusAgent") or read.text("ContrastBolusAgentSequence"),
+        multienergy=read.text("MultienergyCTAcquisition"),
+        rows=read.integer("Rows"),
+        columns=read.integer("Columns"),
+        samples_per_pixel=read.integer("SamplesPerPixel"),
+        photometric_interpretation=read.text("PhotometricInterpretation"),
+        bits_allocated=read.integer("BitsAllocated"),
+        bits_stored=read.integer("BitsStored"),
+        high_bit=read.integer("HighBit"),
+        pixel_representation=read.integer("PixelRepresentation"),
+        number_of_frames=read.integer("NumberOfFrames"),
+        rescale_slope=read.number("RescaleSlope"),
+        rescale_intercept=read.number("RescaleIntercept"),
+        rescale_type=read.text("RescaleType"),
+        image_position_mm=(position[0], position[1], position[2]) if position else None,
+        image_orientation=_six(orientation),
+        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        image_position_text=read.as_received("ImagePositionPatient"),
+        image_orientation_text=read.as_received("ImageOrientationPatient"),
+        pixel_spacing_text=read.as_received("PixelSpacing"),
+        slice_thickness_mm=read.number("SliceThickness"),
+        spacing_between_slices_mm=read.number("SpacingBetweenSlices"),
+        gantry_tilt_deg=read.number("GantryDetectorTilt"),
+        patient_position=read.text("PatientPosition"),
+        body_part_examined=read.text("BodyPartExamined"),
+        convolution_kernel=read.text("ConvolutionKernel"),
+        manufacturer=read.text("Manufacturer"),
+        manufacturer_model_name=read.text("ManufacturerModelName"),
+        study_description=read.text("StudyDescription"),
+        series_description=read.text("SeriesDescription"),
+        protocol_name=read.text("ProtocolName"),
+        series_number=read.integer("SeriesNumber"),
+        acquisition_number=read.integer("AcquisitionNumber"),
+        instance_number=read.integer("InstanceNumber"),
+        study_date=read.text("StudyDate"),
+        timezone_offset=read.text("TimezoneOffsetFromUTC"),
+        lossy_image_compression=read.text("LossyImageCompression"),
+        captured={keyword: read.values(keyword) for keyword in keywords},
+    )
+
+
+def _patient(read: _Reader) -> PatientIdentity:
+    return PatientIdentity(
+        patient_id=read.text("PatientID"),
+        issuer=read.text("IssuerOfPatientID"),
+        name=read.text("PatientName"),
+        birth_date=read.text("PatientBirthDate"),
+        sex=read.text("PatientSex"),
+    )
+
+
+def _six(values: tuple[float, ...] | None) -> tuple[float, float, float, float, float, float] | None:
+    return (values[0], values[1], values[2], values[3], values[4], values[5]) if values else None

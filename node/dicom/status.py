@@ -1,0 +1,88 @@
+"""Names the DIMSE status codes this node sends and reads those it gets; it knows nothing of networks or retries.
+
+Sources: PS3.4 Table B.2-1 (C-STORE statuses), PS3.7 section 9.1.1.1.9 and Annex C (statuses of all DIMSE services).
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+DATASET_DOES_NOT_MATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+
+
+class Verdict(Enum):
+    """What a C-STORE status means for the instance it answers."""
+
+    STORED = "stored"
+    STORED_WITH_WARNING = "stored with a warning"
+    TRANSIENT = "refused for now"  # the peer says itself that it may pass
+    UNCLEAR = "refused without a reason"  # nobody can tell whether it will pass
+    PERMANENT = "refused"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A status as a person reads it; `sentence` always contains the number."""
+
+    verdict: Verdict
+    sentence: str
+
+    @property
+    def stored(self) -> bool:
+        """Whether the peer holds the instance now."""
+        return self.verdict in (Verdict.STORED, Verdict.STORED_WITH_WARNING)
+
+
+_WARNING, _TRANSIENT, _UNCLEAR, _PERMANENT = (
+    Verdict.STORED_WITH_WARNING,
+    Verdict.TRANSIENT,
+    Verdict.UNCLEAR,
+    Verdict.PERMANENT,
+)
+
+_SINGLE: dict[int, tuple[Verdict, str]] = {
+    0x0000: (Verdict.STORED, "stored"),
+    0x0001: (_WARNING, "stored, but optional attributes were not supported"),
+    0x0105: (_PERMANENT, "no such attribute"),
+    0x0106: (_PERMANENT, "invalid attribute value"),
+    0x0107: (_WARNING, "stored, but some attributes were not recognised"),
+    0x0110: (_UNCLEAR, "processing failure at the peer"),
+    # The peer has had this SOP Instance UID before; its content is ours, because our UIDs are made from the content.
+    0x0111: (_WARNING, "the peer holds this instance already (duplicate SOP instance)"),
+    0x0112: (_PERMANENT, "no such SOP instance"),
+    0x0116: (_WARNING, "stored, but an attribute value was out of range"),
+    0x0117: (_PERMANENT, "invalid SOP instance"),
+    0x0118: (_PERMANENT, "no such SOP class"),
+    0x0119: (_PERMANENT, "SOP class and instance do not belong together"),
+    0x0120: (_PERMANENT, "missing attribute"),
+    0x0121: (_PERMANENT, "missing attribute value"),
+    0x0122: (_PERMANENT, "SOP class not supported"),
+    0x0124: (_PERMANENT, "not authorised to store there"),
+    0x0210: (_UNCLEAR, "duplicate invocation"),
+    0x0211: (_PERMANENT, "unrecognised operation"),
+    0x0212: (_PERMANENT, "mistyped argument"),
+    0x0213: (_TRANSIENT, "resource limitation at the peer"),
+    0xB000: (_WARNING, "stored, but the peer changed data elements (coercion)"),
+    0xB006: (_WARNING, "stored, but the peer discarded data elements"),
+    0xB007: (_WARNING, "stored, although the data set does not match the SOP class"),
+}
+
+_RANGES: tuple[tuple[int, int, Verdict, str], ...] = (
+    (0xA700, 0xA7FF, _TRANSIENT, "the peer is out of resources"),
+    (0xA900, 0xA9FF, _PERMANENT, "the data set does not match the SOP class"),
+    (0xB000, 0xBFFF, _WARNING, "stored with a warning"),
+    (0xC000, 0xCFFF, _PERMANENT, "the peer cannot understand the data set"),
+)
+
+
+def classify(status: int) -> Reading:
+    """Read the status of a C-STORE response; a number that no table knows is UNCLEAR, never a success."""
+    if status in _SINGLE:
+        verdict, meaning = _SINGLE[status]
+        return Reading(verdict, f"status {status:04X}: {meaning}")
+    for first, last, verdict, meaning in _RANGES:
+        if first <= status <= last:
+            return Reading(verdict, f"status {status:04X}: {meaning}")
+    return Reading(_UNCLEAR, f"status {status:04X}: not defined for C-STORE")

@@ -1,0 +1,51 @@
+"""Builds the TLS contexts of the BCP 195 RFC 8996 profile (PS3.15 B.12); it opens no connection."""
+
+import ssl
+from pathlib import Path
+
+from node.errors import Permanent
+
+# The suites that PS3.15 B.12 asks for below TLS 1.3; OpenSSL's own list still contains CBC and DHE.
+CIPHERS = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+)
+
+
+class UnusableCertificate(Permanent):
+    """A certificate, a key or a CA file cannot be used; an administrator has to replace or correct it."""
+
+
+def server_context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+    """Context of the receiver: a peer without a certificate signed by `ca` is turned away. Raises UnusableCertificate.
+
+    AE titles prove nothing; the client certificate is what authenticates a peer.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, ca)
+    context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def client_context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+    """Context of the courier: the peer's certificate must be signed by `ca` and name the host (subjectAltName).
+
+    Raises UnusableCertificate.
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, certificate, private_key, ca)
+
+
+def _context(protocol: int, certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    try:
+        context.load_cert_chain(certificate, private_key)
+    except (OSError, ValueError) as error:
+        raise UnusableCertificate(f"certificate {certificate} with key {private_key} cannot be used: {error}") from None
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ValueError) as error:
+        raise UnusableCertificate(f"the CA file {ca} cannot be used: {error}") from None
+    return context

@@ -1,0 +1,71 @@
+"""The presentation contexts that the receiver accepts; what becomes of the instances is decided elsewhere.
+
+A simulator sends a study, not a CT series: it proposes every class it has, and a rejected context makes its whole send
+job fail. So the usual company of a CT is accepted, stored and later skipped with a reason, but never decoded.
+"""
+
+from pydicom.uid import (
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from pydicom.uid import ExplicitVRLittleEndian as ExplicitLE
+from pydicom.uid import ImplicitVRLittleEndian as ImplicitLE
+from pynetdicom import build_context
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.sop_class import register_uid, uid_to_service_class
+
+from node.dicom.constants import CT_IMAGE_STORAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE_CLASSES
+
+VERIFICATION = "1.2.840.10008.1.1"
+SIEMENS_CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"
+
+_OTHER_COMPANY = (
+    "1.2.840.10008.5.1.4.1.1.11.1",  # Grayscale Softcopy Presentation State
+    "1.2.840.10008.5.1.4.1.1.88.11",  # Basic Text SR
+    "1.2.840.10008.5.1.4.1.1.88.22",  # Enhanced SR
+    "1.2.840.10008.5.1.4.1.1.88.33",  # Comprehensive SR
+    "1.2.840.10008.5.1.4.1.1.88.67",  # X-Ray Radiation Dose SR
+    "1.2.840.10008.5.1.4.1.1.104.1",  # Encapsulated PDF
+    "1.2.840.10008.5.1.4.1.1.481.3",  # RT Structure Set
+    SIEMENS_CSA_NON_IMAGE,
+)
+
+# The acceptor's order decides. Lossless JPEG (.57, .70) is missing for CT: no decoder under a free licence reads it.
+_UNCOMPRESSED = (ExplicitLE, ImplicitLE)
+_CT_SYNTAXES = (*_UNCOMPRESSED, JPEGLSLossless, JPEG2000Lossless, RLELossless)
+_CAPTURE_SYNTAXES = (
+    *_UNCOMPRESSED,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+    RLELossless,
+)
+
+
+def supported_contexts() -> list[PresentationContext]:
+    """All contexts of the receiver, Explicit VR Little Endian first in each."""
+    return [
+        build_context(VERIFICATION, list(_UNCOMPRESSED)),
+        build_context(CT_IMAGE_STORAGE, list(_CT_SYNTAXES)),
+        *(build_context(uid, list(_CAPTURE_SYNTAXES)) for uid in sorted(SECONDARY_CAPTURE_CLASSES)),
+        *(build_context(uid, list(_UNCOMPRESSED)) for uid in (*sorted(MULTI_FRAME_CT_CLASSES), *_OTHER_COMPANY)),
+    ]
+
+
+def register_private_classes() -> None:
+    """Tell pynetdicom that a private class is stored like any other; it would abort the association otherwise."""
+    if uid_to_service_class(SIEMENS_CSA_NON_IMAGE) is ServiceClass:
+        register_uid(SIEMENS_CSA_NON_IMAGE, "SiemensCSANonImageStorage", StorageServiceClass)

@@ -1,0 +1,1 @@
+"""What keeps the processes going: ticks, supervision, process locks, logging."""

@@ -1,0 +1,39 @@
+"""Ticks: short calls at a fixed pace inside a process. Jobs never live here; they live in the store."""
+
+import logging
+from collections.abc import Callable, Mapping
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+
+log = logging.getLogger(__name__)
+
+
+class Ticker:
+    """Calls each function every so many seconds, never twice at once; an error is logged and the next tick comes."""
+
+    def __init__(self, ticks: Mapping[Callable[[], object], float]) -> None:
+        self._scheduler = BackgroundScheduler(
+            timezone="UTC",
+            executors={"default": ThreadPoolExecutor(max(1, len(ticks)))},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        )
+        for function, every_s in ticks.items():
+            self._scheduler.add_job(_guarded(function), "interval", seconds=every_s)
+
+    def __enter__(self) -> "Ticker":
+        self._scheduler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scheduler.shutdown(wait=True)
+
+
+def _guarded(function: Callable[[], object]) -> Callable[[], None]:
+    def tick() -> None:
+        try:
+            function()
+        except Exception:  # the process boundary of a tick: a locked database now is no reason to stop for ever
+            log.exception("tick failed; the next one tries again")
+
+    return tick

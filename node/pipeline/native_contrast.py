@@ -1,0 +1,116 @@
+"""Owns the question whether a "non-contrast" scan holds contrast medium in its pixels; must not look at headers."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, label, uniform_filter
+
+from node.dicom.volume import CTVolume
+
+WORKING_PIXEL_MM: Final = 2.0
+SMOOTHING_MM: Final = 2.5  # standard deviation; brings the noise of a sharp lung kernel below that of a soft one
+HOMOGENEITY_BOX_MM: Final = 12.0
+HOMOGENEOUS_SD_HU: Final = 15.0
+ENHANCED_HU: Final = (85.0, 450.0)  # blood without contrast medium has 35 to 60 HU, liver up to 75
+BRIGHTER_RIM_HU: Final = 30.0
+BRIGHTER_RIM_SHARE: Final = 0.25
+SMALLEST_BLOB_ML: Final = 0.5
+ENHANCED_LIMIT_ML: Final = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class NativeContrast:
+    """enhanced_ml: volume of homogeneous bright soft tissue, mL; mean_hu: its mean HU, 0 where there is none."""
+
+    enhanced_ml: float
+    mean_hu: float
+
+    @property
+    def is_enhanced(self) -> bool:
+        """True where there is more of it than a scan without contrast medium shows."""
+        return self.enhanced_ml > ENHANCED_LIMIT_ML
+
+    @property
+    def reason(self) -> str:
+        """What a person reads of a scan that looks enhanced."""
+        return (
+            f"the scan looks as if contrast agent had been given: {self.enhanced_ml:.0f} mL of even tissue at "
+            f"{self.mean_hu:.0f} HU"
+        )
+
+
+def find_native_contrast(volume: CTVolume) -> NativeContrast:
+    """Measure how much of the volume looks like blood or organs filled with contrast medium.
+
+    Enhanced heart, great vessels and organs are large blobs of 85 to 450 HU with little variation inside. Spongy bone
+    is as bright and often as even, but it lies in a cortex: a blob whose rim is brighter than itself is bone. Measured
+    in mL of such tissue, limit 25. Without contrast medium: Philips chest 2.0, Siemens chest 0, three phantoms 0 to
+    0.7. With it: GE abdomen 1539 (122 HU), three phantoms 159 to 247, and the Siemens chest whose header names no
+    contrast agent 334 (120 HU; only 30 of its slices exist, so they were set 30 mm apart). Vessels thinner than
+    the box of 12 mm, and so a scan of neck or extremity, are not seen.
+    """
+    hu, spacing_mm = _shrink(np.clip(volume.hu, -200.0, 1000.0), volume.spacing_mm)
+    smooth = gaussian_filter(hu, [SMOOTHING_MM / step for step in spacing_mm])
+    box = (1, _odd(HOMOGENEITY_BOX_MM / spacing_mm[1]), _odd(HOMOGENEITY_BOX_MM / spacing_mm[2]))
+    mean = uniform_filter(smooth, box)
+    variance = uniform_filter(smooth * smooth, box) - mean * mean
+    even = (mean > ENHANCED_HU[0]) & (mean < ENHANCED_HU[1]) & (variance < HOMOGENEOUS_SD_HU**2)
+    rim_hu = gaussian_filter(hu, [0.0, 1.0 / spacing_mm[1], 1.0 / spacing_mm[2]])
+    labels, _ = label(even)
+    voxel_ml = float(np.prod(spacing_mm)) / 1000
+    voxels, total_hu = 0, 0.0
+    for number, box_slices in enumerate(find_objects(labels), start=1):
+        around = _grow(box_slices, hu.shape)
+        blob = labels[around] == number
+        count = int(blob.sum())
+        if count * voxel_ml < SMALLEST_BLOB_ML or _has_brighter_rim(blob, mean[around], rim_hu[around]):
+            continue
+        voxels += count
+        total_hu += float(mean[around][blob].sum())
+    return NativeContrast(voxels * voxel_ml, total_hu / voxels if voxels else 0.0)
+
+
+_RIM_INNER_PX: Final = 2
+_RIM_OUTER_PX: Final = 6
+_IN_PLANE: Final = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], dtype=np.bool_)
+
+
+def _has_brighter_rim(blob: NDArray[np.bool_], mean: NDArray[np.float32], hu: NDArray[np.float32]) -> bool:
+    """True where a ring of 4 to 12 mm around the blob is in part clearly brighter: the cortex around spongy bone.
+
+    Measured shares of brighter rim: vertebrae 0.33 to 0.47, enhanced heart, vessels and liver 0.01 to 0.12.
+    """
+    rim = binary_dilation(blob, _IN_PLANE, iterations=_RIM_OUTER_PX)
+    rim &= ~binary_dilation(blob, _IN_PLANE, iterations=_RIM_INNER_PX)
+    if not rim.any():
+        return False
+    return float((hu[rim] > mean[blob].mean() + BRIGHTER_RIM_HU).mean()) > BRIGHTER_RIM_SHARE
+
+
+def _shrink(
+    hu: NDArray[np.float32], spacing_mm: tuple[float, float, float]
+) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
+    """Average blocks of pixels to about WORKING_PIXEL_MM in the plane."""
+    z_mm, y_mm, x_mm = spacing_mm
+    ky, kx = (max(1, round(WORKING_PIXEL_MM / step)) for step in (y_mm, x_mm))
+    count, rows, columns = hu.shape
+    rows, columns = rows // ky, columns // kx
+    blocks = hu[:, : rows * ky, : columns * kx].reshape(count, rows, ky, columns, kx)
+    return np.asarray(blocks.mean(axis=(2, 4)), dtype=np.float32), (z_mm, y_mm * ky, x_mm * kx)
+
+
+def _odd(pixels: float) -> int:
+    return max(3, 2 * int(pixels / 2) + 1)
+
+
+def _grow(box: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """A blob's bounding box, wide enough in the plane for its rim."""
+    z, y, x = box
+    margin = _RIM_OUTER_PX + 2
+    return (
+        z,
+        slice(max(0, y.start - margin), min(shape[1], y.stop + margin)),
+        slice(max(0, x.start - margin), min(shape[2], x.stop + margin)),
+    )

@@ -1,0 +1,1 @@
+"""Claim a job, run it, record what became of it."""

@@ -1,0 +1,202 @@
+"""The worker: claim -> run -> finish, with a heartbeat beside it; one job at a time, restartable after any line.
+
+What survives a crash is only what a transaction of the JobStore said. A folder that was published without its
+transaction belongs to nobody, and the next attempt writes its own.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from node.errors import Permanent, Retryable
+from node.pipeline.run import JobOptions, JobResult
+from node.work.executor import Executor
+from storage.errors import LeaseLost
+from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
+from storage.spool import Spool
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+HEARTBEAT_S = 10.0
+MAX_ATTEMPTS = 3
+RETRY_AFTER_S = (10.0, 60.0, 300.0)
+
+
+class ExecutorUnavailable(Permanent):
+    """The bundle or the device that the settings name cannot be used; jobs are HELD, nothing else steps in."""
+
+
+class _Stopped(Exception):
+    """The worker was told to stop in the middle of a job."""
+
+
+class Worker:
+    """Runs jobs of the store until it is told to stop.
+
+    `open_executor` loads bundle and device at the first job and again after it failed (ExecutorUnavailable);
+    `options_for(repeat, produced_at)` says what the settings want in the derived series.
+    """
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        spool: Spool,
+        open_executor: Callable[[], Executor],
+        options_for: Callable[[int, datetime], JobOptions],
+        destinations: Sequence[str],
+        *,
+        name: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._jobs, self._spool = jobs, spool
+        self._open_executor, self._options_for = open_executor, options_for
+        self._destinations = tuple(destinations)
+        self._name, self._clock = name, clock
+        self._executor: Executor | None = None
+
+    def run(self, stop: threading.Event, *, poll_s: float = 0.5) -> None:
+        """Work until `stop` is set; a job in hand then goes back to the queue."""
+        for job_id in self._jobs.release_expired(MAX_ATTEMPTS, self._clock(), dead_worker=self._name):
+            log.warning("job %d was left behind by a worker that was killed", job_id)
+        while not stop.is_set():
+            if not self.run_once(stop):
+                stop.wait(poll_s)
+
+    def release_expired(self) -> None:
+        """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
+        for job_id in self._jobs.release_expired(MAX_ATTEMPTS, self._clock()):
+            log.warning("the lease of job %d ran out", job_id)
+
+    def run_once(self, stop: threading.Event) -> bool:
+        """Claim one job and bring it to an end; False when none was due."""
+        job = self._jobs.claim(self._name, LEASE_S, self._clock())
+        if job is None:
+            return False
+        log.info(
+            "job %d claimed: %d slices of series %s, attempt %d",
+            job.id,
+            len(job.spool_names),
+            job.series_uid,
+            job.attempt,
+        )
+        try:
+            self._settle(job, stop)
+        except LeaseLost as error:
+            log.warning("job %d dropped: %s", job.id, error)
+        return True
+
+    def _settle(self, job: ClaimedJob, stop: threading.Event) -> None:
+        """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
+        try:
+            self._produce(job, stop)
+        except LeaseLost:
+            raise
+        except _Stopped:
+            now = self._clock()
+            self._jobs.requeue(job.id, self._name, "the worker was stopped", not_before=now, now=now)
+        except ExecutorUnavailable as error:
+            log.error("job %d held: %s", job.id, error)
+            self._jobs.hold(job.id, self._name, str(error), self._clock())
+        except Permanent as error:
+            log.error("job %d failed: %s", job.id, error)
+            self._jobs.fail(job.id, self._name, str(error), self._clock())
+        except (Retryable, OSError) as error:
+            self._retry_later(job, str(error) if isinstance(error, Retryable) else f"{error.strerror} in the spool")
+        except Exception as error:  # the process boundary: one odd series must not take the queue along
+            log.exception("job %d ended with an unexpected error", job.id)
+            self._retry_later(job, f"unexpected {type(error).__name__}; the worker's log has the details")
+
+    def _produce(self, job: ClaimedJob, stop: threading.Event) -> None:
+        executor = self._executor_for(job)
+        staged = self._spool.stage(job.id, job.attempt)
+        try:
+            result = self._compute(executor, job, staged, stop)
+            product_dir = self._spool.publish(staged)
+        finally:
+            self._spool.unstage(staged)
+        self._jobs.finish(
+            job.id,
+            self._name,
+            _product(result, product_dir),
+            destinations=self._destinations,
+            held_reason=result.held_reason,
+            now=self._clock(),
+        )
+        log.info("job %d %s: series %s", job.id, "held" if result.held_reason else "produced", result.series_uid)
+
+    def _executor_for(self, job: ClaimedJob) -> Executor:
+        if self._executor is None:
+            self._executor = self._open_executor()
+            log.info("translating with %s, %s", self._executor.bundle, self._executor.description)
+        if self._executor.bundle != job.bundle:
+            raise ExecutorUnavailable(
+                f"the job was queued for bundle {job.bundle}, but this worker has {self._executor.bundle}; "
+                "cancel the job, or start a worker with that bundle and retry"
+            )
+        return self._executor
+
+    def _compute(self, executor: Executor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
+        with self._heartbeat(job) as lost:
+
+            def progress(_stage: str, _done: int, _total: int) -> None:
+                if lost.is_set():
+                    raise LeaseLost(f"job {job.id} was taken away")
+                if stop.is_set():
+                    raise _Stopped
+
+            paths = [self._spool.path(name) for name in job.spool_names]
+            return executor.run(paths, self._options_for(job.repeat, self._clock()), staged, progress)
+
+    @contextmanager
+    def _heartbeat(self, job: ClaimedJob) -> Iterator[threading.Event]:
+        """Extend the lease while the block runs; the yielded event is set once the job is no longer ours."""
+        lost, done = threading.Event(), threading.Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT_S):
+                try:
+                    self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock())
+                except LeaseLost:
+                    lost.set()
+                    return
+                except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
+                    log.exception("heartbeat of job %d failed", job.id)
+
+        thread = threading.Thread(target=beat, name=f"heartbeat-{job.id}", daemon=True)
+        thread.start()
+        try:
+            yield lost
+        finally:
+            done.set()
+            thread.join()
+
+    def _retry_later(self, job: ClaimedJob, reason: str) -> None:
+        now = self._clock()
+        if job.attempt >= MAX_ATTEMPTS:
+            log.error("job %d failed after %d attempts: %s", job.id, job.attempt, reason)
+            self._jobs.fail(job.id, self._name, f"{reason} ({job.attempt} attempts)", now)
+            return
+        delay_s = RETRY_AFTER_S[job.attempt - 1]
+        log.warning("job %d will be tried again in %g s: %s", job.id, delay_s, reason)
+        self._jobs.requeue(job.id, self._name, reason, not_before=now + timedelta(seconds=delay_s), now=now)
+
+
+def _product(result: JobResult, product_dir: str) -> ProducedSeries:
+    return ProducedSeries(
+        series_uid=result.series_uid,
+        product_dir=product_dir,
+        instances=tuple(
+            ProducedInstance(
+                sop_instance_uid=made.sop_instance_uid,
+                source_sop_instance_uid=made.source_sop_instance_uid,
+                file_name=made.path.name,
+                sha256=made.sha256,
+            )
+            for made in result.files
+        ),
+        measurements=dict(result.measurements),
+    )

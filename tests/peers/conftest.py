@@ -1,0 +1,289 @@
+"""A store, a receiver and small CT instances for tests that speak DICOM over a real socket."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pynetdicom import AE, evt
+from pynetdicom.transport import ThreadedAssociationServer
+from sqlalchemy import select
+
+from config.settings import DestinationSettings, ScpSettings
+from node.ingest.scp import Receiver
+from storage.database import Database
+from storage.jobs import JobStore, ProducedInstance, ProducedSeries
+from storage.outbox import OutboxStore
+from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
+from storage.spool import Spool
+from storage.tables import Association, Base, Delivery, DeliveryInstance, Instance
+
+CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The durable side of a node in a temporary folder, with the queries that tests ask."""
+
+    database: Database
+    spool: Spool
+    series: SeriesStore
+    jobs: JobStore
+    outbox: OutboxStore
+
+    def instances(self) -> list[Instance]:
+        with self.database.read() as session:
+            return list(session.scalars(select(Instance).order_by(Instance.id)))
+
+    def outcomes(self) -> list[str]:
+        """How the recorded associations ended."""
+        with self.database.read() as session:
+            return list(session.scalars(select(Association.outcome).order_by(Association.id)))
+
+    def delivery(self, destination: str = "tps") -> Delivery:
+        with self.database.read() as session:
+            return session.scalars(select(Delivery).where(Delivery.destination == destination)).one()
+
+    def statuses(self) -> list[int]:
+        """What peers answered for the instances that count as delivered."""
+        with self.database.read() as session:
+            return list(session.scalars(select(DeliveryInstance.dimse_status).order_by(DeliveryInstance.product_id)))
+
+    def unfinished(self) -> list[Path]:
+        return list(self.spool.incoming.iterdir())
+
+    def received(self) -> list[Path]:
+        return sorted((self.spool.root / "received").rglob("*.dcm"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    database = Database(f"sqlite:///{tmp_path / 'node.sqlite3'}")
+    Base.metadata.create_all(database.engine)
+    yield Store(database, Spool(tmp_path / "spool"), SeriesStore(database), JobStore(database), OutboxStore(database))
+    database.close()
+
+
+StartReceiver = Callable[..., Receiver]
+
+
+@pytest.fixture
+def start_receiver(store: Store) -> Iterator[StartReceiver]:
+    """Start a receiver on a free port of the loopback; keywords go to ScpSettings, `series` replaces the store."""
+    running: list[Receiver] = []
+
+    def start(*, series: Any = None, max_dataset_bytes: int = 1 << 30, **settings: Any) -> Receiver:
+        receiver = Receiver(
+            ScpSettings(host="127.0.0.1", **settings),
+            store.spool,
+            series or store.series,
+            name="receiver-1",
+            port=0,
+            max_dataset_bytes=max_dataset_bytes,
+        )
+        receiver.start()
+        running.append(receiver)
+        return receiver
+
+    yield start
+    for receiver in running:
+        receiver.stop(grace_s=0.0)
+
+
+MakeCt = Callable[..., Dataset]
+
+
+@pytest.fixture
+def make_ct() -> MakeCt:
+    """Build one small CT instance; keywords overwrite or, with None, remove elements."""
+
+    def make(*, instance: int = 1, fill: int = 0, **elements: Any) -> Dataset:
+        ds = Dataset()
+        ds.SpecificCharacterSet = "ISO_IR 100"
+        ds.SOPClassUID = CTImageStorage
+        ds.SOPInstanceUID = generate_uid(entropy_srcs=["ct", str(instance)])
+        ds.StudyInstanceUID = generate_uid(entropy_srcs=["study"])
+        ds.SeriesInstanceUID = generate_uid(entropy_srcs=["series"])
+        ds.Modality = "CT"
+        ds.PatientName = "CANARY^NAME"
+        ds.PatientID = "CANARY-ID"
+        ds.InstanceNumber = instance
+        ds.ImagePositionPatient = [0, 0, instance]
+        ds.Rows = ds.Columns = 64
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+        ds.PixelData = np.full((64, 64), fill, np.int16).tobytes()
+        for keyword, value in elements.items():
+            if value is None:
+                delattr(ds, keyword)
+            else:
+                setattr(ds, keyword, value)
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = UID(ExplicitVRLittleEndian)
+        return ds
+
+    return make
+
+
+@pytest.fixture
+def now() -> datetime:
+    return datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class FakeTps:
+    """A storage SCP that behaves as told; `stored` lists the SOP Instance UIDs in the order in which it took them.
+
+    `answer(number)` gives the status of the number-th C-STORE since the start, counted from 1; "abort" aborts, "stall"
+    waits until the test ends.
+    """
+
+    def __init__(self, *, syntaxes: Sequence[str] = (EXPLICIT, IMPLICIT), sop_class: str = CT, tls: Any = None) -> None:
+        self._tls = tls
+        self.stored: list[str] = []
+        self.datasets: dict[str, bytes] = {}
+        self.associations = 0
+        self.reject: tuple[int, int, int] | None = None
+        self.answer: Callable[[int], Any] = lambda number: 0x0000
+        self.listed: Callable[[], Sequence[str]] = lambda: self.stored
+        self.released = threading.Event()
+        self._asked = 0
+        self._ae = AE(ae_title="TPS")
+        for syntax in syntaxes:
+            self._ae.add_supported_context(sop_class, syntax)
+        self._ae.add_supported_context(VERIFICATION)
+        self._ae.add_supported_context(STUDY_ROOT_FIND)
+        self._server: Any = None
+        self.port = 0
+
+    def start(self) -> None:
+        handlers: list[Any] = [
+            (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_FIND, self._find),
+        ]
+        self._server = self._ae.make_server(
+            ("127.0.0.1", self.port),
+            evt_handlers=handlers,
+            ssl_context=self._tls,
+            server_class=ThreadedAssociationServer,
+        )
+        self._ae._servers.append(self._server)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        self.released.set()
+        if self._server is not None:
+            self._server = None
+            self._ae.shutdown()
+
+    def destination(self, **changes: Any) -> DestinationSettings:
+        known: dict[str, Any] = {"name": "tps", "ae_title": "TPS", "host": "127.0.0.1", "port": self.port or 1}
+        return DestinationSettings(**(known | changes))
+
+    def _requested(self, event: Any) -> None:
+        self.associations += 1
+        if self.reject is not None:
+            event.assoc.acse.send_reject(*self.reject)
+            event.assoc.kill()
+
+    def _store(self, event: Any) -> int:
+        self._asked += 1
+        answer = self.answer(self._asked)
+        if answer == "abort":
+            event.assoc.abort()
+            return 0xC001
+        if answer == "stall":
+            self.released.wait(30)
+            return 0xC001
+        if answer == 0x0000 or 0xB000 <= answer <= 0xBFFF:
+            self.stored.append(str(event.request.AffectedSOPInstanceUID))
+            self.datasets[self.stored[-1]] = event.request.DataSet.getvalue()
+        return int(answer)
+
+    def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        for uid in self.listed():
+            found = Dataset()
+            found.QueryRetrieveLevel = "IMAGE"
+            found.StudyInstanceUID = event.identifier.StudyInstanceUID
+            found.SeriesInstanceUID = event.identifier.SeriesInstanceUID
+            found.SOPInstanceUID = uid
+            yield 0xFF00, found
+
+
+@pytest.fixture
+def make_tps() -> Iterator[Callable[..., FakeTps]]:
+    """Start fake TPSs; all are stopped at the end of the test."""
+    made: list[FakeTps] = []
+
+    def make(*, running: bool = True, **options: Any) -> FakeTps:
+        tps = FakeTps(**options)
+        made.append(tps)
+        if running:
+            tps.start()
+        return tps
+
+    yield make
+    for tps in made:
+        tps.stop()
+
+
+@pytest.fixture
+def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[str]]:
+    """Bring one series to PRODUCED through the stores; returns the SOP Instance UIDs of the derived series."""
+
+    def run(count: int = 4, *, destinations: Sequence[str] = ("tps",), key: str = "k") -> list[str]:
+        arrival = Arrival("1.2", f"1.3.{ord(key)}", "1.4", CT, EXPLICIT, key * 64, f"received/{key}", 1)
+        association = store.series.open_association("r", "SIM", "127.0.0.1", now)
+        store.series.record(association, "SIM", arrival, now)
+        store.series.close_association(association, released=True, now=now)
+        (waiting,) = store.series.undecided(now, 0.0)
+        assert store.series.queue(waiting, SeriesFacts("", ""), JobRequest(key, "demo"), now)
+        job = store.jobs.claim("w", 60, now)
+        assert job is not None
+        staged = store.spool.stage(job.id, job.attempt)
+        made = []
+        for number in range(count):
+            uid = UID(f"1.9.{ord(key)}.{number + 1}")
+            ds = make_ct(instance=number, fill=number, SOPInstanceUID=uid, SyntheticData="YES")
+            ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
+            ds.file_meta.MediaStorageSOPInstanceUID = uid
+            ds.save_as(staged / f"{number:04d}.dcm", enforce_file_format=True)
+            made.append(ProducedInstance(uid, f"1.4.{number}", f"{number:04d}.dcm", "0" * 64))
+        product = ProducedSeries(f"1.8.{ord(key)}", store.spool.publish(staged), tuple(made), {})
+        store.jobs.finish(job.id, "w", product, destinations=destinations, held_reason=None, now=now)
+        return [instance.sop_instance_uid for instance in made]
+
+    return run
+
+
+@pytest.fixture
+def peer_program() -> Callable[[str], str]:
+    """Path of a DICOM program by its absolute path; absent, it skips the test, or fails it where peers are demanded."""
+
+    def find(path: str) -> str:
+        if Path(path).exists():
+            return path
+        if os.environ.get("SYNCECT_REQUIRE_PEERS"):
+            pytest.fail(f"{path} is not installed")
+        pytest.skip(f"{path} is not installed")
+
+    return find
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that was free a moment ago, for programs that cannot bind port 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,141 @@
+"""TLS on both edges, against OpenSSL's own tools and DCMTK: strangers and downgrades stay outside."""
+
+import socket
+import ssl
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.settings import TlsSettings
+from node.delivery.association import Timeouts
+from node.delivery.scu import StorageScu
+from node.dicom.tls import UnusableCertificate, client_context, server_context
+from node.ingest import server
+
+QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=2)
+HAS_OPENSSL = "/usr/bin/openssl"
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """A CA with certificates for 127.0.0.1, and a stranger that the CA did not sign."""
+
+    folder: Path
+
+    def settings(self, owner: str = "node", *, ca: str = "ca") -> TlsSettings:
+        return TlsSettings(
+            certificate=self.folder / f"{owner}.pem",
+            private_key=self.folder / f"{owner}.key",
+            ca=self.folder / f"{ca}.pem",
+        )
+
+    def files(self, owner: str = "node", *, ca: str = "ca") -> tuple[Path, Path, Path]:
+        tls = self.settings(owner, ca=ca)
+        return tls.certificate, tls.private_key, tls.ca
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    if not Path(HAS_OPENSSL).exists():
+        pytest.skip("openssl is not installed")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run([HAS_OPENSSL, *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
+
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    name = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    for issuer in ("ca", "stranger-ca"):
+        openssl("req", "-x509", *key, "-keyout", f"{issuer}.key", "-out", f"{issuer}.pem", "-subj", f"/CN={issuer}")
+    for owner, issuer in (("node", "ca"), ("stranger", "stranger-ca")):
+        signed = ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key"]
+        out = ["-keyout", f"{owner}.key", "-out", f"{owner}.pem", "-subj", f"/CN={owner}"]
+        openssl("req", "-x509", *key, *signed, *name, *out)
+    return Certificates(folder)
+
+
+def echo(make_tps: Any, port: int, tls: TlsSettings | None) -> Any:
+    destination = make_tps(running=False).destination(port=port, ae_title="SYNCECT", tls=tls)
+    return StorageScu(destination, "SYNCECT", QUICK).echo()
+
+
+def test_both_edges_speak_tls_with_each_other(start_receiver: Any, make_tps: Any, certificates: Certificates) -> None:
+    receiver = start_receiver(tls=certificates.settings())
+    assert echo(make_tps, receiver.port, certificates.settings()).ok
+
+
+def test_dcmtk_speaks_tls_with_the_receiver(
+    start_receiver: Any, store: Any, certificates: Certificates, peer_program: Any, make_ct: Any, tmp_path: Path
+) -> None:
+    receiver = start_receiver(tls=certificates.settings())
+    certificate, key, ca = map(str, certificates.files())
+    ds = make_ct()
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    ds.save_as(tmp_path / "ct.dcm", enforce_file_format=True)
+    where = ["-aec", "SYNCECT", "127.0.0.1", str(receiver.port)]
+    program = peer_program("/usr/bin/storescu")
+    subprocess.run(
+        [program, "+tls", key, certificate, "+cf", ca, *where, str(tmp_path / "ct.dcm")], check=True, timeout=20
+    )
+    assert len(store.instances()) == 1
+    anonymous = subprocess.run([program, "+tla", "-ic", *where, str(tmp_path / "ct.dcm")], timeout=20, check=False)
+    assert anonymous.returncode != 0
+
+
+@pytest.mark.parametrize("owner", ["stranger", None])
+def test_the_receiver_turns_strangers_away(
+    start_receiver: Any, make_tps: Any, certificates: Certificates, owner: str | None
+) -> None:
+    receiver = start_receiver(tls=certificates.settings())
+    assert not echo(make_tps, receiver.port, certificates.settings(owner) if owner else None).ok
+
+
+def test_the_courier_does_not_send_to_a_stranger(make_tps: Any, certificates: Certificates) -> None:
+    tps = make_tps(tls=server_context(*certificates.files("stranger", ca="stranger-ca")))
+    result = StorageScu(tps.destination(tls=certificates.settings()), "SYNCECT", QUICK).echo()
+    assert not result.ok
+    assert "certificate is not accepted" in result.detail
+    assert tps.associations == 0
+
+
+def test_old_protocols_and_suites_are_refused(start_receiver: Any, certificates: Certificates) -> None:
+    receiver = start_receiver(tls=certificates.settings())
+    context = client_context(*certificates.files())
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    for suite, welcome in (("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA256", False)):
+        context.set_ciphers(suite)
+        assert can_shake_hands(context, receiver.port) is welcome
+
+
+def can_shake_hands(context: ssl.SSLContext, port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
+            context.wrap_socket(plain, server_hostname="127.0.0.1").close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_handshake_that_never_comes_blocks_nobody(
+    start_receiver: Any, make_tps: Any, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stock: one silent TCP client stops every TLS association."""
+    monkeypatch.setattr(server, "ACSE_TIMEOUT_S", 1.0)
+    receiver = start_receiver(tls=certificates.settings())
+    with socket.create_connection(("127.0.0.1", receiver.port), timeout=5) as silent:
+        begun = time.perf_counter()
+        assert echo(make_tps, receiver.port, certificates.settings()).ok
+        assert time.perf_counter() - begun < 1
+        assert silent.recv(1) == b""
+
+
+@pytest.mark.parametrize("broken", ["certificate", "private_key", "ca"])
+def test_unusable_files_are_named(certificates: Certificates, broken: str) -> None:
+    files = certificates.settings().model_copy(update={broken: certificates.folder / "absent.pem"})
+    for build in (server_context, client_context):
+        with pytest.raises(UnusableCertificate, match=r"absent\.pem"):
+            build(files.certificate, files.private_key, files.ca)

@@ -1,0 +1,50 @@
+"""Peers and nodes of the whole-path tests, stopped and cleared whatever happens."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.testing import write_tiny_bundle
+from tests.slice.harness import Orthanc, RunningNode, StoreScp
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid bundle whose network is small and visibly changes the image."""
+    path = tmp_path_factory.mktemp("bundle") / "tiny"
+    write_tiny_bundle(path)
+    return path
+
+
+@pytest.fixture
+def tps(tmp_path: Path) -> Iterator[StoreScp]:
+    """DCMTK storescp, running."""
+    scp = StoreScp(tmp_path / "tps").start()
+    yield scp
+    scp.kill()
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """Orthanc, running."""
+    archive = Orthanc(tmp_path / "orthanc")
+    yield archive
+    archive.stop()
+
+
+@pytest.fixture
+def node_at(tmp_path: Path, tiny_bundle: Path) -> Iterator[Callable[..., RunningNode]]:
+    """Makes nodes that deliver to the given peers; none outlives its test."""
+    nodes: list[RunningNode] = []
+
+    def make(*destinations: Any, bundle: Path | str = tiny_bundle, **settings: str) -> RunningNode:
+        node = RunningNode(tmp_path / f"node{len(nodes)}", bundle, destinations, **settings)
+        nodes.append(node)
+        return node
+
+    yield make
+    for node in nodes:
+        node.close()
+        node.forget()

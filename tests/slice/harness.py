@@ -1,0 +1,234 @@
+"""A node in processes of its own, and the peers around it, for tests of the whole path."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from node.ops.processes import running_processes
+from storage.database import Database
+from storage.overview import Case, Overview
+from tests.conftest import require_program
+
+TIMEOUT_S = 90.0
+POLL_S = 0.05
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, probe: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
+    """Poll until `probe` returns something true; fails with what was waited for."""
+    deadline = time.monotonic() + timeout_s
+    while not (value := probe()):
+        assert time.monotonic() < deadline, f"{what} did not happen within {timeout_s} s"
+        time.sleep(POLL_S)
+    return value
+
+
+def dcmtk(name: str) -> str:
+    """DCMTK's program, not pynetdicom's script of the same name in the virtual environment."""
+    return require_program(f"DCMTK {name}", f"/usr/bin/{name}", f"/usr/local/bin/{name}", f"/opt/homebrew/bin/{name}")
+
+
+def push(port: int, source: Path | Iterable[Path], *, calling_ae: str = "CTSIM") -> subprocess.CompletedProcess[str]:
+    """Send files as a scanner would, with DCMTK's storescu; lossless JPEG files go as they are."""
+    paths = [source] if isinstance(source, Path) else list(source)
+    directory = ["+sd", "+r"] if any(path.is_dir() for path in paths) else []
+    command = [dcmtk("storescu"), "-aet", calling_ae, "-aec", "SYNCECT", *directory, "127.0.0.1", str(port)]
+    environment = {**os.environ, "TCP_NODELAY": "1"}
+    return subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, env=environment, check=False)
+
+
+class StoreScp:
+    """DCMTK's storescp as a TPS that can be killed and brought back on the same port and folder."""
+
+    def __init__(self, folder: Path, *, ae_title: str = "TPS", extra: tuple[str, ...] = ()) -> None:
+        self.folder, self.ae_title, self.extra = folder, ae_title, extra
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "StoreScp":
+        command = [dcmtk("storescp"), "-aet", self.ae_title, "-od", str(self.folder), "-B", "+xa", *self.extra]
+        self._process = subprocess.Popen(
+            [*command, str(self.port)], stdout=-3, stderr=-3, env={**os.environ, "TCP_NODELAY": "1"}
+        )
+        return self
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.is_file())
+
+
+class Orthanc:
+    """Orthanc as an archive; files are fetched back through its REST API."""
+
+    def __init__(self, folder: Path, *, ae_title: str = "ORTHANC") -> None:
+        program = require_program("orthanc", "/usr/sbin/Orthanc", "Orthanc")
+        self.folder, self.ae_title = folder, ae_title
+        self.port, self._http = free_port(), free_port()
+        folder.mkdir(parents=True)
+        (folder / "orthanc.json").write_text(
+            json.dumps(
+                {
+                    "StorageDirectory": str(folder / "db"),
+                    "IndexDirectory": str(folder / "db"),
+                    "DicomAet": ae_title,
+                    "DicomPort": self.port,
+                    "HttpPort": self._http,
+                    "DicomModalities": {"syncect": ["SYNCECT", "127.0.0.1", 104]},
+                    "RemoteAccessAllowed": False,
+                    "Plugins": [],
+                }
+            )
+        )
+        self._process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=-3, stderr=-3)
+
+        def up() -> bool:
+            try:
+                return bool(self._get("/system"))
+            except OSError:
+                return False
+
+        wait_for("Orthanc's start", up)
+
+    def _get(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._http}{path}", timeout=10) as answer:
+            return bytes(answer.read())
+
+    def fetch(self, into: Path) -> list[Path]:
+        """Every stored instance as a file."""
+        into.mkdir()
+        paths = []
+        for identifier in json.loads(self._get("/instances")):
+            path = into / f"{identifier}.dcm"
+            path.write_bytes(self._get(f"/instances/{identifier}/file"))
+            paths.append(path)
+        return paths
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+# The networks of these tests are tiny: threads would only wait for each other.
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+class RunningNode:
+    """`syncect serve` (or single roles) on its own settings; `kill` is SIGKILL."""
+
+    def __init__(self, folder: Path, bundle: Path | str, destinations: Iterable[Any], **settings: str) -> None:
+        self.folder, self.port = folder, free_port()
+        self.data_dir, self.config = folder / "data", folder / "node.toml"
+        folder.mkdir(parents=True, exist_ok=True)
+        peers = "".join(
+            f'[[destination]]\nname = "{peer.ae_title.lower()}"\nae_title = "{peer.ae_title}"\n'
+            f'host = "127.0.0.1"\nport = {peer.port}\n'
+            for peer in destinations
+        )
+        completion = settings.get("completion", "quiet_s = 0.6\ngive_up_s = 4.0")
+        self.config.write_text(
+            f'[node]\ndata_dir = "data"\n[scp]\nhost = "127.0.0.1"\nport = {self.port}\n'
+            f"[completion]\n{completion}\n[retention]\nmin_free_gb = 0.05\n"
+            f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\nprecision = "fp32"\n{settings.get("extra", "")}\n{peers}'
+        )
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.log = folder / "node.log"
+
+    def start(self, *roles: str) -> "RunningNode":
+        for role in roles or ("serve",):
+            with self.log.open("ab") as log:
+                self._processes.append(
+                    subprocess.Popen([*self.command, role], stdout=log, stderr=log, env=_ENVIRONMENT)
+                )
+        if not roles or "receive" in roles:
+            wait_for("the receiver's start", self._listening)
+        return self
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "node.cli", "--config", str(self.config)]
+
+    def _listening(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> list[int]:
+        """SIGTERM; returns the exit codes."""
+        for process in self._processes:
+            process.terminate()
+        codes = [process.wait(40) for process in self._processes]
+        self._processes.clear()
+        return codes
+
+    def kill(self, role: str) -> int:
+        """SIGKILL the process that holds a role; returns its pid."""
+        (view,) = [view for view in running_processes(self.data_dir / "run") if view.role == role]
+        os.kill(view.pid, signal.SIGKILL)
+        return view.pid
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One `syncect` command with this node's settings."""
+        return subprocess.run(
+            [*self.command, *arguments], capture_output=True, text=True, check=False, stdin=-3, env=_ENVIRONMENT
+        )
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """`syncect jobs ls --json`."""
+        answer = self.run("jobs", "ls", "--json")
+        assert answer.returncode == 0, answer.stderr
+        result: list[dict[str, Any]] = json.loads(answer.stdout)
+        return result
+
+    def cases(self) -> list[Case]:
+        """What `jobs ls` shows, read in this process (fast enough to poll)."""
+        if not (self.data_dir / "syncect.sqlite3").exists():
+            return []
+        database = Database(f"sqlite:///{self.data_dir / 'syncect.sqlite3'}")
+        try:
+            return Overview(database).cases()
+        finally:
+            database.close()
+
+    def wait_for_states(self, *states: str, timeout_s: float = TIMEOUT_S) -> list[Case]:
+        """Wait until the cases, oldest first, are in exactly these states."""
+        seen: list[str] = []
+
+        def reached() -> list[Case]:
+            cases = sorted(self.cases(), key=lambda case: [int(part) for part in case.id.split("-")])
+            seen[:] = [f"{case.state} ({case.reason})" for case in cases]
+            return cases if [case.state for case in cases] == list(states) else []
+
+        try:
+            return wait_for(f"states {states}", reached, timeout_s)
+        except AssertionError as error:
+            log = self.log.read_text()[-3000:]
+            raise AssertionError(f"{error}; they are {seen}\n{log}") from None
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+        for view in running_processes(self.data_dir / "run"):
+            os.kill(view.pid, signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Remove the data of a finished test; the files are large."""
+        shutil.rmtree(self.folder, ignore_errors=True)

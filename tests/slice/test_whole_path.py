@@ -1,0 +1,150 @@
+"""A real series goes in over DICOM, a correct synthetic series comes out at two kinds of TPS."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+
+from tests.slice.checks import assert_derived_from, assert_no_dciodvfy_errors, assert_same_grid
+from tests.slice.harness import push, wait_for
+
+SERIES = [("philips_chest_ncct", 64), ("siemens_chest_ncct", 30)]
+
+
+def by_source(paths: list[Path]) -> dict[str, Dataset]:
+    return {image.SourceImageSequence[0].ReferencedSOPInstanceUID: image for image in (dcmread(path) for path in paths)}
+
+
+@pytest.mark.parametrize(("name", "count"), SERIES)
+def test_a_real_series_arrives_at_storescp_and_at_orthanc(real_data, node_at, tps, orthanc, tmp_path, name, count):
+    node = node_at(tps, orthanc).start()
+    assert push(node.port, real_data / "ct" / name).returncode == 0
+    (case,) = node.wait_for_states("SENT")
+    assert (case.slices.received, case.slices.produced, case.slices.sent) == (count, count, count)
+    at_tps, at_orthanc = tps.files(), orthanc.fetch(tmp_path / "fetched")
+    assert len(at_tps) == len(at_orthanc) == count
+    sources = {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, (real_data / "ct" / name).iterdir())}
+    for arrived in (by_source(at_tps), by_source(at_orthanc)):
+        assert set(arrived) == set(sources)
+        assert {image.SeriesInstanceUID for image in arrived.values()} == {case.derived_series_uid}
+        for uid, image in arrived.items():
+            assert_derived_from(sources[uid], image)
+    assert_no_dciodvfy_errors(at_tps)
+    assert_no_dciodvfy_errors(at_orthanc)
+    assert_same_grid(real_data / "ct" / name, tps.folder)
+    assert node.stop() == [0]
+
+
+def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(real_data, node_at, tps, tmp_path):
+    source = real_data / "ct" / "siemens_chest_ncct"
+    node = node_at(tps).start()
+    push(node.port, source)
+    node.wait_for_states("SENT")
+    first = {path.name: path.read_bytes() for path in tps.files()}
+    assert push(node.port, source).returncode == 0
+    wait_for("the second association's end", lambda: _associations_closed(node) == 2)
+    node.stop()
+    (row,) = node.jobs()
+    assert (row["state"], row["slices"]["received"], row["attempts"]) == ("SENT", 30, 1)
+    assert {path.name: path.read_bytes() for path in tps.files()} == first
+    answer = node.run("process", str(source), "--out", str(tmp_path / "out"), "--json")
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout)["series_uid"] == row["derived_series_uid"]
+    processed = by_source(sorted((tmp_path / "out").iterdir()))
+    for uid, image in by_source(tps.files()).items():
+        assert image.SOPInstanceUID == processed[uid].SOPInstanceUID
+        assert np.array_equal(image.pixel_array, processed[uid].pixel_array)
+
+
+def _associations_closed(node) -> int:
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(f"sqlite:///{node.data_dir / 'syncect.sqlite3'}")
+    with engine.connect() as connection:
+        count = connection.scalar(text("SELECT count(*) FROM association WHERE outcome = 'RELEASED'"))
+    engine.dispose()
+    return int(count or 0)
+
+
+def test_a_series_interleaved_over_two_associations_is_one_job(real_data, node_at, tps):
+    files = sorted((real_data / "ct" / "siemens_chest_ncct").iterdir())
+    node = node_at(tps).start()
+    push(node.port, files[::2])
+    push(node.port, files[1::2])
+    cases = wait_for("an end", lambda: [c for c in node.cases() if c.state == "SENT" and c.slices.sent == 30])
+    assert len(cases) == 1
+    assert {case.state for case in node.cases()} <= {"SENT", "SUPERSEDED"}
+
+
+ODD = [
+    ("ct/ge_abdomen_cect", "SKIPPED", "contrast agent"),
+    ("odd/gantry_tilt_philips_head_phantom", "SKIPPED", "tilt"),
+    ("odd/localizer/siemens_topogram.dcm", "SKIPPED", "localizer"),
+    ("odd/localizer/philips_surview.dcm", "SKIPPED", "localizer"),
+    ("odd/screen_captures_as_ct", "SKIPPED", "screen"),
+    ("odd/enhanced_ct", "SKIPPED", "Enhanced CT"),
+    ("ct/siemens_chest_cect_untagged", "SKIPPED", "contrast agent had been given"),  # an excerpt with gaps
+]
+
+
+def test_what_is_no_non_contrast_planning_ct_ends_with_its_reason(real_data, node_at, tps):
+    node = node_at(tps).start()
+    expected = {}
+    for name, state, words in ODD:
+        source = real_data / name
+        answer = push(node.port, source)
+        assert answer.returncode == 0, f"{name}: the scanner's send job failed: {answer.stderr}"
+        for path in source.rglob("*") if source.is_dir() else [source]:
+            expected[str(dcmread(path, stop_before_pixels=True).SeriesInstanceUID)] = (state, words)
+    cases = wait_for(
+        "an end for each",
+        lambda: (
+            [c for c in node.cases() if c.state in ("SKIPPED", "HELD", "SENT", "FAILED", "INCOMPLETE")]
+            if len([c for c in node.cases() if c.state not in ("RECEIVING", "QUEUED", "RUNNING")]) == len(expected)
+            else []
+        ),
+    )
+    for case in cases:
+        state, words = expected.pop(case.series_uid)
+        assert case.state == state, f"{case.series_uid}: {case.state} ({case.reason})"
+        assert words.lower() in case.reason.lower(), case.reason
+    assert not expected
+    assert tps.files() == []
+
+
+def test_contrast_that_only_the_pixels_show_is_held_and_sent_after_a_person_released_it(
+    real_data, node_at, tps, tmp_path
+):
+    gap_free = tmp_path / "gap_free"
+    gap_free.mkdir()
+    files = sorted((real_data / "ct" / "siemens_chest_cect_untagged").iterdir(), key=_z)
+    for number, path in enumerate(files):
+        image = dcmread(path)
+        image.ImagePositionPatient[2] = str(3 * number)
+        image.save_as(gap_free / path.name)
+    node = node_at(tps).start()
+    push(node.port, gap_free)
+    (case,) = node.wait_for_states("HELD")
+    assert "contrast agent had been given" in case.reason
+    assert tps.files() == []
+    assert node.run("jobs", "release", case.id, "--reason", "looked at it").returncode == 0
+    node.wait_for_states("SENT")
+    assert len(tps.files()) == 30
+
+
+def test_a_gap_is_incomplete_until_its_slice_comes(real_data, node_at, tps):
+    files = sorted((real_data / "ct" / "siemens_chest_ncct").iterdir(), key=_z)
+    node = node_at(tps).start()
+    push(node.port, [*files[:10], *files[11:]])
+    (case,) = node.wait_for_states("INCOMPLETE")
+    assert "missing" in case.reason
+    assert tps.files() == []
+    push(node.port, [files[10]])
+    node.wait_for_states("SENT")
+    assert len(tps.files()) == 30
+
+
+def _z(path: Path) -> float:
+    return float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2])

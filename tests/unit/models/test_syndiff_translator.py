@@ -1,0 +1,125 @@
+"""Promises of a translator: native size kept, noise independent of batch and order, devices never swapped silently."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models import DeviceUnavailable, TranslationError, Translator, load_bundle
+from models.testing import write_tiny_bundle
+from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Translator:
+    path = tmp_path_factory.mktemp("bundle")
+    write_tiny_bundle(path)
+    return load_bundle(path)
+
+
+def slices(count: int, rows: int = 64, columns: int = 64) -> NDArray[np.float32]:
+    return np.random.default_rng(3).normal(20, 60, (count, rows, columns)).astype(np.float32)
+
+
+def test_a_slice_alone_and_in_any_company_gives_the_same_bits(translator: Translator) -> None:
+    hu = slices(5)
+    together = translator.translate(hu, 11)
+    for k in range(5):
+        assert np.array_equal(translator.translate(hu[[k]], 11)[0], together[k])
+    order = [3, 0, 4, 2, 1]
+    assert np.array_equal(translator.translate(hu[order], 11), together[order])
+
+
+def test_seed_decides_the_noise_and_reloading_changes_nothing(tmp_path: Path, translator: Translator) -> None:
+    hu = slices(1)
+    write_tiny_bundle(tmp_path)
+    assert np.array_equal(load_bundle(tmp_path).translate(hu, 1), translator.translate(hu, 1))
+    assert not np.array_equal(translator.translate(hu, 1), translator.translate(hu, 2))
+    with pytest.raises(ValueError, match="non-negative"):
+        translator.translate(hu, -1)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(512, 512), (63, 64), (101, 57), (20, 90), (31, 31)])
+def test_any_matrix_keeps_its_shape_and_stays_in_the_window(translator: Translator, rows: int, columns: int) -> None:
+    hu = slices(1, rows, columns)
+    predicted = translator.translate(hu, 0)
+    assert predicted.shape == hu.shape
+    assert predicted.dtype == np.float32
+    assert predicted.min() >= -40
+    assert predicted.max() <= 400
+    assert 1 < np.abs(predicted - np.clip(hu, -40, 400)).max() <= 66
+
+
+def test_a_network_at_identity_leaves_the_clipped_source(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path, live=False)
+    hu = slices(2, 50, 40)
+    assert np.abs(load_bundle(tmp_path).translate(hu, 0) - np.clip(hu, -40, 400)).max() < 0.01
+
+
+def test_progress_counts_slices(translator: Translator) -> None:
+    seen: list[tuple[int, int]] = []
+    translator.translate(slices(3), 0, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_an_empty_series_is_empty_and_a_wrong_shape_is_refused(translator: Translator) -> None:
+    assert translator.translate(slices(0), 0).shape == (0, 64, 64)
+    with pytest.raises(ValueError, match="must be"):
+        translator.translate(slices(1)[0], 0)
+
+
+def test_a_prediction_that_is_not_finite_is_refused(translator: Translator) -> None:
+    hu = slices(2)
+    hu[1, 5, 5] = np.nan
+    with pytest.raises(TranslationError, match="slices 1 to 1"):
+        translator.translate(hu, 0)
+
+
+def test_translating_leaves_torch_as_it_was(tmp_path: Path, translator: Translator) -> None:
+    write_tiny_bundle(tmp_path)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    load_bundle(tmp_path).translate(slices(1), 0)
+    assert torch.rand(1) == expected
+    assert torch.is_grad_enabled()
+
+
+def test_sample_replays_given_noise_per_slice(translator: Translator) -> None:
+    assert isinstance(translator, SyndiffTranslator)
+    rng = np.random.default_rng(0)
+    source = rng.uniform(-1, 1, (2, 1, 32, 32)).astype(np.float32)
+    shapes = ((2, 1, 32, 32), (4, 2, 4), (4, 2, 1, 32, 32))
+    x_T, z, noise = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+    both = translator.sample(source, x_T, z, noise)
+    second = translator.sample(source[1:], x_T[1:], z[:, 1:], noise[:, 1:])
+    assert both.shape == (2, 1, 32, 32)
+    np.testing.assert_allclose(both[1:], second, atol=1e-5)
+    assert np.abs(translator.sample(source, x_T + 1, z, noise) - both).max() > 1e-4
+
+
+def test_noise_comes_from_a_stream_that_is_the_same_everywhere() -> None:
+    noise = SeriesNoise.from_seed(7, num_timesteps=4, nz=3, matrix=8)
+    expected = np.random.Generator(np.random.Philox(7)).standard_normal((1, 1, 8, 8), dtype=np.float32)
+    assert np.array_equal(noise.x_T, expected)
+    assert (noise.z.shape, noise.posterior_noise.shape) == ((4, 1, 3), (4, 1, 1, 8, 8))
+
+
+def test_a_missing_gpu_is_an_error_and_auto_says_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_bundle(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceUnavailable, match="no usable GPU"):
+        load_bundle(tmp_path, device="cuda")
+    auto = load_bundle(tmp_path, device="auto", precision="auto")
+    assert (auto.device, auto.precision) == ("cpu", "fp32")
+    assert auto.description == "tiny 0 (syndiff_paired, 4 steps) on cpu, fp32"
+
+
+def test_bf16_stays_near_fp32(tmp_path: Path, translator: Translator) -> None:
+    write_tiny_bundle(tmp_path)
+    half = load_bundle(tmp_path, precision="bf16")
+    assert half.precision == "bf16"
+    difference = np.abs(half.translate(slices(1), 0) - translator.translate(slices(1), 0))
+    assert 0 < difference.mean() < 1

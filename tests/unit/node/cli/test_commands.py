@@ -1,0 +1,165 @@
+"""The commands as a person or a script meets them: words, JSON and exit codes."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from config.load import load_settings
+from node.bootstrap import open_store
+from node.cli import main
+from node.cli.console import masked
+from node.cli.jobs import NEXT_STEP
+from storage.jobs import ProducedInstance, ProducedSeries
+from storage.series import Arrival, JobRequest, SeriesFacts
+from storage.states import DeliveryState, JobState, SeriesState
+
+T0 = datetime.now(UTC) - timedelta(minutes=1)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """A settings file with one destination, named by the environment as an operator would."""
+    path = tmp_path / "node.toml"
+    path.write_text('[[destination]]\nname = "tps"\nae_title = "TPS"\nhost = "127.0.0.1"\nport = 1\n')
+    monkeypatch.setenv("SYNCECT_CONFIG", str(path))
+    return path
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, config):
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["syncect", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def held(config):
+    """A store with one HELD job of three slices, patient ID included."""
+    with open_store(load_settings(config)) as node:
+        association = node.series.open_association("r", "CTSIM", "h", T0)
+        for number in range(3):
+            name = f"received/{number}.dcm"
+            uids = ("1.2", "1.2.3", f"1.2.3.{number}", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
+            node.series.record(association, "CTSIM", Arrival(*uids, f"{number:064}", name, 1), T0)
+        node.series.close_association(association, released=True, now=T0)
+        (series,) = node.series.undecided(T0 + timedelta(seconds=9), 5)
+        facts = SeriesFacts(description="Thorax", patient_id="MRN0012345")
+        node.series.queue(series, facts, JobRequest("k" * 64, "demo 1 (abc)"), T0)
+        job = node.jobs.claim("w", 60, T0)
+        made = tuple(ProducedInstance(f"9.{n}", f"1.2.3.{n}", f"{n}.dcm", "0" * 64) for n in range(3))
+        product = ProducedSeries("9", "derived/1-1", made, {"changed_share": 0.25})
+        node.jobs.finish(job.id, "w", product, destinations=["tps"], held_reason="looks enhanced", now=T0)
+
+
+def test_jobs_ls_json_keeps_its_contract(run, held):
+    code, out, _ = run("jobs", "ls", "--json")
+    (row,) = json.loads(out)
+    assert code == 0
+    assert row["slices"] == {"received": 3, "produced": 3, "sent": 0, "confirmed": 0}
+    assert (row["id"], row["state"], row["reason"]) == ("1", "HELD", "looks enhanced")
+    assert (row["series_uid"], row["derived_series_uid"], row["study_uid"]) == ("1.2.3", "9", "1.2")
+    assert (row["calling_ae"], row["bundle"], row["attempts"]) == ("CTSIM", "demo 1 (abc)", 1)
+    for key in ("created_at", "updated_at"):
+        assert datetime.fromisoformat(row[key]).utcoffset() == timedelta(0)
+
+
+def test_patient_ids_are_masked_unless_asked_for(run, held):
+    for command in (("jobs", "ls"), ("jobs", "show", "1"), ("jobs", "ls", "--json"), ("jobs", "events", "1")):
+        assert "MRN0012345" not in "".join(run(*command)[1:])
+    assert "MRN0012345" in run("jobs", "ls", "--phi", "--json")[1]
+    assert masked("1234", show=False) == "…"
+
+
+def test_a_held_job_is_explained_and_released_by_a_person(run, held):
+    assert "release 1" in run("jobs", "why", "1")[1]
+    assert run("jobs", "release", "1", "--reason", "checked by physics")[0] == 0
+    _, out, _ = run("jobs", "events", "1", "--json")
+    last = [event for event in json.loads(out) if event["machine"] == "job"][-1]
+    assert (last["to_state"], last["reason"]) == ("PRODUCED", "checked by physics")
+    assert last["actor"].startswith("operator ")
+    assert json.loads(run("jobs", "ls", "--json")[1])[0]["state"] == "PRODUCED"
+
+
+def test_what_a_safety_rule_forbids_has_its_own_exit_code(run, held):
+    run("jobs", "reject", "1")
+    for verb in ("release", "retry", "cancel", "resend", "complete"):
+        code, _, err = run("jobs", verb, "1")
+        assert code == 4, verb
+        assert err.startswith("syncect: ")
+
+
+def test_an_unknown_job_is_not_found(run, config):
+    code, _, err = run("jobs", "show", "77")
+    assert (code, "no job 77" in err) == (3, True)
+
+
+def test_usage_errors_have_code_2_and_one_sentence(run, config):
+    assert run("jobs", "ls", "--state", "NONSENSE")[0] == 2
+    assert run("nonsense")[0] == 2
+    config.write_text("[scp]\nprot = 1")
+    code, _, err = run("jobs", "ls")
+    assert code == 2
+    assert "scp.prot is not a setting" in err.replace("\n", " ")
+
+
+def test_a_data_dir_that_cannot_be_written_is_a_usage_error(run, config):
+    config.write_text('[node]\ndata_dir = "/proc/nowhere"')
+    code, _, err = run("status")
+    assert code == 2
+    assert "node.data_dir" in err
+
+
+def test_an_unreachable_peer_has_code_5(run, config):
+    code, out, _ = run("peers", "echo", "--json")
+    assert code == 5
+    assert json.loads(out)["tps"]["ok"] is False
+    assert run("peers", "echo", "nobody")[0] == 3
+
+
+def test_status_says_what_is_not_running(run, config):
+    code, out, _ = run("status", "--json")
+    assert code == 0
+    assert json.loads(out)["missing"] == ["receive", "work", "deliver"]
+
+
+def test_config_init_writes_a_valid_file_once(run, tmp_path):
+    target = tmp_path / "new.toml"
+    assert run("config", "init", str(target))[0] == 0
+    assert run("--config", str(target), "config", "show")[0] == 0
+    assert run("config", "init", str(target))[0] == 4
+
+
+def test_config_show_masks_the_database_password(run, config, monkeypatch):
+    monkeypatch.setenv("SYNCECT_NODE__DATABASE_URL", "postgresql+psycopg://me:secret@h/db")
+    out = run("config", "show")[1]
+    assert "secret" not in out
+    assert "me:***@h" in out
+
+
+def test_db_commands_show_upgrade_and_back_up(run, config, tmp_path):
+    run("status")
+    shown = json.loads(run("db", "current", "--json")[1])
+    assert shown["current"] == shown["needed"]
+    assert run("db", "upgrade")[0] == 0
+    assert run("db", "backup", str(tmp_path / "copy.sqlite3"))[0] == 0
+    assert (tmp_path / "copy.sqlite3").stat().st_size > 0
+    assert run("db", "backup", str(tmp_path / "copy.sqlite3"))[0] == 4
+
+
+def test_every_state_a_reader_can_see_has_a_next_step():
+    seen = {*JobState, *SeriesState, *DeliveryState} - {"COMPLETE", "PENDING"}
+    assert {str(state) for state in seen} == set(NEXT_STEP)
+
+
+def test_process_refuses_a_folder_without_dicom(run, config, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("no DICOM")
+    code, _, err = run("process", str(tmp_path / "in"), "--out", str(tmp_path / "out"))
+    assert (code, "no DICOM series" in err) == (3, True)
+    assert not (tmp_path / "out").exists()

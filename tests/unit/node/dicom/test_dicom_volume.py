@@ -1,0 +1,158 @@
+"""read_volume: HU and stored values on the lattice, whatever order and format the files have."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import JPEGLSLossless, RLELossless
+
+from node.dicom.elements import put
+from node.dicom.headers import read_header
+from node.dicom.pixels import can_decode, codestream_size
+from node.dicom.synthetic_scan import put_number
+from node.dicom.volume import UnusableSeries, read_volume
+from node.errors import UnreadableInstance
+from tests.builders import body_hu, make_series, put_raw
+
+
+def test_order_of_files_does_not_matter_and_z_ascends(tmp_path: Path) -> None:
+    hu = body_hu()
+    paths = make_series(tmp_path, hu=hu, spacing_mm=(3.0, 1.5, 0.75))
+    volume = read_volume([*paths[5:], *paths[:5]])
+    np.testing.assert_array_equal(volume.hu, np.rint(hu))
+    assert volume.hu.dtype == np.float32
+    assert volume.spacing_mm == (3.0, 1.5, 0.75)
+    assert [header.image_position_mm[2] for header in volume.headers] == [3.0 * z for z in range(10)]
+
+
+def test_rescale_of_each_slice_is_its_own(tmp_path: Path) -> None:
+    def rescale(ds: object, z: int) -> None:
+        put(ds, "RescaleIntercept", str(-1000 - z))  # type: ignore[arg-type]
+        put(ds, "RescaleSlope", "2")  # type: ignore[arg-type]
+
+    volume = read_volume(make_series(tmp_path, slices=4, edit=rescale))
+    for z in range(4):
+        np.testing.assert_array_equal(volume.hu[z], volume.stored[z] * 2.0 - 1000 - z)
+
+
+def test_padding_becomes_air_in_hu_and_stays_in_stored(tmp_path: Path) -> None:
+    def pad(ds: object, _z: int) -> None:
+        put_number(ds, "PixelRepresentation", 1)  # type: ignore[arg-type]
+        put_number(ds, "PixelPaddingValue", 1064)  # type: ignore[arg-type]
+        put_number(ds, "PixelPaddingRangeLimit", 1070)  # type: ignore[arg-type]
+
+    volume = read_volume(make_series(tmp_path, slices=3, edit=pad))
+    assert volume.padding is not None
+    np.testing.assert_array_equal(volume.padding, (volume.stored >= 1064) & (volume.stored <= 1070))
+    assert volume.padding.any()
+    assert (volume.hu[volume.padding] == -1024).all()
+
+
+@pytest.mark.parametrize("sent_as", [(0xF830).to_bytes(2, "little"), (-2000).to_bytes(2, "little", signed=True)])
+def test_signed_padding_sent_with_either_vr(tmp_path: Path, sent_as: bytes) -> None:
+    def pad(ds: object, _z: int) -> None:
+        put_number(ds, "BitsStored", 16)  # type: ignore[arg-type]
+        put_number(ds, "HighBit", 15)  # type: ignore[arg-type]
+        put_number(ds, "PixelRepresentation", 1)  # type: ignore[arg-type]
+        put_raw(ds, "PixelPaddingValue", sent_as)  # type: ignore[arg-type]
+        put_raw(ds, "PixelData", np.where(np.eye(32), -2000, 1064).astype("<i2").tobytes())  # type: ignore[arg-type]
+
+    volume = read_volume(make_series(tmp_path, slices=3, edit=pad))
+    assert volume.stored.dtype == np.int16
+    np.testing.assert_array_equal(volume.padding, np.broadcast_to(np.eye(32, dtype=bool), (3, 32, 32)))
+
+
+def test_bits_above_bits_stored_are_ignored(tmp_path: Path) -> None:
+    def overlay(ds: object, _z: int) -> None:
+        put_raw(ds, "PixelData", np.full((32, 32), 0xF000 | 1064).astype("<u2").tobytes())  # type: ignore[arg-type]
+
+    assert (read_volume(make_series(tmp_path, slices=2, edit=overlay)).hu == 40).all()
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+def test_lossless_compression_gives_the_same_values(tmp_path: Path, syntax: str) -> None:
+    paths = make_series(tmp_path, slices=2)
+    expected = read_volume(paths).stored
+    for path in paths:
+        ds = dcmread(path)
+        ds.compress(syntax, generate_instance_uid=False)
+        ds.save_as(path)
+    np.testing.assert_array_equal(read_volume(paths).stored, expected)
+
+
+def test_lossy_and_undecodable_syntaxes_are_known_as_such() -> None:
+    assert can_decode("1.2.840.10008.1.2.1")
+    assert can_decode("1.2.840.10008.1.2.4.90")
+    assert not any(can_decode(f"1.2.840.10008.1.2.4.{n}") for n in (50, 51, 81, 91, 201, 203))
+    assert not can_decode("")
+
+
+@pytest.mark.parametrize("change", [-2, 2])
+def test_pixel_data_of_another_length_is_refused(tmp_path: Path, change: int) -> None:
+    def resize(ds: object, z: int) -> None:
+        if z == 4:
+            put_raw(ds, "PixelData", b"\0" * (32 * 32 * 2 + change))  # type: ignore[arg-type]
+
+    with pytest.raises(UnreadableInstance, match="instead of 2048"):
+        read_volume(make_series(tmp_path, slices=5, edit=resize))
+
+
+def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    paths = make_series(tmp_path, slices=2)
+    for path in paths:
+        ds = dcmread(path)
+        ds.compress(JPEGLSLossless, generate_instance_uid=False)
+        ds.Rows, ds.Columns = 16, 64
+        ds.save_as(path)
+    with pytest.raises(UnreadableInstance, match="another size"):
+        read_volume(paths)
+
+
+def test_codestream_sizes() -> None:
+    assert codestream_size(b"\xff\x4f\xff\x51\x00\x29\x00\x00" + bytes([0, 0, 2, 0, 0, 0, 1, 0]) + b"\0" * 8) == (
+        256,
+        512,
+    )
+    assert codestream_size(b"\xff\xd8\xff\xf7\x00\x0b\x0c\x01\x00\x02\x00\x01") == (256, 512)
+    assert codestream_size(b"no image at all") is None
+
+
+@pytest.mark.parametrize(
+    ("oddity", "says"),
+    [
+        ({"missing": [4]}, "interior_gap"),
+        ({"repeated": [4]}, "duplicate_position"),
+        ({"tilt_deg": 10.0}, "sheared"),
+        ({"absent": ["ImagePositionPatient"]}, "no position"),
+        ({"absent": ["RescaleSlope"]}, "rescale"),
+        ({"raw": {"BitsAllocated": b"\x08\x00"}}, "pixel formats"),
+        ({"edit": lambda ds, z: put(ds, "SeriesInstanceUID", f"1.2.{z}")}, "more than one series"),
+    ],
+)
+def test_what_is_no_volume_says_why(tmp_path: Path, oddity: dict[str, object], says: str) -> None:
+    with pytest.raises(UnusableSeries, match=says):
+        read_volume(make_series(tmp_path, slices=6, **oddity))  # type: ignore[arg-type]
+
+
+def test_sizes_are_checked_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.dicom.volume.MAX_VOXELS", 1000)
+    monkeypatch.setattr("node.dicom.volume.decode_stored", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(UnusableSeries, match="more than this node processes"):
+        read_volume(make_series(tmp_path))
+
+
+def test_progress_counts_slices_and_no_files_are_no_series(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    read_volume(make_series(tmp_path, slices=3), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    with pytest.raises(UnusableSeries):
+        read_volume([])
+
+
+def test_scan_writer_is_deterministic(tmp_path: Path) -> None:
+    first, second = make_series(tmp_path / "a", slices=2), make_series(tmp_path / "b", slices=2)
+    assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
+    assert {read_header(p).series_uid for p in make_series(tmp_path / "c", seed="x", slices=2)}.isdisjoint(
+        {read_header(p).series_uid for p in first}
+    )

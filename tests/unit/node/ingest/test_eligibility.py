@@ -1,0 +1,202 @@
+"""judge: which series is translated, and the reason for every other one."""
+
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from node.dicom.headers import SliceHeader, read_header
+from node.ingest.eligibility import IDENTITY, KINDS, Accept, EligibilityPolicy, Incomplete, Rule, Skip, judge
+from tests.builders import make_series, put_raw
+
+POLICY = EligibilityPolicy()
+
+
+def headers_of(folder: Path, policy: EligibilityPolicy = POLICY, **series: object) -> list[SliceHeader]:
+    paths = make_series(folder, rows=8, columns=8, **series)  # type: ignore[arg-type]
+    return [read_header(path, keywords=policy.keywords) for path in paths]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[SliceHeader]:
+    """Headers of a series that is accepted."""
+    return headers_of(tmp_path_factory.mktemp("plain"))
+
+
+def with_slice_3(plain: list[SliceHeader], folder: Path, **series: object) -> list[SliceHeader]:
+    """The accepted series with its slice 3 replaced by one that differs."""
+    return [*plain[:3], *headers_of(folder, only=[3], **series), *plain[4:]]
+
+
+def test_a_plain_scan_is_accepted(plain: list[SliceHeader]) -> None:
+    assert judge(plain, POLICY) == Accept(slices=10, spacing_mm=3.0)
+
+
+@pytest.mark.parametrize(
+    ("series", "code"),
+    [
+        ({"attributes": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}}, "enhanced_multi_frame"),
+        ({"attributes": {"NumberOfFrames": "20"}}, "enhanced_multi_frame"),
+        ({"attributes": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}}, "screen_capture"),
+        ({"attributes": {"ImageType": "DERIVED\\SECONDARY\\SCREEN SAVE"}}, "screen_capture"),
+        ({"attributes": {"ImageType": "DERIVED\\SECONDARY\\OTHER\\CT_SOM5 PROT"}}, "screen_capture"),
+        ({"attributes": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}}, "not_ct_image"),
+        ({"attributes": {"Modality": "PT"}}, "not_ct_image"),
+        ({"attributes": {"SyntheticData": "YES"}}, "synthetic"),
+        ({"attributes": {"Manufacturer": "syncect"}}, "synthetic"),
+        ({"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER\\CT_SOM5 TOP"}}, "localizer"),
+        ({"attributes": {"ImageType": "DERIVED\\PRIMARY\\LOCALIZER"}}, "localizer"),
+        ({"attributes": {"ImageType": "DERIVED\\PRIMARY\\AXIAL\\CT_SOM5 MPR"}}, "derived"),
+        ({"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\AXIAL\\CT_SOM5 MIP"}}, "derived"),
+        ({"attributes": {"ImageType": "ORIGINAL\\SECONDARY\\AXIAL"}}, "derived"),
+        ({"attributes": {"ImageType": "ORIGINAL\\PRIMARY"}}, "not_original_axial"),
+        ({"absent": ["ImageType"]}, "not_original_axial"),
+        ({"attributes": {"ContrastBolusAgent": "ULTRAVIST 370"}}, "contrast_agent"),
+        ({"attributes": {"MultienergyCTAcquisition": "YES"}}, "multi_energy"),
+        ({"attributes": {"RescaleType": "US"}}, "not_hu"),
+        ({"absent": ["RescaleIntercept"]}, "not_hu"),
+        ({"attributes": {"RescaleSlope": "0"}}, "not_hu"),
+        ({"attributes": {"PhotometricInterpretation": "MONOCHROME1"}}, "pixel_format"),
+        ({"raw": {"BitsStored": b"\x08\x00", "HighBit": b"\x07\x00"}}, "pixel_format"),
+        ({"raw": {"BitsAllocated": b"\x20\x00"}}, "pixel_format"),
+        ({"absent": ["ImagePositionPatient"]}, "no_geometry"),
+        ({"raw": {"PixelSpacing": b"wide"}}, "no_geometry"),
+        ({"attributes": {"PatientPosition": "HFDR"}}, "patient_position"),
+        ({"absent": ["PatientPosition"]}, "patient_position"),
+        ({"attributes": {"PatientID": "TEST-2"}}, "mixed_patients"),
+        ({"attributes": {"PatientName": "Other^Person"}}, "mixed_patients"),
+        ({"attributes": {"PatientBirthDate": "19700101"}}, "mixed_patients"),
+        ({"attributes": {"StudyInstanceUID": "1.2.3"}}, "mixed_studies"),
+        ({"attributes": {"SeriesInstanceUID": "1.2.3"}}, "mixed_series"),
+        ({"attributes": {"FrameOfReferenceUID": "1.2.3"}}, "frame_of_reference"),
+        ({"attributes": {"ImageOrientationPatient": "0\\1\\0\\0\\0\\-1"}}, "mixed_orientation"),
+        ({"attributes": {"PixelSpacing": "1.1\\1.1"}}, "mixed_pixel_spacing"),
+        ({"shifted_mm": {3: 0.7}}, "irregular_spacing"),
+    ],
+)
+def test_one_slice_decides_and_why(
+    tmp_path: Path, plain: list[SliceHeader], series: dict[str, object], code: str
+) -> None:
+    verdict = judge(with_slice_3(plain, tmp_path, **series), POLICY)
+    assert isinstance(verdict, Skip)
+    assert verdict.code == code
+    assert verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("series", "code"),
+    [
+        ({"slices": 7}, "too_few_slices"),
+        ({"repeated": [4]}, "duplicate_position"),
+        ({"absent": ["FrameOfReferenceUID"]}, "frame_of_reference"),
+        ({"tilt_deg": 18.5}, "sheared"),
+        ({"orientation": (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)}, "not_transverse"),
+        ({"orientation": (0.0, 1.0, 0.0, -1.0, 0.0, 0.0)}, "not_transverse"),
+    ],
+)
+def test_the_series_decides_and_why(tmp_path: Path, series: dict[str, object], code: str) -> None:
+    verdict = judge(headers_of(tmp_path, **series), POLICY)
+    assert isinstance(verdict, Skip)
+    assert verdict.code == code
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        {"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\AXIAL\\CT_SOM5 SPI"}},
+        {"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\AXIAL\\HELIX"}},
+        {"attributes": {"ContrastBolusAgent": ""}},
+        {"attributes": {"SyntheticData": "NO", "MultienergyCTAcquisition": "NO"}},
+        {"absent": ["RescaleType", "Manufacturer", "KVP"]},
+        {"attributes": {"LossyImageCompression": "01"}},
+    ],
+)
+def test_ordinary_variants_of_a_slice_are_accepted(
+    tmp_path: Path, plain: list[SliceHeader], series: dict[str, object]
+) -> None:
+    assert isinstance(judge(with_slice_3(plain, tmp_path, **series), POLICY), Accept)
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        {"orientation": (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0), "attributes": {"PatientPosition": "HFP"}},
+        {"raw": {"PixelRepresentation": b"\x01\x00", "BitsStored": b"\x10\x00", "HighBit": b"\x0f\x00"}},
+    ],
+)
+def test_ordinary_variants_of_a_series_are_accepted(tmp_path: Path, series: dict[str, object]) -> None:
+    assert isinstance(judge(headers_of(tmp_path, **series), POLICY), Accept)
+
+
+def test_an_interior_gap_is_incomplete_and_says_how_many_and_where(plain: list[SliceHeader]) -> None:
+    verdict = judge([*plain[:4], *plain[6:]], POLICY)
+    assert isinstance(verdict, Incomplete)
+    assert "2 images are missing" in verdict.reason
+    assert "13.5 mm" in verdict.reason
+    assert "1 image is missing" in judge([*plain[:4], *plain[5:]], POLICY).reason  # type: ignore[union-attr]
+
+
+def test_a_part_of_the_series_that_breaks_a_rule_is_counted(tmp_path: Path, plain: list[SliceHeader]) -> None:
+    verdict = judge(with_slice_3(plain, tmp_path, attributes={"ContrastBolusAgent": "X"}), POLICY)
+    assert isinstance(verdict, Skip)
+    assert verdict.reason.endswith("(1 of 10 images)")
+
+
+def test_a_lossy_transfer_syntax(tmp_path: Path) -> None:
+    (path,) = make_series(tmp_path, rows=8, columns=8, only=[3])
+    ds = dcmread(path)
+    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.91"
+    ds.PixelData = b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0"
+    ds["PixelData"].is_undefined_length = True
+    ds.save_as(path)
+    verdict = judge([read_header(path)], POLICY)
+    assert isinstance(verdict, Skip)
+    assert verdict.code == "transfer_syntax"
+
+
+def test_the_same_file_twice_is_named(plain: list[SliceHeader]) -> None:
+    verdict = judge([*plain, plain[0]], POLICY)
+    assert isinstance(verdict, Skip)
+    assert verdict.code == "repeated_instance"
+
+
+def test_no_images_at_all() -> None:
+    assert isinstance(judge([], POLICY), Skip)
+
+
+def test_site_rules_decide_last_and_give_their_own_reason(tmp_path: Path) -> None:
+    policy = EligibilityPolicy(
+        min_slices=5,
+        rules=(
+            Rule("BodyPartExamined", "one_of", ("CHEST", "THORAX"), "only thorax scans are translated"),
+            Rule("SliceThickness", "at_most", ("2.5",), "slices are thicker than 2.5 mm"),
+        ),
+    )
+    assert policy.keywords == ("BodyPartExamined", "SliceThickness")
+    verdict = judge(headers_of(tmp_path / "a", policy), policy)
+    assert verdict == Skip("site_rule", "slices are thicker than 2.5 mm")
+    thin = headers_of(tmp_path / "b", policy, attributes={"SliceThickness": "2"}, slices=5)
+    assert isinstance(judge(thin, policy), Accept)
+    head = headers_of(tmp_path / "c", policy, attributes={"BodyPartExamined": "HEAD", "ContrastBolusAgent": "X"})
+    assert judge(head, policy).code == "contrast_agent"  # type: ignore[union-attr]
+
+
+def test_reasons_hold_no_patient_data_and_are_clauses(tmp_path: Path) -> None:
+    codes = [rule.code for rule in (*KINDS, *IDENTITY)]
+    assert len(codes) == len(set(codes))
+    for rule in (*KINDS, *IDENTITY):
+        assert rule.reason[0].islower()
+        assert not rule.reason.endswith(".")
+    secret = {"PatientName": b"Secret^Name", "PatientID": b"SECRET", "ContrastBolusAgent": b"Secret"}
+
+    def edit(ds: Dataset, _z: int) -> None:
+        for keyword, value in secret.items():
+            put_raw(ds, keyword, value)
+
+    assert "secret" not in judge(headers_of(tmp_path, edit=edit, slices=1), POLICY).reason.lower()  # type: ignore[union-attr]
+
+
+def test_a_policy_without_geometry_is_refused() -> None:
+    with pytest.raises(ValueError, match="min_slices"):
+        EligibilityPolicy(min_slices=1)

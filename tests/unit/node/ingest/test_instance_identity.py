@@ -1,0 +1,119 @@
+"""Reading four UIDs out of bytes that anybody may have sent."""
+
+import contextlib
+import io
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.errors import UnreadableInstance
+from node.ingest.header import InstanceIdentity, check_command_set, is_uid, read_identity
+
+
+def explicit(tag: int, vr: bytes, value: bytes) -> bytes:
+    head = struct.pack("<HH", tag >> 16, tag & 0xFFFF) + vr
+    if vr in (b"SQ", b"UN", b"OB"):
+        return head + struct.pack("<HL", 0, len(value)) + value
+    return head + struct.pack("<H", len(value)) + value
+
+
+def implicit(tag: int, value: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, len(value) if length is None else length) + value
+
+
+def open_ended(tag: int, vr: bytes, content: bytes) -> bytes:
+    """A sequence of undefined length with one item of undefined length."""
+    head = struct.pack("<HH2sHL", tag >> 16, tag & 0xFFFF, vr, 0, 0xFFFFFFFF)
+    return head + implicit(0xFFFEE000, content, 0xFFFFFFFF) + implicit(0xFFFEE00D, b"") + implicit(0xFFFEE0DD, b"")
+
+
+UIDS = (
+    explicit(0x00080016, b"UI", b"1.2.840\0"),
+    explicit(0x00080018, b"UI", b"1.3 "),
+    explicit(0x0020000D, b"UI", b"1.4\0"),
+    explicit(0x0020000E, b"UI", b"1.55"),
+)
+IDENTITY = InstanceIdentity(sop_class_uid="1.2.840", sop_instance_uid="1.3", study_uid="1.4", series_uid="1.55")
+
+
+def read(data: bytes, *, implicit_vr: bool = False) -> InstanceIdentity:
+    return read_identity(io.BytesIO(data), len(data), implicit_vr=implicit_vr)
+
+
+def test_explicit_vr() -> None:
+    assert read(b"".join(UIDS)) == IDENTITY
+
+
+def test_implicit_vr() -> None:
+    values = (b"1.2.840\0", b"1.3", b"1.4\0", b"1.55")
+    tags = (0x00080016, 0x00080018, 0x0020000D, 0x0020000E)
+    data = b"".join(implicit(tag, value) for tag, value in zip(tags, values, strict=True))
+    assert read(data, implicit_vr=True) == IDENTITY
+
+
+def test_what_lies_between_is_skipped_however_it_nests() -> None:
+    inner = open_ended(0x00081199, b"SQ", explicit(0x00081155, b"UI", b"9.9\0"))
+    private = open_ended(0x00091010, b"UN", implicit(0x00091011, b"ab"))
+    between = [explicit(0x00080060, b"CS", b"CT"), open_ended(0x00081115, b"SQ", inner), private]
+    assert read(b"".join([*UIDS[:2], *between, *UIDS[2:]])) == IDENTITY
+
+
+def test_deep_nesting_costs_no_recursion() -> None:
+    depth = 20_000
+    head = struct.pack("<HH2sHL", 0x0008, 0x1115, b"SQ", 0, 0xFFFFFFFF) + implicit(0xFFFEE000, b"", 0xFFFFFFFF)
+    tail = implicit(0xFFFEE00D, b"") + implicit(0xFFFEE0DD, b"")
+    assert read(b"".join([*UIDS[:2], head * depth, tail * depth, *UIDS[2:]])) == IDENTITY
+
+
+def test_nothing_behind_the_series_uid_is_looked_at() -> None:
+    assert read(b"".join(UIDS) + b"\x20\x00\x13\x00\xff\xff\xff\xff garbage") == IDENTITY
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        UIDS[0],
+        b"".join(UIDS[:3]),
+        b"".join((UIDS[1], UIDS[0], *UIDS[2:])),
+        b"".join((UIDS[0], *UIDS)),
+        b"".join(UIDS)[:-1] + b"\n",
+        b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"../../../tmp/evil"))),
+        b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1" * 66))),
+        b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1.2\\1.3"))),
+        UIDS[0] + struct.pack("<HH2sHL", 0x0008, 0x0017, b"OB", 0, 0xFFFFFFF0),
+        UIDS[0] + struct.pack("<HH2sHL", 0x0008, 0x1115, b"SQ", 0, 0xFFFFFFFF),
+    ],
+)
+def test_anything_else_is_unreadable(data: bytes) -> None:
+    with pytest.raises(UnreadableInstance):
+        read(data)
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_no_bytes_raise_anything_else(data: bytes, implicit_vr: bool) -> None:
+    try:
+        identity = read(b"".join(UIDS[:2]) + data, implicit_vr=implicit_vr)
+    except UnreadableInstance:
+        return
+    assert all(is_uid(uid) for uid in (identity.series_uid, identity.study_uid))
+
+
+@given(st.binary(max_size=200))
+def test_no_command_set_raises_anything_else(data: bytes) -> None:
+    with contextlib.suppress(UnreadableInstance):
+        check_command_set(data)
+
+
+@pytest.mark.parametrize("value", [b"../../evil", b"1.2\r\n3", b"1.2\\1.3", b""])
+def test_a_command_set_with_a_malformed_uid_is_refused(value: bytes) -> None:
+    check_command_set(implicit(0x00001000, b"1.2.3\0"))
+    with pytest.raises(UnreadableInstance):
+        check_command_set(implicit(0x00001000, value))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1.2.3", True), ("", False), ("1.2/3", False), ("1" * 65, False)])
+def test_is_uid(text: str, expected: bool) -> None:
+    assert is_uid(text) is expected

@@ -1,0 +1,80 @@
+"""composite: a prediction reaches only the window, and everything else stays bit-identical."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from node.dicom.elements import put
+from node.dicom.synthetic_scan import put_number
+from node.dicom.volume import CTVolume, read_volume
+from node.pipeline.composite import composite
+from tests.builders import make_series, put_raw
+
+WINDOW = (-40.0, 400.0)
+
+
+def volume_of(folder: Path, hu: list[float], **series: object) -> CTVolume:
+    """Two slices of one row that hold these HU."""
+    values = np.array([[hu], [hu]], dtype=np.float32)
+    return read_volume(make_series(folder, hu=values, **series))  # type: ignore[arg-type]
+
+
+def predict(volume: CTVolume, hu: float) -> np.ndarray:
+    return np.full(volume.hu.shape, hu, dtype=np.float32)
+
+
+def test_window_is_closed_and_the_rest_is_untouched(tmp_path: Path) -> None:
+    volume = volume_of(tmp_path, [-1000, -41, -40, 0, 400, 401, 3000])
+    result = composite(volume, predict(volume, 123.4), WINDOW)
+    np.testing.assert_array_equal(result.stored[0, 0] - 1024.0, [-1000, -41, 123, 123, 123, 401, 3000])
+    np.testing.assert_array_equal(result.inside[0, 0], [False, False, True, True, True, False, False])
+    assert result.stored.dtype == volume.stored.dtype
+
+
+def test_an_unchanged_prediction_changes_nothing(tmp_path: Path) -> None:
+    volume = volume_of(tmp_path, [-1000, -40, 17, 52, 400, 900])
+    np.testing.assert_array_equal(composite(volume, volume.hu, WINDOW).stored, volume.stored)
+
+
+def test_prediction_is_clipped_to_the_window_and_nonsense_leaves_the_source(tmp_path: Path) -> None:
+    volume = volume_of(tmp_path, [10, 20, 30, 40, 50])
+    predicted = predict(volume, 0)
+    predicted[..., :5] = [1e6, -1e6, np.nan, np.inf, -np.inf]
+    np.testing.assert_array_equal(composite(volume, predicted, WINDOW).stored[0, 0] - 1024.0, [400, -40, 30, 400, -40])
+
+
+def test_rounding_goes_back_through_the_slices_own_rescale(tmp_path: Path) -> None:
+    def rescale(ds: Dataset, z: int) -> None:
+        put(ds, "RescaleSlope", "2.5" if z else "1")
+        put(ds, "RescaleIntercept", "-1000.5")
+        put_raw(ds, "PixelData", np.array([[400 if z else 1000]], "<u2").tobytes())
+
+    volume = volume_of(tmp_path, [0.0], edit=rescale)
+    result = composite(volume, predict(volume, 99.5), WINDOW)
+    assert result.stored[0, 0, 0] == 1100
+    assert result.stored[1, 0, 0] == 440
+
+
+def test_stored_values_stay_in_the_range_of_bits_stored(tmp_path: Path) -> None:
+    def narrow(ds: Dataset, _z: int) -> None:
+        put(ds, "RescaleIntercept", "-4000")
+        put_raw(ds, "PixelData", np.array([[4000]], "<u2").tobytes())
+
+    volume = volume_of(tmp_path, [0.0], edit=narrow)
+    assert composite(volume, predict(volume, 400), WINDOW).stored[0, 0, 0] == 4095
+
+
+def test_padding_stays_and_is_never_made(tmp_path: Path) -> None:
+    volume = volume_of(tmp_path, [76, 10, 20], edit=lambda ds, _z: put_number(ds, "PixelPaddingValue", 1100))
+    result = composite(volume, predict(volume, 76), WINDOW)
+    np.testing.assert_array_equal(result.stored[0, 0], [1100, 1034, 1044])
+    result = composite(volume, predict(volume, 77), WINDOW)
+    np.testing.assert_array_equal(result.stored[0, 0], [1100, 1101, 1101])
+
+
+def test_another_shape_is_refused(tmp_path: Path) -> None:
+    volume = volume_of(tmp_path, [10, 20])
+    with pytest.raises(ValueError, match="does not fit"):
+        composite(volume, np.zeros((2, 1, 3), np.float32), WINDOW)

@@ -1,0 +1,179 @@
+"""run_job: one function from files to a derived series, deterministic and proven."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+
+from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
+from node.dicom.headers import read_header
+from node.dicom.uids import UidFactory
+from node.dicom.volume import read_volume
+from node.errors import Permanent
+from node.pipeline.proof import ProofFailed
+from node.pipeline.run import JobOptions, JobResult, job_key, processing_digest, run_job, seed_of
+from tests.builders import FakeTranslator, body_hu, make_series
+
+
+def options(**changes: Any) -> JobOptions:
+    values: dict[str, Any] = {"produced_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)} | changes
+    return JobOptions(equipment=EquipmentIdentity(software_version="0.1.0"), **values)
+
+
+def run(paths: list[Path], out_dir: Path, translator: Any = None, **changes: Any) -> JobResult:
+    out_dir.mkdir()
+    return run_job(paths, translator or FakeTranslator(), options(**changes), out_dir)
+
+
+def test_a_whole_series_comes_out(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", slices=4)
+    result = run(paths, tmp_path / "out")
+    source = read_volume(paths)
+    derived = read_volume([made.path for made in result.files])
+    assert [made.path.name for made in result.files] == [f"{n:04d}.dcm" for n in range(1, 5)]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [made.path.name for made in result.files]
+    assert result.held_reason is None
+    assert result.study_uid == source.headers[0].study_uid
+    assert {header.series_uid for header in derived.headers} == {result.series_uid}
+    inside = (source.hu >= -40) & (source.hu <= 400)
+    np.testing.assert_array_equal(derived.stored[~inside], source.stored[~inside])
+    np.testing.assert_array_equal(derived.hu[inside], source.hu[inside] + 60)
+    for made, before, after in zip(result.files, source.headers, derived.headers, strict=True):
+        assert made.source_sop_instance_uid == before.sop_instance_uid
+        assert made.sop_instance_uid == after.sop_instance_uid
+        assert after.image_position_text == before.image_position_text
+    assert result.measurements["mean_shift_hu"] == pytest.approx(60.0)
+
+
+def test_same_input_gives_the_same_bytes_in_whatever_order_it_comes(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", slices=4)
+    first = run(paths, tmp_path / "a")
+    second = run(paths[::-1], tmp_path / "b")
+    assert [made.sha256 for made in first.files] == [made.sha256 for made in second.files]
+    assert first.files[0].path.read_bytes() == second.files[0].path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("translator", "changes"),
+    [
+        (FakeTranslator(digest="f" * 64), {}),
+        (FakeTranslator(precision="bf16"), {}),
+        (FakeTranslator(device="cuda"), {}),
+        (FakeTranslator(), {"run": 2}),
+        (FakeTranslator(), {"uids": UidFactory("1.2.3")}),
+    ],
+)
+def test_whatever_may_change_a_pixel_changes_every_uid(
+    tmp_path: Path, translator: FakeTranslator, changes: dict[str, Any]
+) -> None:
+    paths = make_series(tmp_path / "source", slices=2)
+    first, second = run(paths, tmp_path / "a"), run(paths, tmp_path / "b", translator, **changes)
+    assert first.series_uid != second.series_uid
+    assert {made.sop_instance_uid for made in first.files}.isdisjoint(made.sop_instance_uid for made in second.files)
+
+
+def test_how_a_site_names_the_series_does_not_change_its_identity(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", slices=2)
+    named = run(paths, tmp_path / "a", series=SeriesOptions("PSEUDO-CE", "source+9000"))
+    assert named.series_uid == run(paths, tmp_path / "b").series_uid
+    ds = dcmread(named.files[0].path)
+    assert (ds.SeriesDescription, ds.SeriesNumber) == ("PSEUDO-CE Thorax native 5.0 B40", 9003)
+
+
+def test_one_other_pixel_is_another_series_and_another_seed(tmp_path: Path) -> None:
+    hu = body_hu(3)
+    first, second = FakeTranslator(), FakeTranslator()
+    one = run(make_series(tmp_path / "s1", hu=hu), tmp_path / "a", first)
+    hu[1, 16, 16] += 1
+    two = run(make_series(tmp_path / "s2", hu=hu), tmp_path / "b", second)
+    assert one.series_uid != two.series_uid
+    assert first.seed != second.seed
+    assert first.seed is not None
+    assert 0 <= first.seed < 2**63
+
+
+def test_job_key_and_seed_ignore_order_and_repetition_only(tmp_path: Path) -> None:
+    headers = [read_header(path) for path in make_series(tmp_path, slices=4)]
+    digest = processing_digest(precision="fp32", device="cpu")
+    key = job_key(headers, "b", digest)
+    assert key == job_key([*headers[::-1], headers[0]], "b", digest)
+    others = (job_key(headers[1:], "b", digest), job_key(headers, "c", digest), job_key(headers, "b", "other"))
+    assert len({key, *others}) == 4
+    assert seed_of(headers) == seed_of(headers[::-1]) != seed_of(headers[1:])
+
+
+def test_a_doubted_result_is_written_and_held(tmp_path: Path) -> None:
+    result = run(make_series(tmp_path / "source", slices=4), tmp_path / "out", FakeTranslator(shift_hu=0.0))
+    assert result.held_reason is not None
+    assert "unchanged" in result.held_reason
+    assert len(result.files) == 4
+
+
+def test_contrast_in_the_pixels_is_held_with_its_figures(tmp_path: Path) -> None:
+    hu = body_hu(4, soft_tissue_hu=130.0)
+    result = run(make_series(tmp_path / "source", hu=hu, spacing_mm=(8.0, 8.0, 8.0)), tmp_path / "out")
+    assert result.held_reason is not None
+    assert "contrast agent had been given" in result.held_reason
+    assert result.measurements["native_enhanced_ml"] > 25
+    assert len(result.files) == 4
+
+
+def test_progress_names_every_stage_and_its_error_ends_the_job(tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    paths = make_series(tmp_path / "source", slices=2)
+    (tmp_path / "out").mkdir()
+    run_job(paths, FakeTranslator(), options(), tmp_path / "out", progress=lambda *step: seen.append(step))
+    assert list(dict.fromkeys(stage for stage, _, _ in seen)) == [
+        "read",
+        "check input",
+        "translate",
+        "check output",
+        "write",
+    ]
+    assert seen[-1] == ("write", 2, 2)
+
+    def stop(stage: str, _done: int, _total: int) -> None:
+        if stage == "translate":
+            raise InterruptedError
+
+    (tmp_path / "stopped").mkdir()
+    with pytest.raises(InterruptedError):
+        run_job(paths, FakeTranslator(), options(), tmp_path / "stopped", progress=stop)
+    assert not list((tmp_path / "stopped").iterdir())
+
+
+@pytest.mark.parametrize("keyword", ["ImagePositionPatient", "FrameOfReferenceUID", "PixelSpacing", "RescaleIntercept"])
+def test_a_written_slice_that_moved_by_one_character_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keyword: str
+) -> None:
+    from node.dicom.derived import write_part10
+    from tests.builders import put_raw
+
+    def tamper(ds: Any, path: Path) -> None:
+        put_raw(ds, keyword, bytes(ds.get_item(keyword).value).strip(b" \0") + b"0")
+        write_part10(ds, path)
+
+    monkeypatch.setattr("node.pipeline.run.write_part10", tamper)
+    with pytest.raises(ProofFailed, match=keyword):
+        run(make_series(tmp_path / "source", slices=2), tmp_path / "out")
+
+
+def test_a_model_that_fails_is_a_permanent_error(tmp_path: Path) -> None:
+    from models.translator import TranslationError
+
+    class Broken(FakeTranslator):
+        def translate(self, hu: Any, seed: int, *, progress: Any = None) -> Any:
+            raise TranslationError("the prediction is not finite")
+
+    with pytest.raises(Permanent, match="not finite"):
+        run(make_series(tmp_path / "source", slices=2), tmp_path / "out", Broken())
+
+
+def test_no_patient_data_in_errors(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", missing=[4], patient_name="Secret^Name", patient_id="SECRET-ID")
+    with pytest.raises(Permanent) as caught:
+        run(paths, tmp_path / "out")
+    assert "secret" not in str(caught.value).lower()
