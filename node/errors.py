@@ -3,7 +3,8 @@
 NodeError
 ├── Retryable          the same work may succeed later (a peer is down, a disk is full, a lease was lost)
 ├── Permanent          the same work will fail again (a file cannot be read, a geometry cannot be processed)
-│   └── UnreadableInstance   one file is not a DICOM image that this node can read
+│   ├── UnreadableInstance   one file is not a DICOM image that this node can read
+│   └── Misconfigured        this machine cannot do what the settings ask for; nothing starts
 └── Refused            an operator asked for something that a safety rule forbids
 
 Messages are sentences for an administrator: UIDs and job ids, never a patient's name or ID.
@@ -24,6 +25,10 @@ class Permanent(NodeError):
 
 class UnreadableInstance(Permanent):
     """A file is not a DICOM instance, or lacks what every instance must have."""
+
+
+class Misconfigured(Permanent):
+    """The settings ask for what cannot be had here: a port in use, a certificate that cannot be read."""
 
 
 class Refused(NodeError):

@@ -68,15 +68,16 @@ class Spool:
         return len(leftovers)
 
     def stage(self, job_id: int, attempt: int) -> Path:
-        """An empty folder in which one attempt of one job writes its derived series."""
+        """An empty folder in which one attempt of one job writes its derived series; earlier attempts' are removed."""
+        for leftover in (self.root / "derived").glob(f".staging-{job_id}-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
         folder = self.root / "derived" / f".staging-{job_id}-{attempt}"
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
         return folder
 
-    def unstage(self, staged: Path) -> None:
-        """Remove a staged folder that was not published."""
-        shutil.rmtree(staged, ignore_errors=True)
+    def unstage(self, folder: Path) -> None:
+        """Remove a folder of one attempt to which no row refers."""
+        shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staged: Path) -> str:
         """Rename a staged folder, whose files are already synced, to its final name; durable on return."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from node.bootstrap import Node, open_store
+from node.bootstrap.store import Node, open_store
 from node.cli.console import (
     ConfigOption,
     JsonOption,

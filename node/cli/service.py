@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings
-from node.bootstrap import Node, eligibility_policy, open_store, verified_card
+from node.bootstrap.store import Node, open_store
 from node.cli.console import ConfigOption, say, settings_from
 from node.ops.log import configure_logging
 from node.ops.processes import process_lock
@@ -42,11 +42,13 @@ def receive(
     context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
 ) -> None:
     """Run the receiver: C-STORE in, and the decision when a series is complete."""
+    from node.bootstrap.roles import make_completion, make_receiver
+
     settings = settings_from(context, config)
     configure_logging("receive", verbose=verbose)
     stop = stop_event(supervised=supervised)
     with open_store(settings) as node, process_lock(node.run_dir, "receive", "1", _address(node)):
-        completion, receiver = node.completion(), node.receiver()
+        completion, receiver = make_completion(node), make_receiver(node)
         receiver.start()
         try:
             with Ticker({completion.tick: COMPLETION_TICK_S}):
@@ -63,11 +65,13 @@ def work(
     verbose: Verbose = False,
 ) -> None:
     """Run a worker: it turns queued series into synthetic ones."""
+    from node.bootstrap.roles import make_worker
+
     settings = settings_from(context, config)
     configure_logging("work", verbose=verbose)
     stop = stop_event(supervised=supervised)
     with open_store(settings) as node, process_lock(node.run_dir, "work", name, settings.model.device):
-        worker = node.worker(name)
+        worker = make_worker(node, name)
         with Ticker({worker.release_expired: LEASE_TICK_S}):
             worker.run(stop)
 
@@ -80,16 +84,19 @@ def deliver(
     verbose: Verbose = False,
 ) -> None:
     """Run a courier: it sends produced series to their destinations."""
+    from node.bootstrap.roles import make_courier
+
     settings = settings_from(context, config)
     configure_logging("deliver", verbose=verbose)
     stop = stop_event(supervised=supervised)
     with open_store(settings) as node, process_lock(node.run_dir, "deliver", name):
-        courier = node.courier(name)
-        courier.run(stop)
+        make_courier(node, name).run(stop)
 
 
 def _check(settings: Settings) -> None:
     """What can be known to be wrong before any process starts."""
+    from node.bootstrap.roles import eligibility_policy, verified_card
+
     verified_card(settings)
     eligibility_policy(settings)
     if not settings.destination:

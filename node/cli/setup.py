@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from node.bootstrap import eligibility_policy, open_store, verified_card
+from node.bootstrap.store import open_store
 from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from
 from node.errors import Refused
 from storage.database import Database
@@ -45,6 +45,8 @@ def show(context: typer.Context, config: ConfigOption = None) -> None:
 @config_app.command("validate")
 def validate(context: typer.Context, config: ConfigOption = None) -> None:
     """Check the settings file, the rules and the bundle; exit code 2 and one sentence where something is wrong."""
+    from node.bootstrap.roles import eligibility_policy, verified_card
+
     settings = settings_from(context, config)
     eligibility_policy(settings)
     verified_card(settings)

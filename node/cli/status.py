@@ -6,9 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from node.bootstrap import Node, open_store
+from node.bootstrap.store import Node, open_store
 from node.cli.console import ConfigOption, Exit, JsonOption, age, out, print_json, print_table, settings_from
-from node.delivery.scu import StorageScu
 from node.ops.processes import running_processes
 from storage.errors import NotFound
 
@@ -110,6 +109,8 @@ def echo(
     config: ConfigOption = None,
 ) -> None:
     """Ask each destination by C-ECHO whether it is there and would take CT images; exit code 5 if one is not."""
+    from node.delivery.scu import StorageScu
+
     settings = settings_from(context, config)
     known = {peer.name: peer for peer in settings.destination}
     if unknown := [name for name in names or [] if name not in known]:

@@ -3,7 +3,7 @@
 import ssl
 from pathlib import Path
 
-from node.errors import Permanent
+from node.errors import Misconfigured
 
 # The suites that PS3.15 B.12 asks for below TLS 1.3; OpenSSL's own list still contains CBC and DHE.
 CIPHERS = (
@@ -12,7 +12,7 @@ CIPHERS = (
 )
 
 
-class UnusableCertificate(Permanent):
+class UnusableCertificate(Misconfigured):
     """A certificate, a key or a CA file cannot be used; an administrator has to replace or correct it."""
 
 

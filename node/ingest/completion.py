@@ -67,13 +67,16 @@ class Completion:
         if unreadable:
             return self._skip(series, facts, f"{unreadable[0]} ({len(unreadable)} unreadable instances)")
         verdict = judge(headers, self._policy)
-        if isinstance(verdict, Skip):
-            return self._skip(series, facts, verdict.reason)
         vouched = series.state is SeriesState.COMPLETE
+        broken_off = None if vouched else self._broken_off(series)
+        if isinstance(verdict, Skip):
+            if broken_off and verdict.depends_on_count:
+                return self._hold(series, f"{broken_off} (so far: {verdict.reason})")
+            return self._skip(series, facts, verdict.reason)
         if isinstance(verdict, Incomplete):
             return self._settle_gap(series, facts, headers, verdict, vouched=vouched)
-        if not vouched and (reason := self._broken_off(series)):
-            return self._hold(series, reason)
+        if broken_off:
+            return self._hold(series, broken_off)
         request = self._request_for(headers)
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:

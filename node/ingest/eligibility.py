@@ -46,10 +46,14 @@ class Accept:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The series is not for this node. code: a stable name of the rule. reason: a clause without patient data."""
+    """The series is not for this node. code: a stable name of the rule. reason: a clause without patient data.
+
+    depends_on_count: True where more slices could change the verdict, so that a broken-off transfer proves nothing.
+    """
 
     code: str
     reason: str
+    depends_on_count: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +258,8 @@ def judge(headers: Sequence[SliceHeader], policy: EligibilityPolicy) -> Verdict:
         if series_rule.breaks(headers):
             return Skip(series_rule.code, series_rule.reason)
     if len(headers) < policy.min_slices:
-        return Skip("too_few_slices", f"the series has only {_images(len(headers))} of {policy.min_slices} needed")
+        reason = f"the series has only {_images(len(headers))} of {policy.min_slices} needed"
+        return Skip("too_few_slices", reason, depends_on_count=True)
     geometry = _judge_geometry(headers)
     if not isinstance(geometry, Accept):
         return geometry
@@ -294,7 +299,8 @@ def _judge_geometry(headers: Sequence[SliceHeader]) -> Verdict:
             return Incomplete(
                 f"{_images(stack.count)} {are} missing inside the series, the first near {stack.near_mm:.1f} mm"
             )
-        return Skip(stack.kind.value, _GEOMETRY_REASONS[stack.kind].format(near=stack.near_mm, size=stack.size))
+        reason = _GEOMETRY_REASONS[stack.kind].format(near=stack.near_mm, size=stack.size)
+        return Skip(stack.kind.value, reason, depends_on_count=stack.kind is FlawKind.IRREGULAR_SPACING)
     if not all(is_transverse(plane.orientation) for plane in planes):
         return Skip("not_transverse", "the images are not transverse (sagittal, coronal, oblique or tilted)")
     return Accept(len(headers), stack.spacing_mm)

@@ -20,7 +20,7 @@ from config.settings import ScpSettings
 from node.dicom import status
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.tls import server_context
-from node.errors import Permanent, UnreadableInstance
+from node.errors import Misconfigured, UnreadableInstance
 from node.ingest.contexts import register_private_classes, supported_contexts
 from node.ingest.header import InstanceIdentity, read_identity
 from node.ingest.incoming import IncomingFile, SpoolingDimse, incoming_file
@@ -41,7 +41,7 @@ _REJECT_CALLING_AE = (1, 1, 3)
 _REJECT_LOCAL_LIMIT = (2, 3, 2)
 
 
-class PortInUse(Permanent):
+class PortInUse(Misconfigured):
     """Another program listens on the receiver's address; one of the two has to be stopped or configured anew."""
 
 
@@ -92,7 +92,7 @@ class Receiver:
         return self._requested_port if self._server is None else int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Listen, then clear what a killed receiver left behind, then accept. Raises PortInUse or Permanent."""
+        """Listen, then clear what a killed receiver left behind, then accept. Raises Misconfigured."""
         _configure_pynetdicom()
         if not self._settings.allowed_peers:
             log.warning("scp.allowed_peers is empty: every calling AE title from every host is accepted")
@@ -157,7 +157,7 @@ class Receiver:
             where = f"{settings.host} port {self._requested_port}"
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse(f"another program listens on {where}; stop it, or change scp.port") from None
-            raise Permanent(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
+            raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
 
     def _prepare(self, association: Association) -> None:
         association.dimse = SpoolingDimse(association, self._spool, max_dataset_bytes=self._max_dataset_bytes)

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from node.errors import NodeError
+from node.errors import Misconfigured
 
 
-class AlreadyRunning(NodeError):
+class AlreadyRunning(Misconfigured):
     """Another process of the same role and name works on this data directory."""
 
 

@@ -14,12 +14,12 @@ SAMPLED_SLICES: Final = 30
 def find_slicewise_contrast(paths: Sequence[Path]) -> NativeContrast:
     """Sum what `find_native_contrast` sees in single slices, at most 30 of them spread over `paths`, mL and HU.
 
-    Slices that cannot be read alone count nothing. A blob in one slice is smaller than in a volume, so this sees less
-    and never more: of the Siemens chest with contrast medium, of which 30 slices with gaps exist, 334 mL at 120 HU.
+    Slices that cannot be read alone count nothing. Measured, limit 25 mL: the Siemens chest with contrast medium, of
+    which 30 slices with gaps exist, 321 mL at 119 HU; the Philips chest without, all 64 slices, 4.9 mL.
     """
-    step = max(1, len(paths) // SAMPLED_SLICES)
+    count = min(len(paths), SAMPLED_SLICES)
     found = []
-    for path in paths[::step][:SAMPLED_SLICES]:
+    for path in (paths[k * len(paths) // count] for k in range(count)):
         try:
             found.append(find_native_contrast(read_volume([path])))
         except Permanent:

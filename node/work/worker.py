@@ -118,14 +118,18 @@ class Worker:
             product_dir = self._spool.publish(staged)
         finally:
             self._spool.unstage(staged)
-        self._jobs.finish(
-            job.id,
-            self._name,
-            _product(result, product_dir),
-            destinations=self._destinations,
-            held_reason=result.held_reason,
-            now=self._clock(),
-        )
+        try:
+            self._jobs.finish(
+                job.id,
+                self._name,
+                _product(result, product_dir),
+                destinations=self._destinations,
+                held_reason=result.held_reason,
+                now=self._clock(),
+            )
+        except LeaseLost:
+            self._spool.unstage(self._spool.path(product_dir))  # nobody refers to it
+            raise
         log.info("job %d %s: series %s", job.id, "held" if result.held_reason else "produced", result.series_uid)
 
     def _executor_for(self, job: ClaimedJob) -> Executor:

@@ -40,8 +40,10 @@ def test_a_broken_off_transfer_is_not_taken_for_a_short_series(real_data, node_a
     command = [dcmtk("storescu"), "-v", "-aet", "CTSIM", "-aec", "SYNCECT", "+sd", "127.0.0.1", str(node.port)]
     with subprocess.Popen([*command, str(source)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as scan:
         assert scan.stdout is not None
+        acknowledged = 0
         for line in scan.stdout:
-            if "Received Store Response (Success)" in line:
+            acknowledged += "Received Store Response (Success)" in line
+            if acknowledged == 12:
                 scan.kill()
                 break
         scan.stdout.read()
@@ -54,10 +56,10 @@ def test_a_broken_off_transfer_is_not_taken_for_a_short_series(real_data, node_a
 
 def test_a_worker_killed_while_translating_starts_again(real_data, node_at, tps, tmp_path):
     slow = tmp_path / "slow"
-    write_tiny_bundle(slow, matrix=256)
+    write_tiny_bundle(slow, matrix=96)
     node = node_at(tps, bundle=slow).start()
     push(node.port, real_data / "ct" / "siemens_chest_ncct")
-    node.wait_for_states("RUNNING")
+    wait_for("the first slices", lambda: "translating with" in node.log.read_text())
     node.kill("work")
     (case,) = node.wait_for_states("SENT")
     assert case.attempts == 2

@@ -84,7 +84,7 @@ ODD = [
     ("odd/localizer/siemens_topogram.dcm", "SKIPPED", "localizer"),
     ("odd/localizer/philips_surview.dcm", "SKIPPED", "localizer"),
     ("odd/screen_captures_as_ct", "SKIPPED", "screen"),
-    ("odd/enhanced_ct", "SKIPPED", "Enhanced CT"),
+    ("odd/enhanced_ct", "SKIPPED", "enhanced (multi-frame) CT"),
     ("ct/siemens_chest_cect_untagged", "SKIPPED", "contrast agent had been given"),  # an excerpt with gaps
 ]
 

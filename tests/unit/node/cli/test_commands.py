@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from config.load import load_settings
-from node.bootstrap import open_store
+from node.bootstrap.store import open_store
 from node.cli import main
 from node.cli.console import masked
 from node.cli.jobs import NEXT_STEP

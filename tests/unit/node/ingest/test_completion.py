@@ -1,0 +1,154 @@
+"""When a series is complete: closed associations, quiet, no gap; and what a broken-off transfer leaves behind."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from config.settings import CompletionSettings
+from node.ingest.completion import Completion
+from node.ingest.eligibility import EligibilityPolicy
+from node.pipeline.native_contrast import NativeContrast
+from storage.database import Database
+from storage.overview import Overview
+from storage.series import Arrival, JobRequest, SeriesStore
+from storage.spool import Spool
+from tests.builders import make_series
+
+T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SETTINGS = CompletionSettings(quiet_s=5, give_up_s=60)
+
+
+class Bench:
+    """A store and a spool in which series arrive, and a clock that is set by hand."""
+
+    def __init__(self, tmp_path):
+        self.now = T0
+        self.tmp_path = tmp_path
+        database = Database(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+        database.ensure_schema()
+        self.series, self.overview = SeriesStore(database), Overview(database)
+        self.spool = Spool(tmp_path / "spool")
+        self.enhanced_ml = 0.0
+        self.completion = Completion(
+            self.series,
+            self.spool,
+            SETTINGS,
+            EligibilityPolicy(),
+            lambda headers: JobRequest(key=f"{len(headers)}".ljust(64, "0"), bundle="demo"),
+            look_for_contrast=lambda _paths: NativeContrast(self.enhanced_ml, 120.0),
+            clock=lambda: self.now,
+        )
+
+    def receive(self, paths, *, released=True, close=True):
+        association = self.series.open_association("r", "CTSIM", "h", self.now)
+        for number, path in enumerate(paths):
+            temp = self.spool.incoming / "x"
+            temp.write_bytes(path.read_bytes())
+            name = self.spool.accept(temp, self.now)
+            arrival = Arrival("1.2", "1.2.3", path.name, "c", "t", path.name.ljust(64, "0"), name, number)
+            self.series.record(association, "CTSIM", arrival, self.now)
+        if close:
+            self.series.close_association(association, released=released, now=self.now)
+
+    def after(self, seconds):
+        """The case's state and reason after a tick at that time."""
+        self.now = T0 + timedelta(seconds=seconds)
+        self.completion.tick()
+        (case, *_) = self.overview.cases()
+        return case.state, case.reason
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return make_series(tmp_path / "scan", slices=12)
+
+
+def test_quiet_and_gap_free_is_queued(bench, files):
+    bench.receive(files)
+    assert bench.after(4)[0] == "RECEIVING"
+    assert bench.after(6)[0] == "QUEUED"
+    assert bench.overview.cases()[0].patient_id == "TEST-1"
+
+
+def test_an_open_association_is_waited_for_and_given_up(bench, files):
+    bench.receive(files, close=False)
+    assert bench.after(30)[0] == "RECEIVING"
+    state, reason = bench.after(61)
+    assert state == "INCOMPLETE"
+    assert "silent for more than 60 s" in reason
+
+
+@pytest.mark.parametrize("arrived", [slice(0, 9), slice(0, 3), slice(0, 1)], ids=["gap-free", "few", "one"])
+def test_what_an_aborted_association_left_is_never_taken_for_the_series(bench, files, arrived):
+    bench.receive(files[arrived], released=False)
+    assert bench.after(30)[0] == "RECEIVING"
+    state, reason = bench.after(61)
+    assert state == "INCOMPLETE"
+    assert "aborted" in reason
+    bench.now = T0 + timedelta(seconds=70)
+    bench.receive(files)
+    assert bench.after(76)[0] == "QUEUED"
+
+
+def test_scattered_slices_of_an_aborted_association_are_incomplete_not_irregular(bench, files):
+    bench.receive([files[k] for k in (0, 2, 5, 6, 7, 8, 9, 11)], released=False)
+    assert bench.after(61)[0] == "INCOMPLETE"
+
+
+def test_a_gap_is_incomplete_until_its_slice_comes(bench, files):
+    bench.receive([*files[:5], *files[6:]])
+    assert bench.after(6) == ("INCOMPLETE", "1 image is missing inside the series, the first near 15.0 mm")
+    bench.receive([files[5]])
+    assert bench.after(20)[0] == "QUEUED"
+
+
+def test_a_gap_in_an_enhanced_scan_needs_nobody(bench, files):
+    bench.enhanced_ml = 300.0
+    bench.receive([*files[:5], *files[6:]])
+    state, reason = bench.after(6)
+    assert state == "SKIPPED"
+    assert "contrast agent had been given" in reason
+    assert "missing" in reason
+
+
+def test_a_person_may_vouch_for_an_aborted_series_but_not_for_a_gap(bench, files):
+    bench.receive(files[:9], released=False)
+    bench.after(61)
+    bench.series.complete_by_operator(1, "operator", "checked", bench.now)
+    assert bench.after(62)[0] == "QUEUED"
+
+
+def test_a_gap_stays_a_gap_whoever_vouches(bench, files):
+    bench.receive([*files[:5], *files[6:]])
+    bench.after(6)
+    bench.series.complete_by_operator(1, "operator", "checked", bench.now)
+    state, reason = bench.after(12)
+    assert state == "SKIPPED"
+    assert reason.startswith("completed by hand, but 1 image is missing")
+
+
+def test_a_late_slice_makes_a_new_job(bench, files):
+    bench.receive(files[:10])
+    bench.after(6)
+    bench.receive(files[10:])
+    bench.after(20)
+    assert [(case.id, case.state) for case in bench.overview.cases()] == [("1-2", "QUEUED"), ("1", "SUPERSEDED")]
+
+
+def test_a_localizer_of_an_aborted_association_is_skipped_all_the_same(bench, tmp_path):
+    scout = make_series(tmp_path / "scout", slices=1, attributes={"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"})
+    bench.receive(scout, released=False)
+    assert bench.after(61)[0] == "SKIPPED"
+
+
+def test_a_damaged_file_skips_its_series_and_no_other(bench, files, tmp_path):
+    files[3].write_bytes(files[3].read_bytes()[:300])
+    bench.receive(files)
+    state, reason = bench.after(6)
+    assert state == "SKIPPED"
+    assert "unreadable" in reason

@@ -1,0 +1,149 @@
+"""The worker records exactly one outcome per claim, whatever the executor does."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from node.errors import Permanent, Retryable
+from node.pipeline.run import DerivedFile, JobResult
+from node.work import worker as worker_module
+from node.work.worker import MAX_ATTEMPTS, ExecutorUnavailable, Worker
+from storage.database import Database
+from storage.jobs import JobStore
+from storage.outbox import OutboxStore
+from storage.overview import Overview
+from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
+from storage.spool import Spool
+
+T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+class FakeExecutor:
+    """Writes one file and returns, or raises what it was given; `during` runs in the middle."""
+
+    bundle, description = "demo", "fake on nothing"
+
+    def __init__(self, *, error=None, held=None, during=None):
+        self.error, self.held, self.during = error, held, during or (lambda: None)
+
+    def run(self, paths, options, out_dir, progress):
+        path = out_dir / "0001.dcm"
+        path.write_bytes(b"derived")
+        self.during()
+        progress("translate", 1, 1)
+        if self.error:
+            raise self.error
+        return JobResult("9", "1.2", (DerivedFile("9.1", "1.2.3.1", path, "0" * 64),), self.held, {"share": 0.1})
+
+
+@pytest.fixture
+def bench(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+    database.ensure_schema()
+    series = SeriesStore(database)
+    association = series.open_association("r", "CTSIM", "h", T0)
+    series.record(association, "CTSIM", Arrival("1.2", "1.2.3", "1.2.3.1", "c", "t", "0" * 64, "n", 1), T0)
+    series.close_association(association, released=True, now=T0)
+    (open_series,) = series.undecided(T0 + timedelta(seconds=9), 5)
+    series.queue(open_series, SeriesFacts("", ""), JobRequest("k" * 64, "demo"), T0)
+    bench = SimpleNamespace(now=T0, jobs=JobStore(database), spool=Spool(tmp_path / "spool"), stop=threading.Event())
+    bench.overview, bench.outbox = Overview(database), OutboxStore(database)
+
+    def run(executor):
+        def open_executor():
+            if isinstance(executor, Exception):
+                raise executor
+            return executor
+
+        worker = Worker(
+            bench.jobs, bench.spool, open_executor, lambda *_: None, ["tps"], name="w", clock=lambda: bench.now
+        )
+        assert worker.run_once(bench.stop)
+        (case,) = bench.overview.cases()
+        return case
+
+    bench.run = run
+    return bench
+
+
+def folders(bench):
+    return sorted(path.name for path in (bench.spool.root / "derived").iterdir())
+
+
+def test_a_produced_series_lies_in_its_folder_and_in_the_outbox(bench):
+    case = bench.run(FakeExecutor())
+    assert (case.state, case.derived_series_uid, case.slices.produced) == ("PRODUCED", "9", 1)
+    delivery = bench.outbox.claim("c", "tps", 60, T0)
+    assert bench.spool.path(delivery.missing[0].file_name).read_bytes() == b"derived"
+    assert folders(bench) == ["1-1"]
+
+
+def test_a_doubtful_series_is_held_with_its_files(bench):
+    case = bench.run(FakeExecutor(held="not all there"))
+    assert (case.state, case.reason, case.slices.produced) == ("HELD", "not all there", 1)
+    assert bench.outbox.claim("c", "tps", 60, T0) is None
+
+
+def test_a_permanent_error_fails_the_job_and_leaves_no_files(bench):
+    case = bench.run(FakeExecutor(error=Permanent("the scan is too large")))
+    assert (case.state, case.reason) == ("FAILED", "the scan is too large")
+    assert folders(bench) == []
+
+
+@pytest.mark.parametrize("error", [Retryable("the disk is busy"), OSError(28, "No space left"), ZeroDivisionError()])
+def test_other_errors_are_tried_again_and_then_fail(bench, error):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
+        case = bench.run(FakeExecutor(error=error))
+        assert case.state == ("FAILED" if attempt == MAX_ATTEMPTS else "QUEUED")
+        assert case.reason
+        bench.now += timedelta(hours=1)
+    assert folders(bench) == []
+
+
+def test_a_device_that_is_not_there_holds_the_job(bench):
+    case = bench.run(ExecutorUnavailable("no CUDA device"))
+    assert (case.state, case.reason, case.slices.produced) == ("HELD", "no CUDA device", 0)
+
+
+def test_another_bundle_never_steps_in(bench):
+    executor = FakeExecutor()
+    executor.bundle = "other"
+    case = bench.run(executor)
+    assert case.state == "HELD"
+    assert "queued for bundle demo" in case.reason
+
+
+def test_a_stopped_worker_gives_the_job_back(bench):
+    case = bench.run(FakeExecutor(during=bench.stop.set))
+    assert (case.state, case.reason) == ("QUEUED", "the worker was stopped")
+    assert bench.jobs.claim("w", 60, bench.now) is not None
+
+
+def test_a_job_cancelled_while_running_is_dropped(bench):
+    case = bench.run(FakeExecutor(during=lambda: bench.jobs.cancel(1, "operator", "wrong patient", T0)))
+    assert (case.state, case.reason) == ("CANCELLED", "wrong patient")
+    assert case.slices.produced == 0
+    assert folders(bench) == []
+
+
+def test_the_heartbeat_notices_that_a_job_was_taken_away(bench, monkeypatch):
+    monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
+    beaten = threading.Event()
+    original = bench.jobs.heartbeat
+
+    def heartbeat(*arguments):
+        try:
+            original(*arguments)
+        except Exception:
+            beaten.set()
+            raise
+
+    monkeypatch.setattr(bench.jobs, "heartbeat", heartbeat)
+
+    def during():
+        bench.jobs.cancel(1, "operator", "", T0)
+        assert beaten.wait(10)
+
+    assert bench.run(FakeExecutor(during=during)).state == "CANCELLED"
