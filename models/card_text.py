@@ -21,7 +21,7 @@ def render_card(card: BundleCard) -> str:
         f"# {card.name} {card.version}",
         card.intended_use or "No intended use was stated.",
         "## What it is",
-        f"Method `{card.method}`, {card.diffusion.get('num_timesteps')} reverse diffusion steps, prediction "
+        f"Method `{card.method}`, {_passes(card)}, prediction "
         f"`{card.prediction}`, images of {card.matrix} x {card.matrix}, HU from {low:g} to {high:g}. "
         f"Licence of the weights: {card.licence}.",
         "## What it was trained on",
@@ -33,6 +33,11 @@ def render_card(card: BundleCard) -> str:
         "\n".join(f"- {limit}" for limit in card.limits) or "None stated.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _passes(card: BundleCard) -> str:
+    steps = card.diffusion.get("num_timesteps")
+    return "one pass of the generator" if steps is None else f"{steps} reverse diffusion steps"
 
 
 def _bullets(values: Mapping[str, object]) -> str:

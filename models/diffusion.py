@@ -105,6 +105,15 @@ def posterior_sample(schedule: Schedule, x_0: Tensor, x_next: Tensor, t: int, no
     return mean + float(np.sqrt(schedule.variance[t])) * noise
 
 
+def posterior_sample_each(schedule: Schedule, x_0: Tensor, x_next: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    """`posterior_sample` with a time step of its own for every image, for training: t [N] integer in 0..T-1."""
+
+    def pick(values: NDArray[np.float64]) -> Tensor:
+        return torch.as_tensor(values, dtype=x_0.dtype, device=x_0.device)[t][:, None, None, None]
+
+    return pick(schedule.c1) * x_0 + pick(schedule.c2) * x_next + pick(np.sqrt(schedule.variance)) * noise
+
+
 def reverse_sample(
     schedule: Schedule,
     predict_x0: Callable[[Tensor, int, Tensor], Tensor],

@@ -183,7 +183,7 @@ def paired_card(
             "registration": "none needed: pairs are in register",
             "adversarial_term": False,
         },
-        envelope=Envelope(pixel_spacing_mm=(0.7, 1.3), slice_spacing_mm=(2.0, 6.0)),
+        envelope=Envelope(pixel_spacing_mm=(0.8, 1.17), slice_spacing_mm=(3.0, 5.0)),
         intended_use="Demonstration of the data path. Not for clinical use.",
         limits=("Trained on a phantom only.", "Trained without an adversarial term.", "Not for clinical use."),
     )

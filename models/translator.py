@@ -15,7 +15,13 @@ Precision = Literal["auto", "bf16", "fp32"]
 Progress = Callable[[int, int], None]
 
 # A method is one module of models.zoo with `load(path, device=..., precision=..., batch_size=...) -> Translator`.
-_METHODS = {"syndiff": "models.zoo.syndiff", "syndiff_paired": "models.zoo.syndiff"}
+_METHODS = {
+    "syndiff": "models.zoo.syndiff",
+    "syndiff_paired": "models.zoo.syndiff",
+    "pix2pix": "models.zoo.single_pass",
+    "cyclegan": "models.zoo.single_pass",
+    "reggan": "models.zoo.single_pass",
+}
 
 
 class DeviceUnavailable(Exception):

@@ -10,31 +10,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from models.bundle import BundleCard, BundleError, read_card, read_weights
+from models.bundle import BundleCard, BundleError, read_card
 from models.diffusion import DiffusionConfig, Schedule, make_schedule, reverse_sample
-from models.frame import Frame, all_finite
+from models.frame import Frame
 from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
-from models.translator import Device, DeviceUnavailable, Precision, Progress, TranslationError
-
-_GPU_BATCH = 8
+from models.translator import Device, Precision, Progress
+from models.zoo.prediction import Prediction, predicted_image
+from models.zoo.slicewise import Runtime, check_slices, load_network, translate_slices
 
 
 def estimate_x0(
-    network: torch.nn.Module, card: BundleCard, *, x_next: Tensor, source: Tensor, t: Tensor, z: Tensor
+    network: torch.nn.Module, card: Prediction, *, x_next: Tensor, source: Tensor, t: Tensor, z: Tensor
 ) -> Tensor:
     """Estimate x_0 [N, 1, M, M] from x_{t+1} and the conditioning source (both [N, 1, M, M], model values).
 
     Channel 0 of the network's output is x_0 itself or, for `prediction = "residual"`, the change from the source.
     """
     output: Tensor = network(torch.cat([x_next, source], dim=1), t, z)[:, :1]
-    if card.prediction == "image":
-        return output
-    return (source + card.residual_scale * output).clamp(-1, 1)
+    return predicted_image(card, output, source)
 
 
 @dataclass(frozen=True)
@@ -66,9 +62,7 @@ class SyndiffTranslator:
         self._card = card
         self._frame = Frame.of(card)
         self._schedule = schedule
-        self._device = device
-        self._precision = precision
-        self._batch_size = batch_size
+        self._runtime = Runtime(device, precision, batch_size)
         self._network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     @property
@@ -79,39 +73,34 @@ class SyndiffTranslator:
     @property
     def device(self) -> str:
         """ "cpu" or "cuda"."""
-        return self._device
+        return self._runtime.device
 
     @property
     def precision(self) -> str:
         """ "fp32" or "bf16"."""
-        return self._precision
+        return self._runtime.precision
 
     @property
     def description(self) -> str:
         """One line: bundle, method, steps, device, precision."""
-        device = torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
-        steps = self._schedule.num_timesteps
-        return (
-            f"{self.card.name} {self.card.version} ({self.card.method}, {steps} steps) on {device}, {self._precision}"
-        )
+        card, steps = self.card, self._schedule.num_timesteps
+        return f"{card.name} {card.version} ({card.method}, {steps} steps) on {self._runtime.description}"
 
     def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """See `Translator.translate`."""
-        if hu.ndim != 3 or 0 in hu.shape[1:]:
-            raise ValueError(f"hu has shape {hu.shape}; it must be [N, H, W]")
+        check_slices(hu)
         noise = SeriesNoise.from_seed(
             seed,
             num_timesteps=self._schedule.num_timesteps,
             nz=self._network.config.nz,
             matrix=self._frame.matrix,
         )
-        total, result = len(hu), np.empty(hu.shape, dtype=np.float32)
-        for start in range(0, total, self._batch_size):
-            stop = min(start + self._batch_size, total)
-            result[start:stop] = self._translate_batch(np.asarray(hu[start:stop], dtype=np.float32), noise, start)
-            if progress is not None:
-                progress(stop, total)
-        return result
+        shared = tuple(
+            torch.from_numpy(a).to(self._runtime.device) for a in (noise.x_T, noise.z, noise.posterior_noise)
+        )
+        return translate_slices(
+            hu, self._frame, self._runtime, lambda source: self._sample(source, *shared), progress=progress
+        )
 
     def sample(
         self,
@@ -129,23 +118,13 @@ class SyndiffTranslator:
             torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (source, x_T, z, posterior_noise)
         )
         with torch.inference_mode():
-            return self._sample(*(tensor.to(self._device) for tensor in tensors)).cpu().numpy()
-
-    def _translate_batch(self, hu: NDArray[np.float32], noise: SeriesNoise, first: int) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            native = torch.from_numpy(hu).to(self._device)
-            source = self._frame.to_model(native)
-            shared = (torch.from_numpy(a).to(self._device) for a in (noise.x_T, noise.z, noise.posterior_noise))
-            predicted = self._sample(source, *shared)
-            if not all_finite(predicted):
-                raise TranslationError(f"the prediction of slices {first} to {first + len(hu) - 1} is not finite")
-            return self._frame.to_native(predicted - source, native).cpu().numpy()
+            return self._sample(*(tensor.to(self._runtime.device) for tensor in tensors)).cpu().numpy()
 
     def _sample(self, source: Tensor, x_T: Tensor, z: Tensor, posterior_noise: Tensor) -> Tensor:
         def predict_x0(x: Tensor, t: int, latent: Tensor) -> Tensor:
             step = torch.full((1,), t, device=x.device)
             images = x.expand(len(source), -1, -1, -1)
-            with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
+            with self._runtime.autocast():
                 return estimate_x0(self._network, self._card, x_next=images, source=source, t=step, z=latent)
 
         return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
@@ -155,9 +134,8 @@ def load(
     path: Path, *, device: Device = "cpu", precision: Precision = "fp32", batch_size: int | None = None
 ) -> SyndiffTranslator:
     """Check the weights against the card and build the translator; raises BundleError and DeviceUnavailable."""
-    chosen = choose_device(device)
+    runtime = Runtime.choose(device, precision, batch_size)
     card = read_card(path)
-    weights = read_weights(path, card)
     try:
         config = NcsnppConfig.from_mapping({k: v for k, v in card.network.items() if k != "architecture"})
         schedule = make_schedule(DiffusionConfig.from_mapping(card.diffusion))
@@ -165,29 +143,12 @@ def load(
         raise BundleError(f"{path}: {error}.") from error
     if card.network.get("architecture") != "ncsnpp" or card.matrix % config.size_multiple:
         raise BundleError(f"{path}: the network must be ncsnpp with a matrix that is a multiple of its smallest size.")
-    # Weights are random only until the next lines replace them; the caller's random stream stays as it was.
-    with torch.random.fork_rng(devices=[]):
-        network = Ncsnpp(config)
-    try:
-        state = load_safetensors(weights)
-        network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except (RuntimeError, SafetensorError) as error:
-        raise BundleError(f"{path}: the weights do not fit the network that the card describes: {error}.") from error
+    network = load_network(path, card, lambda: Ncsnpp(config))
     return SyndiffTranslator(
         card,
-        network.requires_grad_(False),
+        network,
         schedule,
-        device=chosen,
-        precision={"auto": "bf16" if chosen == "cuda" else "fp32"}.get(precision, precision),
-        batch_size=(batch_size or _GPU_BATCH) if chosen == "cuda" else 1,
+        device=runtime.device,
+        precision=runtime.precision,
+        batch_size=runtime.batch_size,
     )
-
-
-def choose_device(device: Device) -> str:
-    """Return "cpu" or "cuda"; raises DeviceUnavailable when "cuda" is asked for and none can be used."""
-    usable = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if usable else "cpu"
-    if device == "cuda" and not usable:
-        raise DeviceUnavailable("device is set to cuda, but torch finds no usable GPU on this machine")
-    return device

@@ -23,13 +23,14 @@ log = logging.getLogger(__name__)
 LEASE_S = 60.0
 LEASE_TICK_S = 10.0
 BACKOFF_START_S = 5.0
-BACKOFF_CAP_S = 900.0
-UNCLEAR_ATTEMPTS = 12  # about an hour and a half of back-off; then a person has to look
+BACKOFF_CAP_S = 60.0  # one try a minute burdens nobody, and a planner waits for a TPS that came back
+MISCONFIGURED_PAUSE_S = 900.0
+UNCLEAR_ATTEMPTS = 60  # about an hour of back-off; then a person has to look
 _PAUSE_AFTER_ERROR_S = 5.0
 
 
 def backoff_s(attempt: int, rng: random.Random) -> float:
-    """Seconds to wait after the `attempt`-th failure in a row: 5 s doubled each time up to 15 min, times 0.5 to 1.
+    """Seconds to wait after the `attempt`-th failure in a row: 5 s doubled each time up to 1 min, times 0.5 to 1.
 
     The factor is random, so that many deliveries to a peer that comes back do not all arrive in one second.
     """
@@ -181,7 +182,7 @@ class Courier:
         if report.outcome is Outcome.STOPPED:
             return 0.0
         if report.outcome is Outcome.MISCONFIGURED:
-            return BACKOFF_CAP_S * self._rng.uniform(0.5, 1.0)
+            return MISCONFIGURED_PAUSE_S * self._rng.uniform(0.5, 1.0)
         # A peer that took something is alive; the count of attempts only grows while nothing gets through.
         return backoff_s(1 if report.accepted else delivery.attempt, self._rng)
 

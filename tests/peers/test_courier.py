@@ -15,7 +15,7 @@ import pytest
 
 from config.settings import DestinationSettings
 from node.delivery.association import Timeouts
-from node.delivery.courier import BACKOFF_CAP_S, UNCLEAR_ATTEMPTS, Courier
+from node.delivery.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
 from storage.states import DeliveryState
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=0.5, send_s=0.5, network_s=5)
@@ -178,7 +178,7 @@ def test_a_rejected_association_is_tried_again_soon_or_slowly(
     make_courier().run_once(tps.destination())
     assert store.delivery().state is DeliveryState.PENDING
     assert word in store.delivery().reason
-    assert (due_in_s(store, clock) >= BACKOFF_CAP_S / 2) is slow
+    assert (due_in_s(store, clock) >= MISCONFIGURED_PAUSE_S / 2) is slow
 
 
 def test_a_peer_without_ct_fails(store: Any, produce: Any, make_tps: Any, make_courier: Any) -> None:
