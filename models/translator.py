@@ -36,7 +36,8 @@ class Translator(Protocol):
     """A loaded bundle that turns non-contrast slices into predicted contrast-enhanced ones.
 
     `device` is "cpu" or "cuda", `precision` "fp32" or "bf16": what is really used, never "auto". `description` is one
-    line for logs and reports.
+    line for logs and reports. `arithmetic` names all that may change the last bit of a result (measured: 1 against 2
+    threads differ by up to 7e-4 HU, enough to flip a rounded pixel); results of equal `arithmetic` are equal.
     """
 
     @property
@@ -47,6 +48,8 @@ class Translator(Protocol):
     def precision(self) -> str: ...
     @property
     def description(self) -> str: ...
+    @property
+    def arithmetic(self) -> str: ...
 
     def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """Predict contrast-enhanced HU for slices of the native matrix, before compositing.

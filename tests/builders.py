@@ -111,6 +111,7 @@ class FakeTranslator:
     device: str = "cpu"
     precision: str = "fp32"
     description: str = "fake on cpu"
+    arithmetic: str = "fake arithmetic"
     digest: str = "d" * 64
     hu_window: tuple[float, float] = (-40.0, 400.0)
     seed: int | None = None

@@ -86,6 +86,11 @@ class SyndiffTranslator:
         card, steps = self.card, self._schedule.num_timesteps
         return f"{card.name} {card.version} ({card.method}, {steps} steps) on {self._runtime.description}"
 
+    @property
+    def arithmetic(self) -> str:
+        """See `Translator`."""
+        return self._runtime.arithmetic
+
     def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """See `Translator.translate`."""
         check_slices(hu)

@@ -31,7 +31,7 @@ def make_completion(node: Node) -> Completion:
     """The judge of what the receiver got."""
     card, model = verified_card(node.settings), node.settings.model
     # The worker chooses the device; the setting stands for it here, so that a series has one job whoever works.
-    processing = processing_digest(precision=model.precision, device=model.device)
+    processing = processing_digest(f"{model.device}, {model.precision}")
 
     def request_for(headers: list[SliceHeader]) -> JobRequest:
         return JobRequest(key=job_key(headers, card.digest, processing), bundle=bundle_label(card))

@@ -113,14 +113,14 @@ def run_job(
     )
 
 
-def processing_digest(*, precision: str, device: str) -> str:
+def processing_digest(arithmetic: str) -> str:
     """Hex SHA-256 over all of ours that may change a pixel or a header, the bundle apart.
 
-    precision and device as the translator reports them ("fp32", "cpu"): other arithmetic gives other pixels, and other
-    pixels never share a UID.
+    arithmetic as the translator reports it, such as "cpu AVX512, 2 threads, fp32": other arithmetic gives other pixels,
+    and other pixels never share a UID.
     """
     packages = [f"{name}={version(name)}" for name in _PIXEL_PACKAGES]
-    parts = ("processing", f"headers={HEADER_POLICY_VERSION}", *packages, precision, device)
+    parts = ("processing", f"headers={HEADER_POLICY_VERSION}", *packages, arithmetic)
     return hashlib.sha256(join_parts(parts).encode()).hexdigest()
 
 
@@ -142,7 +142,7 @@ def plan_series(volume: CTVolume, translator: Translator, options: JobOptions) -
         first.series_uid,
         [(header.sop_instance_uid, header.content_sha256) for header in volume.headers],
         bundle_digest=card.digest,
-        processing_digest=processing_digest(precision=translator.precision, device=translator.device),
+        processing_digest=processing_digest(translator.arithmetic),
         run=options.run,
     )
     return DerivedSeriesPlan(

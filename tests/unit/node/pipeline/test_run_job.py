@@ -60,8 +60,9 @@ def test_same_input_gives_the_same_bytes_in_whatever_order_it_comes(tmp_path: Pa
     ("translator", "changes"),
     [
         (FakeTranslator(digest="f" * 64), {}),
-        (FakeTranslator(precision="bf16"), {}),
-        (FakeTranslator(device="cuda"), {}),
+        (FakeTranslator(arithmetic="cpu AVX512, 1 threads, fp32"), {}),
+        (FakeTranslator(arithmetic="cpu AVX512, 1 threads, bf16"), {}),
+        (FakeTranslator(arithmetic="cpu AVX512, 2 threads, fp32"), {}),
         (FakeTranslator(), {"run": 2}),
         (FakeTranslator(), {"uids": UidFactory("1.2.3")}),
     ],
@@ -97,7 +98,7 @@ def test_one_other_pixel_is_another_series_and_another_seed(tmp_path: Path) -> N
 
 def test_job_key_and_seed_ignore_order_and_repetition_only(tmp_path: Path) -> None:
     headers = [read_header(path) for path in make_series(tmp_path, slices=4)]
-    digest = processing_digest(precision="fp32", device="cpu")
+    digest = processing_digest("cpu, fp32")
     key = job_key(headers, "b", digest)
     assert key == job_key([*headers[::-1], headers[0]], "b", digest)
     others = (job_key(headers[1:], "b", digest), job_key(headers, "c", digest), job_key(headers, "b", "other"))
