@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from storage.database import Database
+
+# The networks of the tests are tiny: threads would only wait for each other. Read when torch is first loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -25,3 +30,18 @@ def require_program(name: str, *candidates: str) -> str:
     if os.environ.get("SYNCECT_REQUIRE_PEERS"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "syncect.sqlite3"
+    database = Database(f"sqlite:///{path}")
+    database.ensure_schema()
+    database.close()
+    return path
+
+
+@pytest.fixture
+def sqlite_file(_migrated_sqlite: Path, tmp_path: Path) -> Path:
+    """A SQLite store of this test's own, its schema already there; migrating anew would cost more than most tests."""
+    return Path(shutil.copy(_migrated_sqlite, tmp_path / "store.sqlite3"))

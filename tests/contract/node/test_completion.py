@@ -21,11 +21,10 @@ SETTINGS = CompletionSettings(quiet_s=5, give_up_s=60)
 class Bench:
     """A store and a spool in which series arrive, and a clock that is set by hand."""
 
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path, sqlite_file):
         self.now = T0
         self.tmp_path = tmp_path
-        database = Database(f"sqlite:///{tmp_path / 'store.sqlite3'}")
-        database.ensure_schema()
+        database = Database(f"sqlite:///{sqlite_file}")
         self.series, self.overview = SeriesStore(database), Overview(database)
         self.spool = Spool(tmp_path / "spool")
         self.enhanced_ml = 0.0
@@ -59,13 +58,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path):
-    return Bench(tmp_path)
+def bench(tmp_path, sqlite_file):
+    return Bench(tmp_path, sqlite_file)
 
 
-@pytest.fixture
-def files(tmp_path):
-    return make_series(tmp_path / "scan", slices=12)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Twelve slices that every test reads and none changes."""
+    return make_series(tmp_path_factory.mktemp("scan"), slices=12)
 
 
 def test_quiet_and_gap_free_is_queued(bench, files):
@@ -147,8 +147,9 @@ def test_a_localizer_of_an_aborted_association_is_skipped_all_the_same(bench, tm
 
 
 def test_a_damaged_file_skips_its_series_and_no_other(bench, files, tmp_path):
-    files[3].write_bytes(files[3].read_bytes()[:300])
-    bench.receive(files)
+    damaged = tmp_path / "damaged.dcm"
+    damaged.write_bytes(files[3].read_bytes()[:300])
+    bench.receive([*files[:3], damaged, *files[4:]])
     state, reason = bench.after(6)
     assert state == "SKIPPED"
     assert "unreadable" in reason

@@ -39,9 +39,8 @@ class FakeExecutor:
 
 
 @pytest.fixture
-def bench(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'store.sqlite3'}")
-    database.ensure_schema()
+def bench(tmp_path, sqlite_file):
+    database = Database(f"sqlite:///{sqlite_file}")
     series = SeriesStore(database)
     association = series.open_association("r", "CTSIM", "h", T0)
     series.record(association, "CTSIM", Arrival("1.2", "1.2.3", "1.2.3.1", "c", "t", "0" * 64, "n", 1), T0)

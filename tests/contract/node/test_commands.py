@@ -18,9 +18,11 @@ T0 = datetime.now(UTC) - timedelta(minutes=1)
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
+def config(tmp_path, sqlite_file, monkeypatch):
     """A settings file with one destination, named by the environment as an operator would."""
     path = tmp_path / "node.toml"
+    (tmp_path / "syncect-data").mkdir()
+    sqlite_file.rename(tmp_path / "syncect-data" / "syncect.sqlite3")
     path.write_text('[[destination]]\nname = "tps"\nae_title = "TPS"\nhost = "127.0.0.1"\nport = 1\n')
     monkeypatch.setenv("SYNCECT_CONFIG", str(path))
     return path

@@ -1,0 +1,6 @@
+"""Measurement of bundles on a cohort beside two rows that know no model; must not train or read DICOM."""
+
+from models.evaluation.run import Report, evaluate
+from models.evaluation.summary import Row
+
+__all__ = ["Report", "Row", "evaluate"]

@@ -1,0 +1,45 @@
+"""Owns the terms that the methods' objectives are sums of; must not know a network or an optimiser."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def logistic_real(logits: Tensor) -> Tensor:
+    """mean log(1 + e^-u): what a discriminator wants of real images, and a generator (non-saturating) of fakes."""
+    return F.softplus(-logits).mean()
+
+
+def logistic_fake(logits: Tensor) -> Tensor:
+    """mean log(1 + e^u): what a discriminator wants of fakes. On logits it is binary cross entropy with label 0."""
+    return F.softplus(logits).mean()
+
+
+def least_squares(logits: Tensor, label: float) -> Tensor:
+    """mean (u - label)^2 over all patches (LSGAN)."""
+    return (logits - label).square().mean()
+
+
+def least_squares_per_image(logits: Tensor, label: float) -> Tensor:
+    """mean (mean over an image's patches of u, minus label)^2: RegGAN averages the patches before it squares."""
+    return (logits.flatten(1).mean(dim=1) - label).square().mean()
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """mean |a - b|."""
+    return (a - b).abs().mean()
+
+
+def r1_penalty(logits: Tensor, x: Tensor) -> Tensor:
+    """E ||d logits / d x||^2, the sum over an image's pixels, the mean over images (Mescheder et al., ICML 2018).
+
+    x [N, ...] must require a gradient and logits come from it. The usual factor gamma / 2 is the caller's.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    return gradient.square().flatten(1).sum(dim=1).mean()
+
+
+def smoothness(phi: Tensor) -> Tensor:
+    """mean (d_row phi)^2 + mean (d_column phi)^2 of a displacement [N, 2, H, W] in pixels, forward differences."""
+    along_rows, along_columns = phi[:, :, 1:] - phi[:, :, :-1], phi[..., 1:] - phi[..., :-1]
+    return along_rows.square().mean() + along_columns.square().mean()

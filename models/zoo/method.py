@@ -1,0 +1,157 @@
+"""Owns the port that lets one loop and one evaluation drive every method, and how a method becomes a bundle.
+
+A method is one module of models.zoo with `PRESETS` (frozen configurations by name) and `build(config) -> Method`.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from models.bundle import BundleCard, write_bundle
+from models.card_text import render_card
+from models.zoo.parts import Parts
+from models.zoo.regime import Regime
+
+_METHODS: Mapping[str, str] = {
+    "pix2pix": "models.zoo.pix2pix",
+    "cyclegan": "models.zoo.cyclegan",
+    "reggan": "models.zoo.reggan",
+    "syndiff": "models.zoo.syndiff_unpaired",
+    "syndiff_paired": "models.zoo.syndiff_paired",
+}
+METHOD_NAMES = tuple(_METHODS)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model values in [-1, 1], float32 [N, 1, M, M] each: NCCT slices, and CECT slices.
+
+    For a method with `paired = True` the two are the same slice of the same patient; the others compare none.
+    """
+
+    source: Tensor
+    target: Tensor
+
+    def to(self, device: str) -> "Batch":
+        """The batch on another device."""
+        return Batch(self.source.to(device), self.target.to(device))
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What a bundle's card says of the network to rebuild; the fields are those of `models.bundle.BundleCard`."""
+
+    network: Mapping[str, object]
+    matrix: int
+    prediction: str = "image"
+    residual_scale: float = 1.0
+    diffusion: Mapping[str, object] = field(default_factory=dict)
+
+
+class MethodConfig(Protocol):
+    """What every method's configuration has; each adds its networks and weights of terms."""
+
+    @property
+    def regime(self) -> Regime: ...
+    @property
+    def matrix(self) -> int: ...
+
+
+class Method(Protocol):
+    """Networks in training, and the objective that moves them.
+
+    `paired` says whether a batch's two images must show the same slice. `generator` is what goes into a bundle (the
+    moving average where one is kept), `blueprint` what a card says of it. `parts` owns all that changes.
+    """
+
+    name: str
+    paired: bool
+
+    @property
+    def config(self) -> MethodConfig: ...
+    @property
+    def parts(self) -> Parts: ...
+    @property
+    def generator(self) -> nn.Module: ...
+    @property
+    def blueprint(self) -> Blueprint: ...
+
+    def training_step(self, batch: Batch, step: int) -> dict[str, float]:
+        """Take all optimiser steps of one iteration and return its terms by name.
+
+        step: the global step, counted from 0; with the regime's seed it decides all randomness, so that a run resumed
+        from `state_dict` goes on as if it had never stopped. Terms include their weights; "l1" is in every method that
+        compares an image with its true one.
+        """
+        ...
+
+    def translate(self, x: Tensor, seed: int) -> Tensor:
+        """Predict target images from source images, both [N, 1, M, M] in [-1, 1], without gradients.
+
+        As the bundle's translator does it: noise from the seed, shared by all images.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Checkpoint of networks, optimisers, moving averages and pools."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; raises ValueError or RuntimeError where it is another method's."""
+        ...
+
+
+def preset_names(name: str) -> tuple[str, ...]:
+    """Presets of a method; raises KeyError for an unknown one."""
+    return tuple(importlib.import_module(_METHODS[name]).PRESETS)
+
+
+def make_method(
+    name: str, preset: str = "paper", *, regime: Mapping[str, object] | None = None, **changes: Any
+) -> Method:
+    """Build a fresh method from a preset.
+
+    regime: fields of its `Regime` to replace, such as {"seed": 2, "batch_size": 4}. changes: fields of the method's own
+    configuration to replace. Raises KeyError for an unknown name or preset, TypeError for an unknown field.
+    """
+    module = importlib.import_module(_METHODS[name])
+    config = module.PRESETS[preset]
+    config = replace(config, regime=replace(config.regime, **(regime or {})), **changes)
+    return cast("Method", module.build(config))
+
+
+def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: bool = True) -> BundleCard:
+    """Write the method's generator as a bundle that `models.load_bundle` loads; returns its card.
+
+    about: the card's words and figures (name, version, hu_window, training, envelope, metrics, limits, ...); what it
+    says of method, network and weights is replaced. half stores float16, else float32.
+    """
+    blueprint = method.blueprint
+    card = replace(
+        about,
+        method=method.name,
+        network=blueprint.network,
+        diffusion=blueprint.diffusion,
+        prediction=blueprint.prediction,
+        residual_scale=blueprint.residual_scale,
+        matrix=blueprint.matrix,
+    )
+    return write_bundle(path, card, serialise(method.generator, half=half), text=render_card(card))
+
+
+def describe_bundle(name: str, version: str, **words: Any) -> BundleCard:
+    """A card for `write_method_bundle` with these words and figures, before it knows its network and weights."""
+    return BundleCard(name, version, method="", network={}, diffusion={}, weights_sha256="0" * 64, **words)
+
+
+def serialise(network: nn.Module, *, half: bool) -> bytes:
+    """Weights and buffers as safetensors; half stores floating-point tensors as float16."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if half:
+        state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
+    return save_safetensors(state)

@@ -1,0 +1,152 @@
+"""Promises of the HU metrics: hand-computed values on volumes that one can draw on paper."""
+
+import math
+
+import numpy as np
+import pytest
+
+from models.evaluate import measure_patient
+from models.frame import Frame
+from models.metrics.hu import (
+    cnr_gains,
+    enhancement_agreement,
+    eroded,
+    false_enhancement,
+    hu_error,
+    interslice_jump_hu,
+    quiet_body,
+    structure_masks,
+    vessel_dice,
+    vessel_threshold_hu,
+)
+from models.phantom import Label, make_patient
+
+WINDOW = (-40.0, 400.0)
+
+
+def drawn() -> np.ndarray:
+    """Two slices of muscle in air with an aorta of 9 x 9 and a node of 4 x 4 pixels."""
+    labels = np.full((2, 40, 40), Label.AIR, np.uint8)
+    labels[:, 5:35, 5:35] = Label.MUSCLE
+    labels[:, 8:17, 8:17] = Label.AORTA
+    labels[:, 25:29, 25:29] = Label.LYMPH_NODE
+    return labels
+
+
+def volume(labels: np.ndarray, **hu: float) -> np.ndarray:
+    values = np.full(labels.shape, -40, np.float32)
+    for name, value in hu.items():
+        values[labels == Label[name.upper()]] = value
+    return values
+
+
+def test_structures_lose_two_pixels_and_thin_ones_vanish() -> None:
+    masks = structure_masks(drawn())
+    # A cross twice from a square of 9 leaves 5 x 5; the aorta belongs to the blood pool too.
+    assert masks["aorta"].sum() == masks["blood_pool"].sum() == 2 * 25
+    assert "lymph_nodes" not in masks
+    assert "liver" not in masks
+    touching = np.ones((1, 6, 6), bool)
+    assert eroded(touching).sum() == 4
+
+
+def test_bias_and_mae_are_means_of_signed_and_absolute_error() -> None:
+    truth = np.zeros((1, 2, 2), np.float32)
+    predicted = np.array([[[10, -4], [0, 900]]], np.float32)
+    mask = np.array([[[True, True], [True, False]]])
+    error = hu_error(predicted, truth, mask)
+    assert error.bias_hu == pytest.approx(2.0)
+    assert error.mae_hu == pytest.approx(14 / 3)
+    assert error.voxels == 3
+    assert error.mean_prediction_hu - error.mean_truth_hu == pytest.approx(2.0)
+    with pytest.raises(ValueError, match="no voxel"):
+        hu_error(predicted, truth, np.zeros_like(mask))
+
+
+def test_false_enhancement_is_the_filtered_change_where_nothing_enhances() -> None:
+    labels = drawn()
+    ncct, enhancement = volume(labels, muscle=50, aorta=40, lymph_node=40), np.zeros(labels.shape, np.float32)
+    enhancement[labels == Label.AORTA] = 100
+    quiet = quiet_body(labels, ncct, enhancement, WINDOW)
+    assert quiet.sum() == 2 * (900 - 81)
+    assert false_enhancement(ncct, ncct, quiet) == (0.0, 0.0)
+    mean, share = false_enhancement(ncct + np.float32(20), ncct, quiet)
+    assert mean == pytest.approx(20.0)
+    assert share == 1.0
+    # A single pixel of 250 HU spreads over 25 pixels of 10 HU.
+    dotted = ncct.copy()
+    dotted[0, 20, 30] += 250
+    mean, share = false_enhancement(dotted, ncct, quiet)
+    assert mean == pytest.approx(250 / quiet.sum(), rel=1e-4)
+    assert share == 0.0
+    assert math.isnan(false_enhancement(ncct, ncct, np.zeros_like(quiet))[0])
+
+
+def test_figures_agree_with_those_in_the_cards_of_bundles() -> None:
+    patient = make_patient(2, slices=2, rows=128, spacing_mm=(5.0, 3.9, 3.9), centre_z_mm=-40)
+    low, high = WINDOW
+    predicted = np.clip(patient.ncct_hu + np.float32(0.7) * patient.enhancement_hu + np.float32(3), low, high)
+    theirs = measure_patient(patient, predicted, Frame(WINDOW, 64))
+    native = np.clip(patient.ncct_hu, low, high)
+    mask = structure_masks(patient.labels)["blood_pool"]
+    blood = hu_error(predicted, np.clip(patient.cect_clean_hu, low, high), mask)
+    quiet = quiet_body(patient.labels, native, patient.enhancement_hu, WINDOW)
+    agreement = enhancement_agreement(predicted, native, patient.enhancement_hu, patient.ncct_clean_hu > low)
+    assert blood.bias_hu == pytest.approx(theirs["blood_pool_bias_hu"], abs=1e-3)
+    assert blood.mae_hu == pytest.approx(theirs["blood_pool_mae_hu"], abs=1e-3)
+    mean, _ = false_enhancement(predicted, native, quiet)
+    assert mean == pytest.approx(theirs["false_enhancement_mae_hu"], abs=1e-3)
+    assert agreement["slope"] == pytest.approx(theirs["slope"], abs=1e-3)
+
+
+def test_smoothing_gains_no_contrast_to_noise_and_contrast_does() -> None:
+    labels = drawn()
+    noise = np.random.Generator(np.random.Philox(2)).normal(0, 10, labels.shape).astype(np.float32)
+    clean = volume(labels, muscle=50, aorta=50)
+    masks = structure_masks(labels)
+    sd = float((clean + noise)[masks["muscle"]].std())
+    assert cnr_gains(clean, clean + noise, masks)["vessel"] == pytest.approx(0, abs=0.5)
+    gain = cnr_gains(volume(labels, muscle=50, aorta=150) + noise, clean + noise, masks)["vessel"]
+    assert gain == pytest.approx(100 / sd, rel=1e-4)
+    assert math.isnan(cnr_gains(clean, clean + noise, masks)["node"])
+
+
+def test_agreement_of_half_the_enhancement() -> None:
+    labels = drawn()
+    ncct, enhancement = volume(labels, muscle=50, aorta=50), np.zeros(labels.shape, np.float32)
+    enhancement[labels == Label.AORTA] = 100
+    everywhere = labels != Label.AIR
+    half = enhancement_agreement(ncct + np.float32(0.5) * enhancement, ncct, enhancement, everywhere)
+    assert half["slope"] == pytest.approx(0.5)
+    assert half["enhanced_mae_hu"] == pytest.approx(50)
+    assert half["enhancement_correlation"] == pytest.approx(1.0)
+    nothing = enhancement_agreement(ncct, ncct, enhancement, everywhere)
+    assert nothing["slope"] == 0
+    assert math.isnan(nothing["enhancement_correlation"])
+
+
+def test_dice_of_thresholded_vessels() -> None:
+    labels = drawn()
+    truth = volume(labels, muscle=60, aorta=160, lymph_node=60)
+    threshold = vessel_threshold_hu(labels, truth)
+    assert threshold == pytest.approx(110)
+    assert vessel_dice(truth, labels, threshold) > 0.9  # corners of the square fall to the 3 x 3 mean
+    assert vessel_dice(volume(labels, muscle=60, aorta=60), labels, threshold) == 0
+    # 9 x 9 of vessel among 30 x 30 of everything called vessel, but for the rim that the mean takes away.
+    everything = vessel_dice(np.full(labels.shape, 200, np.float32), labels, threshold)
+    assert everything == pytest.approx(2 * 81 / (81 + 900))
+    assert math.isnan(vessel_dice(truth, labels, math.nan))
+
+
+def test_jumps_between_slices_count_and_a_constant_error_does_not() -> None:
+    truth = np.zeros((3, 10, 10), np.float32)
+    mask = np.ones_like(truth, bool)
+    steady, flicker = truth + np.float32(25), truth.copy()
+    flicker[1] += 6
+    assert interslice_jump_hu(steady, truth, mask) == 0
+    assert interslice_jump_hu(flicker, truth, mask) == pytest.approx(6)
+    assert math.isnan(interslice_jump_hu(flicker[:1], truth[:1], mask[:1]))
+    mask[1, 2:] = False  # 20 voxels are enough
+    assert interslice_jump_hu(flicker, truth, mask) == pytest.approx(6)
+    mask[1, 1:] = False  # 10 are not, and the others have no neighbour then
+    assert math.isnan(interslice_jump_hu(flicker, truth, mask))
