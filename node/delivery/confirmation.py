@@ -13,6 +13,7 @@ from pynetdicom import build_context
 from config.settings import DestinationSettings
 from node.delivery.association import NoAssociation, Outcome, associate
 from storage.errors import LeaseLost
+from storage.outbox import SentDelivery
 
 log = logging.getLogger(__name__)
 
@@ -21,21 +22,6 @@ FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 900.0
 GIVE_UP_S = 86_400.0
 _PENDING = (0xFF00, 0xFF01)  # PS3.4 table C.4-1
-
-
-class SentDelivery(Protocol):
-    """A delivery in SENT that its peer has not confirmed yet."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def study_uid(self) -> str: ...
-    @property
-    def derived_series_uid(self) -> str: ...
-    @property
-    def sop_instance_uids(self) -> frozenset[str]: ...
-    @property
-    def sent_at(self) -> datetime: ...
 
 
 class ConfirmationStore(Protocol):

@@ -1,6 +1,7 @@
 """`kill -9` on each process in the middle of its work, and on the TPS: the series arrives once and whole."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from pydicom import dcmread
@@ -9,21 +10,29 @@ from models.testing import write_tiny_bundle
 from tests.slice.harness import StoreScp, dcmtk, push, wait_for
 
 
-def test_a_receiver_killed_while_receiving_loses_nothing_it_said_yes_to(real_data, node_at, tps):
-    source = real_data / "ct" / "philips_chest_ncct"
-    node = node_at(tps).start()
-    command = [dcmtk("storescu"), "-v", "-aet", "CTSIM", "-aec", "SYNCECT", "+sd", "127.0.0.1", str(node.port)]
-    with subprocess.Popen([*command, str(source)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as scan:
+def push_until(
+    count: int, port: int, source: Path, act: Callable[["subprocess.Popen[str]"], object]
+) -> tuple[int, int]:
+    """Push a folder, call `act` once `count` instances were acknowledged; exit code and all acknowledgements."""
+    success = "Received Store Response (Success)"
+    command = [dcmtk("storescu"), "-v", "-aet", "CTSIM", "-aec", "SYNCECT", "+sd", "127.0.0.1", str(port), str(source)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as scan:
         assert scan.stdout is not None
         acknowledged = 0
         for line in scan.stdout:
-            acknowledged += "Received Store Response (Success)" in line
-            if acknowledged == 20:
-                node.kill("receive")
+            acknowledged += success in line
+            if acknowledged == count:
+                act(scan)
                 break
-        rest = scan.stdout.read()
-    acknowledged += rest.count("Received Store Response (Success)")
-    assert scan.returncode != 0, "the scanner must see that its send job failed"
+        acknowledged += scan.stdout.read().count(success)
+    return scan.returncode, acknowledged
+
+
+def test_a_receiver_killed_while_receiving_loses_nothing_it_said_yes_to(real_data, node_at, tps):
+    source = real_data / "ct" / "philips_chest_ncct"
+    node = node_at(tps).start()
+    code, acknowledged = push_until(20, node.port, source, lambda _scan: node.kill("receive"))
+    assert code != 0, "the scanner must see that its send job failed"
     (case,) = wait_for("the store", node.cases)
     assert case.state == "RECEIVING"
     assert case.slices.received >= acknowledged
@@ -37,16 +46,7 @@ def test_a_receiver_killed_while_receiving_loses_nothing_it_said_yes_to(real_dat
 def test_a_broken_off_transfer_is_not_taken_for_a_short_series(real_data, node_at, tps):
     source = real_data / "ct" / "philips_chest_ncct"
     node = node_at(tps).start()
-    command = [dcmtk("storescu"), "-v", "-aet", "CTSIM", "-aec", "SYNCECT", "+sd", "127.0.0.1", str(node.port)]
-    with subprocess.Popen([*command, str(source)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as scan:
-        assert scan.stdout is not None
-        acknowledged = 0
-        for line in scan.stdout:
-            acknowledged += "Received Store Response (Success)" in line
-            if acknowledged == 12:
-                scan.kill()
-                break
-        scan.stdout.read()
+    push_until(12, node.port, source, lambda scan: scan.kill())
     (case,) = node.wait_for_states("INCOMPLETE")
     assert "aborted" in case.reason
     assert push(node.port, source).returncode == 0
