@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,6 +18,9 @@ PREDICTIONS = ("image", "residual")
 
 # What changes a pixel of the result belongs to the identity of the model; names, texts and metrics do not.
 _PIXEL_KEYS = ("method", "network", "diffusion", "prediction", "residual_scale", "hu_window", "matrix", "value_scaling")
+
+# Name and version become DICOM text (LO and SH values, PS3.5 6.2), a line of a log and a column of a table.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
 
 
 class BundleError(Exception):
@@ -200,8 +204,12 @@ def _parse_envelope(where: str, values: object) -> Envelope:
 
 
 def _check_values(where: str, card: BundleCard) -> None:
+    for key, text in {"name": card.name, "version": card.version}.items():
+        if not _NAME.fullmatch(text):
+            raise BundleError(f"{where}: {key} is {text!r}; it may have 32 letters, digits and . _ + -, no more.")
     low_high = card.hu_window
-    if len(low_high) != 2 or not all(isinstance(v, int | float) for v in low_high) or low_high[0] >= low_high[1]:
+    numbers = len(low_high) == 2 and all(isinstance(v, int | float) and math.isfinite(v) for v in low_high)
+    if not numbers or low_high[0] >= low_high[1]:
         raise BundleError(f"{where}: hu_window is {list(low_high)}; it must be two numbers, the lower first.")
     if not isinstance(card.matrix, int) or not 8 <= card.matrix <= 2048:
         raise BundleError(f"{where}: matrix is {card.matrix!r}; it must be a whole number from 8 to 2048.")

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.config import ConfigError
-from models.networks.ncsnpp import group_count
 
 Norm = Literal["batch", "instance", "group"]
 
@@ -21,6 +20,12 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
     if norm == "instance":
         return nn.InstanceNorm2d(channels)
     raise ConfigError(f"norm is {norm!r}; allowed are batch, instance, group")
+
+
+def group_count(channels: int) -> int:
+    """Groups of a normalisation: min(C/4, 32) as published, or the next lower number that divides C."""
+    most = max(1, min(channels // 4, 32))
+    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
 
 
 def needs_bias(norm: Norm) -> bool:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.config import NcsnppConfig
+from models.networks.initialisation import uniform_fan_average
+from models.networks.layers import group_count, sinusoid
 
 _NEAR_ZERO = 1e-10  # layers that end a residual branch start at almost nothing, so a new network is an identity
 _GROUP_NORM_EPS = 1e-6
@@ -46,11 +48,11 @@ class Ncsnpp(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                _uniform_fan_average(module, scale=1.0)
+                uniform_fan_average(module, scale=1.0)
         for module in self.modules():
             if isinstance(module, (ResidualBlock, Attention, AdaptiveGroupNorm)):
                 module.initialise_ends()
-        _uniform_fan_average(self.out_conv, scale=_NEAR_ZERO)
+        uniform_fan_average(self.out_conv, scale=_NEAR_ZERO)
 
     def forward(self, images: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """Return the estimate of x_0, in [-1, 1] by a final tanh; SynDiff uses channel 0 only.
@@ -73,12 +75,8 @@ class Ncsnpp(nn.Module):
         return F.pixel_shuffle(out, self.config.patch_size)
 
     def _embed_time(self, t: Tensor) -> Tensor:
-        half = self.config.nf // 2
-        rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10000) / (half - 1)))
-        angles = t.float()[:, None] * rates[None]
-        sinusoid = torch.cat([angles.sin(), angles.cos()], dim=1)
         # Every user of the embedding takes silu of it first, so it is applied once here.
-        return F.silu(self.time_mlp[1](F.silu(self.time_mlp[0](sinusoid))))
+        return F.silu(self.time_mlp[1](F.silu(self.time_mlp[0](sinusoid(t, self.config.nf)))))
 
     def _embed_latent(self, z: Tensor) -> Tensor:
         h = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
@@ -153,7 +151,7 @@ class ResidualBlock(nn.Module):
 
     def initialise_ends(self) -> None:
         """Start the residual branch at almost nothing."""
-        _uniform_fan_average(self.conv_out, scale=_NEAR_ZERO)
+        uniform_fan_average(self.conv_out, scale=_NEAR_ZERO)
 
     def forward(self, x: Tensor, temb: Tensor, zemb: Tensor) -> Tensor:
         """x [N, channels_in, H, W] -> [N, channels, H', W'], resampled by 2 if the block resamples."""
@@ -204,8 +202,8 @@ class Attention(nn.Module):
     def initialise_ends(self) -> None:
         """Start as almost an identity."""
         for layer in (self.query, self.key, self.value):
-            _uniform_fan_average(layer, scale=0.1)
-        _uniform_fan_average(self.out, scale=_NEAR_ZERO)
+            uniform_fan_average(layer, scale=0.1)
+        uniform_fan_average(self.out, scale=_NEAR_ZERO)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, C, H, W] -> the same shape."""
@@ -249,12 +247,6 @@ class FirUp(nn.Module):
         return F.interpolate(padded, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
 
 
-def group_count(channels: int) -> int:
-    """Groups of a normalisation: min(C/4, 32) as published, or the next lower number that divides C."""
-    most = max(1, min(channels // 4, 32))
-    return next(groups for groups in range(most, 0, -1) if channels % groups == 0)
-
-
 def _build_encoder(config: NcsnppConfig, folded: int) -> tuple[list[EncoderLevel], list[int], int]:
     """Levels, the channels of every pushed skip in push order, and the channels that leave the encoder."""
     levels, skips, channels, pyramid = [], [config.nf], config.nf, folded
@@ -288,13 +280,3 @@ def _fir_kernel() -> Tensor:
 def _depthwise(x: Tensor, kernel: Tensor, *, stride: int, padding: int) -> Tensor:
     channels = x.shape[1]
     return F.conv2d(x, kernel.expand(channels, 1, 4, 4).to(x.dtype), stride=stride, padding=padding, groups=channels)
-
-
-def _uniform_fan_average(layer: nn.Conv2d | nn.Linear, *, scale: float) -> None:
-    """Uniform weights of variance scale / fan_average and zero bias (the DDPM initialiser)."""
-    receptive = layer.weight[0, 0].numel()
-    fan_average = receptive * (layer.weight.shape[0] + layer.weight.shape[1]) / 2
-    bound = math.sqrt(3 * scale / fan_average)
-    nn.init.uniform_(layer.weight, -bound, bound)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

@@ -1,11 +1,14 @@
-"""`models`: which bundles there are, and whether their weights are the ones their cards describe."""
+"""`models`: which bundles there are, whether their weights are the ones they name, and bundles from elsewhere."""
 
-from typing import Annotated
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 import models
-from node.cli.console import JsonOption, print_json, print_table
+from node.cli.console import JsonOption, print_json, print_table, say
+from node.errors import Refused
 
 app = typer.Typer(no_args_is_help=True, help="The model bundles.")
 
@@ -46,6 +49,59 @@ def verify(
         print_json({"path": path, "digest": card.digest, "weights_sha256": card.weights_sha256})
     else:
         print_table(["", ""], [("bundle", f"{card.name} {card.version}"), ("digest", card.digest), ("weights", "ok")])
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="gen_diffusive_1_EPOCH.pth or gen_diffusive_2_EPOCH.pth.")],
+    origin: Annotated[Literal["syndiff"], typer.Option("--from", help="Code that wrote the checkpoint.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the new bundle; new or empty.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the bundle; otherwise the folder's.")] = "",
+    version: Annotated[str, typer.Option("--version", help="Version of the bundle.")] = "1",
+    matrix: Annotated[
+        int | None, typer.Option("--matrix", min=8, max=2048, help="Rows of the training images; 256 if not given.")
+    ] = None,
+    timesteps: Annotated[
+        int | None, typer.Option("--timesteps", min=1, help="Reverse steps of the training; 4 if not given.")
+    ] = None,
+    network: Annotated[
+        Path | None, typer.Option("--network", help="JSON with the configuration, in place of inferring it.")
+    ] = None,
+    hu_window: Annotated[
+        tuple[float, float], typer.Option("--hu-window", metavar="LOW HIGH", help="HU window of the training.")
+    ] = (-40.0, 400.0),
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, where you know it.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Make a bundle of a checkpoint that the official SynDiff code wrote; never overwrites."""
+    from models import importer
+    from models.diffusion import DiffusionConfig
+
+    config, diffusion = (None, DiffusionConfig()) if network is None else importer.read_network_file(network)
+    if config is not None and matrix not in (None, config.image_size):
+        raise typer.BadParameter(f"--matrix is {matrix}, but the file of --network says {config.image_size}")
+    try:
+        card = importer.import_syndiff(
+            file,
+            out,
+            name=name or out.resolve().name,
+            version=version,
+            config=config,
+            image_size=matrix or 256,
+            diffusion=diffusion if timesteps is None else replace(diffusion, num_timesteps=timesteps),
+            hu_window=hu_window,
+            licence=licence or importer.LICENCE_UNKNOWN,
+        )
+    except importer.FolderTaken as error:
+        raise Refused(str(error)) from error
+    parameters = importer.parameter_count(card)
+    if as_json:
+        print_json({"path": out, "digest": card.digest, "parameters": parameters, **card.to_mapping()})
+        return
+    facts = {"bundle": f"{card.name} {card.version}", "written to": out, "digest": card.digest}
+    facts |= {"parameters": f"{parameters:,}", **card.network, **card.diffusion, "licence": card.licence}
+    print_table(["", ""], [(key, str(value)) for key, value in facts.items()])
+    say(f"not commissioned: {out / 'CARD.md'} says what the checkpoint does not state and you have to know")
 
 
 def add_to(app_: typer.Typer) -> None:

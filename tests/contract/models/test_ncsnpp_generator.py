@@ -1,7 +1,6 @@
 """Promises of the NCSN++ generator: the published size, and the official implementation's numbers."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,12 @@ import torch
 from models.bundle import BundleCard
 from models.diffusion import DiffusionConfig, make_schedule
 from models.networks.config import ConfigError, NcsnppConfig
-from models.networks.ncsnpp import FirDown, FirUp, Ncsnpp, group_count
+from models.networks.layers import group_count
+from models.networks.ncsnpp import FirDown, FirUp, Ncsnpp
 from models.networks.ncsnpp_keys import from_official, official_keys
 from models.zoo.syndiff import SyndiffTranslator
 
 TINY = NcsnppConfig(image_size=32, nf=8, ch_mult=(1, 2), num_res_blocks=1, nz=4, z_emb_dim=8, n_mlp=1)
-
-
-@pytest.fixture(scope="module")
-def parity() -> Path:
-    data = os.environ.get("SYNCECT_TEST_DATA")
-    folder = (Path(data) if data else Path(__file__).parents[4] / "shared" / "data").parent / "parity"
-    if not (folder / "syndiff_tiny.npz").is_file():
-        pytest.skip(f"no parity fixture at {folder} (set SYNCECT_TEST_DATA)")
-    return folder
 
 
 def test_published_configuration_has_the_published_number_of_parameters() -> None:
