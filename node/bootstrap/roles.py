@@ -61,7 +61,6 @@ def make_courier(node: Node, name: str) -> Courier:
         node.settings.destination,
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
-        confirmations=node.outbox,
     )
 
 

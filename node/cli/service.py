@@ -1,7 +1,9 @@
 """`serve`, `receive`, `work`, `deliver`: the processes of the node."""
 
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -45,9 +47,8 @@ def receive(
     from node.bootstrap.roles import make_completion, make_receiver
 
     settings = settings_from(context, config)
-    configure_logging("receive", verbose=verbose)
-    stop = stop_event(supervised=supervised)
-    with open_store(settings) as node, process_lock(node.run_dir, "receive", "1", _address(node)):
+    frame = _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose)
+    with frame as (node, stop):
         completion, receiver = make_completion(node), make_receiver(node)
         receiver.start()
         try:
@@ -68,9 +69,8 @@ def work(
     from node.bootstrap.roles import make_worker
 
     settings = settings_from(context, config)
-    configure_logging("work", verbose=verbose)
-    stop = stop_event(supervised=supervised)
-    with open_store(settings) as node, process_lock(node.run_dir, "work", name, settings.model.device):
+    frame = _process("work", name, settings, settings.model.device, supervised=supervised, verbose=verbose)
+    with frame as (node, stop):
         worker = make_worker(node, name)
         with Ticker({worker.release_expired: LEASE_TICK_S}):
             worker.run(stop)
@@ -86,11 +86,20 @@ def deliver(
     """Run a courier: it sends produced series to their destinations."""
     from node.bootstrap.roles import make_courier
 
-    settings = settings_from(context, config)
-    configure_logging("deliver", verbose=verbose)
-    stop = stop_event(supervised=supervised)
-    with open_store(settings) as node, process_lock(node.run_dir, "deliver", name):
+    frame = _process("deliver", name, settings_from(context, config), supervised=supervised, verbose=verbose)
+    with frame as (node, stop):
         make_courier(node, name).run(stop)
+
+
+@contextmanager
+def _process(
+    role: str, name: str, settings: Settings, details: str = "", *, supervised: bool, verbose: bool
+) -> Iterator[tuple[Node, threading.Event]]:
+    """The opened stores and the event that ends the process, while it holds the lock of its role."""
+    configure_logging(role, verbose=verbose)
+    stop = stop_event(supervised=supervised)
+    with open_store(settings) as node, process_lock(node.run_dir, role, name, details):
+        yield node, stop
 
 
 def _check(settings: Settings) -> None:
@@ -103,8 +112,8 @@ def _check(settings: Settings) -> None:
         say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
 
 
-def _address(node: Node) -> str:
-    scp = node.settings.scp
+def _address(settings: Settings) -> str:
+    scp = settings.scp
     return f"{scp.ae_title} on {scp.host}:{scp.port}"
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from config.settings import DestinationSettings
 from node.delivery.association import Outcome, Timeouts
-from node.delivery.confirmation import ConfirmationStore, Confirmer
+from node.delivery.confirmation import Confirmer
 from node.delivery.scu import SendReport, StorageScu
 from storage.errors import LeaseLost
 from storage.outbox import ClaimedDelivery, OutboxStore
@@ -51,7 +51,6 @@ class Courier:
         name: str,
         lease_s: float = LEASE_S,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
-        confirmations: ConfirmationStore | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -64,9 +63,7 @@ class Courier:
         self._timeouts = timeouts
         self._clock = clock
         self._rng = rng or random.Random()
-        self._confirmer = (
-            None if confirmations is None else Confirmer(confirmations, calling_ae=calling_ae, name=name, clock=clock)
-        )
+        self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, clock=clock)
         self._stop = threading.Event()
 
     # -- process -----------------------------------------------------------------------------------------------
@@ -122,9 +119,7 @@ class Courier:
 
     def confirm_once(self, destination: DestinationSettings) -> bool:
         """Ask once for a sent series whether it is there; False when there was nothing to ask."""
-        if self._confirmer is None or destination.confirm != "find":
-            return False
-        return self._confirmer.run_once(destination)
+        return destination.confirm == "find" and self._confirmer.run_once(destination)
 
     def _send(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport:
         """Send what is missing; raises LeaseLost as soon as the delivery is not ours any more."""
