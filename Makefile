@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := config models node storage tests bench
 
-.PHONY: setup demo test unit check format bench clean
+.PHONY: setup demo test unit check format bench reproduce-small clean
 
 setup: $(STAMP)
 
@@ -37,6 +37,9 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
+
+reproduce-small: $(STAMP)  ## the study in small: five methods trained and evaluated on a phantom cohort, in runs/small
+	$(BIN)/python bench/reproduce_small.py
 
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache

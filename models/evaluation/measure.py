@@ -1,7 +1,7 @@
 """Owns all figures of one prediction of one patient; must not average over patients or write files."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,10 @@ from models.cohort import CohortPatient
 from models.frame import Frame
 from models.metrics.fsim import FsimFeatures, FsimMeter
 from models.metrics.hu import (
+    Change,
     HuError,
+    Mask,
+    VesselRegion,
     cnr_gains,
     enhancement_agreement,
     false_enhancement,
@@ -21,9 +24,10 @@ from models.metrics.hu import (
     quiet_body,
     structure_masks,
     vessel_dice,
+    vessel_region,
     vessel_threshold_hu,
 )
-from models.metrics.image import ms_ssim, nmae, psnr_db, ssim, vif
+from models.metrics.image import PictureFeatures, picture_features, similarities
 
 Volume = NDArray[np.float32]
 
@@ -39,13 +43,6 @@ PATIENT_METRICS = (
     "vessel_dice",
     "interslice_jump_hu",
 )
-_PER_SLICE: dict[str, Callable[[Volume, Volume], float]] = {
-    "psnr_db": psnr_db,
-    "ssim": ssim,
-    "nmae": nmae,
-    "ms_ssim": ms_ssim,
-    "vif": vif,
-}
 
 
 @dataclass(frozen=True)
@@ -61,20 +58,44 @@ class PatientFigures:
 
 
 @dataclass(frozen=True)
+class _Slice:
+    """What similarity needs of one picture [M, M] in [0, 1], once for all pairs in which it stands."""
+
+    picture: PictureFeatures
+    fsim: FsimFeatures
+
+
+@dataclass(frozen=True)
 class _Reading:
-    """What predictions are held against: pictures [z, M, M] in [0, 1] with their features, and HU [z, y, x]."""
+    """What predictions are held against: pictures by their features, and HU [z, y, x]."""
 
     cohort: str
-    pictures: Volume
-    features: tuple[FsimFeatures, ...]
+    slices: tuple[_Slice, ...]
     truth_hu: Volume
+
+
+@dataclass(frozen=True)
+class _Vessels:
+    """Where vessels are, and above which HU a voxel counts as one."""
+
+    region: VesselRegion
+    threshold_hu: float
+
+
+@dataclass(frozen=True)
+class _Enhancement:
+    """The true enhancement, where there is none of it, and where the window lets it be seen."""
+
+    true: Change
+    quiet: Mask
+    visible: Mask
 
 
 class PatientBench:
     """One patient with all that predictions are measured against, read and prepared once.
 
     Two readings: "internal" or "external" against the registered second scan (pictures with its noise, HU without),
-    and, where the cohort knows the difference, "..._misregistered" against the second scan as it was taken.
+    and, where the cohort knows it and the two differ, "..._misregistered" against the second scan as it was taken.
     """
 
     def __init__(self, patient: CohortPatient, frame: Frame) -> None:
@@ -88,25 +109,33 @@ class PatientBench:
         self.clean_hu = np.clip(patient.hu(clean), low, high)
         split = patient.record.split
         self._readings = [self._reading(split, registered, self.clean_hu)]
-        if patient.has("cect_registered"):
+        stored = patient.record.arrays or {}
+        if stored.get("cect_registered", stored["cect"]) != stored["cect"]:
             as_taken = np.clip(patient.hu("cect"), low, high)
             self._readings.append(self._reading(f"{split}_misregistered", "cect", as_taken))
         self.source_hu = np.clip(self.ncct_hu, low, high)
-        self.labels = patient.labels() if patient.has("labels") else None
-        self._masks = {} if self.labels is None else structure_masks(self.labels)
+        labels = patient.labels() if patient.has("labels") else None
+        self._masks: Mapping[str, Mask] = {} if labels is None else structure_masks(labels)
+        self._vessels, self._enhancement = None, None
+        if labels is not None:
+            self._vessels = _Vessels(vessel_region(labels), vessel_threshold_hu(self._masks, self.clean_hu))
+            if patient.has("enhancement"):
+                true_hu = patient.hu("enhancement")
+                quiet = quiet_body(labels, self.source_hu, true_hu, frame.hu_window)
+                visible = patient.hu("cect_clean") - true_hu > low
+                self._enhancement = _Enhancement(Change.of(true_hu), quiet, visible)
 
     def measure(self, name: str, prediction_hu: Volume) -> list[PatientFigures]:
         """Figures of a prediction [z, y, x] in HU inside the window, one for each reading."""
-        pictures = self._pictures(prediction_hu)
-        features = [self._meter.features(picture) for picture in pictures]
+        predicted = self._slices(prediction_hu)
         shared = self._values(prediction_hu)
         results = []
         for reading in self._readings:
-            slices = {
-                key: tuple(function(p, t) for p, t in zip(pictures, reading.pictures, strict=True))
-                for key, function in _PER_SLICE.items()
-            }
-            slices["fsim"] = tuple(map(self._meter.similarity, features, reading.features))
+            pairs = [
+                similarities(p.picture, t.picture) | {"fsim": self._meter.similarity(p.fsim, t.fsim)}
+                for p, t in zip(predicted, reading.slices, strict=True)
+            ]
+            slices = {key: tuple(pair[key] for pair in pairs) for key in SLICE_METRICS}
             structures = {key: hu_error(prediction_hu, reading.truth_hu, mask) for key, mask in self._masks.items()}
             blood = self._masks.get("blood_pool")
             jump = math.nan if blood is None else interslice_jump_hu(prediction_hu, reading.truth_hu, blood)
@@ -124,24 +153,20 @@ class PatientBench:
         values = dict.fromkeys(PATIENT_METRICS, math.nan)
         gains = cnr_gains(prediction_hu, self.source_hu, self._masks)
         values |= {"cnr_gain_vessel": gains["vessel"], "cnr_gain_node": gains["node"]}
-        if self.labels is None:
-            return values
-        threshold = vessel_threshold_hu(self.labels, self.clean_hu)
-        values["vessel_dice"] = vessel_dice(prediction_hu, self.labels, threshold)
-        if self.patient.has("enhancement"):
-            enhancement = self.patient.hu("enhancement")
-            quiet = quiet_body(self.labels, self.source_hu, enhancement, self.frame.hu_window)
-            mean, rate = false_enhancement(prediction_hu, self.source_hu, quiet)
+        if self._vessels is not None:
+            values["vessel_dice"] = vessel_dice(prediction_hu, self._vessels.region, self._vessels.threshold_hu)
+        if self._enhancement is not None:
+            change = Change.of(prediction_hu - self.source_hu)
+            mean, rate = false_enhancement(change, self._enhancement.quiet)
             values |= {"false_enhancement_mae_hu": mean, "false_enhancement_rate": rate}
-            visible = self.patient.hu("cect_clean") - enhancement > self.frame.hu_window[0]
-            values |= enhancement_agreement(prediction_hu, self.source_hu, enhancement, visible)
+            values |= enhancement_agreement(change, self._enhancement.true, self._enhancement.visible)
         return values
 
     def _reading(self, cohort: str, array: str, truth_hu: Volume) -> _Reading:
-        pictures = self._pictures(self.patient.hu(array))
-        return _Reading(cohort, pictures, tuple(self._meter.features(p) for p in pictures), truth_hu)
+        return _Reading(cohort, self._slices(self.patient.hu(array)), truth_hu)
 
-    def _pictures(self, hu: Volume) -> Volume:
-        """HU [z, y, x] as pictures [z, M, M] in [0, 1]."""
+    def _slices(self, hu: Volume) -> tuple[_Slice, ...]:
+        """HU [z, y, x] as pictures in [0, 1], by their features."""
         values = self.frame.to_model(torch.from_numpy(np.ascontiguousarray(hu)))[:, 0]
-        return np.asarray(((values + 1) / 2).numpy(), dtype=np.float32)
+        pictures = np.asarray(((values + 1) / 2).numpy(), dtype=np.float32)
+        return tuple(_Slice(picture_features(p), self._meter.features(p)) for p in pictures)

@@ -67,6 +67,7 @@ def evaluate(
     device: Device = "cpu",
     precision: Precision = "fp32",
     matrix: int = MATRIX,
+    patients: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Measure bundles on the test patients of a cohort, beside `identity` and `mean_enhancement`, and write a report.
@@ -74,14 +75,15 @@ def evaluate(
     Splits `internal` and `external` are measured, each against the registered second scan and, where the cohort knows
     it, in a second reading (`internal_misregistered`, ...) against the scan as it was taken. `mean_enhancement` learns
     from the split `train`. Pictures are compared in the window [-40, 400] HU at `matrix` (256 in the literature).
-    progress(done, total) counts patients.
+    `patients`: only the first so many of each test split, for a quick look. progress(done, total) counts patients.
 
-    Writes to `out`: metrics.json {"rows": [...]}; report.json (what was measured on what, paired tests); report.html;
-    table_internal, table_external, structures, details and comparisons as .html, .csv and .json; slices.csv;
+    Writes to the folder `out`, which should be new, since nothing is removed from it: metrics.json {"rows": [...]};
+    report.json (what was measured on what, paired tests); report.html; table_internal, table_external, structures,
+    details and comparisons as .html, .csv and .json; slices.csv;
     panel_*.png and bland_altman_*.png. Raises CohortError where the cohort has no patient to learn from or to test on,
     BundleError for a damaged bundle, DeviceUnavailable, TranslationError, ValueError where two bundles are the same.
     """
-    tested = [p for split in PAPERS_COHORTS for p in cohort.split(split)]
+    tested = [p for split in PAPERS_COHORTS for p in cohort.split(split)[:patients]]
     trained = cohort.split("train")
     if not tested or not trained:
         raise CohortError(f"{cohort.path}: evaluation needs patients in split train and in internal or external.")
@@ -95,10 +97,12 @@ def evaluate(
     rows, tests = summarise(findings.figures), run_tests(findings.figures)
     out.mkdir(parents=True, exist_ok=True)
     described = {m.name: _describe(m) for m in models}
+    facts = {"matrix": matrix, "patients_of_each_split": patients, "bundles": described}
+    pictures = _write_pictures(out, findings)
     files = [
-        *_write_json(out, cohort, (rows, tests), bundles=described, matrix=matrix),
-        *_write_pictures(out, findings),
-        *_write_tables(out, cohort, rows, tests, findings.figures),
+        *_write_json(out, cohort, (rows, tests), facts),
+        *pictures,
+        *_write_tables(out, cohort, (rows, tests), findings.figures, pictures),
     ]
     return Report(out, tuple(rows), tuple(tests), tuple(files))
 
@@ -140,19 +144,13 @@ def _describe(bundle: Bundle) -> dict[str, object]:
 
 
 def _write_json(
-    out: Path,
-    cohort: Cohort,
-    results: tuple[Sequence[Row], Sequence[PairedTest]],
-    *,
-    bundles: Mapping[str, object],
-    matrix: int,
+    out: Path, cohort: Cohort, results: tuple[Sequence[Row], Sequence[PairedTest]], facts: Mapping[str, object]
 ) -> list[Path]:
     report: dict[str, object] = {
         "cohort": {"kind": cohort.kind, "digest": cohort.digest, "provenance": dict(cohort.provenance)},
         "excluded": [{"id": name, "reason": reason} for name, reason in cohort.excluded],
         "window_hu": list(WINDOW_HU),
-        "matrix": matrix,
-        "bundles": dict(bundles),
+        **facts,
         "tests": [test.to_mapping() for test in results[1]],
     }
     metrics: dict[str, object] = {"rows": [row.to_mapping() for row in results[0]]}
@@ -178,8 +176,13 @@ def _write_pictures(out: Path, findings: _Findings) -> list[Path]:
 
 
 def _write_tables(
-    out: Path, cohort: Cohort, rows: Sequence[Row], tests: Sequence[PairedTest], figures: Sequence[PatientFigures]
+    out: Path,
+    cohort: Cohort,
+    results: tuple[Sequence[Row], Sequence[PairedTest]],
+    figures: Sequence[PatientFigures],
+    pictures: Sequence[Path],
 ) -> list[Path]:
+    rows, tests = results
     tables = papers_tables(rows, tests) | {
         "structures": structure_table(rows),
         "details": detail_table(rows),
@@ -189,6 +192,5 @@ def _write_tables(
     (out / "slices.csv").write_text(slice_table(figures).to_csv(), encoding="utf-8", newline="")
     intro = f"Cohort: {cohort.kind}, digest {cohort.digest}. Test patients were not seen in training where the bundles "
     intro += "were trained on the split train of this cohort; report.json says what each was trained on."
-    pictures = sorted([*out.glob("panel_*.png"), *out.glob("bland_altman_*.png")], reverse=True)
     write_page(out / "report.html", "Evaluation", intro, tables.values(), pictures)
     return [*files, out / "slices.csv", out / "report.html"]

@@ -5,12 +5,12 @@ model cannot answer outside it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, binary_erosion, uniform_filter
+from scipy.ndimage import binary_dilation, binary_erosion, find_objects, uniform_filter
 
 from models.phantom.tissues import BLOOD_POOL, Label
 
@@ -50,6 +50,28 @@ _HARD = (Label.CORTICAL_BONE, Label.RIB_MARROW, Label.VERTEBRA, Label.DISC, Labe
 _QUIET_HU = 5.0
 _NOTICEABLE_HU = 15.0
 _EROSION_PX = 2
+_CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)  # in plane
+
+
+@dataclass(frozen=True)
+class VesselRegion:
+    """Where vessels are looked for, and which of these voxels are labelled as vessels, both [z, y, x]."""
+
+    searched: Mask
+    vessels: Mask
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a scan or a prediction adds to the NCCT, and its 5 x 5 mean in plane: both HU [z, y, x]."""
+
+    hu: Volume
+    smooth_hu: Volume
+
+    @classmethod
+    def of(cls, hu: Volume) -> "Change":
+        """A change and its mean."""
+        return cls(hu, np.asarray(uniform_filter(hu, size=(1, 5, 5))))
 
 
 @dataclass(frozen=True)
@@ -69,15 +91,21 @@ def structure_masks(labels: NDArray[np.uint8], *, erosion_px: int = _EROSION_PX)
     Erosion keeps partial volume and blur at the border out of the figures; it also removes what is thinner than five
     pixels, so that the thinnest vessels and nodes have no figure at all rather than a misleading one.
     """
-    masks = {name: eroded(np.isin(labels, members), erosion_px) for name, members in STRUCTURES.items()}
-    return {name: mask for name, mask in masks.items() if mask.any()}
+    boxes = find_objects(labels, max_label=max(Label))
+    masks = {}
+    for name, members in STRUCTURES.items():
+        box = _union([boxes[label - 1] for label in members])
+        if box is not None:
+            inner = eroded(_labelled(labels[box], members), erosion_px)
+            if inner.any():
+                masks[name] = np.zeros(labels.shape, bool)
+                masks[name][box] = inner
+    return masks
 
 
 def eroded(mask: Mask, pixels: int = _EROSION_PX) -> Mask:
     """The mask [z, y, x] eroded `pixels` times in plane with a cross; what touches the picture's edge erodes too."""
-    cross = np.zeros((3, 3, 3), bool)
-    cross[1, 1, :] = cross[1, :, 1] = True
-    return np.asarray(binary_erosion(mask, cross, iterations=pixels)) if pixels else mask
+    return np.asarray(binary_erosion(mask, _CROSS, iterations=pixels)) if pixels else mask
 
 
 def hu_error(prediction_hu: Volume, truth_hu: Volume, mask: Mask) -> HuError:
@@ -96,19 +124,19 @@ def quiet_body(
 ) -> Mask:
     """Body voxels strictly inside the window whose true enhancement is under 5 HU: nothing may light up there."""
     low, high = window_hu
-    inside = (ncct_hu > low) & (ncct_hu < high) & ~np.isin(labels, _NO_TISSUE)
+    inside = (ncct_hu > low) & (ncct_hu < high) & ~_labelled(labels, _NO_TISSUE)
     return np.asarray(inside & (enhancement_hu < _QUIET_HU))
 
 
-def false_enhancement(prediction_hu: Volume, ncct_hu: Volume, quiet: Mask) -> tuple[float, float]:
-    """Mean |prediction - NCCT| in HU after a 5 x 5 mean filter over quiet voxels, and the share of them over 15 HU.
+def false_enhancement(change: Change, quiet: Mask) -> tuple[float, float]:
+    """Mean |change| in HU after a 5 x 5 mean filter over quiet voxels, and the share of them over 15 HU.
 
-    Both volumes clipped to the window. Not a number where no voxel is quiet.
+    `change`: prediction - NCCT, both clipped to the window. Not a number where no voxel is quiet.
     """
     if not quiet.any():
         return math.nan, math.nan
-    change = np.abs(uniform_filter(prediction_hu - ncct_hu, size=(1, 5, 5)))[quiet].astype(np.float64)
-    return float(change.mean()), float((change > _NOTICEABLE_HU).mean())
+    size = np.abs(change.smooth_hu[quiet]).astype(np.float64)
+    return float(size.mean()), float((size > _NOTICEABLE_HU).mean())
 
 
 def cnr(image_hu: Volume, target: Mask, background: Mask, noise_hu: float) -> float:
@@ -135,27 +163,31 @@ def cnr_gains(prediction_hu: Volume, ncct_hu: Volume, masks: Mapping[str, Mask])
     return gains
 
 
-def vessel_threshold_hu(labels: NDArray[np.uint8], truth_hu: Volume) -> float:
-    """Middle between the true mean HU of the eroded blood pool and of muscle; not a number where one is missing."""
-    means = [_mean(truth_hu, eroded(np.isin(labels, members))) for members in (BLOOD_POOL, (Label.MUSCLE,))]
-    return (means[0] + means[1]) / 2
+def vessel_threshold_hu(masks: Mapping[str, Mask], truth_hu: Volume) -> float:
+    """Middle between the true mean HU of the blood pool and of muscle (masks of STRUCTURES); not a number where one is
+    missing."""
+    if "blood_pool" not in masks or "muscle" not in masks:
+        return math.nan
+    return (_mean(truth_hu, masks["blood_pool"]) + _mean(truth_hu, masks["muscle"])) / 2
 
 
-def vessel_dice(prediction_hu: Volume, labels: NDArray[np.uint8], threshold_hu: float) -> float:
+def vessel_region(labels: NDArray[np.uint8]) -> VesselRegion:
+    """Soft tissue [z, y, x] more than 3 px away from bone, cartilage and airways, where a window would show vessels."""
+    hard = _labelled(labels, (*_HARD, Label.AIRWAY, Label.AIRWAY_WALL))
+    searched = ~binary_dilation(hard, _CROSS, iterations=3) & ~_labelled(labels, _NO_TISSUE)
+    return VesselRegion(searched, _labelled(labels, _VESSELS) & searched)
+
+
+def vessel_dice(prediction_hu: Volume, region: VesselRegion, threshold_hu: float) -> float:
     """Dice overlap of labelled vessels with what exceeds a threshold in the 3 x 3 mean of the prediction.
 
-    Looked for in soft tissue more than 3 px away from bone, cartilage and airways, where a window would show vessels.
     The threshold must be the same for every row compared (`vessel_threshold_hu`); not a number where it is none, or
     where there is no vessel.
     """
-    cross = np.zeros((1, 3, 3), bool)
-    cross[0, 1, :] = cross[0, :, 1] = True
-    hard = binary_dilation(np.isin(labels, (*_HARD, Label.AIRWAY, Label.AIRWAY_WALL)), cross, iterations=3)
-    region = ~hard & ~np.isin(labels, _NO_TISSUE)
-    vessels = np.isin(labels, _VESSELS) & region
+    vessels = region.vessels
     if math.isnan(threshold_hu) or not vessels.any():
         return math.nan
-    found = (uniform_filter(prediction_hu, size=(1, 3, 3)) > threshold_hu) & region
+    found = (uniform_filter(prediction_hu, size=(1, 3, 3)) > threshold_hu) & region.searched
     return float(2 * (found & vessels).sum() / (found.sum() + vessels.sum()))
 
 
@@ -177,23 +209,34 @@ def _mean(image_hu: Volume, mask: Mask) -> float:
     return float(image_hu[mask].mean(dtype=np.float64)) if mask.any() else math.nan
 
 
-def enhancement_agreement(
-    prediction_hu: Volume, ncct_hu: Volume, enhancement_hu: Volume, visible: Mask
-) -> dict[str, float]:
-    """How predicted enhancement follows the true one over visible voxels; each not a number where undefined.
+def enhancement_agreement(change: Change, enhancement: Change, visible: Mask) -> dict[str, float]:
+    """How a change (prediction - NCCT) follows the true enhancement in visible voxels; not a number where undefined.
 
     `slope`: predicted over true enhancement in voxels with more than 15 HU of it. `enhanced_mae_hu`: mean
     |predicted - true enhancement| there. `enhancement_correlation`: Pearson's, over all visible voxels, both 5 x 5
     means. `visible` leaves out what the window hides: there both scans are clipped alike.
     """
-    change = prediction_hu - ncct_hu
-    enhanced = visible & (enhancement_hu > _NOTICEABLE_HU)
+    enhanced = visible & (enhancement.hu > _NOTICEABLE_HU)
     figures = dict.fromkeys(("slope", "enhanced_mae_hu", "enhancement_correlation"), math.nan)
     if enhanced.any():
-        got, true = change[enhanced].astype(np.float64), enhancement_hu[enhanced].astype(np.float64)
+        got, true = change.hu[enhanced].astype(np.float64), enhancement.hu[enhanced].astype(np.float64)
         figures["slope"] = float(got.mean() / true.mean())
         figures["enhanced_mae_hu"] = float(np.abs(got - true).mean())
-    got, true = (uniform_filter(v, size=(1, 5, 5))[visible].astype(np.float64) for v in (change, enhancement_hu))
+    got, true = (v.smooth_hu[visible].astype(np.float64) for v in (change, enhancement))
     if got.size > 1 and got.std() > 0 and true.std() > 0:
         figures["enhancement_correlation"] = float(np.corrcoef(got, true)[0, 1])
     return figures
+
+
+def _labelled(labels: NDArray[np.uint8], members: Sequence[Label]) -> Mask:
+    """Voxels with one of these labels."""
+    table = np.zeros(256, bool)
+    table[list(members)] = True
+    return np.asarray(table[labels])
+
+
+def _union(boxes: Iterable[tuple[slice, ...] | None]) -> tuple[slice, ...] | None:
+    """The smallest box around boxes, None around none."""
+    present = [box for box in boxes if box is not None]
+    axes = zip(*present, strict=True)
+    return tuple(slice(min(s.start for s in axis), max(s.stop for s in axis)) for axis in axes) or None

@@ -34,6 +34,11 @@ class Draw:
         """The generator's x_0 from x_{t+1} and the conditioning source [N, 1, M, M]; uses output channel 0 only."""
         return estimate_x0(network, kind, x_next=self.x_next, source=source, t=self.t, z=self.z)
 
+    def judge(self, discriminator: nn.Module, x_t: Tensor) -> Tensor:
+        """The time-conditional discriminator's logits [N] of a true or a made x_t [N, 1, M, M]."""
+        logits: Tensor = discriminator(x_t, self.t, self.x_next)
+        return logits
+
     def step_back(self, schedule: Schedule, x_0: Tensor) -> Tensor:
         """A sample of x_t from the posterior, given an estimate of x_0."""
         return posterior_sample_each(schedule, x_0, self.x_next, self.t, self.noise)

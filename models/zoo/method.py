@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ class Batch:
     source: Tensor
     target: Tensor
 
-    def to(self, device: str) -> "Batch":
+    def to(self, device: str | torch.device) -> "Batch":
         """The batch on another device."""
         return Batch(self.source.to(device), self.target.to(device))
 

@@ -1,6 +1,7 @@
 """Owns everything of a method that training changes, as one checkpointable whole; must not know an objective."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
@@ -13,6 +14,10 @@ from models.zoo.regime import Regime
 from models.zoo.replay import ReplayPool
 
 GENERATORS = "generators"
+
+
+class NotFinite(ArithmeticError):
+    """A term of an objective is infinite or not a number."""
 
 
 class Engine(Protocol):
@@ -81,11 +86,11 @@ class Parts:
         for network in (*self.networks.values(), *self.averages.values()):
             network.to(device)
 
-    def begin_epoch(self, epoch: float) -> None:
-        """Set every optimiser's learning rate for this epoch (counted from 0, fractions allowed)."""
+    def set_rates(self, epoch: float, step: int) -> None:
+        """Set every optimiser's learning rate for the step ahead: the epoch with its fraction, both counted from 0."""
         for group, optimiser in self.optimisers.items():
             for options in optimiser.param_groups:
-                options["lr"] = self.regime.rate_at(self._start_rate(group), epoch)
+                options["lr"] = self.regime.rate_at(self._start_rate(group), epoch, step)
 
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
@@ -95,8 +100,14 @@ class Parts:
         self._update_averages()
 
     def descend(self, group: str, terms: Mapping[str, Tensor]) -> dict[str, float]:
-        """Move one group's networks down the sum of the terms; returns each term's value, weight included."""
+        """Move one group's networks down the sum of the terms; returns each term's value, weight included.
+
+        Raises NotFinite before anything is changed: one such step would leave no weight usable.
+        """
         optimiser, parameters = self.optimisers[group], self.parameters_of(group)
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        if broken := [name for name, value in values.items() if not math.isfinite(value)]:
+            raise NotFinite(f"{broken[0]} is not finite")
         total = torch.stack([term.float() for term in terms.values()]).sum()
         with torch.autocast(total.device.type, enabled=False):
             optimiser.zero_grad(set_to_none=True)
@@ -105,7 +116,7 @@ class Parts:
             if self.regime.max_grad_norm is not None:
                 nn.utils.clip_grad_norm_(parameters, self.regime.max_grad_norm)
             optimiser.step()
-        return {name: float(term.detach()) for name, term in terms.items()}
+        return values
 
     @contextmanager
     def frozen(self, *groups: str) -> Iterator[None]:

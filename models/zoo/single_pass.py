@@ -1,8 +1,7 @@
-"""Owns what methods whose generator needs one pass (pix2pix, cyclegan, reggan) share; must not train."""
+"""Owns translation with a bundle whose generator needs one pass (pix2pix, cyclegan, reggan); must not train."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,33 +11,10 @@ from torch import Tensor
 from models.bundle import BundleCard, BundleError, read_card
 from models.frame import Frame
 from models.networks.config import ConfigError
-from models.networks.generators import GeneratorConfig, build_generator, describe_generator, read_generator
+from models.networks.generators import build_generator, read_generator
 from models.translator import Device, Precision, Progress
-from models.zoo.method import Blueprint
-from models.zoo.parts import evaluating
-from models.zoo.prediction import Prediction, predicted_image
+from models.zoo.prediction import predicted_image
 from models.zoo.slicewise import Runtime, check_slices, load_network, translate_slices
-
-
-class SinglePassConfig(Prediction, Protocol):
-    """What the configurations of these methods have in common."""
-
-    @property
-    def generator(self) -> GeneratorConfig: ...
-    @property
-    def matrix(self) -> int: ...
-
-
-def blueprint_of(config: SinglePassConfig) -> Blueprint:
-    """What a card says of such a generator."""
-    network = describe_generator(config.generator)
-    return Blueprint(network, config.matrix, config.prediction, config.residual_scale)
-
-
-def translate_once(network: torch.nn.Module, config: SinglePassConfig, x: Tensor) -> Tensor:
-    """Predict target images [N, 1, M, M] from source images x as in use: no gradients, no dropout, fixed statistics."""
-    with evaluating(network):
-        return predicted_image(config, network(x), x)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import typer
 
 from config.load import CONFIG_VARIABLE, ConfigError
 from models import BundleError, DeviceUnavailable
-from node.cli import jobs, models_cli, process, service, setup, status
+from node.cli import cohort, evaluate, jobs, models_cli, process, service, setup, status, train
 from node.cli.console import Exit, say
 from node.errors import Misconfigured, NodeError, Refused
 from storage.errors import IllegalTransition, NotFound, StorageError
@@ -40,6 +40,9 @@ status.add_to(app)
 process.add_to(app)
 setup.add_to(app)
 models_cli.add_to(app)
+cohort.add_to(app)
+train.add_to(app)
+evaluate.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 
 

@@ -10,6 +10,8 @@ import pytest
 
 from models.cohort import Cohort, CohortError, CohortWriter, PatientRecord
 from models.evaluation import Report, evaluate
+from models.evaluation.measure import PatientBench
+from models.frame import Frame
 from models.phantom import Label
 from models.phantom.cohort import write_phantom_cohort
 from models.testing import write_tiny_bundle
@@ -159,3 +161,34 @@ def test_the_same_bundle_twice_is_refused(tmp_path: Path) -> None:
     cohort = drawn_cohort(tmp_path / "cohort")
     with pytest.raises(ValueError, match="twice"):
         evaluate(cohort, [tmp_path / "tiny", tmp_path / "tiny"], tmp_path / "report", matrix=64)
+
+
+def test_a_cohort_in_register_has_no_misregistered_reading(tmp_path: Path) -> None:
+    cohort = write_phantom_cohort(tmp_path / "cohort", 2, 1, slices=1, rows=32, misregistration=False)
+    report = evaluate(cohort, [], tmp_path / "report", matrix=32)
+    assert {r.cohort for r in report.rows} == {"internal"}
+
+
+def test_a_quick_look_measures_the_first_patients_of_each_split(tmp_path: Path) -> None:
+    cohort = drawn_cohort(tmp_path / "cohort", splits=("train", "internal", "internal", "external", "external"))
+    seen: list[tuple[int, int]] = []
+    report = evaluate(
+        cohort, [], tmp_path / "report", matrix=64, patients=1, progress=lambda *counts: seen.append(counts)
+    )
+    assert {(r.cohort, r.patients) for r in report.rows} == {
+        (c, 1) for c in ("internal", "internal_misregistered", "external", "external_misregistered")
+    }
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_the_truth_has_no_error_and_the_identity_misses_what_the_patient_gained(tmp_path: Path) -> None:
+    cohort = write_phantom_cohort(tmp_path / "cohort", 2, 1, slices=4, rows=128)
+    (patient,) = cohort.split("internal")
+    bench = PatientBench(patient, Frame((-40.0, 400.0), 64))
+    truth, _ = bench.measure("truth", bench.clean_hu)
+    identity, _ = bench.measure("identity", bench.source_hu)
+    assert truth.structures["blood_pool"].mae_hu == 0
+    assert min(truth.slices["psnr_db"]) > max(identity.slices["psnr_db"]) + 3
+    assert patient.record.e_hu is not None
+    assert identity.structures["blood_pool"].bias_hu == pytest.approx(-patient.record.e_hu, rel=0.15)
+    assert (identity.values["false_enhancement_mae_hu"], identity.values["slope"]) == (0, 0)

@@ -87,11 +87,34 @@ def test_replay_never_leads_gradients_back_and_size_0_keeps_nothing() -> None:
 
 def test_learning_rates_follow_the_published_plans() -> None:
     linear = Regime(epochs=200, decay="linear")
-    assert [linear.rate_at(2e-4, e) for e in (0, 99)] == [2e-4, 2e-4]
-    assert linear.rate_at(2e-4, 199) == pytest.approx(2e-4 / 101)
+    assert [linear.rate_at(2e-4, e, 0) for e in (0, 99.9)] == [2e-4, 2e-4]
+    assert linear.rate_at(2e-4, 199, 0) == pytest.approx(2e-4 / 101)
+    assert linear.rate_at(2e-4, 150.9, 0) == linear.rate_at(2e-4, 150, 0)  # one stair an epoch
     cosine = Regime(epochs=500, decay="cosine", final_lr=1e-5)
-    assert [cosine.rate_at(1.6e-4, e) for e in (0, 250, 500, 900)] == pytest.approx([1.6e-4, 8.5e-5, 1e-5, 1e-5])
-    assert Regime().rate_at(3e-4, 77) == 3e-4
+    assert [cosine.rate_at(1.6e-4, e, 0) for e in (0, 250, 500, 900)] == pytest.approx([1.6e-4, 8.5e-5, 1e-5, 1e-5])
+    assert cosine.rate_at(1.6e-4, 250, 0) > cosine.rate_at(1.6e-4, 250.5, 0) > cosine.rate_at(1.6e-4, 251, 0)
+    assert Regime().rate_at(3e-4, 77, 0) == 3e-4
+
+
+def test_a_warm_up_rises_linearly_to_the_plan() -> None:
+    warm = Regime(epochs=10, decay="cosine", warmup_steps=4)
+    assert [warm.rate_at(1.0, 0, step) for step in (0, 1, 3, 4)] == pytest.approx([0.25, 0.5, 1.0, 1.0])
+    assert warm.rate_at(1.0, 5, 1) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"warmup_steps": -1}, "warmup_steps"),
+        ({"crop": 128, "crop_share": 1.5}, "crop_share"),
+        ({"crop": 0}, "crop is 0"),
+        ({"crop_batch": 0}, "crop_batch"),
+        ({"crop_share": 0.5}, "crop_share"),
+    ],
+)
+def test_a_regime_that_no_run_can_follow_is_refused(changes: dict[str, float], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        Regime(**changes)  # type: ignore[arg-type]
 
 
 def two_parts(**changes: object) -> Parts:
@@ -105,10 +128,12 @@ def weight_of(network: nn.Module) -> float:
     return float(network.state_dict()["weight"])
 
 
-def test_epochs_set_both_learning_rates() -> None:
-    parts = two_parts(lr_generator=2.0, lr_discriminator=1.0, epochs=2, decay="cosine")
-    parts.begin_epoch(1)
-    assert [o.param_groups[0]["lr"] for o in parts.optimisers.values()] == pytest.approx([1.0, 0.5])
+def test_both_learning_rates_are_set_for_the_step_ahead() -> None:
+    parts = two_parts(lr_generator=2.0, lr_discriminator=1.0, epochs=2, decay="cosine", warmup_steps=10)
+    for step, share in ((4, 0.5), (99, 1.0)):
+        parts.set_rates(1.0, step)
+        rates = [o.param_groups[0]["lr"] for o in parts.optimisers.values()]
+        assert rates == pytest.approx([share * 1.0, share * 0.5])
 
 
 def test_averages_start_at_the_first_step_and_follow_with_the_decay() -> None:

@@ -154,12 +154,28 @@ def test_half_precision_halves_the_bundle_and_the_text_says_how_it_works(run: Ru
 def test_every_method_has_the_studys_and_its_own_settings() -> None:
     published = {"pix2pix": (2e-4, 200), "cyclegan": (2e-4, 200), "reggan": (1e-4, 80), "syndiff": (1.6e-4, 500)}
     for name in METHOD_NAMES:
-        assert {"paper", "published", "tiny"} <= set(preset_names(name))
+        assert {"paper", "published", "small", "tiny"} <= set(preset_names(name))
     for name, (rate, epochs) in published.items():
         presets = __import__(f"models.zoo.{'syndiff_unpaired' if name == 'syndiff' else name}", fromlist=["PRESETS"])
         paper, own = (presets.PRESETS[preset].regime for preset in ("paper", "published"))
         assert (paper.lr_generator, paper.lr_discriminator, paper.batch_size, paper.epochs) == (1e-4, 1e-4, 16, 100)
         assert (own.lr_generator, own.batch_size, own.epochs) == (rate, 1, epochs)
+
+
+@pytest.mark.parametrize("name", METHOD_NAMES)
+def test_a_small_preset_trains_and_predicts_changes_at_its_small_matrix(name: str) -> None:
+    method = make_method(name, "small", regime={"batch_size": 1})
+    assert (method.config.matrix, method.blueprint.matrix, method.blueprint.prediction) == (128, 128, "residual")
+    both = fixed_batch(128)
+    batch = Batch(both.source[:1], both.target[:1])
+    assert all(np.isfinite(value) for value in method.training_step(batch, 0).values())
+    assert method.translate(batch.source, 1).abs().max() <= 1
+
+
+def test_the_demo_is_trained_on_crops_first() -> None:
+    regime = make_method("syndiff_paired", "demo").config.regime
+    assert (regime.warmup_steps, regime.batch_size) == (100, 3)
+    assert (regime.crop, regime.crop_share, regime.crop_batch) == (128, 0.6, 8)
 
 
 def test_settings_can_be_replaced_and_another_seed_gives_another_network() -> None:

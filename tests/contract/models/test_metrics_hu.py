@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from models.evaluate import measure_patient
-from models.frame import Frame
 from models.metrics.hu import (
+    Change,
     cnr_gains,
     enhancement_agreement,
     eroded,
@@ -17,9 +16,10 @@ from models.metrics.hu import (
     quiet_body,
     structure_masks,
     vessel_dice,
+    vessel_region,
     vessel_threshold_hu,
 )
-from models.phantom import Label, make_patient
+from models.phantom import Label
 
 WINDOW = (-40.0, 400.0)
 
@@ -48,6 +48,14 @@ def test_structures_lose_two_pixels_and_thin_ones_vanish() -> None:
     assert "liver" not in masks
     touching = np.ones((1, 6, 6), bool)
     assert eroded(touching).sum() == 4
+    # What lies apart has its pixels counted, whatever the box around it.
+    apart = drawn()
+    apart[1, 18:24, 18:24] = Label.LIVER
+    apart[0, 30:35, 30:35] = Label.LIVER
+    assert np.argwhere(structure_masks(apart)["liver"]).tolist() == [
+        [0, 32, 32],
+        *([1, y, x] for y in (20, 21) for x in (20, 21)),
+    ]
 
 
 def test_bias_and_mae_are_means_of_signed_and_absolute_error() -> None:
@@ -69,34 +77,37 @@ def test_false_enhancement_is_the_filtered_change_where_nothing_enhances() -> No
     enhancement[labels == Label.AORTA] = 100
     quiet = quiet_body(labels, ncct, enhancement, WINDOW)
     assert quiet.sum() == 2 * (900 - 81)
-    assert false_enhancement(ncct, ncct, quiet) == (0.0, 0.0)
-    mean, share = false_enhancement(ncct + np.float32(20), ncct, quiet)
+    assert false_enhancement(Change.of(ncct - ncct), quiet) == (0.0, 0.0)
+    mean, share = false_enhancement(Change.of(np.full_like(ncct, 20)), quiet)
     assert mean == pytest.approx(20.0)
     assert share == 1.0
     # A single pixel of 250 HU spreads over 25 pixels of 10 HU.
-    dotted = ncct.copy()
-    dotted[0, 20, 30] += 250
-    mean, share = false_enhancement(dotted, ncct, quiet)
+    dot = np.zeros_like(ncct)
+    dot[0, 20, 30] = 250
+    mean, share = false_enhancement(Change.of(dot), quiet)
     assert mean == pytest.approx(250 / quiet.sum(), rel=1e-4)
     assert share == 0.0
-    assert math.isnan(false_enhancement(ncct, ncct, np.zeros_like(quiet))[0])
+    assert math.isnan(false_enhancement(Change.of(dot), np.zeros_like(quiet))[0])
 
 
-def test_figures_agree_with_those_in_the_cards_of_bundles() -> None:
-    patient = make_patient(2, slices=2, rows=128, spacing_mm=(5.0, 3.9, 3.9), centre_z_mm=-40)
-    low, high = WINDOW
-    predicted = np.clip(patient.ncct_hu + np.float32(0.7) * patient.enhancement_hu + np.float32(3), low, high)
-    theirs = measure_patient(patient, predicted, Frame(WINDOW, 64))
-    native = np.clip(patient.ncct_hu, low, high)
-    mask = structure_masks(patient.labels)["blood_pool"]
-    blood = hu_error(predicted, np.clip(patient.cect_clean_hu, low, high), mask)
-    quiet = quiet_body(patient.labels, native, patient.enhancement_hu, WINDOW)
-    agreement = enhancement_agreement(predicted, native, patient.enhancement_hu, patient.ncct_clean_hu > low)
-    assert blood.bias_hu == pytest.approx(theirs["blood_pool_bias_hu"], abs=1e-3)
-    assert blood.mae_hu == pytest.approx(theirs["blood_pool_mae_hu"], abs=1e-3)
-    mean, _ = false_enhancement(predicted, native, quiet)
-    assert mean == pytest.approx(theirs["false_enhancement_mae_hu"], abs=1e-3)
-    assert agreement["slope"] == pytest.approx(theirs["slope"], abs=1e-3)
+def test_figures_of_a_scaled_and_shifted_enhancement_are_what_the_hand_computes() -> None:
+    labels = drawn()
+    ncct, enhancement = volume(labels, muscle=50, aorta=40, lymph_node=40), np.zeros(labels.shape, np.float32)
+    enhancement[labels == Label.AORTA] = 100
+    enhancement[labels == Label.LYMPH_NODE] = 40
+    predicted = ncct + np.float32(0.7) * enhancement + np.float32(3)
+    blood = hu_error(predicted, ncct + enhancement, structure_masks(labels)["blood_pool"])
+    assert (blood.bias_hu, blood.mae_hu) == (pytest.approx(-27), pytest.approx(27))
+    agreement = enhancement_agreement(Change.of(predicted - ncct), Change.of(enhancement), labels != Label.AIR)
+    # 81 and 16 pixels a slice with 0.7 of their enhancement and 3 HU more.
+    true = (81 * 100 + 16 * 40) / 97
+    assert agreement["slope"] == pytest.approx((0.7 * true + 3) / true)
+    assert agreement["enhanced_mae_hu"] == pytest.approx((81 * 27 + 16 * 9) / 97)
+    assert agreement["enhancement_correlation"] == pytest.approx(1.0)
+    # Nothing but the 3 HU far from what enhances; within two pixels the mean lets some in.
+    quiet = np.zeros(labels.shape, bool)
+    quiet[:, 20:23, 20:23] = True
+    assert false_enhancement(Change.of(predicted - ncct), quiet) == (pytest.approx(3), 0)
 
 
 def test_smoothing_gains_no_contrast_to_noise_and_contrast_does() -> None:
@@ -113,14 +124,15 @@ def test_smoothing_gains_no_contrast_to_noise_and_contrast_does() -> None:
 
 def test_agreement_of_half_the_enhancement() -> None:
     labels = drawn()
-    ncct, enhancement = volume(labels, muscle=50, aorta=50), np.zeros(labels.shape, np.float32)
+    enhancement = np.zeros(labels.shape, np.float32)
     enhancement[labels == Label.AORTA] = 100
     everywhere = labels != Label.AIR
-    half = enhancement_agreement(ncct + np.float32(0.5) * enhancement, ncct, enhancement, everywhere)
+    true = Change.of(enhancement)
+    half = enhancement_agreement(Change.of(np.float32(0.5) * enhancement), true, everywhere)
     assert half["slope"] == pytest.approx(0.5)
     assert half["enhanced_mae_hu"] == pytest.approx(50)
     assert half["enhancement_correlation"] == pytest.approx(1.0)
-    nothing = enhancement_agreement(ncct, ncct, enhancement, everywhere)
+    nothing = enhancement_agreement(Change.of(np.zeros_like(enhancement)), true, everywhere)
     assert nothing["slope"] == 0
     assert math.isnan(nothing["enhancement_correlation"])
 
@@ -128,14 +140,18 @@ def test_agreement_of_half_the_enhancement() -> None:
 def test_dice_of_thresholded_vessels() -> None:
     labels = drawn()
     truth = volume(labels, muscle=60, aorta=160, lymph_node=60)
-    threshold = vessel_threshold_hu(labels, truth)
+    masks, region = structure_masks(labels), vessel_region(labels)
+    threshold = vessel_threshold_hu(masks, truth)
     assert threshold == pytest.approx(110)
-    assert vessel_dice(truth, labels, threshold) > 0.9  # corners of the square fall to the 3 x 3 mean
-    assert vessel_dice(volume(labels, muscle=60, aorta=60), labels, threshold) == 0
+    assert math.isnan(vessel_threshold_hu({"muscle": masks["muscle"]}, truth))
+    assert vessel_dice(truth, region, threshold) > 0.9  # corners of the square fall to the 3 x 3 mean
+    assert vessel_dice(volume(labels, muscle=60, aorta=60), region, threshold) == 0
     # 9 x 9 of vessel among 30 x 30 of everything called vessel, but for the rim that the mean takes away.
-    everything = vessel_dice(np.full(labels.shape, 200, np.float32), labels, threshold)
+    everything = vessel_dice(np.full(labels.shape, 200, np.float32), region, threshold)
     assert everything == pytest.approx(2 * 81 / (81 + 900))
-    assert math.isnan(vessel_dice(truth, labels, math.nan))
+    assert math.isnan(vessel_dice(truth, region, math.nan))
+    labels[:, 8:17, 18:20] = Label.VERTEBRA  # three columns beside bone are not searched, one lies between
+    assert vessel_region(labels).vessels.sum() == 2 * 9 * 7
 
 
 def test_jumps_between_slices_count_and_a_constant_error_does_not() -> None:

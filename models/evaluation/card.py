@@ -1,0 +1,58 @@
+"""Owns the figures that an evaluation leaves in a bundle's card; must not measure or change what makes pixels."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from models.bundle import BundleCard, read_card, read_weights, write_bundle
+from models.card_text import render_card
+from models.cohort import Cohort
+from models.evaluation.summary import Row
+
+_BASELINES = ("identity", "mean_enhancement")
+_DIGITS = {"ssim": 4, "nmae": 5, "slope": 3}
+
+
+def write_metrics(path: Path, rows: Iterable[Row], cohort: Cohort) -> BundleCard:
+    """Replace the metrics of the bundle folder `path`, and its text, by rows of an evaluation on `cohort`.
+
+    Kept are the rows of both baselines and of the bundle, which the card calls by its own name; each says on which kind
+    of cohort, by which digest, it was measured. Weights and digest stay as they are. Returns the new card; raises
+    BundleError for a damaged bundle, ValueError where no row is the bundle's.
+    """
+    card = read_card(path)
+    weights = read_weights(path, card)
+    # Bundles that share a name are told apart by their digests in a report.
+    own = {name: card.name for name in (card.name, f"{card.name}@{card.digest[:8]}") if name not in _BASELINES}
+    names = {name: name for name in _BASELINES} | own
+    chosen = [row for row in rows if row.name in names]
+    if not any(row.name in own for row in chosen):
+        raise ValueError(f"the evaluation has no row of {card.name}")
+    metrics = tuple(_card_row(names[row.name], row, cohort) for row in chosen)
+    measured = replace(card, metrics=metrics)
+    return write_bundle(path, measured, weights, text=render_card(measured))
+
+
+def _card_row(name: str, row: Row, cohort: Cohort) -> dict[str, object]:
+    blood = row.structures.get("blood_pool")
+    figures = {
+        **{key: row.means[key] for key in ("psnr_db", "ssim", "nmae")},
+        "blood_pool_bias_hu": math.nan if blood is None else blood.bias_hu,
+        "blood_pool_mae_hu": math.nan if blood is None else blood.mae_hu,
+        **{key: row.means[key] for key in ("false_enhancement_mae_hu", "slope")},
+    }
+    return {
+        "name": name,
+        "cohort": row.cohort,
+        "cohort_kind": cohort.kind,
+        "cohort_digest": cohort.digest,
+        "patients": row.patients,
+        "slices": row.slices,
+        **{key: _rounded(key, value) for key, value in figures.items()},
+    }
+
+
+def _rounded(key: str, value: float) -> float | None:
+    """As many digits as mean something; None for what is not defined for these data."""
+    return round(value, _DIGITS.get(key, 2)) if math.isfinite(value) else None

@@ -1,0 +1,64 @@
+"""Owns the words and figures of a trained bundle's card; must not train."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+import torch
+
+from models.bundle import BundleCard, Envelope
+from models.cohort import Cohort
+from models.training.options import TrainOptions
+from models.zoo.method import Method, describe_bundle
+
+_TARGETS = {
+    "cect": "the second scan as it is in the cohort",
+    "cect_registered": "the second scan without the patient's motion, known of phantoms only",
+    "enhanced_source": "the source plus the true enhancement, known of phantoms only",
+}
+
+
+def describe_run(
+    options: TrainOptions, method: Method, cohort: Cohort, *, epoch: int, step: int, figures: Mapping[str, float]
+) -> BundleCard:
+    """The card of a bundle that this run writes after this epoch and step; it claims nothing that was not measured."""
+    patients = cohort.split("train")
+    phantom = cohort.kind == "phantom"
+    limits = ["Not for clinical use before it was commissioned on the department's own patients."]
+    if phantom:
+        limits.insert(0, "Trained on a procedural phantom, whose anatomy is simpler than any patient's; no patient.")
+    if not method.paired:
+        limits.append("Trained without comparing pairs: nothing held its values to the true ones.")
+    return describe_bundle(
+        options.name or options.method,
+        "1",
+        training={
+            "data": "procedural thorax phantom; no real patient" if phantom else "scans of patients, pseudonymous",
+            "cohort_digest": cohort.digest,
+            "patients": len(patients),
+            "slices": sum(p.record.shape[0] for p in patients),
+            "target": _TARGETS[options.target],
+            "preset": options.preset,
+            "regime": asdict(method.config.regime),
+            "epoch": epoch,
+            "steps": step,
+            "selection": "best PSNR on the split validation" if figures else "last epoch; nobody to validate on",
+            "validation": {key: round(value, 4) for key, value in figures.items()},
+            "torch": torch.__version__,
+        },
+        envelope=_envelope(cohort),
+        intended_use="Research and comparison of methods. Not for clinical use.",
+        licence="Apache-2.0" if phantom else "as the owner of the training data decides",
+        limits=tuple(limits),
+    )
+
+
+def _envelope(cohort: Cohort) -> Envelope:
+    """The spacings that were trained on, outwards to the next 0.01 mm."""
+    spacings = [p.record.spacing_mm for p in cohort.split("train")]
+    pixels = [s for _, rows, columns in spacings for s in (rows, columns)]
+    slices = [s for s, _, _ in spacings]
+    return Envelope(pixel_spacing_mm=_range(pixels), slice_spacing_mm=_range(slices))
+
+
+def _range(values: list[float]) -> tuple[float, float]:
+    return round(min(values) - 0.005, 2), round(max(values) + 0.005, 2)

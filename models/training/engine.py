@@ -1,0 +1,79 @@
+"""Owns where a run computes: device, precision and the company of other processes, by accelerate."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from models.translator import Device, DeviceUnavailable, Precision
+
+T = TypeVar("T")
+
+
+class AccelerateEngine:
+    """Fulfils `models.zoo.parts.Engine`; started by `accelerate launch` it is one of several processes.
+
+    Networks are not wrapped: a method moves several by several optimisers, which no wrapper knows. Every process has
+    the same networks and averages its gradients with the others before each optimiser step, which is the same.
+    """
+
+    def __init__(self, device: Device, precision: Precision) -> None:
+        """Settle what "auto" means here; raises DeviceUnavailable for "cuda" without a usable GPU."""
+        usable = torch.cuda.is_available()
+        if device == "cuda" and not usable:
+            raise DeviceUnavailable("device is cuda, but torch finds no usable GPU on this machine")
+        on_gpu = usable and device != "cpu"
+        self.precision = {"auto": "bf16" if on_gpu else "fp32"}.get(precision, precision)
+        self.device = "cuda" if on_gpu else "cpu"
+        self._accelerator = Accelerator(cpu=not on_gpu)
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return int(self._accelerator.process_index)
+
+    @property
+    def processes(self) -> int:
+        """Number of processes."""
+        return int(self._accelerator.num_processes)
+
+    @property
+    def place(self) -> torch.device:
+        """The device of this process."""
+        return torch.device(self._accelerator.device)
+
+    @property
+    def description(self) -> str:
+        """Device, precision and number of processes, for people."""
+        name = torch.cuda.get_device_name() if self.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        return f"{name}, {self.precision}, {self.processes} process{'es' if self.processes > 1 else ''}"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Context in which networks run at this precision."""
+        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    @torch.no_grad()
+    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace gradients by their mean over all processes, in one message."""
+        if self.processes == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        flat = self._accelerator.reduce(flat, reduction="mean")
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def agree(self, value: T) -> T:
+        """The value of the first process, for all."""
+        values = [value]
+        if self.processes > 1:
+            broadcast_object_list(values)
+        return values[0]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        self._accelerator.wait_for_everyone()

@@ -1,0 +1,56 @@
+"""Owns what a person decides about a training run beside its method; must not import torch."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from models.translator import Device, Precision
+
+TARGETS = ("cect", "cect_registered", "enhanced_source")
+
+
+class TrainingError(Exception):
+    """A run cannot start, or cannot go on from where it stopped."""
+
+
+class Diverged(TrainingError):
+    """A loss is infinite or not a number; the checkpoint is from before."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One run, whole: equal options on an equal cohort and machine give equal losses.
+
+    `regime`: fields of the preset's `Regime` to replace, such as {"epochs": 20}. `target`, what is to be predicted:
+    "cect", the second scan as it is in the cohort (all that a hospital has); and for phantoms "cect_registered", the
+    same without motion, or "enhanced_source", the source plus the true enhancement, which teaches to leave noise and
+    everything else alone. `precision` of the networks' arithmetic: "auto" is bf16 on a GPU. `patience`: the run ends
+    after so many validations in a row without a better one; 0 never ends it early. `validation_slices`: so many,
+    evenly spread over the patients of the split "validation". `checkpoint_every` counts optimisation steps; there is
+    one at the end of every epoch too. `workers`: processes that read slices, 0 for none. `name` of the bundle, by
+    default the method's.
+    """
+
+    method: str
+    preset: str = "paper"
+    target: str = "cect"
+    regime: Mapping[str, object] = field(default_factory=dict)
+    device: Device = "auto"
+    precision: Precision = "auto"
+    patience: int = 0
+    validation_slices: int = 64
+    checkpoint_every: int = 500
+    workers: int = 0
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can follow, in words."""
+        if self.target not in TARGETS:
+            raise TrainingError(f"target is {self.target!r}; allowed are {', '.join(TARGETS)}.")
+        for key, least in {"patience": 0, "validation_slices": 1, "checkpoint_every": 1, "workers": 0}.items():
+            if getattr(self, key) < least:
+                raise TrainingError(f"{key} is {getattr(self, key)}; it must be at least {least}.")
+
+    def to_mapping(self) -> dict[str, object]:
+        """All that decides the losses, as plain JSON values; how often a run saves does not."""
+        free = ("checkpoint_every", "workers", "name")
+        return {key: value for key, value in asdict(self).items() if key not in free}

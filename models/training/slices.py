@@ -1,0 +1,141 @@
+"""Owns which slices a step sees, in which order, and as which images; must not know a method's objective."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from models.cohort import CohortPatient
+from models.frame import Frame
+from models.training.options import TrainingError
+from models.zoo.method import Batch
+from models.zoo.regime import Regime
+
+Pair = tuple[int, int]
+
+_ORDER, _PARTNER, _CROP = 1, 2, 3  # streams of random numbers, so that one does not depend on how often another is read
+
+
+class SliceSet(Dataset[tuple[Tensor, Tensor]]):
+    """All slices of some patients, in their order, as model images; item (i, j) is (source i, target j) [1, M, M].
+
+    Read from the memory-mapped arrays when asked for: a cohort may be larger than the memory.
+    """
+
+    def __init__(self, patients: Sequence[CohortPatient], frame: Frame, target: str) -> None:
+        """Look the slices up; raises TrainingError where a patient lacks the arrays of this target."""
+        needed = {"enhanced_source": "enhancement"}.get(target, target)
+        if lacking := [p.id for p in patients if not p.has(needed)]:
+            raise TrainingError(
+                f"patient {lacking[0]} has no {needed}; this cohort cannot be trained towards {target}."
+            )
+        self._frame, self._target = frame, target
+        self._places = [(patient, z) for patient in patients for z in range(patient.record.shape[0])]
+
+    def __len__(self) -> int:
+        """Number of slices."""
+        return len(self._places)
+
+    def __getitem__(self, pair: Pair) -> tuple[Tensor, Tensor]:
+        """The source image of one slice and the target image of one, the same or another."""
+        source, target = pair
+        return self._image(source, "ncct"), self._image(target, self._target)
+
+    def spread(self, count: int) -> Batch:
+        """`count` slices (or all) as a batch of true pairs, evenly spread over the set."""
+        picks = np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int))
+        sources, targets = zip(*(self[int(k), int(k)] for k in picks), strict=True)
+        return Batch(torch.stack(sources), torch.stack(targets))
+
+    def _image(self, index: int, name: str) -> Tensor:
+        patient, z = self._places[index]
+        part = slice(z, z + 1)
+        if name == "enhanced_source":
+            hu = patient.hu("ncct", part) + patient.hu("enhancement", part)
+        else:
+            hu = patient.hu(name, part)
+        return self._frame.to_model(torch.from_numpy(hu))[0]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Which pairs each step sees, from the regime's seed and the epoch alone, so that a run can go on anywhere.
+
+    An epoch shows every source slice once, but for the rest that fills no batch. For methods that compare no pair the
+    targets come in an order of their own. The batch is divided among `processes`.
+    """
+
+    slices: int
+    regime: Regime
+    paired: bool
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse batches that cannot be filled or divided."""
+        for size in {self._batch_size(epoch) for epoch in (0, self.regime.epochs - 1)}:
+            if size > self.slices:
+                raise TrainingError(f"a batch of {size} needs as many slices; the split train has {self.slices}.")
+            if size % self.processes:
+                raise TrainingError(f"a batch of {size} cannot be divided among {self.processes} processes.")
+
+    def steps_in(self, epoch: int) -> int:
+        """Number of steps of this epoch."""
+        return self.slices // self._batch_size(epoch)
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the whole run."""
+        return sum(self.steps_in(epoch) for epoch in range(self.regime.epochs))
+
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, steps taken in it) after `step` steps."""
+        epoch = 0
+        while epoch < self.regime.epochs and step >= self.steps_in(epoch):
+            step -= self.steps_in(epoch)
+            epoch += 1
+        return epoch, step
+
+    def batches(self, epoch: int) -> list[list[Pair]]:
+        """This process's share of every batch of the epoch."""
+        order = self._rng(_ORDER, epoch).permutation(self.slices)
+        partners = order if self.paired else self._rng(_PARTNER, epoch).permutation(self.slices)
+        pairs = [(int(i), int(j)) for i, j in zip(order, partners, strict=True)]
+        size = self._batch_size(epoch)
+        share = size // self.processes
+        starts = (k * size + self.process * share for k in range(self.steps_in(epoch)))
+        return [pairs[start : start + share] for start in starts]
+
+    def crop(self, batch: Batch, epoch: int, number: int) -> Batch:
+        """The batch itself, or in epochs of crops a random place of each image, for both of a pair the same."""
+        side, matrix = self.regime.crop, batch.source.shape[-1]
+        if side is None or not self._crops(epoch) or side >= matrix:
+            return batch
+        # Bodies lie in the middle; crops of the outer border would hold only air.
+        border = (matrix - side) // 8
+        rng = self._rng(_CROP, epoch, number, self.process)
+        corners = rng.integers(border, matrix - side - border + 1, (len(batch.source), 2))
+
+        def cut(images: Tensor) -> Tensor:
+            return torch.stack([x[:, r : r + side, c : c + side] for x, (r, c) in zip(images, corners, strict=True)])
+
+        return Batch(cut(batch.source), cut(batch.target))
+
+    def _crops(self, epoch: int) -> bool:
+        return self.regime.crop is not None and epoch < self.regime.crop_share * self.regime.epochs
+
+    def _batch_size(self, epoch: int) -> int:
+        return (self.regime.crop_batch if self._crops(epoch) else None) or self.regime.batch_size
+
+    def _rng(self, *numbers: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.regime.seed, *numbers])))
+
+
+def read_batches(slices: SliceSet, batches: Sequence[Sequence[Pair]], workers: int) -> Iterator[Batch]:
+    """Batches in this order, read here or ahead by worker processes."""
+    loader: DataLoader[list[Tensor]] = DataLoader(slices, batch_sampler=batches, num_workers=workers)  # type: ignore[arg-type]
+    for source, target in loader:
+        yield Batch(source, target)

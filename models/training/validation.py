@@ -1,0 +1,60 @@
+"""Owns how well a method in training does on slices that it is not trained on; must not change it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.cohort import CohortPatient
+from models.frame import Frame
+from models.metrics.image import nmae, psnr_db, ssim
+from models.training.engine import AccelerateEngine
+from models.training.journal import picture_rows
+from models.training.options import TrainOptions
+from models.training.slices import SliceSet
+from models.zoo.method import Batch, Method
+
+_SEED = 0
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Pairs of the split "validation", in memory, and the figures of the source itself beside which all are read."""
+
+    batch: Batch
+    identity: Mapping[str, float]
+
+    @classmethod
+    def of(cls, patients: Sequence[CohortPatient], frame: Frame, options: TrainOptions) -> "Validator | None":
+        """Read the slices; None where there is no patient."""
+        if not patients:
+            return None
+        batch = SliceSet(patients, frame, options.target).spread(options.validation_slices)
+        return cls(batch, _figures(batch.source, batch.target))
+
+    def look(self, method: Method, engine: AccelerateEngine) -> tuple[dict[str, float], Tensor]:
+        """PSNR, SSIM, NMAE and the gain over identity, means over slices at the method's matrix; and a picture.
+
+        Noise comes from one fixed seed, so that two epochs differ by their weights alone.
+        """
+        parts = []
+        for start in range(0, len(self.batch.source), _AT_ONCE):
+            source = self.batch.source[start : start + _AT_ONCE]
+            with engine.autocast():
+                parts.append(method.translate(source.to(engine.place), _SEED).float().cpu())
+        prediction = torch.cat(parts)
+        figures = _figures(prediction, self.batch.target)
+        figures["psnr_gain_db"] = figures["psnr_db"] - self.identity["psnr_db"]
+        return figures, picture_rows(self.batch.source, prediction, self.batch.target)
+
+
+def _figures(prediction: Tensor, target: Tensor) -> dict[str, float]:
+    pairs = [
+        (((p[0] + 1) / 2).numpy().astype(np.float64), ((t[0] + 1) / 2).numpy().astype(np.float64))
+        for p, t in zip(prediction, target, strict=True)
+    ]
+    metrics = {"psnr_db": psnr_db, "ssim": ssim, "nmae": nmae}
+    return {name: float(np.mean([metric(p, t) for p, t in pairs])) for name, metric in metrics.items()}

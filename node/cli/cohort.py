@@ -1,0 +1,174 @@
+"""`cohort`: the pairs that models are trained and measured on, of phantoms or from a hospital's DICOM export."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress, TaskID
+
+from node.cli.console import Exit, JsonOption, out, print_json, print_table, progress_bar, say
+from node.errors import Misconfigured, Permanent
+
+if TYPE_CHECKING:
+    from models.cohort import Cohort
+
+app = typer.Typer(no_args_is_help=True, help="Cohorts: pairs of native and contrast-enhanced scans.")
+
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the cohort; new.", file_okay=False)]
+
+
+@app.command("phantom")
+def phantom(
+    out_dir: OutOption,
+    patients: Annotated[int, typer.Option("--patients", min=2, help="How many to invent.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same patients.")],
+    slices: Annotated[int, typer.Option("--slices", min=1)] = 32,
+    rows: Annotated[int, typer.Option("--rows", min=32, help="Rows and columns.")] = 512,
+    slice_spacing_mm: Annotated[float, typer.Option("--slice-spacing-mm", min=0.5, max=20.0)] = 5.0,
+    external_share: Annotated[
+        float, typer.Option("--external-share", min=0.0, max=1.0, help="Share of patients of the other hospital.")
+    ] = 0.2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that make patients.")] = 1,
+    no_dicom: Annotated[bool, typer.Option("--no-dicom", help="Arrays only, no DICOM files.")] = False,
+    in_register: Annotated[bool, typer.Option("--in-register", help="Nobody moves between the scans.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Invent a cohort: arrays for training, and the same scans as DICOM in OUT/dicom to push to the node."""
+    from node.cohorts.phantom import write_phantom
+
+    with _stages() as progress:
+        cohort = write_phantom(
+            out_dir,
+            patients,
+            seed,
+            slices=slices,
+            rows=rows,
+            slice_spacing_mm=slice_spacing_mm,
+            external_share=external_share,
+            in_register=in_register,
+            dicom=not no_dicom,
+            workers=workers,
+            progress=progress,
+        )
+    _show(cohort, as_json=as_json)
+
+
+@app.command("build")
+def build(
+    dicom_dir: Annotated[
+        Path, typer.Argument(help="Folder of DICOM files, in any layout.", exists=True, file_okay=False)
+    ],
+    out_dir: OutOption,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides who trains and who tests.")] = 1,
+    deformable: Annotated[
+        bool, typer.Option("--deformable", help="Bend the contrast scan after its rigid registration.")
+    ] = False,
+    any_grid: Annotated[
+        bool, typer.Option("--any-grid", help="Also pair scans with other slices or frames of reference; resampled.")
+    ] = False,
+    training_site: Annotated[
+        str, typer.Option("--training-site", help="InstitutionName that trains; default: the one with most pairs.")
+    ] = "",
+    key: Annotated[
+        Path | None, typer.Option("--key", help="New CSV file of pseudonyms and patient IDs; keep it in the hospital.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pair native and contrast scans of the same patients, register them, and store them under pseudonyms.
+
+    Nothing but pixels, figures and pseudonyms is stored. Pixels still show a patient: treat the cohort as patient data.
+    """
+    if find_spec("SimpleITK") is None:
+        raise Misconfigured("cohort build needs the extra packages of syncect[train] (SimpleITK is missing)")
+    from node.cohorts.build import build_cohort
+
+    with _stages() as progress:
+        cohort = build_cohort(
+            dicom_dir,
+            out_dir,
+            seed=seed,
+            deformable=deformable,
+            any_grid=any_grid,
+            training_site=training_site,
+            key_file=key,
+            progress=progress,
+        )
+    _show(cohort, as_json=as_json)
+    if not cohort.patients:
+        say("syncect: no patient has a usable pair; the reasons are in the manifest")
+        raise typer.Exit(Exit.ERROR)
+
+
+@contextmanager
+def _stages() -> Iterator["_Stages"]:
+    """Progress bars around work that may find no cohort."""
+    from models.cohort import CohortError
+
+    try:
+        with progress_bar() as bar:
+            yield _Stages(bar)
+    except CohortError as error:
+        raise Permanent(str(error)) from error
+
+
+class _Stages:
+    """Shows every stage as a bar of its own."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar = bar
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage, total=total)
+        self._bar.update(self._tasks[stage], completed=done)
+
+
+def _show(cohort: "Cohort", *, as_json: bool) -> None:
+    from models.cohort import SPLITS
+
+    patients = {split: cohort.split(split) for split in SPLITS}
+    reasons = Counter(reason.split(":", 1)[0] for _, reason in cohort.excluded)
+    if as_json:
+        counts = {
+            split: {"patients": len(found), "slices": sum(patient.record.shape[0] for patient in found)}
+            for split, found in patients.items()
+        }
+        print_json(
+            {
+                "path": cohort.path,
+                "digest": cohort.digest,
+                "splits": counts,
+                "excluded": dict(sorted(reasons.items())),
+                "reasons": dict(cohort.excluded),
+            }
+        )
+        return
+    print_table(
+        ["SPLIT", "PATIENTS", "SLICES", "HOSPITALS"],
+        [
+            (
+                split,
+                str(len(found)),
+                str(sum(patient.record.shape[0] for patient in found)),
+                ", ".join(sorted({patient.record.hospital for patient in found})),
+            )
+            for split, found in patients.items()
+        ],
+    )
+    if cohort.excluded:
+        example = {reason.split(":", 1)[0]: f"{name}: {reason.split(': ', 1)[1]}" for name, reason in cohort.excluded}
+        out().print()
+        print_table(
+            ["EXCLUDED", "PATIENTS", "FOR EXAMPLE"],
+            [(reason, str(count), example[reason]) for reason, count in sorted(reasons.items())],
+        )
+
+
+def add_to(app_: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app_.add_typer(app, name="cohort")

@@ -1,0 +1,236 @@
+"""Promises of the training loop: it learns, repeats, goes on after any stop, and ends in its best bundle."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models import load_bundle
+from models.cohort import Cohort, CohortWriter, PatientRecord, open_cohort
+from models.frame import Frame
+from models.training import Diverged, TrainingError, TrainOptions, train
+from models.training.loop import Silent
+from models.training.slices import BatchPlan, SliceSet
+from models.zoo.method import METHOD_NAMES, Batch
+from models.zoo.regime import Regime
+
+SIDE = 32
+SPLITS = ("train", "train", "train", "validation", "internal")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """Discs of muscle in air that get brighter; two slices a patient, every patient a little different."""
+    writer = CohortWriter(tmp_path_factory.mktemp("cohort"), kind="phantom", provenance={"data": "discs"})
+    y, x = np.mgrid[:SIDE, :SIDE]
+    for number, split in enumerate(SPLITS):
+        disc = (x - 16) ** 2 + (y - 16) ** 2 < 60 + 10 * number
+        ncct = np.stack([np.where(disc, 40 + number + z, -1000) for z in range(2)]).astype(np.float32)
+        record = PatientRecord(f"P{number}", "H1", split, ncct.shape, (5.0, 1.5, 1.25))
+        arrays = {"ncct": ncct, "cect": ncct + 100 * disc, "enhancement": np.stack([90.0 * disc] * 2)}
+        writer.add(record, arrays)
+    return writer.close()
+
+
+def options(method: str = "syndiff_paired", **changes: object) -> TrainOptions:
+    values: dict[str, object] = {"preset": "tiny", "device": "cpu", "regime": {"epochs": 3}} | changes
+    return TrainOptions(method=method, **values)  # type: ignore[arg-type]
+
+
+def lines(run: Path, file: str = "losses.jsonl") -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / file).read_text().splitlines()]
+
+
+class PullsThePlug(Silent):
+    """Ends the process's run in the middle, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
+        if step == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method", METHOD_NAMES)
+def test_a_run_that_stopped_goes_on_with_the_losses_and_the_bundle_it_would_have_had(
+    method: str, cohort: Cohort, tmp_path: Path
+) -> None:
+    whole = train(cohort, tmp_path / "whole", options(method))
+    with pytest.raises(KeyboardInterrupt):
+        train(cohort, tmp_path / "cut", options(method, checkpoint_every=2), observer=PullsThePlug(6))
+    assert len(lines(tmp_path / "cut")) == 6  # more than the checkpoint knows
+    resumed = train(cohort, tmp_path / "cut", options(method, checkpoint_every=2), resume=True)
+    for file in ("losses.jsonl", "validations.jsonl"):
+        assert lines(tmp_path / "cut", file) == lines(tmp_path / "whole", file)
+    assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(1, 10))
+    assert resumed.card.weights_sha256 == whole.card.weights_sha256
+    assert resumed.best == whole.best
+
+
+def test_a_finished_run_has_nothing_left_to_do(cohort: Cohort, tmp_path: Path) -> None:
+    first = train(cohort, tmp_path, options())
+    again = train(cohort, tmp_path, options(), resume=True)
+    assert again == first
+    assert len(lines(tmp_path)) == 9
+
+
+def test_it_learns_and_its_bundle_does_what_the_validation_saw(cohort: Cohort, tmp_path: Path) -> None:
+    result = train(cohort, tmp_path, options(target="enhanced_source", regime={"epochs": 12}))
+    assert result.best is not None
+    assert result.best.figures["psnr_gain_db"] > 1
+    patient = cohort.split("internal")[0]
+    ncct, truth = patient.hu("ncct"), patient.hu("ncct") + patient.hu("enhancement")
+    predicted = load_bundle(result.bundle).translate(ncct, 0)
+    changed = truth != ncct
+    assert np.abs(predicted - truth)[changed].mean() < 0.8 * np.abs(ncct - truth)[changed].mean()
+
+
+def test_the_card_says_what_the_bundle_was_trained_on_and_how_it_was_chosen(cohort: Cohort, tmp_path: Path) -> None:
+    result = train(cohort, tmp_path, options(name="ours"))
+    card = load_bundle(result.bundle).card
+    assert card == result.card
+    assert (card.name, card.method) == ("ours", "syndiff_paired")
+    told = card.training
+    assert (told["cohort_digest"], told["patients"], told["slices"]) == (cohort.digest, 3, 6)
+    assert result.best is not None
+    assert told["epoch"] == result.best.epoch
+    assert told["validation"] == {key: round(value, 4) for key, value in result.best.figures.items()}
+    assert card.envelope.pixel_spacing_mm == pytest.approx((1.25, 1.5), abs=0.0101)
+    assert card.envelope.slice_spacing_mm == pytest.approx((5, 5), abs=0.0101)
+    assert any("phantom" in limit for limit in card.limits)
+
+
+def test_the_bundle_is_of_the_best_epoch_and_patience_ends_a_run(cohort: Cohort, tmp_path: Path) -> None:
+    # A rate this high destroys what the first steps left, so that the first epoch stays the best.
+    wild = {"epochs": 20, "lr_generator": 0.5, "max_grad_norm": None, "ema_decay": None}
+    result = train(cohort, tmp_path, options("pix2pix", regime=wild, patience=2))
+    figures = [line["psnr_db"] for line in lines(tmp_path, "validations.jsonl")]
+    assert result.stopped_early
+    assert result.best is not None
+    assert result.best.figures["psnr_db"] == max(figures)
+    assert result.best.epoch == figures.index(max(figures)) + 1
+    assert len(figures) == result.best.epoch + 2
+    assert result.card.training["epoch"] == result.best.epoch
+
+
+def test_without_validation_patients_the_last_epoch_counts(cohort: Cohort, tmp_path: Path) -> None:
+    writer = CohortWriter(tmp_path / "cohort", kind="phantom", provenance={})
+    for patient in cohort.split("train"):
+        writer.add(patient.record, {"ncct": patient.hu("ncct"), "cect": patient.hu("cect")})
+    result = train(writer.close(), tmp_path / "run", options())
+    assert result.best is None
+    assert (result.card.training["epoch"], result.card.training["validation"]) == (3, {})
+
+
+def test_half_precision_arithmetic_trains(cohort: Cohort, tmp_path: Path) -> None:
+    result = train(cohort, tmp_path, options(precision="bf16", regime={"epochs": 1}))
+    assert json.loads((tmp_path / "run.json").read_text())["arithmetic"] == "cpu, bf16"
+    assert lines(tmp_path)[0] != lines(train(cohort, tmp_path / "fp32", options(regime={"epochs": 1})).bundle.parent)[0]
+    assert result.steps == 3
+
+
+def test_another_seed_is_another_run(cohort: Cohort, tmp_path: Path) -> None:
+    runs = [train(cohort, tmp_path / str(seed), options(regime={"epochs": 1, "seed": seed})) for seed in (1, 2)]
+    assert runs[0].card.weights_sha256 != runs[1].card.weights_sha256
+
+
+def test_a_run_is_neither_overwritten_nor_continued_under_other_settings(cohort: Cohort, tmp_path: Path) -> None:
+    train(cohort, tmp_path / "run", options(regime={"epochs": 1}))
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(cohort, tmp_path / "run", options(regime={"epochs": 1}))
+    with pytest.raises(TrainingError, match="was begun with options"):
+        train(cohort, tmp_path / "run", options(regime={"epochs": 2}), resume=True)
+    with pytest.raises(TrainingError, match="no run to go on with"):
+        train(cohort, tmp_path / "other", options(), resume=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(TrainingError, match="not empty"):
+        train(cohort, tmp_path / "full", options())
+    (tmp_path / "run" / "checkpoint-0.pt").write_bytes(b"half of a file")
+    with pytest.raises(TrainingError, match="cannot be read"):
+        train(cohort, tmp_path / "run", options(regime={"epochs": 1}), resume=True)
+
+
+def test_losses_that_left_the_numbers_end_the_run(cohort: Cohort, tmp_path: Path) -> None:
+    lost = {"epochs": 30, "lr_generator": 1e30, "max_grad_norm": None}
+    with pytest.raises(Diverged, match="not finite"):
+        train(cohort, tmp_path, options("reggan", regime=lost))
+
+
+def test_what_a_cohort_lacks_is_named(cohort: Cohort, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no cect_registered"):
+        train(cohort, tmp_path / "a", options(target="cect_registered"))
+    with pytest.raises(TrainingError, match="batch of 7 needs"):
+        train(cohort, tmp_path / "b", options(regime={"batch_size": 7}))
+    with pytest.raises(TrainingError, match="target is 'wish'"):
+        options(target="wish")
+
+
+def test_an_epoch_shows_every_slice_once_and_processes_share_each_batch() -> None:
+    regime = Regime(batch_size=4, epochs=2, seed=5)
+    alone = BatchPlan(10, regime, paired=True)
+    shares = [BatchPlan(10, regime, True, process, 2).batches(1) for process in (0, 1)]
+    assert alone.steps_in(0) == 2
+    assert [a + b for a, b in zip(*shares, strict=True)] == alone.batches(1)
+    seen = [i for batch in BatchPlan(8, regime, True).batches(0) for i, _ in batch]
+    assert sorted(seen) == list(range(8))
+    assert all(i == j for batch in alone.batches(0) for i, j in batch)
+    assert alone.batches(0) != alone.batches(1)
+    assert any(i != j for batch in BatchPlan(10, regime, paired=False).batches(0) for i, j in batch)
+    with pytest.raises(TrainingError, match="divided among 3"):
+        BatchPlan(10, regime, True, 0, 3)
+
+
+def test_crops_come_first_at_the_same_place_of_both_images() -> None:
+    plan = BatchPlan(8, Regime(batch_size=2, epochs=4, crop=8, crop_share=0.5, crop_batch=4), paired=True)
+    assert [plan.steps_in(epoch) for epoch in range(4)] == [2, 2, 4, 4]
+    assert plan.total_steps == 12
+    assert [plan.position(step) for step in (0, 3, 4, 11, 12)] == [(0, 0), (1, 1), (2, 0), (3, 3), (4, 0)]
+    images = torch.rand(4, 1, 32, 32)
+    cut = plan.crop(Batch(images, images + 1), 1, 0)
+    assert cut.source.shape == (4, 1, 8, 8)
+    assert torch.equal(cut.source + 1, cut.target)
+    assert not torch.equal(cut.source, plan.crop(Batch(images, images), 1, 1).source)
+    assert plan.crop(Batch(images, images), 2, 0).source is images
+
+
+def test_slices_are_read_as_the_bundle_will_see_them(cohort: Cohort) -> None:
+    slices = SliceSet(cohort.split("train"), Frame((-40.0, 400.0), 16), "enhanced_source")
+    source, target = slices[3, 3]
+    assert source.shape == (1, 16, 16)
+    middle = (cohort.split("train")[1].hu("ncct")[1, 16, 16] + 40) / 220 - 1
+    assert float(source[0, 8, 8]) == pytest.approx(middle)
+    assert float(target[0, 8, 8] - source[0, 8, 8]) == pytest.approx(90 / 220)
+    assert len(slices.spread(4).source) == 4
+    assert len(slices.spread(100).source) == len(slices) == 6
+
+
+def test_two_processes_train_one_model(cohort: Cohort, tmp_path: Path) -> None:
+    program = (
+        "import sys; from models.cohort import open_cohort; from models.training import TrainOptions, train\n"
+        "options = TrainOptions('cyclegan', preset='tiny', device='cpu', regime={'epochs': 1})\n"
+        "train(open_cohort(sys.argv[1]), __import__('pathlib').Path(sys.argv[2]), options)\n"
+    )
+    script = tmp_path / "run.py"
+    script.write_text(program)
+    # What `accelerate launch` starts on GPUs; for CPUs it would ask for an MPI.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run(
+        [*launch, str(script), str(cohort.path), str(tmp_path / "run")], check=True, env=environment, timeout=120
+    )
+    states = [torch.load(tmp_path / "run" / f"checkpoint-{k}.pt", weights_only=True)["state"] for k in (0, 1)]
+    weights = [state["networks"]["to_target"] for state in states]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    alone = train(cohort, tmp_path / "alone", options("cyclegan", regime={"epochs": 1}))
+    # The noise of two processes differs from that of one, but CycleGAN has none: half batches average to the whole.
+    theirs = load_bundle(tmp_path / "run" / "bundle").translate(open_cohort(cohort.path).patients[0].hu("ncct"), 0)
+    ours = load_bundle(alone.bundle).translate(cohort.patients[0].hu("ncct"), 0)
+    np.testing.assert_allclose(theirs, ours, atol=3)
