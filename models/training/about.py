@@ -41,7 +41,7 @@ def describe_run(
             "regime": asdict(method.config.regime),
             "epoch": epoch,
             "steps": step,
-            "selection": "best PSNR on the split validation" if figures else "last epoch; nobody to validate on",
+            "selection": "lowest NMAE on the split validation" if figures else "last epoch; nobody to validate on",
             "validation": {key: round(value, 4) for key, value in figures.items()},
             "torch": torch.__version__,
         },

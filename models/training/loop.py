@@ -69,7 +69,7 @@ def train(
     """Train a method on the split "train" of a cohort, in the folder `out`, and leave its best bundle there.
 
     After every epoch the generator (its moving average where one is kept) translates slices of the split "validation";
-    the bundle is that of the epoch with the highest PSNR, or of the last one where nobody is there to validate on.
+    the bundle is that of the epoch with the lowest NMAE, or of the last one where nobody is there to validate on.
     Writes run.json, losses.jsonl, validations.jsonl, tensorboard/, checkpoint-<process>.pt and bundle/. A run that was
     killed goes on with `resume` and has the losses that it would have had. Under `accelerate launch` all processes
     call this with the same arguments. Raises TrainingError, CohortError, DeviceUnavailable, KeyError for an unknown
@@ -166,7 +166,7 @@ class _Run:
             improved, best = self.step >= self.plan.total_steps, None
         else:
             figures, pictures = self.validator.look(self.method, self.engine)
-            improved = self.best is None or figures["psnr_db"] > self.best.figures["psnr_db"]
+            improved = self.best is None or figures["nmae"] < self.best.figures["nmae"]
             best = Best(epoch, figures) if self.best is None or improved else self.best.passed()
             if journal is not None:
                 journal.validation(self.step, epoch, figures, pictures)

@@ -111,11 +111,11 @@ def test_the_bundle_is_of_the_best_epoch_and_patience_ends_a_run(cohort: Cohort,
     # A rate this high destroys what the first steps left, so that the first epoch stays the best.
     wild = {"epochs": 20, "lr_generator": 0.5, "max_grad_norm": None, "ema_decay": None}
     result = train(cohort, tmp_path, options("pix2pix", regime=wild, patience=2))
-    figures = [line["psnr_db"] for line in lines(tmp_path, "validations.jsonl")]
+    figures = [line["nmae"] for line in lines(tmp_path, "validations.jsonl")]
     assert result.stopped_early
     assert result.best is not None
-    assert result.best.figures["psnr_db"] == max(figures)
-    assert result.best.epoch == figures.index(max(figures)) + 1
+    assert result.best.figures["nmae"] == min(figures)
+    assert result.best.epoch == figures.index(min(figures)) + 1
     assert len(figures) == result.best.epoch + 2
     assert result.card.training["epoch"] == result.best.epoch
 
