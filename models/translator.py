@@ -18,6 +18,7 @@ Progress = Callable[[int, int], None]
 _METHODS = {
     "syndiff": "models.zoo.syndiff",
     "syndiff_paired": "models.zoo.syndiff",
+    "syndiff_student": "models.zoo.syndiff",
     "pix2pix": "models.zoo.single_pass",
     "cyclegan": "models.zoo.single_pass",
     "reggan": "models.zoo.single_pass",
@@ -69,8 +70,10 @@ def load_bundle(
     """Load the bundle folder `path` for a device.
 
     "cuda" without a usable GPU raises DeviceUnavailable; "auto" takes the GPU where there is one, and
-    `Translator.device` says what was taken. precision "auto" is bf16 on a GPU and fp32 on a CPU. batch_size is the
-    number of slices a GPU takes at once (default 8); a CPU always takes one: faster there, and bit-reproducible.
+    `Translator.device` says what was taken. precision "auto" is bf16 on a GPU, for diffusive methods also on a CPU
+    with instructions for it (their loss is tested against a limit), else fp32. batch_size is the number of slices a GPU
+    takes at once (default 8), halved where the memory is too small; a CPU always takes one: faster there, and
+    bit-reproducible.
     Raises BundleError for a damaged bundle or an unknown method.
     """
     folder = Path(path)

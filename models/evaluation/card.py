@@ -1,7 +1,7 @@
 """Owns the figures that an evaluation leaves in a bundle's card; must not measure or change what makes pixels."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,21 +17,35 @@ _DIGITS = {"ssim": 4, "nmae": 5, "slope": 3}
 def write_metrics(path: Path, rows: Iterable[Row], cohort: Cohort) -> BundleCard:
     """Replace the metrics of the bundle folder `path`, and its text, by rows of an evaluation on `cohort`.
 
-    Kept are the rows of both baselines and of the bundle, which the card calls by its own name; each says on which kind
+    Kept are the rows of both baselines, of the bundle, which the card calls by its own name, and, where it was measured
+    too, of the teacher that it was distilled from; each says on which kind
     of cohort, by which digest, it was measured. Weights and digest stay as they are. Returns the new card; raises
     BundleError for a damaged bundle, ValueError where no row is the bundle's.
     """
     card = read_card(path)
     weights = read_weights(path, card)
     # Bundles that share a name are told apart by their digests in a report.
-    own = {name: card.name for name in (card.name, f"{card.name}@{card.digest[:8]}") if name not in _BASELINES}
-    names = {name: name for name in _BASELINES} | own
+    own = {name: card.name for name in _report_names(card.name, card.digest)}
+    names = {name: name for name in _BASELINES} | _teacher_names(card) | own
     chosen = [row for row in rows if row.name in names]
     if not any(row.name in own for row in chosen):
         raise ValueError(f"the evaluation has no row of {card.name}")
     metrics = tuple(_card_row(names[row.name], row, cohort) for row in chosen)
     measured = replace(card, metrics=metrics)
     return write_bundle(path, measured, weights, text=render_card(measured))
+
+
+def _teacher_names(card: BundleCard) -> dict[str, str]:
+    """What a report may call the bundle that this one was distilled from."""
+    teacher = card.training.get("teacher")
+    if not isinstance(teacher, Mapping):
+        return {}
+    name = str(teacher["name"])
+    return {known: f"{name} (teacher)" for known in _report_names(name, str(teacher["digest"]))}
+
+
+def _report_names(name: str, digest: str) -> list[str]:
+    return [known for known in (name, f"{name}@{digest[:8]}") if known not in _BASELINES]
 
 
 def _card_row(name: str, row: Row, cohort: Cohort) -> dict[str, object]:

@@ -31,7 +31,8 @@ def describe_run(
     return describe_bundle(
         options.name or options.method,
         "1",
-        training={
+        training=_lineage(method)
+        | {
             "data": "procedural thorax phantom; no real patient" if phantom else "scans of patients, pseudonymous",
             "cohort_digest": cohort.digest,
             "patients": len(patients),
@@ -50,6 +51,19 @@ def describe_run(
         licence="Apache-2.0" if phantom else "as the owner of the training data decides",
         limits=tuple(limits),
     )
+
+
+def teacher_of(method: Method) -> BundleCard | None:
+    """Card of the bundle that a student learns from."""
+    card = getattr(method, "teacher_card", None)
+    return card if isinstance(card, BundleCard) else None
+
+
+def _lineage(method: Method) -> dict[str, object]:
+    teacher = teacher_of(method)
+    if teacher is None:
+        return {}
+    return {"teacher": {"name": teacher.name, "version": teacher.version, "digest": teacher.digest}}
 
 
 def _envelope(cohort: Cohort) -> Envelope:

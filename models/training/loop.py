@@ -8,14 +8,14 @@ from typing import Protocol
 from models.bundle import BundleCard, read_card
 from models.cohort import Cohort
 from models.frame import Frame
-from models.training.about import describe_run
+from models.training.about import describe_run, teacher_of
 from models.training.checkpoint import Best, Checkpoint, begin_run, load_checkpoint, save_checkpoint
 from models.training.engine import AccelerateEngine
 from models.training.journal import Journal
 from models.training.options import Diverged, TrainingError, TrainOptions
 from models.training.slices import BatchPlan, SliceSet, read_batches
 from models.training.validation import Validator
-from models.zoo.method import Method, make_method, write_method_bundle
+from models.zoo.method import STUDENT, Method, make_method, write_method_bundle
 from models.zoo.parts import NotFinite
 
 BUNDLE_FOLDER = "bundle"
@@ -72,10 +72,18 @@ def train(
     the bundle is that of the epoch with the lowest NMAE, or of the last one where nobody is there to validate on.
     Writes run.json, losses.jsonl, validations.jsonl, tensorboard/, checkpoint-<process>.pt and bundle/. A run that was
     killed goes on with `resume` and has the losses that it would have had. Under `accelerate launch` all processes
-    call this with the same arguments. Raises TrainingError, CohortError, DeviceUnavailable, KeyError for an unknown
-    method or preset, TypeError for an unknown field of its regime.
+    call this with the same arguments. Raises TrainingError, CohortError, DeviceUnavailable, BundleError for a
+    teacher, KeyError for an unknown method or preset, TypeError for an unknown field of its regime.
     """
     return _Run(cohort, out, options, resume=resume, observer=observer or Silent()).run()
+
+
+def _method(options: TrainOptions) -> Method:
+    """Raises BundleError for a teacher that cannot teach."""
+    if (options.teacher is None) == (options.method == STUDENT):
+        raise TrainingError(f"{STUDENT} needs a teacher, and no other method takes one.")
+    changes = {} if options.teacher is None else {"teacher": options.teacher}
+    return make_method(options.method, options.preset, regime=options.regime, **changes)
 
 
 class _Run:
@@ -83,7 +91,7 @@ class _Run:
         self.engine = AccelerateEngine(options.device, options.precision)
         self.cohort, self.out, self.options = cohort, out, options
         self.observer = observer if self.engine.rank == 0 else Silent()
-        self.method: Method = make_method(options.method, options.preset, regime=options.regime)
+        self.method: Method = _method(options)
         regime, frame = self.method.config.regime, Frame(WINDOW_HU, self.method.config.matrix)
         patients = cohort.split("train")
         if not patients:
@@ -95,6 +103,7 @@ class _Run:
             "options": options.to_mapping(),
             "regime": asdict(regime),
             "cohort": cohort.digest,
+            "teacher": teacher.digest if (teacher := teacher_of(self.method)) else None,
             "processes": self.engine.processes,
             "arithmetic": f"{self.engine.device}, {self.engine.precision}",
         }

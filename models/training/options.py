@@ -27,7 +27,7 @@ class TrainOptions:
     after so many validations in a row without a better one; 0 never ends it early. `validation_slices`: so many,
     evenly spread over the patients of the split "validation". `checkpoint_every` counts optimisation steps; there is
     one at the end of every epoch too. `workers`: processes that read slices, 0 for none. `name` of the bundle, by
-    default the method's.
+    default the method's. `teacher`: folder of the bundle that a syndiff_student learns from.
     """
 
     method: str
@@ -41,6 +41,7 @@ class TrainOptions:
     checkpoint_every: int = 500
     workers: int = 0
     name: str | None = None
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no run can follow, in words."""
@@ -52,5 +53,5 @@ class TrainOptions:
 
     def to_mapping(self) -> dict[str, object]:
         """All that decides the losses, as plain JSON values; how often a run saves does not."""
-        free = ("checkpoint_every", "workers", "name")
+        free = ("checkpoint_every", "workers", "name", "teacher")
         return {key: value for key, value in asdict(self).items() if key not in free}

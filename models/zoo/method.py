@@ -24,8 +24,11 @@ _METHODS: Mapping[str, str] = {
     "reggan": "models.zoo.reggan",
     "syndiff": "models.zoo.syndiff_unpaired",
     "syndiff_paired": "models.zoo.syndiff_paired",
+    "syndiff_student": "models.zoo.syndiff_student",
 }
-METHOD_NAMES = tuple(_METHODS)
+STUDENT = "syndiff_student"
+METHOD_NAMES = tuple(name for name in _METHODS if name != STUDENT)
+"""Methods that need a cohort and nothing else; the student needs a trained bundle too, by its option `teacher`."""
 
 
 @dataclass(frozen=True)

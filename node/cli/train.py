@@ -15,7 +15,7 @@ from node.errors import Misconfigured, Permanent
 if TYPE_CHECKING:
     from models.training import TrainOptions, TrainResult
 
-Method = Literal["pix2pix", "cyclegan", "reggan", "syndiff", "syndiff_paired"]
+Method = Literal["pix2pix", "cyclegan", "reggan", "syndiff", "syndiff_paired", "syndiff_student"]
 Target = Literal["cect", "cect_registered", "enhanced_source"]
 
 
@@ -26,6 +26,9 @@ def train(
     preset: Annotated[str, typer.Option("--preset", help="paper, published, small, tiny; see the README.")] = "paper",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="Name of the bundle; default: the method's.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option("--teacher", help="Shipped name or folder of the bundle that syndiff_student distils.")
+    ] = None,
     target: Annotated[
         Target, typer.Option("--target", help="What to predict; the last two exist for phantoms.")
     ] = "cect",
@@ -46,6 +49,8 @@ def train(
 
     On several GPUs or hosts: accelerate launch --num_processes N -m node.cli train METHOD --cohort DIR --out RUN
     """
+    from models import find_bundle
+
     try:
         from models.training import TrainOptions
     except ImportError as error:
@@ -63,6 +68,7 @@ def train(
         checkpoint_every=checkpoint_every,
         workers=workers,
         name=name,
+        teacher=None if teacher is None else str(find_bundle(teacher)),
     )
     result = _run(cohort, run, options, resume=resume)
     best = None if result.best is None else asdict(result.best)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from models import load_bundle, read_card, verify_bundle
-from models.bundle import BundleCard, BundleError
+from models.bundle import BundleCard, BundleError, write_bundle
 from models.card_text import render_card
 from models.cohort import Cohort, CohortWriter, PatientRecord
 from models.evaluation import Report, evaluate, write_metrics
@@ -112,6 +112,16 @@ def test_a_new_evaluation_replaces_the_old_one(measured: BundleCard, report: Rep
     again = write_metrics(tmp_path / "b", [r for r in report.rows if r.cohort == "internal"], cohort)
     assert len(again.metrics) == 3
     assert {row["cohort_digest"] for row in again.metrics} == {cohort.digest}
+
+
+def test_a_student_stands_beside_its_teacher(report: Report, cohort: Cohort, tmp_path: Path) -> None:
+    teacher, card = write_tiny_bundle(tmp_path / "a", live=False), write_tiny_bundle(tmp_path / "b", seed=1)
+    lineage = {"teacher": {"name": teacher.name, "version": teacher.version, "digest": teacher.digest}}
+    weights = (tmp_path / "b" / "weights.safetensors").read_bytes()
+    write_bundle(tmp_path / "b", dataclasses.replace(card, training=lineage), weights, text="")
+    rows = {row["name"]: row for row in write_metrics(tmp_path / "b", report.rows, cohort).metrics}
+    assert list(rows) == ["identity", "mean_enhancement", "tiny (teacher)", "tiny"]
+    assert rows["tiny (teacher)"]["psnr_db"] != rows["tiny"]["psnr_db"]
 
 
 def test_rows_of_other_bundles_and_damaged_bundles_are_refused(report: Report, cohort: Cohort, tmp_path: Path) -> None:
