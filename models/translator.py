@@ -70,10 +70,9 @@ def load_bundle(
     """Load the bundle folder `path` for a device.
 
     "cuda" without a usable GPU raises DeviceUnavailable; "auto" takes the GPU where there is one, and
-    `Translator.device` says what was taken. precision "auto" is bf16 on a GPU, for diffusive methods also on a CPU
-    with instructions for it (their loss is tested against a limit), else fp32. batch_size is the number of slices a GPU
-    takes at once (default 8), halved where the memory is too small; a CPU always takes one: faster there, and
-    bit-reproducible.
+    `Translator.device` says what was taken. precision "auto" is bf16 on a GPU and fp32 on a CPU. batch_size is the
+    number of slices a GPU takes at once (default 8), halved where the memory is too small; a CPU always takes one:
+    faster there, and bit-reproducible.
     Raises BundleError for a damaged bundle or an unknown method.
     """
     folder = Path(path)

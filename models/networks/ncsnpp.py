@@ -18,7 +18,7 @@ from models.networks.initialisation import uniform_fan_average
 from models.networks.layers import group_count, sinusoid
 
 _NEAR_ZERO = 1e-10  # layers that end a residual branch start at almost nothing, so a new network is an identity
-_GROUP_NORM_EPS = 1e-6
+GROUP_NORM_EPS = 1e-6
 
 
 class Ncsnpp(nn.Module):
@@ -41,7 +41,7 @@ class Ncsnpp(nn.Module):
         self.middle_out = ResidualBlock(channels, channels, config)
         decoder, channels = _build_decoder(config, skips, channels)
         self.decoder = nn.ModuleList(decoder)
-        self.out_norm = nn.GroupNorm(group_count(channels), channels, eps=_GROUP_NORM_EPS)
+        self.out_norm = nn.GroupNorm(group_count(channels), channels, eps=GROUP_NORM_EPS)
         self.out_conv = nn.Conv2d(channels, folded, 3, padding=1)
         self._initialise()
 
@@ -62,7 +62,7 @@ class Ncsnpp(nn.Module):
         latent; a leading 1 shares it across the batch. Returns [N, num_channels, H, W] float32.
         """
         images = F.pixel_unshuffle(images, self.config.patch_size)
-        temb, zemb = self._embed_time(t), self._embed_latent(z)
+        temb, zemb = self.embed_time(t), self.embed_latent(z)
         h = self.stem(images)
         pyramid, skips = images, [h]
         for encode in self.encoder:
@@ -74,11 +74,13 @@ class Ncsnpp(nn.Module):
             out = torch.tanh(self.out_conv(F.silu(self.out_norm(h.float()))))
         return F.pixel_shuffle(out, self.config.patch_size)
 
-    def _embed_time(self, t: Tensor) -> Tensor:
+    def embed_time(self, t: Tensor) -> Tensor:
+        """Embedding of time steps t [N]: [N, 4 nf]."""
         # Every user of the embedding takes silu of it first, so it is applied once here.
         return F.silu(self.time_mlp[1](F.silu(self.time_mlp[0](sinusoid(t, self.config.nf)))))
 
-    def _embed_latent(self, z: Tensor) -> Tensor:
+    def embed_latent(self, z: Tensor) -> Tensor:
+        """Embedding of latents z [N, nz]: [N, z_emb_dim]."""
         h = z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
         for layer in self.latent_mlp:
             h = F.silu(layer(h))
@@ -184,8 +186,8 @@ class AdaptiveGroupNorm(nn.Module):
         style: Tensor = self.style(zemb).to(x.dtype)
         scale, shift = style.chunk(2, dim=1)
         if zemb.shape[0] == 1:
-            return F.group_norm(x, self.groups, scale[0], shift[0], eps=_GROUP_NORM_EPS)
-        return F.group_norm(x, self.groups, eps=_GROUP_NORM_EPS) * scale[:, :, None, None] + shift[:, :, None, None]
+            return F.group_norm(x, self.groups, scale[0], shift[0], eps=GROUP_NORM_EPS)
+        return F.group_norm(x, self.groups, eps=GROUP_NORM_EPS) * scale[:, :, None, None] + shift[:, :, None, None]
 
 
 class Attention(nn.Module):
@@ -193,7 +195,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(group_count(channels), channels, eps=_GROUP_NORM_EPS)
+        self.norm = nn.GroupNorm(group_count(channels), channels, eps=GROUP_NORM_EPS)
         self.query = nn.Linear(channels, channels)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)

@@ -1,5 +1,6 @@
 """Owns what every translator does around its network: device, weights, native HU in and out; must not know a method."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,17 @@ from models.translator import Device, DeviceUnavailable, Precision, Progress, Tr
 
 _GPU_BATCH = 8
 
+log = logging.getLogger(__name__)
+
 NetworkT = TypeVar("NetworkT", bound=torch.nn.Module)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Runtime:
-    """Where and how a translator runs: device "cpu" or "cuda", precision "fp32" or "bf16", slices at once."""
+    """Where and how a translator runs: device "cpu" or "cuda", precision "fp32" or "bf16", slices at once.
+
+    `batch_size` is what the memory was found to hold: it only ever shrinks, see `halve_batch`.
+    """
 
     device: str
     precision: str
@@ -41,8 +47,12 @@ class Runtime:
 
     @property
     def description(self) -> str:
-        """Device and precision, for logs."""
-        return f"{torch.cuda.get_device_name() if self.device == 'cuda' else 'cpu'}, {self.precision}"
+        """Device and precision, for logs; says so where the processor has to imitate the precision."""
+        if self.device == "cuda":
+            return f"{torch.cuda.get_device_name()}, {self.precision}"
+        imitated = self.precision == "bf16" and not computes_bf16()
+        capability = torch.backends.cpu.get_cpu_capability()
+        return f"cpu {capability}, {self.precision}" + (" (imitated: slower than fp32 here)" if imitated else "")
 
     @property
     def arithmetic(self) -> str:
@@ -50,6 +60,11 @@ class Runtime:
         if self.device == "cuda":
             return f"{torch.cuda.get_device_name()}, batch {self.batch_size}, {self.precision}"
         return f"cpu {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {self.precision}"
+
+    def halve_batch(self) -> bool:
+        """Take half as many slices at once from now on; False at one slice, which has no half."""
+        halved, self.batch_size = self.batch_size > 1, max(1, self.batch_size // 2)
+        return halved
 
     def autocast(self) -> torch.autocast:
         """Context in which the network runs at this precision."""
@@ -64,6 +79,12 @@ def choose_device(device: Device) -> str:
     if device == "cuda" and not usable:
         raise DeviceUnavailable("device is set to cuda, but torch finds no usable GPU on this machine")
     return device
+
+
+def computes_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 by instructions of its own (AVX512-BF16 or AMX)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def load_network(path: Path, card: BundleCard, build: Callable[[], NetworkT]) -> NetworkT:
@@ -96,18 +117,33 @@ def translate_slices(
     """Run `predict`, from model values [B, 1, M, M] to model values, over native HU [N, H, W] in batches.
 
     Returns float32 HU [N, H, W] as `Translator.translate` promises; raises TranslationError where a prediction is not
-    finite. What `predict` returns for a slice must not depend on the other slices.
+    finite. What `predict` returns for a slice must not depend on the other slices. Out of memory halves the batch, says
+    so, and starts the series over, so that one batch size, the one `Runtime.arithmetic` names, made all of it.
     """
-    total, result = len(hu), np.empty(hu.shape, dtype=np.float32)
-    for start in range(0, total, runtime.batch_size):
-        stop = min(start + runtime.batch_size, total)
-        with torch.inference_mode():
-            native = torch.from_numpy(np.asarray(hu[start:stop], dtype=np.float32)).to(runtime.device)
-            source = frame.to_model(native)
-            predicted = predict(source)
-            if not all_finite(predicted):
-                raise TranslationError(f"the prediction of slices {start} to {stop - 1} is not finite")
-            result[start:stop] = frame.to_native(predicted - source, native).cpu().numpy()
+    result, done = np.empty(hu.shape, dtype=np.float32), 0
+    while done < len(hu):
+        stop = min(done + runtime.batch_size, len(hu))
+        try:
+            result[done:stop] = _translate_batch(hu, range(done, stop), frame, runtime, predict)
+        except torch.OutOfMemoryError:
+            if not runtime.halve_batch():
+                raise
+            log.warning("out of memory: %d slices at once from now on, and this series again", runtime.batch_size)
+            done = 0
+            continue
+        done = stop
         if progress is not None:
-            progress(stop, total)
+            progress(done, len(hu))
     return result
+
+
+def _translate_batch(
+    hu: NDArray[np.float32], batch: range, frame: Frame, runtime: Runtime, predict: Callable[[Tensor], Tensor]
+) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        native = torch.from_numpy(np.asarray(hu[batch.start : batch.stop], dtype=np.float32)).to(runtime.device)
+        source = frame.to_model(native)
+        predicted = predict(source)
+        if not all_finite(predicted):
+            raise TranslationError(f"the prediction of slices {batch.start} to {batch.stop - 1} is not finite")
+        return frame.to_native(predicted - source, native).cpu().numpy()

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from models.bundle import BundleCard, BundleError, read_card
 from models.diffusion import DiffusionConfig, Schedule, make_schedule, reverse_sample
+from models.engine import ENGINE_VERSION, Engine
 from models.frame import Frame
 from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
@@ -64,6 +65,7 @@ class SyndiffTranslator:
         self._schedule = schedule
         self._runtime = Runtime(device, precision, batch_size)
         self._network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._engine = Engine(self._network, precision)
 
     @property
     def card(self) -> BundleCard:
@@ -89,7 +91,7 @@ class SyndiffTranslator:
     @property
     def arithmetic(self) -> str:
         """See `Translator`."""
-        return self._runtime.arithmetic
+        return f"{self._runtime.arithmetic}, engine {ENGINE_VERSION}"
 
     def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """See `Translator.translate`."""
@@ -100,12 +102,20 @@ class SyndiffTranslator:
             nz=self._network.config.nz,
             matrix=self._frame.matrix,
         )
-        shared = tuple(
+        x_T, z, posterior_noise = (
             torch.from_numpy(a).to(self._runtime.device) for a in (noise.x_T, noise.z, noise.posterior_noise)
         )
-        return translate_slices(
-            hu, self._frame, self._runtime, lambda source: self._sample(source, *shared), progress=progress
-        )
+        # All slices share z, so that every step is folded once for the series; steps are consumed last first.
+        steps = {t: self._engine.fold(t, z[-1 - t]) for t in range(self._schedule.num_timesteps)}
+
+        def predict(source: Tensor) -> Tensor:
+            def predict_x0(x: Tensor, t: int, _z: Tensor) -> Tensor:
+                images = torch.cat([x.expand_as(source), source], dim=1)
+                return predicted_image(self._card, steps[t](images)[:, :1], source)
+
+            return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
+
+        return translate_slices(hu, self._frame, self._runtime, predict, progress=progress)
 
     def sample(
         self,
@@ -126,11 +136,14 @@ class SyndiffTranslator:
             return self._sample(*(tensor.to(self._runtime.device) for tensor in tensors)).cpu().numpy()
 
     def _sample(self, source: Tensor, x_T: Tensor, z: Tensor, posterior_noise: Tensor) -> Tensor:
+        """With a latent per slice nothing can be folded: the plain network runs."""
+
         def predict_x0(x: Tensor, t: int, latent: Tensor) -> Tensor:
             step = torch.full((1,), t, device=x.device)
-            images = x.expand(len(source), -1, -1, -1)
             with self._runtime.autocast():
-                return estimate_x0(self._network, self._card, x_next=images, source=source, t=step, z=latent)
+                return estimate_x0(
+                    self._network, self._card, x_next=x.expand_as(source), source=source, t=step, z=latent
+                )
 
         return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
 

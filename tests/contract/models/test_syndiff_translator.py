@@ -8,7 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from models import DeviceUnavailable, TranslationError, Translator, load_bundle
+from models.frame import Frame
 from models.testing import write_tiny_bundle
+from models.zoo.slicewise import Runtime, translate_slices
 from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
 
 
@@ -114,7 +116,45 @@ def test_a_missing_gpu_is_an_error_and_auto_says_what_it_took(tmp_path: Path, mo
         load_bundle(tmp_path, device="cuda")
     auto = load_bundle(tmp_path, device="auto", precision="auto")
     assert (auto.device, auto.precision) == ("cpu", "fp32")
-    assert auto.description == "tiny 0 (syndiff_paired, 4 steps) on cpu, fp32"
+    capability = torch.backends.cpu.get_cpu_capability()
+    assert auto.description == f"tiny 0 (syndiff_paired, 4 steps) on cpu {capability}, fp32"
+    assert auto.arithmetic.endswith("fp32, engine 1")
+
+
+def test_bf16_that_a_processor_imitates_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiny_bundle(tmp_path)
+    half = load_bundle(tmp_path, precision="bf16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert half.description.endswith("bf16 (imitated: slower than fp32 here)")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert half.description.endswith("bf16")
+
+
+def test_too_little_memory_halves_the_batch_says_so_and_makes_the_whole_series_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runtime, sizes = Runtime("cpu", "fp32", 8), []
+
+    def predict(source: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(source))
+        if len(source) > 2 and len(sizes) > 1:
+            raise torch.OutOfMemoryError("as CUDA says it")
+        return source
+
+    hu = slices(11)
+    result = translate_slices(hu, Frame((-40.0, 400.0), 32), runtime, predict)
+    assert sizes == [8, 3, 4, 2, 2, 2, 2, 2, 1]
+    assert runtime.batch_size == 2
+    assert np.array_equal(result, np.clip(hu, -40, 400))
+    assert "2 slices at once" in caplog.text
+
+
+def test_a_single_slice_that_does_not_fit_is_an_error() -> None:
+    def predict(source: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("as CUDA says it")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        translate_slices(slices(2), Frame((-40.0, 400.0), 32), Runtime("cpu", "fp32", 1), predict)
 
 
 def test_bf16_stays_near_fp32(tmp_path: Path, translator: Translator) -> None:

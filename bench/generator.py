@@ -1,0 +1,155 @@
+"""Figures of the networks: a denoising step beside its naive form, what precision costs, and the five methods.
+
+`generator` times everything in turns, A B A B, and keeps the least of each, so that a busy moment of the machine does
+not fall on one side only. Random weights are alive (`naive_ncsnpp.enliven`); no figure here says how good a model is.
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.naive_ncsnpp import NaiveNcsnpp, enliven
+from models import find_bundle, load_bundle, write_bundle
+from models.bundle import BundleCard
+from models.diffusion import DiffusionConfig
+from models.engine import Engine
+from models.frame import Frame
+from models.networks.config import NcsnppConfig
+from models.networks.generators import build_generator, describe_generator
+from models.networks.ncsnpp import Ncsnpp
+from models.phantom import make_patient
+from models.zoo.method import serialise
+from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
+
+REPEATS = 4
+GPU_BATCH = 8
+STEP = 2
+SINGLE_PASS = ("pix2pix", "cyclegan", "reggan")
+DIFFUSIVE = ("syndiff", "syndiff_paired")
+
+
+def generator(folder: Path) -> dict[str, float]:
+    """Measure in about three minutes on 2 cores; `folder` takes bundles of random weights. Figures by what they are."""
+    results = one_step("cpu")
+    if torch.cuda.is_available():
+        results |= one_step("cuda")
+    return results | demo_errors() | methods(folder)
+
+
+def one_step(device: str) -> dict[str, float]:
+    """Seconds for one denoising step of one slice at the README configuration, and errors against the plain network."""
+    config = NcsnppConfig()
+    network = Ncsnpp(config).requires_grad_(False).eval()
+    enliven(network, 1)
+    network.to(device)
+    naive = NaiveNcsnpp(network)
+    last = deepcopy(network).to(memory_format=torch.channels_last)
+
+    random = torch.Generator().manual_seed(1)
+    images = torch.randn(1, config.num_channels, config.image_size, config.image_size, generator=random).to(device)
+    z, t = torch.randn(1, config.nz, generator=random).to(device), torch.tensor([STEP], device=device)
+    batch = GPU_BATCH if device == "cuda" else 1
+    many = images.expand(batch, -1, -1, -1)
+    with torch.inference_mode():
+        exact = network(images, t, z)
+    variants: dict[str, tuple[int, Callable[[], Tensor]]] = {
+        "naive fp32": (1, lambda: naive(images, t, z)),
+        "unfolded fp32": (1, lambda: last(images, t, z)),
+    }
+    for precision in ("fp32", "bf16"):
+        variants[f"folded {precision}"] = (batch, partial(Engine(last, precision).fold(STEP, z), many))
+    with torch.inference_mode():
+        errors = {name: relative(run()[:1], exact) for name, (_, run) in variants.items()}
+        seconds = fastest({name: run for name, (_, run) in variants.items()}, device)
+    seconds = {name: taken / variants[name][0] for name, taken in seconds.items()}
+    return (
+        {f"{device}, {name}: s per step per slice": taken for name, taken in seconds.items()}
+        | {f"{device}, naive / {name}": seconds["naive fp32"] / taken for name, taken in seconds.items()}
+        | {f"{device}, {name}: relative error against plain fp32": error for name, error in errors.items()}
+    )
+
+
+def demo_errors() -> dict[str, float]:
+    """What the engine changes in the shipped bundle's HU against its plain network in fp32, on phantom slices."""
+    hu = make_patient(2, slices=4, rows=256, spacing_mm=(15.0, 1.9531, 1.9531)).ncct_hu
+    plain = plain_translation(hu, seed=3)
+    results = {}
+    for precision in ("fp32", "bf16"):
+        difference = np.abs(load_bundle(find_bundle("demo"), precision=precision).translate(hu, 3) - plain)
+        results[f"demo bundle, {precision} against plain fp32: MAE, HU"] = float(difference.mean())
+        results[f"demo bundle, {precision} against plain fp32: max, HU"] = float(difference.max())
+    return results
+
+
+def plain_translation(hu: np.ndarray, *, seed: int) -> np.ndarray:
+    """The shipped bundle without the engine: [N, H, W] HU in and out."""
+    translator = load_bundle(find_bundle("demo"))
+    assert isinstance(translator, SyndiffTranslator)
+    card, native = translator.card, torch.from_numpy(hu.astype(np.float32))
+    noise = SeriesNoise.from_seed(seed, num_timesteps=4, nz=int(str(card.network["nz"])), matrix=card.matrix)
+    source = Frame.of(card).to_model(native)
+    sample = translator.sample(source.numpy(), noise.x_T, noise.z, noise.posterior_noise)
+    return Frame.of(card).to_native(torch.from_numpy(sample) - source, native).numpy()
+
+
+def methods(folder: Path) -> dict[str, float]:
+    """Seconds per slice of every method at its paper's configuration, from native HU to native HU, 512 x 512."""
+    hu = make_patient(1, slices=1).ncct_hu
+    batch = {"cpu": 1, "cuda": GPU_BATCH}
+    results: dict[str, float] = {}
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        stack = np.repeat(hu, batch[device], axis=0)
+        runs = {}
+        for name in (*SINGLE_PASS, *DIFFUSIVE):
+            translator = load_bundle(random_bundle(folder / f"{name}-{device}", name), device=device)
+            runs[name] = partial(translator.translate, stack, 1)
+        for name, seconds in fastest(runs, device, repeats=1).items():
+            results[f"{device}, {name}, fp32: s per slice"] = seconds / batch[device]
+    return results
+
+
+def random_bundle(path: Path, method: str) -> Path:
+    """A bundle of this method at its paper's configuration, with live random weights."""
+    card = BundleCard("bench", "0", method, {}, {}, "0" * 64)
+    preset = importlib.import_module(f"models.zoo.{_module_of(method)}").PRESETS["paper"]
+    if method in SINGLE_PASS:
+        network = build_generator(preset.generator)
+        card = replace(card, network=describe_generator(preset.generator))
+    else:
+        network = Ncsnpp(preset.network)
+        shape: Mapping[str, object] = {"architecture": "ncsnpp", **preset.network.to_mapping()}
+        card = replace(card, network=shape, diffusion=DiffusionConfig().to_mapping())
+    enliven(network, 1)
+    write_bundle(path, card, serialise(network, half=False), text="Random weights.\n")
+    return path
+
+
+def _module_of(method: str) -> str:
+    return {"syndiff": "syndiff_unpaired"}.get(method, method)
+
+
+def fastest(runs: Mapping[str, Callable[[], object]], device: str, *, repeats: int = REPEATS) -> dict[str, float]:
+    """Least seconds of each, run in turns after one round that does not count."""
+    taken = dict.fromkeys(runs, float("inf"))
+    for number in range(repeats + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            if number:
+                taken[name] = min(taken[name], time.perf_counter() - started)
+    return taken
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Norm of the difference over the norm of what is expected."""
+    return float((found - expected).norm() / expected.norm())
