@@ -1,42 +1,31 @@
 """SeriesStore: what arrived, from which associations, and what was decided about it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 
 from sqlalchemy import exists, func, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
+from storage.arrivals import Arrival, Receipt, Recorded, record_arrival
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.states import LIVE_JOB_STATES, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Event, Instance, Job, Series
 from storage.transitions import move_series, supersede_live_job
 
+__all__ = [
+    "Arrival",
+    "JobRequest",
+    "OpenSeries",
+    "Receipt",
+    "Recorded",
+    "SeriesFacts",
+    "SeriesStore",
+]
+
 OPEN, RELEASED, ABORTED, LOST = "OPEN", "RELEASED", "ABORTED", "LOST"
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """One instance as it lies in the spool; UIDs as read from the dataset, `sha256` over the file's bytes."""
-
-    study_uid: str
-    series_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    sha256: str
-    spool_name: str
-    size_bytes: int
-
-
-class Recorded(Enum):
-    """What an arrival meant."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"  # same UID, same bytes: the file just written is not referenced and can go
-    REPLACED = "replaced"  # same UID, other bytes: the newest counts, the series is judged again
 
 
 @dataclass(frozen=True)
@@ -115,42 +104,35 @@ class SeriesStore:
         live job at once; other bytes under a known UID may still be the same image in another encoding, so the job
         only pauses until completion compares the contents.
         """
+        receipts = (Receipt(association_id, calling_ae, arrival, now),)
         try:
-            return self._record(association_id, calling_ae, arrival, now)
+            return self._record(receipts)[0]
         except IntegrityError:
             # Two associations brought the first slices of a series at once; the other one made its row.
-            return self._record(association_id, calling_ae, arrival, now)
+            return self._record(receipts)[0]
 
-    def _record(self, association_id: int, calling_ae: str, arrival: Arrival, now: datetime) -> Recorded:
-        with self._database.write() as session:
-            series = _series_row(session, calling_ae, arrival, now)
-            _link(session, series.id, association_id)
-            known = session.scalars(
-                select(Instance).where(
-                    Instance.series_id == series.id, Instance.sop_instance_uid == arrival.sop_instance_uid
-                )
-            ).all()
-            same = next((row for row in known if row.sha256 == arrival.sha256), None)
-            if same is not None and same.is_current:
-                if series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
-                    _reopen(session, series, "the sender tried again", now)
-                    series.last_arrival_at, series.arrivals = now, series.arrivals + 1
-                return Recorded.DUPLICATE
-            for row in known:
-                row.is_current = False
-            session.flush()
-            if same is not None:
-                same.is_current = True
-            else:
-                session.add(_instance_row(series.id, arrival, now))
-            if known:
-                _reopen(session, series, f"instance {arrival.sop_instance_uid} arrived with other contents", now)
-            else:
-                if series.state is not SeriesState.RECEIVING:
-                    supersede_live_job(session, series.id, "a late slice arrived", "receiver", now)
-                _reopen(session, series, f"late slice {arrival.sop_instance_uid}", now)
-            series.last_arrival_at, series.arrivals, series.updated_at = now, series.arrivals + 1, now
-            return Recorded.DUPLICATE if same is not None else (Recorded.REPLACED if known else Recorded.NEW)
+    def record_group(self, receipts: Sequence[Receipt]) -> list[Recorded | Exception]:
+        """Record many instances in one transaction, in their order: one sync of the database for all of them.
+
+        The answers are in the order of the receipts. Where one arrival cannot be recorded, nothing of the
+        transaction remains and each is tried by itself, so that the exception is the answer of that one only.
+        """
+        try:
+            return list(self._record(receipts))
+        except OperationalError:
+            raise  # the database is locked, full or gone, whoever asks
+        except Exception:
+            return [self._attempt(receipt) for receipt in receipts]
+
+    def _attempt(self, receipt: Receipt) -> Recorded | Exception:
+        try:
+            return self.record(receipt.association_id, receipt.calling_ae, receipt.arrival, receipt.now)
+        except Exception as error:
+            return error
+
+    def _record(self, receipts: Sequence[Receipt]) -> list[Recorded]:
+        with self._database.write_plain() as connection:
+            return [record_arrival(connection, receipt) for receipt in receipts]
 
     def is_referenced(self, spool_name: str) -> bool:
         """Whether a row refers to a spooled file; after a commit whose outcome is unknown, only this may say no."""
@@ -242,62 +224,6 @@ class SeriesStore:
             if row.state is not SeriesState.INCOMPLETE:
                 raise IllegalTransition(f"only an INCOMPLETE series can be completed; this one is {row.state}")
             move_series(session, row, SeriesState.COMPLETE, actor=actor, reason=reason, now=now)
-
-
-def _series_row(session: Session, calling_ae: str, arrival: Arrival, now: datetime) -> Series:
-    row = session.scalar(select(Series).where(Series.series_uid == arrival.series_uid).with_for_update())
-    if row is None:
-        row = Series(
-            series_uid=arrival.series_uid,
-            study_uid=arrival.study_uid,
-            state=SeriesState.RECEIVING,
-            reason="",
-            calling_ae=calling_ae,
-            patient_id="",
-            description="",
-            arrivals=0,
-            last_arrival_at=now,
-            created_at=now,
-            updated_at=now,
-        )
-        session.add(row)
-        session.flush()
-        session.add(
-            Event(
-                at=now,
-                series_id=row.id,
-                machine="series",
-                from_state="",
-                to_state=SeriesState.RECEIVING,
-                actor="receiver",
-                reason=f"first instance from {calling_ae}",
-            )
-        )
-    return row
-
-
-def _instance_row(series_id: int, arrival: Arrival, now: datetime) -> Instance:
-    return Instance(
-        series_id=series_id,
-        sop_instance_uid=arrival.sop_instance_uid,
-        sop_class_uid=arrival.sop_class_uid,
-        transfer_syntax_uid=arrival.transfer_syntax_uid,
-        sha256=arrival.sha256,
-        spool_name=arrival.spool_name,
-        size_bytes=arrival.size_bytes,
-        is_current=True,
-        received_at=now,
-    )
-
-
-def _link(session: Session, series_id: int, association_id: int) -> None:
-    if session.get(AssociationSeries, (series_id, association_id)) is None:
-        session.add(AssociationSeries(series_id=series_id, association_id=association_id))
-
-
-def _reopen(session: Session, series: Series, reason: str, now: datetime) -> None:
-    if series.state is not SeriesState.RECEIVING:
-        move_series(session, series, SeriesState.RECEIVING, actor="receiver", reason=reason, now=now)
 
 
 def _last_outcome(session: Session, series_id: int) -> str | None:

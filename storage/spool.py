@@ -3,6 +3,7 @@
 import os
 import shutil
 import uuid
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class Spool:
         self.root = root
         self.incoming = root / "incoming"
         self._min_free_bytes = int(min_free_gb * _GIB)
+        self._settled_days: set[Path] = set()
         for folder in (self.incoming, root / "received", root / "derived"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -39,15 +41,36 @@ class Spool:
 
         On return the content and the directory entry have reached the disk: a power cut loses neither.
         """
-        fsync_file(temp_file)
+        name = self.place(temp_file, now)
+        self.settle([name])
+        return name
+
+    def place(self, temp_file: Path, now: datetime) -> str:
+        """The first half of `accept`: the content has reached the disk, its name only after `settle`.
+
+        The rename comes first, because a journal that is written for the content then holds the name too and `settle`
+        finds little to do. What a power cut leaves in between is a file to which no row refers.
+        """
         day = self.root / "received" / f"{now:%Y%m%d}"
         if not day.exists():
             day.mkdir(exist_ok=True, mode=0o700)
-            fsync_directory(day.parent)
+            self._settled_days.discard(day)
         target = day / f"{uuid.uuid4().hex}.dcm"
         temp_file.rename(target)
-        fsync_directory(day)
-        return str(target.relative_to(self.root))
+        try:
+            fsync_file(target)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        return f"received/{day.name}/{target.name}"
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Force the directory entries of placed files to the disk, each directory once however many files there are."""
+        for day in {(self.root / name).parent for name in names}:
+            fsync_directory(day)
+            if day not in self._settled_days:  # another thread or a killed process may have made it a moment ago
+                fsync_directory(day.parent)
+                self._settled_days.add(day)
 
     def path(self, name: str) -> Path:
         """Absolute path of a name handed out before."""

@@ -1,10 +1,9 @@
-"""Reads and checks the UIDs of a received message in its raw bytes; it decodes no other text and no pixels.
+"""Reads and checks the UIDs of a received data set in its raw bytes; it decodes no other text and no pixels.
 
 An own walk over the top-level elements, because a general reader would decode sequences and character sets on the
 way: no string of the peer but these UIDs is looked at, nesting costs no recursion, and reading stops at (0020,000E).
 """
 
-import io
 import re
 import struct
 from dataclasses import dataclass
@@ -18,15 +17,10 @@ _STUDY_INSTANCE_UID = 0x0020000D
 _SERIES_INSTANCE_UID = 0x0020000E
 _WANTED = (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
 
-# The elements of a C-STORE request whose values are text of the peer (PS3.7 table E.1-1).
-_COMMAND_UIDS = (0x00000002, 0x00000003, 0x00001000, 0x00001001)
-_COMMAND_AE_TITLES = (0x00000600, 0x00001030)
-
 _ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
 _UID = re.compile(rb"[0-9.]{1,64}")
-_AE_TITLE = re.compile(rb"[\x20-\x5b\x5d-\x7e]{0,16}")
 
 
 @dataclass(frozen=True)
@@ -37,11 +31,6 @@ class InstanceIdentity:
     sop_instance_uid: str
     study_uid: str
     series_uid: str
-
-
-def is_uid(text: str) -> bool:
-    """Whether `text` has the alphabet and the length of a UID, so that it can be stored and logged safely."""
-    return _UID.fullmatch(text.encode("ascii", "replace")) is not None
 
 
 def read_identity(stream: BinaryIO, size_bytes: int, *, implicit_vr: bool) -> InstanceIdentity:
@@ -74,23 +63,6 @@ def read_identity(stream: BinaryIO, size_bytes: int, *, implicit_vr: bool) -> In
         study_uid=found[_STUDY_INSTANCE_UID],
         series_uid=found[_SERIES_INSTANCE_UID],
     )
-
-
-def check_command_set(raw: bytes) -> None:
-    """Raise UnreadableInstance unless every text of a command set has the alphabet of its VR.
-
-    pynetdicom and pydicom would quote anything else in a warning.
-    """
-    stream = io.BytesIO(raw)
-    while (header := _next_header(stream, implicit_vr=True)) is not None:
-        tag, _, length = header
-        if length > len(raw):
-            raise UnreadableInstance("an element is longer than the command set")
-        value = stream.read(length).rstrip(b"\0 ")
-        if (tag in _COMMAND_UIDS and not _UID.fullmatch(value)) or (
-            tag in _COMMAND_AE_TITLES and not _AE_TITLE.fullmatch(value)
-        ):
-            raise UnreadableInstance(f"(0000,{tag:04X}) of the command set is malformed")
 
 
 def _next_header(stream: BinaryIO, *, implicit_vr: bool) -> tuple[int, bytes, int] | None:

@@ -8,11 +8,11 @@ import errno
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 
@@ -22,11 +22,12 @@ from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSIO
 from node.dicom.tls import server_context
 from node.errors import Misconfigured, UnreadableInstance
 from node.ingest.contexts import register_private_classes, supported_contexts
+from node.ingest.group import GroupRecorder
 from node.ingest.header import InstanceIdentity, read_identity
-from node.ingest.incoming import IncomingFile, SpoolingDimse, incoming_file
+from node.ingest.incoming import IncomingFile, SpoolingDimse, StoreRequest
 from node.ingest.peers import is_allowed, safe_ae_title
 from node.ingest.server import ACSE_TIMEOUT_S, MAX_PDU_BYTES, BoundedServer
-from storage.series import Arrival, Recorded, SeriesStore
+from storage.series import Arrival, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ NETWORK_TIMEOUT_S = 120.0  # also runs while a handler works, so it must be far 
 MAX_DATASET_BYTES = 1 << 30
 STOP_GRACE_S = 5.0
 _CLOSE_ATTEMPTS = 5
+_HASHING_THREADS = 4  # OpenSSL runs outside the interpreter's lock
 
 # PS3.8 table 9-21: result, source, diagnostic
 _REJECT_CALLING_AE = (1, 1, 3)
@@ -80,6 +82,8 @@ class Receiver:
         self._requested_port = settings.port if port is None else port
         self._max_dataset_bytes = max_dataset_bytes
         self._clock = clock
+        self._recorder = GroupRecorder(spool, series)
+        self._hashing = ThreadPoolExecutor(max_workers=_HASHING_THREADS, thread_name_prefix="hashing")
         self._sessions: dict[Association, _Session] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -120,8 +124,7 @@ class Receiver:
         server.stop_listening()
         if not server.wait_until_idle(grace_s):
             self._stopping.set()
-            for association in list(server.active_associations):
-                association.abort(block=False)
+            server.abort_all()
             if not server.wait_until_idle(ACSE_TIMEOUT_S):
                 log.error("an association did not end; its unfinished files are removed at the next start")
         if self._thread is not None:
@@ -148,7 +151,7 @@ class Receiver:
                 ae,
                 (settings.host, self._requested_port),
                 tls=context,
-                evt_handlers=[(evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._c_store)],
+                evt_handlers=[(evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._refuse)],
                 max_associations=settings.max_associations,
                 prepare=self._prepare,
                 finished=self._finished,
@@ -160,7 +163,9 @@ class Receiver:
             raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
 
     def _prepare(self, association: Association) -> None:
-        association.dimse = SpoolingDimse(association, self._spool, max_dataset_bytes=self._max_dataset_bytes)
+        association.dimse = SpoolingDimse(
+            association, self._spool, self._serve, max_dataset_bytes=self._max_dataset_bytes
+        )
 
     def _requested(self, event: Any) -> None:
         """Accept or reject an association before its presentation contexts are negotiated."""
@@ -207,42 +212,43 @@ class Receiver:
 
     # -- C-STORE -----------------------------------------------------------------------------------------------
 
-    def _c_store(self, event: Any) -> Dataset:
+    def _serve(self, association: Association, request: StoreRequest) -> tuple[int, str]:
         """Answer one C-STORE; the boundary of the process: whatever goes wrong becomes a failure status."""
-        session = self._sessions[event.assoc]
+        session = self._sessions[association]
         try:
-            code, comment = self._receive(event, session)
+            code, comment = self._receive(request, session)
         except UnreadableInstance as error:
             code, comment = status.CANNOT_UNDERSTAND, str(error)
         except Exception:
             log.exception("an instance from %s could not be stored", session.calling_ae)
             code, comment = status.OUT_OF_RESOURCES, "the instance could not be stored; try again"
-        answer = Dataset()
-        answer.Status = code
         if code == status.SUCCESS:
             session.stored += 1
         else:
             session.refused += 1
             log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
-            answer.ErrorComment = comment[:64]
-        return answer
+        return code, comment[:64]
 
-    def _receive(self, event: Any, session: _Session) -> tuple[int, str]:
-        file = incoming_file(event.request)
-        if file is None:
-            return status.CANNOT_UNDERSTAND, "the request has no data set"
+    def _refuse(self, event: Any) -> int:
+        """Answer a C-STORE that is no regular request; pynetdicom kept nothing of it."""
+        session = self._sessions[event.assoc]
+        session.refused += 1
+        log.warning("instance from %s refused: the request is malformed", session.calling_ae)
+        return status.CANNOT_UNDERSTAND
+
+    def _receive(self, request: StoreRequest, session: _Session) -> tuple[int, str]:
+        file, command = request.file, request.command
         file.close()
         if file.failure is not None:
             log.error("the spool takes no more: %s", file.failure)
             return status.OUT_OF_RESOURCES, "the spool takes no more"
-        syntax = event.context.transfer_syntax
         with file.path.open("rb") as stream:
             stream.seek(file.head_bytes)
-            identity = read_identity(stream, file.size_bytes, implicit_vr=syntax.is_implicit_VR)
-        asked = (str(event.request.AffectedSOPClassUID), str(event.request.AffectedSOPInstanceUID))
-        if asked != (identity.sop_class_uid, identity.sop_instance_uid) or asked[0] != event.context.abstract_syntax:
+            identity = read_identity(stream, file.size_bytes, implicit_vr=request.context.implicit_vr)
+        asked = (command.sop_class_uid, command.sop_instance_uid)
+        if asked != (identity.sop_class_uid, identity.sop_instance_uid) or asked[0] != request.context.abstract_syntax:
             return status.DATASET_DOES_NOT_MATCH, "the UIDs of the command and of the data set differ"
-        self._record(session, file, identity, str(syntax))
+        self._record(session, file, identity, request.context.transfer_syntax)
         return status.SUCCESS, ""
 
     def _record(self, session: _Session, file: IncomingFile, identity: InstanceIdentity, syntax_uid: str) -> None:
@@ -252,29 +258,30 @@ class Receiver:
             session.association_id = self._series.open_association(
                 self._name, session.calling_ae, session.peer_host, now
             )
-        name = self._spool.accept(file.path, now)
+        digest = file.sha256(self._hashing)  # beside the sync of the file
+        name = self._spool.place(file.path, now)
         try:
-            recorded = self._series.record(
-                session.association_id,
-                session.calling_ae,
-                Arrival(
-                    study_uid=identity.study_uid,
-                    series_uid=identity.series_uid,
-                    sop_instance_uid=identity.sop_instance_uid,
-                    sop_class_uid=identity.sop_class_uid,
-                    transfer_syntax_uid=syntax_uid,
-                    sha256=file.sha256,
-                    spool_name=name,
-                    size_bytes=file.size_bytes,
-                ),
-                now,
+            arrival = Arrival(
+                study_uid=identity.study_uid,
+                series_uid=identity.series_uid,
+                sop_instance_uid=identity.sop_instance_uid,
+                sop_class_uid=identity.sop_class_uid,
+                transfer_syntax_uid=syntax_uid,
+                sha256=digest.result(),
+                spool_name=name,
+                size_bytes=file.size_bytes,
             )
+            recorded = self._recorder.record(Receipt(session.association_id, session.calling_ae, arrival, now))
         except BaseException:
-            # A commit may have reached the database although its answer was lost; a row must never miss its file.
-            if not self._series.is_referenced(name):
-                self._spool.discard(name)
+            self._discard(name)
             raise
         if recorded is Recorded.DUPLICATE:
+            self._discard(name)
+
+    def _discard(self, name: str) -> None:
+        """Remove a file that came to nothing, unless a row has it."""
+        # A commit may have reached the database although its answer was lost; a row must never miss its file.
+        if not self._series.is_referenced(name):
             self._spool.discard(name)
 
 

@@ -1,5 +1,6 @@
 """What the receiver does about strangers, crowds and broken clients; the figures are of stock pynetdicom 3.0.4."""
 
+import io
 import socket
 import struct
 import threading
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
 
 from node.errors import Permanent
 from node.ingest import server
@@ -206,6 +209,35 @@ def test_a_command_set_of_garbage_ends_the_association_only(start_receiver: Any,
             break
     assert is_aborted_within(link, 5)
     assert echo_takes_s(receiver) < 2
+
+
+@pytest.mark.parametrize("items", [b"\0\0", b"\0\0\0\1\1", b"\0\0\0\7\1\3abc", b"\xff\xff\xff\xff\1\3abc"])
+def test_a_data_pdu_whose_lengths_do_not_add_up_ends_the_association_only(start_receiver: Any, items: bytes) -> None:
+    receiver = start_receiver()
+    link = associate(receiver)
+    link.dul.socket.socket.sendall(b"\x04\0" + struct.pack(">L", len(items)) + items)
+    assert is_aborted_within(link, 5)
+    assert echo_takes_s(receiver) < 2
+
+
+def test_a_command_inside_a_data_set_ends_the_association_and_leaves_nothing(
+    start_receiver: Any, store: Any, make_ct: Any
+) -> None:
+    receiver = start_receiver()
+    link = associate(receiver)
+    (context,) = [c.context_id for c in link.accepted_contexts if c.abstract_syntax == CT]
+    request = C_STORE()
+    request.MessageID, request.Priority = 1, 0
+    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CT, make_ct().SOPInstanceUID
+    request.DataSet = io.BytesIO(bytes(10_000))
+    message = C_STORE_RQ()
+    message.primitive_to_message(request)
+    command, *_, last = message.encode_msg(context, 1000)
+    for part in (command, command, last):
+        link.dul.send_pdu(part)
+    assert is_aborted_within(link, 5)
+    receiver.stop()
+    assert store.received() == store.unfinished() == store.instances() == []
 
 
 def test_a_port_in_use_is_a_sentence_and_harms_nobody(start_receiver: Any, store: Any) -> None:
