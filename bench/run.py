@@ -1,13 +1,14 @@
-"""Figures measured side by side in one run: receiving beside DCMTK's storescp, and where the time of a job goes.
+"""All figures of this project in one table, each beside its aim: `make bench`, or `--only NAME ...` for some of it.
 
-`make bench` prints a table and keeps it as JSON in bench/results/. Nothing here is a test.
+Ratios are measured side by side in one run. The table is kept as JSON in bench/results/ with the machine, the versions,
+the commit and the load of the machine at the start. Nothing here is a test.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,123 +20,103 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import models
-from config.settings import Settings
-from models.phantom import make_patient
-from node.bootstrap.roles import job_options
-from node.dicom.synthetic_scan import ScanIdentity, write_scan
-from node.pipeline.run import run_job
-from tests.slice.harness import RunningNode, StoreScp, dcmtk, wait_for
+import pytest
 
-SLICES = 140
-REPEATS = 3
+from bench.aims import aim_of, unit_of
+
+SECTIONS = ("listing", "delivery", "job", "receive", "generator")
+"""Each is a module of this folder with a function of its name: folder -> figures by name."""
+WITH_BUNDLE = ("job", "delivery")
+VERSIONS = ("torch", "numpy", "scipy", "pydicom", "pynetdicom", "sqlalchemy", "syncect")
+
+Results = dict[str, dict[str, float]]
 
 
 def main() -> None:
     """Measure, print, keep."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slices", type=int, default=SLICES)
-    parser.add_argument("--bundle", default="demo")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="NAME", help=f"of {SECTIONS}")
+    parser.add_argument("--bundle", default="demo", help="name of a shipped bundle or path of a bundle folder")
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="syncect-bench-"))
+    about, results = machine(), Results()
+    for section in options.only:
+        begun = time.monotonic()
+        figures = measure(section, options.bundle)
+        if figures is not None:
+            results[section] = figures
+            say(f"{section}: {time.monotonic() - begun:.0f} s")
+    keep(about, results)
+    for section, figures in results.items():
+        say(f"\n{section}\n" + table(figures))
+
+
+def measure(section: str, bundle: str) -> dict[str, float] | None:
+    """The figures of one section; None, and a sentence, where a peer program or a part of the bench is missing."""
+    folder = Path(tempfile.mkdtemp(prefix=f"syncect-bench-{section}-"))
     try:
-        results = {"receive": receive(folder, options.slices), "job": job(folder, options.bundle)}
+        function: Callable[..., dict[str, float]] = getattr(importlib.import_module(f"bench.{section}"), section)
+        return function(folder, bundle) if section in WITH_BUNDLE else function(folder)
+    except pytest.skip.Exception as missing:  # raised by the peers' harness
+        say(f"{section} is left out: {missing}.")
+    except ModuleNotFoundError as missing:
+        say(f"{section} is left out: the module {missing.name} is missing.")
     finally:
-        shutil.rmtree(folder)
-    report = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(), "results": results}
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def table(figures: dict[str, float]) -> str:
+    """Lines of figure, value, unit, aim, and whether the aim is met."""
+    rows = [("figure", "value", "unit", "aim", "met")]
+    for figure, value in figures.items():
+        aim = aim_of(figure)
+        met = "-" if aim is None else "yes" if aim.met(value) else "no"
+        rows.append((figure, f"{value:.4g}", unit_of(figure), "-" if aim is None else str(aim), met))
+    wide = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "".join(
+        f"  {name:<{wide[0]}}  {value:>{wide[1]}}  {unit:<{wide[2]}}  {aim:<{wide[3]}}  {met}\n"
+        for name, value, unit, aim, met in rows
+    )
+
+
+def keep(about: dict[str, Any], results: Results) -> None:
+    """Write the report to bench/results/, named after its time (UTC)."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
     kept = Path(__file__).parent / "results"
     kept.mkdir(exist_ok=True)
-    (kept / f"{report['at'][:19].replace(':', '')}.json").write_text(json.dumps(report, indent=2) + "\n")
-    for name, rows in results.items():
-        sys.stdout.write(f"\n{name}\n")
-        for key, value in rows.items():
-            sys.stdout.write(f"  {key:<58} {value:10.3f}\n")
+    path = kept / f"{at[:19].replace(':', '')}.json"
+    report = {"at": at, "machine": about, "results": results}
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    say(f"kept in {path.relative_to(Path(__file__).parents[1])}")
 
 
 def machine() -> dict[str, Any]:
-    """What the figures belong to."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    """What the figures belong to, and how busy it was before they were taken."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
+        "load_average_at_start": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "numpy", "pydicom", "pynetdicom", "syncect")},
+        "versions": {name: version(name) for name in VERSIONS},
         "commit": commit.stdout.strip(),
     }
 
 
-def receive(folder: Path, slices: int) -> dict[str, float]:
-    """Seconds for one association of 512 x 512 CT with fresh UIDs: this node (synced) beside DCMTK (not synced)."""
-    node = RunningNode(folder / "node", "demo", []).start("receive")
-    scp = StoreScp(folder / "storescp", ae_title="SYNCECT").start()
-    ours, theirs = [], []
+def cpu_model() -> str:
+    """The processor's name where the system tells it, else its architecture."""
     try:
-        wait_for("storescp's start", lambda: echo(scp.port))
-        for repeat in range(REPEATS):
-            scan = make_scan(folder / f"scan{repeat}", slices, repeat)
-            ours.append(timed(send, node.port, scan))
-            theirs.append(timed(send, scp.port, scan))
-    finally:
-        scp.kill()
-        node.close()
-    return {
-        f"this node, durable: s for {slices} slices": min(ours),
-        "DCMTK storescp, not synced: s": min(theirs),
-        "this node's rate / DCMTK's rate": min(theirs) / min(ours),
-        "this node: instances per s": slices / min(ours),
-    }
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
-def make_scan(folder: Path, slices: int, repeat: int) -> Path:
-    """A phantom series with UIDs of its own; its slices repeat a few planes, because only their size matters."""
-    planes = make_patient(1, slices=4, rows=512, spacing_mm=(5.0, 0.9766, 0.9766)).ncct_hu
-    hu = planes[[number % 4 for number in range(slices)]]
-    folder.mkdir()
-    seed = f"bench-{time.time_ns()}-{repeat}"
-    write_scan(hu, (3.0, 0.9766, 0.9766), folder, ScanIdentity("BENCH", "Bench^Phantom", seed))
-    return folder
-
-
-def send(port: int, scan: Path) -> None:
-    """DCMTK's storescu, one association."""
-    command = [dcmtk("storescu"), "-aet", "CTSIM", "-aec", "SYNCECT", "+sd", "127.0.0.1", str(port), str(scan)]
-    subprocess.run(command, check=True, env={**os.environ, "TCP_NODELAY": "1"}, capture_output=True)
-
-
-def echo(port: int) -> bool:
-    """Whether something answers a C-ECHO there."""
-    command = [dcmtk("echoscu"), "-aec", "SYNCECT", "127.0.0.1", str(port)]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
-def timed(call: Callable[..., object], *arguments: object) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - start
-
-
-def job(folder: Path, bundle: str) -> dict[str, float]:
-    """Seconds per stage of one job of 24 slices on the CPU, from files to files, and the peak memory."""
-    scan = make_scan(folder / "job", 24, 99)
-    translator = models.load_bundle(models.find_bundle(bundle), device="cpu", precision="fp32")
-    out_dir = folder / "out"
-    out_dir.mkdir()
-    stages: dict[str, float] = {}
-    last = time.perf_counter()
-
-    def progress(stage: str, _done: int, _total: int) -> None:
-        nonlocal last
-        now = time.perf_counter()
-        stages[stage] = stages.get(stage, 0.0) + now - last
-        last = now
-
-    options = job_options(Settings(), repeat=0, produced_at=datetime.now(UTC))
-    run_job(sorted(scan.iterdir()), translator, options, out_dir, progress=progress)
-    rows = {f"{stage}: s for 24 slices": seconds for stage, seconds in stages.items()}
-    rows["translate: s per slice"] = stages["translate"] / 24
-    rows["peak memory, GB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    return rows
+def say(text: str) -> None:
+    """A line for whoever waits."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

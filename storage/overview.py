@@ -1,12 +1,12 @@
 """The one picture that readers get: what became of every series, and why; it reads every table and writes none."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import CompoundSelect, func, select, union
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -92,14 +92,12 @@ class Overview:
         """Cases, newest first; `limit` 0 returns all of them."""
         found: list[Case] = []
         with self._database.read() as session:
-            before: int | None = None
-            while page := self._page(session, before, series_uid):
+            for page in _pages(session, states, series_uid, min(limit or _PAGE, _PAGE)):
                 for case in _cases(session, page):
                     if not states or case.state in states:
                         found.append(case)
                         if limit and len(found) >= limit:
                             return found
-                before = page[-1].id
         return found
 
     def case(self, case_id: str) -> Case:
@@ -143,14 +141,41 @@ class Overview:
         with self._database.read() as session:
             return session.scalar(select(func.max(DeliveryInstance.sent_at)))
 
-    @staticmethod
-    def _page(session: Session, before: int | None, series_uid: str) -> Sequence[Series]:
-        query = select(Series).order_by(Series.id.desc()).limit(_PAGE)
-        if before is not None:
-            query = query.where(Series.id < before)
-        if series_uid:
-            query = query.where(Series.series_uid == series_uid)
-        return session.scalars(query).all()
+
+def _pages(session: Session, states: Sequence[str], series_uid: str, size: int) -> Iterator[Sequence[Series]]:
+    """Series that may have cases in `states`, newest first."""
+    query = select(Series).order_by(Series.id.desc()).limit(size)
+    if series_uid:
+        query = query.where(Series.series_uid == series_uid)
+    elif states:
+        ids = sorted(session.scalars(_candidates(states)), reverse=True)
+        for start in range(0, len(ids), size):
+            yield session.scalars(query.where(Series.id.in_(ids[start : start + size]))).all()
+        return
+    page = session.scalars(query).all()
+    while page:
+        yield page
+        page = session.scalars(query.where(Series.id < page[-1].id)).all()
+
+
+def _candidates(states: Sequence[str]) -> CompoundSelect[tuple[int]]:
+    """Ids of all series of which a case may be in one of these reader's states, and of few others.
+
+    The indices on the raw states answer this; to make every case first took 16 s for 20 of 100,000 jobs.
+    """
+    wanted = set(states)
+    # A QUEUED series has a job, whose state it shows. COMPLETE reads as RECEIVING, and a PENDING delivery in two ways.
+    series = wanted - {SeriesState.QUEUED} | ({SeriesState.COMPLETE} if SeriesState.RECEIVING in wanted else set())
+    deliveries = wanted | ({DeliveryState.PENDING} if wanted & {JobState.PRODUCED, DeliveryState.SENDING} else set())
+    of_jobs = select(Job.series_id)
+    parts = [
+        select(Series.id).where(Series.state.in_([state for state in SeriesState if state in series])),
+        of_jobs.where(Job.state.in_([state for state in JobState if state in wanted - {JobState.PRODUCED}])),
+        of_jobs.join(Delivery).where(Delivery.state.in_([state for state in DeliveryState if state in deliveries])),
+    ]
+    if JobState.PRODUCED in wanted:
+        parts.append(of_jobs.outerjoin(Delivery).where(Job.state == JobState.PRODUCED, Delivery.id.is_(None)))
+    return union(*parts)
 
 
 def _cases(session: Session, page: Sequence[Series]) -> Iterable[Case]:
@@ -159,7 +184,8 @@ def _cases(session: Session, page: Sequence[Series]) -> Iterable[Case]:
     for job in session.scalars(select(Job).where(Job.series_id.in_(ids)).order_by(Job.run.desc())):
         jobs[job.series_id].append(job)
     job_ids = [job.id for group in jobs.values() for job in group]
-    received = _count(session, Instance.series_id, ids, Instance.is_current)
+    undecided = [row.id for row in page if row.state is not SeriesState.QUEUED]  # the others' jobs know their count
+    received = _count(session, Instance.series_id, undecided, Instance.is_current)
     produced = _count(session, Product.job_id, job_ids)
     deliveries = _deliveries(session, job_ids)
     for series in page:

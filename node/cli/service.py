@@ -13,7 +13,6 @@ from node.bootstrap.store import Node, open_store
 from node.cli.console import ConfigOption, say, settings_from
 from node.ops.log import configure_logging
 from node.ops.processes import process_lock
-from node.ops.scheduler import Ticker
 from node.ops.supervisor import Supervisor, stop_event
 
 LEASE_TICK_S = 5.0
@@ -45,6 +44,7 @@ def receive(
 ) -> None:
     """Run the receiver: C-STORE in, and the decision when a series is complete."""
     from node.bootstrap.roles import make_completion, make_receiver
+    from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
     frame = _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose)
@@ -67,6 +67,7 @@ def work(
 ) -> None:
     """Run a worker: it turns queued series into synthetic ones."""
     from node.bootstrap.roles import make_worker
+    from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
     frame = _process("work", name, settings, settings.model.device, supervised=supervised, verbose=verbose)

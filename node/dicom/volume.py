@@ -89,7 +89,8 @@ def read_volume(paths: Sequence[Path], *, progress: Progress | None = None) -> C
     slices: list[SourceSlice] = []
     for z, index in enumerate(order):
         source, stored[z] = _read_slice(headers[index])
-        hu[z] = stored[z] * np.float32(source.header.rescale_slope) + np.float32(source.header.rescale_intercept)
+        np.multiply(stored[z], np.float32(source.header.rescale_slope), out=hu[z])
+        hu[z] += np.float32(source.header.rescale_intercept)
         slices.append(source)
         if progress:
             progress(z + 1, len(headers))

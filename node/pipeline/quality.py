@@ -74,12 +74,12 @@ def measure_change(volume: CTVolume, predicted_hu: NDArray[np.float32], result: 
     shift_sum, largest = 0.0, 0.0
     for z, source in enumerate(volume.slices):
         inside = result.inside[z]
-        difference = result.stored[z].astype(np.int32) - volume.stored[z].astype(np.int32)
-        shift = difference[inside] * float(source.header.rescale_slope or 1.0)
+        difference = result.stored[z][inside].astype(np.int32) - volume.stored[z][inside].astype(np.int32)
+        shift = difference * float(source.header.rescale_slope or 1.0)
         inside_total += shift.size
         changed += int(np.count_nonzero(shift))
         darkened += int((shift < bounds.darkened_hu).sum())
-        outside_changed += int(np.count_nonzero(difference[~inside]))
+        outside_changed += int(np.count_nonzero((result.stored[z] != volume.stored[z]) & ~inside))
         not_finite += int((~np.isfinite(predicted_hu[z])).sum())
         shift_sum += float(shift.sum())
         largest = max(largest, float(np.abs(shift).max(initial=0.0)))

@@ -5,6 +5,7 @@ read -> is it really without contrast? -> translate -> composite -> is it plausi
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from node.dicom.volume import CTVolume, read_volume
 from node.errors import Permanent
 from node.pipeline.composite import Composite, composite
 from node.pipeline.native_contrast import find_native_contrast
-from node.pipeline.proof import prove_slice
+from node.pipeline.proof import flush_and_digest, prove_slice
 from node.pipeline.quality import judge_result
 
 Progress = Callable[[str, int, int], None]
@@ -32,6 +33,7 @@ Progress = Callable[[str, int, int], None]
 STAGES: Final = ("read", "check input", "translate", "check output", "write")
 # Packages whose version may change a pixel: they belong to the identity of a result.
 _PIXEL_PACKAGES: Final = ("syncect", "torch", "numpy", "scipy")
+_FLUSHING_THREADS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +185,16 @@ def _translate(volume: CTVolume, translator: Translator, report: Progress) -> ND
 def _write(
     volume: CTVolume, result: Composite, plan: DerivedSeriesPlan, out_dir: Path, report: Progress
 ) -> tuple[DerivedFile, ...]:
-    files = []
-    for z, source in enumerate(volume.slices):
-        path = out_dir / f"{z + 1:04d}.dcm"
-        write_part10(build_slice(plan, source, result.stored[z]), path)
-        sop_instance_uid, sha256 = prove_slice(path, source, result.stored[z])
-        files.append(DerivedFile(sop_instance_uid, source.header.sop_instance_uid, path, sha256))
-        report("write", z + 1, len(volume.slices))
-    return tuple(files)
+    paths = [out_dir / f"{z + 1:04d}.dcm" for z in range(len(volume.slices))]
+    uids: list[str] = []
+    with ThreadPoolExecutor(_FLUSHING_THREADS) as disk:  # pydicom stays here: its silenced warnings are the process's
+        digests = []
+        for z, (source, path) in enumerate(zip(volume.slices, paths, strict=True)):
+            write_part10(build_slice(plan, source, result.stored[z]), path, flush=False)
+            digests.append(disk.submit(flush_and_digest, path))
+            uids.append(prove_slice(path, source, result.stored[z]))
+            report("write", z + 1, len(paths))
+    return tuple(
+        DerivedFile(uid, source.header.sop_instance_uid, path, digest.result())
+        for uid, source, path, digest in zip(uids, volume.slices, paths, digests, strict=True)
+    )

@@ -2,18 +2,20 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import product
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from node.cli.jobs import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, Recorded, SeriesFacts, SeriesStore
-from storage.states import SeriesState
-from storage.tables import Base
+from storage.states import DeliveryState, JobState, SeriesState
+from storage.tables import Base, Delivery, Job, Series
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FACTS = SeriesFacts(description="Thorax", patient_id="P1")
@@ -423,3 +425,29 @@ def test_a_listing_is_filtered_by_the_state_a_reader_sees(bench):
     assert [case.id for case in bench.overview.cases(states=["PRODUCED"])] == ["1"]
     assert [case.id for case in bench.overview.cases(limit=1)] == ["2"]
     assert [case.id for case in bench.overview.cases(series_uid="1.2.4")] == ["2"]
+
+
+def test_a_listing_of_one_state_shows_exactly_what_the_whole_listing_shows_in_it(bench):
+    series = [(state, None, ()) for state in SeriesState if state is not SeriesState.QUEUED]
+    jobs = [(SeriesState.QUEUED, state, ()) for state in JobState]
+    sent = [(SeriesState.QUEUED, JobState.PRODUCED, pair) for pair in product(DeliveryState, repeat=2)]
+    when = {"created_at": T0, "updated_at": T0}
+    with bench.database.write() as session:
+        for number, (series_state, job_state, deliveries) in enumerate([*series, *jobs, *sent], start=1):
+            uids = {"series_uid": f"1.2.{number}", "study_uid": "1.2", "calling_ae": "CTSIM"}
+            row = Series(state=series_state, last_arrival_at=T0, **uids, **when)
+            session.add(row)
+            session.flush()
+            if job_state is None:
+                continue
+            key = {"series_id": row.id, "run": 1, "job_key": f"{number:064}", "bundle": "demo", "source_count": 3}
+            job = Job(state=job_state, next_attempt_at=T0, **key, **when)
+            session.add(job)
+            session.flush()
+            for name, state in zip(("tps", "pacs"), deliveries, strict=False):
+                session.add(Delivery(job_id=job.id, destination=name, state=state, next_attempt_at=T0, **when))
+    whole = bench.overview.cases(limit=0)
+    assert {case.state for case in whole} == set(NEXT_STEP)
+    for state in NEXT_STEP:
+        found = [case.id for case in bench.overview.cases(states=[state], limit=0)]
+        assert found == [case.id for case in whole if case.state == state]

@@ -153,9 +153,9 @@ def test_a_written_slice_that_moved_by_one_character_is_an_error(
     from node.dicom.derived import write_part10
     from tests.builders import put_raw
 
-    def tamper(ds: Any, path: Path) -> None:
+    def tamper(ds: Any, path: Path, **options: Any) -> None:
         put_raw(ds, keyword, bytes(ds.get_item(keyword).value).strip(b" \0") + b"0")
-        write_part10(ds, path)
+        write_part10(ds, path, **options)
 
     monkeypatch.setattr("node.pipeline.run.write_part10", tamper)
     with pytest.raises(ProofFailed, match=keyword):

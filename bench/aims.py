@@ -1,0 +1,62 @@
+"""What each figure should reach and which unit it has, read from its name; the only place where aims stand."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A closed range, open to one side where that side is None."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        return f">= {self.low:g}" if self.low is not None else f"<= {self.high:g}"
+
+    def met(self, value: float) -> bool:
+        """Whether `value` lies in the range; no number never does."""
+        low = float("-inf") if self.low is None else self.low
+        high = float("inf") if self.high is None else self.high
+        return low <= value <= high
+
+
+AIMS: dict[str, Aim] = {
+    r"cpu, naive / folded bf16": Aim(low=4.0),
+    r"cpu, naive / folded fp32": Aim(low=1.8),
+    r"cpu, folded fp32: relative error .*": Aim(high=1e-5),
+    r"cuda, naive / folded bf16": Aim(low=20.0),
+    r"demo bundle, bf16 against plain fp32: MAE, HU": Aim(high=1.0),
+    r"demo bundle, bf16 against plain fp32: max, HU": Aim(high=15.0),
+    r"\d+ associations?: this node's rate / DCMTK's rate": Aim(low=0.5),
+    r"\d+ associations?: this node's rate / Orthanc's rate": Aim(low=8.0),
+    r"\d+ associations?: this node: associations that failed": Aim(high=0.0),
+    r"whole job without the network: s for 140 slices": Aim(high=4.0),
+    r"job time, 560 slices / 70 slices": Aim(low=7.0, high=9.0),
+    r"worker, README configuration on the CPU: peak memory, GB": Aim(high=2.5),
+    r"jobs ls, query over 100000 jobs: s": Aim(high=0.2),
+    r"jobs ls --state FAILED, query over 100000 jobs: s": Aim(high=0.2),
+}
+"""By regular expressions that match a whole name."""
+
+UNITS: dict[str, str] = {
+    r".* / .*": "x",
+    r".*(?:: |, )(s per step per slice|s per slice|instances per s|GB|HU)": r"\1",
+    r".*(?:: |, )(?:CPU )?s(?: for \d+ slices)?": "s",
+}
+"""By regular expressions that match a whole name, the first that does; other figures are counts or shares."""
+
+
+def aim_of(figure: str) -> Aim | None:
+    """The aim of a figure, None where there is none."""
+    return next((aim for pattern, aim in AIMS.items() if re.fullmatch(pattern, figure)), None)
+
+
+def unit_of(figure: str) -> str:
+    """The unit of a figure, "" for a count or a share."""
+    for pattern, unit in UNITS.items():
+        if found := re.fullmatch(pattern, figure):
+            return found.expand(unit)
+    return ""
