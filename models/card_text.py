@@ -45,7 +45,9 @@ def render_card(card: BundleCard) -> str:
 
 def _passes(card: BundleCard) -> str:
     steps = card.diffusion.get("num_timesteps")
-    return "one pass of the generator" if steps is None else f"{steps} reverse diffusion steps"
+    if steps is None:
+        return "one pass of the generator"
+    return "one reverse diffusion step" if steps == 1 else f"{steps} reverse diffusion steps"
 
 
 def _bullets(values: Mapping[str, object]) -> str:

@@ -86,7 +86,8 @@ class SyndiffTranslator:
     def description(self) -> str:
         """One line: bundle, method, steps, device, precision."""
         card, steps = self.card, self._schedule.num_timesteps
-        return f"{card.name} {card.version} ({card.method}, {steps} steps) on {self._runtime.description}"
+        words = "1 step" if steps == 1 else f"{steps} steps"
+        return f"{card.name} {card.version} ({card.method}, {words}) on {self._runtime.description}"
 
     @property
     def arithmetic(self) -> str:

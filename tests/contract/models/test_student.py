@@ -76,7 +76,7 @@ def test_its_bundle_takes_one_step_and_names_its_teacher(teacher: Path, cohort: 
     }
     pupil = load_bundle(result.bundle)
     assert pupil.card.method == "syndiff_student"
-    assert "1 step" in pupil.description
+    assert "1 step)" in pupil.description
     assert pupil.translate(np.full((1, 40, 40), 50, np.float32), 0).shape == (1, 40, 40)
 
 
