@@ -98,7 +98,7 @@ def import_syndiff(
         name=name,
         version=version,
         method="syndiff",
-        network={"architecture": "ncsnpp", **config.to_mapping()},
+        network=config.to_card(),
         diffusion=diffusion.to_mapping(),
         weights_sha256="0" * 64,
         hu_window=hu_window,
@@ -146,7 +146,7 @@ def read_network_file(file: Path) -> tuple[NcsnppConfig, DiffusionConfig]:
 
 def parameter_count(card: BundleCard) -> int:
     """Weights of the network that an imported bundle's card describes."""
-    config = NcsnppConfig.from_mapping({key: v for key, v in card.network.items() if key != "architecture"})
+    config = NcsnppConfig.from_card(card.network)
     return sum(parameter.numel() for parameter in _without_weights(config).parameters())
 
 

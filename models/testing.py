@@ -29,7 +29,7 @@ def write_tiny_bundle(path: Path, *, matrix: int = 32, seed: int = 0, live: bool
         name="tiny",
         version=str(seed),
         method="syndiff_paired",
-        network={"architecture": "ncsnpp", **config.to_mapping()},
+        network=config.to_card(),
         diffusion={"num_timesteps": 4, "beta_min": 0.1, "beta_max": 20.0},
         prediction="residual",
         residual_scale=0.3,

@@ -36,17 +36,10 @@ class Spool:
         if self.free_bytes() < self._min_free_bytes:
             raise SpoolFull(f"less than {self._min_free_bytes / _GIB:g} GB free below {self.root}")
 
-    def accept(self, temp_file: Path, now: datetime) -> str:
-        """Make a finished file below `incoming` durable under a new name and return that name.
-
-        On return the content and the directory entry have reached the disk: a power cut loses neither.
-        """
-        name = self.place(temp_file, now)
-        self.settle([name])
-        return name
-
     def place(self, temp_file: Path, now: datetime) -> str:
-        """The first half of `accept`: the content has reached the disk, its name only after `settle`.
+        """Give a finished file below `incoming` a new name and return it; a power cut loses it until `settle`.
+
+        On return the content has reached the disk, its directory entry only after `settle`.
 
         The rename comes first, because a journal that is written for the content then holds the name too and `settle`
         finds little to do. What a power cut leaves in between is a file to which no row refers.

@@ -60,6 +60,15 @@ class NcsnppConfig:
         plain = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**plain)  # type: ignore[arg-type]
 
+    @classmethod
+    def from_card(cls, network: Mapping[str, object]) -> "NcsnppConfig":
+        """Read what `to_card` wrote; the caller checks "architecture". Raises ConfigError."""
+        return cls.from_mapping({name: value for name, value in network.items() if name != "architecture"})
+
+    def to_card(self) -> dict[str, object]:
+        """The `network` object of a bundle.json."""
+        return {"architecture": "ncsnpp", **self.to_mapping()}
+
     def to_mapping(self) -> dict[str, object]:
         """The configuration as plain JSON values, every key written out."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}

@@ -98,7 +98,8 @@ class _Run:
             raise TrainingError(f"{cohort.path} has no patient in the split train.")
         self.slices = SliceSet(patients, frame, options.target)
         self.plan = BatchPlan(len(self.slices), regime, self.method.paired, self.engine.rank, self.engine.processes)
-        self.validator = Validator.of(cohort.split("validation"), frame, options)
+        # Only the first process looks at them.
+        self.validator = Validator.of(cohort.split("validation"), frame, options) if self.engine.rank == 0 else None
         facts = {
             "options": options.to_mapping(),
             "regime": asdict(regime),

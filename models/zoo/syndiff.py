@@ -156,7 +156,7 @@ def load(
     runtime = Runtime.choose(device, precision, batch_size)
     card = read_card(path)
     try:
-        config = NcsnppConfig.from_mapping({k: v for k, v in card.network.items() if k != "architecture"})
+        config = NcsnppConfig.from_card(card.network)
         schedule = make_schedule(DiffusionConfig.from_mapping(card.diffusion))
     except (ConfigError, ValueError, TypeError) as error:
         raise BundleError(f"{path}: {error}.") from error

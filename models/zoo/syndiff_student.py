@@ -125,7 +125,7 @@ def _teacher(folder: str) -> tuple[BundleCard, Ncsnpp]:
     card = read_card(path)
     if card.network.get("architecture") != "ncsnpp":
         raise BundleError(f"{path} is no SynDiff but {card.method}: it cannot teach one step.")
-    config = NcsnppConfig.from_mapping({key: v for key, v in card.network.items() if key != "architecture"})
+    config = NcsnppConfig.from_card(card.network)
     return card, load_network(path, card, lambda: Ncsnpp(config)).eval()
 
 

@@ -128,7 +128,7 @@ class DiffusiveMethod(TrainedMethod[DiffusiveT]):
     def blueprint(self) -> Blueprint:
         """See `Method`."""
         config = self.config
-        network = {"architecture": "ncsnpp", **config.network.to_mapping()}
+        network = config.network.to_card()
         return Blueprint(
             network, config.matrix, config.prediction, config.residual_scale, config.diffusion.to_mapping()
         )

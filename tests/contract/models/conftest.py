@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+from models.importer import read_network_file
+from models.networks.ncsnpp import Ncsnpp
+from models.networks.ncsnpp_keys import from_official
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +19,12 @@ def parity() -> Path:
     if not (folder / "syndiff_tiny.npz").is_file():
         pytest.skip(f"no parity fixture at {folder} (set SYNCECT_TEST_DATA)")
     return folder
+
+
+@pytest.fixture
+def official_network(parity: Path) -> Ncsnpp:
+    """The network of the official checkpoint, with its weights."""
+    config, _ = read_network_file(parity / "syndiff_tiny.json")
+    network = Ncsnpp(config)
+    network.load_state_dict(from_official(torch.load(parity / "gen_diffusive_2_10.pth", weights_only=True), config))
+    return network

@@ -1,6 +1,5 @@
 """Promises of the engine: what folding and bfloat16 may cost, on the shipped weights and on the official ones."""
 
-import json
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from models.engine import Engine, fir_up
 from models.frame import Frame
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import FirUp, Ncsnpp
-from models.networks.ncsnpp_keys import from_official
 from models.phantom import make_patient
 from models.translator import Precision
 from models.zoo.slicewise import load_network
@@ -87,21 +85,9 @@ def test_resampling_at_the_borders_equals_the_plain_filter(shape: tuple[int, ...
     torch.testing.assert_close(fir_up(images), FirUp()(images))
 
 
-def test_folded_official_checkpoint_gives_the_official_outputs(parity: Path) -> None:
-    given = json.loads((parity / "syndiff_tiny.json").read_text())["config"]
+def test_folded_official_checkpoint_gives_the_official_outputs(parity: Path, official_network: Ncsnpp) -> None:
     arrays = np.load(parity / "syndiff_tiny.npz")
-    config = NcsnppConfig(
-        image_size=given["image_size"],
-        nf=given["num_channels_dae"],
-        ch_mult=tuple(given["ch_mult"]),
-        num_res_blocks=given["num_res_blocks"],
-        attn_resolutions=tuple(given["attn_resolutions"]),
-        nz=given["nz"],
-        z_emb_dim=given["z_emb_dim"],
-        n_mlp=given["n_mlp"],
-    )
-    network = Ncsnpp(config).requires_grad_(False)
-    network.load_state_dict(from_official(torch.load(parity / "gen_diffusive_2_10.pth", weights_only=True), config))
+    network = official_network.requires_grad_(False)
     assert worst_relative_error(network, "fp32") <= 1e-5
 
     engine, schedule = Engine(network, "fp32"), make_schedule(DiffusionConfig())

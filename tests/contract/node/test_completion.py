@@ -43,7 +43,7 @@ class Bench:
         for number, path in enumerate(paths):
             temp = self.spool.incoming / "x"
             temp.write_bytes(path.read_bytes())
-            name = self.spool.accept(temp, self.now)
+            name = self.spool.place(temp, self.now)
             arrival = Arrival("1.2", "1.2.3", path.name, "c", "t", path.name.ljust(64, "0"), name, number)
             self.series.record(association, "CTSIM", arrival, self.now)
         if close:

@@ -15,7 +15,8 @@ def test_an_accepted_file_lies_under_a_name_of_our_own(tmp_path):
     spool = Spool(tmp_path)
     temp = spool.incoming / "1.2.3..evil"
     temp.write_bytes(b"dataset")
-    name = spool.accept(temp, NOW)
+    name = spool.place(temp, NOW)
+    spool.settle([name])
     assert re.fullmatch(r"received/20260131/[0-9a-f]{32}\.dcm", name)
     assert spool.path(name).read_bytes() == b"dataset"
     assert not temp.exists()
