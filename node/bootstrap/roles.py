@@ -1,6 +1,7 @@
 """Wires receiver, worker and courier from the settings and the opened stores."""
 
 import socket
+from collections.abc import Callable
 from datetime import datetime
 from importlib.metadata import version
 
@@ -40,8 +41,8 @@ def make_completion(node: Node) -> Completion:
     return Completion(node.series, node.spool, node.settings.completion, policy, request_for)
 
 
-def make_worker(node: Node, name: str) -> Worker:
-    """A worker with an executor in its own process."""
+def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worker:
+    """A worker with an executor in its own process; `announce` gets in words what it works with."""
     settings = node.settings
     return Worker(
         node.jobs,
@@ -50,6 +51,7 @@ def make_worker(node: Node, name: str) -> Worker:
         lambda repeat, produced_at: job_options(settings, repeat, produced_at),
         node.destination_names,
         name=process_name("work", name),
+        announce=announce,
     )
 
 

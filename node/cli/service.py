@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -48,7 +48,7 @@ def receive(
 
     settings = settings_from(context, config)
     frame = _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose)
-    with frame as (node, stop):
+    with frame as (node, stop, _):
         completion, receiver = make_completion(node), make_receiver(node)
         receiver.start()
         try:
@@ -70,9 +70,9 @@ def work(
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
-    frame = _process("work", name, settings, settings.model.device, supervised=supervised, verbose=verbose)
-    with frame as (node, stop):
-        worker = make_worker(node, name)
+    frame = _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose)
+    with frame as (node, stop, announce):
+        worker = make_worker(node, name, announce)
         with Ticker({worker.release_expired: LEASE_TICK_S}):
             worker.run(stop)
 
@@ -88,19 +88,19 @@ def deliver(
     from node.bootstrap.roles import make_courier
 
     frame = _process("deliver", name, settings_from(context, config), supervised=supervised, verbose=verbose)
-    with frame as (node, stop):
+    with frame as (node, stop, _):
         make_courier(node, name).run(stop)
 
 
 @contextmanager
 def _process(
     role: str, name: str, settings: Settings, details: str = "", *, supervised: bool, verbose: bool
-) -> Iterator[tuple[Node, threading.Event]]:
-    """The opened stores and the event that ends the process, while it holds the lock of its role."""
+) -> Iterator[tuple[Node, threading.Event, Callable[[str], None]]]:
+    """The opened stores, the event that ends the process and what tells `status` details, while it holds its role."""
     configure_logging(role, verbose=verbose)
     stop = stop_event(supervised=supervised)
-    with open_store(settings) as node, process_lock(node.run_dir, role, name, details):
-        yield node, stop
+    with open_store(settings) as node, process_lock(node.run_dir, role, name, details) as announce:
+        yield node, stop, announce
 
 
 def _check(settings: Settings) -> None:

@@ -6,13 +6,16 @@ The lock is the kernel's (flock): it vanishes with the process, whatever killed 
 import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from node.errors import Misconfigured
+
+_TRIES, _BETWEEN_TRIES_S = 5, 0.02
 
 
 class AlreadyRunning(Misconfigured):
@@ -31,20 +34,36 @@ class ProcessView:
 
 
 @contextmanager
-def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iterator[None]:
-    """Hold the role for as long as the block runs; raises AlreadyRunning."""
+def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iterator[Callable[[str], None]]:
+    """Hold the role for as long as the block runs; yields a function that replaces `details`.
+
+    Raises AlreadyRunning.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / f"{role}-{name}.lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AlreadyRunning(f"another {role} process named {name!r} is running ({path} is locked)") from error
+    # Not truncated on opening: the text may be that of a process which holds the lock.
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
+        if not _locked(file.fileno()):
+            raise AlreadyRunning(f"another {role} process named {name!r} is running ({path} is locked)")
         view = ProcessView(role, name, os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"), details)
-        file.truncate(0)
-        file.write(json.dumps(asdict(view)))
-        file.flush()
-        yield
+
+        def describe(details: str) -> None:
+            # One write over the whole of the old text: a reader meets either, never a part.
+            text = json.dumps(asdict(replace(view, details=details))).encode()
+            os.pwrite(file.fileno(), text.ljust(os.fstat(file.fileno()).st_size), 0)
+
+        describe(details)
+        yield describe
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock; False where another process has it for longer than a reader looks, which is microseconds."""
+    for _ in range(_TRIES):
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(_BETWEEN_TRIES_S)
+    return False
 
 
 def running_processes(run_dir: Path) -> list[ProcessView]:

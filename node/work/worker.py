@@ -37,8 +37,9 @@ class _Stopped(Exception):
 class Worker:
     """Runs jobs of the store until it is told to stop.
 
-    `open_executor` loads bundle and device at the first job and again after it failed (ExecutorUnavailable);
-    `options_for(repeat, produced_at)` says what the settings want in the derived series.
+    `open_executor` loads bundle and device, again at every job after it failed (ExecutorUnavailable); `announce` gets
+    in words what was loaded, or why nothing was. `options_for(repeat, produced_at)` says what the settings want in the
+    derived series.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class Worker:
         destinations: Sequence[str],
         *,
         name: str,
+        announce: Callable[[str], None] = lambda _words: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._jobs, self._spool = jobs, spool
-        self._open_executor, self._options_for = open_executor, options_for
+        self._open_executor, self._options_for, self._announce = open_executor, options_for, announce
         self._destinations = tuple(destinations)
         self._name, self._clock = name, clock
         self._executor: Executor | None = None
@@ -62,6 +64,7 @@ class Worker:
         """Work until `stop` is set; a job in hand then goes back to the queue."""
         for job_id in self._jobs.release_expired(MAX_ATTEMPTS, self._clock(), dead_worker=self._name):
             log.warning("job %d was left behind by a worker that was killed", job_id)
+        self._prepare()
         while not stop.is_set():
             if not self.run_once(stop):
                 stop.wait(poll_s)
@@ -132,16 +135,36 @@ class Worker:
             raise
         log.info("job %d %s: series %s", job.id, "held" if result.held_reason else "produced", result.series_uid)
 
-    def _executor_for(self, job: ClaimedJob) -> Executor:
+    def _prepare(self) -> None:
+        """Load before there is a job, which then need not wait; a failure is said aloud and tried again with a job."""
+        try:
+            self._loaded()
+        except ExecutorUnavailable:
+            pass
+        except Exception:  # the process boundary: a job that comes will meet the same error, and be tried again
+            log.exception("bundle and device could not be loaded")
+
+    def _loaded(self) -> Executor:
+        """Bundle and device, loaded once; raises ExecutorUnavailable."""
         if self._executor is None:
-            self._executor = self._open_executor()
+            try:
+                self._executor = self._open_executor()
+            except ExecutorUnavailable as error:
+                log.error("this worker cannot work: %s", error)
+                self._announce(f"CANNOT WORK: {error}")
+                raise
             log.info("translating with %s, %s", self._executor.bundle, self._executor.description)
-        if self._executor.bundle != job.bundle:
+            self._announce(self._executor.description)
+        return self._executor
+
+    def _executor_for(self, job: ClaimedJob) -> Executor:
+        executor = self._loaded()
+        if executor.bundle != job.bundle:
             raise ExecutorUnavailable(
-                f"the job was queued for bundle {job.bundle}, but this worker has {self._executor.bundle}; "
+                f"the job was queued for bundle {job.bundle}, but this worker has {executor.bundle}; "
                 "cancel the job, or start a worker with that bundle and retry"
             )
-        return self._executor
+        return executor
 
     def _compute(self, executor: Executor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
         with self._heartbeat(job) as lost:

@@ -1,5 +1,6 @@
 """A lock says which process runs; it goes with the process."""
 
+import fcntl
 import subprocess
 import sys
 import threading
@@ -19,6 +20,26 @@ def test_a_role_is_held_once_and_seen_while_held(tmp_path):
         with process_lock(tmp_path, "work", "2"):
             assert len(running_processes(tmp_path)) == 2
     assert running_processes(tmp_path) == []
+
+
+def test_a_process_changes_what_it_says_of_itself(tmp_path):
+    with process_lock(tmp_path, "work", "1", "loading the model") as describe:
+        for details in ("demo 1 on the CPU", "out", "demo 1 on a graphics card that has a longer name"):
+            describe(details)
+            (view,) = running_processes(tmp_path)
+            assert view.details == details
+    with process_lock(tmp_path, "work", "1", "short"):
+        assert [view.details for view in running_processes(tmp_path)] == ["short"]
+
+
+def test_a_reader_that_looks_just_then_keeps_no_process_from_its_start(tmp_path, monkeypatch):
+    with process_lock(tmp_path, "work", "1"):
+        pass
+    with (tmp_path / "work-1.lock").open() as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        monkeypatch.setattr("node.ops.processes.time.sleep", lambda _s: fcntl.flock(reader, fcntl.LOCK_UN))
+        with process_lock(tmp_path, "work", "1"):
+            assert len(running_processes(tmp_path)) == 1
 
 
 def test_a_killed_process_is_not_seen(tmp_path):

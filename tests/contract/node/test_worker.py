@@ -56,8 +56,16 @@ def bench(tmp_path, sqlite_file):
                 raise executor
             return executor
 
+        bench.said = []
         worker = Worker(
-            bench.jobs, bench.spool, open_executor, lambda *_: None, ["tps"], name="w", clock=lambda: bench.now
+            bench.jobs,
+            bench.spool,
+            open_executor,
+            lambda *_: None,
+            ["tps"],
+            name="w",
+            announce=bench.said.append,
+            clock=lambda: bench.now,
         )
         assert worker.run_once(bench.stop)
         (case,) = bench.overview.cases()
@@ -104,6 +112,20 @@ def test_other_errors_are_tried_again_and_then_fail(bench, error):
 def test_a_device_that_is_not_there_holds_the_job(bench):
     case = bench.run(ExecutorUnavailable("no CUDA device"))
     assert (case.state, case.reason, case.slices.produced) == ("HELD", "no CUDA device", 0)
+    assert bench.said == ["CANNOT WORK: no CUDA device"]
+
+
+def test_bundle_and_device_are_loaded_before_the_first_job_and_said_aloud(bench):
+    loaded, said = [], []
+
+    def open_executor():
+        loaded.append(bench.overview.cases()[0].state)
+        bench.stop.set()
+        return FakeExecutor()
+
+    worker = Worker(bench.jobs, bench.spool, open_executor, lambda *_: None, [], name="w", announce=said.append)
+    worker.run(bench.stop)
+    assert (loaded, said) == (["QUEUED"], ["fake on nothing"])
 
 
 def test_another_bundle_never_steps_in(bench):
