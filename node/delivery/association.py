@@ -1,11 +1,14 @@
-"""Opens associations as a requestor, bounded in time, and says in a sentence why there is none; it sends no data."""
+"""Opens associations as a requestor, bounded in time, and says in a sentence why there is none; it sends no data.
+
+pynetdicom connects and negotiates. Then its two threads are ended, and the connection goes to a `Link`.
+"""
 
 import logging
 import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -15,6 +18,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DestinationSettings
+from node.delivery.link import Broken, Context, Link
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.tls import UnusableCertificate, client_context
 from node.errors import NodeError
@@ -38,7 +42,6 @@ class Timeouts:
     acse_s: float = 15.0
     dimse_s: float = 30.0
     send_s: float = 20.0
-    network_s: float = 60.0
 
 
 class Outcome(Enum):
@@ -67,21 +70,23 @@ def associate(
     calling_ae: str,
     contexts: Sequence[PresentationContext],
     timeouts: Timeouts = Timeouts(),
-) -> Iterator[Association]:
+) -> Iterator[Link]:
     """An established association in which at least one of `contexts` was accepted; released on leaving.
 
-    Raises NoAssociation. An association that broke, or was aborted after a timeout, is never used again.
+    Raises NoAssociation, also in place of the `Broken` of the link. An association that broke is never used again.
     """
     _configure_pynetdicom()
     opened = threading.Event()
-    link = _request(destination, calling_ae, contexts, timeouts, opened)
-    if not link.is_established:
-        raise _why_none(link, destination, calling_ae, connected=opened.is_set())
+    negotiated = _request(destination, calling_ae, contexts, timeouts, opened)
+    if not negotiated.is_established:
+        raise _why_none(negotiated, destination, calling_ae, connected=opened.is_set())
+    link = _take_over(negotiated, timeouts)
     try:
         yield link
+    except Broken as broken:
+        raise NoAssociation(Outcome.TRANSIENT, str(broken)) from None
     finally:
-        if link.is_established:
-            link.release()
+        link.release()
 
 
 def _request(
@@ -91,9 +96,12 @@ def _request(
     timeouts: Timeouts,
     opened: threading.Event,
 ) -> Association:
-    def bound_sending(event: Any) -> None:
+    def prepare(event: Any) -> None:
+        connection = event.assoc.dul.socket.socket
         # A peer that stops reading would block pynetdicom's thread, which cannot be ended from outside, for ever.
-        event.assoc.dul.socket.socket.settimeout(timeouts.send_s)
+        connection.settimeout(timeouts.send_s)
+        # The end of an instance would wait for the acknowledgement of what went before, which is delayed by 40 ms.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         opened.set()
 
     ae = AE(ae_title=calling_ae)
@@ -102,7 +110,6 @@ def _request(
     ae.connection_timeout = timeouts.connection_s
     ae.acse_timeout = timeouts.acse_s
     ae.dimse_timeout = timeouts.dimse_s
-    ae.network_timeout = timeouts.network_s
     tls = _tls(destination)
     try:
         return ae.associate(
@@ -111,12 +118,37 @@ def _request(
             contexts=list(contexts),
             ae_title=destination.ae_title,
             tls_args=None if tls is None else (tls, destination.host),
-            evt_handlers=[(evt.EVT_CONN_OPEN, bound_sending)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, prepare)],
         )
     except socket.gaierror:
         raise NoAssociation(Outcome.TRANSIENT, f"the host name {destination.host} cannot be resolved") from None
     except OSError as error:
         raise NoAssociation(Outcome.TRANSIENT, f"no connection could be made: {error.strerror or error}") from None
+
+
+def _take_over(negotiated: Association, timeouts: Timeouts) -> Link:
+    """The connection of an association, which no thread of pynetdicom reads any more. Raises NoAssociation."""
+    upper_layer: Any = negotiated.dul
+    upper_layer.kill_dul()
+    upper_layer.join(timeouts.acse_s)
+    connection = upper_layer.socket.socket
+    untouched = upper_layer.state_machine.current_state == "Sta6" and upper_layer.event_queue.empty()
+    if upper_layer.is_alive() or connection is None or not untouched:
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        raise NoAssociation(Outcome.TRANSIENT, "the peer broke the association off")
+    negotiated.join()  # ends by itself now
+    accepted: list[Any] = negotiated.accepted_contexts
+    acceptor: Any = negotiated.acceptor
+    return Link(
+        connection,
+        [Context(context.context_id, context.abstract_syntax, context.transfer_syntax[0]) for context in accepted],
+        max_pdu_bytes=acceptor.maximum_length,
+        send_s=timeouts.send_s,
+        answer_s=timeouts.dimse_s,
+        release_s=timeouts.acse_s,
+    )
 
 
 def _tls(destination: DestinationSettings) -> ssl.SSLContext | None:
@@ -173,8 +205,5 @@ def _why_unreachable(destination: DestinationSettings) -> tuple[Outcome, str]:
 
 def _configure_pynetdicom() -> None:
     """Set the switches that pynetdicom only has for a whole process."""
-    _config.STORE_SEND_CHUNKED_DATASET = True  # a file is sent as the bytes that were written, never re-encoded
-    _config.LOG_REQUEST_IDENTIFIERS = False
-    _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.LOG_HANDLER_LEVEL = "none"
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer sent

@@ -1,17 +1,21 @@
 """Turns SENT into CONFIRMED by asking the destination which instances it holds (IMAGE-level C-FIND, PS3.4 C.4.1)."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from io import BytesIO
 from typing import Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
+from pynetdicom.dsutils import decode, encode
 
 from config.settings import DestinationSettings
 from node.delivery.association import NoAssociation, Outcome, associate
+from node.delivery.command import Request, Service
+from node.dicom.status import SUCCESS
 from storage.errors import LeaseLost
 from storage.outbox import SentDelivery
 
@@ -99,13 +103,25 @@ def find_instances(
     held: set[str] = set()
     context = build_context(STUDY_ROOT_FIND, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     with associate(destination, calling_ae, [context]) as link:
-        for answer, identifier in link.send_c_find(query, STUDY_ROOT_FIND):
-            if "Status" not in answer:
-                raise NoAssociation(Outcome.TRANSIENT, "the peer did not answer the query")
-            if answer.Status in _PENDING:
-                # A peer may ignore a key; only what belongs to our series counts.
-                if identifier is not None and identifier.get("SeriesInstanceUID", series_uid) == series_uid:
-                    held.add(str(identifier.get("SOPInstanceUID", "")))
-            elif answer.Status != 0x0000:
-                raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.Status:04X}")
+        (accepted,) = link.contexts
+        implicit = accepted.transfer_syntax.is_implicit_VR
+        request = Request(Service.FIND, STUDY_ROOT_FIND)
+        answer = link.ask(accepted, request, encode(query, implicit, is_little_endian=True) or b"")
+        while answer.status in _PENDING:
+            held.update(_listed(answer.data, implicit, series_uid))
+            answer = link.next_answer(request)
+        if answer.status != SUCCESS:
+            raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.status:04X}")
     return frozenset(held)
+
+
+def _listed(identifier: bytes, implicit: bool, series_uid: str) -> Iterable[str]:
+    """The SOP Instance UID of one answer; none where it names another series or cannot be read."""
+    try:
+        found = decode(BytesIO(identifier), implicit, is_little_endian=True)
+        # A peer may ignore a key; only what belongs to our series counts.
+        if found.get("SeriesInstanceUID", series_uid) == series_uid:
+            return [str(found.get("SOPInstanceUID", ""))]
+    except Exception:  # pydicom raises whatever it stumbles over
+        log.warning("an answer to a query cannot be read")
+    return []

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +11,18 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
-from pynetdicom.association import Association
+from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DestinationSettings
 from node.delivery.association import NoAssociation, Outcome, Timeouts, associate
+from node.delivery.command import Request, Service
+from node.delivery.link import Context, Link
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.dicom.status import Reading, Verdict, classify
+from node.dicom.status import SUCCESS, Reading, Verdict, classify
 
 _VERIFICATION = "1.2.840.10008.1.1"
+_HEAD_BYTES = 144  # preamble, prefix, and the group length of the file meta information (PS3.10 section 7.1)
 
 _REACTIONS = {
     Verdict.TRANSIENT: Outcome.TRANSIENT,
@@ -90,7 +93,7 @@ class StorageScu:
                 for number, (uid, path) in enumerate(items):
                     if should_stop():
                         return SendReport(Outcome.STOPPED, "the courier was stopped", tuple(accepted))
-                    status, reading = self._send_one(link, uid, path, message_id=number % 65535 + 1)
+                    status, reading = _send_one(link, uid, path, message_id=number % 65535 + 1)
                     if not reading.stored:
                         reason = f"instance {uid}: {reading.sentence}"
                         return SendReport(_REACTIONS[reading.verdict], reason, tuple(accepted))
@@ -108,49 +111,69 @@ class StorageScu:
         contexts = [build_context(_VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *_ct_contexts()]
         try:
             with associate(self._destination, self._calling_ae, contexts, self._timeouts) as link:
-                accepted = {str(context.abstract_syntax) for context in link.accepted_contexts}
+                accepted = {context.abstract_syntax: context for context in link.contexts}
                 if _VERIFICATION not in accepted:
                     return EchoResult(True, "accepts CT images, but no C-ECHO", 0.0)
                 begun = time.perf_counter()
-                answer = link.send_c_echo()
+                status = link.ask(accepted[_VERIFICATION], Request(Service.ECHO, _VERIFICATION)).status
                 latency_s = time.perf_counter() - begun
         except NoAssociation as failure:
             return EchoResult(False, failure.reason, 0.0)
-        except (RuntimeError, ValueError):
-            return EchoResult(False, "the peer broke the association off", 0.0)
-        if answer.get("Status") != 0x0000:
-            why = f"answered C-ECHO with status {answer.Status:04X}" if "Status" in answer else "did not answer C-ECHO"
-            return EchoResult(False, why, latency_s)
+        if status != SUCCESS:
+            return EchoResult(False, f"answered C-ECHO with status {status:04X}", latency_s)
         if CT_IMAGE_STORAGE not in accepted:
             return EchoResult(False, "answers C-ECHO, but accepts no CT images (CT Image Storage)", latency_s)
         return EchoResult(True, "answers C-ECHO and accepts CT images", latency_s)
 
-    def _send_one(self, link: Association, uid: str, path: Path, *, message_id: int) -> tuple[int, Reading]:
-        """Status and its meaning; raises NoAssociation where the peer gave none."""
-        if not link.is_established:
-            raise NoAssociation(Outcome.TRANSIENT, "the peer broke the association off")
-        begun = time.monotonic()
-        try:
-            syntax = read_file_meta_info(path).TransferSyntaxUID
-            as_written = any(context.transfer_syntax[0] == syntax for context in link.accepted_contexts)
-            answer = link.send_c_store(path if as_written else dcmread(path), msg_id=message_id)
-        except FileNotFoundError:
-            raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} is not in the spool") from None
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise NoAssociation(Outcome.TRANSIENT, f"the file of instance {uid} cannot be read: {why}") from None
-        except RuntimeError:
-            raise NoAssociation(Outcome.TRANSIENT, "the peer broke the association off") from None
-        except (ValueError, AttributeError, InvalidDicomError):
-            raise NoAssociation(
-                Outcome.PERMANENT, f"instance {uid} cannot be sent in any transfer syntax that the peer accepts"
-            ) from None
-        if "Status" in answer:
-            status = int(answer.Status)
-            return status, classify(status)
-        if time.monotonic() - begun >= self._timeouts.dimse_s:
-            raise NoAssociation(Outcome.TRANSIENT, f"the peer did not answer within {self._timeouts.dimse_s:.0f} s")
-        raise NoAssociation(Outcome.TRANSIENT, "the peer broke the association off in the middle of an instance")
+
+@dataclass(frozen=True)
+class _Instance:
+    """An instance in the transfer syntax of the context in which it is going to be sent."""
+
+    context: Context
+    sop_class_uid: str
+    data: bytes | memoryview
+
+
+def _send_one(link: Link, uid: str, path: Path, *, message_id: int) -> tuple[int, Reading]:
+    """Status and its meaning; raises NoAssociation where the file is no use, and Broken."""
+    try:
+        instance = _read(path, uid, link.contexts)
+    except FileNotFoundError:
+        raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} is not in the spool") from None
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise NoAssociation(Outcome.TRANSIENT, f"the file of instance {uid} cannot be read: {why}") from None
+    except (ValueError, AttributeError, InvalidDicomError):
+        raise NoAssociation(
+            Outcome.PERMANENT, f"instance {uid} cannot be sent in any transfer syntax that the peer accepts"
+        ) from None
+    request = Request(Service.STORE, instance.sop_class_uid, uid, message_id)
+    status = link.ask(instance.context, request, instance.data).status
+    return status, classify(status)
+
+
+def _read(path: Path, uid: str, contexts: Sequence[Context]) -> _Instance:
+    """The bytes as they were written where the peer takes them so, else encoded anew.
+
+    Raises NoAssociation where the file holds another instance: the peer's yes would be written down for this one; and
+    ValueError, AttributeError or InvalidDicomError where the bytes are no use.
+    """
+    meta = read_file_meta_info(path)
+    if meta.MediaStorageSOPInstanceUID != uid:
+        raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} holds another instance")
+    syntax, sop_class = meta.TransferSyntaxUID, str(meta.MediaStorageSOPClassUID)
+    fitting = [context for context in contexts if context.abstract_syntax == sop_class]
+    for context in fitting:
+        if context.transfer_syntax == syntax:
+            begin = _HEAD_BYTES + meta.FileMetaInformationGroupLength
+            return _Instance(context, sop_class, memoryview(path.read_bytes())[begin:])
+    if not fitting or syntax.is_compressed:
+        raise ValueError("no context of the peer fits")
+    data = encode(dcmread(path), fitting[0].transfer_syntax.is_implicit_VR, is_little_endian=True)
+    if data is None:
+        raise ValueError("the instance cannot be encoded")
+    return _Instance(fitting[0], sop_class, data)
 
 
 def _ct_contexts() -> list[PresentationContext]:

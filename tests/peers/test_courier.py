@@ -18,7 +18,7 @@ from node.delivery.association import Timeouts
 from node.delivery.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
 from storage.states import DeliveryState
 
-QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=0.5, send_s=0.5, network_s=5)
+QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=0.5, send_s=0.5)
 
 
 class Clock:
@@ -280,7 +280,7 @@ def test_one_dead_destination_does_not_hold_up_another(
         return 0x0000
 
     tps.answer = stop_at_two
-    slow = Timeouts(connection_s=2, acse_s=2, dimse_s=3, send_s=3, network_s=10)
+    slow = Timeouts(connection_s=2, acse_s=2, dimse_s=3, send_s=3)
     courier = make_courier(stuck.destination(name="dead"), tps.destination(), timeouts=slow)
     running = threading.Thread(target=courier.run, args=(stop,), kwargs={"poll_s": 0.01})
     running.start()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from config.settings import TlsSettings
-from node.delivery.association import Timeouts
-from node.delivery.scu import StorageScu
+from node.delivery.association import Outcome, Timeouts, associate
+from node.delivery.scu import StorageScu, _ct_contexts
 from node.dicom.tls import UnusableCertificate, client_context, server_context
 from node.ingest import server
 
@@ -66,6 +66,29 @@ def echo(make_tps: Any, port: int, tls: TlsSettings | None) -> Any:
 def test_both_edges_speak_tls_with_each_other(start_receiver: Any, make_tps: Any, certificates: Certificates) -> None:
     receiver = start_receiver(tls=certificates.settings())
     assert echo(make_tps, receiver.port, certificates.settings()).ok
+
+
+def test_a_series_goes_out_over_tls(
+    start_receiver: Any, store: Any, make_tps: Any, certificates: Certificates, make_ct: Any, tmp_path: Path
+) -> None:
+    """With pixels enough that an instance takes many TLS records, and without a wait for acknowledgements."""
+    receiver = start_receiver(tls=certificates.settings())
+    destination = make_tps(running=False).destination(
+        port=receiver.port, ae_title="SYNCECT", tls=certificates.settings()
+    )
+    items = []
+    for number in range(3):
+        ds = make_ct(instance=number, Rows=512, Columns=512, PixelData=bytes([number]) * (2 * 512 * 512))
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+        ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+        ds.save_as(tmp_path / f"{number}.dcm", enforce_file_format=True)
+        items.append((ds.SOPInstanceUID, tmp_path / f"{number}.dcm"))
+    report = StorageScu(destination, "SYNCECT", QUICK).send(items)
+    assert (report.outcome, report.accepted) == (Outcome.DONE, tuple(uid for uid, _ in items))
+    assert sorted(len(path.read_bytes()) for path in store.received()) > [2 * 512 * 512] * 3
+    with associate(destination, "SYNCECT", _ct_contexts(), QUICK) as link:
+        assert isinstance(link._connection, ssl.SSLSocket)
+        assert link._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_dcmtk_speaks_tls_with_the_receiver(
