@@ -137,7 +137,7 @@ def _take_over(negotiated: Association, timeouts: Timeouts) -> Link:
         if connection is not None:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-        raise NoAssociation(Outcome.TRANSIENT, "the peer broke the association off")
+        raise _broken_off()
     negotiated.join()  # ends by itself now
     accepted: list[Any] = negotiated.accepted_contexts
     acceptor: Any = negotiated.acceptor
@@ -160,6 +160,10 @@ def _tls(destination: DestinationSettings) -> ssl.SSLContext | None:
         raise NoAssociation(Outcome.MISCONFIGURED, str(error)) from None
 
 
+def _broken_off() -> NoAssociation:
+    return NoAssociation(Outcome.TRANSIENT, "the peer accepted the association and broke it off at once")
+
+
 def _why_none(
     link: Association, destination: DestinationSettings, calling_ae: str, *, connected: bool
 ) -> NoAssociation:
@@ -167,6 +171,8 @@ def _why_none(
     answer = link.acceptor.primitive
     if link.is_rejected and answer is not None:
         return _rejection(where, answer, destination, calling_ae)
+    if link.accepted_contexts:
+        return _broken_off()
     if answer is not None and answer.result == 0:
         return NoAssociation(Outcome.PERMANENT, f"{where} accepts none of the SOP classes that were offered")
     if not connected:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
 from node.delivery.association import Outcome, Timeouts, associate
@@ -347,3 +348,28 @@ def test_a_file_of_another_instance_is_not_sent(store: Any, produce: Any, make_t
     assert report.outcome is Outcome.PERMANENT
     assert report.reason == f"the file of instance {second} holds another instance"
     assert tps.stored == []
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_peer_that_accepts_and_aborts_at_once_is_tried_again(
+    store: Any, produce: Any, make_tps: Any, monkeypatch: pytest.MonkeyPatch, noticed: bool
+) -> None:
+    """The abort may be noticed while the association is negotiated, before or after it is taken over, or in use."""
+    items, rude, start = files(store, produce(1)), AE(ae_title="TPS"), Association.start
+
+    def start_and_wait(self: Any) -> None:
+        start(self)
+        while noticed and self.is_requestor and self.is_established:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(Association, "start", start_and_wait)
+    rude.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+    handlers: list[Any] = [(evt.EVT_ACCEPTED, lambda event: event.assoc.abort(block=False))]
+    server: Any = rude.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    try:
+        destination = make_tps(running=False).destination(port=server.server_address[1])
+        for _ in range(10):
+            report = StorageScu(destination, "SYNCECT", QUICK).send(items)
+            assert (report.outcome, report.accepted) == (Outcome.TRANSIENT, ()), report.reason
+    finally:
+        server.shutdown()
