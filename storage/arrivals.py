@@ -1,20 +1,24 @@
-"""Records arrivals inside a transaction that the caller opened; it commits nothing and decides nothing.
+"""Records arrivals, and the associations that bring them, inside a transaction of the caller; it commits nothing.
 
-The usual arrival, a slice nobody has seen of a series that is being received, takes three statements. Everything else
+The usual arrival, a slice nobody has seen of a series that is being received, takes two statements. Everything else
 (first slices, duplicates, other contents, late slices) goes through the ORM and the state machines.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import cast
+from typing import Any, cast
 
-from sqlalchemy import Connection, Table, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
+from storage.prepared import Prepared
 from storage.states import SeriesState
-from storage.tables import AssociationSeries, Event, Instance, Series
+from storage.tables import Association, AssociationSeries, Event, Instance, Series
 from storage.transitions import move_series, supersede_live_job
+
+OPEN, RELEASED, ABORTED, LOST = "OPEN", "RELEASED", "ABORTED", "LOST"
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,25 @@ class Receipt:
     now: datetime
 
 
+@dataclass(frozen=True)
+class Opening:
+    """An accepted association that has something to store."""
+
+    receiver: str
+    calling_ae: str
+    peer_host: str
+    now: datetime
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How an association ended."""
+
+    association_id: int
+    released: bool
+    now: datetime
+
+
 class Recorded(Enum):
     """What an arrival meant."""
 
@@ -49,28 +72,70 @@ class Recorded(Enum):
     REPLACED = "replaced"  # same UID, other bytes: the newest counts, the series is judged again
 
 
-_SERIES, _INSTANCE, _LINK = (cast(Table, kind.__table__) for kind in (Series, Instance, AssociationSeries))
+Entry = Opening | Receipt | Closing
+Written = int | Recorded | None
 
-_LOOK_UP = (
-    select(_SERIES.c.id, _SERIES.c.state, _INSTANCE.c.id, _LINK.c.association_id)
-    .select_from(
-        _SERIES.outerjoin(
-            _INSTANCE,
-            and_(_INSTANCE.c.series_id == _SERIES.c.id, _INSTANCE.c.sop_instance_uid == bindparam("sop_instance_uid")),
-        ).outerjoin(
-            _LINK, and_(_LINK.c.series_id == _SERIES.c.id, _LINK.c.association_id == bindparam("association_id"))
-        )
-    )
-    .where(_SERIES.c.series_uid == bindparam("series_uid"))
-    .limit(1)
-    .with_for_update(of=_SERIES)
+_SERIES, _INSTANCE, _LINK, _ASSOCIATION = (
+    cast(Table, kind.__table__) for kind in (Series, Instance, AssociationSeries, Association)
 )
-_TOUCH = (
+
+# It counts and locks the series in one, and touches nothing but the usual.
+_COUNT = Prepared(
     update(_SERIES)
-    .where(_SERIES.c.id == bindparam("touched"))
+    .where(
+        _SERIES.c.series_uid == bindparam("uid"),
+        _SERIES.c.state == SeriesState.RECEIVING,
+        ~exists().where(_INSTANCE.c.series_id == _SERIES.c.id, _INSTANCE.c.sop_instance_uid == bindparam("instance")),
+    )
     .values(arrivals=_SERIES.c.arrivals + 1, last_arrival_at=bindparam("now"), updated_at=bindparam("now"))
+    .returning(
+        _SERIES.c.id,
+        exists()
+        .where(_LINK.c.series_id == _SERIES.c.id, _LINK.c.association_id == bindparam("association"))
+        .label("linked"),
+    )
 )
-_ADD_INSTANCE, _ADD_LINK = insert(_INSTANCE), insert(_LINK)
+_ADD_INSTANCE = Prepared(
+    insert(_INSTANCE).values({column.name: bindparam(column.name) for column in _INSTANCE.c if column.name != "id"})
+)
+_ADD_LINK, _ADD_ASSOCIATION = insert(_LINK), insert(_ASSOCIATION)
+_CLOSE = (
+    update(_ASSOCIATION)
+    .where(_ASSOCIATION.c.id == bindparam("closed"), _ASSOCIATION.c.outcome == OPEN)
+    .values(outcome=bindparam("ended"), closed_at=bindparam("now"))
+)
+
+
+def record_entry(connection: Connection, entry: Entry) -> Written:
+    """Record one entry in the connection's transaction; several may follow each other in one."""
+    if isinstance(entry, Opening):
+        return record_opening(connection, entry)
+    if isinstance(entry, Closing):
+        record_closing(connection, entry)
+        return None
+    return record_arrival(connection, entry)
+
+
+def record_opening(connection: Connection, opening: Opening) -> int:
+    """Record an accepted association and return its id."""
+    result = connection.execute(
+        _ADD_ASSOCIATION,
+        {
+            "receiver": opening.receiver,
+            "calling_ae": opening.calling_ae,
+            "peer_host": opening.peer_host,
+            "outcome": OPEN,
+            "opened_at": opening.now,
+        },
+    )
+    (association_id,) = result.inserted_primary_key or (0,)
+    return int(association_id)
+
+
+def record_closing(connection: Connection, closing: Closing) -> None:
+    """Record how an association ended, unless that is known already."""
+    ended = RELEASED if closing.released else ABORTED
+    connection.execute(_CLOSE, {"closed": closing.association_id, "ended": ended, "now": closing.now})
 
 
 def record_arrival(connection: Connection, receipt: Receipt) -> Recorded:
@@ -90,23 +155,21 @@ def record_arrival(connection: Connection, receipt: Receipt) -> Recorded:
 def _record_usual(connection: Connection, receipt: Receipt) -> bool:
     """Record an unknown instance of a series in RECEIVING; False, with nothing written, where it is not that."""
     arrival = receipt.arrival
-    found = connection.execute(
-        _LOOK_UP,
+    found: Sequence[Any] | None = _COUNT.execute(
+        connection,
         {
-            "series_uid": arrival.series_uid,
-            "sop_instance_uid": arrival.sop_instance_uid,
-            "association_id": receipt.association_id,
+            "uid": arrival.series_uid,
+            "instance": arrival.sop_instance_uid,
+            "association": receipt.association_id,
+            "now": receipt.now,
         },
     ).first()
     if found is None:
         return False
-    series_id, state, known, linked = found
-    if state is not SeriesState.RECEIVING or known is not None:
-        return False
-    if linked is None:
+    series_id, linked = found
+    if not linked:
         connection.execute(_ADD_LINK, {"series_id": series_id, "association_id": receipt.association_id})
-    connection.execute(_ADD_INSTANCE, _instance_values(series_id, receipt))
-    connection.execute(_TOUCH, {"touched": series_id, "now": receipt.now})
+    _ADD_INSTANCE.execute(connection, _instance_values(series_id, receipt))
     return True
 
 

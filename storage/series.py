@@ -8,7 +8,22 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from storage.arrivals import Arrival, Receipt, Recorded, record_arrival
+from storage.arrivals import (
+    ABORTED,
+    LOST,
+    OPEN,
+    Arrival,
+    Closing,
+    Entry,
+    Opening,
+    Receipt,
+    Recorded,
+    Written,
+    record_arrival,
+    record_closing,
+    record_entry,
+    record_opening,
+)
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.states import LIVE_JOB_STATES, JobState, SeriesState
@@ -17,15 +32,18 @@ from storage.transitions import move_series, supersede_live_job
 
 __all__ = [
     "Arrival",
+    "Closing",
+    "Entry",
     "JobRequest",
     "OpenSeries",
+    "Opening",
     "Receipt",
     "Recorded",
     "SeriesFacts",
     "SeriesStore",
+    "Written",
+    "record_alone",
 ]
-
-OPEN, RELEASED, ABORTED, LOST = "OPEN", "RELEASED", "ABORTED", "LOST"
 
 
 @dataclass(frozen=True)
@@ -67,22 +85,13 @@ class SeriesStore:
 
     def open_association(self, receiver: str, calling_ae: str, peer_host: str, now: datetime) -> int:
         """Record an accepted association and return its id."""
-        with self._database.write() as session:
-            row = Association(
-                receiver=receiver, calling_ae=calling_ae, peer_host=peer_host, outcome=OPEN, opened_at=now
-            )
-            session.add(row)
-            session.flush()
-            return row.id
+        with self._database.write_plain() as connection:
+            return record_opening(connection, Opening(receiver, calling_ae, peer_host, now))
 
     def close_association(self, association_id: int, *, released: bool, now: datetime) -> None:
         """Record how an association ended; an abort makes completion wait for the sender's next try."""
-        with self._database.write() as session:
-            session.execute(
-                update(Association)
-                .where(Association.id == association_id, Association.outcome == OPEN)
-                .values(outcome=RELEASED if released else ABORTED, closed_at=now)
-            )
+        with self._database.write_plain() as connection:
+            record_closing(connection, Closing(association_id, released, now))
 
     def lose_associations(self, receiver: str, now: datetime) -> int:
         """Close what a killed receiver of this name left open; returns how many there were."""
@@ -104,35 +113,36 @@ class SeriesStore:
         live job at once; other bytes under a known UID may still be the same image in another encoding, so the job
         only pauses until completion compares the contents.
         """
-        receipts = (Receipt(association_id, calling_ae, arrival, now),)
+        receipt = Receipt(association_id, calling_ae, arrival, now)
         try:
-            return self._record(receipts)[0]
+            return self._record(receipt)
         except IntegrityError:
             # Two associations brought the first slices of a series at once; the other one made its row.
-            return self._record(receipts)[0]
+            return self._record(receipt)
 
-    def record_group(self, receipts: Sequence[Receipt]) -> list[Recorded | Exception]:
-        """Record many instances in one transaction, in their order: one sync of the database for all of them.
+    def record_group(self, entries: Sequence[Entry]) -> list[Written | Exception]:
+        """Record many arrivals and ends of associations in one transaction, in their order: one sync for all of them.
 
-        The answers are in the order of the receipts. Where one arrival cannot be recorded, nothing of the
-        transaction remains and each is tried by itself, so that the exception is the answer of that one only.
+        The answers are in the order of the entries. Where one cannot be recorded, nothing of the transaction remains
+        and each is tried by itself, so that the exception is the answer of that one only.
         """
         try:
-            return list(self._record(receipts))
+            with self._database.write_plain() as connection:
+                return [record_entry(connection, entry) for entry in entries]
         except OperationalError:
             raise  # the database is locked, full or gone, whoever asks
         except Exception:
-            return [self._attempt(receipt) for receipt in receipts]
+            return [self._attempt(entry) for entry in entries]
 
-    def _attempt(self, receipt: Receipt) -> Recorded | Exception:
+    def _attempt(self, entry: Entry) -> Written | Exception:
         try:
-            return self.record(receipt.association_id, receipt.calling_ae, receipt.arrival, receipt.now)
+            return record_alone(self, entry)
         except Exception as error:
             return error
 
-    def _record(self, receipts: Sequence[Receipt]) -> list[Recorded]:
+    def _record(self, receipt: Receipt) -> Recorded:
         with self._database.write_plain() as connection:
-            return [record_arrival(connection, receipt) for receipt in receipts]
+            return record_arrival(connection, receipt)
 
     def is_referenced(self, spool_name: str) -> bool:
         """Whether a row refers to a spooled file; after a commit whose outcome is unknown, only this may say no."""
@@ -285,3 +295,13 @@ def _add_job(session: Session, series: Series, request: JobRequest, now: datetim
             reason=f"bundle {request.bundle}",
         )
     )
+
+
+def record_alone(store: SeriesStore, entry: Entry) -> Written:
+    """Record one entry in a transaction of its own."""
+    if isinstance(entry, Opening):
+        return store.open_association(entry.receiver, entry.calling_ae, entry.peer_host, entry.now)
+    if isinstance(entry, Closing):
+        store.close_association(entry.association_id, released=entry.released, now=entry.now)
+        return None
+    return store.record(entry.association_id, entry.calling_ae, entry.arrival, entry.now)

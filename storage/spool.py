@@ -36,26 +36,37 @@ class Spool:
         if self.free_bytes() < self._min_free_bytes:
             raise SpoolFull(f"less than {self._min_free_bytes / _GIB:g} GB free below {self.root}")
 
-    def place(self, temp_file: Path, now: datetime) -> str:
+    def place(self, temp_file: Path, now: datetime, *, descriptor: int | None = None) -> str:
         """Give a finished file below `incoming` a new name and return it; a power cut loses it until `settle`.
 
-        On return the content has reached the disk, its directory entry only after `settle`.
+        On return the content has reached the disk, its directory entry only after `settle`. `descriptor` is the file
+        where it is still open.
 
         The rename comes first, because a journal that is written for the content then holds the name too and `settle`
         finds little to do. What a power cut leaves in between is a file to which no row refers.
         """
-        day = self.root / "received" / f"{now:%Y%m%d}"
-        if not day.exists():
-            day.mkdir(exist_ok=True, mode=0o700)
-            self._settled_days.discard(day)
-        target = day / f"{uuid.uuid4().hex}.dcm"
-        temp_file.rename(target)
+        day = f"{now:%Y%m%d}"
+        name = f"received/{day}/{uuid.uuid4().hex}.dcm"
+        target = Path(f"{self.root}/{name}")
         try:
-            fsync_file(target)
+            temp_file.rename(target)
+        except FileNotFoundError:
+            self._make_day(day)
+            temp_file.rename(target)
+        try:
+            if descriptor is None:
+                fsync_file(target)
+            else:
+                os.fsync(descriptor)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
-        return f"received/{day.name}/{target.name}"
+        return name
+
+    def _make_day(self, day: str) -> None:
+        folder = self.root / "received" / day
+        folder.mkdir(exist_ok=True, mode=0o700)
+        self._settled_days.discard(folder)
 
     def settle(self, names: Iterable[str]) -> None:
         """Force the directory entries of placed files to the disk, each directory once however many files there are."""
