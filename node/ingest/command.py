@@ -1,4 +1,4 @@
-"""Reads and checks command sets in their raw bytes, and writes the answer to a C-STORE request; it knows no data set.
+"""Reads and checks command sets in their raw bytes, and writes the answers to them; it knows no data set.
 
 Command sets are Implicit VR Little Endian without sequences (PS3.7 section 6.3.1).
 """
@@ -11,7 +11,8 @@ from node.errors import UnreadableInstance
 
 _CLASS_UID, _FIELD, _MESSAGE_ID, _RESPONDED_TO = 0x0002, 0x0100, 0x0110, 0x0120
 _PRIORITY, _DATA_SET_TYPE, _STATUS, _ERROR_COMMENT, _INSTANCE_UID = 0x0700, 0x0800, 0x0900, 0x0902, 0x1000
-_C_STORE_RQ, _C_STORE_RSP, _NO_DATA_SET = 0x0001, 0x8001, 0x0101
+_C_STORE_RQ, _C_ECHO_RQ, _RESPONSE, _NO_DATA_SET = 0x0001, 0x0030, 0x8000, 0x0101
+_VERIFICATION = "1.2.840.10008.1.1"
 
 # The elements of any request whose values are text of the peer (PS3.7 table E.1-1).
 _UIDS = (0x0002, 0x0003, 0x1000, 0x1001)
@@ -32,11 +33,51 @@ class StoreCommand:
 
 
 def read_command(raw: bytes) -> StoreCommand | None:
-    """The C-STORE request of a complete and regular command set; None for any other, which pynetdicom reads.
+    """The C-STORE request of a complete and regular command set; None for any other.
 
-    Raises UnreadableInstance unless every text of the command set has the alphabet of its VR: pynetdicom and pydicom
-    would quote anything else in a warning.
+    Raises UnreadableInstance unless every text of the command set has the alphabet of its VR.
     """
+    return _store_command(_values(raw))
+
+
+def read_echo(raw: bytes) -> int | None:
+    """The message id of a C-ECHO request; None for any other command set. Raises as `read_command`."""
+    values = _values(raw)
+    numbers = [values.get(tag, b"") for tag in (_FIELD, _MESSAGE_ID, _DATA_SET_TYPE)]
+    if any(len(number) != 2 for number in numbers):
+        return None
+    field, message_id, data_set_type = struct.unpack("<3H", b"".join(numbers))
+    return message_id if (field, data_set_type) == (_C_ECHO_RQ, _NO_DATA_SET) else None
+
+
+def store_response(command: StoreCommand, status: int, comment: str) -> bytes:
+    """The command set that answers a C-STORE request (PS3.7 table 9.3-2); at most 64 characters of `comment` go out."""
+    about = [
+        *([(_ERROR_COMMENT, _even(comment[:64], b" "))] if comment else []),
+        (_INSTANCE_UID, _even(command.sop_instance_uid, b"\0")),
+    ]
+    return _response(_C_STORE_RQ, command.sop_class_uid, command.message_id, status, about)
+
+
+def echo_response(message_id: int) -> bytes:
+    """The command set that answers a C-ECHO request (PS3.7 table 9.3-13)."""
+    return _response(_C_ECHO_RQ, _VERIFICATION, message_id, 0x0000, [])
+
+
+def _response(field: int, class_uid: str, message_id: int, status: int, about: list[tuple[int, bytes]]) -> bytes:
+    elements = [
+        (_CLASS_UID, _even(class_uid, b"\0")),
+        (_FIELD, struct.pack("<H", field | _RESPONSE)),
+        (_RESPONDED_TO, struct.pack("<H", message_id)),
+        (_DATA_SET_TYPE, struct.pack("<H", _NO_DATA_SET)),
+        (_STATUS, struct.pack("<H", status)),
+        *about,
+    ]
+    body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in elements)
+    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+
+
+def _values(raw: bytes) -> dict[int, bytes]:
     values: dict[int, bytes] = {}
     position = 0
     while position < len(raw):
@@ -51,22 +92,7 @@ def read_command(raw: bytes) -> StoreCommand | None:
         if group == 0:
             _check_text(tag, value.rstrip(b"\0 "))
             values[tag] = value
-    return _store_command(values)
-
-
-def store_response(command: StoreCommand, status: int, comment: str) -> bytes:
-    """The command set that answers a C-STORE request (PS3.7 table 9.3-2); at most 64 characters of `comment` go out."""
-    elements = [
-        (_CLASS_UID, _even(command.sop_class_uid, b"\0")),
-        (_FIELD, struct.pack("<H", _C_STORE_RSP)),
-        (_RESPONDED_TO, struct.pack("<H", command.message_id)),
-        (_DATA_SET_TYPE, struct.pack("<H", _NO_DATA_SET)),
-        (_STATUS, struct.pack("<H", status)),
-        *([(_ERROR_COMMENT, _even(comment[:64], b" "))] if comment else []),
-        (_INSTANCE_UID, _even(command.sop_instance_uid, b"\0")),
-    ]
-    body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in elements)
-    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+    return values
 
 
 def _check_text(tag: int, value: bytes) -> None:

@@ -8,16 +8,17 @@ association pays no hand-over to another thread, and a crowd shares its syncs.
 import threading
 from collections.abc import Sequence
 
-from storage.series import Receipt, Recorded, SeriesStore
+from storage.series import Closing, Entry, Opening, Receipt, Recorded, SeriesStore, Written, record_alone
 from storage.spool import Spool
 
 
 class _Waiting:
-    """One caller of `record`; `answer` is set by whoever wrote for it."""
+    """One caller; `answer` is set by whoever wrote for it, before it is called."""
 
-    def __init__(self, receipt: Receipt) -> None:
-        self.receipt = receipt
-        self.answer: Recorded | BaseException | None = None
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.answered = False
+        self.answer: Written | BaseException = None
         self.called = threading.Event()
 
 
@@ -35,20 +36,34 @@ class GroupRecorder:
         """How many arrivals wait for the next commit."""
         return len(self._waiting)
 
+    def open_association(self, opening: Opening) -> int:
+        """Record an accepted association and return its id; raises what went wrong."""
+        answer = self._submit(opening)
+        assert isinstance(answer, int)
+        return answer
+
+    def close_association(self, closing: Closing) -> None:
+        """Record how an association ended; raises what went wrong."""
+        self._submit(closing)
+
     def record(self, receipt: Receipt) -> Recorded:
         """Settle the name of a placed file, then commit its row; on return a power cut loses neither.
 
         Raises what went wrong with this arrival, or with the whole disk or database; the others of the group go on.
         """
-        mine = _Waiting(receipt)
+        answer = self._submit(receipt)
+        assert isinstance(answer, Recorded)
+        return answer
+
+    def _submit(self, entry: Entry) -> Written:
+        mine = _Waiting(entry)
         with self._lock:
             self._waiting.append(mine)
             writes, self._writing = not self._writing, True
         if not writes:
             mine.called.wait()
-        if mine.answer is None:
+        if not mine.answered:
             self._write_for_all()
-        assert mine.answer is not None
         if isinstance(mine.answer, BaseException):
             raise mine.answer
         return mine.answer
@@ -56,12 +71,13 @@ class GroupRecorder:
     def _write_for_all(self) -> None:
         with self._lock:
             group, self._waiting = self._waiting, []
+        answers: Sequence[Written | BaseException]
         try:
-            answers = self._write([waiting.receipt for waiting in group])
+            answers = self._write([waiting.entry for waiting in group])
         except BaseException as error:
             answers = [error] * len(group)
         for waiting, answer in zip(group, answers, strict=True):
-            waiting.answer = answer
+            waiting.answer, waiting.answered = answer, True
             waiting.called.set()
         with self._lock:
             if self._waiting:
@@ -69,10 +85,11 @@ class GroupRecorder:
             else:
                 self._writing = False
 
-    def _write(self, receipts: Sequence[Receipt]) -> Sequence[Recorded | BaseException]:
+    def _write(self, entries: Sequence[Entry]) -> Sequence[Written | BaseException]:
         # Names first: a row that survives a power cut must find its file.
-        self._spool.settle(receipt.arrival.spool_name for receipt in receipts)
-        if len(receipts) > 1:
-            return self._series.record_group(receipts)
-        (only,) = receipts
-        return [self._series.record(only.association_id, only.calling_ae, only.arrival, only.now)]
+        names = [entry.arrival.spool_name for entry in entries if isinstance(entry, Receipt)]
+        if names:
+            self._spool.settle(names)
+        if len(entries) > 1:
+            return self._series.record_group(entries)
+        return [record_alone(self._series, entries[0])]

@@ -1,98 +1,89 @@
-"""Writes the data sets of C-STORE requests to the spool as they arrive; it neither decodes nor judges them.
+"""Writes the data sets of C-STORE requests to the spool as they arrive; it neither decodes nor judges them."""
 
-pynetdicom's own STORE_RECV_CHUNKED_DATASET does nearly this, but for the whole process and in the temporary folder of
-the system, without a bound, and leaves a file behind whenever a transfer is aborted.
-
-A regular C-STORE request is served here, in the thread that reads the connection: pynetdicom would hand it to another
-thread and take the answer back by queues that both look into once a millisecond. Every other message goes its way.
-"""
-
-import logging
+import hashlib
 import os
+import struct
 import uuid
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from hashlib import file_digest
-from io import BufferedReader
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import BinaryIO
 
-from pydicom.uid import UID
-from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dsutils import create_file_meta, encode_file_meta
-from pynetdicom.pdu_primitives import P_DATA
+from pydicom.uid import ImplicitVRLittleEndian
 
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
 from node.errors import UnreadableInstance
-from node.ingest.command import StoreCommand, read_command, store_response
+from node.ingest.command import StoreCommand, echo_response, read_command, read_echo, store_response
 from node.ingest.contexts import VERIFICATION
-from node.ingest.server import hurry
+from node.ingest.pdu import COMMAND, LAST, data_values
 from storage.errors import SpoolFull
 from storage.spool import Spool
 
-log = logging.getLogger(__name__)
-
-# Command sets, and data sets of requests that this node does not serve, have no business being larger.
-MAX_MESSAGE_BYTES = 1 << 20
-
-# The message control header of a fragment (PS3.8 E.2)
-_COMMAND, _LAST = 0b01, 0b10
+MAX_COMMAND_BYTES = 1 << 20  # a command set has no business being larger
 
 
 class TooLarge(Exception):
-    """A data set is larger than the receiver accepts."""
+    """A command set or a data set is larger than the receiver accepts."""
 
 
 class IncomingFile:
     """One data set on its way into the spool, as a Part 10 file with a zero preamble.
 
     It never raises while data arrive: a full disk must end in a refusal of this instance, not of the association. The
-    first failure is kept in `failure`, the rest of the data is dropped.
+    first failure is kept in `failure`, the rest of the data is dropped. The file stays open until `close`.
     """
 
     def __init__(self, spool: Spool, head: bytes, *, max_bytes: int) -> None:
-        self.path = spool.incoming / f"rx-{uuid.uuid4().hex}.part"
+        self.path = Path(f"{spool.incoming}/rx-{uuid.uuid4().hex}.part")
         self.failure: Exception | None = None
         self.size_bytes = 0
         self.head_bytes = len(head)
         self._max_bytes = max_bytes
-        self._stream: BinaryIO | None = None
+        self._digest = hashlib.sha256()
+        self._descriptor: int | None = None
         try:
             spool.check_space()
-            descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            self._stream = os.fdopen(descriptor, "wb")
+            self._descriptor = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except (OSError, SpoolFull) as error:
             self.failure = error
         self.write(head)
 
+    @property
+    def descriptor(self) -> int:
+        """The open file; only without a failure and before `close`."""
+        assert self._descriptor is not None
+        return self._descriptor
+
     def write(self, data: bytes | memoryview) -> None:
         """Append a fragment, or drop it after a failure."""
-        if self._stream is not None and self.failure is None:
+        if self._descriptor is not None and self.failure is None:
             try:
                 if self.size_bytes + len(data) > self._max_bytes:
                     raise TooLarge(f"the data set is larger than {self._max_bytes} bytes")
-                self._stream.write(data)
+                _write_all(self._descriptor, data)
+                self._digest.update(data)
                 self.size_bytes += len(data)
-            except (OSError, ValueError, TooLarge) as error:
+            except (OSError, TooLarge) as error:
                 self._fail(error)
+
+    def sha256(self) -> str:
+        """The hex digest over everything that was written."""
+        return self._digest.hexdigest()
+
+    def data_set(self) -> BinaryIO:
+        """A reader of the open file that stands at the first byte of the data set."""
+        stream = open(self.descriptor, "rb", closefd=False)  # noqa: SIM115 - the file belongs to this object
+        stream.seek(self.head_bytes)
+        return stream
 
     def close(self) -> None:
-        """Hand the last bytes to the operating system; a full disk may show only here."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            try:
-                stream.close()
-            except OSError as error:
-                self._fail(error)
-
-    def sha256(self, executor: Executor) -> "Future[str]":
-        """Begin the hex digest over the whole closed file; the file may be renamed meanwhile."""
-        return executor.submit(_hexdigest, self.path.open("rb"))
+        """Close the file; what it holds reached the disk before, or is not wanted."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def abandon(self) -> None:
-        """Close and remove the file; nothing happens where the spool has taken it already."""
+        """Close and remove the file; nothing is removed where the spool has taken it already."""
         self._fail(self.failure or TooLarge("abandoned"))
 
     def _fail(self, error: Exception) -> None:
@@ -101,19 +92,24 @@ class IncomingFile:
         self.path.unlink(missing_ok=True)
 
 
-def _hexdigest(stream: BufferedReader) -> str:
-    with stream:
-        return file_digest(stream, "sha256").hexdigest()
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):  # a nearly full disk takes a part, and says why with the next call
+        written += os.write(descriptor, data[written:])
 
 
 @dataclass(frozen=True)
 class StoreContext:
-    """An accepted presentation context under which instances may be stored."""
+    """An accepted presentation context."""
 
     id: int
     abstract_syntax: str
     transfer_syntax: str
-    implicit_vr: bool
+
+    @property
+    def implicit_vr(self) -> bool:
+        """Whether data sets come without VRs."""
+        return self.transfer_syntax == ImplicitVRLittleEndian
 
 
 @dataclass(frozen=True)
@@ -125,40 +121,40 @@ class StoreRequest:
     file: IncomingFile
 
 
-class SpoolingDimse(DIMSEServiceProvider):
-    """The DIMSE provider of one association: C-STORE data sets go to files, everything else is bounded.
+class IncomingMessages:
+    """The DIMSE messages of one association: C-STORE data sets go to files, C-ECHO is answered, others are refused.
 
-    `serve` answers a request with a status and a comment, never raises, and runs in the thread of the connection.
+    `serve` answers a request with a status and a comment and never raises; `answer` sends a command set.
     """
 
     def __init__(
         self,
-        assoc: Association,
+        contexts: Mapping[int, StoreContext],
         spool: Spool,
-        serve: Callable[[Association, StoreRequest], tuple[int, str]],
+        serve: Callable[[StoreRequest], tuple[int, str]],
+        answer: Callable[[int, bytes], None],
         *,
         max_dataset_bytes: int,
     ) -> None:
-        super().__init__(assoc)
-        self._spool, self._serve = spool, serve
+        self._contexts, self._spool = contexts, spool
+        self._serve, self._answer = serve, answer
         self._max_dataset_bytes = max_dataset_bytes
         self._command = bytearray()
-        self._loose_bytes = 0
-        self._contexts: dict[int, StoreContext] = {}
         self._store: StoreRequest | None = None
 
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take the fragments one by one, so that a file is ready before the first byte of a data set.
+    def receive(self, body: memoryview) -> None:
+        """Take the fragments of one P-DATA-TF; a file is ready before the first byte of a data set.
 
-        Never raises: an exception here would end pynetdicom's thread with a traceback that quotes the peer.
+        Raises InvalidPdu, UnreadableInstance or TooLarge where the association has to be aborted.
         """
-        try:
-            for context_id, data in primitive.presentation_data_value_list:
-                self._receive_fragment(context_id, memoryview(data))
-        except Exception as error:
-            why = str(error) if isinstance(error, (UnreadableInstance, TooLarge)) else type(error).__name__
-            log.warning("aborting an association: not a DIMSE message: %s", why)
-            self.dul.event_queue.put("Evt19")  # invalid PDU: the association is aborted (PS3.8 9.2)
+        for context_id, value in data_values(body):
+            control, data = value[0], value[1:]
+            if self._store is not None:
+                self._receive_data(self._store, context_id, control, data)
+            elif control & COMMAND:
+                self._receive_command(context_id, control, data)
+            else:
+                raise UnreadableInstance("a data set without a request")
 
     def abandon(self) -> None:
         """Remove the file of a request that was not answered; to be called when the association has ended."""
@@ -166,100 +162,59 @@ class SpoolingDimse(DIMSEServiceProvider):
         if request is not None:
             request.file.abandon()
 
-    def _receive_fragment(self, context_id: int, data: memoryview) -> None:
-        control = data[0]
-        if self._store is not None:
-            self._receive_data(self._store, context_id, control, data[1:])
-        elif control & _COMMAND:
-            self._receive_command(context_id, control, data)
-        else:
-            self._count(data)
-            self._pass_on(context_id, bytes(data))
-
     def _receive_data(self, request: StoreRequest, context_id: int, control: int, data: memoryview) -> None:
-        if control & _COMMAND or context_id != request.context.id:
+        if control & COMMAND or context_id != request.context.id:
             raise UnreadableInstance("another message begins inside a data set")
         request.file.write(data)
-        if control & _LAST:
-            status, comment = self._serve(self.assoc, request)
+        if control & LAST:
+            status, comment = self._serve(request)
             self.abandon()
-            # Not `is_established`: the association's own thread sets it only after the peer may have sent its first.
-            if not (self.assoc.is_aborted or self.assoc.is_released):
-                self._send(context_id, store_response(request.command, status, comment))
+            self._answer(context_id, store_response(request.command, status, comment))
 
     def _receive_command(self, context_id: int, control: int, data: memoryview) -> None:
-        self._count(data)
-        self._command += data[1:]
-        if not control & _LAST:
+        if len(self._command) + len(data) > MAX_COMMAND_BYTES:
+            raise TooLarge(f"a command set is larger than {MAX_COMMAND_BYTES} bytes")
+        self._command += data
+        if not control & LAST:
             return
         raw = bytes(self._command)
         self._command.clear()
-        self._loose_bytes = 0
+        context = self._contexts.get(context_id)
+        if context is None:
+            raise UnreadableInstance("a message in a presentation context that was not accepted")
         command = read_command(raw)
-        context = None if command is None else self._store_context(context_id)
-        if command is None or context is None:
-            self._pass_on(context_id, bytes([control]) + raw)
-            return
-        head = part10_head(command.sop_class_uid, command.sop_instance_uid, context.transfer_syntax)
-        file = IncomingFile(self._spool, head, max_bytes=self._max_dataset_bytes)
-        self._store = StoreRequest(command, context, file)
+        if context.abstract_syntax == VERIFICATION:
+            self._echo(context_id, raw)
+        elif command is None:
+            raise UnreadableInstance("a message that is no regular C-STORE request")
+        else:
+            head = part10_head(command.sop_class_uid, command.sop_instance_uid, context.transfer_syntax)
+            file = IncomingFile(self._spool, head, max_bytes=self._max_dataset_bytes)
+            self._store = StoreRequest(command, context, file)
 
-    def _store_context(self, context_id: int) -> StoreContext | None:
-        """The context of this number; None where it was not accepted, or is for C-ECHO. pynetdicom aborts then."""
-        known = self._contexts.get(context_id)
-        if known is None:
-            accepted = self.assoc._accepted_cx.get(context_id)
-            if accepted is None or accepted.abstract_syntax == VERIFICATION:
-                return None
-            syntax = accepted.transfer_syntax[0]
-            known = StoreContext(context_id, str(accepted.abstract_syntax), str(syntax), syntax.is_implicit_VR)
-            self._contexts[context_id] = known
-        return known
-
-    def _count(self, data: memoryview) -> None:
-        self._loose_bytes += len(data)
-        if self._loose_bytes > MAX_MESSAGE_BYTES:
-            raise TooLarge(f"a message without a file is larger than {MAX_MESSAGE_BYTES} bytes")
-
-    def _pass_on(self, context_id: int, data: bytes) -> None:
-        """Let pynetdicom read and serve a message that is no regular C-STORE request."""
-        super().receive_primitive(_p_data(context_id, data))
-        hurry(self.assoc)
-
-    def _send(self, context_id: int, message: bytes) -> None:
-        """Queue a command set; the thread that runs this is the one that sends it next."""
-        room = self.maximum_pdu_size - 6 if self.maximum_pdu_size > 6 else len(message)  # 0 stands for no limit
-        for begin in range(0, len(message), room):
-            control = _COMMAND | (_LAST if begin + room >= len(message) else 0)
-            self.dul.send_pdu(_p_data(context_id, bytes([control]) + message[begin : begin + room]))
-
-
-def _p_data(context_id: int, data: bytes) -> Any:
-    part: Any = P_DATA()  # annotated as a list of tuples, checked at run time to be a list of lists
-    part.presentation_data_value_list = [[context_id, data]]
-    return part
+    def _echo(self, context_id: int, raw: bytes) -> None:
+        message_id = read_echo(raw)
+        if message_id is None:
+            raise UnreadableInstance("a message that is no C-ECHO request")
+        self._answer(context_id, echo_response(message_id))
 
 
 def part10_head(class_uid: str, instance_uid: str, transfer_syntax: str) -> bytes:
-    """Preamble, prefix and file meta information; the same instance gets the same bytes from every association."""
-    value = instance_uid.encode("ascii")
-    value += b"\0" * (len(value) % 2)
-    before, after = _around_instance_uid(class_uid, transfer_syntax, len(value))
-    return before + value + after
-
-
-@lru_cache(maxsize=256)
-def _around_instance_uid(class_uid: str, transfer_syntax: str, length: int) -> Sequence[bytes]:
-    """What stands before and after an instance UID of this even length; encoding it anew takes a millisecond."""
-    stand_in = "1" * length
-    meta = create_file_meta(
-        sop_class_uid=UID(class_uid),
-        sop_instance_uid=UID(stand_in),
-        transfer_syntax=UID(transfer_syntax),
-        implementation_uid=UID(IMPLEMENTATION_CLASS_UID),
-        implementation_version=PRODUCT_NAME.upper(),  # without a number, which would change the bytes
+    """Preamble, prefix and file meta information (PS3.10 7.1); one instance gets the same bytes every time."""
+    elements = b"".join(
+        (
+            b"\2\0\1\0OB\0\0\2\0\0\0\0\1",  # version
+            _meta(0x0002, b"UI", class_uid),
+            _meta(0x0003, b"UI", instance_uid),
+            _meta(0x0010, b"UI", transfer_syntax),
+            _meta(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
+            _meta(0x0013, b"SH", PRODUCT_NAME.upper()),  # without a number, which would change the bytes
+        )
     )
-    encoded = b"\0" * 128 + b"DICM" + encode_file_meta(meta)
-    element = b"\2\0\3\0UI" + length.to_bytes(2, "little")  # (0002,0003) Media Storage SOP Instance UID
-    before, after = encoded.split(element + stand_in.encode("ascii"), 1)
-    return before + element, after
+    return b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4\0" + struct.pack("<L", len(elements)) + elements
+
+
+def _meta(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii")
+    value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value

@@ -8,54 +8,44 @@ import errno
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-from pynetdicom import AE, _config, evt
-from pynetdicom.association import Association
 
 from config.settings import ScpSettings
 from node.dicom import status
-from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.tls import server_context
 from node.errors import Misconfigured, UnreadableInstance
-from node.ingest.contexts import register_private_classes, supported_contexts
+from node.ingest import server
+from node.ingest.association import (
+    LIMIT_REACHED,
+    WRONG_CALLED_AE,
+    WRONG_CALLING_AE,
+    WRONG_PROTOCOL,
+    House,
+    Limits,
+    Rejection,
+    Session,
+    run_association,
+)
+from node.ingest.connection import Connection
 from node.ingest.group import GroupRecorder
 from node.ingest.header import InstanceIdentity, read_identity
-from node.ingest.incoming import IncomingFile, SpoolingDimse, StoreRequest
+from node.ingest.incoming import IncomingFile, StoreRequest
+from node.ingest.pdu import AssociateRequest
 from node.ingest.peers import is_allowed, safe_ae_title
-from node.ingest.server import ACSE_TIMEOUT_S, MAX_PDU_BYTES, BoundedServer
-from storage.series import Arrival, Receipt, Recorded, SeriesStore
+from node.ingest.server import BoundedServer
+from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
-NETWORK_TIMEOUT_S = 120.0  # also runs while a handler works, so it must be far above the slowest disk
+QUIET_TIMEOUT_S = 120.0  # a sender may look for its next slice for that long
 MAX_DATASET_BYTES = 1 << 30
 STOP_GRACE_S = 5.0
 _CLOSE_ATTEMPTS = 5
-_HASHING_THREADS = 4  # OpenSSL runs outside the interpreter's lock
-
-# PS3.8 table 9-21: result, source, diagnostic
-_REJECT_CALLING_AE = (1, 1, 3)
-_REJECT_LOCAL_LIMIT = (2, 3, 2)
 
 
 class PortInUse(Misconfigured):
     """Another program listens on the receiver's address; one of the two has to be stopped or configured anew."""
-
-
-@dataclass
-class _Session:
-    """What is known of one accepted association; the row is opened with its first C-STORE."""
-
-    calling_ae: str
-    peer_host: str
-    association_id: int | None = None
-    stored: int = 0
-    refused: int = 0
 
 
 class Receiver:
@@ -83,8 +73,7 @@ class Receiver:
         self._max_dataset_bytes = max_dataset_bytes
         self._clock = clock
         self._recorder = GroupRecorder(spool, series)
-        self._hashing = ThreadPoolExecutor(max_workers=_HASHING_THREADS, thread_name_prefix="hashing")
-        self._sessions: dict[Association, _Session] = {}
+        self._sessions: set[Session] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._server: BoundedServer | None = None
@@ -97,35 +86,34 @@ class Receiver:
 
     def start(self) -> None:
         """Listen, then clear what a killed receiver left behind, then accept. Raises Misconfigured."""
-        _configure_pynetdicom()
         if not self._settings.allowed_peers:
             log.warning("scp.allowed_peers is empty: every calling AE title from every host is accepted")
-        server = self._listen()
+        listening = self._listen()
         try:
             # Only now: a second receiver that was started by mistake must not clear the files of the first.
             lost = self._series.lose_associations(self._name, self._clock())
             swept = self._spool.sweep_incoming()
         except BaseException:
-            server.server_close()
+            listening.server_close()
             raise
         if lost or swept:
             log.warning("a former receiver left %d associations and %d unfinished files", lost, swept)
-        self._server = server
-        self._thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="receiver", daemon=True)
+        self._server = listening
+        self._thread = threading.Thread(target=listening.serve_forever, args=(0.05,), name="receiver", daemon=True)
         self._thread.start()
         log.info("listening as %s on %s port %d", self._settings.ae_title, self._settings.host, self.port)
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Stop accepting, let open associations end by themselves for `grace_s`, then abort them."""
-        server, self._server = self._server, None
-        if server is None:
+        listening, self._server = self._server, None
+        if listening is None:
             return
-        self._requested_port = int(server.server_address[1])
-        server.stop_listening()
-        if not server.wait_until_idle(grace_s):
+        self._requested_port = int(listening.server_address[1])
+        listening.stop_listening()
+        if not listening.wait_until_idle(grace_s):
             self._stopping.set()
-            server.abort_all()
-            if not server.wait_until_idle(ACSE_TIMEOUT_S):
+            listening.abort_all()
+            if not listening.wait_until_idle(server.ACSE_TIMEOUT_S):
                 log.error("an association did not end; its unfinished files are removed at the next start")
         if self._thread is not None:
             self._thread.join()
@@ -134,27 +122,14 @@ class Receiver:
 
     def _listen(self) -> BoundedServer:
         settings = self._settings
-        ae = AE(ae_title=settings.ae_title)
-        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.supported_contexts = supported_contexts()
-        ae.require_called_aet = True
-        ae.maximum_pdu_size = MAX_PDU_BYTES
-        ae.acse_timeout = ACSE_TIMEOUT_S
-        ae.network_timeout = NETWORK_TIMEOUT_S
-        # pynetdicom would count connections that never said a word; `_requested` counts associations.
-        ae.maximum_associations = 1_000_000
         tls = settings.tls
         context = None if tls is None else server_context(tls.certificate, tls.private_key, tls.ca)
         try:
             return BoundedServer(
-                ae,
                 (settings.host, self._requested_port),
                 tls=context,
-                evt_handlers=[(evt.EVT_REQUESTED, self._requested), (evt.EVT_C_STORE, self._refuse)],
                 max_associations=settings.max_associations,
-                prepare=self._prepare,
-                finished=self._finished,
+                serve=self._run,
             )
         except OSError as error:
             where = f"{settings.host} port {self._requested_port}"
@@ -162,49 +137,55 @@ class Receiver:
                 raise PortInUse(f"another program listens on {where}; stop it, or change scp.port") from None
             raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
 
-    def _prepare(self, association: Association) -> None:
-        association.dimse = SpoolingDimse(
-            association, self._spool, self._serve, max_dataset_bytes=self._max_dataset_bytes
+    def _run(self, connection: Connection, peer_host: str) -> None:
+        limits = Limits(
+            max_pdu_bytes=server.MAX_PDU_BYTES,
+            max_dataset_bytes=self._max_dataset_bytes,
+            request_s=server.ACSE_TIMEOUT_S,
+            quiet_s=QUIET_TIMEOUT_S,
+            pdu_s=server.PDU_TIMEOUT_S,
         )
+        house = House(limits, self._spool, self._admit, self._serve, self._leave, self._finished)
+        run_association(connection, peer_host, house)
 
-    def _requested(self, event: Any) -> None:
+    def _admit(self, request: AssociateRequest, peer_host: str) -> Session | Rejection:
         """Accept or reject an association before its presentation contexts are negotiated."""
-        association = event.assoc
-        session = _Session(
-            safe_ae_title(association.requestor.primitive.calling_ae_title), association.requestor.address
-        )
+        settings = self._settings
+        session = Session(safe_ae_title(request.calling_ae), peer_host)
         with self._lock:
-            if not is_allowed(self._settings.allowed_peers, session.calling_ae, session.peer_host):
-                rejection, why = _REJECT_CALLING_AE, "not in scp.allowed_peers"
-            elif len(self._sessions) >= self._settings.max_associations:
-                rejection, why = _REJECT_LOCAL_LIMIT, "scp.max_associations are open"
+            if not is_allowed(settings.allowed_peers, session.calling_ae, peer_host):
+                rejection, why = WRONG_CALLING_AE, "not in scp.allowed_peers"
+            elif request.called_ae != settings.ae_title.strip():
+                rejection, why = WRONG_CALLED_AE, "it called another AE title"
+            elif request.protocol_version != 1:
+                rejection, why = WRONG_PROTOCOL, "an unknown version of the protocol"
+            elif len(self._sessions) >= settings.max_associations:
+                rejection, why = LIMIT_REACHED, "scp.max_associations are open"
             else:
-                self._sessions[association] = session
-                return
-        log.warning("association from %s at %s rejected: %s", session.calling_ae, session.peer_host, why)
-        association.acse.send_reject(*rejection)
-        association.kill()
+                self._sessions.add(session)
+                return session
+        log.warning("association from %s at %s rejected: %s", session.calling_ae, peer_host, why)
+        return rejection
 
-    def _finished(self, association: Association) -> None:
-        """Close the books on an association; runs after its last handler, whatever way it ended."""
-        if isinstance(association.dimse, SpoolingDimse):
-            association.dimse.abandon()
+    def _leave(self, session: Session) -> None:
         with self._lock:
-            session = self._sessions.pop(association, None)
-        if session is None or session.association_id is None:
+            self._sessions.discard(session)
+
+    def _finished(self, session: Session) -> None:
+        """Close the books on an association, whatever way it ended."""
+        if session.association_id is None:
             return
-        released = bool(association.is_released)
         log.info(
             "association of %s %s: %d stored, %d refused",
             session.calling_ae,
-            "released" if released else "broken off",
+            "released" if session.released else "broken off",
             session.stored,
             session.refused,
         )
         # While this row stays open no series of the association can complete.
         for attempt in range(_CLOSE_ATTEMPTS):
             try:
-                self._series.close_association(session.association_id, released=released, now=self._clock())
+                self._recorder.close_association(Closing(session.association_id, session.released, self._clock()))
                 return
             except Exception:
                 log.exception("association %d could not be closed in the store", session.association_id)
@@ -212,9 +193,8 @@ class Receiver:
 
     # -- C-STORE -----------------------------------------------------------------------------------------------
 
-    def _serve(self, association: Association, request: StoreRequest) -> tuple[int, str]:
+    def _serve(self, session: Session, request: StoreRequest) -> tuple[int, str]:
         """Answer one C-STORE; the boundary of the process: whatever goes wrong becomes a failure status."""
-        session = self._sessions[association]
         try:
             code, comment = self._receive(request, session)
         except UnreadableInstance as error:
@@ -229,21 +209,12 @@ class Receiver:
             log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
         return code, comment[:64]
 
-    def _refuse(self, event: Any) -> int:
-        """Answer a C-STORE that is no regular request; pynetdicom kept nothing of it."""
-        session = self._sessions[event.assoc]
-        session.refused += 1
-        log.warning("instance from %s refused: the request is malformed", session.calling_ae)
-        return status.CANNOT_UNDERSTAND
-
-    def _receive(self, request: StoreRequest, session: _Session) -> tuple[int, str]:
+    def _receive(self, request: StoreRequest, session: Session) -> tuple[int, str]:
         file, command = request.file, request.command
-        file.close()
         if file.failure is not None:
             log.error("the spool takes no more: %s", file.failure)
             return status.OUT_OF_RESOURCES, "the spool takes no more"
-        with file.path.open("rb") as stream:
-            stream.seek(file.head_bytes)
+        with file.data_set() as stream:
             identity = read_identity(stream, file.size_bytes, implicit_vr=request.context.implicit_vr)
         asked = (command.sop_class_uid, command.sop_instance_uid)
         if asked != (identity.sop_class_uid, identity.sop_instance_uid) or asked[0] != request.context.abstract_syntax:
@@ -251,15 +222,14 @@ class Receiver:
         self._record(session, file, identity, request.context.transfer_syntax)
         return status.SUCCESS, ""
 
-    def _record(self, session: _Session, file: IncomingFile, identity: InstanceIdentity, syntax_uid: str) -> None:
+    def _record(self, session: Session, file: IncomingFile, identity: InstanceIdentity, syntax_uid: str) -> None:
         """Make file and row durable; on an exception no row exists, or it has its file."""
         now = self._clock()
         if session.association_id is None:
-            session.association_id = self._series.open_association(
-                self._name, session.calling_ae, session.peer_host, now
+            session.association_id = self._recorder.open_association(
+                Opening(self._name, session.calling_ae, session.peer_host, now)
             )
-        digest = file.sha256(self._hashing)  # beside the sync of the file
-        name = self._spool.place(file.path, now)
+        name = self._spool.place(file.path, now, descriptor=file.descriptor)
         try:
             arrival = Arrival(
                 study_uid=identity.study_uid,
@@ -267,7 +237,7 @@ class Receiver:
                 sop_instance_uid=identity.sop_instance_uid,
                 sop_class_uid=identity.sop_class_uid,
                 transfer_syntax_uid=syntax_uid,
-                sha256=digest.result(),
+                sha256=file.sha256(),
                 spool_name=name,
                 size_bytes=file.size_bytes,
             )
@@ -283,13 +253,3 @@ class Receiver:
         # A commit may have reached the database although its answer was lost; a row must never miss its file.
         if not self._series.is_referenced(name):
             self._spool.discard(name)
-
-
-def _configure_pynetdicom() -> None:
-    """Set the switches that pynetdicom only has for a whole process."""
-    _config.ENFORCE_UID_CONFORMANCE = True
-    _config.LOG_REQUEST_IDENTIFIERS = False
-    _config.LOG_RESPONSE_IDENTIFIERS = False
-    _config.LOG_HANDLER_LEVEL = "none"
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer sent
-    register_private_classes()

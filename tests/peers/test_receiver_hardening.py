@@ -240,6 +240,54 @@ def test_a_command_inside_a_data_set_ends_the_association_and_leaves_nothing(
     assert store.received() == store.unfinished() == store.instances() == []
 
 
+def command(field: int, *, data_set: bool) -> bytes:
+    """A command set with what every C-STORE request has."""
+    uid = CT.encode() + b"\0"
+    elements = [(0x0002, uid), (0x0100, struct.pack("<H", field)), (0x0110, b"\1\0"), (0x0700, b"\0\0")]
+    elements += [(0x0800, b"\0\0" if data_set else b"\1\1"), (0x1000, b"1.2.3\0")]
+    return b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in elements)
+
+
+def p_data(context: int, control: int, value: bytes) -> bytes:
+    item = struct.pack(">LBB", len(value) + 2, context, control) + value
+    return b"\x04\0" + struct.pack(">L", len(item)) + item
+
+
+@pytest.mark.parametrize(
+    "pdu",
+    [
+        p_data(3, 3, command(0x0001, data_set=False)),  # a C-STORE of nothing
+        p_data(3, 3, command(0x0020, data_set=True)),  # C-FIND
+        p_data(1, 3, command(0x0001, data_set=True)),  # C-STORE where C-ECHO was agreed
+        p_data(99, 3, command(0x0001, data_set=True)),  # nothing was agreed there
+        p_data(3, 2, bytes(100)),  # a data set without a request
+        associate_rq(calling=b"SIMULATOR"),
+        b"\x06\0\0\0\0\4\0\0\0\0",  # the answer to a release that nobody asked for
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+)
+def test_what_was_not_agreed_ends_the_association_and_leaves_nothing(
+    start_receiver: Any, store: Any, pdu: bytes
+) -> None:
+    receiver = start_receiver()
+    link = associate(receiver)
+    link.dul.socket.socket.sendall(pdu)
+    assert is_aborted_within(link, 5)
+    receiver.stop()
+    assert store.received() == store.unfinished() == store.instances() == []
+
+
+def test_a_peer_that_was_released_and_stays_holds_no_place(start_receiver: Any) -> None:
+    receiver = start_receiver(max_associations=1)
+    with connect(receiver) as connection:
+        connection.sendall(associate_rq(calling=b"SIMULATOR"))
+        assert connection.recv(4096)[0] == 0x02
+        connection.sendall(b"\x05\0\0\0\0\4\0\0\0\0")
+        assert connection.recv(10)[0] == 0x06
+        assert echo_takes_s(receiver) < 2
+        assert is_closed_by_peer(connection, 5)
+
+
 def test_a_port_in_use_is_a_sentence_and_harms_nobody(start_receiver: Any, store: Any) -> None:
     first = start_receiver()
     (store.spool.incoming / "rx-of-the-first.part").write_bytes(b"half an image")

@@ -14,9 +14,9 @@ from sqlalchemy.exc import OperationalError
 
 from node.ingest.group import GroupRecorder
 from storage.database import Database
-from storage.series import Arrival, Receipt, Recorded, SeriesStore
+from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
-from storage.tables import Instance
+from storage.tables import Association, Instance
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WAIT_S = 20.0
@@ -111,6 +111,32 @@ def test_arrivals_that_wait_share_one_transaction_and_one_sync_of_the_directory(
     assert crowd.store.groups == [1, 7]
     assert [len(names) for names in crowd.spool.settled] == [1, 7]
     assert crowd.recorded() == {receipt.arrival.spool_name for receipt in receipts}
+
+
+def test_associations_begin_and_end_in_the_transaction_of_the_others(crowd: Crowd) -> None:
+    def submit(entry: Opening | Closing | Receipt) -> Any:
+        if isinstance(entry, Opening):
+            return crowd.recorder.open_association(entry)
+        if isinstance(entry, Closing):
+            return crowd.recorder.close_association(entry)
+        return crowd.recorder.record(entry)
+
+    first, second = crowd.receipt(0), crowd.receipt(1)
+    others = [second, Closing(first.association_id, True, NOW), Opening("receiver", "OTHER", "10.0.0.2", NOW)]
+    with ThreadPoolExecutor(4) as threads:
+        answers = [threads.submit(submit, first)]
+        assert crowd.store.entered.wait(WAIT_S)
+        answers += [threads.submit(submit, entry) for entry in others]
+        while crowd.recorder.waiting < 3:
+            time.sleep(0.001)
+        crowd.store.gate.set()
+        *_, closed, opened = [answer.result(WAIT_S) for answer in answers]
+    assert crowd.store.groups == [1, 3]
+    assert [len(names) for names in crowd.spool.settled] == [1, 1]
+    assert closed is None
+    with crowd.database.read() as session:
+        outcomes = dict(session.execute(select(Association.id, Association.outcome)).tuples().all())
+    assert outcomes == {first.association_id: "RELEASED", second.association_id: "OPEN", opened: "OPEN"}
 
 
 def test_in_one_group_everything_means_what_it_means_alone(crowd: Crowd) -> None:
