@@ -1,6 +1,6 @@
 """One job: the files of a non-contrast CT series become those of a synthetic contrast-enhanced one; no store.
 
-read -> is it really without contrast? -> translate -> composite -> is it plausible? -> build, write, prove.
+read -> translate, and meanwhile: is it really without contrast? -> composite -> is it plausible? -> build, write, prove.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from node.pipeline.quality import judge_result
 
 Progress = Callable[[str, int, int], None]
 
-STAGES: Final = ("read", "check input", "translate", "check output", "write")
+STAGES: Final = ("read", "translate", "check input", "check output", "write")
 # Packages whose version may change a pixel: they belong to the identity of a result.
 _PIXEL_PACKAGES: Final = ("syncect", "torch", "numpy", "scipy")
 _FLUSHING_THREADS: Final = 4
@@ -94,9 +94,11 @@ def run_job(
     """
     report = progress or (lambda _stage, _done, _total: None)
     volume = read_volume(paths, progress=lambda done, total: report("read", done, total))
-    native = find_native_contrast(volume)
+    with ThreadPoolExecutor(1) as beside:  # a doubtful scan is translated all the same, so nothing waits for the answer
+        looking = beside.submit(find_native_contrast, volume)
+        predicted = _translate(volume, translator, report)
+        native = looking.result()
     report("check input", 1, 1)
-    predicted = _translate(volume, translator, report)
     result = composite(volume, predicted, translator.card.hu_window)
     verdict = judge_result(volume, predicted, result)
     report("check output", 1, 1)

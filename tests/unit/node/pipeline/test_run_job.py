@@ -129,8 +129,8 @@ def test_progress_names_every_stage_and_its_error_ends_the_job(tmp_path: Path) -
     run_job(paths, FakeTranslator(), options(), tmp_path / "out", progress=lambda *step: seen.append(step))
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == [
         "read",
-        "check input",
         "translate",
+        "check input",
         "check output",
         "write",
     ]
