@@ -31,6 +31,7 @@ from models.bundle import BundleCard, write_bundle
 from models.frame import Frame
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
+from models.process import settle_process
 from node.bootstrap.roles import job_options
 from node.pipeline.run import run_job
 
@@ -88,8 +89,8 @@ def shorten(scan: Path, slices: int) -> Path:
 def child(scan: Path, out_dir: Path, bundle: str, mode: str) -> dict[str, float]:
     """Run one job in a process of its own; its figures."""
     command = [sys.executable, "-m", "bench.job", str(scan), str(out_dir), bundle, mode]
-    surroundings = {"cwd": Path(__file__).parents[1], "env": {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}}
-    answer = subprocess.run(command, check=True, capture_output=True, text=True, **surroundings)
+    settle_process()
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     figures: dict[str, float] = json.loads(answer.stdout)
     return figures
 

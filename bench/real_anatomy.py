@@ -9,7 +9,6 @@ Reading, noise and compositing are the product's, so that the pixels are those t
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes, la
 
 import models
 from models import Translator
+from models.process import settle_process
 from node.demo.picture import DIFFERENCE_HU, WINDOW_HU
 from node.dicom.volume import CTVolume, read_volume
 from node.pipeline.composite import composite
@@ -174,5 +174,5 @@ def blank(axis: Axes) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_process()
     main()

@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from bench.aims import aim_of, unit_of
+from models.process import settle_process
 
 SECTIONS = ("listing", "delivery", "job", "receive", "generator")
 """Each is a module of this folder with a function of its name: folder -> figures by name."""
@@ -120,5 +121,5 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_process()
     main()

@@ -1,6 +1,5 @@
 """The `syncect` command: noun-verb, tables for people and JSON for programs, stable exit codes."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ import typer
 
 from config.load import CONFIG_VARIABLE, ConfigError
 from models import BundleError, DeviceUnavailable
+from models.process import settle_process
 from node.cli import cohort, evaluate, jobs, models_cli, process, service, setup, status, train
 from node.cli.console import Exit, say
 from node.errors import Misconfigured, NodeError, Refused
@@ -48,9 +48,7 @@ app.add_typer(jobs.app, name="jobs")
 
 def main() -> None:
     """Run one command; every expected error becomes one sentence on standard error and its exit code."""
-    # Threads of the model that spin while they wait starve each other on a busy machine: with one of two cores taken
-    # by another process, a slice of the demo bundle took 6.1 s instead of 0.46 s. Read when torch is first loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_process()
     try:
         app()
     except (ConfigError, Misconfigured) as error:
