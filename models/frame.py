@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +22,11 @@ class Frame:
     def of(cls, card: BundleCard) -> "Frame":
         """The frame of a bundle."""
         return cls(card.hu_window, card.matrix)
+
+    def sees(self, hu: NDArray[np.float32]) -> bool:
+        """Whether any pixel of HU [...] lies in the closed window; where none does, a prediction changes nothing."""
+        low, high = self.hu_window
+        return bool(((hu >= low) & (hu <= high)).any())
 
     def to_model(self, hu: Tensor) -> Tensor:
         """Native HU [N, H, W] -> model values [N, 1, M, M] in [-1, 1].

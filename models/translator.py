@@ -58,8 +58,8 @@ class Translator(Protocol):
         hu: float32 HU [N, H, W], any H and W. seed: non-negative; all noise comes from it and is shared by the slices,
         so that a slice's result depends neither on its neighbours nor on the batch (on a CPU to the last bit).
         progress(done, total) counts slices. Returns float32 HU [N, H, W] inside `card.hu_window`: the source clipped to
-        the window plus the upsampled predicted difference. Raises TranslationError where the prediction is not finite,
-        ValueError for a wrong shape.
+        the window plus the upsampled predicted difference, which is zero for a slice that has no pixel in it. Raises
+        TranslationError where the prediction is not finite, ValueError for a wrong shape.
         """
         ...
 
@@ -70,9 +70,9 @@ def load_bundle(
     """Load the bundle folder `path` for a device.
 
     "cuda" without a usable GPU raises DeviceUnavailable; "auto" takes the GPU where there is one, and
-    `Translator.device` says what was taken. precision "auto" is bf16 on a GPU and fp32 on a CPU. batch_size is the
-    number of slices a GPU takes at once (default 8), halved where the memory is too small; a CPU always takes one:
-    faster there, and bit-reproducible.
+    `Translator.device` says what was taken. precision "auto" is bf16 on a GPU and on a CPU with instructions for it
+    (AVX512-BF16, AMX), else fp32. batch_size is the number of slices a GPU takes at once (default 8), halved where the
+    memory is too small; a CPU always takes one: faster there, and bit-reproducible.
     Raises BundleError for a damaged bundle or an unknown method.
     """
     folder = Path(path)

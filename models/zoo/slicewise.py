@@ -39,9 +39,10 @@ class Runtime:
     def choose(cls, device: Device, precision: Precision, batch_size: int | None) -> "Runtime":
         """Settle what "auto" means here, as `models.load_bundle` promises; raises DeviceUnavailable."""
         chosen = choose_device(device)
+        fast = "bf16" if chosen == "cuda" or computes_bf16() else "fp32"
         return cls(
             device=chosen,
-            precision={"auto": "bf16" if chosen == "cuda" else "fp32"}.get(precision, precision),
+            precision=fast if precision == "auto" else precision,
             batch_size=(batch_size or _GPU_BATCH) if chosen == "cuda" else 1,
         )
 
@@ -117,33 +118,36 @@ def translate_slices(
     """Run `predict`, from model values [B, 1, M, M] to model values, over native HU [N, H, W] in batches.
 
     Returns float32 HU [N, H, W] as `Translator.translate` promises; raises TranslationError where a prediction is not
-    finite. What `predict` returns for a slice must not depend on the other slices. Out of memory halves the batch, says
-    so, and starts the series over, so that one batch size, the one `Runtime.arithmetic` names, made all of it.
+    finite. What `predict` returns for a slice must not depend on the other slices. A slice without a pixel in the
+    window comes back clipped, and the network does not run. Out of memory halves the batch, says so, and starts the
+    series over, so that one batch size, the one `Runtime.arithmetic` names, made all of it.
     """
-    result, done = np.empty(hu.shape, dtype=np.float32), 0
-    while done < len(hu):
-        stop = min(done + runtime.batch_size, len(hu))
+    result: NDArray[np.float32] = np.clip(hu, *frame.hu_window, dtype=np.float32)
+    wanted = [z for z, image in enumerate(hu) if frame.sees(image)]
+    done = 0
+    while done < len(wanted):
+        batch = wanted[done : done + runtime.batch_size]
         try:
-            result[done:stop] = _translate_batch(hu, range(done, stop), frame, runtime, predict)
+            result[batch] = _translate_batch(hu, batch, frame, runtime, predict)
         except torch.OutOfMemoryError:
             if not runtime.halve_batch():
                 raise
             log.warning("out of memory: %d slices at once from now on, and this series again", runtime.batch_size)
             done = 0
             continue
-        done = stop
+        done += len(batch)
         if progress is not None:
-            progress(done, len(hu))
+            progress(len(hu) - len(wanted) + done, len(hu))
     return result
 
 
 def _translate_batch(
-    hu: NDArray[np.float32], batch: range, frame: Frame, runtime: Runtime, predict: Callable[[Tensor], Tensor]
+    hu: NDArray[np.float32], batch: list[int], frame: Frame, runtime: Runtime, predict: Callable[[Tensor], Tensor]
 ) -> NDArray[np.float32]:
     with torch.inference_mode():
-        native = torch.from_numpy(np.asarray(hu[batch.start : batch.stop], dtype=np.float32)).to(runtime.device)
+        native = torch.from_numpy(np.asarray(hu[batch], dtype=np.float32)).to(runtime.device)
         source = frame.to_model(native)
         predicted = predict(source)
         if not all_finite(predicted):
-            raise TranslationError(f"the prediction of slices {batch.start} to {batch.stop - 1} is not finite")
+            raise TranslationError(f"the prediction of slices {batch[0]} to {batch[-1]} is not finite")
         return frame.to_native(predicted - source, native).cpu().numpy()

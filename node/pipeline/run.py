@@ -1,6 +1,6 @@
 """One job: the files of a non-contrast CT series become those of a synthetic contrast-enhanced one; no store.
 
-read -> translate, and meanwhile: is it really without contrast? -> composite -> is it plausible? -> build, write, prove.
+read -> translate (meanwhile: is it really without contrast?) -> composite -> is it plausible? -> build, write, prove.
 """
 
 import hashlib

@@ -112,6 +112,7 @@ def test_noise_comes_from_a_stream_that_is_the_same_everywhere() -> None:
 def test_a_missing_gpu_is_an_error_and_auto_says_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tiny_bundle(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     with pytest.raises(DeviceUnavailable, match="no usable GPU"):
         load_bundle(tmp_path, device="cuda")
     auto = load_bundle(tmp_path, device="auto", precision="auto")
@@ -119,6 +120,14 @@ def test_a_missing_gpu_is_an_error_and_auto_says_what_it_took(tmp_path: Path, mo
     capability = torch.backends.cpu.get_cpu_capability()
     assert auto.description == f"tiny 0 (syndiff_paired, 4 steps) on cpu {capability}, fp32"
     assert auto.arithmetic.endswith("fp32, engine 1")
+
+
+@pytest.mark.parametrize("capability", ["avx512_bf16", "amx_bf16"])
+def test_auto_takes_bf16_where_the_processor_computes_it(capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True})
+    assert Runtime.choose("auto", "auto", None).precision == "bf16"
+    assert Runtime.choose("auto", "fp32", None).precision == "fp32"
 
 
 def test_bf16_that_a_processor_imitates_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +156,22 @@ def test_too_little_memory_halves_the_batch_says_so_and_makes_the_whole_series_w
     assert runtime.batch_size == 2
     assert np.array_equal(result, np.clip(hu, -40, 400))
     assert "2 slices at once" in caplog.text
+
+
+def test_slices_without_a_pixel_in_the_window_do_not_run() -> None:
+    hu, seen, counted = slices(5), [], []
+    hu[[0, 3]] = np.where(np.arange(64) % 2, -1000.0, 1200.0)  # air and metal
+
+    def predict(source: torch.Tensor) -> torch.Tensor:
+        seen.append(len(source))
+        return torch.ones_like(source)
+
+    window = Frame((-40.0, 400.0), 32)
+    runtime = Runtime("cpu", "fp32", 2)
+    result = translate_slices(hu, window, runtime, predict, progress=lambda *counts: counted.append(counts))
+    assert (seen, counted) == ([2, 1], [(4, 5), (5, 5)])
+    assert np.array_equal(result[[0, 3]], np.clip(hu[[0, 3]], -40, 400))
+    assert (result[[1, 2, 4]] > np.clip(hu[[1, 2, 4]], -40, 400) + 1).any(axis=(1, 2)).all()
 
 
 def test_a_single_slice_that_does_not_fit_is_an_error() -> None:
