@@ -24,12 +24,15 @@ class Aim:
 
 
 AIMS: dict[str, Aim] = {
-    r"cpu, naive / folded bf16": Aim(low=4.0),
+    r"cpu, naive / folded, faster precision": Aim(low=4.0),
     r"cpu, naive / folded fp32": Aim(low=1.8),
+    r"cpu, four naive steps / syndiff_student, per slice": Aim(low=4.0),
     r"cpu, folded fp32: relative error .*": Aim(high=1e-5),
-    r"cuda, naive / folded bf16": Aim(low=20.0),
-    r"demo bundle, bf16 against plain fp32: MAE, HU": Aim(high=1.0),
-    r"demo bundle, bf16 against plain fp32: max, HU": Aim(high=15.0),
+    r"cuda, naive / folded, faster precision": Aim(low=20.0),
+    r"cuda, syndiff: s for 136 slices": Aim(high=0.6),
+    r"demo bundle, bf16 against fp32: MAE, HU": Aim(high=1.0),
+    r"demo bundle, bf16 against fp32: max, HU": Aim(high=15.0),
+    r"demo bundle, bf16 against fp32: change of PSNR, dB": Aim(high=0.02),
     r"\d+ associations?: this node's rate / DCMTK's rate": Aim(low=0.5),
     r"\d+ associations?: this node's rate / Orthanc's rate": Aim(low=8.0),
     r"\d+ associations?: this node: associations that failed": Aim(high=0.0),
@@ -43,7 +46,7 @@ AIMS: dict[str, Aim] = {
 
 UNITS: dict[str, str] = {
     r".* / .*": "x",
-    r".*(?:: |, )(s per step per slice|s per slice|instances per s|GB|HU)": r"\1",
+    r".*(?:: |, )(s per step per slice|s per slice|GFLOP per s|instances per s|GB|HU|dB)": r"\1",
     r".*(?:: |, )(?:CPU )?s(?: for \d+ slices)?": "s",
 }
 """By regular expressions that match a whole name, the first that does; other figures are counts or shares."""

@@ -15,33 +15,45 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.profiler import profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from bench.naive_ncsnpp import NaiveNcsnpp, enliven
 from models import find_bundle, load_bundle, write_bundle
 from models.bundle import BundleCard
 from models.diffusion import DiffusionConfig
 from models.engine import Engine
+from models.evaluation.precision import precision_loss
 from models.frame import Frame
 from models.networks.config import NcsnppConfig
 from models.networks.generators import build_generator, describe_generator
 from models.networks.ncsnpp import Ncsnpp
 from models.phantom import make_patient
+from models.translator import Device
 from models.zoo.method import serialise
+from models.zoo.slicewise import computes_bf16
 from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
 
 REPEATS = 4
 GPU_BATCH = 8
 STEP = 2
 SINGLE_PASS = ("pix2pix", "cyclegan", "reggan")
-DIFFUSIVE = ("syndiff", "syndiff_paired")
+DIFFUSIVE = ("syndiff", "syndiff_paired", "syndiff_student")
+STEPS = {"syndiff_student": 1}
+"""Of a method whose number of steps is not the published one, which is four."""
+GPU_SLICES = 136
 
 
 def generator(folder: Path) -> dict[str, float]:
-    """Measure in about three minutes on 2 cores; `folder` takes bundles of random weights. Figures by what they are."""
-    results = one_step("cpu")
-    if torch.cuda.is_available():
-        results |= one_step("cuda")
-    return results | demo_errors() | methods(folder)
+    """Measure in about two minutes on 2 cores; `folder` takes bundles of random weights. Figures by what they are."""
+    results: dict[str, float] = {}
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        results |= one_step(device) | methods(folder, device)
+        four_naive_steps = 4 * results[f"{device}, naive fp32: s per step per slice"]
+        for name in ("syndiff", "syndiff_student"):
+            ratio = four_naive_steps / results[f"{device}, {name}: s per slice"]
+            results[f"{device}, four naive steps / {name}, per slice"] = ratio
+    return results | demo_errors()
 
 
 def one_step(device: str) -> dict[str, float]:
@@ -68,25 +80,55 @@ def one_step(device: str) -> dict[str, float]:
         variants[f"folded {precision}"] = (batch, partial(Engine(last, precision).fold(STEP, z), many))
     with torch.inference_mode():
         errors = {name: relative(run()[:1], exact) for name, (_, run) in variants.items()}
+        if device == "cpu" and not computes_bf16():
+            del variants["folded bf16"]  # imitated: several times slower than fp32, and never chosen
         seconds = fastest({name: run for name, (_, run) in variants.items()}, device)
     seconds = {name: taken / variants[name][0] for name, taken in seconds.items()}
+    best = min((name for name in seconds if name.startswith("folded")), key=seconds.__getitem__)
     return (
         {f"{device}, {name}: s per step per slice": taken for name, taken in seconds.items()}
         | {f"{device}, naive / {name}": seconds["naive fp32"] / taken for name, taken in seconds.items()}
+        | {f"{device}, naive / folded, faster precision": seconds["naive fp32"] / seconds[best]}
         | {f"{device}, {name}: relative error against plain fp32": error for name, error in errors.items()}
+        | bound(device, best.removeprefix("folded "), variants[best][1], seconds[best] * variants[best][0])
     )
 
 
+def bound(device: str, precision: str, step: Callable[[], Tensor], seconds: float) -> dict[str, float]:
+    """Why a step takes as long as it does: its rate beside that of a large matrix product, and what is not convolution.
+
+    A step as fast as the product could only get faster by fewer operations or a shorter number format.
+    """
+    with torch.inference_mode():
+        with FlopCounterMode(display=False) as counted:
+            step()
+        with profile() as profiled:
+            step()
+        square = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+        product_s = fastest({"": lambda: square @ square}, device)[""]
+    times = {event.key: event.self_cpu_time_total + event.self_device_time_total for event in profiled.key_averages()}
+    convolutions = sum(time for name, time in times.items() if "conv" in name)
+    rate, limit = counted.get_total_flops() / seconds / 1e9, 2 * 4096**3 / product_s / 1e9
+    return {
+        f"{device}, folded {precision}: GFLOP per s": rate,
+        f"{device}, product of large {precision} matrices: GFLOP per s": limit,
+        f"{device}, folded {precision} / product of large matrices, rates": rate / limit,
+        f"{device}, folded {precision}: share of convolutions in its time": convolutions / sum(times.values()),
+    }
+
+
 def demo_errors() -> dict[str, float]:
-    """What the engine changes in the shipped bundle's HU against its plain network in fp32, on phantom slices."""
-    hu = make_patient(2, slices=4, rows=256, spacing_mm=(15.0, 1.9531, 1.9531)).ncct_hu
-    plain = plain_translation(hu, seed=3)
-    results = {}
-    for precision in ("fp32", "bf16"):
-        difference = np.abs(load_bundle(find_bundle("demo"), precision=precision).translate(hu, 3) - plain)
-        results[f"demo bundle, {precision} against plain fp32: MAE, HU"] = float(difference.mean())
-        results[f"demo bundle, {precision} against plain fp32: max, HU"] = float(difference.max())
-    return results
+    """What folding and bf16 change in the shipped bundle's HU, on phantom slices."""
+    path, hu = find_bundle("demo"), make_patient(2, slices=4, rows=256, spacing_mm=(15.0, 1.9531, 1.9531)).ncct_hu
+    folding = np.abs(load_bundle(path).translate(hu.astype(np.float32), 3) - plain_translation(hu, seed=3))
+    bf16 = precision_loss(path)
+    return {
+        "demo bundle, folded against plain fp32: MAE, HU": float(folding.mean()),
+        "demo bundle, folded against plain fp32: max, HU": float(folding.max()),
+        "demo bundle, bf16 against fp32: MAE, HU": bf16.mae_hu,
+        "demo bundle, bf16 against fp32: max, HU": bf16.max_hu,
+        "demo bundle, bf16 against fp32: change of PSNR, dB": abs(bf16.psnr_change_db),
+    }
 
 
 def plain_translation(hu: np.ndarray, *, seed: int) -> np.ndarray:
@@ -100,19 +142,17 @@ def plain_translation(hu: np.ndarray, *, seed: int) -> np.ndarray:
     return Frame.of(card).to_native(torch.from_numpy(sample) - source, native).numpy()
 
 
-def methods(folder: Path) -> dict[str, float]:
+def methods(folder: Path, device: Device) -> dict[str, float]:
     """Seconds per slice of every method at its paper's configuration, from native HU to native HU, 512 x 512."""
-    hu = make_patient(1, slices=1).ncct_hu
-    batch = {"cpu": 1, "cuda": GPU_BATCH}
-    results: dict[str, float] = {}
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        stack = np.repeat(hu, batch[device], axis=0)
-        runs = {}
-        for name in (*SINGLE_PASS, *DIFFUSIVE):
-            translator = load_bundle(random_bundle(folder / f"{name}-{device}", name), device=device)
-            runs[name] = partial(translator.translate, stack, 1)
-        for name, seconds in fastest(runs, device, repeats=1).items():
-            results[f"{device}, {name}, fp32: s per slice"] = seconds / batch[device]
+    hu, runs = make_patient(1, slices=1).ncct_hu, {}
+    stack = np.repeat(hu, GPU_SLICES if device == "cuda" else 1, axis=0)
+    for name in (*SINGLE_PASS, *DIFFUSIVE):
+        translator = load_bundle(random_bundle(folder / f"{name}-{device}", name), device=device, precision="auto")
+        runs[name] = partial(translator.translate, stack, 1)
+    seconds = fastest(runs, device, repeats=2)
+    results = {f"{device}, {name}: s per slice": taken / len(stack) for name, taken in seconds.items()}
+    if device == "cuda":
+        results[f"cuda, syndiff: s for {GPU_SLICES} slices"] = seconds["syndiff"]
     return results
 
 
@@ -126,7 +166,8 @@ def random_bundle(path: Path, method: str) -> Path:
     else:
         network = Ncsnpp(preset.network)
         shape: Mapping[str, object] = {"architecture": "ncsnpp", **preset.network.to_mapping()}
-        card = replace(card, network=shape, diffusion=DiffusionConfig().to_mapping())
+        diffusion = DiffusionConfig(num_timesteps=STEPS.get(method, 4))
+        card = replace(card, network=shape, diffusion=diffusion.to_mapping())
     enliven(network, 1)
     write_bundle(path, card, serialise(network, half=False), text="Random weights.\n")
     return path

@@ -121,5 +121,6 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler writes lines of its own to standard error
     settle_process()
     main()

@@ -1,6 +1,6 @@
 """`models`: which bundles there are, whether their weights are the ones they name, and bundles from elsewhere."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,15 +40,32 @@ def list_models(as_json: JsonOption = False) -> None:
 @app.command("verify")
 def verify(
     bundle: Annotated[str, typer.Argument(help="Name of a shipped bundle, or the path of a bundle folder.")],
+    measure: Annotated[
+        bool,
+        typer.Option("--precision", help="Also measure on invented slices what bf16 changes; exit code 4 if much."),
+    ] = False,
+    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where to measure.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Check a bundle: its card is valid and its weights have the checksum that the card names."""
     path = models.find_bundle(bundle)
     card = models.verify_bundle(path)
+    facts: dict[str, object] = {"path": path, "digest": card.digest, "weights_sha256": card.weights_sha256}
+    rows = [("bundle", f"{card.name} {card.version}"), ("digest", card.digest), ("weights", "ok")]
+    loss = None
+    if measure:
+        from models.evaluation.precision import precision_loss
+
+        loss = precision_loss(path, device=device)
+        words = f"mean {loss.mae_hu:.3f} HU, at most {loss.max_hu:.1f} HU, PSNR {loss.psnr_change_db:+.4f} dB"
+        rows.append(("bf16 against fp32", words))
+        facts["bf16_against_fp32"] = {**asdict(loss), "acceptable": loss.acceptable}
     if as_json:
-        print_json({"path": path, "digest": card.digest, "weights_sha256": card.weights_sha256})
+        print_json(facts)
     else:
-        print_table(["", ""], [("bundle", f"{card.name} {card.version}"), ("digest", card.digest), ("weights", "ok")])
+        print_table(["", ""], rows)
+    if loss is not None and not loss.acceptable:
+        raise Refused('bf16 changes this bundle too much here (allowed: 1 HU, 15 HU, 0.02 dB); set precision = "fp32"')
 
 
 @app.command("import")

@@ -1,5 +1,6 @@
 """Promises of the engine: what folding and bfloat16 may cost, on the shipped weights and on the official ones."""
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -8,15 +9,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import Translator, find_bundle, load_bundle
+from models import find_bundle, load_bundle
 from models.bundle import read_card
 from models.diffusion import DiffusionConfig, make_schedule, posterior_sample
 from models.engine import Engine, fir_up
+from models.evaluation.precision import PrecisionLoss, precision_loss
 from models.frame import Frame
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import FirUp, Ncsnpp
 from models.phantom import make_patient
-from models.translator import Precision
 from models.zoo.slicewise import load_network
 from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
 
@@ -105,48 +106,39 @@ def test_folded_official_checkpoint_gives_the_official_outputs(parity: Path, off
 
 
 @cache
-def demo(precision: Precision) -> Translator:
-    return load_bundle(find_bundle("demo"), precision=precision)
-
-
-@cache
-def phantom() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Three slices without and with contrast, HU."""
-    patient = make_patient(4, slices=3, rows=256, spacing_mm=SPACING_MM)
-    return patient.ncct_hu.astype(np.float32), patient.cect_hu.astype(np.float32)
-
-
-@cache
-def predicted(precision: Precision) -> NDArray[np.float32]:
-    return demo(precision).translate(phantom()[0], 7)
-
-
-def psnr_db(found: NDArray[np.float32]) -> float:
-    error = (found - np.clip(phantom()[1], -40, 400)).astype(np.float64)
-    return float(10 * np.log10(440**2 / np.mean(error**2)))
+def phantom() -> NDArray[np.float32]:
+    """Three slices without contrast, HU."""
+    return make_patient(4, slices=3, rows=256, spacing_mm=SPACING_MM).ncct_hu.astype(np.float32)
 
 
 def plain_translation(translator: SyndiffTranslator) -> NDArray[np.float32]:
     """The same slices, seed and noise through the plain network."""
     card = translator.card
     noise = SeriesNoise.from_seed(7, num_timesteps=4, nz=int(str(card.network["nz"])), matrix=card.matrix)
-    native = torch.from_numpy(phantom()[0])
+    native = torch.from_numpy(phantom())
     source = Frame.of(card).to_model(native)
     sample = translator.sample(source.numpy(), noise.x_T, noise.z, noise.posterior_noise)
     return Frame.of(card).to_native(torch.from_numpy(sample) - source, native).numpy()
 
 
 def test_translation_is_the_plain_networks_sample() -> None:
-    translator = demo("fp32")
+    translator = load_bundle(find_bundle("demo"))
     assert isinstance(translator, SyndiffTranslator)
     plain = plain_translation(translator)
-    assert np.abs(plain - np.clip(phantom()[0], -40, 400)).max() > 50
-    assert np.abs(predicted("fp32") - plain).max() <= 0.05
+    assert np.abs(plain - np.clip(phantom(), -40, 400)).max() > 50
+    assert np.abs(translator.translate(phantom(), 7) - plain).max() <= 0.05
 
 
-def test_bf16_stays_within_the_gates_on_the_shipped_weights() -> None:
-    difference = np.abs(predicted("bf16") - predicted("fp32"))
-    assert difference.max() > 0
-    assert difference.mean() <= 1
-    assert difference.max() <= 15
-    assert abs(psnr_db(predicted("bf16")) - psnr_db(predicted("fp32"))) <= 0.02
+@pytest.mark.parametrize("bundle", ["demo", "demo-1step"])
+def test_bf16_stays_within_the_gates_on_the_shipped_weights(bundle: str) -> None:
+    loss = precision_loss(find_bundle(bundle))
+    assert 0 < loss.mae_hu <= 1
+    assert loss.max_hu <= 15
+    assert abs(loss.psnr_change_db) <= 0.02
+    assert loss.acceptable
+
+
+@pytest.mark.parametrize("beyond", [(1.1, 15, 0), (1, 15.1, 0), (1, 15, -0.03), (math.nan, 0, 0)])
+def test_each_gate_alone_refuses_a_precision(beyond: tuple[float, float, float]) -> None:
+    assert PrecisionLoss(1, 15, -0.02).acceptable
+    assert not PrecisionLoss(*beyond).acceptable

@@ -85,3 +85,17 @@ def test_a_file_that_is_no_checkpoint_is_one_sentence(run: Run, tmp_path: Path) 
     assert "no PyTorch checkpoint" in err
     assert err.count("\n") == 1
     assert run("models", "import", "--from", "elsewhere", file, "--out", tmp_path / "b")[0] == 2
+
+
+def test_verify_measures_what_bf16_changes_and_refuses_too_much(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run("models", "verify", "demo-1step", "--precision", "--device", "cpu", "--json")
+    found = json.loads(out)["bf16_against_fp32"]
+    assert code == 0
+    assert found["acceptable"] is True
+    assert 0 < found["mae_hu"] < found["max_hu"] <= 15
+
+    monkeypatch.setattr("models.evaluation.precision.MAX_DIFFERENCE_HU", found["max_hu"] / 2)
+    code, out, err = run("models", "verify", "demo-1step", "--precision", "--device", "cpu")
+    assert code == 4
+    assert "bf16 against fp32" in out
+    assert 'precision = "fp32"' in err
