@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from models.errors import ModelsError
+
 SCHEMA_VERSION = 1
 CARD_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -23,7 +25,7 @@ _PIXEL_KEYS = ("method", "network", "diffusion", "prediction", "residual_scale",
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
 
 
-class BundleError(Exception):
+class BundleError(ModelsError):
     """A bundle is missing, incomplete, damaged, or says something that this version cannot run."""
 
 

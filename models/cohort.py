@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.displacement import node_count, upsample_field
+from models.errors import ModelsError
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -35,7 +36,7 @@ _REQUIRED = ("ncct", "cect")
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
-class CohortError(Exception):
+class CohortError(ModelsError):
     """A cohort folder is missing, incomplete, damaged, or already there."""
 
 

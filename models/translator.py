@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import BundleCard, BundleError, read_card
+from models.errors import ModelsError
 
 Device = Literal["auto", "cuda", "cpu"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -25,11 +26,11 @@ _METHODS = {
 }
 
 
-class DeviceUnavailable(Exception):
+class DeviceUnavailable(ModelsError):
     """The asked device does not exist on this machine; nothing slower is taken in its place."""
 
 
-class TranslationError(Exception):
+class TranslationError(ModelsError):
     """A model returned something that is no image, such as a value that is not finite."""
 
 

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from models.errors import ModelsError
 from models.translator import Device, Precision
 
 TARGETS = ("cect", "cect_registered", "enhanced_source")
 
 
-class TrainingError(Exception):
+class TrainingError(ModelsError):
     """A run cannot start, or cannot go on from where it stopped."""
 
 
-class Diverged(TrainingError):
+class Diverged(ModelsError):
     """A loss is infinite or not a number; the checkpoint is from before."""
 
 

@@ -1,6 +1,5 @@
 """Owns translation with a bundle whose generator needs one pass (pix2pix, cyclegan, reggan); must not train."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,36 +13,16 @@ from models.networks.config import ConfigError
 from models.networks.generators import build_generator, read_generator
 from models.translator import Device, Precision, Progress
 from models.zoo.prediction import predicted_image
-from models.zoo.slicewise import Runtime, check_slices, load_network, translate_slices
+from models.zoo.slicewise import Loaded, Runtime, check_slices, load_network, translate_slices
 
 
-@dataclass(frozen=True)
-class SinglePassTranslator:
-    """A loaded single-pass bundle; fulfils `models.translator.Translator`. The network is in eval mode, frozen."""
+class SinglePassTranslator(Loaded):
+    """A loaded single-pass bundle; fulfils `models.translator.Translator`."""
 
-    card: BundleCard
-    network: torch.nn.Module
-    runtime: Runtime
-
-    @property
-    def device(self) -> str:
-        """ "cpu" or "cuda"."""
-        return self.runtime.device
-
-    @property
-    def precision(self) -> str:
-        """ "fp32" or "bf16"."""
-        return self.runtime.precision
-
-    @property
-    def description(self) -> str:
-        """One line: bundle, method, device, precision."""
-        return f"{self.card.name} {self.card.version} ({self.card.method}, 1 pass) on {self.runtime.description}"
-
-    @property
-    def arithmetic(self) -> str:
-        """See `Translator`."""
-        return self.runtime.arithmetic
+    def __init__(self, card: BundleCard, network: torch.nn.Module, runtime: Runtime) -> None:
+        """Take a network in eval mode, frozen, on its device; `load` is the way to get one from a bundle."""
+        super().__init__(card, runtime, passes="1 pass")
+        self._network = network
 
     def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """See `Translator.translate`; nothing is random here, so that every seed gives the same result."""
@@ -54,7 +33,7 @@ class SinglePassTranslator:
 
     def _predict(self, source: Tensor) -> Tensor:
         with self.runtime.autocast():
-            output: Tensor = self.network(source)
+            output: Tensor = self._network(source)
         return predicted_image(self.card, output.float(), source)
 
 

@@ -72,6 +72,40 @@ class Runtime:
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What every loaded bundle says of itself; see `models.translator.Translator`.
+
+    `passes` is in words ("4 steps"); `engine` names code of ours that computes in its own way, and its version.
+    """
+
+    card: BundleCard
+    runtime: Runtime
+    passes: str
+    engine: str = ""
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda"."""
+        return self.runtime.device
+
+    @property
+    def precision(self) -> str:
+        """ "fp32" or "bf16"."""
+        return self.runtime.precision
+
+    @property
+    def description(self) -> str:
+        """One line: bundle, method, passes, device, precision."""
+        card = self.card
+        return f"{card.name} {card.version} ({card.method}, {self.passes}) on {self.runtime.description}"
+
+    @property
+    def arithmetic(self) -> str:
+        """All that may change the last bit of a result."""
+        return f"{self.runtime.arithmetic}, {self.engine}" if self.engine else self.runtime.arithmetic
+
+
 def choose_device(device: Device) -> str:
     """Return "cpu" or "cuda"; raises DeviceUnavailable when "cuda" is asked for and none can be used."""
     usable = torch.cuda.is_available()

@@ -20,7 +20,7 @@ from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.translator import Device, Precision, Progress
 from models.zoo.prediction import Prediction, predicted_image
-from models.zoo.slicewise import Runtime, check_slices, load_network, translate_slices
+from models.zoo.slicewise import Loaded, Runtime, check_slices, load_network, translate_slices
 
 
 def estimate_x0(
@@ -53,46 +53,19 @@ class SeriesNoise:
         )
 
 
-class SyndiffTranslator:
+class SyndiffTranslator(Loaded):
     """A loaded SynDiff bundle; fulfils `models.translator.Translator` and can replay given noise."""
 
-    def __init__(
-        self, card: BundleCard, network: Ncsnpp, schedule: Schedule, *, device: str, precision: str, batch_size: int
-    ) -> None:
+    def __init__(self, card: BundleCard, network: Ncsnpp, schedule: Schedule, runtime: Runtime) -> None:
         """Take a network with its weights loaded; `load` is the way to get one from a bundle."""
-        self._card = card
+        steps = schedule.num_timesteps
+        super().__init__(
+            card, runtime, passes="1 step" if steps == 1 else f"{steps} steps", engine=f"engine {ENGINE_VERSION}"
+        )
         self._frame = Frame.of(card)
         self._schedule = schedule
-        self._runtime = Runtime(device, precision, batch_size)
-        self._network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self._engine = Engine(self._network, precision)
-
-    @property
-    def card(self) -> BundleCard:
-        """The bundle's card."""
-        return self._card
-
-    @property
-    def device(self) -> str:
-        """ "cpu" or "cuda"."""
-        return self._runtime.device
-
-    @property
-    def precision(self) -> str:
-        """ "fp32" or "bf16"."""
-        return self._runtime.precision
-
-    @property
-    def description(self) -> str:
-        """One line: bundle, method, steps, device, precision."""
-        card, steps = self.card, self._schedule.num_timesteps
-        words = "1 step" if steps == 1 else f"{steps} steps"
-        return f"{card.name} {card.version} ({card.method}, {words}) on {self._runtime.description}"
-
-    @property
-    def arithmetic(self) -> str:
-        """See `Translator`."""
-        return f"{self._runtime.arithmetic}, engine {ENGINE_VERSION}"
+        self._network = network.to(runtime.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self._engine = Engine(self._network, runtime.precision)
 
     def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
         """See `Translator.translate`."""
@@ -104,7 +77,7 @@ class SyndiffTranslator:
             matrix=self._frame.matrix,
         )
         x_T, z, posterior_noise = (
-            torch.from_numpy(a).to(self._runtime.device) for a in (noise.x_T, noise.z, noise.posterior_noise)
+            torch.from_numpy(a).to(self.runtime.device) for a in (noise.x_T, noise.z, noise.posterior_noise)
         )
         # All slices share z, so that every step is folded once for the series; steps are consumed last first.
         steps = {t: self._engine.fold(t, z[-1 - t]) for t in range(self._schedule.num_timesteps)}
@@ -112,11 +85,11 @@ class SyndiffTranslator:
         def predict(source: Tensor) -> Tensor:
             def predict_x0(x: Tensor, t: int, _z: Tensor) -> Tensor:
                 images = torch.cat([x.expand_as(source), source], dim=1)
-                return predicted_image(self._card, steps[t](images)[:, :1], source)
+                return predicted_image(self.card, steps[t](images)[:, :1], source)
 
             return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
 
-        return translate_slices(hu, self._frame, self._runtime, predict, progress=progress)
+        return translate_slices(hu, self._frame, self.runtime, predict, progress=progress)
 
     def sample(
         self,
@@ -134,16 +107,16 @@ class SyndiffTranslator:
             torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (source, x_T, z, posterior_noise)
         )
         with torch.inference_mode():
-            return self._sample(*(tensor.to(self._runtime.device) for tensor in tensors)).cpu().numpy()
+            return self._sample(*(tensor.to(self.runtime.device) for tensor in tensors)).cpu().numpy()
 
     def _sample(self, source: Tensor, x_T: Tensor, z: Tensor, posterior_noise: Tensor) -> Tensor:
         """With a latent per slice nothing can be folded: the plain network runs."""
 
         def predict_x0(x: Tensor, t: int, latent: Tensor) -> Tensor:
             step = torch.full((1,), t, device=x.device)
-            with self._runtime.autocast():
+            with self.runtime.autocast():
                 return estimate_x0(
-                    self._network, self._card, x_next=x.expand_as(source), source=source, t=step, z=latent
+                    self._network, self.card, x_next=x.expand_as(source), source=source, t=step, z=latent
                 )
 
         return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
@@ -163,11 +136,4 @@ def load(
     if card.network.get("architecture") != "ncsnpp" or card.matrix % config.size_multiple:
         raise BundleError(f"{path}: the network must be ncsnpp with a matrix that is a multiple of its smallest size.")
     network = load_network(path, card, lambda: Ncsnpp(config))
-    return SyndiffTranslator(
-        card,
-        network,
-        schedule,
-        device=runtime.device,
-        precision=runtime.precision,
-        batch_size=runtime.batch_size,
-    )
+    return SyndiffTranslator(card, network, schedule, runtime)

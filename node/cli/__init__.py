@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from config.load import CONFIG_VARIABLE, ConfigError
-from models import BundleError, DeviceUnavailable
+from models.errors import ModelsError
 from models.process import settle_process
 from node.cli import cohort, evaluate, jobs, models_cli, process, service, setup, status, train
 from node.cli.console import Exit, say
@@ -57,7 +57,7 @@ def main() -> None:
         _leave(error, Exit.NOT_FOUND)
     except (Refused, IllegalTransition) as error:
         _leave(error, Exit.REFUSED)
-    except (NodeError, StorageError, BundleError, DeviceUnavailable) as error:
+    except (NodeError, StorageError, ModelsError) as error:
         _leave(error, Exit.ERROR)
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from node.cli.console import Exit, JsonOption, out, print_json, print_table, progress_bar, say
-from node.errors import Misconfigured, Permanent
+from node.errors import Misconfigured
 
 if TYPE_CHECKING:
     from models.cohort import Cohort
@@ -105,14 +105,9 @@ def build(
 
 @contextmanager
 def _stages() -> Iterator["_Stages"]:
-    """Progress bars around work that may find no cohort."""
-    from models.cohort import CohortError
-
-    try:
-        with progress_bar() as bar:
-            yield _Stages(bar)
-    except CohortError as error:
-        raise Permanent(str(error)) from error
+    """A progress bar for each stage of some work."""
+    with progress_bar() as bar:
+        yield _Stages(bar)
 
 
 class _Stages:

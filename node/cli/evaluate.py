@@ -97,7 +97,7 @@ def _check_cards(bundles: Sequence[str], paths: Sequence[Path]) -> None:
 
 
 def _run(cohort: Path, bundles: Sequence[Path], report: Path, choices: _Choices) -> "tuple[Cohort, Report]":
-    from models.cohort import CohortError, open_cohort
+    from models.cohort import open_cohort
     from models.evaluation import evaluate as measure
 
     try:
@@ -114,8 +114,6 @@ def _run(cohort: Path, bundles: Sequence[Path], report: Path, choices: _Choices)
                 patients=choices.patients,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
-    except (CohortError, models.TranslationError) as error:
-        raise Permanent(str(error)) from error
     except OSError as error:
         raise Permanent(f"the report cannot be written: {error}") from error
     return opened, result

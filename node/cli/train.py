@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress, TaskID
 
 from node.cli.console import JsonOption, print_json, print_table, progress_bar
-from node.errors import Misconfigured, Permanent
+from node.errors import Misconfigured
 
 if TYPE_CHECKING:
     from models.training import TrainOptions, TrainResult
@@ -97,8 +97,8 @@ def train(
 
 
 def _run(cohort: Path, run: Path, options: "TrainOptions", *, resume: bool) -> "TrainResult":
-    from models.cohort import CohortError, open_cohort
-    from models.training import Diverged, TrainingError
+    from models.cohort import open_cohort
+    from models.training import TrainingError
     from models.training import train as train_method
     from models.zoo.method import preset_names
 
@@ -108,8 +108,6 @@ def _run(cohort: Path, run: Path, options: "TrainOptions", *, resume: bool) -> "
     try:
         with progress_bar() as bar:
             return train_method(open_cohort(cohort), run, options, resume=resume, observer=_Bar(bar))
-    except (CohortError, Diverged) as error:
-        raise Permanent(str(error)) from error
     except TrainingError as error:
         raise Misconfigured(str(error)) from error
 

@@ -12,6 +12,7 @@ from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.layers import group_count
 from models.networks.ncsnpp import FirDown, FirUp, Ncsnpp
 from models.networks.ncsnpp_keys import from_official, official_keys
+from models.zoo.slicewise import Runtime
 from models.zoo.syndiff import SyndiffTranslator
 
 TINY = NcsnppConfig(image_size=32, nf=8, ch_mult=(1, 2), num_res_blocks=1, nz=4, z_emb_dim=8, n_mlp=1)
@@ -32,7 +33,7 @@ def test_official_checkpoint_and_recorded_noise_give_the_official_sample(
     network.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
     card = BundleCard("parity", "1", "syndiff", {}, {}, "0" * 64, matrix=32)
     schedule = make_schedule(DiffusionConfig())
-    translator = SyndiffTranslator(card, network, schedule, device="cpu", precision="fp32", batch_size=1)
+    translator = SyndiffTranslator(card, network, schedule, Runtime("cpu", "fp32", 1))
 
     sample = translator.sample(*(arrays[name] for name in ("source", "x_T", "z", "posterior_noise")))
 
