@@ -18,9 +18,9 @@ def write_metrics(path: Path, rows: Iterable[Row], cohort: Cohort) -> BundleCard
     """Replace the metrics of the bundle folder `path`, and its text, by rows of an evaluation on `cohort`.
 
     Kept are the rows of both baselines, of the bundle, which the card calls by its own name, and, where it was measured
-    too, of the teacher that it was distilled from; each says on which kind
-    of cohort, by which digest, it was measured. Weights and digest stay as they are. Returns the new card; raises
-    BundleError for a damaged bundle, ValueError where no row is the bundle's.
+    too, of the teacher that it was distilled from; each says on which kind of cohort, by which digest, it was measured.
+    Weights and digest stay as they are. Returns the new card; raises BundleError for a damaged bundle, ValueError where
+    no row is the bundle's.
     """
     card = read_card(path)
     weights = read_weights(path, card)
@@ -54,7 +54,7 @@ def _card_row(name: str, row: Row, cohort: Cohort) -> dict[str, object]:
         **{key: row.means[key] for key in ("psnr_db", "ssim", "nmae")},
         "blood_pool_bias_hu": math.nan if blood is None else blood.bias_hu,
         "blood_pool_mae_hu": math.nan if blood is None else blood.mae_hu,
-        **{key: row.means[key] for key in ("false_enhancement_mae_hu", "slope")},
+        **{key: row.means[key] for key in ("false_enhancement_mae_hu", "slope", "interslice_jump_hu")},
     }
     return {
         "name": name,
