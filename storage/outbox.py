@@ -2,17 +2,43 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
-from sqlalchemy import or_, select
+from sqlalchemy import Table, bindparam, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, LeaseLost, NotFound
+from storage.prepared import Prepared
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import move_delivery
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+_DELIVERY, _ANSWER = (cast(Table, kind.__table__) for kind in (Delivery, DeliveryInstance))
+_EXTEND_LEASE = Prepared(
+    update(_DELIVERY)
+    .where(
+        _DELIVERY.c.id == bindparam("id_"),
+        _DELIVERY.c.state == DeliveryState.SENDING,
+        _DELIVERY.c.courier == bindparam("owner"),
+    )
+    .values(lease_until=bindparam("until"))
+)
+_ANSWERED_AGAIN = Prepared(
+    update(_ANSWER)
+    .where(_ANSWER.c.delivery_id == bindparam("delivery"), _ANSWER.c.product_id == bindparam("product"))
+    .values(dimse_status=bindparam("status"), sent_at=bindparam("now"))
+)
+_ANSWERED = Prepared(
+    insert(_ANSWER).values(
+        delivery_id=bindparam("delivery"),
+        product_id=bindparam("product"),
+        dimse_status=bindparam("status"),
+        sent_at=bindparam("now"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -83,12 +109,13 @@ class OutboxStore:
         self, delivery_id: int, courier: str, product_id: int, dimse_status: int, *, lease_s: float, now: datetime
     ) -> None:
         """Keep the peer's word for one instance and extend the lease. Raises LeaseLost when sending must stop."""
-        with self._database.write() as session:
-            delivery, _ = _owned(session, delivery_id, courier)
-            delivery.lease_until = now + timedelta(seconds=lease_s)
-            session.merge(
-                DeliveryInstance(delivery_id=delivery_id, product_id=product_id, dimse_status=dimse_status, sent_at=now)
-            )
+        lease = {"id_": delivery_id, "owner": courier, "until": now + timedelta(seconds=lease_s)}
+        answer = {"delivery": delivery_id, "product": product_id, "status": dimse_status, "now": now}
+        with self._database.write_plain() as connection:
+            if _EXTEND_LEASE.execute(connection, lease).rowcount != 1:
+                raise LeaseLost(f"delivery {delivery_id} no longer belongs to {courier}")
+            if not _ANSWERED_AGAIN.execute(connection, answer).rowcount:
+                _ANSWERED.execute(connection, answer)
 
     def finish_sent(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
         """SENDING -> SENT; raises IllegalTransition unless the peer accepted every instance, or LeaseLost."""

@@ -59,7 +59,7 @@ def test_a_worker_killed_while_translating_starts_again(real_data, node_at, tps,
     write_tiny_bundle(slow, matrix=96)
     node = node_at(tps, bundle=slow).start()
     push(node.port, real_data / "ct" / "siemens_chest_ncct")
-    wait_for("the first slices", lambda: "translating with" in node.log.read_text())
+    node.wait_for_states("RUNNING")
     node.kill("work")
     (case,) = node.wait_for_states("SENT")
     assert case.attempts == 2
