@@ -54,6 +54,8 @@ def receive(folder: Path, slices: int = SLICES) -> dict[str, float]:
 
 
 def _at_once(folder: Path, peers: Peers, slices: int, associations: int) -> dict[str, float]:
+    # No scan is removed before all is measured: ext4 steps over each inode that was freed in the last minutes, so that
+    # a receiver whose folder lies beside three thousand of them makes a file in 0.17 ms instead of 0.04.
     ours, theirs, archives = [], [], []
     rejects = 0
     for repeat in range(REPEATS):
@@ -64,7 +66,6 @@ def _at_once(folder: Path, peers: Peers, slices: int, associations: int) -> dict
         rejects += failed
         theirs.append(_seconds(peers.storescp, parts)[0])
         archives.append(_seconds(peers.orthanc, parts)[0])
-        shutil.rmtree(scan)
     label = f"{associations} association{'s' if associations > 1 else ''}"
     return {
         f"{label}: this node, durable: s for {slices} slices": min(ours),
