@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import select
 
 from node.cli.jobs import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
@@ -15,7 +16,7 @@ from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, Recorded, SeriesFacts, SeriesStore
 from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Base, Delivery, Job, Series
+from storage.tables import Association, Base, Delivery, Job, Series
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FACTS = SeriesFacts(description="Thorax", patient_id="P1")
@@ -451,3 +452,19 @@ def test_a_listing_of_one_state_shows_exactly_what_the_whole_listing_shows_in_it
     for state in NEXT_STEP:
         found = [case.id for case in bench.overview.cases(states=[state], limit=0)]
         assert found == [case.id for case in whole if case.state == state]
+
+
+def test_a_failed_plain_transaction_leaves_nothing_and_the_next_one_works(database) -> None:
+    store = SeriesStore(database)
+    kept = store.open_association("r", "SIM", "10.0.0.1", T0)
+
+    def delete_all_and_fail() -> None:
+        with database.write_plain() as connection:
+            connection.exec_driver_sql("DELETE FROM association")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        delete_all_and_fail()
+    added = store.open_association("r", "SIM", "10.0.0.1", T0)
+    with database.read() as session:
+        assert session.scalars(select(Association.id).order_by(Association.id)).all() == [kept, added]
