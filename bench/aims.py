@@ -34,7 +34,7 @@ AIMS: dict[str, Aim] = {
     r"demo bundle, bf16 against fp32: max, HU": Aim(high=15.0),
     r"demo bundle, bf16 against fp32: change of PSNR, dB": Aim(high=0.02),
     r"\d+ associations?: this node's rate / DCMTK's rate": Aim(low=0.5),
-    r"\d+ associations?: this node's rate / Orthanc's rate": Aim(low=8.0),
+    r"1 association: this node's rate / Orthanc's rate as it comes": Aim(low=8.0),
     r"\d+ associations?: this node: associations that failed": Aim(high=0.0),
     r"whole job without the network: s for 140 slices": Aim(high=4.0),
     r"job time, 560 slices / 70 slices": Aim(low=7.0, high=9.0),

@@ -36,19 +36,21 @@ def receive(folder: Path, slices: int = SLICES) -> dict[str, float]:
     node = RunningNode(folder / "node", "demo", []).start("receive")
     # With one process for all it would take one association after the other.
     storescp = StoreScp(folder / "storescp", ae_title="SYNCECT", extra=("--fork",)).start()
-    orthanc = None
+    archives: list[Orthanc] = []
     try:
         with environment(**NO_DELAY):
-            orthanc = Orthanc(folder / "orthanc", ae_title="SYNCECT")
+            archives.append(Orthanc(folder / "orthanc", ae_title="SYNCECT"))
         wait_for("storescp's start", lambda: echo(storescp.port))
-        peers = Peers(node.port, storescp.port, orthanc.port)
+        peers = Peers(node.port, storescp.port, archives[0].port)
         rows: dict[str, float] = {}
         for associations in ASSOCIATIONS:
             rows |= _at_once(folder, peers, slices, associations)
+        archives.append(Orthanc(folder / "orthanc-as-it-comes", ae_title="SYNCECT"))
+        rows |= _beside_stock(folder, node.port, archives[1].port, slices)
         return rows | _peak_memory(node)
     finally:
-        if orthanc is not None:
-            orthanc.stop()
+        for archive in archives:
+            archive.stop()
         storescp.kill()
         node.close()
 
@@ -76,6 +78,16 @@ def _at_once(folder: Path, peers: Peers, slices: int, associations: int) -> dict
         f"{label}: this node's rate / Orthanc's rate": archives / ours,
         f"{label}: this node: instances per s": slices / ours,
         f"{label}: this node: associations that failed": float(rejects),
+    }
+
+
+def _beside_stock(folder: Path, node: int, orthanc: int, slices: int) -> dict[str, float]:
+    """Orthanc without TCP_NODELAY, which is how it comes, over one association."""
+    parts = split(make_scan(folder / "scan-as-it-comes", slices, REPEATS), 1)
+    archive, ours = (_seconds(port, parts)[0] for port in (orthanc, node))
+    return {
+        f"1 association: Orthanc as it comes: s for {slices} slices": archive,
+        "1 association: this node's rate / Orthanc's rate as it comes": archive / ours,
     }
 
 
