@@ -28,7 +28,7 @@ class Rejection:
     reason: int
 
 
-WRONG_PROTOCOL, WRONG_CALLED_AE = Rejection(1, 2, 2), Rejection(1, 1, 7)
+WRONG_PROTOCOL, WRONG_APPLICATION, WRONG_CALLED_AE = Rejection(1, 2, 2), Rejection(1, 1, 2), Rejection(1, 1, 7)
 WRONG_CALLING_AE, LIMIT_REACHED = Rejection(1, 1, 3), Rejection(2, 3, 2)
 
 

@@ -23,7 +23,8 @@ BY_USER, UNRECOGNIZED_PDU, UNEXPECTED_PDU, INVALID_VALUE = (0, 0), (2, 1), (2, 2
 # PS3.8 table 9-18: what became of a proposed presentation context
 ACCEPTED, ABSTRACT_SYNTAX_UNKNOWN, TRANSFER_SYNTAXES_UNKNOWN = 0, 3, 4
 
-_APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # DICOM's only one, PS3.7 annex A.2.1
+_APPLICATION = 0x10
 _PRESENTATION_CONTEXT, _ABSTRACT_SYNTAX, _TRANSFER_SYNTAX, _USER_INFORMATION = 0x20, 0x30, 0x40, 0x50
 _MAXIMUM_LENGTH, _IMPLEMENTATION_CLASS, _IMPLEMENTATION_VERSION = 0x51, 0x52, 0x55
 _TITLES = slice(4, 68)  # of the body: called and calling AE title, and 32 bytes that go back as they came
@@ -63,6 +64,7 @@ class AssociateRequest:
     """
 
     protocol_version: int
+    application_context: str
     titles: bytes
     called_ae: str
     calling_ae: str
@@ -75,9 +77,11 @@ def read_associate_request(body: bytes) -> AssociateRequest:
     if len(body) < _FIXED_BYTES:
         raise InvalidPdu("an association request is too short")
     proposals: dict[int, Proposal] = {}
-    max_pdu_bytes = 0
+    application_context, max_pdu_bytes = "", 0
     for kind, value in _items(body, _FIXED_BYTES):
-        if kind == _PRESENTATION_CONTEXT:
+        if kind == _APPLICATION:
+            application_context = _uid(value)
+        elif kind == _PRESENTATION_CONTEXT:
             proposal = _proposal(value)
             if proposals.setdefault(proposal.id, proposal) is not proposal:
                 raise InvalidPdu("two presentation contexts have one number")
@@ -86,6 +90,7 @@ def read_associate_request(body: bytes) -> AssociateRequest:
     titles = body[_TITLES]
     return AssociateRequest(
         protocol_version=struct.unpack_from(">H", body)[0],
+        application_context=application_context,
         titles=titles,
         called_ae=_ae_title(titles[:16]),
         calling_ae=_ae_title(titles[16:32]),
@@ -111,7 +116,13 @@ def associate_accept(
         for answer in answers
     )
     body = b"".join(
-        (b"\0\1\0\0", request.titles, _item(0x10, _APPLICATION_CONTEXT), *contexts, _item(_USER_INFORMATION, user))
+        (
+            b"\0\1\0\0",
+            request.titles,
+            _item(_APPLICATION, APPLICATION_CONTEXT.encode("ascii")),
+            *contexts,
+            _item(_USER_INFORMATION, user),
+        )
     )
     return _pdu(0x02, body)
 

@@ -17,6 +17,7 @@ from node.errors import Misconfigured, UnreadableInstance
 from node.ingest import server
 from node.ingest.association import (
     LIMIT_REACHED,
+    WRONG_APPLICATION,
     WRONG_CALLED_AE,
     WRONG_CALLING_AE,
     WRONG_PROTOCOL,
@@ -30,7 +31,7 @@ from node.ingest.connection import Connection
 from node.ingest.group import GroupRecorder
 from node.ingest.header import InstanceIdentity, read_identity
 from node.ingest.incoming import IncomingFile, StoreRequest
-from node.ingest.pdu import AssociateRequest
+from node.ingest.pdu import APPLICATION_CONTEXT, AssociateRequest
 from node.ingest.peers import is_allowed, safe_ae_title
 from node.ingest.server import BoundedServer
 from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
@@ -159,6 +160,8 @@ class Receiver:
                 rejection, why = WRONG_CALLED_AE, "it called another AE title"
             elif request.protocol_version != 1:
                 rejection, why = WRONG_PROTOCOL, "an unknown version of the protocol"
+            elif request.application_context != APPLICATION_CONTEXT:
+                rejection, why = WRONG_APPLICATION, "an application other than DICOM"
             elif len(self._sessions) >= settings.max_associations:
                 rejection, why = LIMIT_REACHED, "scp.max_associations are open"
             else:

@@ -103,14 +103,20 @@ def test_a_title_with_control_characters_cannot_forge_a_log_line(
     assert not any("\n" in line for line in caplog.messages)
 
 
-def associate_rq(*, calling: bytes) -> bytes:
-    application = b"\x10\0" + struct.pack(">H", 21) + b"1.2.840.10008.3.1.1.1"
+def associate_rq(*, calling: bytes, application: bytes = b"1.2.840.10008.3.1.1.1") -> bytes:
+    application = b"\x10\0" + struct.pack(">H", len(application)) + application
     context = b"\x01\0\0\0\x30\0\0\x111.2.840.10008.1.1\x40\0\0\x111.2.840.10008.1.2"
     presentation = b"\x20\0" + struct.pack(">H", len(context)) + context
     user = b"\x51\0\0\x04\0\0\x40\0" + b"\x52\0\0\x051.2.3"
     body = struct.pack(">HH", 1, 0) + b"SYNCECT".ljust(16) + calling.ljust(16) + bytes(32)
     body += application + presentation + b"\x50\0" + struct.pack(">H", len(user)) + user
     return b"\x01\0" + struct.pack(">L", len(body)) + body
+
+
+def test_another_application_context_is_rejected(start_receiver: Any) -> None:
+    with connect(start_receiver()) as connection:
+        connection.sendall(associate_rq(calling=b"SIMULATOR", application=b"1.2.840.10008.3.1.1.2"))
+        assert connection.recv(100) == b"\x03\0\0\0\0\4\0\1\1\2"  # permanent, by the user: PS3.8 table 9-21
 
 
 def test_associations_above_the_limit_are_rejected_for_now(start_receiver: Any) -> None:
