@@ -1,16 +1,30 @@
-"""Command sets in their raw bytes: the requests that this node sends and the answers it gets; it knows no sockets.
+"""The requests that this node sends and the answers it gets, as command sets; it knows no sockets.
 
-They are Implicit VR Little Endian without sequences (PS3.7 section 6.3.1); the tables are in PS3.7 section 9.3.
+The tables are in PS3.7 section 9.3.
 """
 
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-_CLASS_UID, _FIELD, _MESSAGE_ID, _RESPONDED_TO = 0x0002, 0x0100, 0x0110, 0x0120
-_PRIORITY, _DATA_SET_TYPE, _STATUS, _INSTANCE_UID = 0x0700, 0x0800, 0x0900, 0x1000
-_LOW, _A_DATA_SET, _NO_DATA_SET = 0x0002, 0x0001, 0x0101
-_RESPONSE = 0x8000  # set in the Command Field of every answer
+from node.dicom.command_set import (
+    CLASS_UID,
+    DATA_SET_TYPE,
+    FIELD,
+    INSTANCE_UID,
+    MESSAGE_ID,
+    NO_DATA_SET,
+    PRIORITY,
+    RESPONDED_TO,
+    RESPONSE,
+    STATUS,
+    decode_command,
+    encode_command,
+    even,
+    number,
+)
+
+_LOW, _A_DATA_SET = 0x0002, 0x0001
 
 
 class Service(IntEnum):
@@ -33,16 +47,16 @@ class Request:
     def encoded(self) -> bytes:
         """The command set."""
         carries_data = self.service is not Service.ECHO
-        elements = [
-            (_CLASS_UID, _uid(self.sop_class_uid)),
-            (_FIELD, _number(self.service)),
-            (_MESSAGE_ID, _number(self.message_id)),
-            *([(_PRIORITY, _number(_LOW))] if carries_data else []),
-            (_DATA_SET_TYPE, _number(_A_DATA_SET if carries_data else _NO_DATA_SET)),
-            *([(_INSTANCE_UID, _uid(self.sop_instance_uid))] if self.sop_instance_uid else []),
-        ]
-        body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in elements)
-        return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+        return encode_command(
+            [
+                (CLASS_UID, even(self.sop_class_uid, b"\0")),
+                (FIELD, number(self.service)),
+                (MESSAGE_ID, number(self.message_id)),
+                *([(PRIORITY, number(_LOW))] if carries_data else []),
+                (DATA_SET_TYPE, number(_A_DATA_SET if carries_data else NO_DATA_SET)),
+                *([(INSTANCE_UID, even(self.sop_instance_uid, b"\0"))] if self.sop_instance_uid else []),
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -55,30 +69,11 @@ class Answer:
 
 def read_answer(raw: bytes, request: Request) -> tuple[int, bool]:
     """Status of the answer to `request`, and whether a data set follows; raises ValueError for anything else."""
-    values: dict[int, bytes] = {}
-    position = 0
-    while position < len(raw):
-        if position + 8 > len(raw):
-            raise ValueError("a command set ends inside an element")
-        group, tag, length = struct.unpack_from("<HHL", raw, position)
-        position += 8 + length
-        if position > len(raw):
-            raise ValueError("an element is longer than its command set")
-        if group == 0:
-            values[tag] = raw[position - length : position]
-    numbers = [values.get(tag, b"") for tag in (_FIELD, _RESPONDED_TO, _DATA_SET_TYPE, _STATUS)]
-    if any(len(number) != 2 for number in numbers):
+    values = decode_command(raw)
+    numbers = [values.get(tag, b"") for tag in (FIELD, RESPONDED_TO, DATA_SET_TYPE, STATUS)]
+    if any(len(value) != 2 for value in numbers):
         raise ValueError("an element of an answer is missing")
     field, responded_to, data_set_type, status = struct.unpack("<4H", b"".join(numbers))
-    if field != request.service | _RESPONSE or responded_to != request.message_id:
+    if field != request.service | RESPONSE or responded_to != request.message_id:
         raise ValueError("a message answers no request of ours")
-    return status, data_set_type != _NO_DATA_SET
-
-
-def _number(value: int) -> bytes:
-    return struct.pack("<H", value)
-
-
-def _uid(text: str) -> bytes:
-    value = text.encode("ascii")
-    return value + b"\0" * (len(value) % 2)
+    return status, data_set_type != NO_DATA_SET

@@ -7,11 +7,26 @@ import re
 import struct
 from dataclasses import dataclass
 
+from node.dicom.command_set import (
+    CLASS_UID,
+    DATA_SET_TYPE,
+    ERROR_COMMENT,
+    FIELD,
+    INSTANCE_UID,
+    MESSAGE_ID,
+    NO_DATA_SET,
+    PRIORITY,
+    RESPONDED_TO,
+    RESPONSE,
+    STATUS,
+    decode_command,
+    encode_command,
+    even,
+    number,
+)
 from node.errors import UnreadableInstance
 
-_CLASS_UID, _FIELD, _MESSAGE_ID, _RESPONDED_TO = 0x0002, 0x0100, 0x0110, 0x0120
-_PRIORITY, _DATA_SET_TYPE, _STATUS, _ERROR_COMMENT, _INSTANCE_UID = 0x0700, 0x0800, 0x0900, 0x0902, 0x1000
-_C_STORE_RQ, _C_ECHO_RQ, _RESPONSE, _NO_DATA_SET = 0x0001, 0x0030, 0x8000, 0x0101
+_C_STORE_RQ, _C_ECHO_RQ = 0x0001, 0x0030
 _VERIFICATION = "1.2.840.10008.1.1"
 
 # The elements of any request whose values are text of the peer (PS3.7 table E.1-1).
@@ -43,18 +58,18 @@ def read_command(raw: bytes) -> StoreCommand | None:
 def read_echo(raw: bytes) -> int | None:
     """The message id of a C-ECHO request; None for any other command set. Raises as `read_command`."""
     values = _values(raw)
-    numbers = [values.get(tag, b"") for tag in (_FIELD, _MESSAGE_ID, _DATA_SET_TYPE)]
-    if any(len(number) != 2 for number in numbers):
+    numbers = [values.get(tag, b"") for tag in (FIELD, MESSAGE_ID, DATA_SET_TYPE)]
+    if any(len(value) != 2 for value in numbers):
         return None
     field, message_id, data_set_type = struct.unpack("<3H", b"".join(numbers))
-    return message_id if (field, data_set_type) == (_C_ECHO_RQ, _NO_DATA_SET) else None
+    return message_id if (field, data_set_type) == (_C_ECHO_RQ, NO_DATA_SET) else None
 
 
 def store_response(command: StoreCommand, status: int, comment: str) -> bytes:
     """The command set that answers a C-STORE request (PS3.7 table 9.3-2); at most 64 characters of `comment` go out."""
     about = [
-        *([(_ERROR_COMMENT, _even(comment[:64], b" "))] if comment else []),
-        (_INSTANCE_UID, _even(command.sop_instance_uid, b"\0")),
+        *([(ERROR_COMMENT, even(comment[:64], b" "))] if comment else []),
+        (INSTANCE_UID, even(command.sop_instance_uid, b"\0")),
     ]
     return _response(_C_STORE_RQ, command.sop_class_uid, command.message_id, status, about)
 
@@ -65,33 +80,25 @@ def echo_response(message_id: int) -> bytes:
 
 
 def _response(field: int, class_uid: str, message_id: int, status: int, about: list[tuple[int, bytes]]) -> bytes:
-    elements = [
-        (_CLASS_UID, _even(class_uid, b"\0")),
-        (_FIELD, struct.pack("<H", field | _RESPONSE)),
-        (_RESPONDED_TO, struct.pack("<H", message_id)),
-        (_DATA_SET_TYPE, struct.pack("<H", _NO_DATA_SET)),
-        (_STATUS, struct.pack("<H", status)),
-        *about,
-    ]
-    body = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in elements)
-    return struct.pack("<HHLL", 0, 0, 4, len(body)) + body
+    return encode_command(
+        [
+            (CLASS_UID, even(class_uid, b"\0")),
+            (FIELD, number(field | RESPONSE)),
+            (RESPONDED_TO, number(message_id)),
+            (DATA_SET_TYPE, number(NO_DATA_SET)),
+            (STATUS, number(status)),
+            *about,
+        ]
+    )
 
 
 def _values(raw: bytes) -> dict[int, bytes]:
-    values: dict[int, bytes] = {}
-    position = 0
-    while position < len(raw):
-        if position + 8 > len(raw):
-            raise UnreadableInstance("the command set ends inside an element")
-        group, tag, length = struct.unpack_from("<HHL", raw, position)
-        position += 8
-        if length > len(raw) - position:
-            raise UnreadableInstance("an element is longer than the command set")
-        value = raw[position : position + length]
-        position += length
-        if group == 0:
-            _check_text(tag, value.rstrip(b"\0 "))
-            values[tag] = value
+    try:
+        values = decode_command(raw)
+    except ValueError as error:
+        raise UnreadableInstance(str(error)) from None
+    for tag, value in values.items():
+        _check_text(tag, value.rstrip(b"\0 "))
     return values
 
 
@@ -101,16 +108,11 @@ def _check_text(tag: int, value: bytes) -> None:
 
 
 def _store_command(values: dict[int, bytes]) -> StoreCommand | None:
-    numbers = [values.get(tag, b"") for tag in (_FIELD, _MESSAGE_ID, _PRIORITY, _DATA_SET_TYPE)]
-    uids = [values.get(tag, b"").rstrip(b"\0 ") for tag in (_CLASS_UID, _INSTANCE_UID)]
-    if any(len(number) != 2 for number in numbers) or not all(_REGULAR_UID.fullmatch(uid) for uid in uids):
+    numbers = [values.get(tag, b"") for tag in (FIELD, MESSAGE_ID, PRIORITY, DATA_SET_TYPE)]
+    uids = [values.get(tag, b"").rstrip(b"\0 ") for tag in (CLASS_UID, INSTANCE_UID)]
+    if any(len(value) != 2 for value in numbers) or not all(_REGULAR_UID.fullmatch(uid) for uid in uids):
         return None
     field, message_id, _, data_set_type = struct.unpack("<4H", b"".join(numbers))
-    if field != _C_STORE_RQ or data_set_type == _NO_DATA_SET:
+    if field != _C_STORE_RQ or data_set_type == NO_DATA_SET:
         return None
     return StoreCommand(message_id, uids[0].decode("ascii"), uids[1].decode("ascii"))
-
-
-def _even(text: str, padding: bytes) -> bytes:
-    value = text.encode("ascii", "replace")
-    return value + padding * (len(value) % 2)
