@@ -1,6 +1,6 @@
 """Reads and checks command sets in their raw bytes, and writes the answers to them; it knows no data set.
 
-Command sets are Implicit VR Little Endian without sequences (PS3.7 section 6.3.1).
+Texts of a peer are checked before anything is made of them.
 """
 
 import re
