@@ -156,9 +156,12 @@ def translate_slices(
     window comes back clipped, and the network does not run. Out of memory halves the batch, says so, and starts the
     series over, so that one batch size, the one `Runtime.arithmetic` names, made all of it.
     """
-    result: NDArray[np.float32] = np.clip(hu, *frame.hu_window, dtype=np.float32)
-    wanted = [z for z, image in enumerate(hu) if frame.sees(image)]
-    done = 0
+    result, wanted, done = np.empty(hu.shape, dtype=np.float32), list[int](), 0
+    for z, image in enumerate(hu):
+        if frame.sees(image):
+            wanted.append(z)
+        else:
+            result[z] = image.clip(*frame.hu_window)
     while done < len(wanted):
         batch = wanted[done : done + runtime.batch_size]
         try:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pydicom.uid import UID
 
 from node.delivery.command import Answer, Request, read_answer
+from node.dicom.p_data import COMMAND, LAST, data_values
 
 MAX_MESSAGE_BYTES = 1 << 20  # an answer is a few hundred bytes
 MAX_FRAGMENT_BYTES = 1 << 17  # whatever a peer allows
 _ABORT_S = 1.0
 
 _P_DATA_TF, _A_RELEASE_RQ, _A_RELEASE_RP, _A_ABORT = 0x04, 0x05, 0x06, 0x07
-_COMMAND, _LAST = 0b01, 0b10  # message control header of a fragment, PS3.8 section E.2
 _USER, _PROVIDER = 0, 2  # source of an A-ABORT, PS3.8 section 9.3.8
 _BROKEN_OFF = "the peer broke the association off"
 
@@ -69,7 +69,7 @@ class Link:
         """Send a request with its data set and wait for the answer; raises Broken."""
         with self._breaking():
             deadline = time.monotonic() + self._answer_s
-            message = [*self._pdus(context.id, _COMMAND, request.encoded()), *self._pdus(context.id, 0, data)]
+            message = [*self._pdus(context.id, COMMAND, request.encoded()), *self._pdus(context.id, 0, data)]
             self._send(b"".join(message), deadline)
             return self._receive(request, deadline)
 
@@ -97,7 +97,7 @@ class Link:
         view, size = memoryview(message), self._fragment_bytes
         for begin in range(0, len(view), size):
             fragment = view[begin : begin + size]
-            last = _LAST if begin + size >= len(view) else 0
+            last = LAST if begin + size >= len(view) else 0
             length = len(fragment) + 2
             yield struct.pack(">BxLLBB", _P_DATA_TF, length + 4, length, context_id, control | last)
             yield fragment
@@ -115,7 +115,7 @@ class Link:
     # -- receiving ---------------------------------------------------------------------------------------------
 
     def _receive(self, request: Request, deadline: float) -> Answer:
-        status, data_follow = read_answer(self._read_message(_COMMAND, deadline), request)
+        status, data_follow = read_answer(self._read_message(COMMAND, deadline), request)
         return Answer(status, self._read_message(0, deadline) if data_follow else b"")
 
     def _read_message(self, kind: int, deadline: float) -> bytes:
@@ -123,12 +123,13 @@ class Link:
         message = bytearray()
         while True:
             while not self._fragments:
-                self._fragments.extend(_fragments(self._read_data(deadline)))
+                body = memoryview(self._read_data(deadline))
+                self._fragments.extend((value[0], value[1:]) for _, value in data_values(body))
             control, fragment = self._fragments.popleft()
             message += fragment
-            if control & _COMMAND != kind or len(message) > MAX_MESSAGE_BYTES:
+            if control & COMMAND != kind or len(message) > MAX_MESSAGE_BYTES:
                 raise ValueError("not a message that belongs here")
-            if control & _LAST:
+            if control & LAST:
                 return bytes(message)
 
     def _read_data(self, deadline: float) -> bytearray:
@@ -194,20 +195,6 @@ class Link:
 def _simple_pdu(kind: int, source: int = 0) -> bytes:
     """An A-RELEASE or A-ABORT PDU; the reason is not given (PS3.8 sections 9.3.6 to 9.3.8)."""
     return struct.pack(">BxLxxBx", kind, 4, source)
-
-
-def _fragments(body: bytearray) -> Iterator[tuple[int, memoryview]]:
-    """Control header and value of each presentation data value; raises ValueError where the lengths do not add up."""
-    view, position = memoryview(body), 0
-    while position < len(view):
-        if position + 6 > len(view):
-            raise ValueError("a PDU ends inside an item")
-        length, control = struct.unpack_from(">LxB", view, position)
-        end = position + 4 + length
-        if length < 2 or end > len(view):
-            raise ValueError("an item is longer than its PDU, or empty")
-        yield control, view[position + 6 : end]
-        position = end
 
 
 def _left_s(deadline: float) -> float:

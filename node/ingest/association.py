@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.dicom.p_data import InvalidPdu
 from node.errors import UnreadableInstance
 from node.ingest import pdu
 from node.ingest.connection import Connection, Stopped, UnknownPdu
@@ -81,7 +82,7 @@ def run_association(connection: Connection, peer_host: str, house: House) -> Non
     except UnknownPdu:
         _end(connection, pdu.abort(pdu.UNRECOGNIZED_PDU))
         return
-    except pdu.InvalidPdu:
+    except InvalidPdu:
         _end(connection, pdu.abort(pdu.INVALID_VALUE))
         return
     if request is None:
@@ -116,7 +117,7 @@ def _request(connection: Connection, limits: Limits) -> pdu.AssociateRequest | N
         return None
     kind, body = received
     if kind != pdu.ASSOCIATE_RQ:
-        raise pdu.InvalidPdu("the first PDU is no association request")
+        raise InvalidPdu("the first PDU is no association request")
     return pdu.read_associate_request(bytes(body))
 
 
@@ -172,7 +173,7 @@ def _transfer(connection: Connection, messages: IncomingMessages, session: Sessi
         return pdu.abort(pdu.BY_USER)
     except UnknownPdu:
         return pdu.abort(pdu.UNRECOGNIZED_PDU)
-    except (pdu.InvalidPdu, UnreadableInstance, TooLarge) as error:
+    except (InvalidPdu, UnreadableInstance, TooLarge) as error:
         log.warning("aborting an association: not a DIMSE message: %s", error)
         return pdu.abort(pdu.INVALID_VALUE)
     return b""

@@ -12,10 +12,10 @@ from typing import BinaryIO
 from pydicom.uid import ImplicitVRLittleEndian
 
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
+from node.dicom.p_data import COMMAND, LAST, data_values
 from node.errors import UnreadableInstance
 from node.ingest.command import StoreCommand, echo_response, read_command, read_echo, store_response
 from node.ingest.contexts import VERIFICATION
-from node.ingest.pdu import COMMAND, LAST, data_values
 from storage.errors import SpoolFull
 from storage.spool import Spool
 

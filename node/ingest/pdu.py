@@ -9,13 +9,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from node.dicom.p_data import COMMAND, LAST, InvalidPdu
+
 ASSOCIATE_RQ, DATA, RELEASE_RQ, ABORT = 0x01, 0x04, 0x05, 0x07
 KNOWN_TYPES = frozenset(range(0x01, 0x08))
 RELEASE_RP = b"\x06\0\0\0\0\4\0\0\0\0"
 HEADER_BYTES = 6
-
-# The message control header of a fragment (PS3.8 E.2)
-COMMAND, LAST = 0b01, 0b10
 
 # PS3.8 table 9-26: source and reason
 BY_USER, UNRECOGNIZED_PDU, UNEXPECTED_PDU, INVALID_VALUE = (0, 0), (2, 1), (2, 2), (2, 6)
@@ -32,10 +31,6 @@ _FIXED_BYTES = 68
 
 _AE_TITLE = re.compile(rb"[\x20-\x5b\x5d-\x7e]{16}")
 _UID = re.compile(rb"[0-9.]{1,64}")
-
-
-class InvalidPdu(Exception):
-    """Bytes that are no PDU of the kind they claim to be; the association has to be aborted."""
 
 
 @dataclass(frozen=True)
@@ -135,23 +130,6 @@ def associate_reject(result: int, source: int, reason: int) -> bytes:
 def abort(why: tuple[int, int]) -> bytes:
     """The A-ABORT with a source and a reason (PS3.8 table 9-26)."""
     return _pdu(ABORT, bytes((0, 0, *why)))
-
-
-def data_values(body: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """The presentation data values of a P-DATA-TF body: context, and message control header with fragment.
-
-    The views are of `body`: nothing is copied. Raises InvalidPdu where the lengths do not add up.
-    """
-    position, size = 0, len(body)
-    while position < size:
-        if position + 6 > size:
-            raise InvalidPdu("a PDU ends inside an item")
-        length, context_id = struct.unpack_from(">LB", body, position)
-        end = position + 4 + length
-        if length < 2 or end > size:
-            raise InvalidPdu("an item is longer than its PDU, or empty")
-        yield context_id, body[position + 5 : end]
-        position = end
 
 
 def command_pdus(context_id: int, message: bytes, *, max_pdu_bytes: int) -> bytes:

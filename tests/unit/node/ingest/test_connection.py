@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from node.dicom.p_data import InvalidPdu
 from node.ingest.connection import Connection, Stopped, UnknownPdu, Wakeup
-from node.ingest.pdu import InvalidPdu
 
 MAX_BYTES = 1000
 WAIT_S = 5.0

@@ -19,9 +19,10 @@ from pynetdicom.pdu_primitives import (
     UserIdentityNegotiation,
 )
 
+from node.dicom.p_data import InvalidPdu, data_values
 from node.ingest import pdu
 from node.ingest.contexts import negotiate
-from node.ingest.pdu import InvalidPdu, Proposal, read_associate_request
+from node.ingest.pdu import Proposal, read_associate_request
 
 VERIFICATION = "1.2.840.10008.1.1"
 PROPOSED = [
@@ -137,12 +138,12 @@ def items(*values: tuple[int, bytes]) -> memoryview:
 
 def test_data_values_are_views_in_their_order() -> None:
     body = items((1, b"\3abc"), (3, b"\0"), (1, b"\2de"))
-    assert [(context, bytes(value)) for context, value in pdu.data_values(body)] == [
+    assert [(context, bytes(value)) for context, value in data_values(body)] == [
         (1, b"\3abc"),
         (3, b"\0"),
         (1, b"\2de"),
     ]
-    assert all(value.obj is body.obj for _, value in pdu.data_values(body))
+    assert all(value.obj is body.obj for _, value in data_values(body))
 
 
 def changed(position: int, value: bytes) -> bytes:
@@ -182,4 +183,4 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
     with contextlib.suppress(InvalidPdu):
         read_associate_request(request()[6:74] + data)
     with contextlib.suppress(InvalidPdu):
-        list(pdu.data_values(memoryview(data)))
+        list(data_values(memoryview(data)))
