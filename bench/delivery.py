@@ -10,7 +10,7 @@ from sqlalchemy import select
 from bench.job import child
 from bench.tools import echo, make_scan, send, timed
 from config.settings import DestinationSettings
-from node.delivery.courier import Courier
+from node.send.courier import Courier
 from storage.database import Database
 from storage.outbox import OutboxStore
 from storage.spool import Spool

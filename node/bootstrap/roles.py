@@ -10,14 +10,14 @@ from config.load import ConfigError
 from config.settings import ModelSettings, RuleSettings, Settings
 from models import BundleCard
 from node.bootstrap.store import Node, installation_uid
-from node.delivery.courier import Courier
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.headers import SliceHeader
 from node.dicom.uids import UidFactory
-from node.ingest.completion import Completion
-from node.ingest.eligibility import EligibilityPolicy, Rule
-from node.ingest.scp import Receiver
 from node.pipeline.run import JobOptions, job_key, processing_digest
+from node.receive.completion import Completion
+from node.receive.eligibility import EligibilityPolicy, Rule
+from node.receive.receiver import Receiver
+from node.send.courier import Courier
 from node.work.executor import Executor, LocalExecutor
 from node.work.worker import ExecutorUnavailable, Worker
 from storage.series import JobRequest

@@ -17,8 +17,8 @@ from node.bootstrap.store import Node
 from node.cli.console import progress_bar
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import Permanent, Refused, UnreadableInstance
-from node.ingest.eligibility import Accept, judge
 from node.pipeline.run import JobResult
+from node.receive.eligibility import Accept, judge
 from storage.errors import NotFound
 
 Found = dict[str, list[SliceHeader]]

@@ -109,7 +109,7 @@ def echo(
     config: ConfigOption = None,
 ) -> None:
     """Ask each destination by C-ECHO whether it is there and would take CT images; exit code 5 if one is not."""
-    from node.delivery.scu import StorageScu
+    from node.send.scu import StorageScu
 
     settings = settings_from(context, config)
     known = {peer.name: peer for peer in settings.destination}

@@ -33,7 +33,7 @@ from node.dicom.headers import PatientIdentity
 from node.dicom.uids import join_parts
 from node.dicom.volume import UnusableSeries
 from node.errors import UnreadableInstance
-from node.ingest.eligibility import DEFAULT_MIN_SLICES
+from node.receive.eligibility import DEFAULT_MIN_SLICES
 
 Progress = Callable[[str, int, int], None]
 Volume = NDArray[np.float32]

@@ -14,11 +14,11 @@ from pydicom import Dataset, dcmread
 
 from config.settings import DestinationSettings
 from models.phantom import make_patient
-from node.delivery.scu import StorageScu
 from node.demo.picture import Image, write_picture
 from node.demo.tps import Tps
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
 from node.errors import NodeError
+from node.send.scu import StorageScu
 
 SLICES = 24
 ROWS = 512

@@ -18,7 +18,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy import select
 
 from config.settings import DestinationSettings, ScpSettings
-from node.ingest.scp import Receiver
+from node.receive.receiver import Receiver
 from storage.database import Database
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.outbox import OutboxStore

@@ -14,8 +14,8 @@ import pydicom
 import pytest
 
 from config.settings import DestinationSettings
-from node.delivery.association import Timeouts
-from node.delivery.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
+from node.send.association import Timeouts
+from node.send.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
 from storage.states import DeliveryState
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=0.5, send_s=0.5)
@@ -236,7 +236,7 @@ def test_an_error_of_ours_is_written_down_and_tried_again(
     produce(1)
     tps, courier = make_tps(), make_courier()
     with monkeypatch.context() as patch:
-        patch.setattr("node.delivery.scu.read_file_meta_info", lambda path: 1 / 0)
+        patch.setattr("node.send.scu.read_file_meta_info", lambda path: 1 / 0)
         courier.run_once(tps.destination())
     assert store.delivery().state is DeliveryState.PENDING
     assert "ZeroDivisionError" in store.delivery().reason

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from config.settings import TlsSettings
-from node.delivery.association import Outcome, Timeouts, associate
-from node.delivery.scu import StorageScu, _ct_contexts
-from node.dicom.tls import UnusableCertificate, client_context, server_context
-from node.ingest import server
+from node.network.tls import UnusableCertificate, client_context, server_context
+from node.receive import server
+from node.send.association import Outcome, Timeouts, associate
+from node.send.scu import StorageScu, _ct_contexts
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=2)
 HAS_OPENSSL = "/usr/bin/openssl"

@@ -14,10 +14,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
-from node.delivery.association import Outcome, Timeouts, associate
-from node.delivery.command import Request, Service
-from node.delivery.link import MAX_FRAGMENT_BYTES, MAX_MESSAGE_BYTES, Broken, Context, Link
-from node.delivery.scu import StorageScu, _ct_contexts
+from node.send.association import Outcome, Timeouts, associate
+from node.send.command import Request, Service
+from node.send.link import MAX_FRAGMENT_BYTES, MAX_MESSAGE_BYTES, Broken, Context, Link
+from node.send.scu import StorageScu, _ct_contexts
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=2, send_s=0.5)
 CONTEXT = Context(3, CTImageStorage, ExplicitVRLittleEndian)

@@ -14,8 +14,8 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
 from node.errors import Permanent
-from node.ingest import server
-from node.ingest.scp import PortInUse, Receiver
+from node.receive import server
+from node.receive.receiver import PortInUse, Receiver
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 

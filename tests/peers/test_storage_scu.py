@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from node.delivery.association import NoAssociation, Timeouts
-from node.delivery.confirmation import Confirmer, find_instances
-from node.delivery.scu import StorageScu
+from node.send.association import NoAssociation, Timeouts
+from node.send.confirmation import Confirmer, find_instances
+from node.send.scu import StorageScu
 
 QUICK = Timeouts(connection_s=2, acse_s=0.5, dimse_s=0.5, send_s=0.5)
 MR = "1.2.840.10008.5.1.4.1.1.4"

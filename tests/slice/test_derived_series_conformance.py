@@ -21,9 +21,9 @@ from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.headers import read_header
 from node.dicom.raw import element_bytes, tag_of
 from node.dicom.volume import CTVolume, read_volume
-from node.ingest.eligibility import Accept, EligibilityPolicy, Incomplete, Skip, judge
 from node.pipeline.native_contrast import find_native_contrast
 from node.pipeline.run import JobOptions, JobResult, run_job
+from node.receive.eligibility import Accept, EligibilityPolicy, Incomplete, Skip, judge
 from tests.conftest import require_program
 
 STRING_EQUAL = (

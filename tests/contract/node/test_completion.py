@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from config.settings import CompletionSettings
-from node.ingest.completion import Completion
-from node.ingest.eligibility import EligibilityPolicy
 from node.pipeline.native_contrast import NativeContrast
+from node.receive.completion import Completion
+from node.receive.eligibility import EligibilityPolicy
 from storage.database import Database
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesStore

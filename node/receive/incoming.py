@@ -14,8 +14,8 @@ from pydicom.uid import ImplicitVRLittleEndian
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
 from node.dicom.p_data import COMMAND, LAST, data_values
 from node.errors import UnreadableInstance
-from node.ingest.command import StoreCommand, echo_response, read_command, read_echo, store_response
-from node.ingest.contexts import VERIFICATION
+from node.network.contexts import VERIFICATION
+from node.receive.command import StoreCommand, echo_response, read_command, read_echo, store_response
 from storage.errors import SpoolFull
 from storage.spool import Spool
 

@@ -20,9 +20,9 @@ from pynetdicom.pdu_primitives import (
 )
 
 from node.dicom.p_data import InvalidPdu, data_values
-from node.ingest import pdu
-from node.ingest.contexts import negotiate
-from node.ingest.pdu import Proposal, read_associate_request
+from node.network.contexts import negotiate
+from node.receive import pdu
+from node.receive.pdu import Proposal, read_associate_request
 
 VERIFICATION = "1.2.840.10008.1.1"
 PROPOSED = [

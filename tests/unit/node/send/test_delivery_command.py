@@ -12,7 +12,7 @@ from pydicom.uid import CTImageStorage
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_FIND_RQ, C_STORE_RQ, C_STORE_RSP
 from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_STORE
 
-from node.delivery.command import Request, Service, read_answer
+from node.send.command import Request, Service, read_answer
 
 STORE = Request(Service.STORE, CTImageStorage, "1.2.3", message_id=7)
 

@@ -14,8 +14,8 @@ from pynetdicom.dsutils import create_file_meta, decode, encode_file_meta
 
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
 from node.errors import UnreadableInstance
-from node.ingest.command import StoreCommand, read_command, store_response
-from node.ingest.incoming import part10_head
+from node.receive.command import StoreCommand, read_command, store_response
+from node.receive.incoming import part10_head
 
 COMMAND = StoreCommand(message_id=7, sop_class_uid=CTImageStorage, sop_instance_uid="1.2.3")
 

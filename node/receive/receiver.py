@@ -11,11 +11,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from config.settings import ScpSettings
-from node.dicom import status
-from node.dicom.tls import server_context
 from node.errors import Misconfigured, UnreadableInstance
-from node.ingest import server
-from node.ingest.association import (
+from node.network import status
+from node.network.tls import server_context
+from node.receive import server
+from node.receive.association import (
     LIMIT_REACHED,
     WRONG_APPLICATION,
     WRONG_CALLED_AE,
@@ -27,13 +27,13 @@ from node.ingest.association import (
     Session,
     run_association,
 )
-from node.ingest.connection import Connection
-from node.ingest.group import GroupRecorder
-from node.ingest.header import InstanceIdentity, read_identity
-from node.ingest.incoming import IncomingFile, StoreRequest
-from node.ingest.pdu import APPLICATION_CONTEXT, AssociateRequest
-from node.ingest.peers import is_allowed, safe_ae_title
-from node.ingest.server import BoundedServer
+from node.receive.connection import Connection
+from node.receive.group import GroupRecorder
+from node.receive.header import InstanceIdentity, read_identity
+from node.receive.incoming import IncomingFile, StoreRequest
+from node.receive.pdu import APPLICATION_CONTEXT, AssociateRequest
+from node.receive.peers import is_allowed, safe_ae_title
+from node.receive.server import BoundedServer
 from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
 

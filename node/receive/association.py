@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.p_data import InvalidPdu
 from node.errors import UnreadableInstance
-from node.ingest import pdu
-from node.ingest.connection import Connection, Stopped, UnknownPdu
-from node.ingest.contexts import negotiate
-from node.ingest.incoming import IncomingMessages, StoreContext, StoreRequest, TooLarge
+from node.network.contexts import negotiate
+from node.receive import pdu
+from node.receive.connection import Connection, Stopped, UnknownPdu
+from node.receive.incoming import IncomingMessages, StoreContext, StoreRequest, TooLarge
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)

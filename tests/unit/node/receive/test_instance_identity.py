@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import UnreadableInstance
-from node.ingest.header import InstanceIdentity, read_identity
+from node.receive.header import InstanceIdentity, read_identity
 
 
 def explicit(tag: int, vr: bytes, value: bytes) -> bytes:

@@ -7,7 +7,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node.dicom.headers import SliceHeader, read_header
-from node.ingest.eligibility import IDENTITY, KINDS, Accept, EligibilityPolicy, Incomplete, Rule, Skip, judge
+from node.receive.eligibility import IDENTITY, KINDS, Accept, EligibilityPolicy, Incomplete, Rule, Skip, judge
 from tests.builders import make_series, put_raw
 
 POLICY = EligibilityPolicy()

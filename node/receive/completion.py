@@ -14,9 +14,9 @@ from pathlib import Path
 from config.settings import CompletionSettings
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import UnreadableInstance
-from node.ingest.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from node.pipeline.native_contrast import NativeContrast
 from node.pipeline.slicewise_contrast import find_slicewise_contrast
+from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
 from storage.spool import Spool
 from storage.states import SeriesState

@@ -2,7 +2,7 @@
 
 import pytest
 
-from node.dicom.status import Verdict, classify
+from node.network.status import Verdict, classify
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DestinationSettings
-from node.delivery.association import NoAssociation, Outcome, Timeouts, associate
-from node.delivery.command import Request, Service
-from node.delivery.link import Context, Link
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.dicom.status import SUCCESS, Reading, Verdict, classify
+from node.network.status import SUCCESS, Reading, Verdict, classify
+from node.send.association import NoAssociation, Outcome, Timeouts, associate
+from node.send.command import Request, Service
+from node.send.link import Context, Link
 
 _VERIFICATION = "1.2.840.10008.1.1"
 _HEAD_BYTES = 144  # preamble, prefix, and the group length of the file meta information (PS3.10 section 7.1)

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from config.settings import DestinationSettings
-from node.delivery.association import Outcome, Timeouts
-from node.delivery.confirmation import Confirmer
-from node.delivery.scu import SendReport, StorageScu
+from node.send.association import Outcome, Timeouts
+from node.send.confirmation import Confirmer
+from node.send.scu import SendReport, StorageScu
 from storage.errors import LeaseLost
 from storage.outbox import ClaimedDelivery, OutboxStore
 from storage.spool import Spool

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from node.delivery.courier import BACKOFF_CAP_S, BACKOFF_START_S, backoff_s
+from node.send.courier import BACKOFF_CAP_S, BACKOFF_START_S, backoff_s
 
 
 @pytest.mark.parametrize(("attempt", "whole_s"), [(1, 5), (2, 10), (3, 20), (4, 40), (5, 60), (10_000, 60)])

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from node.dicom.p_data import InvalidPdu
-from node.ingest.connection import Connection, Stopped, UnknownPdu, Wakeup
+from node.receive.connection import Connection, Stopped, UnknownPdu, Wakeup
 
 MAX_BYTES = 1000
 WAIT_S = 5.0

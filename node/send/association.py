@@ -18,10 +18,10 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DestinationSettings
-from node.delivery.link import Broken, Context, Link
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.dicom.tls import UnusableCertificate, client_context
 from node.errors import NodeError
+from node.network.tls import UnusableCertificate, client_context
+from node.send.link import Broken, Context, Link
 
 _PROBE_TIMEOUT_S = 3.0
 

@@ -13,9 +13,9 @@ from pynetdicom import build_context
 from pynetdicom.dsutils import decode, encode
 
 from config.settings import DestinationSettings
-from node.delivery.association import NoAssociation, Outcome, associate
-from node.delivery.command import Request, Service
-from node.dicom.status import SUCCESS
+from node.network.status import SUCCESS
+from node.send.association import NoAssociation, Outcome, associate
+from node.send.command import Request, Service
 from storage.errors import LeaseLost
 from storage.outbox import SentDelivery
 

@@ -12,7 +12,7 @@ import struct
 import time
 
 from node.dicom.p_data import InvalidPdu
-from node.ingest.pdu import HEADER_BYTES, KNOWN_TYPES
+from node.receive.pdu import HEADER_BYTES, KNOWN_TYPES
 
 SEND_TIMEOUT_S = 30.0
 _GOODBYE_S = 1.0  # for the peer to close first, so that what was sent last is not lost with the connection

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from pydicom.uid import UID
 
-from node.delivery.command import Answer, Request, read_answer
 from node.dicom.p_data import COMMAND, LAST, data_values
+from node.send.command import Answer, Request, read_answer
 
 MAX_MESSAGE_BYTES = 1 << 20  # an answer is a few hundred bytes
 MAX_FRAGMENT_BYTES = 1 << 17  # whatever a peer allows

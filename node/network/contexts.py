@@ -21,7 +21,7 @@ from pydicom.uid import ExplicitVRLittleEndian as ExplicitLE
 from pydicom.uid import ImplicitVRLittleEndian as ImplicitLE
 
 from node.dicom.constants import CT_IMAGE_STORAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE_CLASSES
-from node.ingest.pdu import ABSTRACT_SYNTAX_UNKNOWN, ACCEPTED, TRANSFER_SYNTAXES_UNKNOWN, Answer, Proposal
+from node.receive.pdu import ABSTRACT_SYNTAX_UNKNOWN, ACCEPTED, TRANSFER_SYNTAXES_UNKNOWN, Answer, Proposal
 
 VERIFICATION = "1.2.840.10008.1.1"
 SIEMENS_CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from node.ingest.connection import Connection, Wakeup
+from node.receive.connection import Connection, Wakeup
 
 log = logging.getLogger(__name__)
 
