@@ -71,6 +71,7 @@ class ScpSettings(Section):
     port: Port = 11112
     allowed_peers: tuple[PeerSettings, ...] = ()
     max_associations: Annotated[int, Field(ge=1, le=200)] = 25
+    max_associations_per_peer: Annotated[int, Field(ge=0, le=200)] = 0
     tls: TlsSettings | None = None
 
 

@@ -36,6 +36,25 @@ class Spool:
         if self.free_bytes() < self._min_free_bytes:
             raise SpoolFull(f"less than {self._min_free_bytes / _GIB:g} GB free below {self.root}")
 
+    def spare_bytes(self) -> int:
+        """Free space above the reserve; negative below it."""
+        return self.free_bytes() - self._min_free_bytes
+
+    def keep(self, parts: Iterable[bytes], now: datetime) -> str:
+        """Write a received file and `place` it under a name of our own; raises SpoolFull, or the disk's OSError."""
+        self.check_space()
+        temp_file = self.incoming / f"rx-{uuid.uuid4().hex}.part"
+        descriptor = os.open(temp_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        try:
+            for part in parts:
+                _write_all(descriptor, part)
+            return self.place(temp_file, now, descriptor=descriptor)
+        except BaseException:
+            temp_file.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+
     def place(self, temp_file: Path, now: datetime, *, descriptor: int | None = None) -> str:
         """Give a finished file below `incoming` a new name and return it; a power cut loses it until `settle`.
 
@@ -114,6 +133,12 @@ class Spool:
         staged.rename(target)
         fsync_directory(target.parent)
         return str(target.relative_to(self.root))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:  # a nearly full disk takes a part, and says why with the next call
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def fsync_file(path: Path) -> None:

@@ -4,8 +4,6 @@ A simulator sends a study, not a CT series: it proposes every class it has, and 
 job fail. So the usual company of a CT is accepted, stored and later skipped with a reason, but never decoded.
 """
 
-from collections.abc import Iterable
-
 from pydicom.uid import (
     JPEG2000,
     JPEG2000Lossless,
@@ -19,9 +17,11 @@ from pydicom.uid import (
 )
 from pydicom.uid import ExplicitVRLittleEndian as ExplicitLE
 from pydicom.uid import ImplicitVRLittleEndian as ImplicitLE
+from pynetdicom import build_context, register_uid
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import StorageServiceClass
 
 from node.dicom.constants import CT_IMAGE_STORAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE_CLASSES
-from node.receive.pdu import ABSTRACT_SYNTAX_UNKNOWN, ACCEPTED, TRANSFER_SYNTAXES_UNKNOWN, Answer, Proposal
 
 VERIFICATION = "1.2.840.10008.1.1"
 SIEMENS_CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"
@@ -54,28 +54,14 @@ _CAPTURE_SYNTAXES = (
 )
 
 
-# Transfer syntaxes of each abstract syntax, the most wanted first.
-_SUPPORTED: dict[str, tuple[str, ...]] = {
-    abstract: tuple(map(str, syntaxes))
-    for abstracts, syntaxes in (
-        ((VERIFICATION, *MULTI_FRAME_CT_CLASSES, *_OTHER_COMPANY), _UNCOMPRESSED),
-        ((CT_IMAGE_STORAGE,), _CT_SYNTAXES),
-        (SECONDARY_CAPTURE_CLASSES, _CAPTURE_SYNTAXES),
-    )
-    for abstract in abstracts
-}
+_SUPPORTED = (
+    ((VERIFICATION, *MULTI_FRAME_CT_CLASSES, *_OTHER_COMPANY), _UNCOMPRESSED),
+    ((CT_IMAGE_STORAGE,), _CT_SYNTAXES),
+    (SECONDARY_CAPTURE_CLASSES, _CAPTURE_SYNTAXES),
+)
 
 
-def negotiate(proposals: Iterable[Proposal]) -> list[Answer]:
-    """One answer for each proposal, in their order; Explicit VR Little Endian wherever it is among the offers."""
-    return [_answer(proposal) for proposal in proposals]
-
-
-def _answer(proposal: Proposal) -> Answer:
-    wanted = _SUPPORTED.get(proposal.abstract_syntax)
-    if wanted is None:
-        return Answer(proposal.id, ABSTRACT_SYNTAX_UNKNOWN, proposal.transfer_syntaxes[0])
-    for syntax in wanted:
-        if syntax in proposal.transfer_syntaxes:
-            return Answer(proposal.id, ACCEPTED, syntax)
-    return Answer(proposal.id, TRANSFER_SYNTAXES_UNKNOWN, proposal.transfer_syntaxes[0])
+def supported_contexts() -> list[PresentationContext]:
+    """One context for each SOP class, its transfer syntaxes the most wanted first, which is how pynetdicom chooses."""
+    register_uid(SIEMENS_CSA_NON_IMAGE, "SiemensCSANonImageStorage", StorageServiceClass)
+    return [build_context(abstract, list(syntaxes)) for abstracts, syntaxes in _SUPPORTED for abstract in abstracts]

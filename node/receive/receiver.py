@@ -5,43 +5,43 @@ unknown sender: no name, no path and no log line is made from it, except UIDs an
 """
 
 import errno
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
+from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import Misconfigured, UnreadableInstance
-from node.network import status
+from node.network import server, status
+from node.network.contexts import supported_contexts
+from node.network.dimse_guard import MessageLimits
+from node.network.library import configure_pynetdicom
+from node.network.server import Admission, HardenedServer
 from node.network.tls import server_context
-from node.receive import server
-from node.receive.association import (
-    LIMIT_REACHED,
-    WRONG_APPLICATION,
-    WRONG_CALLED_AE,
-    WRONG_CALLING_AE,
-    WRONG_PROTOCOL,
-    House,
-    Limits,
-    Rejection,
-    Session,
-    run_association,
-)
-from node.receive.connection import Connection
+from node.receive.admission import WRONG_APPLICATION, Places, Session
 from node.receive.group import GroupRecorder
 from node.receive.header import InstanceIdentity, read_identity
-from node.receive.incoming import IncomingFile, StoreRequest
-from node.receive.pdu import APPLICATION_CONTEXT, AssociateRequest
-from node.receive.peers import is_allowed, safe_ae_title
-from node.receive.server import BoundedServer
+from node.receive.part10 import part10_head
+from storage.errors import SpoolFull
 from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
 QUIET_TIMEOUT_S = 120.0  # a sender may look for its next slice for that long
-MAX_DATASET_BYTES = 1 << 30
+MAX_DATASET_BYTES = 512 * 1024**2
+MAX_IN_FLIGHT_BYTES = 768 * 1024**2  # of all associations, in memory
 STOP_GRACE_S = 5.0
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # DICOM's only one, PS3.7 annex A.2.1
+_NO_LIMIT = 1_000_000
 _CLOSE_ATTEMPTS = 5
 
 
@@ -74,10 +74,9 @@ class Receiver:
         self._max_dataset_bytes = max_dataset_bytes
         self._clock = clock
         self._recorder = GroupRecorder(spool, series)
-        self._sessions: set[Session] = set()
-        self._lock = threading.Lock()
+        self._places = Places(settings)
         self._stopping = threading.Event()
-        self._server: BoundedServer | None = None
+        self._server: HardenedServer | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -121,128 +120,146 @@ class Receiver:
 
     # -- connections -------------------------------------------------------------------------------------------
 
-    def _listen(self) -> BoundedServer:
-        settings = self._settings
-        tls = settings.tls
-        context = None if tls is None else server_context(tls.certificate, tls.private_key, tls.ca)
+    def _listen(self) -> HardenedServer:
+        settings, tls = self._settings, self._settings.tls
+        configure_pynetdicom()
+        ae = AE(ae_title=settings.ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+        ae.maximum_pdu_size = server.MAX_PDU_BYTES
+        ae.maximum_associations = _NO_LIMIT  # the places are counted in `Places`, before pynetdicom hears of a request
+        ae.acse_timeout, ae.network_timeout = server.ACSE_TIMEOUT_S, QUIET_TIMEOUT_S
         try:
-            return BoundedServer(
+            listening: Any = ae.make_server(
                 (settings.host, self._requested_port),
-                tls=context,
+                contexts=supported_contexts(),
+                ssl_context=None if tls is None else server_context(tls.certificate, tls.private_key, tls.ca),
+                evt_handlers=[
+                    (evt.EVT_CONN_OPEN, self._opened),
+                    (evt.EVT_REQUESTED, self._requested),
+                    (evt.EVT_ACSE_RECV, self._released),
+                    (evt.EVT_C_ECHO, self._echo),
+                    (evt.EVT_C_STORE, self._store),
+                ],
+                server_class=HardenedServer,
+                admission=Admission(self._places.admit, self._ended, self._places.is_known_host),
+                limits=MessageLimits(self._max_dataset_bytes, self._room_bytes),
                 max_associations=settings.max_associations,
-                serve=self._run,
             )
+            assert isinstance(listening, HardenedServer)
+            return listening
         except OSError as error:
             where = f"{settings.host} port {self._requested_port}"
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse(f"another program listens on {where}; stop it, or change scp.port") from None
             raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
 
-    def _run(self, connection: Connection, peer_host: str) -> None:
-        limits = Limits(
-            max_pdu_bytes=server.MAX_PDU_BYTES,
-            max_dataset_bytes=self._max_dataset_bytes,
-            request_s=server.ACSE_TIMEOUT_S,
-            quiet_s=QUIET_TIMEOUT_S,
-            pdu_s=server.PDU_TIMEOUT_S,
-        )
-        house = House(limits, self._spool, self._admit, self._serve, self._leave, self._finished)
-        run_association(connection, peer_host, house)
+    def _room_bytes(self) -> int:
+        return min(MAX_IN_FLIGHT_BYTES, self._spool.spare_bytes())
 
-    def _admit(self, request: AssociateRequest, peer_host: str) -> Session | Rejection:
-        """Accept or reject an association before its presentation contexts are negotiated."""
-        settings = self._settings
-        session = Session(safe_ae_title(request.calling_ae), peer_host)
-        with self._lock:
-            if not is_allowed(settings.allowed_peers, session.calling_ae, peer_host):
-                rejection, why = WRONG_CALLING_AE, "not in scp.allowed_peers"
-            elif request.called_ae != settings.ae_title.strip():
-                rejection, why = WRONG_CALLED_AE, "it called another AE title"
-            elif request.protocol_version != 1:
-                rejection, why = WRONG_PROTOCOL, "an unknown version of the protocol"
-            elif request.application_context != APPLICATION_CONTEXT:
-                rejection, why = WRONG_APPLICATION, "an application other than DICOM"
-            elif len(self._sessions) >= settings.max_associations:
-                rejection, why = LIMIT_REACHED, "scp.max_associations are open"
-            else:
-                self._sessions.add(session)
-                return session
-        log.warning("association from %s at %s rejected: %s", session.calling_ae, peer_host, why)
-        return rejection
+    def _opened(self, event: Any) -> None:
+        association = event.assoc
+        _session(event).abort = lambda: association.abort(block=False)
 
-    def _leave(self, session: Session) -> None:
-        with self._lock:
-            self._sessions.discard(session)
+    def _requested(self, event: Any) -> None:
+        """Reject what only the whole request tells; titles, address and places were looked at before."""
+        if event.assoc.requestor.primitive.application_context_name != _APPLICATION_CONTEXT:
+            rejection = WRONG_APPLICATION
+            event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.reason)
+            event.assoc.kill()
 
-    def _finished(self, session: Session) -> None:
+    def _released(self, event: Any) -> None:
+        """Free the place before the peer hears that it was released: it may ask for the next association at once."""
+        if isinstance(event.primitive, A_RELEASE):
+            self._places.leave(_session(event))
+
+    def _ended(self, session: Session, released: bool) -> None:
         """Close the books on an association, whatever way it ended."""
+        self._places.leave(session)
         if session.association_id is None:
             return
         log.info(
             "association of %s %s: %d stored, %d refused",
             session.calling_ae,
-            "released" if session.released else "broken off",
+            "released" if released else "broken off",
             session.stored,
             session.refused,
         )
         # While this row stays open no series of the association can complete.
         for attempt in range(_CLOSE_ATTEMPTS):
             try:
-                self._recorder.close_association(Closing(session.association_id, session.released, self._clock()))
+                self._recorder.close_association(Closing(session.association_id, released, self._clock()))
                 return
             except Exception:
                 log.exception("association %d could not be closed in the store", session.association_id)
                 self._stopping.wait(attempt)
 
-    # -- C-STORE -----------------------------------------------------------------------------------------------
+    # -- DIMSE -------------------------------------------------------------------------------------------------
 
-    def _serve(self, session: Session, request: StoreRequest) -> tuple[int, str]:
+    def _echo(self, event: Any) -> int:
+        return status.SUCCESS
+
+    def _store(self, event: Any) -> Dataset:
         """Answer one C-STORE; the boundary of the process: whatever goes wrong becomes a failure status."""
+        session = _session(event)
         try:
-            code, comment = self._receive(request, session)
+            code, comment = self._receive(event, session)
         except UnreadableInstance as error:
             code, comment = status.CANNOT_UNDERSTAND, str(error)
+        except SpoolFull as error:
+            log.error("the spool takes no more: %s", error)
+            code, comment = status.OUT_OF_RESOURCES, "the spool takes no more"
         except Exception:
             log.exception("an instance from %s could not be stored", session.calling_ae)
             code, comment = status.OUT_OF_RESOURCES, "the instance could not be stored; try again"
+        finally:
+            event.request.DataSet.release()
         if code == status.SUCCESS:
             session.stored += 1
+            self._places.progressed(session)
         else:
             session.refused += 1
             log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
-        return code, comment[:64]
+        answer = Dataset()
+        answer.Status = code
+        if comment:
+            answer.ErrorComment = comment[:64]
+        return answer
 
-    def _receive(self, request: StoreRequest, session: Session) -> tuple[int, str]:
-        file, command = request.file, request.command
-        if file.failure is not None:
-            log.error("the spool takes no more: %s", file.failure)
-            return status.OUT_OF_RESOURCES, "the spool takes no more"
-        with file.data_set() as stream:
-            identity = read_identity(stream, file.size_bytes, implicit_vr=request.context.implicit_vr)
-        asked = (command.sop_class_uid, command.sop_instance_uid)
-        if asked != (identity.sop_class_uid, identity.sop_instance_uid) or asked[0] != request.context.abstract_syntax:
+    def _receive(self, event: Any, session: Session) -> tuple[int, str]:
+        if (refusal := event.request.DataSet.refusal) is not None:
+            code, comment = refusal
+            return int(code), str(comment)
+        data: bytes = event.encoded_dataset(include_meta=False)
+        syntax = event.context.transfer_syntax
+        identity = read_identity(BytesIO(data), len(data), implicit_vr=syntax.is_implicit_VR)
+        asked = (event.request.AffectedSOPClassUID, event.request.AffectedSOPInstanceUID)
+        if asked != (identity.sop_class_uid, identity.sop_instance_uid):
             return status.DATASET_DOES_NOT_MATCH, "the UIDs of the command and of the data set differ"
-        self._record(session, file, identity, request.context.transfer_syntax)
+        self._record(session, data, identity, str(syntax))
         return status.SUCCESS, ""
 
-    def _record(self, session: Session, file: IncomingFile, identity: InstanceIdentity, syntax_uid: str) -> None:
+    def _record(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> None:
         """Make file and row durable; on an exception no row exists, or it has its file."""
         now = self._clock()
         if session.association_id is None:
             session.association_id = self._recorder.open_association(
                 Opening(self._name, session.calling_ae, session.peer_host, now)
             )
-        name = self._spool.place(file.path, now, descriptor=file.descriptor)
+        head = part10_head(identity.sop_class_uid, identity.sop_instance_uid, syntax_uid)
+        name = self._spool.keep((head, data), now)
         try:
+            digest = hashlib.sha256(head)
+            digest.update(data)
             arrival = Arrival(
                 study_uid=identity.study_uid,
                 series_uid=identity.series_uid,
                 sop_instance_uid=identity.sop_instance_uid,
                 sop_class_uid=identity.sop_class_uid,
                 transfer_syntax_uid=syntax_uid,
-                sha256=file.sha256(),
+                sha256=digest.hexdigest(),
                 spool_name=name,
-                size_bytes=file.size_bytes,
+                size_bytes=len(head) + len(data),
             )
             recorded = self._recorder.record(Receipt(session.association_id, session.calling_ae, arrival, now))
         except BaseException:
@@ -256,3 +273,9 @@ class Receiver:
         # A commit may have reached the database although its answer was lost; a row must never miss its file.
         if not self._series.is_referenced(name):
             self._spool.discard(name)
+
+
+def _session(event: Any) -> Session:
+    session = event.assoc.dul.session
+    assert isinstance(session, Session)
+    return session

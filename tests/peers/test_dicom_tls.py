@@ -12,7 +12,7 @@ import pytest
 
 from config.settings import TlsSettings
 from node.network.tls import UnusableCertificate, client_context, server_context
-from node.receive import server
+from node.network import server
 from node.send.association import Outcome, Timeouts, associate
 from node.send.scu import StorageScu, _ct_contexts
 

@@ -208,7 +208,7 @@ def test_garbage_for_a_data_set_is_refused(start_receiver: Any, store: Any, garb
 
 
 @pytest.mark.parametrize("uid", ["../../../tmp/evil", "1.2/../../3", "1.2.3\r\nINFO forged", "1" * 65])
-def test_a_path_for_a_uid_ends_the_association_and_leaves_nothing(
+def test_a_path_for_a_uid_costs_one_status_and_leaves_nothing(
     start_receiver: Any, store: Any, make_ct: Any, uid: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level("DEBUG", logger="node")
@@ -216,10 +216,14 @@ def test_a_path_for_a_uid_ends_the_association_and_leaves_nothing(
     receiver = start_receiver()
     with association(receiver) as link:
         send_raw(link, (CT, uid), encoded(make_ct()))
-        assert answer_to(link) is None
+        assert answer_to(link) == 0xC000
+        assert store.instances() == []
+        assert store.received() == []
+        assert store.unfinished() == []
+        assert link.send_c_store(make_ct(instance=2)).Status == 0x0000
     receiver.stop()
-    assert store.instances() == []
-    assert store.received() == []
+    assert [row.sop_instance_uid for row in store.instances()] == [make_ct(instance=2).SOPInstanceUID]
+    assert len(store.received()) == 1
     assert store.unfinished() == []
     assert {p for p in tmp_path.rglob("*") if "spool" not in p.parts} == before
     assert not any("evil" in line or "forged" in line for line in caplog.messages)

@@ -1,0 +1,242 @@
+"""Guards pynetdicom's DIMSE provider: what is no message ends the association, what is a bad instance costs one status.
+
+Without it pynetdicom 3.0.4 collects a command set or a data set of any size, raises out of its thread for malformed
+ones, runs services that were not agreed, and ends the association for one malformed UID.
+"""
+
+import logging
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dsutils import decode, encode
+from pynetdicom.pdu_primitives import P_DATA
+
+from node.dicom.raw import element_bytes, tag_of
+from node.network.contexts import VERIFICATION
+from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
+
+log = logging.getLogger(__name__)
+
+MAX_COMMAND_BYTES = 64 * 1024  # a command set has no business being larger
+MESSAGE_TIMEOUT_S = 60.0  # after that a message has to keep the lowest rate
+MIN_RATE_BYTES_S = 2048.0
+_LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
+_C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
+_COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
+_UID_ALPHABET = re.compile(rb"[0-9.]{1,64}")
+
+
+class NotDimse(Exception):
+    """The peer does not speak what was agreed; the association is aborted."""
+
+
+@dataclass(frozen=True)
+class MessageLimits:
+    """Bounds of data sets in bytes: of one, and of all that are in memory at this moment, whoever sends them.
+
+    `max_in_flight_bytes` is asked whenever data come, because it depends on the free space.
+    """
+
+    max_dataset_bytes: int
+    max_in_flight_bytes: Callable[[], int]
+
+
+class InFlight:
+    """Counts the bytes of all data sets that were received and not yet dealt with."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def take(self, count: int, limit: int) -> bool:
+        """Count these bytes; False where they would exceed the limit."""
+        with self._lock:
+            if self._bytes + count > limit:
+                return False
+            self._bytes += count
+            return True
+
+    def give_back(self, count: int) -> None:
+        """Discount these bytes."""
+        with self._lock:
+            self._bytes -= count
+
+
+IN_FLIGHT = InFlight()
+
+
+class DataSetBuffer(BytesIO):
+    """The data set of one C-STORE request; after a refusal the rest is dropped, so that the next instance can come.
+
+    `refusal` is the status and the comment with which the request is to be answered, whatever the data set holds.
+    """
+
+    def __init__(self, limits: MessageLimits, refusal: tuple[int, str] | None) -> None:
+        super().__init__()
+        self._limits, self.refusal = limits, refusal
+        self._counted = 0
+
+    def write(self, data: Any) -> int:
+        """Keep a fragment, or drop it and what came before."""
+        if self.refusal is None:
+            self.refusal = self._refusal(len(data))
+            if self.refusal is None:
+                self._counted += len(data)
+                return super().write(data)
+            self.release()
+        return len(data)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its bytes count."""
+        return self._counted > 0
+
+    def release(self) -> None:
+        """Forget what came; the buffer is used no more."""
+        IN_FLIGHT.give_back(self._counted)
+        self._counted = 0
+        self.seek(0)
+        self.truncate()
+
+    def _refusal(self, count: int) -> tuple[int, str] | None:
+        if self._counted + count > self._limits.max_dataset_bytes:
+            megabytes = self._limits.max_dataset_bytes / 1e6
+            return OUT_OF_RESOURCES, f"an instance above {megabytes:g} MB is never taken"
+        if not IN_FLIGHT.take(count, self._limits.max_in_flight_bytes()):
+            return OUT_OF_RESOURCES, "the spool or the memory takes no more at this moment"
+        return None
+
+
+class DimseGuard(DIMSEServiceProvider):
+    """The DIMSE provider of one association of the receiver: C-ECHO, and C-STORE in the contexts that were accepted."""
+
+    def __init__(self, assoc: Any, limits: MessageLimits) -> None:
+        super().__init__(assoc)
+        self._limits = limits
+        self._command = bytearray()
+        self._buffers: list[DataSetBuffer] = []
+        self._contexts: dict[int | None, str] = {}
+        self._context_id: int | None = None  # of the data set that is being received
+        self._began_s = 0.0
+        self._came_bytes = 0
+
+    @property
+    def is_inside_message(self) -> bool:
+        """Whether a message has begun that was not answered: an A-RELEASE is not orderly then."""
+        waiting = any(message is not None for _, message in list(self.msg_queue.queue))
+        return waiting or bool(self._command) or self._context_id is not None
+
+    def release(self) -> None:
+        """Forget the data sets that nobody will ask for, when the association has ended."""
+        for buffer in self._buffers:
+            buffer.release()
+
+    def get_msg(self, block: bool = False) -> Any:
+        """The next message, for which the association's thread sleeps a while; (None, None) without one.
+
+        Without this it looks every millisecond.
+        """
+        if block:
+            return super().get_msg(block=True)
+        try:
+            return self.msg_queue.get(timeout=_LOOK_UP_S)
+        except queue.Empty:
+            return None, None
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Take the fragments of one P-DATA primitive; aborts the association where they are no DIMSE message."""
+        try:
+            for context_id, value in primitive.presentation_data_value_list:
+                self._take(context_id, value)
+        except Exception as error:  # pynetdicom and pydicom raise whatever malformed bytes make them stumble over
+            reason = str(error) if isinstance(error, NotDimse) else type(error).__name__
+            log.warning("aborting an association: not a DIMSE message: %s", reason)
+            self.dul.event_queue.put("Evt19")  # PS3.8 table 9-10: invalid PDU, answered with A-ABORT
+
+    def _take(self, context_id: int, value: bytes) -> None:
+        if not self._command and self._context_id is None:
+            self._began_s, self._came_bytes = time.monotonic(), 0
+        self._came_bytes += len(value)
+        self._check_progress()
+        control = value[0]
+        if self._context_id is not None:
+            if control & _COMMAND or context_id != self._context_id:
+                raise NotDimse("another message begins inside a data set")
+            if control & _LAST:
+                self._context_id = None
+            self._pass_on(context_id, value)
+        elif not control & _COMMAND:
+            raise NotDimse("a data set without a request")
+        else:
+            self._command += value[1:]
+            if len(self._command) > MAX_COMMAND_BYTES:
+                raise NotDimse(f"a command set is larger than {MAX_COMMAND_BYTES} bytes")
+            if control & _LAST:
+                command, self._command = bytes(self._command), bytearray()
+                self._begin(context_id, command)
+
+    def _check_progress(self) -> None:
+        """End a message that drips: one byte a PDU holds a place for ever where only silence is timed."""
+        took_s = time.monotonic() - self._began_s
+        if took_s > MESSAGE_TIMEOUT_S and self._came_bytes < MIN_RATE_BYTES_S * took_s:
+            raise NotDimse(f"a message of {self._came_bytes} bytes in {took_s:.0f} s")
+
+    def _begin(self, context_id: int, raw: bytes) -> None:
+        """Hand over a whole command set, written anew with what this node needs of it."""
+        if not self._contexts:
+            self._contexts = {one.context_id: str(one.abstract_syntax) for one in self.assoc.accepted_contexts}
+        abstract_syntax = self._contexts.get(context_id)
+        if abstract_syntax is None:
+            raise NotDimse("a message in a presentation context that was not accepted")
+        asked = decode(BytesIO(raw), True, True)
+        field, message_id, data_set_type = (
+            _number(asked, keyword) for keyword in ("CommandField", "MessageID", "CommandDataSetType")
+        )
+        command = Dataset()
+        command.AffectedSOPClassUID = abstract_syntax
+        command.CommandField, command.MessageID, command.CommandDataSetType = field, message_id, data_set_type
+        if abstract_syntax == VERIFICATION:
+            if (field, data_set_type) != (_C_ECHO_RQ, _NO_DATA_SET):
+                raise NotDimse("a message that is no C-ECHO request")
+        elif field != _C_STORE_RQ or data_set_type == _NO_DATA_SET:
+            raise NotDimse("a message that is no C-STORE request")
+        else:
+            self._await_data_set(command, context_id, asked)
+        self._pass_on(context_id, bytes((_COMMAND | _LAST,)) + (encode(command, True, True) or b""))
+
+    def _await_data_set(self, command: Dataset, context_id: int, asked: Dataset) -> None:
+        refusal = None
+        uid = element_bytes(asked, tag_of("AffectedSOPInstanceUID")) or b""
+        class_uid = element_bytes(asked, tag_of("AffectedSOPClassUID")) or b""
+        if not _UID_ALPHABET.fullmatch(uid):
+            uid, refusal = b"0.0", (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
+        elif class_uid.decode("latin-1") != command.AffectedSOPClassUID:
+            refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"
+        command.AffectedSOPInstanceUID, command.Priority = uid.decode("ascii"), 0
+        self._context_id = context_id
+        self._buffers = [buffer for buffer in self._buffers if buffer.is_held]
+        self.message = DIMSEMessage()
+        self.message.data_set = DataSetBuffer(self._limits, refusal)
+        self._buffers.append(self.message.data_set)
+
+    def _pass_on(self, context_id: int, value: bytes) -> None:
+        """Give pynetdicom one fragment, of which it knows now that it belongs where it is."""
+        fragment = P_DATA()
+        fragment.presentation_data_value_list = [[context_id, value]]
+        super().receive_primitive(fragment)
+
+
+def _number(command: Dataset, keyword: str) -> int:
+    value = element_bytes(command, tag_of(keyword)) or b""
+    if len(value) != 2:
+        raise NotDimse(f"{keyword} of a command set is missing or malformed")
+    return int.from_bytes(value, "little")

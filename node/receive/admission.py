@@ -1,0 +1,147 @@
+"""Who may have an association, and which places are kept for whom; it opens and closes nothing itself."""
+
+import ipaddress
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from config.settings import PeerSettings, ScpSettings
+from node.network.server import Rejection
+
+log = logging.getLogger(__name__)
+
+# PS3.8 table 9-21
+WRONG_APPLICATION, WRONG_CALLED_AE, WRONG_CALLING_AE = Rejection(1, 1, 2), Rejection(1, 1, 7), Rejection(1, 1, 3)
+LIMIT_REACHED = Rejection(2, 3, 2)
+
+SPARE_S = 30.0  # an association that stored nothing for so long gives its place to one that wants it
+KEPT_PLACES = 2  # for each allowed peer, which no other peer can take
+
+
+@dataclass(eq=False)
+class Session:
+    """What is known of one association; its row in the store is opened with its first instance."""
+
+    calling_ae: str
+    peer_host: str
+    peer: str
+    progress_s: float = 0.0  # monotonic time of its beginning or of the last instance that it stored
+    association_id: int | None = None
+    stored: int = 0
+    refused: int = 0
+    abort: Callable[[], None] = field(default=lambda: None)
+
+
+class Places:
+    """The places for associations: `max_associations` in total, at most a share for each peer, some kept for each.
+
+    A peer is an entry of `allowed_peers`; where the list is empty it is an address.
+    """
+
+    def __init__(self, settings: ScpSettings, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._settings, self._clock_s = settings, clock_s
+        self._share = settings.max_associations_per_peer or settings.max_associations
+        count = len(settings.allowed_peers)
+        self._kept = min(KEPT_PLACES, settings.max_associations // count, self._share) if count else 0
+        self._sessions: list[Session] = []
+        self._lock = threading.Lock()
+
+    def admit(self, called_ae: str, calling_ae: str, host: str) -> Session | Rejection:
+        """A session with a place, or why there is none. A session that stores nothing may be aborted to make room."""
+        calling_ae = safe_ae_title(calling_ae)
+        peer = self._peer(calling_ae, host)
+        if peer is None:
+            return _rejected(WRONG_CALLING_AE, calling_ae, host, "not in scp.allowed_peers")
+        if called_ae.strip() != self._settings.ae_title.strip():
+            return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
+        session = Session(calling_ae, host, peer, self._clock_s())
+        with self._lock:
+            idle = self._make_room(peer)
+            if idle is None:
+                return _rejected(LIMIT_REACHED, calling_ae, host, "all places for this peer are taken")
+            self._sessions.append(session)
+        for one in idle:
+            log.warning(
+                "association from %s aborted: it stored nothing for %g s and others wait", one.calling_ae, SPARE_S
+            )
+            one.abort()
+        return session
+
+    def leave(self, session: Session) -> None:
+        """Free the place of a session; a second time does nothing."""
+        with self._lock:
+            if session in self._sessions:
+                self._sessions.remove(session)
+
+    def progressed(self, session: Session) -> None:
+        """Note that a session has stored something."""
+        session.progress_s = self._clock_s()
+
+    def is_known_host(self, host: str) -> bool:
+        """Whether an allowed peer has this very address."""
+        return any(_same_host(peer.host, host) for peer in self._settings.allowed_peers if peer.host)
+
+    def _peer(self, calling_ae: str, host: str) -> str | None:
+        """The peer that asks, by its place in `allowed_peers` or by its address; None for a stranger."""
+        peers = self._settings.allowed_peers
+        if not peers:
+            return host
+        return next((f"peer {number}" for number, peer in enumerate(peers) if _is(peer, calling_ae, host)), None)
+
+    def _make_room(self, peer: str) -> list[Session] | None:
+        """The sessions that have to end for one more session of `peer`; None where there is no room."""
+        own = [session for session in self._sessions if session.peer == peer]
+        if len(own) >= self._share:
+            return self._idle_one(own)
+        if len(own) < self._kept or self._free() > 0:
+            return []
+        others = [one for one in self._sessions if one.peer == peer or self._count(one.peer) > self._kept]
+        return self._idle_one(others)
+
+    def _free(self) -> int:
+        """Places that are neither taken nor kept for a peer."""
+        kept = self._kept * len(self._settings.allowed_peers)
+        beyond = sum(max(self._count(peer) - self._kept, 0) for peer in {one.peer for one in self._sessions})
+        return self._settings.max_associations - kept - beyond
+
+    def _count(self, peer: str) -> int:
+        return sum(session.peer == peer for session in self._sessions)
+
+    def _idle_one(self, sessions: list[Session]) -> list[Session] | None:
+        """The session that has stored nothing for the longest time, if that is long; it has no place any more."""
+        idle = min(sessions, key=lambda session: session.progress_s)
+        if self._clock_s() - idle.progress_s < SPARE_S:
+            return None
+        self._sessions.remove(idle)
+        return [idle]
+
+
+def safe_ae_title(title: str) -> str:
+    """A peer's AE title as it may be stored and logged: at most 16 printable ASCII characters, no backslash."""
+    return re.sub(r"[^\x20-\x5b\x5d-\x7e]", "?", title.strip())[:16]
+
+
+def _rejected(rejection: Rejection, calling_ae: str, host: str, why: str) -> Rejection:
+    log.warning("association from %s at %s rejected: %s", calling_ae, host, why)
+    return rejection
+
+
+def _is(peer: PeerSettings, calling_ae: str, host: str) -> bool:
+    return peer.ae_title == calling_ae and (not peer.host or _same_host(peer.host, host))
+
+
+def _same_host(configured: str, actual: str) -> bool:
+    try:
+        return _plain(configured) == _plain(actual)
+    except ValueError:
+        return False
+
+
+def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address without the IPv6 form that a dual-stack socket gives to IPv4."""
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped
