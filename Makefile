@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := config models node storage tests bench
+ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py)
 
-.PHONY: setup demo test unit check format bench reproduce-small clean
+.PHONY: setup demo test unit abuse check format bench reproduce-small clean
 
 setup: $(STAMP)
 
@@ -23,6 +24,9 @@ test: $(STAMP)  ## every test this machine can run; a missing peer skips its tes
 
 unit: $(STAMP)  ## the fast tier: no sockets, no processes
 	$(BIN)/pytest tests/unit
+
+abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about six minutes
+	SYNCECT_ABUSE=long $(BIN)/pytest -s $(ABUSE)
 
 check: $(STAMP)  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check $(SOURCES)

@@ -25,6 +25,7 @@ from storage.outbox import OutboxStore
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
 from storage.tables import Association, Base, Delivery, DeliveryInstance, Instance
+from tests.peers.certificates import Certificates, make_certificates
 
 CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -287,3 +288,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    program = "/usr/bin/openssl"
+    if not Path(program).exists():
+        pytest.skip("openssl is not installed")
+    return make_certificates(tmp_path_factory.mktemp("tls"), program)

@@ -4,7 +4,6 @@ import socket
 import ssl
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +14,9 @@ from node.network.tls import UnusableCertificate, client_context, server_context
 from node.network import server
 from node.send.association import Outcome, Timeouts, associate
 from node.send.scu import StorageScu, _ct_contexts
+from tests.peers.certificates import Certificates
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=2)
-HAS_OPENSSL = "/usr/bin/openssl"
-
-
-@dataclass(frozen=True)
-class Certificates:
-    """A CA with certificates for 127.0.0.1, and a stranger that the CA did not sign."""
-
-    folder: Path
-
-    def settings(self, owner: str = "node", *, ca: str = "ca") -> TlsSettings:
-        return TlsSettings(
-            certificate=self.folder / f"{owner}.pem",
-            private_key=self.folder / f"{owner}.key",
-            ca=self.folder / f"{ca}.pem",
-        )
-
-    def files(self, owner: str = "node", *, ca: str = "ca") -> tuple[Path, Path, Path]:
-        tls = self.settings(owner, ca=ca)
-        return tls.certificate, tls.private_key, tls.ca
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    if not Path(HAS_OPENSSL).exists():
-        pytest.skip("openssl is not installed")
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run([HAS_OPENSSL, *arguments], cwd=folder, check=True, capture_output=True, timeout=30)
-
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    name = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    for issuer in ("ca", "stranger-ca"):
-        openssl("req", "-x509", *key, "-keyout", f"{issuer}.key", "-out", f"{issuer}.pem", "-subj", f"/CN={issuer}")
-    for owner, issuer in (("node", "ca"), ("stranger", "stranger-ca")):
-        signed = ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key"]
-        out = ["-keyout", f"{owner}.key", "-out", f"{owner}.pem", "-subj", f"/CN={owner}"]
-        openssl("req", "-x509", *key, *signed, *name, *out)
-    return Certificates(folder)
 
 
 def echo(make_tps: Any, port: int, tls: TlsSettings | None) -> Any:
