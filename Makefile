@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := config models node storage tests bench
-ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py)
+ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 .PHONY: setup demo test unit abuse check format bench reproduce-small clean
 
