@@ -25,7 +25,7 @@ test: $(STAMP)  ## every test this machine can run; a missing peer skips its tes
 unit: $(STAMP)  ## the fast tier: no sockets, no processes
 	$(BIN)/pytest tests/unit
 
-abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about six minutes
+abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about eight minutes
 	SYNCECT_ABUSE=long $(BIN)/pytest -s $(ABUSE)
 
 check: $(STAMP)  ## format, lint, types, import contracts, spelling

@@ -23,7 +23,7 @@ from node.errors import Misconfigured, UnreadableInstance
 from node.network import server, status
 from node.network.contexts import supported_contexts
 from node.network.dimse_guard import MessageLimits
-from node.network.library import configure_pynetdicom
+from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer
 from node.network.tls import server_context
 from node.receive.admission import WRONG_APPLICATION, Places, Session
@@ -122,7 +122,7 @@ class Receiver:
 
     def _listen(self) -> HardenedServer:
         settings, tls = self._settings, self._settings.tls
-        configure_pynetdicom()
+        configure_libraries()
         ae = AE(ae_title=settings.ae_title)
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME

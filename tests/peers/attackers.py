@@ -156,9 +156,10 @@ _NESTED = b"\x08\0\x10\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\0\xe0\xff\xff\xff
 def nested(
     stop: threading.Event, ready: Ready, *, port: int, associations: int, megabytes: int, calling: str, answer_s: float
 ) -> Report:
-    """Send data sets of nothing but nested sequence headers, over several associations at once, one after the other.
+    """Send data sets of nothing but nested sequence headers over several associations at once.
 
-    Reports how each ended: a status, `aborted`, or `unanswered` where neither came within `answer_s`.
+    Each sends the next a second after the end of the last. Reports how each ended: a status, `aborted`, or `unanswered`
+    where neither came within `answer_s`.
     """
     ends: list[str] = []
     data = data_set(between=_NESTED * (megabytes * 1_000_000 // len(_NESTED)))
@@ -170,13 +171,14 @@ def nested(
                 with RawPeer(port, calling=calling, timeout_s=answer_s) as peer:
                     while not stop.is_set():
                         ends.append(f"{peer.store(b'1.2.3.4', data):04X}")
+                        stop.wait(1.0)
             except TimeoutError:
                 ends.append("unanswered")
             except Rejected:
                 stop.wait(0.2)
             except OSError:
                 ends.append("aborted")
-                stop.wait(0.2)
+                stop.wait(1.0)
 
     threads = [threading.Thread(target=send) for _ in range(associations)]
     for thread in threads:

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def _open_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.fixture(autouse=True)
+def _threads_end() -> Iterator[None]:
+    """A receiver that fails its test must not slow the next one with threads that still work off the attack."""
+    before = threading.active_count()
+    yield
+    deadline = time.monotonic() + 60
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 @pytest.fixture
