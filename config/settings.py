@@ -74,6 +74,14 @@ class ScpSettings(Section):
     max_associations_per_peer: Annotated[int, Field(ge=0, le=200)] = 0
     tls: TlsSettings | None = None
 
+    @model_validator(mode="after")
+    def _place_for_each_peer(self) -> Self:
+        if len(self.allowed_peers) > self.max_associations:
+            raise ValueError(
+                "max_associations must be at least the number of allowed_peers: each has a place of its own"
+            )
+        return self
+
 
 class CompletionSettings(Section):
     """When a series counts as complete; both in seconds since the last instance."""

@@ -41,46 +41,37 @@ class Spool:
         return self.free_bytes() - self._min_free_bytes
 
     def keep(self, parts: Iterable[bytes], now: datetime) -> str:
-        """Write a received file and `place` it under a name of our own; raises SpoolFull, or the disk's OSError."""
+        """Write a received file under a new name and return it; a power cut loses it until `settle`.
+
+        On return the content has reached the disk, its directory entry only after `settle`. Raises SpoolFull, or the
+        disk's OSError; then nothing remains.
+
+        The rename comes before the sync, because a journal that is written for the content then holds the name too and
+        `settle` finds little to do. What a power cut leaves in between is a file to which no row refers.
+        """
         self.check_space()
-        temp_file = self.incoming / f"rx-{uuid.uuid4().hex}.part"
-        descriptor = os.open(temp_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        day = f"{now:%Y%m%d}"
+        name = f"received/{day}/{uuid.uuid4().hex}.dcm"
+        file = self.incoming / f"rx-{uuid.uuid4().hex}.part"
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
         try:
             for part in parts:
                 _write_all(descriptor, part)
-            return self.place(temp_file, now, descriptor=descriptor)
+            file = self._rename(file, self.root / name)
+            os.fsync(descriptor)
         except BaseException:
-            temp_file.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             raise
         finally:
             os.close(descriptor)
-
-    def place(self, temp_file: Path, now: datetime, *, descriptor: int | None = None) -> str:
-        """Give a finished file below `incoming` a new name and return it; a power cut loses it until `settle`.
-
-        On return the content has reached the disk, its directory entry only after `settle`. `descriptor` is the file
-        where it is still open.
-
-        The rename comes first, because a journal that is written for the content then holds the name too and `settle`
-        finds little to do. What a power cut leaves in between is a file to which no row refers.
-        """
-        day = f"{now:%Y%m%d}"
-        name = f"received/{day}/{uuid.uuid4().hex}.dcm"
-        target = Path(f"{self.root}/{name}")
-        try:
-            temp_file.rename(target)
-        except FileNotFoundError:
-            self._make_day(day)
-            temp_file.rename(target)
-        try:
-            if descriptor is None:
-                fsync_file(target)
-            else:
-                os.fsync(descriptor)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
         return name
+
+    def _rename(self, file: Path, target: Path) -> Path:
+        try:
+            return file.rename(target)
+        except FileNotFoundError:
+            self._make_day(target.parent.name)
+            return file.rename(target)
 
     def _make_day(self, day: str) -> None:
         folder = self.root / "received" / day

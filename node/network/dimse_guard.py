@@ -231,7 +231,7 @@ class DimseGuard(DIMSEServiceProvider):
     def _pass_on(self, context_id: int, value: bytes) -> None:
         """Give pynetdicom one fragment, of which it knows now that it belongs where it is."""
         fragment = P_DATA()
-        fragment.presentation_data_value_list = [[context_id, value]]
+        fragment.presentation_data_value_list = [[context_id, value]]  # type: ignore[list-item] # a list is demanded
         super().receive_primitive(fragment)
 
 

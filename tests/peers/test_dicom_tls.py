@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from config.settings import TlsSettings
-from node.network.tls import UnusableCertificate, client_context, server_context
 from node.network import server
+from node.network.tls import UnusableCertificate, client_context, server_context
 from node.send.association import Outcome, Timeouts, associate
 from node.send.scu import StorageScu, _ct_contexts
 from tests.peers.certificates import Certificates

@@ -41,9 +41,7 @@ class Bench:
     def receive(self, paths, *, released=True, close=True):
         association = self.series.open_association("r", "CTSIM", "h", self.now)
         for number, path in enumerate(paths):
-            temp = self.spool.incoming / "x"
-            temp.write_bytes(path.read_bytes())
-            name = self.spool.place(temp, self.now)
+            name = self.spool.keep((path.read_bytes(),), self.now)
             arrival = Arrival("1.2", "1.2.3", path.name, "c", "t", path.name.ljust(64, "0"), name, number)
             self.series.record(association, "CTSIM", arrival, self.now)
         if close:

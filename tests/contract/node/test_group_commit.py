@@ -68,8 +68,6 @@ class Crowd:
 
     def receipt(self, number: int, **changes: Any) -> Receipt:
         association = self.store.real.open_association("receiver", "CTSIM", "10.0.0.1", NOW)
-        temp = self.spool.incoming / f"{number}.part"
-        temp.write_bytes(b"instance")
         values: dict[str, Any] = {
             "study_uid": "1.2",
             "series_uid": "1.2.3",
@@ -77,7 +75,7 @@ class Crowd:
             "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
             "transfer_syntax_uid": "1.2.840.10008.1.2.1",
             "sha256": str(number).zfill(64),
-            "spool_name": self.spool.place(temp, NOW),
+            "spool_name": self.spool.keep((b"instance",), NOW),
             "size_bytes": 8,
         }
         return Receipt(association, "CTSIM", Arrival(**(values | changes)), NOW)

@@ -19,6 +19,10 @@ def clean_environment(monkeypatch):
     ("text", "sentence"),
     [
         ("[scp]\nprot = 104", "scp.prot is not a setting; allowed here: ae_title, host, port"),
+        (
+            '[scp]\nmax_associations = 1\nallowed_peers = [{ ae_title = "A" }, { ae_title = "B" }]',
+            "max_associations must be at least the number of allowed_peers",
+        ),
         ("[scp]\nport = 0", "scp.port = 0 is not allowed: it should be greater than or equal to 1"),
         ("[spc]\nport = 104", "spc is not a setting; allowed here: node, scp, completion"),
         ('[model]\ndevice = "gpu"', "model.device = 'gpu' is not allowed: it should be 'auto', 'cuda' or 'cpu'"),

@@ -13,13 +13,23 @@ NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 def test_an_accepted_file_lies_under_a_name_of_our_own(tmp_path):
     spool = Spool(tmp_path)
-    temp = spool.incoming / "1.2.3..evil"
-    temp.write_bytes(b"dataset")
-    name = spool.place(temp, NOW)
+    name = spool.keep((b"data", b"set"), NOW)
     spool.settle([name])
     assert re.fullmatch(r"received/20260131/[0-9a-f]{32}\.dcm", name)
     assert spool.path(name).read_bytes() == b"dataset"
-    assert not temp.exists()
+    assert list(spool.incoming.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    spool = Spool(tmp_path)
+
+    def fail(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        spool.keep((b"dataset",), NOW)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_name_outside_the_spool_is_refused(tmp_path):
