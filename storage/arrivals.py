@@ -13,7 +13,7 @@ from typing import Any, cast
 from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
 from sqlalchemy.orm import Session
 
-from storage.prepared import Prepared
+from storage.database import Prepared
 from storage.states import SeriesState
 from storage.tables import Association, AssociationSeries, Event, Instance, Series
 from storage.transitions import move_series, supersede_live_job

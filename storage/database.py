@@ -1,7 +1,7 @@
 """The engine and its transactions; the only place that knows the database URL and the isolation level."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.expression import ClauseElement
 
 from storage.errors import SchemaMismatch
 
@@ -147,3 +148,44 @@ def _sqlite_engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+class Prepared:
+    """A statement that is rendered once and then executed thousands of times, with named parameters.
+
+    What it returns comes as the driver's own values. SQLAlchemy finds a statement in its cache and sets up a result
+    anew for every execution, which takes three times as long as SQLite takes to execute it.
+    """
+
+    def __init__(self, statement: ClauseElement) -> None:
+        self._statement = statement
+        self._rendered: dict[str, _Rendered] = {}
+
+    def execute(self, connection: Connection, values: Mapping[str, object]) -> CursorResult[tuple[Any, ...]]:
+        """Execute in the connection's transaction; every parameter without a value of its own needs one."""
+        rendered = self._rendered.get(connection.dialect.name)
+        if rendered is None:
+            rendered = self._rendered[connection.dialect.name] = _Rendered(self._statement, connection.dialect)
+        return connection.exec_driver_sql(rendered.text, rendered.parameters(values))
+
+
+class _Rendered:
+    """A statement as one kind of database wants it."""
+
+    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
+        compiled: Any = statement.compile(dialect=dialect)
+        self.text = str(compiled)
+        self._fixed: dict[str, object] = compiled.params
+        self._convert: dict[str, Callable[[Any], object]] = {}
+        for parameter, name in compiled.bind_names.items():
+            convert = parameter.type.dialect_impl(dialect).bind_processor(dialect)
+            if convert is not None:
+                self._convert[name] = convert
+        self._order: tuple[str, ...] | None = tuple(compiled.positiontup) if compiled.positional else None
+
+    def parameters(self, values: Mapping[str, object]) -> Any:
+        """Converted values, by position or by name."""
+        named = {**self._fixed, **values}
+        for name, convert in self._convert.items():
+            named[name] = convert(named[name])
+        return named if self._order is None else tuple(named[name] for name in self._order)

@@ -7,9 +7,8 @@ from typing import cast
 from sqlalchemy import Table, bindparam, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from storage.database import Database
+from storage.database import Database, Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.prepared import Prepared
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import move_delivery

@@ -20,7 +20,6 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import P_DATA
 
-from node.dicom.raw import element_bytes, tag_of
 from node.network.contexts import VERIFICATION
 from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
 
@@ -32,7 +31,7 @@ MIN_RATE_BYTES_S = 2048.0
 _LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
 _C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
 _COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
-_UID_ALPHABET = re.compile(rb"[0-9.]{1,64}")
+_UID_ALPHABET = re.compile(r"[0-9.]{1,64}", re.ASCII)
 
 
 class NotDimse(Exception):
@@ -215,13 +214,12 @@ class DimseGuard(DIMSEServiceProvider):
 
     def _await_data_set(self, command: Dataset, context_id: int, asked: Dataset) -> None:
         refusal = None
-        uid = element_bytes(asked, tag_of("AffectedSOPInstanceUID")) or b""
-        class_uid = element_bytes(asked, tag_of("AffectedSOPClassUID")) or b""
+        uid, class_uid = (str(asked.get(keyword, "")) for keyword in ("AffectedSOPInstanceUID", "AffectedSOPClassUID"))
         if not _UID_ALPHABET.fullmatch(uid):
-            uid, refusal = b"0.0", (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
-        elif class_uid.decode("latin-1") != command.AffectedSOPClassUID:
+            uid, refusal = "0.0", (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
+        elif class_uid != command.AffectedSOPClassUID:
             refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"
-        command.AffectedSOPInstanceUID, command.Priority = uid.decode("ascii"), 0
+        command.AffectedSOPInstanceUID, command.Priority = uid, 0
         self._context_id = context_id
         self._buffers = [buffer for buffer in self._buffers if buffer.is_held]
         self.message = DIMSEMessage()
@@ -236,7 +234,7 @@ class DimseGuard(DIMSEServiceProvider):
 
 
 def _number(command: Dataset, keyword: str) -> int:
-    value = element_bytes(command, tag_of(keyword)) or b""
-    if len(value) != 2:
+    value = command.get(keyword)
+    if not isinstance(value, int):
         raise NotDimse(f"{keyword} of a command set is missing or malformed")
-    return int.from_bytes(value, "little")
+    return value

@@ -26,10 +26,10 @@ from node.network.dimse_guard import MessageLimits
 from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer
 from node.network.tls import server_context
+from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session
 from node.receive.group import GroupRecorder
-from node.receive.header import InstanceIdentity, read_identity
-from node.receive.part10 import part10_head
+from node.receive.header import InstanceIdentity, part10_head, read_identity
 from storage.errors import SpoolFull
 from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
@@ -126,7 +126,7 @@ class Receiver:
         ae = AE(ae_title=settings.ae_title)
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.maximum_pdu_size = server.MAX_PDU_BYTES
+        ae.maximum_pdu_size = MAX_PDU_BYTES
         ae.maximum_associations = _NO_LIMIT  # the places are counted in `Places`, before pynetdicom hears of a request
         ae.acse_timeout, ae.network_timeout = server.ACSE_TIMEOUT_S, QUIET_TIMEOUT_S
         try:

@@ -14,7 +14,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
 from node.errors import Permanent
-from node.network import server
+from node.network import server, upper_layer
 from node.receive.receiver import PortInUse, Receiver
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -177,7 +177,7 @@ def test_an_announced_pdu_of_four_gigabytes_ends_the_connection(start_receiver: 
 
 def test_a_data_pdu_above_the_agreed_length_ends_the_association(start_receiver: Any, store: Any) -> None:
     link = associate(start_receiver())
-    link.dul.socket.socket.sendall(b"\x04\0" + struct.pack(">L", server.MAX_PDU_BYTES + 1) + bytes(1024))
+    link.dul.socket.socket.sendall(b"\x04\0" + struct.pack(">L", upper_layer.MAX_PDU_BYTES + 1) + bytes(1024))
     assert is_aborted_within(link, 5)
 
 
