@@ -33,9 +33,14 @@ AIMS: dict[str, Aim] = {
     r"demo bundle, bf16 against fp32: MAE, HU": Aim(high=1.0),
     r"demo bundle, bf16 against fp32: max, HU": Aim(high=15.0),
     r"demo bundle, bf16 against fp32: change of PSNR, dB": Aim(high=0.02),
-    r"\d+ associations?: this node's rate / DCMTK's rate": Aim(low=0.5),
-    r"1 association: this node's rate / Orthanc's rate as it comes": Aim(low=8.0),
-    r"\d+ associations?: this node: associations that failed": Aim(high=0.0),
+    r"1 association: this node's rate / pynetdicom's rate": Aim(low=0.9),
+    r"10 associations: this node: instances per s": Aim(low=100.0),
+    r"25 associations: this node: instances per s": Aim(low=65.0),
+    r"\d+ associations: echo of another peer, 99th percentile: s": Aim(high=0.25),
+    r"1 association: this node's rate / Orthanc's rate as it comes": Aim(low=5.0),
+    r"peak memory of the receiver, GB": Aim(high=0.25),
+    r"delivery, this node's time / DCMTK's time": Aim(high=3.0),
+    r"\d+ associations?.*: associations that failed": Aim(high=0.0),
     r"whole job without the network: s for 140 slices": Aim(high=4.0),
     r"job time, 560 slices / 70 slices": Aim(low=7.0, high=9.0),
     r"worker, README configuration on the CPU: peak memory, GB": Aim(high=2.5),
@@ -46,7 +51,7 @@ AIMS: dict[str, Aim] = {
 
 UNITS: dict[str, str] = {
     r".* / .*": "x",
-    r".*(?:: |, )(s per step per slice|s per slice|GFLOP per s|instances per s|GB|HU|dB)": r"\1",
+    r".*(?:: |, )(s per step per slice|s per slice|GFLOP per s|instances per s|CPU ms per slice|GB|HU|dB)": r"\1",
     r".*(?:: |, )(?:CPU )?s(?: for \d+ slices)?": "s",
 }
 """By regular expressions that match a whole name, the first that does; other figures are counts or shares."""

@@ -145,7 +145,7 @@ class RunningNode:
         )
         completion = settings.get("completion", "quiet_s = 0.6\ngive_up_s = 4.0")
         self.config.write_text(
-            f'[node]\ndata_dir = "data"\n[scp]\nhost = "127.0.0.1"\nport = {self.port}\n'
+            f'[node]\ndata_dir = "data"\n[scp]\nhost = "127.0.0.1"\nport = {self.port}\n{settings.get("scp", "")}\n'
             f"[completion]\n{completion}\n[retention]\nmin_free_gb = 0.05\n"
             f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\nprecision = "fp32"\n{settings.get("extra", "")}\n{peers}'
         )
