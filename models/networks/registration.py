@@ -78,12 +78,17 @@ class RegistrationNetwork(nn.Module):
 
 
 def warp(image: Tensor, phi: Tensor) -> Tensor:
-    """Look up image [N, C, H, W] at every position plus phi [N, 2, H, W] px (rows, columns); bilinear, borders held."""
+    """Look up image [N, C, H, W] at every position plus phi [N, 2, H, W] px (rows, columns); bilinear, borders held.
+
+    Positions, and so the result, are float32 at least: bfloat16 has no numbers between 128 and 129.
+    """
+    dtype = torch.promote_types(image.dtype, torch.float32)
+    image, phi = image.to(dtype), phi.to(dtype)
     rows, columns = image.shape[-2:]
-    row = torch.arange(rows, device=image.device, dtype=image.dtype)[:, None] + phi[:, 0]
-    column = torch.arange(columns, device=image.device, dtype=image.dtype)[None] + phi[:, 1]
+    row = torch.arange(rows, device=image.device, dtype=dtype)[:, None] + phi[:, 0]
+    column = torch.arange(columns, device=image.device, dtype=dtype)[None] + phi[:, 1]
     # grid_sample wants (x, y), the centres of the outer pixels being -1 and 1.
-    grid = torch.stack([2 * column / (columns - 1) - 1, 2 * row / (rows - 1) - 1], dim=-1).to(image.dtype)
+    grid = torch.stack([2 * column / (columns - 1) - 1, 2 * row / (rows - 1) - 1], dim=-1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 

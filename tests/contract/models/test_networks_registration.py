@@ -45,6 +45,16 @@ def test_warp_looks_up_rows_then_columns_in_pixels_and_holds_the_border() -> Non
     assert_close(warp(image, phi)[..., :-1, :], (image[..., 1:, :] + image[..., :-1, :]) / 2)
 
 
+def test_warp_keeps_parts_of_a_pixel_in_training_with_bfloat16() -> None:
+    ramp = (torch.arange(256.0) / 255)[:, None].expand(1, 1, 256, 256)
+    phi = torch.full((1, 2, 256, 256), 0.25, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        moved = warp(ramp.bfloat16(), phi)
+    # The image itself is rounded to 8 bits of mantissa; positions must not be.
+    exact = warp(ramp.bfloat16().float(), phi.float())
+    assert_close(moved.float(), exact)
+
+
 def test_a_displacement_can_be_learned_through_the_warp() -> None:
     torch.manual_seed(0)
     moving, fixed = blob(11, 8), blob(12.5, 6)
