@@ -43,8 +43,9 @@ class Frame:
         else:
             target = (self.matrix, self.matrix)
             small = F.interpolate(square, size=target, mode="bilinear", align_corners=False, antialias=True)
-        # Divided, not multiplied by a reciprocal: the window's ends become -1 and 1 to the last bit.
-        return (small - (low + high) / 2) / ((high - low) / 2)
+        # Divided, not multiplied by a reciprocal: the window's ends become -1 and 1 to the last bit. CUDA multiplies
+        # wherever the divisor is a plain number.
+        return (small - (low + high) / 2) / small.new_full((), (high - low) / 2)
 
     def to_native(self, difference: Tensor, hu: Tensor) -> Tensor:
         """Add a difference of model values [N, 1, M, M] to native HU [N, H, W]; returns HU [N, H, W] in the window.

@@ -1,7 +1,8 @@
 """Owns what every translator does around its network: device, weights, native HU in and out; must not know a method."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -59,7 +60,7 @@ class Runtime:
     def arithmetic(self) -> str:
         """Everything that may change the last bit of a result: processor, number of threads or batch, precision."""
         if self.device == "cuda":
-            return f"{torch.cuda.get_device_name()}, batch {self.batch_size}, {self.precision}"
+            return f"{torch.cuda.get_device_name()}, batch {self.batch_size}, {self.precision}, no TF32"
         return f"cpu {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {self.precision}"
 
     def halve_batch(self) -> bool:
@@ -104,6 +105,25 @@ class Loaded:
     def arithmetic(self) -> str:
         """All that may change the last bit of a result."""
         return f"{self.runtime.arithmetic}, {self.engine}" if self.engine else self.runtime.arithmetic
+
+
+@contextmanager
+def repeatable_convolutions() -> Iterator[None]:
+    """Let cuDNN compute the same bits in every process; what the process had set before comes back afterwards.
+
+    torch allows TF32, float32 with 10 bits of mantissa, in convolutions unless told otherwise, and algorithms that add
+    in any order, for the transposed convolutions of a U-Net among others; timing them may choose another each time.
+    """
+    wanted = {"allow_tf32": False, "benchmark": False, "deterministic": True}
+    cudnn = torch.backends.cudnn
+    before = {name: getattr(cudnn, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(cudnn, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(cudnn, name, value)
 
 
 def choose_device(device: Device) -> str:
@@ -181,7 +201,7 @@ def translate_slices(
 def _translate_batch(
     hu: NDArray[np.float32], batch: list[int], frame: Frame, runtime: Runtime, predict: Callable[[Tensor], Tensor]
 ) -> NDArray[np.float32]:
-    with torch.inference_mode():
+    with torch.inference_mode(), repeatable_convolutions():
         native = torch.from_numpy(np.asarray(hu[batch], dtype=np.float32)).to(runtime.device)
         source = frame.to_model(native)
         predicted = predict(source)

@@ -20,7 +20,14 @@ from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.translator import Device, Precision, Progress
 from models.zoo.prediction import Prediction, predicted_image
-from models.zoo.slicewise import Loaded, Runtime, check_slices, load_network, translate_slices
+from models.zoo.slicewise import (
+    Loaded,
+    Runtime,
+    check_slices,
+    load_network,
+    repeatable_convolutions,
+    translate_slices,
+)
 
 
 def estimate_x0(
@@ -106,7 +113,7 @@ class SyndiffTranslator(Loaded):
         tensors = (
             torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (source, x_T, z, posterior_noise)
         )
-        with torch.inference_mode():
+        with torch.inference_mode(), repeatable_convolutions():
             return self._sample(*(tensor.to(self.runtime.device) for tensor in tensors)).cpu().numpy()
 
     def _sample(self, source: Tensor, x_T: Tensor, z: Tensor, posterior_noise: Tensor) -> Tensor:

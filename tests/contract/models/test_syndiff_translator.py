@@ -188,3 +188,19 @@ def test_bf16_stays_near_fp32(tmp_path: Path, translator: Translator) -> None:
     assert half.precision == "bf16"
     difference = np.abs(half.translate(slices(1), 0) - translator.translate(slices(1), 0))
     assert 0 < difference.mean() < 1
+
+
+def test_translation_asks_cudnn_for_repeatable_float32_and_leaves_its_settings_as_they_were() -> None:
+    names, seen = ("allow_tf32", "benchmark", "deterministic"), []
+
+    def settings() -> list[bool]:
+        return [getattr(torch.backends.cudnn, name) for name in names]
+
+    def predict(source: torch.Tensor) -> torch.Tensor:
+        seen.append(settings())
+        return source
+
+    before = settings()
+    translate_slices(slices(1), Frame((-40.0, 400.0), 32), Runtime("cpu", "fp32", 1), predict)
+    assert seen == [[False, False, True]]
+    assert settings() == before
