@@ -6,10 +6,9 @@ Panels show patients as radiologists look at them: from the feet, front up, the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.evaluation.measure import PatientFigures
@@ -34,8 +33,7 @@ def write_panel(file: Path, rows: Sequence[PanelRow], *, title: str) -> None:
     """Write a PNG with the truth and then one column a name; below each slice what is wrong with it."""
     names = list(rows[0].predictions)
     size = ((len(names) + 1) * _SIDE_INCHES, 2 * len(rows) * _SIDE_INCHES + 0.7)
-    figure = Figure(figsize=size, dpi=110, facecolor="black")
-    FigureCanvasAgg(figure)
+    figure = _new_figure(size, facecolor="black")
     top = 1 - 0.6 / size[1]
     grid = figure.add_gridspec(
         2 * len(rows), len(names) + 1, left=0.03, right=0.995, bottom=0.01, top=top, hspace=0.03, wspace=0.03
@@ -71,8 +69,7 @@ def write_bland_altman(file: Path, figures: Sequence[PatientFigures], structures
     """
     names = list(dict.fromkeys(f.name for f in figures))
     size = (2.7 * len(names) + 0.8, 1.8 * len(structures) + 1.05)
-    figure = Figure(figsize=size, dpi=110)
-    FigureCanvasAgg(figure)
+    figure = _new_figure(size)
     margins = {"left": 0.75 / size[0], "right": 1 - 0.1 / size[0], "bottom": 0.45 / size[1], "top": 1 - 0.6 / size[1]}
     axes = figure.subplots(
         len(structures), len(names), squeeze=False, sharex="row", sharey="row", gridspec_kw={**margins, "hspace": 0.3}
@@ -99,6 +96,16 @@ def write_bland_altman(file: Path, figures: Sequence[PatientFigures], structures
             axis.locator_params(nbins=4)
         axes[-1][0].set_xlabel("mean of prediction and truth [HU]", fontsize=7)
     figure.savefig(file)
+
+
+def _new_figure(size_inches: tuple[float, float], **options: Any) -> Any:
+    """An empty figure; loaded here, so that figures without pictures can be had where matplotlib is not installed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    figure = Figure(figsize=size_inches, dpi=110, **options)
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _body_box(image: Image) -> tuple[slice, slice]:

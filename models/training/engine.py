@@ -5,8 +5,6 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from models.translator import Device, DeviceUnavailable, Precision
@@ -23,6 +21,9 @@ class AccelerateEngine:
 
     def __init__(self, device: Device, precision: Precision) -> None:
         """Settle what "auto" means here; raises DeviceUnavailable for "cuda" without a usable GPU."""
+        # The other modules of this package serve where accelerate is not installed.
+        from accelerate import Accelerator  # noqa: PLC0415
+
         usable = torch.cuda.is_available()
         if device == "cuda" and not usable:
             raise DeviceUnavailable("device is cuda, but torch finds no usable GPU on this machine")
@@ -71,6 +72,8 @@ class AccelerateEngine:
         """The value of the first process, for all."""
         values = [value]
         if self.processes > 1:
+            from accelerate.utils import broadcast_object_list  # noqa: PLC0415
+
             broadcast_object_list(values)
         return values[0]
 
