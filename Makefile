@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEVICE ?= cuda
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-.PHONY: setup demo test unit abuse check format bench reproduce-small clean
+.PHONY: setup demo test unit abuse check format bench gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -41,6 +42,9 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
+
+gpu:  ## what only a GPU can show, in 8 minutes; installs nothing; DEVICE=cpu is a dry run of the same code
+	DEVICE=$(DEVICE) bench/gpu.sh
 
 reproduce-small: $(STAMP)  ## the study in small: five methods trained and evaluated on a phantom cohort, in runs/small
 	$(BIN)/python bench/reproduce_small.py

@@ -156,10 +156,11 @@ def methods(folder: Path, device: Device) -> dict[str, float]:
     return results
 
 
-def random_bundle(path: Path, method: str) -> Path:
-    """A bundle of this method at its paper's configuration, with live random weights."""
-    card = BundleCard("bench", "0", method, {}, {}, "0" * 64)
-    preset = importlib.import_module(f"models.zoo.{_module_of(method)}").PRESETS["paper"]
+def random_bundle(path: Path, method: str, preset_name: str = "paper") -> Path:
+    """A bundle of this method at a preset, with live random weights."""
+    preset = importlib.import_module(f"models.zoo.{_module_of(method)}").PRESETS[preset_name]
+    about = {"prediction": preset.prediction, "residual_scale": preset.residual_scale, "matrix": preset.matrix}
+    card = BundleCard("bench", "0", method, {}, {}, "0" * 64, **about)
     if method in SINGLE_PASS:
         network = build_generator(preset.generator)
         card = replace(card, network=describe_generator(preset.generator))

@@ -1,0 +1,290 @@
+"""Real training steps of real methods on a phantom cohort: steps per second, whether the loss falls, and resuming.
+
+Batches, learning rates, checkpoint file and precision are those of `models.training`; its loop itself needs accelerate
+and TensorBoard and is run at the end where they are installed.
+"""
+
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.gpu.report import Section
+from bench.gpu.size import Run, Size
+from bench.gpu.tools import largest, peak_gb, synchronise, tidy
+from bench.gpu.training_steps import PlainEngine
+from models.cohort import Cohort
+from models.frame import Frame
+from models.phantom.cohort import write_phantom_cohort
+from models.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from models.training.slices import BatchPlan, SliceSet, read_batches
+from models.zoo.method import Batch, Method, make_method
+
+WINDOW_HU = (-40.0, 400.0)
+EPOCHS = 1000
+REPEATED = 5
+COMPARISONS = ("l1", "cycle", "identity")
+"""The objective's terms that compare images; adversarial ones have no minimum to approach."""
+FALLS = "0.5 is chance; ranks do not ask how the losses scatter, and the first tenth falls steeply"
+LOOP_S = 25.0
+
+
+@dataclass
+class Course:
+    """One run: what every step returned, where it stopped for a checkpoint, and seconds."""
+
+    losses: list[dict[str, float]] = field(default_factory=list)
+    saved_at: int = 0
+    steps_s: float = 0.0
+    reading_s: float = 0.0
+    saving_s: float = 0.0
+
+    def compared(self) -> list[float]:
+        """The sum of the comparing terms, step by step."""
+        return [sum(v for k, v in losses.items() if k.startswith(COMPARISONS)) for losses in self.losses]
+
+
+def training(section: Section, *, device: str, size: Size, folder: Path) -> None:
+    """Runs by importance; a batch that does not fit is halved, as a person would."""
+    patients, slices, rows = size.cohort
+    begun = time.monotonic()
+    cohort = write_phantom_cohort(folder / "cohort", patients, 1, slices=slices, rows=rows, external_share=0.0)
+    section.row(
+        figure="phantom cohort",
+        patients=patients,
+        slices=patients * slices,
+        rows=rows,
+        seconds=time.monotonic() - begun,
+    )
+    for run in size.runs:
+        if section.has_time_for(f"training {run.method} {run.preset}", seconds=run.seconds / 3):
+            _one_run(section, run, cohort, device, folder)
+    _whole_loop(section, cohort, device, folder)
+
+
+def _one_run(section: Section, run: Run, cohort: Cohort, device: str, folder: Path) -> None:
+    batch = run.batch
+    while True:
+        tidy(device)
+        try:
+            _train(section, Attempt.prepare(run, batch, cohort, device, folder / f"run-{run.method}-{batch}"))
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+        else:
+            return
+        section.note(f"{run.method} {run.preset}: out of memory at batch {batch}; again with {batch // 2}")
+        batch //= 2
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A run at the batch that fits, with its data and its folder."""
+
+    run: Run
+    batch: int
+    device: str
+    slices: SliceSet
+    plan: BatchPlan
+    out: Path
+
+    @classmethod
+    def prepare(cls, run: Run, batch: int, cohort: Cohort, device: str, out: Path) -> "Attempt":
+        """Look up the slices; networks are built for their settings only, and dropped."""
+        method = build(run, batch, "cpu")
+        slices = SliceSet(cohort.split("train"), Frame(WINDOW_HU, method.config.matrix), "cect")
+        out.mkdir(parents=True)
+        return cls(run, batch, device, slices, BatchPlan(len(slices), method.config.regime, method.paired), out)
+
+    @property
+    def what(self) -> str:
+        """Name in the report."""
+        return f"training {self.run.method} {self.run.preset}"
+
+    def fresh(self) -> Method:
+        """The method before its first step."""
+        return build(self.run, self.batch, self.device)
+
+    def saved(self) -> Mapping[str, Any]:
+        """What the checkpoint's file holds of the method."""
+        checkpoint = load_checkpoint(self.out, 0)
+        assert checkpoint is not None
+        return checkpoint.state
+
+
+def build(run: Run, batch: int, device: str) -> Method:
+    """A fresh method on the device, in the precision that training takes there by itself."""
+    changes: dict[str, Any] = {"prediction": "image"} if run.image else {}
+    method = make_method(run.method, run.preset, regime={"batch_size": batch, "epochs": EPOCHS}, **changes)
+    method.parts.engine = PlainEngine(device, precision_on(device))
+    method.parts.to(device)
+    return method
+
+
+def precision_on(device: str) -> str:
+    """What `precision = "auto"` means for training."""
+    return "bf16" if device == "cuda" else "fp32"
+
+
+def _train(section: Section, attempt: Attempt) -> None:
+    what, device = attempt.what, attempt.device
+    seconds = min(attempt.run.seconds, max(section.until_s - time.monotonic(), 0.0))
+    course = _walk(attempt, seconds)
+    steps = len(course.losses)
+    section.row(
+        figure=what,
+        batch=attempt.batch,
+        precision=precision_on(device),
+        steps=steps,
+        steps_per_s=steps / course.steps_s,
+        share_of_time_reading=course.reading_s / course.steps_s,
+        save_checkpoint_s=course.saving_s,
+        **peak_gb(device),
+    )
+    broken = sum(not math.isfinite(value) for losses in course.losses for value in losses.values())
+    section.check(f"{what}: losses that are not finite", broken, 0, "one would leave no weight usable")
+    first, last, share = _fall(course.compared())
+    section.row(figure=f"{what}: comparing terms", mean_of_first_tenth=first, mean_of_last_tenth=last)
+    section.check(f"{what}: mean loss of the last tenth / of the first", last / first, 0.95, "it learns")
+    section.check(f"{what}: share of pairs of steps, first and last tenth, with a fall", share, 0.75, FALLS, least=True)
+    tidy(device)
+    _resume(section, attempt, course)
+
+
+def _walk(attempt: Attempt, seconds: float) -> Course:
+    """Steps until time or steps are used up, with a checkpoint at 60 % and at least REPEATED steps after it."""
+    method, run, device = attempt.fresh(), attempt.run, attempt.device
+    course = Course()
+    synchronise(device)
+    begun = time.perf_counter()
+    for step, (batch, position, reading_s) in enumerate(_batches(attempt, 0)):
+        course.reading_s += reading_s
+        spent = time.perf_counter() - begun - course.saving_s
+        done = max(spent / max(seconds, 1e-9) if step >= run.least_steps else 0.0, step / run.most_steps)
+        if not course.saved_at and (done >= 0.6 or step + REPEATED >= run.most_steps):
+            started = time.perf_counter()
+            save_checkpoint(attempt.out, 0, Checkpoint(step, None, method.state_dict()))
+            course.saved_at, course.saving_s = step, time.perf_counter() - started
+        if done >= 1 and step >= course.saved_at + REPEATED:
+            break
+        course.losses.append(_step(method, batch, position, step, device))
+    synchronise(device)
+    course.steps_s = time.perf_counter() - begun - course.saving_s
+    return course
+
+
+def _step(method: Method, batch: Batch, position: float, step: int, device: str) -> dict[str, float]:
+    method.parts.set_rates(position, step)
+    return method.training_step(batch.to(device), step)
+
+
+def _batches(attempt: Attempt, start: int) -> Iterator[tuple[Batch, float, float]]:
+    """Batches from this step on, as the loop reads them, with the epoch and its fraction, and seconds of reading."""
+    plan, slices = attempt.plan, attempt.slices
+    epoch, done = plan.position(start)
+    while True:
+        steps = plan.steps_in(epoch)
+        started = time.perf_counter()
+        for number, batch in enumerate(read_batches(slices, plan.batches(epoch)[done:], 0), done):
+            cropped = plan.crop(batch, epoch, number)
+            yield cropped, epoch + number / steps, time.perf_counter() - started
+            started = time.perf_counter()
+        epoch, done = epoch + 1, 0
+
+
+def _fall(values: Sequence[float]) -> tuple[float, float, float]:
+    """Means of the first and of the last tenth, five steps at least, and the share of pairs of theirs that fall."""
+    count = max(len(values) // 10, 5)
+    first, last = np.asarray(values[:count]), np.asarray(values[-count:])
+    return float(first.mean()), float(last.mean()), float((last[None] < first[:, None]).mean())
+
+
+def _resume(section: Section, attempt: Attempt, course: Course) -> None:
+    """A fresh method takes the checkpoint and goes the same steps again, as after a kill."""
+    what, device, state, method = attempt.what, attempt.device, attempt.saved(), attempt.fresh()
+    method.load_state_dict(state)
+    taken = _tensors(method.state_dict())
+    differing = sum(not torch.equal(taken[key].cpu(), value) for key, value in _tensors(state).items())
+    section.check(f"{what}: tensors that differ after loading", differing, 0, "a checkpoint holds all of a run")
+    again: list[dict[str, float]] = []
+    for step, (images, position, _) in enumerate(_batches(attempt, course.saved_at), course.saved_at):
+        if len(again) == REPEATED:
+            break
+        again.append(_step(method, images, position, step, device))
+    before = course.losses[course.saved_at : course.saved_at + REPEATED]
+    differences = [_worst(a, b) for a, b in zip(again, before, strict=True)]
+    if device == "cpu":
+        section.check(f"{what}: resumed losses, relative", largest(differences), 0, "on a CPU to the last bit")
+        return
+    why = "atomic additions of a GPU sum in any order, and bfloat16 rounds what differs"
+    section.check(f"{what}: resumed losses of the first step, relative", differences[0], 2e-2, why)
+    section.row(figure=f"{what}: resumed losses", relative_after_steps=differences)
+
+
+def _worst(found: Mapping[str, float], expected: Mapping[str, float]) -> float:
+    """Largest difference of any term, relative to the term or to a hundredth of the largest term if that is more."""
+    floor = max(abs(value) for value in expected.values()) / 100
+    return largest([abs(found[key] - value) / max(abs(value), floor, 1e-12) for key, value in expected.items()])
+
+
+def _tensors(state: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tensor]:
+    """All tensors below a checkpoint, by the path of their keys."""
+    found: dict[str, torch.Tensor] = {}
+    for key, value in state.items():
+        if isinstance(value, Mapping):
+            found |= _tensors(value, f"{prefix}{key}.")
+        elif isinstance(value, torch.Tensor):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _whole_loop(section: Section, cohort: Cohort, device: str, folder: Path) -> None:
+    """`models.training.train` itself, stopped after an epoch and resumed, where what it needs is installed."""
+    what = "the loop of models.training"
+    if missing := [name for name in ("accelerate", "tensorboard") if importlib.util.find_spec(name) is None]:
+        section.note(f"{what}: not run, {missing[0]} is not installed")
+        return
+    if not section.has_time_for(what, seconds=LOOP_S):
+        return
+    # Loading accelerate and TensorBoard takes seconds.
+    from models.training import TrainOptions, train  # noqa: PLC0415
+
+    place: Any = device
+    options = TrainOptions("pix2pix", "tiny", regime={"epochs": 2, "batch_size": 2}, device=place, checkpoint_every=1)
+    out = folder / "loop"
+    with suppress(_Stopped):
+        train(cohort, out, options, observer=_StopsAfter(3))
+    result = train(cohort, out, options, resume=True)
+    written = [json.loads(line)["step"] for line in (out / "losses.jsonl").read_text().splitlines()]
+    section.check(f"{what}, resumed: steps missing", len(written) - result.steps, 0, "each stands in the journal once")
+    section.check(f"{what}: steps", result.steps, 6, "it went on after the third", least=True)
+
+
+class _Stopped(Exception):
+    """Ends a run where a kill would."""
+
+
+class _StopsAfter:
+    """An observer of `models.training` that ends the run after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+
+    def began(self, description: str, step: int, total_steps: int) -> None:
+        """See `models.training.Observer`."""
+
+    def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
+        """See `models.training.Observer`."""
+        if step >= self._steps:
+            raise _Stopped
+
+    def validated(self, epoch: int, figures: Mapping[str, float], *, best: bool) -> None:
+        """See `models.training.Observer`."""
