@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.gpu.report import Section
 from bench.gpu.size import Size
-from bench.gpu.tools import SEED, bundle_of, phantom_slices, shipped, translator
+from bench.gpu.tools import SEED, bundle_of, phantom_slices, shipped, take_at_once, translator
 from models.translator import Precision
 
 METHODS = ("syndiff", "pix2pix", "reggan", "cyclegan", "syndiff_student")
@@ -87,9 +87,9 @@ def _batches(
     precision: Precision,
     size: Size,
 ) -> None:
-    results = {
-        batch: translator(path, device, precision, batch).translate(hu, SEED) for batch in sorted({1, 3, *size.batches})
-    }
+    loaded = translator(path, device, precision, 1)
+    batches = sorted({1, 3, *size.batches})
+    results = {batch: take_at_once(loaded, batch).translate(hu, SEED) for batch in batches}
     limit = 15.0 if name.startswith("bundle") and precision == "bf16" else BATCH_LIMIT_HU[precision]
     for batch, result in results.items():
         error = np.abs(result - results[1])

@@ -54,7 +54,7 @@ class RecordedStep:
     def _record(self, images: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         given = images.clone()
         # Warmed up beside the main stream, as torch asks for: the first calls choose algorithms and take workspaces.
-        aside = torch.cuda.Stream()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(WARM_UPS):

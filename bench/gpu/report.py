@@ -42,7 +42,7 @@ class Section:
 
     @property
     def passed(self) -> bool:
-        """Whether it ran to its end with every check kept; rows dropped for want of time fail it only if none is left."""
+        """Whether it ran to its end with every check kept; what time did not allow fails it only if nothing is left."""
         found_something = bool(self.checks or self.rows)
         return self.error is None and found_something and all(check.passed for check in self.checks)
 

@@ -115,7 +115,7 @@ def prepared(variant: Variant, config: NcsnppConfig, batch: int, device: str) ->
     """One denoising step of `batch` images in this form, ready to be called; settings and inference mode inside."""
     network = live_network(config, device)
     if not variant.channels_last:
-        network = network.to(memory_format=torch.contiguous_format)
+        network = network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     images, t, z = step_inputs(config, batch, device)
     if variant.channels_last:
         images = images.contiguous(memory_format=torch.channels_last)

@@ -1,15 +1,11 @@
 """Real training steps of real methods on a phantom cohort: steps per second, whether the loss falls, and resuming.
 
-Batches, learning rates, checkpoint file and precision are those of `models.training`; its loop itself needs accelerate
-and TensorBoard and is run at the end where they are installed.
+Batches, learning rates, checkpoint file and precision are those of `models.training`, whose loop itself needs more.
 """
 
-import importlib.util
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +17,7 @@ from bench.gpu.report import Section
 from bench.gpu.size import Run, Size
 from bench.gpu.tools import largest, peak_gb, synchronise, tidy
 from bench.gpu.training_steps import PlainEngine
+from bench.gpu.whole_loop import whole_loop
 from models.cohort import Cohort
 from models.frame import Frame
 from models.phantom.cohort import write_phantom_cohort
@@ -34,7 +31,6 @@ REPEATED = 5
 COMPARISONS = ("l1", "cycle", "identity")
 """The objective's terms that compare images; adversarial ones have no minimum to approach."""
 FALLS = "0.5 is chance; ranks do not ask how the losses scatter, and the first tenth falls steeply"
-LOOP_S = 25.0
 
 
 @dataclass
@@ -67,7 +63,7 @@ def training(section: Section, *, device: str, size: Size, folder: Path) -> None
     for run in size.runs:
         if section.has_time_for(f"training {run.method} {run.preset}", seconds=run.seconds / 3):
             _one_run(section, run, cohort, device, folder)
-    _whole_loop(section, cohort, device, folder)
+    whole_loop(section, cohort, device, folder)
 
 
 def _one_run(section: Section, run: Run, cohort: Cohort, device: str, folder: Path) -> None:
@@ -75,7 +71,7 @@ def _one_run(section: Section, run: Run, cohort: Cohort, device: str, folder: Pa
     while True:
         tidy(device)
         try:
-            _train(section, Attempt.prepare(run, batch, cohort, device, folder / f"run-{run.method}-{batch}"))
+            _train(section, run, batch, cohort, device=device, out=folder / f"run-{run.method}-{batch}")
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
@@ -95,14 +91,6 @@ class Attempt:
     slices: SliceSet
     plan: BatchPlan
     out: Path
-
-    @classmethod
-    def prepare(cls, run: Run, batch: int, cohort: Cohort, device: str, out: Path) -> "Attempt":
-        """Look up the slices; networks are built for their settings only, and dropped."""
-        method = build(run, batch, "cpu")
-        slices = SliceSet(cohort.split("train"), Frame(WINDOW_HU, method.config.matrix), "cect")
-        out.mkdir(parents=True)
-        return cls(run, batch, device, slices, BatchPlan(len(slices), method.config.regime, method.paired), out)
 
     @property
     def what(self) -> str:
@@ -134,11 +122,14 @@ def precision_on(device: str) -> str:
     return "bf16" if device == "cuda" else "fp32"
 
 
-def _train(section: Section, attempt: Attempt) -> None:
-    what, device = attempt.what, attempt.device
-    seconds = min(attempt.run.seconds, max(section.until_s - time.monotonic(), 0.0))
-    course = _walk(attempt, seconds)
-    steps = len(course.losses)
+def _train(section: Section, run: Run, batch: int, cohort: Cohort, *, device: str, out: Path) -> None:
+    out.mkdir(parents=True)
+    method = build(run, batch, device)
+    slices = SliceSet(cohort.split("train"), Frame(WINDOW_HU, method.config.matrix), "cect")
+    plan = BatchPlan(len(slices), method.config.regime, method.paired)
+    attempt = Attempt(run, batch, device, slices, plan, out)
+    course = _walk(attempt, method, min(run.seconds, max(section.until_s - time.monotonic(), 0.0)))
+    what, steps = attempt.what, len(course.losses)
     section.row(
         figure=what,
         batch=attempt.batch,
@@ -155,14 +146,14 @@ def _train(section: Section, attempt: Attempt) -> None:
     section.row(figure=f"{what}: comparing terms", mean_of_first_tenth=first, mean_of_last_tenth=last)
     section.check(f"{what}: mean loss of the last tenth / of the first", last / first, 0.95, "it learns")
     section.check(f"{what}: share of pairs of steps, first and last tenth, with a fall", share, 0.75, FALLS, least=True)
+    del method  # its place is needed for the next
     tidy(device)
     _resume(section, attempt, course)
 
 
-def _walk(attempt: Attempt, seconds: float) -> Course:
+def _walk(attempt: Attempt, method: Method, seconds: float) -> Course:
     """Steps until time or steps are used up, with a checkpoint at 60 % and at least REPEATED steps after it."""
-    method, run, device = attempt.fresh(), attempt.run, attempt.device
-    course = Course()
+    run, device, course = attempt.run, attempt.device, Course()
     synchronise(device)
     begun = time.perf_counter()
     for step, (batch, position, reading_s) in enumerate(_batches(attempt, 0)):
@@ -244,47 +235,3 @@ def _tensors(state: Mapping[str, Any], prefix: str = "") -> dict[str, torch.Tens
         elif isinstance(value, torch.Tensor):
             found[f"{prefix}{key}"] = value
     return found
-
-
-def _whole_loop(section: Section, cohort: Cohort, device: str, folder: Path) -> None:
-    """`models.training.train` itself, stopped after an epoch and resumed, where what it needs is installed."""
-    what = "the loop of models.training"
-    if missing := [name for name in ("accelerate", "tensorboard") if importlib.util.find_spec(name) is None]:
-        section.note(f"{what}: not run, {missing[0]} is not installed")
-        return
-    if not section.has_time_for(what, seconds=LOOP_S):
-        return
-    # Loading accelerate and TensorBoard takes seconds.
-    from models.training import TrainOptions, train  # noqa: PLC0415
-
-    place: Any = device
-    options = TrainOptions("pix2pix", "tiny", regime={"epochs": 2, "batch_size": 2}, device=place, checkpoint_every=1)
-    out = folder / "loop"
-    with suppress(_Stopped):
-        train(cohort, out, options, observer=_StopsAfter(3))
-    result = train(cohort, out, options, resume=True)
-    written = [json.loads(line)["step"] for line in (out / "losses.jsonl").read_text().splitlines()]
-    section.check(f"{what}, resumed: steps missing", len(written) - result.steps, 0, "each stands in the journal once")
-    section.check(f"{what}: steps", result.steps, 6, "it went on after the third", least=True)
-
-
-class _Stopped(Exception):
-    """Ends a run where a kill would."""
-
-
-class _StopsAfter:
-    """An observer of `models.training` that ends the run after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self._steps = steps
-
-    def began(self, description: str, step: int, total_steps: int) -> None:
-        """See `models.training.Observer`."""
-
-    def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
-        """See `models.training.Observer`."""
-        if step >= self._steps:
-            raise _Stopped
-
-    def validated(self, epoch: int, figures: Mapping[str, float], *, best: bool) -> None:
-        """See `models.training.Observer`."""
