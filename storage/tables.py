@@ -116,6 +116,24 @@ class Instance(Base):
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Refusal(Base):
+    """Instances that the receiver refused, counted by caller, series, status and reason."""
+
+    __tablename__ = "refusal"
+    __table_args__ = (UniqueConstraint("calling_ae", "peer_host", "series_uid", "dimse_status", "reason"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    peer_host: Mapped[str] = mapped_column(String(64))
+    series_uid: Mapped[str] = mapped_column(UID, index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    dimse_status: Mapped[int] = mapped_column(Integer)
+    reason: Mapped[str] = mapped_column(String(200))
+    count: Mapped[int] = mapped_column(Integer)
+    first_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
 class Association(Base):
     """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process."""
 

@@ -25,7 +25,7 @@ from storage.series import JobRequest
 
 def make_receiver(node: Node) -> Receiver:
     """The storage SCP."""
-    return Receiver(node.settings.scp, node.spool, node.series, name=process_name("receive"))
+    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=process_name("receive"))
 
 
 def make_completion(node: Node) -> Completion:

@@ -15,6 +15,7 @@ from storage.database import Database
 from storage.jobs import JobStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
+from storage.refusals import RefusalStore
 from storage.series import SeriesStore
 from storage.spool import Spool
 
@@ -29,6 +30,7 @@ class Node:
     series: SeriesStore
     jobs: JobStore
     outbox: OutboxStore
+    refusals: RefusalStore
     overview: Overview
 
     @property
@@ -66,6 +68,7 @@ def open_store(settings: Settings) -> Iterator[Node]:
             series=SeriesStore(database),
             jobs=JobStore(database),
             outbox=OutboxStore(database),
+            refusals=RefusalStore(database),
             overview=Overview(database),
         )
     finally:

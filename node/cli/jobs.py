@@ -104,11 +104,16 @@ def show(
     with open_store(settings_from(context, config)) as node:
         case = node.overview.case(job_id)
         folder = node.spool.path(case.product_dir) if case.product_dir else None
+        refused = node.refusals.of_series(case.series_uid)
     if as_json:
-        print_json({**case_json(case, phi=phi), "product_dir": folder})
+        print_json({**case_json(case, phi=phi), "product_dir": folder, "refused": refused})
         return
     rows = [(key, _text(value)) for key, value in case_json(case, phi=phi).items() if key != "deliveries"]
     rows += [(f"to {view.destination}", _delivery(view)) for view in case.deliveries]
+    rows += [
+        ("refused", f"{one.count} instances from {one.calling_ae}: status {one.status}, {one.reason}")
+        for one in refused
+    ]
     if folder:
         rows.append(("files", str(folder)))
     print_table(["", ""], [*rows, ("next step", NEXT_STEP[case.state])])

@@ -1,7 +1,7 @@
 """`status` and `peers`: is the node alive, what waits, and do the peers answer."""
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +10,7 @@ from node.bootstrap.store import Node, open_store
 from node.cli.console import ConfigOption, Exit, JsonOption, age, out, print_json, print_table, settings_from
 from node.ops.processes import running_processes
 from storage.errors import NotFound
+from storage.refusals import RefusedView
 
 ROLES = ("receive", "work", "deliver")
 
@@ -48,6 +49,7 @@ def _facts(node: Node) -> dict[str, Any]:
         "counts": node.overview.counts(),
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
+        "refused_24_h": node.refusals.since(datetime.now(UTC), hours=24),
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
         "destinations": node.destination_names,
     }
@@ -70,6 +72,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("in the store", counts or "nothing yet"),
             ("oldest queued", _since(facts["oldest_queued_at"])),
             ("last sent", _since(facts["last_sent_at"])),
+            ("refused in 24 h", _refused(facts["refused_24_h"])),
             ("free space", f"{facts['free_gb']} GB"),
         ],
     )
@@ -77,6 +80,18 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _since(moment: datetime | None) -> str:
     return f"{age(moment)} ago" if moment else "-"
+
+
+def _refused(rows: list[RefusedView]) -> str:
+    """How many instances the receiver refused, and the newest reason."""
+    if not rows:
+        return "no instance"
+    newest = rows[0]
+    total = sum(row.count for row in rows)
+    return (
+        f"{total} instances; the newest {age(newest.last_at)} ago from {newest.calling_ae}: "
+        f"status {newest.status}, {newest.reason}"
+    )
 
 
 @peers.command("ls")

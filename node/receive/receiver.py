@@ -31,6 +31,7 @@ from node.receive.admission import WRONG_APPLICATION, Places, Session
 from node.receive.group import GroupRecorder
 from node.receive.header import InstanceIdentity, part10_head, read_identity
 from storage.errors import SpoolFull
+from storage.refusals import RefusalStore, RefusedInstance
 from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
 
@@ -60,6 +61,7 @@ class Receiver:
         settings: ScpSettings,
         spool: Spool,
         series: SeriesStore,
+        refusals: RefusalStore,
         *,
         name: str,
         port: int | None = None,
@@ -69,6 +71,7 @@ class Receiver:
         self._settings = settings
         self._spool = spool
         self._series = series
+        self._refusals = refusals
         self._name = name
         self._requested_port = settings.port if port is None else port
         self._max_dataset_bytes = max_dataset_bytes
@@ -202,8 +205,16 @@ class Receiver:
     def _store(self, event: Any) -> Dataset:
         """Answer one C-STORE; the boundary of the process: whatever goes wrong becomes a failure status."""
         session = _session(event)
+        identity: InstanceIdentity | None = None
         try:
-            code, comment = self._receive(event, session)
+            code, comment = event.request.DataSet.refusal or (status.SUCCESS, "")
+            if code == status.SUCCESS:
+                data: bytes = event.encoded_dataset(include_meta=False)
+                syntax = event.context.transfer_syntax
+                identity = read_identity(BytesIO(data), len(data), implicit_vr=syntax.is_implicit_VR)
+                code, comment = _check(event.request, identity)
+                if code == status.SUCCESS:
+                    self._record(session, data, identity, str(syntax))
         except UnreadableInstance as error:
             code, comment = status.CANNOT_UNDERSTAND, str(error)
         except SpoolFull as error:
@@ -218,26 +229,23 @@ class Receiver:
             session.stored += 1
             self._places.progressed(session)
         else:
-            session.refused += 1
-            log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
+            self._refused(session, identity, code, comment)
         answer = Dataset()
         answer.Status = code
         if comment:
             answer.ErrorComment = comment[:64]
         return answer
 
-    def _receive(self, event: Any, session: Session) -> tuple[int, str]:
-        if (refusal := event.request.DataSet.refusal) is not None:
-            code, comment = refusal
-            return int(code), str(comment)
-        data: bytes = event.encoded_dataset(include_meta=False)
-        syntax = event.context.transfer_syntax
-        identity = read_identity(BytesIO(data), len(data), implicit_vr=syntax.is_implicit_VR)
-        asked = (event.request.AffectedSOPClassUID, event.request.AffectedSOPInstanceUID)
-        if asked != (identity.sop_class_uid, identity.sop_instance_uid):
-            return status.DATASET_DOES_NOT_MATCH, "the UIDs of the command and of the data set differ"
-        self._record(session, data, identity, str(syntax))
-        return status.SUCCESS, ""
+    def _refused(self, session: Session, identity: InstanceIdentity | None, code: int, comment: str) -> None:
+        """Record that an instance was refused; never raises, because the sender learns it from the status anyway."""
+        session.refused += 1
+        log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
+        series_uid, instance_uid = (identity.series_uid, identity.sop_instance_uid) if identity else ("", "")
+        refused = RefusedInstance(session.calling_ae, session.peer_host, series_uid, instance_uid, code, comment[:200])
+        try:
+            self._refusals.record(refused, self._clock())
+        except Exception:
+            log.exception("a refusal could not be recorded")
 
     def _record(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> None:
         """Make file and row durable; on an exception no row exists, or it has its file."""
@@ -279,3 +287,13 @@ def _session(event: Any) -> Session:
     session = event.assoc.dul.session
     assert isinstance(session, Session)
     return session
+
+
+def _check(request: Any, identity: InstanceIdentity) -> tuple[int, str]:
+    """Whether the data set is what the command says."""
+    if (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID) != (
+        identity.sop_class_uid,
+        identity.sop_instance_uid,
+    ):
+        return status.DATASET_DOES_NOT_MATCH, "the UIDs of the command and of the data set differ"
+    return status.SUCCESS, ""

@@ -22,6 +22,7 @@ from node.receive.receiver import Receiver
 from storage.database import Database
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.outbox import OutboxStore
+from storage.refusals import RefusalStore
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
 from storage.tables import Association, Base, Delivery, DeliveryInstance, Instance
@@ -41,6 +42,7 @@ class Store:
     series: SeriesStore
     jobs: JobStore
     outbox: OutboxStore
+    refusals: RefusalStore
 
     def instances(self) -> list[Instance]:
         with self.database.read() as session:
@@ -71,7 +73,14 @@ class Store:
 def store(tmp_path: Path) -> Iterator[Store]:
     database = Database(f"sqlite:///{tmp_path / 'node.sqlite3'}")
     Base.metadata.create_all(database.engine)
-    yield Store(database, Spool(tmp_path / "spool"), SeriesStore(database), JobStore(database), OutboxStore(database))
+    yield Store(
+        database,
+        Spool(tmp_path / "spool"),
+        SeriesStore(database),
+        JobStore(database),
+        OutboxStore(database),
+        RefusalStore(database),
+    )
     database.close()
 
 
@@ -88,6 +97,7 @@ def start_receiver(store: Store) -> Iterator[StartReceiver]:
             ScpSettings(host="127.0.0.1", **settings),
             store.spool,
             series or store.series,
+            store.refusals,
             name="receiver-1",
             port=0,
             max_dataset_bytes=max_dataset_bytes,

@@ -298,7 +298,7 @@ def test_a_peer_that_was_released_and_stays_holds_no_place(start_receiver: Any) 
 def test_a_port_in_use_is_a_sentence_and_harms_nobody(start_receiver: Any, store: Any) -> None:
     first = start_receiver()
     (store.spool.incoming / "rx-of-the-first.part").write_bytes(b"half an image")
-    second = Receiver(first._settings, store.spool, store.series, name="receiver-2", port=first.port)
+    second = Receiver(first._settings, store.spool, store.series, store.refusals, name="receiver-2", port=first.port)
     with pytest.raises(PortInUse, match=rf"127\.0\.0\.1 port {first.port}") as caught:
         second.start()
     assert isinstance(caught.value, Permanent)

@@ -1,5 +1,6 @@
 """One instance that cannot be accepted costs one status: the next instance of the same association is stored."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -71,11 +72,15 @@ def test_an_irregular_uid_of_digits_and_dots_is_stored_as_it_came(
 )
 def test_a_uid_that_is_none_costs_one_status(start_receiver: Any, store: Any, uid: bytes) -> None:
     with RawPeer(start_receiver(allowed_peers=[KNOWN]).port) as peer:
-        assert peer.store_status(uid, data_set(uid)) in REFUSALS
+        status = peer.store_status(uid, data_set(uid))
+        assert status in REFUSALS
         assert peer.store_status(GOOD, data_set(GOOD)) == 0x0000
     assert [row.sop_instance_uid for row in store.instances()] == [GOOD.decode()]
     assert len(store.received()) == 1
     assert store.unfinished() == []
+    (recorded,) = store.refusals.since(datetime.now(UTC), hours=1)
+    assert (recorded.calling_ae, recorded.status, recorded.count) == ("SIMULATOR", f"{status:04X}", 1)
+    assert "UID" in recorded.reason
 
 
 @pytest.mark.parametrize("uid", [b"../../../tmp/evil", b"1.2.3\r\nINFO forged", b"1.2.3;rm"])

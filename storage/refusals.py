@@ -1,0 +1,111 @@
+"""Instances that the receiver refused: one row for each caller, series, status and reason, with a count."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from storage.database import Database
+from storage.tables import Refusal
+
+MAX_ROWS = 10_000  # a peer that goes wrong every night must not fill the database
+
+
+@dataclass(frozen=True)
+class RefusedInstance:
+    """Why instances of one series were refused; UIDs are empty where the receiver did not learn them."""
+
+    calling_ae: str
+    peer_host: str
+    series_uid: str
+    sop_instance_uid: str
+    dimse_status: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RefusedView:
+    """Instances that were refused for one reason; the UID is that of the newest."""
+
+    calling_ae: str
+    peer_host: str
+    series_uid: str
+    sop_instance_uid: str
+    status: str
+    reason: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+class RefusalStore:
+    """The only writer of refusals."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def record(self, refused: RefusedInstance, now: datetime) -> None:
+        """Count one more instance; the oldest rows go when there are more than `MAX_ROWS`."""
+        try:
+            self._record(refused, now)
+        except IntegrityError:
+            self._record(refused, now)  # another association made the row meanwhile
+
+    def _record(self, refused: RefusedInstance, now: datetime) -> None:
+        with self._database.write() as session:
+            row = session.scalar(
+                select(Refusal)
+                .where(
+                    Refusal.calling_ae == refused.calling_ae,
+                    Refusal.peer_host == refused.peer_host,
+                    Refusal.series_uid == refused.series_uid,
+                    Refusal.dimse_status == refused.dimse_status,
+                    Refusal.reason == refused.reason,
+                )
+                .with_for_update()
+            )
+            if row is None:
+                row = Refusal(
+                    calling_ae=refused.calling_ae,
+                    peer_host=refused.peer_host,
+                    series_uid=refused.series_uid,
+                    dimse_status=refused.dimse_status,
+                    reason=refused.reason,
+                    count=0,
+                    first_at=now,
+                )
+                session.add(row)
+            row.sop_instance_uid, row.count, row.last_at = refused.sop_instance_uid, row.count + 1, now
+            session.flush()
+            session.execute(delete(Refusal).where(Refusal.id <= row.id - MAX_ROWS))
+
+    def since(self, now: datetime, *, hours: float) -> list[RefusedView]:
+        """What was refused in the last hours, newest first."""
+        with self._database.read() as session:
+            query = select(Refusal).where(Refusal.last_at >= now - timedelta(hours=hours))
+            return _views(session.scalars(query.order_by(Refusal.last_at.desc())).all())
+
+    def of_series(self, series_uid: str) -> list[RefusedView]:
+        """What was refused of one series, newest first."""
+        with self._database.read() as session:
+            query = select(Refusal).where(Refusal.series_uid == series_uid)
+            return _views(session.scalars(query.order_by(Refusal.last_at.desc())).all())
+
+
+def _views(rows: Sequence[Refusal]) -> list[RefusedView]:
+    return [
+        RefusedView(
+            calling_ae=row.calling_ae,
+            peer_host=row.peer_host,
+            series_uid=row.series_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            status=f"{row.dimse_status:04X}",
+            reason=row.reason,
+            count=row.count,
+            first_at=row.first_at,
+            last_at=row.last_at,
+        )
+        for row in rows
+    ]
