@@ -20,7 +20,7 @@ IMPLEMENTATION_CLASS_UID: Final = "2.25.250613457706412862341092557201903384417"
 IMPLEMENTATION_VERSION_NAME: Final = "SYNCECT_0.1"
 
 # Part of every derived UID: raise it when the rules change by which a derived header or its pixels are made.
-HEADER_POLICY_VERSION: Final = "1"
+HEADER_POLICY_VERSION: Final = "2"
 
 CT_IMAGE_STORAGE: Final = str(CTImageStorage)
 MULTI_FRAME_CT_CLASSES: Final = frozenset({str(EnhancedCTImageStorage), str(LegacyConvertedEnhancedCTImageStorage)})
@@ -34,11 +34,6 @@ SECONDARY_CAPTURE_CLASSES: Final = frozenset(
         MultiFrameTrueColorSecondaryCaptureImageStorage,
     )
 )
-
-# (code value, code meaning) of the DCM scheme, PS3.16 CID 7005 and CID 7202.
-ACQUISITION_EQUIPMENT: Final = ("109101", "Acquisition Equipment")
-SYNTHESIZING_EQUIPMENT: Final = ("109100", "Synthesizing Equipment")
-SOURCE_IMAGE: Final = ("121322", "Source image for image processing operation")
 
 # HU that stands for "no tissue" wherever a source pixel is padding.
 AIR_HU: Final = -1024.0

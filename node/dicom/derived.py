@@ -17,11 +17,9 @@ from node.dicom.constants import (
     CT_IMAGE_STORAGE,
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
-    SOURCE_IMAGE,
 )
-from node.dicom.derived_equipment import contributing_equipment
 from node.dicom.derived_plan import DerivedSeriesPlan
-from node.dicom.elements import code_item, put, put_items
+from node.dicom.elements import put, put_items
 from node.dicom.headers import SliceHeader
 from node.dicom.raw import (
     charset_of,
@@ -55,6 +53,9 @@ def build_slice(plan: DerivedSeriesPlan, source: SourceSlice, stored: StoredPixe
     pixels give the same dataset. Copied values are the source's bytes; no odd text of a source makes this fail. Raises
     ValueError where `stored` does not fit the source.
     """
+    # Receiver, courier and readers import this module and build nothing: they need not wait for highdicom.
+    from node.dicom.derived_equipment import contributing_equipment, source_image_purpose  # noqa: PLC0415
+
     header = source.header
     signed = header.pixel_representation == 1
     if stored.shape != (header.rows, header.columns) or stored.dtype != (np.int16 if signed else np.uint16):
@@ -65,7 +66,7 @@ def build_slice(plan: DerivedSeriesPlan, source: SourceSlice, stored: StoredPixe
         _copy_by_rule(ds, source, plan)
         _put_identity(ds, plan, header)
         _put_description(ds, plan)
-        _put_references(ds, header)
+        _put_references(ds, header, source_image_purpose())
         put_items(ds, "ContributingEquipmentSequence", contributing_equipment(plan, source.dataset))
     pixel_data = tag_of("PixelData")
     ds[pixel_data] = raw_element(pixel_data, "OW", stored.astype(stored.dtype.newbyteorder("<"), copy=False).tobytes())
@@ -163,11 +164,11 @@ def _put_description(ds: Dataset, plan: DerivedSeriesPlan) -> None:
     put(ds, "WindowWidth", "400")
 
 
-def _put_references(ds: Dataset, header: SliceHeader) -> None:
+def _put_references(ds: Dataset, header: SliceHeader, purpose: Dataset) -> None:
     """The one slice that the network saw for this one, and the series it belongs to."""
     image = _reference(header)
     put(image, "SpatialLocationsPreserved", "YES")
-    put_items(image, "PurposeOfReferenceCodeSequence", [code_item(*SOURCE_IMAGE)])
+    put_items(image, "PurposeOfReferenceCodeSequence", [purpose])
     put_items(ds, "SourceImageSequence", [seal(image)])
     series = Dataset()
     put(series, "SeriesInstanceUID", header.series_uid)

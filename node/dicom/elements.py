@@ -29,10 +29,16 @@ def put_items(ds: Dataset, keyword: str, items: Sequence[Dataset]) -> None:
     ds[tag] = DataElement(tag, "SQ", DicomSequence(items))
 
 
-def code_item(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
-    """Item of a code sequence (PS3.3 8.8)."""
-    item = Dataset()
-    put(item, "CodeValue", value)
-    put(item, "CodingSchemeDesignator", scheme)
-    put(item, "CodeMeaning", meaning)
-    return seal(item)
+def own_copy(built: Dataset) -> Dataset:
+    """What another library built of our own text, each element validated and in the bytes that will be written, sealed.
+
+    Raises ValueError for a value that is not ASCII or breaks its VR.
+    """
+    copy = Dataset()
+    for element in built:
+        if element.VR == "SQ":
+            put_items(copy, element.keyword, [own_copy(item) for item in element.value])
+        else:
+            values = element.value if element.VM > 1 else [element.value]
+            put(copy, element.keyword, *(str(value) for value in values))
+    return seal(copy)

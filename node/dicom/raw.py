@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Final
 
-from pydicom.charset import convert_encodings, decode_bytes, python_encoding
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
@@ -158,10 +158,13 @@ def raw_element(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
 
 
 def seal(ds: Dataset) -> Dataset:
-    """Declare that all elements of `ds` are encoded as Explicit VR Little Endian, so that writing copies them."""
+    """Declare that all elements of `ds` are encoded as Explicit VR Little Endian, so that writing copies them.
+
+    An item of a sequence names no character set: pydicom copies its text only where it counts as encoded in the default.
+    """
     charset = list(charset_of(ds))
     with quiet_pydicom():
-        ds.set_original_encoding(False, True, convert_encodings(charset) if charset else None)
+        ds.set_original_encoding(False, True, convert_encodings(charset) if charset else default_encoding)
     return ds
 
 

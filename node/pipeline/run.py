@@ -31,8 +31,8 @@ from node.pipeline.quality import judge_result
 Progress = Callable[[str, int, int], None]
 
 STAGES: Final = ("read", "translate", "check input", "check output", "write")
-# Packages whose version may change a pixel: they belong to the identity of a result.
-_PIXEL_PACKAGES: Final = ("syncect", "torch", "numpy", "scipy")
+# Packages whose version may change a pixel or a header: they belong to the identity of a result.
+_RESULT_PACKAGES: Final = ("syncect", "torch", "numpy", "scipy", "highdicom")
 _FLUSHING_THREADS: Final = 4
 
 
@@ -123,7 +123,7 @@ def processing_digest(arithmetic: str) -> str:
     arithmetic as the translator reports it, such as "cpu AVX512, 2 threads, fp32": other arithmetic gives other pixels,
     and other pixels never share a UID.
     """
-    packages = [f"{name}={version(name)}" for name in _PIXEL_PACKAGES]
+    packages = [f"{name}={version(name)}" for name in _RESULT_PACKAGES]
     parts = ("processing", f"headers={HEADER_POLICY_VERSION}", *packages, arithmetic)
     return hashlib.sha256(join_parts(parts).encode()).hexdigest()
 

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from highdicom.sr import CodedConcept
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
 
 from node.dicom.attributes import COPIED
 from node.dicom.derived import build_slice, write_part10
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
-from node.dicom.elements import put
-from node.dicom.raw import element_bytes, quiet_pydicom, tag_of
+from node.dicom.elements import put, put_items
+from node.dicom.raw import element_bytes, quiet_pydicom, seal, tag_of
 from node.dicom.synthetic_scan import put_number
 from node.dicom.uids import UidFactory
 from node.dicom.volume import SourceSlice, read_volume
@@ -236,6 +238,81 @@ def _values(ds: Dataset) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
+@pytest.mark.parametrize(
+    ("charset", "text"),
+    [
+        (b"ISO_IR 144", "Томограф".encode("iso8859_5")),
+        (b"ISO_IR 13", "ﾄｳｼﾊﾞ".encode("shift_jis")),
+        (b"\\ISO 2022 IR 87", b"Toshiba=\x1b$B;3ED\x1b(B"),
+        (b"ISO_IR 192", "山田病院".encode()),
+        (b"GB18030", "医院".encode("gb18030")),
+        (b"NONSENSE", b"\xd2\xde"),
+        (b"ISO_IR 100\\NONSENSE", b"\xd2\xde"),
+    ],
+)
+def test_the_scanner_keeps_its_name_in_the_sources_character_set(tmp_path: Path, charset: bytes, text: bytes) -> None:
+    named = ("Manufacturer", "InstitutionName", "InstitutionAddress", "ManufacturerModelName")
+    ds, source = derive(tmp_path, raw={"SpecificCharacterSet": charset, **dict.fromkeys(named, text)})
+    scanner, model = ds.ContributingEquipmentSequence
+    for keyword in named:
+        assert element_bytes(scanner, tag_of(keyword)) == element_bytes(source.dataset, tag_of(keyword)) == text
+    assert model.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Synthesizing Equipment"
+    assert model.Manufacturer == "syncect"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "sent", "written"),
+    [
+        ("Manufacturer", b"", b"UNKNOWN"),
+        ("Manufacturer", b"  ", b"UNKNOWN"),
+        ("Manufacturer", b"m" * 65, b"UNKNOWN"),
+        ("Manufacturer", b"one\\two", b"one\\two"),
+        ("StationName", b"s" * 20, None),
+        ("StationName", b"s" * 16, b"s" * 16),
+        ("InstitutionAddress", b"a" * 1025, None),
+        ("InstitutionAddress", b"Street 1\r\n12345 Town\\Ward 2", b"Street 1\r\n12345 Town\\Ward 2"),
+        ("SoftwareVersions", b"\\".join([b"v" * 64] * 20), b"\\".join([b"v" * 64] * 20)),
+        ("SoftwareVersions", b"1\\\\2", b"1\\\\2"),
+        ("DeviceSerialNumber", b"", None),
+        ("AcquisitionDateTime", b"yesterday", None),
+        ("AcquisitionUID", b"1.2.not-a-uid", None),
+        ("FrameOfReferenceUID", b"1.02.malformed", None),
+    ],
+)
+def test_odd_values_of_a_scanner_are_kept_or_left_out_and_never_fail(
+    tmp_path: Path, keyword: str, sent: bytes, written: bytes | None
+) -> None:
+    ds, source = derive(tmp_path, raw={keyword: sent})
+    scanner, _ = ds.ContributingEquipmentSequence
+    assert element_bytes(scanner, tag_of(keyword)) == written
+    assert scanner.PurposeOfReferenceCodeSequence[0].CodeValue == "109101"
+    assert same(ds, source, "FrameOfReferenceUID")
+
+
+def test_codes_and_contributing_equipment_are_those_that_highdicom_accepts(tmp_path: Path) -> None:
+    ds, _ = derive(tmp_path)
+    scanner, model = ds.ContributingEquipmentSequence
+    (image,) = ds.SourceImageSequence
+    purposes = [item.PurposeOfReferenceCodeSequence[0] for item in (scanner, model, image)]
+    meant = (
+        codes.DCM.AcquisitionEquipment,
+        codes.DCM.SynthesizingEquipment,
+        codes.DCM.SourceImageForImageProcessingOperation,
+    )
+    for item, code in zip(purposes, meant, strict=True):
+        assert CodedConcept.from_dataset(item) == code
+        assert [element.keyword for element in item] == ["CodeValue", "CodingSchemeDesignator", "CodeMeaning"]
+    assert [element.keyword for element in model] == [
+        "Manufacturer",
+        "ManufacturerModelName",
+        "SoftwareVersions",
+        "ContributionDateTime",
+        "ContributionDescription",
+        "PurposeOfReferenceCodeSequence",
+    ]
+    assert str(model.ContributionDateTime) == "20260102030405+0000"
+
+
 def test_sequences_are_copied_without_private_elements(tmp_path: Path) -> None:
     def add(ds: Dataset, _z: int) -> None:
         item = Dataset()
@@ -257,6 +334,22 @@ def test_sequences_are_copied_without_private_elements(tmp_path: Path) -> None:
     assert item.RequestedProcedureCodeSequence[0].CodeMeaning == "Something"
     assert not [element for element in item if element.tag.is_private]
     assert "ProcedureCodeSequence" not in ds
+
+
+def test_items_keep_text_of_another_alphabet(tmp_path: Path) -> None:
+    text = "Грудная клетка".encode("iso8859_5")
+
+    def add(ds: Dataset, _z: int) -> None:
+        put_raw(ds, "SpecificCharacterSet", b"ISO_IR 144")
+        item, code = Dataset(), Dataset()
+        put_raw(item, "RequestedProcedureDescription", text)
+        put_raw(code, "CodeMeaning", text)
+        put_items(item, "RequestedProcedureCodeSequence", [seal(code)])
+        put_items(ds, "RequestAttributesSequence", [seal(item)])
+
+    derive(tmp_path, edit=add)
+    source, derived = (tmp_path / "source" / "0001.dcm", tmp_path / "derived.dcm")
+    assert derived.read_bytes().count(text) == 2 == source.read_bytes().count(text)
 
 
 def test_missing_type_2_attributes_are_written_empty(tmp_path: Path) -> None:
