@@ -160,7 +160,7 @@ def raw_element(tag: BaseTag, vr: str, value: bytes) -> RawDataElement:
 def seal(ds: Dataset) -> Dataset:
     """Declare that all elements of `ds` are encoded as Explicit VR Little Endian, so that writing copies them.
 
-    An item of a sequence names no character set: pydicom copies its text only where it counts as encoded in the default.
+    An item of a sequence names no character set: pydicom copies its text only where that counts as the default one.
     """
     charset = list(charset_of(ds))
     with quiet_pydicom():

@@ -1,7 +1,9 @@
-"""Owns the proof that a written slice lies exactly where its source lies; must not trust what was meant."""
+"""Owns the proof that a written series lies exactly where its source lies; must not trust what was meant."""
 
 import hashlib
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from node.dicom.headers import load_dataset
 from node.dicom.raw import element_bytes, tag_of
-from node.dicom.volume import SourceSlice, StoredPixels
+from node.dicom.volume import CTVolume, SourceSlice, StoredPixels
 from node.errors import Permanent
 
 LOCKED: Final = (
@@ -55,3 +57,19 @@ def prove_slice(path: Path, source: SourceSlice, stored: StoredPixels) -> str:
         raise
     except Exception as error:  # an unreadable result fails the proof, whatever made it so
         raise ProofFailed(f"a written slice cannot be read back ({type(error).__name__})") from error
+
+
+def prove_series(volume: CTVolume, written: Sequence[Path], stored: StoredPixels, series_uid: str) -> dict[str, float]:
+    """Let highdicom and SimpleITK, which are not ours, read a written series and its source, and compare what they see.
+
+    written: all files of the series, in one folder and in the order of z. stored: [z, y, x], the values meant. Returns
+    figures of both readers. Raises ProofFailed that names the reader and the figure that
+    differs: number or order of slices, position, orientation, pixel spacing, slice spacing, size, HU.
+    """
+    # Receiver, courier and readers import this module and prove nothing: they need not wait for the two packages.
+    from node.pipeline.proof_by_highdicom import prove_by_highdicom  # noqa: PLC0415
+    from node.pipeline.proof_by_simpleitk import prove_by_simpleitk  # noqa: PLC0415
+
+    with ThreadPoolExecutor(1) as beside:
+        simpleitk = beside.submit(prove_by_simpleitk, volume, written, stored, series_uid)
+        return prove_by_highdicom(volume, written) | simpleitk.result()

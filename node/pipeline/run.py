@@ -25,7 +25,7 @@ from node.dicom.volume import CTVolume, read_volume
 from node.errors import Permanent
 from node.pipeline.composite import Composite, composite
 from node.pipeline.native_contrast import find_native_contrast
-from node.pipeline.proof import flush_and_digest, prove_slice
+from node.pipeline.proof import flush_and_digest, prove_series, prove_slice
 from node.pipeline.quality import judge_result
 
 Progress = Callable[[str, int, int], None]
@@ -66,7 +66,8 @@ class DerivedFile:
 class JobResult:
     """A whole derived series, in ascending order along the slice normal.
 
-    held_reason: None, or why a person must look at it before it is sent. measurements: figures of both gates.
+    held_reason: None, or why a person must look at it before it is sent. measurements: figures of both gates and of the
+    proof.
     """
 
     series_uid: str
@@ -104,6 +105,7 @@ def run_job(
     report("check output", 1, 1)
     plan = plan_series(volume, translator, options)
     files = _write(volume, result, plan, out_dir, report)
+    proof = prove_series(volume, [made.path for made in files], result.stored, plan.series_uid)
     return JobResult(
         series_uid=plan.series_uid,
         study_uid=volume.headers[0].study_uid,
@@ -113,6 +115,7 @@ def run_job(
             "native_enhanced_ml": native.enhanced_ml,
             "native_enhanced_mean_hu": native.mean_hu,
             **verdict.measurements,
+            **proof,
         },
     )
 
