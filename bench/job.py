@@ -50,7 +50,8 @@ TIMED = {
     "node.pipeline.run.judge_result": "gate",
     "node.pipeline.run.build_slice": "build derived slices",
     "node.pipeline.run.write_part10": "write derived slices",
-    "node.pipeline.run.prove_slice": "proof",
+    "node.pipeline.run.prove_slice": "proof of each slice",
+    "node.pipeline.run.prove_series": "proof of the series by highdicom and SimpleITK",
 }
 
 

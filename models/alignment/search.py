@@ -101,7 +101,7 @@ class Scan:
 
 
 def simpleitk() -> Any:
-    """SimpleITK, which only training machines have; untyped, hence Any."""
+    """SimpleITK, which a machine that only trains and translates need not have; untyped, hence Any."""
     return importlib.import_module("SimpleITK")
 
 

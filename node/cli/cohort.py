@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,6 @@ import typer
 from rich.progress import Progress, TaskID
 
 from node.cli.console import Exit, JsonOption, out, print_json, print_table, progress_bar, say
-from node.errors import Misconfigured
 
 if TYPE_CHECKING:
     from models.cohort import Cohort
@@ -82,8 +80,6 @@ def build(
 
     Nothing but pixels, figures and pseudonyms is stored. Pixels still show a patient: treat the cohort as patient data.
     """
-    if find_spec("SimpleITK") is None:
-        raise Misconfigured("cohort build needs the extra packages of syncect[train] (SimpleITK is missing)")
     from node.cohorts.build import build_cohort
 
     with _stages() as progress:

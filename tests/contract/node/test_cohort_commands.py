@@ -93,12 +93,3 @@ def test_usage_errors_have_code_2(run: Run, tmp_path: Path) -> None:
 def test_a_key_inside_the_cohort_is_refused(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "c"
     assert run("build", str(tmp_path), "--out", str(out), "--key", str(out / "key.csv"))[0] == 4
-
-
-def test_without_simpleitk_a_sentence_names_the_extra(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("node.cli.cohort.find_spec", lambda name: None)
-    code, _, err = run("build", str(tmp_path), "--out", str(tmp_path / "c"))
-    assert code == 2
-    assert "syncect[train]" in err

@@ -1,0 +1,29 @@
+"""What a command does not need, it does not load: nobody waits for a list because of packages that only a job uses."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("highdicom", "SimpleITK", "torch")
+
+
+def loaded_by(code: str, **environment: str) -> set[str]:
+    """Which of HEAVY a fresh process has loaded after running `code`."""
+    report = f"import sys; {code}; print('LOADED', *[name for name in {HEAVY} if name in sys.modules])"
+    command = [sys.executable, "-c", report]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **environment})
+    return set(answer.stdout.splitlines()[-1].split()[1:])
+
+
+@pytest.mark.parametrize("command", [["jobs", "ls"], ["status"]])
+def test_readers_load_nothing_that_only_a_job_needs(tmp_path: Path, command: list[str]) -> None:
+    code = f"from node.cli import app; app({command}, standalone_mode=False)"
+    assert loaded_by(code, SYNCECT_NODE__DATA_DIR=str(tmp_path)) == set()
+
+
+@pytest.mark.parametrize("role", ["node.receive.receiver", "node.send.courier", "node.bootstrap.roles"])
+def test_receiver_and_courier_load_nothing_that_only_a_job_needs(role: str) -> None:
+    assert loaded_by(f"import {role}") == set()
