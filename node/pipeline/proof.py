@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +69,5 @@ def prove_series(volume: CTVolume, written: Sequence[Path], stored: StoredPixels
     from node.pipeline.proof_by_highdicom import prove_by_highdicom  # noqa: PLC0415
     from node.pipeline.proof_by_simpleitk import prove_by_simpleitk  # noqa: PLC0415
 
-    with ThreadPoolExecutor(1) as beside:
-        simpleitk = beside.submit(prove_by_simpleitk, volume, written, stored, series_uid)
-        return prove_by_highdicom(volume, written) | simpleitk.result()
+    # One after the other: beside highdicom, which is Python, SimpleITK's threads would wait for the interpreter's lock.
+    return prove_by_highdicom(volume, written) | prove_by_simpleitk(volume, written, stored, series_uid)
