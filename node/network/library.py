@@ -1,13 +1,11 @@
 """Sets the switches that pydicom and pynetdicom have only for a whole process."""
 
-import logging
-
 import pydicom.config
 from pynetdicom import _config
 
 
 def configure_libraries() -> None:
-    """Let foreign values pass as they came, and keep the libraries from logging them.
+    """Let foreign values pass as they came.
 
     Values of our own are validated where they are made (`node/dicom/elements.py`); what a peer sent is judged where it
     could do harm. pydicom would print a warning with the value, pynetdicom end the association for one irregular UID.
@@ -15,5 +13,3 @@ def configure_libraries() -> None:
     _config.LOG_HANDLER_LEVEL = "none"
     _config.ENFORCE_UID_CONFORMANCE = False
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    for library in ("pydicom", "pynetdicom"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -1,0 +1,108 @@
+"""Places for associations: a share for each peer, some kept for each, and none for who only holds one."""
+
+from typing import Any
+
+import pytest
+
+from config.settings import ScpSettings
+from node.receive.admission import LIMIT_REACHED, SPARE_S, WRONG_CALLED_AE, WRONG_CALLING_AE, Places, Session
+
+CT1 = {"ae_title": "CT1", "host": "10.0.0.1"}
+CT2 = {"ae_title": "CT2", "host": "10.0.0.2"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def places(clock: Clock, **settings: Any) -> Places:
+    return Places(ScpSettings(**settings), clock)
+
+
+def enter(of: Places, ae: str = "CT1", host: str = "10.0.0.1") -> Any:
+    return of.admit("SYNCECT", ae, host)
+
+
+def admitted(of: Places, count: int, ae: str = "CT1", host: str = "10.0.0.1") -> list[Session]:
+    """The sessions among `count` requests that got a place."""
+    answers = [enter(of, ae, host) for _ in range(count)]
+    return [answer for answer in answers if isinstance(answer, Session)]
+
+
+def test_a_stranger_and_a_wrong_called_title_are_told_apart(clock: Clock) -> None:
+    some = places(clock, allowed_peers=[CT1])
+    assert enter(some, "CT9") == WRONG_CALLING_AE
+    assert enter(some, host="10.0.0.9") == WRONG_CALLING_AE
+    assert some.admit("OTHER", "CT1", "10.0.0.1") == WRONG_CALLED_AE
+    assert isinstance(some.admit("SYNCECT ", "CT1", "::ffff:10.0.0.1"), Session)
+
+
+def test_one_peer_cannot_take_the_places_that_are_kept_for_another(clock: Clock) -> None:
+    some = places(clock, allowed_peers=[CT1, CT2], max_associations=10)
+    assert len(admitted(some, 20)) == 8
+    assert len(admitted(some, 20, "CT2", "10.0.0.2")) == 2
+
+
+def test_with_as_many_peers_as_places_each_has_one(clock: Clock) -> None:
+    some = places(clock, allowed_peers=[CT1, CT2], max_associations=2)
+    assert len(admitted(some, 5)) == 1
+    assert len(admitted(some, 5, "CT2", "10.0.0.2")) == 1
+
+
+def test_a_share_bounds_each_peer_and_each_address(clock: Clock) -> None:
+    listed = places(clock, allowed_peers=[CT1, CT2], max_associations=10, max_associations_per_peer=3)
+    assert len(admitted(listed, 5)) == len(admitted(listed, 5, "CT2", "10.0.0.2")) == 3
+    anybody = places(clock, max_associations=10, max_associations_per_peer=3)
+    assert len(admitted(anybody, 5, "ANY", "10.0.0.7")) == len(admitted(anybody, 5, "OTHER", "10.0.0.8")) == 3
+
+
+def test_a_place_that_is_left_is_free_and_leaving_twice_frees_one(clock: Clock) -> None:
+    some = places(clock, max_associations=2)
+    first, _ = admitted(some, 2)
+    some.leave(first)
+    some.leave(first)
+    assert len(admitted(some, 5)) == 1
+
+
+def test_who_stored_nothing_for_long_gives_way_and_only_then(clock: Clock) -> None:
+    some = places(clock, max_associations=2)
+    aborted: list[str] = []
+    idle, busy = admitted(some, 2)
+    idle.abort, busy.abort = lambda: aborted.append("idle"), lambda: aborted.append("busy")
+    clock.now_s += SPARE_S - 1
+    assert enter(some) == LIMIT_REACHED
+    some.progressed(busy)
+    clock.now_s += 2
+    assert isinstance(enter(some), Session)
+    assert aborted == ["idle"]
+    assert enter(some) == LIMIT_REACHED
+
+
+def test_a_peer_cannot_make_another_one_give_up_its_kept_place(clock: Clock) -> None:
+    some = places(clock, allowed_peers=[CT1, CT2], max_associations=4, max_associations_per_peer=4)
+    kept = admitted(some, 2, "CT2", "10.0.0.2")
+    assert len(kept) == 2
+    own = admitted(some, 2)
+    aborted: list[Session] = []
+    for session in (*kept, *own):
+        session.abort = lambda session=session: aborted.append(session)  # type: ignore[misc]
+    clock.now_s += SPARE_S + 1
+    assert isinstance(enter(some), Session)
+    assert aborted == own[:1]
+
+
+def test_titles_of_peers_are_made_safe_for_the_log(clock: Clock) -> None:
+    session = enter(places(clock), "A\r\nERROR forged\\!")
+    assert session.calling_ae == "A??ERROR forged?"
+    assert places(clock, allowed_peers=[CT1]).is_known_host("10.0.0.1")
+    assert not places(clock, allowed_peers=[CT1]).is_known_host("10.0.0.2")
+    assert not places(clock, allowed_peers=[{"ae_title": "CT1"}]).is_known_host("10.0.0.1")
