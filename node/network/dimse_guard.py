@@ -31,6 +31,8 @@ MIN_RATE_BYTES_S = 2048.0
 _LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
 _C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
 _COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
+_PRIORITIES = (0, 1, 2)  # PS3.7 table E.1-1
+_USUAL_ELEMENTS = {0x0000, 0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000}  # of a C-STORE request, PS3.7 table 9.3-1
 _UID_ALPHABET = re.compile(r"[0-9.]{1,64}", re.ASCII)
 
 
@@ -190,47 +192,56 @@ class DimseGuard(DIMSEServiceProvider):
             raise NotDimse(f"a message of {self._came_bytes} bytes in {took_s:.0f} s")
 
     def _begin(self, context_id: int, raw: bytes) -> None:
-        """Hand over a whole command set, written anew with what this node needs of it."""
+        """Hand over a whole command set, or one in its place where pynetdicom would stumble over a value."""
         if not self._contexts:
             self._contexts = {one.context_id: str(one.abstract_syntax) for one in self.assoc.accepted_contexts}
         abstract_syntax = self._contexts.get(context_id)
         if abstract_syntax is None:
             raise NotDimse("a message in a presentation context that was not accepted")
         asked = decode(BytesIO(raw), True, True)
-        field, message_id, data_set_type = (
-            _number(asked, keyword) for keyword in ("CommandField", "MessageID", "CommandDataSetType")
-        )
-        command = Dataset()
-        command.AffectedSOPClassUID = abstract_syntax
-        command.CommandField, command.MessageID, command.CommandDataSetType = field, message_id, data_set_type
+        field, data_set_type = _number(asked, "CommandField"), _number(asked, "CommandDataSetType")
         if abstract_syntax == VERIFICATION:
             if (field, data_set_type) != (_C_ECHO_RQ, _NO_DATA_SET):
                 raise NotDimse("a message that is no C-ECHO request")
+            raw = _command(asked, abstract_syntax)
         elif field != _C_STORE_RQ or data_set_type == _NO_DATA_SET:
             raise NotDimse("a message that is no C-STORE request")
         else:
-            self._await_data_set(command, context_id, asked)
-        self._pass_on(context_id, bytes((_COMMAND | _LAST,)) + (encode(command, True, True) or b""))
+            raw = self._await_data_set(raw, asked, abstract_syntax, context_id)
+        self._pass_on(context_id, bytes((_COMMAND | _LAST,)) + raw)
 
-    def _await_data_set(self, command: Dataset, context_id: int, asked: Dataset) -> None:
-        refusal = None
+    def _await_data_set(self, raw: bytes, asked: Dataset, abstract_syntax: str, context_id: int) -> bytes:
+        """Make a buffer for the data set of a C-STORE request; returns the command set for pynetdicom."""
         uid, class_uid = (str(asked.get(keyword, "")) for keyword in ("AffectedSOPInstanceUID", "AffectedSOPClassUID"))
+        refusal = None
         if not _UID_ALPHABET.fullmatch(uid):
             uid, refusal = "0.0", (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
-        elif class_uid != command.AffectedSOPClassUID:
+        elif class_uid != abstract_syntax:
             refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"
-        command.AffectedSOPInstanceUID, command.Priority = uid, 0
         self._context_id = context_id
         self._buffers = [buffer for buffer in self._buffers if buffer.is_held]
         self.message = DIMSEMessage()
         self.message.data_set = DataSetBuffer(self._limits, refusal)
         self._buffers.append(self.message.data_set)
+        usual = refusal is None and asked.get("Priority") in _PRIORITIES and _USUAL_ELEMENTS.issuperset(asked.keys())
+        return raw if usual and _number(asked, "MessageID") >= 0 else _command(asked, abstract_syntax, uid)
 
     def _pass_on(self, context_id: int, value: bytes) -> None:
         """Give pynetdicom one fragment, of which it knows now that it belongs where it is."""
         fragment = P_DATA()
         fragment.presentation_data_value_list = [[context_id, value]]  # type: ignore[list-item] # a list is demanded
         super().receive_primitive(fragment)
+
+
+def _command(asked: Dataset, class_uid: str, instance_uid: str = "") -> bytes:
+    """A command set with what a C-ECHO or C-STORE request needs, and nothing else of what was asked."""
+    command = Dataset()
+    command.AffectedSOPClassUID = class_uid
+    for keyword in ("CommandField", "MessageID", "CommandDataSetType"):
+        setattr(command, keyword, _number(asked, keyword))
+    if instance_uid:
+        command.AffectedSOPInstanceUID, command.Priority = instance_uid, _PRIORITIES[0]
+    return encode(command, True, True) or b""
 
 
 def _number(command: Dataset, keyword: str) -> int:

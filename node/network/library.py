@@ -1,5 +1,7 @@
 """Sets the switches that pydicom and pynetdicom have only for a whole process."""
 
+import logging
+
 import pydicom.config
 from pynetdicom import _config
 
@@ -11,5 +13,6 @@ def configure_libraries() -> None:
     could do harm. pydicom would print a warning with the value, pynetdicom end the association for one irregular UID.
     """
     _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer sent
     _config.ENFORCE_UID_CONFORMANCE = False
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

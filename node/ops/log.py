@@ -46,5 +46,5 @@ def configure_logging(role: str, *, verbose: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     # These libraries log identifiers and whole datasets, which may name patients, or a line per tick.
-    for name in ("pynetdicom", "pydicom", "apscheduler", "matplotlib", "alembic"):
+    for name in ("pydicom", "apscheduler", "matplotlib", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
