@@ -7,7 +7,7 @@ DEVICE ?= cuda
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-.PHONY: setup demo test unit abuse check format bench gpu reproduce-small clean
+.PHONY: setup demo test unit abuse check format bench walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,9 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
+
+walk: $(STAMP)  ## which files and functions a slice passes on its way to its first answer
+	$(BIN)/python -m bench.walk
 
 gpu:  ## what only a GPU can show, in 8 minutes; installs nothing; DEVICE=cpu is a dry run of the same code
 	DEVICE=$(DEVICE) bench/gpu.sh

@@ -1,0 +1,100 @@
+"""Which files and functions of this project run from a connection to the answer of its first C-STORE: `make walk`.
+
+The fewer there are, the sooner somebody who reads the code has seen them all. The figures have a limit in
+`tests/peers/test_walk.py`.
+"""
+
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pynetdicom import AE
+
+from config.settings import ScpSettings
+from node.receive.receiver import Receiver
+from storage.database import Database
+from storage.refusals import RefusalStore
+from storage.series import SeriesStore
+from storage.spool import Spool
+
+ROOT = Path(__file__).parents[1]
+OURS = tuple(f"{ROOT / folder}/" for folder in ("config", "models", "node", "storage"))
+
+
+@dataclass
+class Walk:
+    """Files below the project's folder and functions in them, which were entered while it was traced."""
+
+    files: set[str] = field(default_factory=set)
+    functions: set[tuple[str, str]] = field(default_factory=set)
+
+    def note(self, frame: FrameType, event: str, _argument: Any) -> None:
+        """What `sys.setprofile` calls."""
+        name = frame.f_code.co_filename
+        if event == "call" and name.startswith(OURS):
+            self.files.add(name.removeprefix(f"{ROOT}/"))
+            self.functions.add((name, frame.f_code.co_qualname))
+
+
+def first_answer(folder: Path) -> Walk:
+    """From the connection to the end of an association that stored one instance, without the start of the receiver."""
+    database = Database(f"sqlite:///{folder / 'node.sqlite3'}")
+    database.ensure_schema()
+    receiver = Receiver(
+        ScpSettings(host="127.0.0.1", allowed_peers=({"ae_title": "SCANNER", "host": "127.0.0.1"},)),  # type: ignore[arg-type]
+        Spool(folder / "spool"),
+        SeriesStore(database),
+        RefusalStore(database),
+        name="walk",
+        port=0,
+    )
+    walk = Walk()
+    threading.setprofile(walk.note)  # the thread that accepts connections starts with the receiver
+    try:
+        receiver.start()
+        walk.files.clear()
+        walk.functions.clear()
+        store_one(receiver.port)
+        receiver.stop()
+    finally:
+        threading.setprofile(None)
+        database.close()
+    return walk
+
+
+def store_one(port: int) -> None:
+    """Send one small CT instance in one association; raises AssertionError where it is not stored."""
+    ae = AE(ae_title="SCANNER")
+    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    association = ae.associate("127.0.0.1", port, ae_title="SYNCECT")
+    assert association.is_established
+    assert association.send_c_store(_instance()).Status == 0x0000
+    association.release()
+
+
+def _instance() -> Dataset:
+    instance = Dataset()
+    instance.SOPClassUID, instance.SOPInstanceUID = CTImageStorage, generate_uid()
+    instance.StudyInstanceUID, instance.SeriesInstanceUID = generate_uid(), generate_uid()
+    instance.Modality = "CT"
+    instance.file_meta = FileMetaDataset()
+    instance.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return instance
+
+
+def main() -> None:
+    """Print the walk."""
+    with tempfile.TemporaryDirectory(prefix="syncect-walk-") as folder:
+        walk = first_answer(Path(folder))
+    sys.stdout.write(f"to the first answer: {len(walk.files)} files, {len(walk.functions)} functions\n")
+    sys.stdout.write("".join(f"  {name}\n" for name in sorted(walk.files)))
+
+
+if __name__ == "__main__":
+    main()
