@@ -26,6 +26,7 @@ from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_O
 log = logging.getLogger(__name__)
 
 MAX_COMMAND_BYTES = 64 * 1024  # a command set has no business being larger
+MAX_FRAGMENTS = 64  # in one PDU; usual is one, and every fragment costs as much as a PDU
 MESSAGE_TIMEOUT_S = 60.0  # after that a message has to keep the lowest rate
 MIN_RATE_BYTES_S = 2048.0
 _LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
@@ -156,7 +157,10 @@ class DimseGuard(DIMSEServiceProvider):
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of one P-DATA primitive; aborts the association where they are no DIMSE message."""
         try:
-            for context_id, value in primitive.presentation_data_value_list:
+            fragments = primitive.presentation_data_value_list
+            if len(fragments) > MAX_FRAGMENTS:
+                raise NotDimse(f"{len(fragments)} fragments in one PDU")
+            for context_id, value in fragments:
                 self._take(context_id, value)
         except Exception as error:  # pynetdicom and pydicom raise whatever malformed bytes make them stumble over
             reason = str(error) if isinstance(error, NotDimse) else type(error).__name__

@@ -3,11 +3,13 @@
 Each override says what pynetdicom 3.0.4 does without it; `tests/peers/test_network_server.py` shows the harm.
 """
 
+import errno
 import logging
 import socket
 import socketserver
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 ACSE_TIMEOUT_S = 10.0  # from the connection to a whole association request
 SPARE_CONNECTIONS = 16  # per host and in total, beyond the associations themselves
+_PAUSE_S = 0.1
 _TITLES_END = 74  # of an A-ASSOCIATE-RQ: header, version and AE titles, before the variable items (PS3.8 table 9-11)
 
 
@@ -107,7 +110,15 @@ class HardenedServer(ThreadedAssociationServer):
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; without this the TLS handshake of a silent peer stops every other connection."""
-        accepted, address = self.socket.accept()  # type: ignore[union-attr]
+        try:
+            accepted, address = self.socket.accept()  # type: ignore[union-attr]
+        except OSError as error:
+            if error.errno in (
+                errno.EMFILE,
+                errno.ENFILE,
+            ):  # accept() would fail again at once, for as long as it lasts
+                time.sleep(_PAUSE_S)
+            raise
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.ssl_context is None:
             return PlainSocket(fileno=accepted.detach()), address

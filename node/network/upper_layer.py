@@ -31,7 +31,7 @@ class PduStream:
 
     session: Any = None  # of the receiver, once the association request was admitted
     was_released = False
-    _ahead = b""  # the association request, which was read before pynetdicom has the connection
+    _ahead = b""  # what was read before pynetdicom asked for it
     _left = 0  # bytes of the current PDU that have not come
     _deadline = 0.0
     _refused = False
@@ -40,6 +40,19 @@ class PduStream:
     def has_bytes_ahead(self) -> bool:
         """Whether something can be read that the kernel does not know of."""
         return bool(self._ahead) or (isinstance(self, ssl.SSLSocket) and self.pending() > 0)
+
+    def has_begun(self) -> bool:
+        """Whether a PDU or the end of the stream has come; a TLS record may hold neither, but new keys."""
+        if self._ahead or not isinstance(self, ssl.SSLSocket):
+            return True
+        self.settimeout(0.0)
+        try:
+            self._ahead = super().recv(1)  # type: ignore[misc]
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True  # the next read says so
+        return True
 
     def read_request(self, within_s: float) -> bytes:
         """The whole first PDU, which pynetdicom reads again from here; empty where the peer closed.
@@ -60,9 +73,6 @@ class PduStream:
 
         Raises TimeoutError where the PDU is not whole in time.
         """
-        if self._ahead:
-            part, self._ahead = self._ahead[:buflen], self._ahead[buflen:]
-            return part
         if self._refused:
             return b""
         if self._left == 0:
@@ -90,6 +100,9 @@ class PduStream:
         return data
 
     def _receive(self, count: int, deadline: float) -> bytes:
+        if self._ahead:
+            part, self._ahead = self._ahead[:count], self._ahead[count:]
+            return part
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("a PDU was not complete in time")
@@ -158,7 +171,7 @@ class WaitingDul(DULServiceProvider):
             return bool(super()._is_transport_event())
         if not self.event_queue.empty():
             return False
-        if stream.has_bytes_ahead or self._sleep_until_readable(stream):
+        if (stream.has_bytes_ahead or self._sleep_until_readable(stream)) and stream.has_begun():
             self._read_pdu_data()
             return True
         return False
