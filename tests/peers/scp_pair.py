@@ -39,6 +39,10 @@ class Scp:
     def port(self) -> int:
         return int(self.server.server_address[1])
 
+    def has(self, associations: int) -> bool:
+        """Whether so many associations have begun; the receiver's server begins none before the request."""
+        return not self.is_stock or len(self.associations) >= associations
+
     def is_idle(self) -> bool:
         """Whether no thread of an association runs any more."""
         return not any(threads_alive(association) for association in self.associations)

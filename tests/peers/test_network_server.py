@@ -23,6 +23,7 @@ from node.network.tls import client_context, server_context
 from tests.peers import endings
 from tests.peers.certificates import Certificates
 from tests.peers.endings import Ending
+from tests.peers.key_update import is_answered_after_a_key_update
 from tests.peers.measures import wait_until
 from tests.peers.raw_peer import (
     ABORT_PDU,
@@ -44,7 +45,6 @@ from tests.peers.raw_peer import (
 )
 from tests.peers.scp_pair import Scp, both, gives_up_sending, hardened, stock
 
-FOUR_GIGABYTES = b"\xff\xff\xff\xff"
 MORE_THAN_THE_KERNEL_KEEPS = 16 << 20
 
 
@@ -63,7 +63,7 @@ def thread_errors(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_pdu_of_four_gigabytes_is_not_read(associated: bool) -> None:
     def taken_bytes(scp: Scp) -> int:
         with RawPeer(scp.port).connection if associated else connect(scp.port) as connection:
-            connection.sendall((b"\x04\0" if associated else b"\x01\0") + FOUR_GIGABYTES)
+            connection.sendall((b"\x04\0" if associated else b"\x01\0") + b"\xff\xff\xff\xff")
             return flood(connection, bytes(1 << 16), MORE_THAN_THE_KERNEL_KEEPS)
 
     with both(acse_s=0.3) as (plain, guarded):
@@ -105,7 +105,7 @@ def test_a_silent_connection_is_no_association() -> None:
         with ExitStack() as crowd:
             for _ in range(3):
                 crowd.enter_context(connect(scp.port))
-            wait_until(lambda: len(scp.server._connections if not scp.is_stock else scp.associations) == 3)
+            wait_until(lambda: scp.has(3) and (scp.is_stock or len(scp.server._connections) == 3))
             time.sleep(0.1)
             return len(scp.associations)
 
@@ -120,8 +120,7 @@ def test_a_port_scan_leaves_nothing_behind() -> None:
     def stay(scp: Scp) -> int:
         for _ in range(5):
             connect(scp.port).close()
-        if scp.is_stock:
-            wait_until(lambda: len(scp.associations) == 5)
+        wait_until(lambda: scp.has(5))
         time.sleep(0.2)
         return len(scp.server.active_associations)
 
@@ -203,8 +202,8 @@ def test_a_release_is_answered_while_the_thread_of_the_association_sleeps(monkey
 def test_the_end_of_an_association_is_told_once_and_in_time_when_nothing_of_it_runs(
     end: Ending, monkeypatch: pytest.MonkeyPatch, thread_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(server, "PDU_TIMEOUT_S", 2.0)
-    with hardened(acse_s=2.0) as guarded:
+    monkeypatch.setattr(server, "PDU_TIMEOUT_S", 1.5)
+    with hardened(acse_s=1.5) as guarded:
         begun = time.perf_counter()
         end(guarded.port)
         wait_until(lambda: guarded.ended != [] and guarded.server._connections == {})
@@ -235,7 +234,7 @@ def test_stock_tells_the_end_of_an_association_too_early_or_not_at_all(end: Endi
 
 def test_an_association_inside_a_pdu_is_aborted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop, or a place for somebody else, must not wait for the rest of a PDU."""
-    monkeypatch.setattr(server, "PDU_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(server, "PDU_TIMEOUT_S", 1.5)
     with hardened() as guarded, RawPeer(guarded.port) as peer:
         peer.connection.sendall(b"\x04\0\0")
         time.sleep(0.1)  # until it is read
@@ -275,8 +274,17 @@ def test_a_silent_tls_client_stops_no_other(certificates: Certificates) -> None:
         assert shakes_hands(guarded)
 
 
-def has_associations(scp: Scp, count: int) -> bool:
-    return not scp.is_stock or len(scp.associations) == count
+def test_an_answer_does_not_wait_for_the_peer_after_a_key_update(certificates: Certificates) -> None:
+    """A TLS record without data makes the connection readable, and then there is nothing to read."""
+    handling = threading.Event()
+
+    def handle() -> None:
+        handling.set()
+        time.sleep(0.5)
+
+    with hardened(ssl_context=server_context(*certificates.files())) as guarded:
+        guarded.on_store = handle
+        assert is_answered_after_a_key_update(guarded.port, certificates, handling, 2)
 
 
 def test_12_silent_connections_keep_nobody_out() -> None:
@@ -284,7 +292,7 @@ def test_12_silent_connections_keep_nobody_out() -> None:
         with ExitStack() as crowd:
             for number in range(12):
                 crowd.enter_context(connect(scp.port))
-                wait_until(partial(has_associations, scp, number + 1))
+                wait_until(partial(scp.has, number + 1))
             try:
                 RawPeer(scp.port).connection.close()
             except Rejected as rejected:
