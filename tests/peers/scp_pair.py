@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 from node.network.dimse_guard import MessageLimits
 from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer
-from tests.peers.raw_peer import CT, EXPLICIT, VERIFICATION
+from tests.peers.raw_peer import CT, EXPLICIT, RELEASE, VERIFICATION, RawPeer, read_pdu
 
 
 @dataclass
@@ -110,6 +111,16 @@ def gives_up_sending(connection: socket.socket, within_s: float = 1.0) -> bool:
     thread.join(5)
     connection.close()
     return result
+
+
+def release_takes_s(scp: Scp) -> float:
+    """How long a peer waits for the answer to A-RELEASE just after one to C-ECHO."""
+    with RawPeer(scp.port) as peer:
+        assert peer.echo() == 0x0000
+        begun = time.perf_counter()
+        peer.connection.sendall(RELEASE)
+        assert read_pdu(peer.connection)[0] == 0x06
+        return time.perf_counter() - begun
 
 
 @contextmanager

@@ -32,7 +32,6 @@ from tests.peers.raw_peer import (
     CT_CONTEXT,
     EXPLICIT,
     LIMIT_REACHED,
-    RELEASE,
     RawPeer,
     Rejected,
     associate_rq,
@@ -43,7 +42,7 @@ from tests.peers.raw_peer import (
     p_data,
     read_pdu,
 )
-from tests.peers.scp_pair import Scp, both, gives_up_sending, hardened, stock
+from tests.peers.scp_pair import Scp, both, gives_up_sending, hardened, release_takes_s, stock
 
 MORE_THAN_THE_KERNEL_KEEPS = 16 << 20
 
@@ -169,16 +168,7 @@ def test_what_is_no_association_request_is_answered_with_an_abort_and_logged_in_
     assert not any(record.exc_info for record in caplog.records)
 
 
-# -- _UserQueue -------------------------------------------------------------------------------------------------------
-
-
-def release_takes_s(scp: Scp) -> float:
-    with RawPeer(scp.port) as peer:
-        assert peer.echo() == 0x0000
-        begun = time.perf_counter()
-        peer.connection.sendall(RELEASE)
-        assert read_pdu(peer.connection)[0] == 0x06
-        return time.perf_counter() - begun
+# -- _UserQueue --------------------------------------------------------------------------------------------------------
 
 
 def test_a_release_is_answered_while_the_thread_of_the_association_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
