@@ -1,7 +1,8 @@
 """Guards pynetdicom's DIMSE provider: what is no message ends the association, what is a bad instance costs one status.
 
 Without it pynetdicom 3.0.4 collects a command set or a data set of any size, raises out of its thread for malformed
-ones, runs services that were not agreed, and ends the association for one malformed UID.
+ones, takes a C-STORE in the Verification context, hands "../../" to the handler or ends the association for one malformed
+UID, and never answers an empty one. `tests/peers/test_dimse_guard.py` shows it.
 """
 
 import logging
@@ -10,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
@@ -26,6 +27,7 @@ from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_O
 log = logging.getLogger(__name__)
 
 MAX_COMMAND_BYTES = 64 * 1024  # a command set has no business being larger
+ALWAYS_BYTES = 2 * 1024**2  # four slices of 512 x 512
 MAX_FRAGMENTS = 64  # in one PDU; usual is one, and every fragment costs as much as a PDU
 MESSAGE_TIMEOUT_S = 60.0  # after that a message has to keep the lowest rate
 MIN_RATE_BYTES_S = 2048.0
@@ -39,17 +41,6 @@ _UID_ALPHABET = re.compile(r"[0-9.]{1,64}", re.ASCII)
 
 class NotDimse(Exception):
     """The peer does not speak what was agreed; the association is aborted."""
-
-
-@dataclass(frozen=True)
-class MessageLimits:
-    """Bounds of data sets in bytes: of one, and of all that are in memory at this moment, whoever sends them.
-
-    `max_in_flight_bytes` is asked whenever data come, because it depends on the free space.
-    """
-
-    max_dataset_bytes: int
-    max_in_flight_bytes: Callable[[], int]
 
 
 class InFlight:
@@ -73,7 +64,18 @@ class InFlight:
             self._bytes -= count
 
 
-IN_FLIGHT = InFlight()
+@dataclass(frozen=True)
+class MessageLimits:
+    """Bounds of data sets in bytes: of one, of all that are in memory at this moment, and of these what the disk takes.
+
+    `spare_bytes` is asked whenever data come. The first `ALWAYS_BYTES` of a data set do not count against the memory,
+    so that a peer with large ones keeps nobody from sending slices.
+    """
+
+    max_dataset_bytes: int
+    max_in_flight_bytes: int
+    spare_bytes: Callable[[], int]
+    in_flight: InFlight = field(default_factory=InFlight)
 
 
 class DataSetBuffer(BytesIO):
@@ -104,7 +106,7 @@ class DataSetBuffer(BytesIO):
 
     def release(self) -> None:
         """Forget what came; the buffer is used no more."""
-        IN_FLIGHT.give_back(self._counted)
+        self._limits.in_flight.give_back(self._counted)
         self._counted = 0
         self.seek(0)
         self.truncate()
@@ -113,7 +115,10 @@ class DataSetBuffer(BytesIO):
         if self._counted + count > self._limits.max_dataset_bytes:
             megabytes = self._limits.max_dataset_bytes / 1e6
             return OUT_OF_RESOURCES, f"an instance above {megabytes:g} MB is never taken"
-        if not IN_FLIGHT.take(count, self._limits.max_in_flight_bytes()):
+        limit = self._limits.spare_bytes()
+        if self._counted + count > ALWAYS_BYTES:
+            limit = min(limit, self._limits.max_in_flight_bytes)
+        if not self._limits.in_flight.take(count, limit):
             return OUT_OF_RESOURCES, "the spool or the memory takes no more at this moment"
         return None
 
@@ -158,7 +163,7 @@ class DimseGuard(DIMSEServiceProvider):
         """Take the fragments of one P-DATA primitive; aborts the association where they are no DIMSE message."""
         try:
             fragments = primitive.presentation_data_value_list
-            if len(fragments) > MAX_FRAGMENTS:
+            if not 0 < len(fragments) <= MAX_FRAGMENTS:
                 raise NotDimse(f"{len(fragments)} fragments in one PDU")
             for context_id, value in fragments:
                 self._take(context_id, value)
@@ -190,10 +195,15 @@ class DimseGuard(DIMSEServiceProvider):
                 self._begin(context_id, command)
 
     def _check_progress(self) -> None:
-        """End a message that drips: one byte a PDU holds a place for ever where only silence is timed."""
+        """End a message that drips: one byte a PDU holds a place and what came before for ever.
+
+        Every `MESSAGE_TIMEOUT_S` is looked at by itself, so that a quick beginning pays for nothing later.
+        """
         took_s = time.monotonic() - self._began_s
-        if took_s > MESSAGE_TIMEOUT_S and self._came_bytes < MIN_RATE_BYTES_S * took_s:
-            raise NotDimse(f"a message of {self._came_bytes} bytes in {took_s:.0f} s")
+        if took_s > MESSAGE_TIMEOUT_S:
+            if self._came_bytes < MIN_RATE_BYTES_S * took_s:
+                raise NotDimse(f"{self._came_bytes} bytes of a message in {took_s:.0f} s")
+            self._began_s, self._came_bytes = time.monotonic(), 0
 
     def _begin(self, context_id: int, raw: bytes) -> None:
         """Hand over a whole command set, or one in its place where pynetdicom would stumble over a value."""

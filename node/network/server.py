@@ -1,6 +1,6 @@
 """The TCP side of the receiver on pynetdicom's server: bounded connections, whole PDUs in time, TLS; no policy.
 
-Each override says what pynetdicom 3.0.4 does without it; `tests/peers/test_network_server.py` shows the harm.
+Each override says what pynetdicom 3.0.4 does without it; `tests/peers/test_network_server.py` shows it.
 """
 
 import errno
@@ -8,11 +8,13 @@ import logging
 import socket
 import socketserver
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pynetdicom.association import Association
@@ -20,13 +22,14 @@ from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.network.dimse_guard import DimseGuard, MessageLimits
-from node.network.upper_layer import PlainSocket, TlsSocket, WaitingDul
+from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
 
 log = logging.getLogger(__name__)
 
 ACSE_TIMEOUT_S = 10.0  # from the connection to a whole association request
 SPARE_CONNECTIONS = 16  # per host and in total, beyond the associations themselves
 _PAUSE_S = 0.1
+_ABORT_BY_PROVIDER = (2, 1)  # source and reason, unrecognized PDU: PS3.8 table 9-26
 _TITLES_END = 74  # of an A-ASSOCIATE-RQ: header, version and AE titles, before the variable items (PS3.8 table 9-11)
 
 
@@ -57,18 +60,28 @@ class _Handler(RequestHandler):
     """Runs one association from its request to its exact end, in the thread of its connection.
 
     Without it nobody knows when the last thread of an association has ended: EVT_RELEASED and EVT_ABORTED come earlier,
-    and neither comes where a connection breaks.
+    and neither comes where a request is malformed or was rejected in EVT_REQUESTED.
     """
 
     server: "HardenedServer"
 
     def handle(self) -> None:
-        super().handle()
-        self.association.join()
-        self.association.dul.join()
-        self.server.running.discard(self.association)
-        messages: Any = self.association.dimse
-        self.request.was_released = self.association.is_released and not messages.is_inside_message
+        try:
+            super().handle()
+            self.association.join()
+        finally:
+            self._end(self.association)
+
+    def _end(self, association: Association) -> None:
+        upper_layer, messages = association.dul, association.dimse
+        if upper_layer.is_alive():
+            upper_layer.kill_dul()
+            upper_layer.join()
+        assert isinstance(upper_layer, WaitingDul)
+        assert isinstance(messages, DimseGuard)
+        upper_layer.close()
+        self.server.running.discard(association)
+        self.request.was_released = association.is_released and not messages.is_inside_message
         messages.release()
 
     def _create_association(self) -> Association:
@@ -78,8 +91,19 @@ class _Handler(RequestHandler):
         association.dul = dul
         association.acse_timeout, association.network_timeout = self.ae.acse_timeout, self.ae.network_timeout
         association.dimse = DimseGuard(association, self.server.limits)
+        association.run = partial(_run, association.run)  # type: ignore[method-assign]
         self.server.running.add(association)
+        if self.server.is_stopping:
+            raise ConnectionAbortedError("the receiver stops")
         return association
+
+
+def _run(serve: Callable[[], None]) -> None:
+    """The thread of an association; a malformed request can end it, which pynetdicom would print to standard error."""
+    try:
+        serve()
+    except Exception as error:
+        log.warning("an association ended by an error: %s", type(error).__name__)
 
 
 @dataclass
@@ -106,6 +130,7 @@ class HardenedServer(ThreadedAssociationServer):
         self._connections: dict[socket.socket, _Open] = {}  # in the order in which they came
         self._changed = threading.Condition()
         self.running: set[Association] = set()
+        self.is_stopping = False
         super().__init__(*arguments, **options, request_handler=_Handler)  # type: ignore[misc]
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -189,7 +214,8 @@ class HardenedServer(ThreadedAssociationServer):
         self.server_close()
 
     def abort_all(self) -> None:
-        """Abort every association and close every connection that has none."""
+        """Abort every association and close every connection that has none; new ones are not begun."""
+        self.is_stopping = True
         for association in list(self.running):
             association.abort(block=False)
         with self._changed:
@@ -202,21 +228,25 @@ class HardenedServer(ThreadedAssociationServer):
             return self._changed.wait_for(lambda: not self._connections, timeout_s)
 
     def _serve(self, request: Any, client_address: Any) -> None:
+        asked = A_ASSOCIATE_RQ()
         try:
             # Only the titles: the many items behind them are decoded for a peer that was admitted.
             titles = request.read_request(ACSE_TIMEOUT_S)[:_TITLES_END]
             if not titles:
                 return
-            asked = A_ASSOCIATE_RQ()
             asked.decode(titles)
-        except ValueError:  # no association request, or titles that are none
-            request.sendall(A_ABORT_RQ().encode())
+        except (ValueError, struct.error):  # no association request, or titles that are none
+            answer = A_ABORT_RQ()
+            answer.source, answer.reason_diagnostic = _ABORT_BY_PROVIDER
+            request.settimeout(SEND_TIMEOUT_S)
+            request.sendall(answer.encode())
             return
         session = self._admission.admit(asked.called_ae_title, asked.calling_ae_title, str(client_address[0]))
         if isinstance(session, Rejection):
-            answer = A_ASSOCIATE_RJ()
-            answer.result, answer.source, answer.reason_diagnostic = session.result, session.source, session.reason
-            request.sendall(answer.encode())
+            refusal = A_ASSOCIATE_RJ()
+            refusal.result, refusal.source, refusal.reason_diagnostic = session.result, session.source, session.reason
+            request.settimeout(SEND_TIMEOUT_S)
+            request.sendall(refusal.encode())
             return
         with self._changed:
             if request in self._connections:

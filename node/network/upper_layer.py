@@ -1,8 +1,9 @@
 """The upper layer of one association of the receiver (PS3.8): whole PDUs in time, threads that sleep.
 
-Each override says what pynetdicom 3.0.4 does without it; `tests/peers/test_upper_layer.py` shows the harm.
+Each override says what pynetdicom 3.0.4 does without it; `tests/peers/test_network_server.py` shows it.
 """
 
+import logging
 import queue
 import select
 import socket
@@ -14,77 +15,67 @@ from typing import Any
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
 
+log = logging.getLogger(__name__)
+
 MAX_PDU_BYTES = 128 * 1024  # offered to the peer in the association negotiation, and enforced
 PDU_TIMEOUT_S = 60.0  # a whole PDU of 128 KiB within this time is 18 kbit/s
 SEND_TIMEOUT_S = 30.0  # a peer that reads nothing for so long has gone
 _LOOK_UP_S = 0.25  # how often a sleeping association looks at its timers
 _WAITING_MESSAGES = 2  # a peer that asks before it was answered is not read further
-_ASSOCIATE_RQ = 0x01
+_ASSOCIATE_RQ, _PDU_TYPES, _HEADER_BYTES = 0x01, range(0x01, 0x08), 6  # PS3.8 9.3.1
 
 
 class PduStream:
-    """Mixin of a socket that pynetdicom reads: PDUs bounded in length and in time.
+    """Mixin of a socket that pynetdicom reads: PDUs bounded in length and in time, and read when they are whole.
 
     Without it pynetdicom buffers whatever length a PDU announces (448 MB before any association in the measurement),
-    and waits without end for the last byte of a PDU and for a peer that reads nothing.
+    and waits without end for the last byte of a PDU, where nothing can be sent and nothing aborted meanwhile, and for a
+    peer that reads nothing.
     """
 
     session: Any = None  # of the receiver, once the association request was admitted
     was_released = False
-    _ahead = b""  # what was read before pynetdicom asked for it
-    _left = 0  # bytes of the current PDU that have not come
+    _come = b""  # what was taken in and not read
+    _is_body_next = False
+    _ended = False  # the peer closed, sent what is no PDU, or sent half a PDU for too long
     _deadline = 0.0
-    _refused = False
 
-    @property
-    def has_bytes_ahead(self) -> bool:
-        """Whether something can be read that the kernel does not know of."""
-        return bool(self._ahead) or (isinstance(self, ssl.SSLSocket) and self.pending() > 0)
-
-    def has_begun(self) -> bool:
-        """Whether a PDU or the end of the stream has come; a TLS record may hold neither, but new keys."""
-        if self._ahead or not isinstance(self, ssl.SSLSocket):
-            return True
-        self.settimeout(0.0)
+    def take_in(self) -> bool:
+        """Take what has come of a PDU, without waiting; whether a whole one or the end of the stream can be read."""
         try:
-            self._ahead = super().recv(1)  # type: ignore[misc]
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
+            while not self._ended and len(self._come) < (wanted := self._wanted_bytes()):
+                self.settimeout(0.0)  # type: ignore[attr-defined]
+                part = super().recv(wanted - len(self._come))  # type: ignore[misc]
+                self._deadline = self._deadline if self._come else time.monotonic() + PDU_TIMEOUT_S
+                self._ended = not part
+                self._come += part
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._ended = bool(self._come) and time.monotonic() > self._deadline
         except OSError:
-            return True  # the next read says so
-        return True
+            self._ended = True
+        return self._ended or len(self._come) >= self._wanted_bytes()
 
     def read_request(self, within_s: float) -> bytes:
         """The whole first PDU, which pynetdicom reads again from here; empty where the peer closed.
 
-        Raises ValueError for anything but an A-ASSOCIATE-RQ, TimeoutError, or the OSError of the connection.
+        Raises ValueError for anything but an A-ASSOCIATE-RQ, and TimeoutError.
         """
         deadline = time.monotonic() + within_s
-        head = self._exactly(6, deadline)
-        if head and (head[0] != _ASSOCIATE_RQ or (len(head) == 6 and not _is_acceptable(head))):
+        poll = select.poll()
+        poll.register(self, select.POLLIN)  # type: ignore[arg-type]
+        while not self.take_in():
+            if (left_s := deadline - time.monotonic()) <= 0:
+                raise TimeoutError("no whole association request in time")
+            poll.poll(left_s * 1000)
+        if self._come and self._come[0] != _ASSOCIATE_RQ:
             raise ValueError("the first PDU is no association request")
-        length = _length(head) if len(head) == 6 else 0
-        body = self._exactly(length, deadline)
-        self._ahead = head + body if length and len(body) == length else b""
-        return self._ahead
+        return b"" if self._ended else bytes(self._come)
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
-        """At the beginning of a PDU its header, then what has come of its body, which may be more than `buflen`.
-
-        Raises TimeoutError where the PDU is not whole in time.
-        """
-        if self._refused:
-            return b""
-        if self._left == 0:
-            self._deadline = time.monotonic() + PDU_TIMEOUT_S
-            head = self._exactly(buflen, self._deadline)
-            if len(head) == 6 and not _is_acceptable(head):
-                self._refused = True
-                return bytes(6)  # a PDU of no known type: pynetdicom answers with an A-ABORT
-            self._left = _length(head) if len(head) == 6 else 0
-            return head
-        part = self._receive(self._left, self._deadline)
-        self._left -= len(part)
+        """The header of the PDU that was taken in, then its body, which may be more than `buflen`; empty at the end."""
+        size = len(self._come) if self._is_body_next else _HEADER_BYTES
+        part, self._come = self._come[:size], self._come[size:]
+        self._is_body_next = not self._is_body_next and bool(self._come)
         return part
 
     def send(self, data: Any, flags: int = 0) -> int:
@@ -93,31 +84,15 @@ class PduStream:
         count: int = super().send(data, flags)  # type: ignore[misc]
         return count
 
-    def _exactly(self, count: int, deadline: float) -> bytes:
-        data = b""
-        while len(data) < count and (part := self._receive(count - len(data), deadline)):
-            data += part
-        return data
-
-    def _receive(self, count: int, deadline: float) -> bytes:
-        if self._ahead:
-            part, self._ahead = self._ahead[:count], self._ahead[count:]
-            return part
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("a PDU was not complete in time")
-        self.settimeout(left_s)  # type: ignore[attr-defined]
-        data: bytes = super().recv(count)  # type: ignore[misc]
-        return data
-
-
-def _is_acceptable(head: bytes) -> bool:
-    """Whether a PDU header has a known type and a length that was agreed (PS3.8 9.3.1)."""
-    return head[0] in range(1, 8) and _length(head) <= MAX_PDU_BYTES
-
-
-def _length(head: bytes) -> int:
-    return int.from_bytes(head[2:])
+    def _wanted_bytes(self) -> int:
+        """How many bytes make the PDU whole, as far as they tell; what is no PDU that was agreed ends the stream."""
+        if len(self._come) < _HEADER_BYTES:
+            return _HEADER_BYTES
+        length = int.from_bytes(self._come[2:_HEADER_BYTES])
+        if self._come[0] in _PDU_TYPES and length <= MAX_PDU_BYTES:
+            return _HEADER_BYTES + length
+        self._ended, self._come = True, bytes(_HEADER_BYTES)  # no PDU type; pynetdicom answers it with an A-ABORT
+        return _HEADER_BYTES
 
 
 class PlainSocket(PduStream, socket.socket):
@@ -132,7 +107,8 @@ class WaitingDul(DULServiceProvider):
     """The upper layer of one association, which sleeps in the kernel until there is something to do.
 
     Without it both threads of every association look every millisecond: 25 silent associations take a third of a
-    processor, and every answer waits for two such looks.
+    processor, and every answer waits for two such looks. An error of the state machine ends its thread with a traceback
+    on standard error, and the association's thread waits for a request that nobody reads.
     """
 
     def __init__(self, assoc: Association, session: object) -> None:
@@ -147,9 +123,16 @@ class WaitingDul(DULServiceProvider):
         """Serve the association until it ends."""
         try:
             super().run_reactor()
+        except Exception as error:
+            log.warning("an association ended in its upper layer: %s", type(error).__name__)
         finally:
-            self._sleeper.close()
-            self._waker.close()
+            self.to_user_queue.put(None)  # the association's thread may wait for a request
+            self.close()
+
+    def close(self) -> None:
+        """Give back what the thread needs to be woken."""
+        self._sleeper.close()
+        self._waker.close()
 
     def send_pdu(self, primitive: Any) -> None:
         """Hand over what is to be sent."""
@@ -168,23 +151,29 @@ class WaitingDul(DULServiceProvider):
     def _is_transport_event(self) -> bool:
         stream: Any = self.socket.socket if self.socket is not None else None
         if stream is None or self.state_machine.current_state == "Sta13":
-            return bool(super()._is_transport_event())
+            # The last PDU was sent. Whatever still comes is not read: it could take a minute, or never end.
+            if self.socket is not None:
+                self.socket.close()
+            return True
         if not self.event_queue.empty():
             return False
-        if (stream.has_bytes_ahead or self._sleep_until_readable(stream)) and stream.has_begun():
+        if self.assoc.dimse.msg_queue.qsize() > _WAITING_MESSAGES:
+            self._sleep(None)
+        elif stream.take_in() or (self._sleep(stream) and stream.take_in()):
             self._read_pdu_data()
             return True
         return False
 
-    def _sleep_until_readable(self, stream: socket.socket) -> bool:
+    def _sleep(self, stream: socket.socket | None) -> bool:
+        """Until something is to be sent, or can be read from `stream`; whether the latter."""
         poll = select.poll()
         poll.register(self._sleeper, select.POLLIN)
-        if self.assoc.dimse.msg_queue.qsize() <= _WAITING_MESSAGES:
+        if stream is not None:
             poll.register(stream, select.POLLIN)
         ready = {descriptor for descriptor, _ in poll.poll(_LOOK_UP_S * 1000)}
         if self._sleeper.fileno() in ready:
             self._sleeper.recv(4096)
-        return stream.fileno() in ready
+        return stream is not None and stream.fileno() in ready
 
 
 class _UserQueue(queue.Queue[Any]):

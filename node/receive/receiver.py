@@ -146,7 +146,7 @@ class Receiver:
                 ],
                 server_class=HardenedServer,
                 admission=Admission(self._places.admit, self._ended, self._places.is_known_host),
-                limits=MessageLimits(self._max_dataset_bytes, self._room_bytes),
+                limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._spool.spare_bytes),
                 max_associations=settings.max_associations,
             )
             assert isinstance(listening, HardenedServer)
@@ -156,9 +156,6 @@ class Receiver:
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse(f"another program listens on {where}; stop it, or change scp.port") from None
             raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
-
-    def _room_bytes(self) -> int:
-        return min(MAX_IN_FLIGHT_BYTES, self._spool.spare_bytes())
 
     def _opened(self, event: Any) -> None:
         association = event.assoc

@@ -155,7 +155,7 @@ def hardened(
         evt_handlers=scp.handlers(),
         server_class=HardenedServer,
         admission=Admission(admit, scp.end, scp.knows),
-        limits=MessageLimits(max_dataset_bytes, lambda: max_in_flight_bytes),
+        limits=MessageLimits(max_dataset_bytes, max_in_flight_bytes, lambda: 1 << 40),
         max_associations=max_associations,
         **options,
     )

@@ -17,7 +17,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 
 from node.network import dimse_guard
-from node.network.dimse_guard import IN_FLIGHT, DimseGuard
+from node.network.dimse_guard import DimseGuard
 from tests.peers.measures import wait_until
 from tests.peers.raw_peer import (
     ABORT,
@@ -334,17 +334,17 @@ def test_no_byte_is_in_flight_after_an_association_that_ends_inside_a_data_set(
         with RawPeer(guarded.port) as peer:
             peer.request_store()
             peer.send_data(bytes(100_000), last=False)
-            wait_until(lambda: IN_FLIGHT._bytes == 100_000)
+            wait_until(lambda: guarded.server.limits.in_flight._bytes == 100_000)
             leave(peer)
         wait_until(lambda: guarded.ended == [(False, 0)])
-        assert IN_FLIGHT._bytes == 0
+        assert guarded.server.limits.in_flight._bytes == 0
 
 
 @pytest.mark.parametrize("uid", [b"1.2.3.4", b"no UID", b""])
 def test_no_byte_is_in_flight_after_an_answer(uid: bytes) -> None:
     with hardened() as guarded, RawPeer(guarded.port) as peer:
         peer.store(uid, bytes(1000))
-        assert IN_FLIGHT._bytes == 0
+        assert guarded.server.limits.in_flight._bytes == 0
 
 
 def test_no_byte_is_in_flight_after_a_handler_that_raises() -> None:
@@ -354,7 +354,7 @@ def test_no_byte_is_in_flight_after_a_handler_that_raises() -> None:
     with hardened() as guarded, RawPeer(guarded.port) as peer:
         guarded.on_store = fail
         assert peer.store(b"1.2.3.4", bytes(1000)) == 0xC211
-        assert IN_FLIGHT._bytes == 0
+        assert guarded.server.limits.in_flight._bytes == 0
 
 
 def test_no_byte_is_in_flight_after_an_abort_while_instances_wait() -> None:
@@ -365,11 +365,11 @@ def test_no_byte_is_in_flight_after_an_abort_while_instances_wait() -> None:
             for _ in range(3):
                 peer.request_store()
                 peer.send_data(bytes(1000))
-            wait_until(lambda: IN_FLIGHT._bytes == 3000)
+            wait_until(lambda: guarded.server.limits.in_flight._bytes == 3000)
             peer.connection.sendall(ABORT)
         go_on.set()
         wait_until(lambda: guarded.ended == [(False, 0)])
-        assert IN_FLIGHT._bytes == 0
+        assert guarded.server.limits.in_flight._bytes == 0
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,10 @@ def test_no_byte_is_in_flight_after_an_abort_while_instances_wait() -> None:
         ({"max_in_flight_bytes": 500_000}, b"the spool or the memory takes no more at this moment"),
     ],
 )
-def test_a_data_set_above_a_limit_costs_one_status(limit: dict[str, Any], comment: bytes) -> None:
+def test_a_data_set_above_a_limit_costs_one_status(
+    limit: dict[str, Any], comment: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dimse_guard, "ALWAYS_BYTES", 0)
     with stock() as plain, RawPeer(plain.port) as peer:
         assert peer.store(b"1.2.3.4", bytes(2_000_000)) == 0x0000
     with hardened(**limit) as guarded, RawPeer(guarded.port) as peer:
@@ -390,4 +393,15 @@ def test_a_data_set_above_a_limit_costs_one_status(limit: dict[str, Any], commen
         assert comment in body
         assert peer.store(b"1.2.3.5", b"own") == 0x0000
         assert guarded.stored == [("1.2.3.5", b"own")]
-        assert IN_FLIGHT._bytes == 0
+        assert guarded.server.limits.in_flight._bytes == 0
+
+
+def test_a_slice_is_taken_while_a_large_data_set_has_all_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dimse_guard, "ALWAYS_BYTES", 100_000)
+    with hardened(max_in_flight_bytes=500_000) as guarded, RawPeer(guarded.port) as large:
+        large.request_store()
+        large.send_data(bytes(450_000), last=False)
+        wait_until(lambda: guarded.server.limits.in_flight._bytes == 450_000)
+        with RawPeer(guarded.port) as peer:
+            assert peer.store(b"1.2.3.4", bytes(90_000)) == 0x0000
+            assert peer.store(b"1.2.3.5", bytes(200_000)) == 0xA700

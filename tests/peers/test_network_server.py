@@ -17,9 +17,10 @@ from pynetdicom import transport
 from pynetdicom.pdu_items import PresentationContextItemRQ
 from pynetdicom.transport import ThreadedAssociationServer
 
-from node.network import dimse_guard, server
-from node.network.server import HardenedServer, PlainSocket, Rejection, WaitingDul
+from node.network import dimse_guard, server, upper_layer
+from node.network.server import HardenedServer, Rejection
 from node.network.tls import client_context, server_context
+from node.network.upper_layer import PlainSocket, WaitingDul
 from tests.peers import endings
 from tests.peers.certificates import Certificates
 from tests.peers.endings import Ending
@@ -71,7 +72,7 @@ def test_a_pdu_of_four_gigabytes_is_not_read(associated: bool) -> None:
 
 
 def test_a_pdu_that_never_becomes_whole_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PDU_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(upper_layer, "PDU_TIMEOUT_S", 0.3)
 
     def is_cut_off(scp: Scp) -> bool:
         with RawPeer(scp.port) as peer:
@@ -84,7 +85,7 @@ def test_a_pdu_that_never_becomes_whole_is_cut_off(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_peer_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "SEND_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(upper_layer, "SEND_TIMEOUT_S", 0.2)
 
     ours, peer = socket.socketpair()
     with peer:
@@ -176,7 +177,7 @@ def test_a_release_is_answered_while_the_thread_of_the_association_sleeps(monkey
     with hardened() as guarded:
         assert release_takes_s(guarded) < 1
     monkeypatch.setattr(dimse_guard, "_LOOK_UP_S", 1.0)
-    monkeypatch.setattr(server, "_UserQueue", lambda association: queue.Queue())
+    monkeypatch.setattr(upper_layer, "_UserQueue", lambda association: queue.Queue())
     with hardened() as plain:
         assert release_takes_s(plain) > 0.5
 
@@ -192,7 +193,7 @@ def test_a_release_is_answered_while_the_thread_of_the_association_sleeps(monkey
 def test_the_end_of_an_association_is_told_once_and_in_time_when_nothing_of_it_runs(
     end: Ending, monkeypatch: pytest.MonkeyPatch, thread_errors: list[str]
 ) -> None:
-    monkeypatch.setattr(server, "PDU_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(upper_layer, "PDU_TIMEOUT_S", 1.5)
     with hardened(acse_s=1.5) as guarded:
         begun = time.perf_counter()
         end(guarded.port)
@@ -224,7 +225,7 @@ def test_stock_tells_the_end_of_an_association_too_early_or_not_at_all(end: Endi
 
 def test_an_association_inside_a_pdu_is_aborted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stop, or a place for somebody else, must not wait for the rest of a PDU."""
-    monkeypatch.setattr(server, "PDU_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(upper_layer, "PDU_TIMEOUT_S", 1.5)
     with hardened() as guarded, RawPeer(guarded.port) as peer:
         peer.connection.sendall(b"\x04\0\0")
         time.sleep(0.1)  # until it is read
