@@ -4,20 +4,17 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from io import BytesIO
-from typing import Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
-from pynetdicom.dsutils import decode, encode
 
 from config.settings import DestinationSettings
+from node.network.no_association import NoAssociation, Outcome
+from node.network.requestor import associate
 from node.network.status import SUCCESS
-from node.send.association import NoAssociation, Outcome, associate
-from node.send.command import Request, Service
 from storage.errors import LeaseLost
-from storage.outbox import SentDelivery
+from storage.outbox import OutboxStore, SentDelivery
 
 log = logging.getLogger(__name__)
 
@@ -28,26 +25,11 @@ GIVE_UP_S = 86_400.0
 _PENDING = (0xFF00, 0xFF01)  # PS3.4 table C.4-1
 
 
-class ConfirmationStore(Protocol):
-    """What the outbox offers for confirmations."""
-
-    def awaiting_confirmation(self, destination: str, now: datetime) -> SentDelivery | None:
-        """The SENT delivery to `destination` that is due to be asked for, the one due longest; None without one."""
-
-    def postpone_confirmation(
-        self, delivery_id: int, actor: str, reason: str, *, not_before: datetime | None, now: datetime
-    ) -> None:
-        """Keep SENT with a reason and ask again at `not_before`, or never where it is None. Raises LeaseLost."""
-
-    def confirm(self, delivery_id: int, actor: str, reason: str, now: datetime) -> None:
-        """SENT -> CONFIRMED. Raises LeaseLost."""
-
-
 @dataclass(frozen=True)
 class Confirmer:
     """Asks for sent series; the pause between two questions doubles, and after a day the asking ends."""
 
-    store: ConfirmationStore
+    store: OutboxStore
     calling_ae: str
     name: str
     clock: Callable[[], datetime]
@@ -102,26 +84,21 @@ def find_instances(
     query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
     held: set[str] = set()
     context = build_context(STUDY_ROOT_FIND, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    with associate(destination, calling_ae, [context]) as link:
-        (accepted,) = link.contexts
-        implicit = accepted.transfer_syntax.is_implicit_VR
-        request = Request(Service.FIND, STUDY_ROOT_FIND)
-        answer = link.ask(accepted, request, encode(query, implicit, is_little_endian=True) or b"")
-        while answer.status in _PENDING:
-            held.update(_listed(answer.data, implicit, series_uid))
-            answer = link.next_answer(request)
-        if answer.status != SUCCESS:
-            raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.status:04X}")
+    with associate(destination, calling_ae, [context]) as association:
+        for answer, identifier in association.send_c_find(query, STUDY_ROOT_FIND):
+            if answer.Status in _PENDING:
+                held.update(_listed(identifier, series_uid))
+            elif answer.Status != SUCCESS:
+                raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.Status:04X}")
     return frozenset(held)
 
 
-def _listed(identifier: bytes, implicit: bool, series_uid: str) -> Iterable[str]:
+def _listed(identifier: Dataset | None, series_uid: str) -> Iterable[str]:
     """The SOP Instance UID of one answer; none where it names another series or cannot be read."""
     try:
-        found = decode(BytesIO(identifier), implicit, is_little_endian=True)
         # A peer may ignore a key; only what belongs to our series counts.
-        if found.get("SeriesInstanceUID", series_uid) == series_uid:
-            return [str(found.get("SOPInstanceUID", ""))]
+        if identifier is not None and identifier.get("SeriesInstanceUID", series_uid) == series_uid:
+            return [str(identifier.get("SOPInstanceUID", ""))]
     except Exception:  # pydicom raises whatever it stumbles over
         log.warning("an answer to a query cannot be read")
     return []

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from config.settings import DestinationSettings
-from node.send.association import Outcome, Timeouts
+from node.network.no_association import Outcome
+from node.network.requestor import Timeouts
 from node.send.confirmation import Confirmer
 from node.send.scu import SendReport, StorageScu
 from storage.errors import LeaseLost

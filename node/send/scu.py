@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
-from pynetdicom.dsutils import encode
+from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DestinationSettings
 from node.dicom.constants import CT_IMAGE_STORAGE
+from node.network.no_association import NoAssociation, Outcome
+from node.network.requestor import Timeouts, associate
 from node.network.status import SUCCESS, Reading, Verdict, classify
-from node.send.association import NoAssociation, Outcome, Timeouts, associate
-from node.send.command import Request, Service
-from node.send.link import Context, Link
 
 _VERIFICATION = "1.2.840.10008.1.1"
-_HEAD_BYTES = 144  # preamble, prefix, and the group length of the file meta information (PS3.10 section 7.1)
 
 _REACTIONS = {
     Verdict.TRANSIENT: Outcome.TRANSIENT,
@@ -89,11 +88,11 @@ class StorageScu:
         accepted: list[str] = []
         remarks: Counter[str] = Counter()
         try:
-            with associate(self._destination, self._calling_ae, _ct_contexts(), self._timeouts) as link:
+            with associate(self._destination, self._calling_ae, _ct_contexts(), self._timeouts) as association:
                 for number, (uid, path) in enumerate(items):
                     if should_stop():
                         return SendReport(Outcome.STOPPED, "the courier was stopped", tuple(accepted))
-                    status, reading = _send_one(link, uid, path, message_id=number % 65535 + 1)
+                    status, reading = _send_one(association, uid, path, message_id=number % 65535 + 1)
                     if not reading.stored:
                         reason = f"instance {uid}: {reading.sentence}"
                         return SendReport(_REACTIONS[reading.verdict], reason, tuple(accepted))
@@ -110,12 +109,12 @@ class StorageScu:
         """Associate, look which contexts are accepted, and send a C-ECHO; never raises."""
         contexts = [build_context(_VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *_ct_contexts()]
         try:
-            with associate(self._destination, self._calling_ae, contexts, self._timeouts) as link:
-                accepted = {context.abstract_syntax: context for context in link.contexts}
+            with associate(self._destination, self._calling_ae, contexts, self._timeouts) as association:
+                accepted = {context.abstract_syntax for context in association.accepted_contexts}
                 if _VERIFICATION not in accepted:
                     return EchoResult(True, "accepts CT images, but no C-ECHO", 0.0)
                 begun = time.perf_counter()
-                status = link.ask(accepted[_VERIFICATION], Request(Service.ECHO, _VERIFICATION)).status
+                status: int = association.send_c_echo().Status
                 latency_s = time.perf_counter() - begun
         except NoAssociation as failure:
             return EchoResult(False, failure.reason, 0.0)
@@ -126,19 +125,11 @@ class StorageScu:
         return EchoResult(True, "answers C-ECHO and accepts CT images", latency_s)
 
 
-@dataclass(frozen=True)
-class _Instance:
-    """An instance in the transfer syntax of the context in which it is going to be sent."""
-
-    context: Context
-    sop_class_uid: str
-    data: bytes | memoryview
-
-
-def _send_one(link: Link, uid: str, path: Path, *, message_id: int) -> tuple[int, Reading]:
-    """Status and its meaning; raises NoAssociation where the file is no use, and Broken."""
+def _send_one(association: Association, uid: str, path: Path, *, message_id: int) -> tuple[int, Reading]:
+    """Status and its meaning; raises NoAssociation where the file is no use or the association ended."""
     try:
-        instance = _read(path, uid, link.contexts)
+        instance = _instance(path, uid, association.accepted_contexts)
+        status: int = association.send_c_store(instance, msg_id=message_id).Status
     except FileNotFoundError:
         raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} is not in the spool") from None
     except OSError as error:
@@ -148,13 +139,11 @@ def _send_one(link: Link, uid: str, path: Path, *, message_id: int) -> tuple[int
         raise NoAssociation(
             Outcome.PERMANENT, f"instance {uid} cannot be sent in any transfer syntax that the peer accepts"
         ) from None
-    request = Request(Service.STORE, instance.sop_class_uid, uid, message_id)
-    status = link.ask(instance.context, request, instance.data).status
     return status, classify(status)
 
 
-def _read(path: Path, uid: str, contexts: Sequence[Context]) -> _Instance:
-    """The bytes as they were written where the peer takes them so, else encoded anew.
+def _instance(path: Path, uid: str, contexts: Sequence[PresentationContext]) -> Path | Dataset:
+    """The file, which goes out as it was written, where the peer takes its syntax; else what is encoded anew.
 
     Raises NoAssociation where the file holds another instance: the peer's yes would be written down for this one; and
     ValueError, AttributeError or InvalidDicomError where the bytes are no use.
@@ -162,18 +151,16 @@ def _read(path: Path, uid: str, contexts: Sequence[Context]) -> _Instance:
     meta = read_file_meta_info(path)
     if meta.MediaStorageSOPInstanceUID != uid:
         raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} holds another instance")
-    syntax, sop_class = meta.TransferSyntaxUID, str(meta.MediaStorageSOPClassUID)
-    fitting = [context for context in contexts if context.abstract_syntax == sop_class]
-    for context in fitting:
-        if context.transfer_syntax == syntax:
-            begin = _HEAD_BYTES + meta.FileMetaInformationGroupLength
-            return _Instance(context, sop_class, memoryview(path.read_bytes())[begin:])
-    if not fitting or syntax.is_compressed:
+    syntax, sop_class = meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID
+    accepted = [context.transfer_syntax[0] for context in contexts if context.abstract_syntax == sop_class]
+    if syntax in accepted:
+        return path
+    if not accepted or syntax.is_compressed:
         raise ValueError("no context of the peer fits")
-    data = encode(dcmread(path), fitting[0].transfer_syntax.is_implicit_VR, is_little_endian=True)
-    if data is None:
-        raise ValueError("the instance cannot be encoded")
-    return _Instance(fitting[0], sop_class, data)
+    dataset = dcmread(path)
+    if dataset.SOPInstanceUID != uid:
+        raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} holds another instance")
+    return dataset
 
 
 def _ct_contexts() -> list[PresentationContext]:

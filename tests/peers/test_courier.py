@@ -14,7 +14,7 @@ import pydicom
 import pytest
 
 from config.settings import DestinationSettings
-from node.send.association import Timeouts
+from node.network.requestor import Timeouts
 from node.send.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
 from storage.states import DeliveryState
 

@@ -11,8 +11,9 @@ import pytest
 
 from config.settings import TlsSettings
 from node.network import server
+from node.network.no_association import Outcome
+from node.network.requestor import Timeouts, associate
 from node.network.tls import UnusableCertificate, client_context, server_context
-from node.send.association import Outcome, Timeouts, associate
 from node.send.scu import StorageScu, _ct_contexts
 from tests.peers.certificates import Certificates
 
@@ -47,9 +48,10 @@ def test_a_series_goes_out_over_tls(
     report = StorageScu(destination, "SYNCECT", QUICK).send(items)
     assert (report.outcome, report.accepted) == (Outcome.DONE, tuple(uid for uid, _ in items))
     assert sorted(len(path.read_bytes()) for path in store.received()) > [2 * 512 * 512] * 3
-    with associate(destination, "SYNCECT", _ct_contexts(), QUICK) as link:
-        assert isinstance(link._connection, ssl.SSLSocket)
-        assert link._connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with associate(destination, "SYNCECT", _ct_contexts(), QUICK) as association:
+        connection = association.dul.socket.socket
+        assert isinstance(connection, ssl.SSLSocket)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_dcmtk_speaks_tls_with_the_receiver(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from node.send.association import NoAssociation, Timeouts
+from node.network.no_association import NoAssociation
+from node.network.requestor import Timeouts
 from node.send.confirmation import Confirmer, find_instances
 from node.send.scu import StorageScu
 

@@ -1,0 +1,199 @@
+"""What a requestor takes for an answer: pynetdicom's DIMSE provider and socket, with bounds and checks of their own.
+
+pynetdicom takes any response for the answer to any request, keeps a message without an end, reads a PDU of any length,
+ends its thread with an error on a message that it cannot decode, and does not tell a waiting sender of a release or a
+malformed PDU. Each of these ends the association here, at once and with a sentence.
+"""
+
+import queue
+import select
+import socket
+import time
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.pdu_primitives import A_P_ABORT, A_RELEASE, P_DATA
+from pynetdicom.transport import AssociationSocket
+
+from node.network.no_association import NoAssociation, Outcome
+
+MAX_PDU_BYTES = (1 << 17) + 6  # sent, whatever a peer allows
+MAX_MESSAGE_BYTES = 1 << 20  # received; an answer is a few hundred bytes
+_POLL_S = 0.001  # how long a request may wait for pynetdicom's thread, which sends and receives
+_LOOK_S = 0.05  # how often a waiting sender looks whether the association still exists
+
+_BROKEN_OFF = "the peer broke the association off"
+_MALFORMED = "the peer's answer is malformed"
+_NOT_TAKEN = "the peer does not take what it is sent"
+_INVALID_PDU = 0x05  # reason of the A-P-ABORT that pynetdicom issues for a PDU that is none or belongs elsewhere
+_A_ABORT = 0x07  # PDU type, PS3.8 section 9.3.8
+_COMMAND = 0x01  # message control header, PS3.8 section E.2
+_RESPONSE = 0x8000  # Command Field, PS3.7 table E.1-1
+
+
+class BoundedSocket(AssociationSocket):
+    """Sends a PDU within a time limit and reads none that is longer than any answer; leaves no connection open."""
+
+    opened: socket.socket | None = None
+    """The connection, also after pynetdicom has let go of it; None where there was none."""
+    stalled = False
+    """Whether the peer stopped reading."""
+
+    def prepare(self, send_s: float) -> None:
+        """Set the options of a new connection; `send_s` bounds a PDU, and each wait for the rest of a received one."""
+        connection: Any = self.socket
+        connection.settimeout(send_s)
+        # The end of an instance would wait for the acknowledgement of what went before, which is delayed by 40 ms.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.opened = connection
+        self.assoc.dul._run_loop_delay = 0.0  # `ready` waits
+
+    def interrupt(self) -> None:
+        """End the connection, and with it whatever a thread waits for in it."""
+        if self.opened is not None:
+            with suppress(OSError):
+                self.opened.shutdown(socket.SHUT_RDWR)
+
+    def discard(self) -> None:
+        """Close the connection, which pynetdicom leaves open where the peer closed it first."""
+        if self.opened is not None:
+            self.opened.close()
+
+    def send(self, bytestream: bytes) -> None:
+        """Send a whole PDU; where that fails, the connection counts as closed.
+
+        An A-ABORT is the last one: it ends pynetdicom's thread, which could not handle the rest of an instance then.
+        """
+        connection: Any = self.socket
+        try:
+            connection.sendall(bytestream)
+        except TimeoutError:
+            self.stalled = True
+            self.event_queue.put("Evt17")
+        except Exception:  # a closed socket is None by now
+            self.event_queue.put("Evt17")
+        if bytestream[0] == _A_ABORT:
+            self.assoc.dul.kill_dul()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read; waits for it a moment, in the kernel and not in a sleep after it."""
+        if self._is_connected and self.opened is not None:
+            with suppress(OSError, ValueError):  # the connection may be closed meanwhile
+                select.select([self.opened], [], [], _POLL_S)
+        return super().ready
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """The next `nr_bytes` bytes, fewer at the end of the connection; raises OSError."""
+        if nr_bytes > MAX_MESSAGE_BYTES:
+            self.event_queue.put("Evt19")  # an invalid PDU
+            raise ConnectionError("a PDU is longer than was agreed")
+        return super().recv(nr_bytes)
+
+
+class Answers(DIMSEServiceProvider):
+    """Sends one request at a time and hands out nothing but the answers to it.
+
+    Whatever else happens raises NoAssociation, out of `Association.send_c_store` and the like; `ended` then says why,
+    and the association is of no more use.
+    """
+
+    def __init__(self, association: Association) -> None:
+        super().__init__(association)
+        self.ended = ""
+        self._asked: Any = None
+        self._size_bytes = 0
+
+    @property
+    def maximum_pdu_size(self) -> int:
+        """Length of the PDUs to send: what the peer takes, within bounds, and even as every fragment has to be."""
+        agreed = self.assoc.acceptor.maximum_length or 0
+        return min(agreed, MAX_PDU_BYTES) & ~1 if agreed > 7 else MAX_PDU_BYTES
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """Send a request; raises NoAssociation where the association has ended since the last answer."""
+        self._check()
+        self._asked = primitive
+        try:
+            super().send_msg(primitive, context_id)
+        except BaseException:
+            self.ended = "a request could not be sent whole"
+            raise
+
+    def get_msg(self, block: bool = False) -> Any:
+        """The answer to the request; raises NoAssociation. Without `block` there is none: only the reactor asks so."""
+        if not block:
+            return None, None
+        context_id, answer = self._wait()
+        if (
+            type(answer) is not type(self._asked)
+            or not answer.is_valid_response
+            or answer.MessageIDBeingRespondedTo != self._asked.MessageID
+        ):
+            self._end(_MALFORMED)
+        return context_id, answer
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        """Collect the fragments of a P-DATA-TF PDU, in pynetdicom's thread; several messages may share a PDU."""
+        try:
+            for context_id, value in primitive.presentation_data_value_list:
+                self._collect(context_id, value)
+        except Exception:  # pynetdicom and pydicom raise whatever they stumble over
+            self.dul.event_queue.put("Evt19")
+
+    def answer_release(self) -> bool:
+        """Whether the peer asked for the release of the association; it is then answered."""
+        asked = self.assoc.acse.is_release_requested()
+        if asked:
+            self.assoc.acse.send_release(is_response=True)
+        return asked
+
+    def _collect(self, context_id: int, value: bytes) -> None:
+        if self.message is None:
+            self.message, self._size_bytes = DIMSEMessage(), 0
+        self._size_bytes += len(value)
+        second_command = value[0] & _COMMAND and self.message.context_id is not None
+        if second_command or self._size_bytes > MAX_MESSAGE_BYTES:
+            raise ValueError("not a fragment that belongs here")
+        part = P_DATA()
+        part.presentation_data_value_list.append((context_id, value))
+        if self.message.decode_msg(part):
+            whole, self.message = self.message, None
+            if not whole.command_set.CommandField & _RESPONSE:
+                raise ValueError("not an answer")
+            self.msg_queue.put((context_id, whole.message_to_primitive()))  # type: ignore[arg-type]
+
+    def _wait(self) -> Any:
+        timeout_s = self.dimse_timeout or 0.0
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                message = self.msg_queue.get(timeout=_LOOK_S)
+            except queue.Empty:
+                self._check()
+                if time.monotonic() > deadline:
+                    self._end(f"the peer did not answer within {timeout_s:.0f} s")
+                continue
+            if message[1] is None:  # the peer has aborted or closed
+                self._end(_BROKEN_OFF)
+            return message
+
+    def _check(self) -> None:
+        """Raise NoAssociation where the association has ended."""
+        if self.ended:
+            self._end(self.ended)
+        last: Any = self.dul.peek_next_pdu()  # an A-ABORT, A-P-ABORT or A-RELEASE
+        if isinstance(last, A_P_ABORT) and last.provider_reason == _INVALID_PDU:
+            self._end(_MALFORMED)
+        if isinstance(last, A_RELEASE):
+            self.answer_release()
+        if last is not None or not self.dul.is_alive():
+            self._end(_BROKEN_OFF)
+
+    def _end(self, why: str) -> NoReturn:
+        stalled = isinstance(self.dul.socket, BoundedSocket) and self.dul.socket.stalled
+        self.ended = _NOT_TAKEN if stalled else why
+        raise NoAssociation(Outcome.TRANSIENT, self.ended)

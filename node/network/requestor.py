@@ -1,0 +1,163 @@
+"""Opens associations as a requestor, bounded in time, and ends them; it knows no store and no policy.
+
+An association is pynetdicom's own. Its reactor, the thread that would serve requests of the peer, sleeps as long as it
+lasts: `Association.send_c_store` trusts a flag that this thread may not have cleared yet, so that the thread can take
+the answer to a request off the queue before the sender does.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import Any
+
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.transport import AddressInformation
+
+from config.settings import DestinationSettings
+from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.network.answers import Answers, BoundedSocket
+from node.network.no_association import NoAssociation, Outcome, client_tls, why_none
+
+_END_S = 1.0  # for an A-ABORT to go out and for threads that have nothing left to wait for
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Bounds of one association: to get one, or one answer, takes less than a minute."""
+
+    connection_s: float = 10.0
+    acse_s: float = 15.0
+    dimse_s: float = 30.0
+    send_s: float = 20.0
+
+
+@contextmanager
+def associate(
+    destination: DestinationSettings,
+    calling_ae: str,
+    contexts: Sequence[PresentationContext],
+    timeouts: Timeouts = Timeouts(),
+) -> Iterator[Association]:
+    """An established association in which at least one of `contexts` was accepted; released on leaving.
+
+    Raises NoAssociation; so do `send_c_store` and the like where the association ends before the answer, which always
+    is the answer to the request that was sent. No thread and no connection is left behind.
+    """
+    _configure_pynetdicom()
+    parking = _Parking()
+    association = _request(destination, calling_ae, contexts, timeouts, parking)
+    try:
+        if not association.is_established:
+            raise why_none(association, destination, calling_ae, connected=_socket(association).opened is not None)
+        yield association
+    finally:
+        _end(association, parking)
+
+
+class _Parking(threading.Event):
+    """The checkpoint of an association's reactor, which waits in it from its first turn until `open` is called."""
+
+    def set(self) -> None:
+        """Do nothing: pynetdicom calls it after every answer."""
+
+    def open(self) -> None:
+        """Let the reactor go on, so that it can end."""
+        super().set()
+
+
+class _Ae(AE):
+    """An application entity whose associations use a `BoundedSocket`."""
+
+    def _create_socket(
+        self, assoc: Association, address: AddressInformation, tls_args: tuple[SSLContext, str] | None
+    ) -> BoundedSocket:
+        bounded = BoundedSocket(assoc, address=address)
+        bounded.tls_args = tls_args
+        return bounded
+
+
+def _request(
+    destination: DestinationSettings,
+    calling_ae: str,
+    contexts: Sequence[PresentationContext],
+    timeouts: Timeouts,
+    parking: _Parking,
+) -> Association:
+    def connected(event: Any) -> None:
+        event.assoc.dimse = Answers(event.assoc)
+        _socket(event.assoc).prepare(timeouts.send_s)
+
+    def established(event: Any) -> None:
+        event.assoc._reactor_checkpoint = parking  # before the reactor is started
+
+    ae = _Ae(ae_title=calling_ae)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = timeouts.connection_s
+    ae.acse_timeout = timeouts.acse_s
+    ae.dimse_timeout = timeouts.dimse_s
+    tls = client_tls(destination)
+    try:
+        return ae.associate(
+            destination.host,
+            destination.port,
+            contexts=list(contexts),
+            ae_title=destination.ae_title,
+            tls_args=None if tls is None else (tls, destination.host),
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, connected),
+                (evt.EVT_ESTABLISHED, established),
+                (evt.EVT_ABORTED, lambda event: _finish(event.assoc)),
+            ],
+        )
+    except socket.gaierror:
+        raise NoAssociation(Outcome.TRANSIENT, f"the host name {destination.host} cannot be resolved") from None
+    except OSError as error:
+        raise NoAssociation(Outcome.TRANSIENT, f"no connection could be made: {error.strerror or error}") from None
+
+
+def _end(association: Association, parking: _Parking) -> None:
+    """Release the association, or abort it where it cannot be used any more; then end its threads and connection."""
+    answers = association.dimse
+    if association.is_established and isinstance(answers, Answers) and association.dul.is_alive():
+        if answers.ended:
+            if association.dul.state_machine.current_state == "Sta6":
+                association.abort(block=False)
+        elif not answers.answer_release() and association.dul.peek_next_pdu() is None:
+            association.release()
+    _finish(association)
+    association.dul.kill_dul()
+    association.kill()
+    parking.open()
+    if association.is_alive():
+        association.join(_END_S)
+    _socket(association).discard()
+
+
+def _finish(association: Association) -> None:
+    """Wait until the last PDU is out; a thread that hangs in the connection meanwhile is freed.
+
+    pynetdicom calls it, too, after it has queued an A-ABORT: it would wait for that thread without an end.
+    """
+    association.dul.join(_END_S)
+    _socket(association).interrupt()
+    association.dul.join(_END_S)
+
+
+def _socket(association: Association) -> BoundedSocket:
+    bounded = association.dul.socket
+    assert isinstance(bounded, BoundedSocket)
+    return bounded
+
+
+def _configure_pynetdicom() -> None:
+    """Set the switches that pynetdicom only has for a whole process."""
+    _config.LOG_HANDLER_LEVEL = "none"
+    _config.STORE_SEND_CHUNKED_DATASET = True  # a file goes out byte for byte as it was written
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer sent
