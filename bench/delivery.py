@@ -52,7 +52,7 @@ def delivery(folder: Path, bundle: str = "demo", slices: int = SLICES) -> dict[s
     return {
         f"delivery, this node's courier: s for {slices} slices": mine,
         f"delivery, DCMTK storescu: s for {slices} slices": dcmtk,
-        "delivery, this node's rate / DCMTK's rate": dcmtk / mine,
+        "delivery, this node's time / storescu's time": mine / dcmtk,
     }
 
 
