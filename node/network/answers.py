@@ -30,7 +30,7 @@ _BROKEN_OFF = "the peer broke the association off"
 _MALFORMED = "the peer's answer is malformed"
 _NOT_TAKEN = "the peer does not take what it is sent"
 _INVALID_PDU = 0x05  # reason of the A-P-ABORT that pynetdicom issues for a PDU that is none or belongs elsewhere
-_A_ABORT = 0x07  # PDU type, PS3.8 section 9.3.8
+_P_DATA_TF, _A_ABORT = 0x04, 0x07  # PDU types, PS3.8 section 9.3.1
 _COMMAND = 0x01  # message control header, PS3.8 section E.2
 _RESPONSE = 0x8000  # Command Field, PS3.7 table E.1-1
 
@@ -77,12 +77,12 @@ class BoundedSocket(AssociationSocket):
                 one.close()
 
     def send(self, bytestream: bytes) -> None:
-        """Send a PDU, or keep it where the next one is ready; where sending fails, the connection counts as closed.
+        """Send a PDU, or keep it where a P-DATA-TF follows at once; where that fails, the connection counts as closed.
 
         An A-ABORT is the last one: it ends pynetdicom's thread, which could not handle the rest of an instance then.
         """
         self._unsent += bytestream
-        if len(self._unsent) < MAX_PDU_BYTES and self._more_follows():
+        if bytestream[0] == _P_DATA_TF and len(self._unsent) < MAX_PDU_BYTES and self._more_follows():
             return
         unsent, self._unsent = self._unsent, bytearray()
         connection: Any = self.socket
