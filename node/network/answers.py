@@ -10,6 +10,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from node.network.no_association import NoAssociation, Outcome
 
 MAX_PDU_BYTES = (1 << 17) + 6  # sent, whatever a peer allows
 MAX_MESSAGE_BYTES = 1 << 20  # received; an answer is a few hundred bytes
-_POLL_S = 0.005  # how long an A-RELEASE or A-ABORT may wait for pynetdicom's thread
+_POLL_S = 0.05  # how often pynetdicom's thread looks whether it is to end
 _LOOK_S = 0.05  # how often a waiting sender looks whether the association still exists
 
 _BROKEN_OFF = "the peer broke the association off"
@@ -33,6 +34,19 @@ _INVALID_PDU = 0x05  # reason of the A-P-ABORT that pynetdicom issues for a PDU 
 _P_DATA_TF, _A_ABORT = 0x04, 0x07  # PDU types, PS3.8 section 9.3.1
 _COMMAND = 0x01  # message control header, PS3.8 section E.2
 _RESPONSE = 0x8000  # Command Field, PS3.7 table E.1-1
+
+
+class _WakingQueue(queue.Queue[Any]):
+    """What pynetdicom's thread has to send; each thing that is put in wakes the thread."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        super().__init__()
+        self._wake = wake
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put `item` in."""
+        super().put(item, block, timeout)
+        self._wake()
 
 
 class BoundedSocket(AssociationSocket):
@@ -57,12 +71,14 @@ class BoundedSocket(AssociationSocket):
         self._unsent = bytearray()
         self._waking, self._woken = socket.socketpair()
         self._waking.setblocking(False)
+        self._waits = False
+        self.assoc.dul.to_provider_queue = _WakingQueue(self._wake)
         self.opened = connection
 
-    def wake(self) -> None:
-        """Tell pynetdicom's thread that a request is to be sent."""
-        with suppress(OSError):  # closed, or woken often enough already
-            self._waking.send(b"\0")
+    def _wake(self) -> None:
+        if self._waits:
+            with suppress(OSError):  # closed, or woken often enough already
+                self._waking.send(b"\0")
 
     def interrupt(self) -> None:
         """End the connection, and with it whatever a thread waits for in it."""
@@ -102,13 +118,17 @@ class BoundedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read; waits for it, or to be woken, for a moment."""
-        decrypted = isinstance(self.opened, ssl.SSLSocket) and self.opened.pending()
-        if self._is_connected and self.opened is not None and not decrypted:
-            with suppress(OSError, ValueError):  # the connection may be closed meanwhile
-                readable, _, _ = select.select([self.opened, self._woken], [], [], _POLL_S)
-                if self._woken in readable:
-                    self._woken.recv(64)
+        """Whether there is something to read; waits for it, or for something to send, for a moment."""
+        connection = self.opened
+        if self._is_connected and connection is not None:
+            self._waits = True
+            decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending()
+            if not decrypted and not self.provider_queue.queue:
+                with suppress(OSError, ValueError):  # the connection may be closed meanwhile
+                    readable, _, _ = select.select([connection, self._woken], [], [], _POLL_S)
+                    if self._woken in readable:
+                        self._woken.recv(1024)
+            self._waits = False
         return super().ready
 
     def recv(self, nr_bytes: int) -> bytearray:
@@ -144,7 +164,6 @@ class Answers(DIMSEServiceProvider):
         self._asked = primitive
         try:
             super().send_msg(primitive, context_id)
-            self._socket.wake()
         except BaseException:
             self.ended = "a request could not be sent whole"
             raise
