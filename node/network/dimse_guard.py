@@ -1,8 +1,8 @@
 """Guards pynetdicom's DIMSE provider: what is no message ends the association, what is a bad instance costs one status.
 
 Without it pynetdicom 3.0.4 collects a command set or a data set of any size, raises out of its thread for malformed
-ones, takes a C-STORE in the Verification context, hands "../../" to the handler or ends the association for one malformed
-UID, and never answers an empty one. `tests/peers/test_dimse_guard.py` shows it.
+ones, takes a C-STORE in the Verification context, hands "../../" to the handler or ends the association for one
+malformed UID, and never answers an empty one. `tests/peers/test_dimse_guard.py` shows it.
 """
 
 import logging

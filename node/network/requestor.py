@@ -5,7 +5,6 @@ lasts: `Association.send_c_store` trusts a flag that this thread may not have cl
 the answer to a request off the queue before the sender does.
 """
 
-import logging
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
@@ -22,6 +21,7 @@ from pynetdicom.transport import AddressInformation
 from config.settings import DestinationSettings
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.network.answers import Answers, BoundedSocket
+from node.network.library import configure_libraries
 from node.network.no_association import NoAssociation, Outcome, client_tls, why_none
 
 _END_S = 1.0  # for an A-ABORT to go out and for threads that have nothing left to wait for
@@ -49,7 +49,7 @@ def associate(
     Raises NoAssociation; so do `send_c_store` and the like where the association ends before the answer, which always
     is the answer to the request that was sent. No thread and no connection is left behind.
     """
-    _configure_pynetdicom()
+    configure_libraries()
     parking = _Parking()
     association = _request(destination, calling_ae, contexts, timeouts, parking)
     try:
@@ -154,10 +154,3 @@ def _socket(association: Association) -> BoundedSocket:
     bounded = association.dul.socket
     assert isinstance(bounded, BoundedSocket)
     return bounded
-
-
-def _configure_pynetdicom() -> None:
-    """Set the switches that pynetdicom only has for a whole process."""
-    _config.LOG_HANDLER_LEVEL = "none"
-    _config.STORE_SEND_CHUNKED_DATASET = True  # a file goes out byte for byte as it was written
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # its errors quote what a peer sent
