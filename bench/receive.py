@@ -25,7 +25,7 @@ from tests.slice.harness import Orthanc, RunningNode, StoreScp, free_port, wait_
 SLICES = 140
 ASSOCIATIONS = (1, 4, 10, 25)
 REPEATS = 3
-ECHO_SLICES = 700  # enough for a hundred echoes of another peer meanwhile
+ECHO_SLICES = 1400  # enough for nearly a hundred echoes of another peer meanwhile
 ECHO_EVERY_S = 0.05
 
 
@@ -129,7 +129,7 @@ def _echo_meanwhile(folder: Path, port: int, associations: int) -> dict[str, flo
 
 def _associate_and_echo(port: int) -> None:
     """Raises AssertionError where the association or the echo fails."""
-    ae = AE(ae_title="CTSIM")
+    ae = AE(ae_title="CONSOLE")
     association = ae.associate("127.0.0.1", port, contexts=[build_context(Verification)], ae_title="SYNCECT")
     assert association.is_established
     assert association.send_c_echo().Status == 0x0000

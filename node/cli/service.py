@@ -17,6 +17,7 @@ from node.ops.supervisor import Supervisor, stop_event
 
 LEASE_TICK_S = 5.0
 COMPLETION_TICK_S = 0.5
+SWITCH_INTERVAL_S = 0.0005
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Name = Annotated[
@@ -47,6 +48,8 @@ def receive(
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
+    # With 25 associations at work, another peer's echo waits its turn for the interpreter some twenty times.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     frame = _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose)
     with frame as (node, stop, _):
         completion, receiver = make_completion(node), make_receiver(node)

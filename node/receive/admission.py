@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
 
 from config.settings import PeerSettings, ScpSettings
 from node.network.server import Rejection
@@ -21,6 +22,27 @@ SPARE_S = 30.0  # an association that stored nothing for so long gives its place
 KEPT_PLACES = 2  # for each allowed peer, which no other peer can take
 
 
+class Turn:
+    """The right of one association to be negotiated; a caller's associations are negotiated one after the other.
+
+    A scanner that opens 25 at once, with 128 presentation contexts each, would take the processor from all others for a
+    second.
+    """
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock, self._held = lock, False
+
+    def take(self, timeout_s: float) -> None:
+        """Wait until it comes, but no longer than `timeout_s`."""
+        self._held = self._lock.acquire(timeout=timeout_s)
+
+    def give_up(self) -> None:
+        """Let the next one come; a second time does nothing."""
+        held, self._held = self._held, False
+        if held:
+            self._lock.release()
+
+
 @dataclass(eq=False)
 class Session:
     """What is known of one association; its row in the store is opened with its first instance."""
@@ -28,6 +50,7 @@ class Session:
     calling_ae: str
     peer_host: str
     peer: str
+    turn: Turn
     progress_s: float = 0.0  # monotonic time of its beginning or of the last instance that it stored
     association_id: int | None = None
     stored: int = 0
@@ -47,6 +70,7 @@ class Places:
         count = len(settings.allowed_peers)
         self._kept = min(KEPT_PLACES, settings.max_associations // count, self._share) if count else 0
         self._sessions: list[Session] = []
+        self._turns: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def admit(self, called_ae: str, calling_ae: str, host: str) -> Session | Rejection:
@@ -57,8 +81,8 @@ class Places:
             return _rejected(WRONG_CALLING_AE, calling_ae, host, "not in scp.allowed_peers")
         if called_ae.strip() != self._settings.ae_title.strip():
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
-        session = Session(calling_ae, host, peer, self._clock_s())
         with self._lock:
+            session = Session(calling_ae, host, peer, self._turn(calling_ae, host), self._clock_s())
             idle = self._make_room(peer)
             if idle is None:
                 return _rejected(LIMIT_REACHED, calling_ae, host, "all places for this peer are taken")
@@ -83,6 +107,10 @@ class Places:
     def is_known_host(self, host: str) -> bool:
         """Whether an allowed peer has this very address."""
         return any(_same_host(peer.host, host) for peer in self._settings.allowed_peers if peer.host)
+
+    def _turn(self, calling_ae: str, host: str) -> Turn:
+        lock = self._turns.setdefault((calling_ae, host), threading.Lock())
+        return Turn(lock)
 
     def _peer(self, calling_ae: str, host: str) -> str | None:
         """The peer that asks, by its place in `allowed_peers` or by its address; None for a stranger."""

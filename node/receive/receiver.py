@@ -140,6 +140,7 @@ class Receiver:
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, self._opened),
                     (evt.EVT_REQUESTED, self._requested),
+                    (evt.EVT_ACCEPTED, lambda event: _session(event).turn.give_up()),
                     (evt.EVT_ACSE_RECV, self._released),
                     (evt.EVT_C_ECHO, self._echo),
                     (evt.EVT_C_STORE, self._store),
@@ -158,8 +159,9 @@ class Receiver:
             raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
 
     def _opened(self, event: Any) -> None:
-        association = event.assoc
-        _session(event).abort = lambda: association.abort(block=False)
+        association, session = event.assoc, _session(event)
+        session.abort = lambda: association.abort(block=False)
+        session.turn.take(server.ACSE_TIMEOUT_S)
 
     def _requested(self, event: Any) -> None:
         """Reject what only the whole request tells; titles, address and places were looked at before."""
@@ -175,6 +177,7 @@ class Receiver:
 
     def _ended(self, session: Session, released: bool) -> None:
         """Close the books on an association, whatever way it ended."""
+        session.turn.give_up()
         self._places.leave(session)
         if session.association_id is None:
             return
