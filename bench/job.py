@@ -33,6 +33,7 @@ from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.process import settle_process
 from node.bootstrap.roles import job_options
+from node.pipeline.proof import load_readers
 from node.pipeline.run import run_job
 
 SLICES = 140
@@ -167,6 +168,7 @@ def run_alone(scan: Path, out_dir: Path, bundle: str, mode: str) -> dict[str, fl
     seconds: dict[str, float] = {}
     shutil.rmtree(out_dir, ignore_errors=True)
     out_dir.mkdir()
+    load_readers()  # as a worker does before its first job
     translate = timed(translator.translate, "preprocess and translate", seconds)
     burnt = time.process_time()
     with stopwatch(seconds), patch.object(translator, "translate", translate):

@@ -58,6 +58,16 @@ def prove_slice(path: Path, source: SourceSlice, stored: StoredPixels) -> str:
         raise ProofFailed(f"a written slice cannot be read back ({type(error).__name__})") from error
 
 
+def load_readers() -> None:
+    """Load highdicom and SimpleITK, which takes nearly a second; a worker does it before its first job.
+
+    Receiver, courier and readers import this module and prove nothing: they need not wait for the two packages.
+    """
+    from node.pipeline import proof_by_highdicom, proof_by_simpleitk  # noqa: F401, PLC0415
+
+    proof_by_highdicom.warm_up()
+
+
 def prove_series(volume: CTVolume, written: Sequence[Path], stored: StoredPixels, series_uid: str) -> dict[str, float]:
     """Let highdicom and SimpleITK, which are not ours, read a written series and its source, and compare what they see.
 
@@ -65,7 +75,7 @@ def prove_series(volume: CTVolume, written: Sequence[Path], stored: StoredPixels
     figures of both readers. Raises ProofFailed that names the reader and the figure that
     differs: number or order of slices, position, orientation, pixel spacing, slice spacing, size, HU.
     """
-    # Receiver, courier and readers import this module and prove nothing: they need not wait for the two packages.
+    # Not at the top: see `load_readers`.
     from node.pipeline.proof_by_highdicom import prove_by_highdicom  # noqa: PLC0415
     from node.pipeline.proof_by_simpleitk import prove_by_simpleitk  # noqa: PLC0415
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from models import Translator
+from node.pipeline.proof import load_readers
 from node.pipeline.run import JobOptions, JobResult, run_job
 
 Progress = Callable[[str, int, int], None]
@@ -29,6 +30,7 @@ class LocalExecutor:
     def __init__(self, bundle: str, translator: Translator) -> None:
         self.bundle, self.description = bundle, translator.description
         self._translator = translator
+        load_readers()
 
     def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult:
         """Run one job."""
