@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 MAX_COMMAND_BYTES = 64 * 1024  # a command set has no business being larger
 ALWAYS_BYTES = 2 * 1024**2  # four slices of 512 x 512
+MAX_WAITING = 2  # messages, or notes that the association is to look after something else
 MAX_FRAGMENTS = 64  # in one PDU; usual is one, and every fragment costs as much as a PDU
 MESSAGE_TIMEOUT_S = 60.0  # after that a message has to keep the lowest rate
 MIN_RATE_BYTES_S = 2048.0
@@ -142,6 +143,11 @@ class DimseGuard(DIMSEServiceProvider):
         waiting = any(message is not None for _, message in list(self.msg_queue.queue))
         return waiting or bool(self._command) or self._context_id is not None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that nothing more is to be read: the peer asked before it was answered."""
+        return self.msg_queue.qsize() > MAX_WAITING
+
     def release(self) -> None:
         """Forget the data sets that nobody will ask for, when the association has ended."""
         for buffer in self._buffers:
@@ -155,9 +161,13 @@ class DimseGuard(DIMSEServiceProvider):
         if block:
             return super().get_msg(block=True)
         try:
-            return self.msg_queue.get(timeout=_LOOK_UP_S)
+            message = self.msg_queue.get(timeout=_LOOK_UP_S)
         except queue.Empty:
             return None, None
+        if self.msg_queue.qsize() == MAX_WAITING:
+            upper_layer: Any = self.dul
+            upper_layer.wake()  # it may read on
+        return message
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of one P-DATA primitive; aborts the association where they are no DIMSE message."""

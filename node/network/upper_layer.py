@@ -21,7 +21,6 @@ MAX_PDU_BYTES = 128 * 1024  # offered to the peer in the association negotiation
 PDU_TIMEOUT_S = 60.0  # a whole PDU of 128 KiB within this time is 18 kbit/s
 SEND_TIMEOUT_S = 30.0  # a peer that reads nothing for so long has gone
 _LOOK_UP_S = 0.25  # how often a sleeping association looks at its timers
-_WAITING_MESSAGES = 2  # a peer that asks before it was answered is not read further
 _ASSOCIATE_RQ, _PDU_TYPES, _HEADER_BYTES = 0x01, range(0x01, 0x08), 6  # PS3.8 9.3.1
 
 
@@ -137,14 +136,15 @@ class WaitingDul(DULServiceProvider):
     def send_pdu(self, primitive: Any) -> None:
         """Hand over what is to be sent."""
         super().send_pdu(primitive)
-        self._wake()
+        self.wake()
 
     def kill_dul(self) -> None:
         """End the thread."""
         super().kill_dul()
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let the thread look around."""
         with suppress(OSError):  # it has ended, or is awake
             self._waker.send(b"\0")
 
@@ -157,7 +157,8 @@ class WaitingDul(DULServiceProvider):
             return True
         if not self.event_queue.empty():
             return False
-        if self.assoc.dimse.msg_queue.qsize() > _WAITING_MESSAGES:
+        messages: Any = self.assoc.dimse
+        if messages.is_full:
             self._sleep(None)
         elif stream.take_in() or (self._sleep(stream) and stream.take_in()):
             self._read_pdu_data()

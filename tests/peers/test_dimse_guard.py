@@ -222,7 +222,7 @@ def test_a_message_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> Non
             peer.request_store()
             return drip(peer.connection, [p_data(CT_CONTEXT, 0, b"\0")] * 10, every_s=0.1, for_s=5)
 
-    with both(network_s=0.4) as (plain, guarded):
+    with both(network_s=2.0) as (plain, guarded):
         assert not is_cut_off(plain)
         assert is_cut_off(guarded)
 
@@ -241,14 +241,15 @@ def test_requests_that_wait_for_no_answer_are_not_read(monkeypatch: pytest.Monke
     """All are answered in the end; stock keeps in memory whatever comes before that."""
 
     def waiting(scp: Scp, count: int) -> int:
-        go_on = threading.Event()
-        scp.on_store = lambda: go_on.wait(5)
+        go_on, storing = threading.Event(), threading.Event()
+        scp.on_store = lambda: storing.set() or go_on.wait(5)
         with RawPeer(scp.port) as peer:
             peer.request_store()
             peer.send_data(b"own")
             for _ in range(count):
                 peer.connection.sendall(C_ECHO)
             messages = scp.associations[-1].dimse.msg_queue
+            wait_until(storing.is_set)
             wait_until(lambda: messages.qsize() >= min(count, 3))
             time.sleep(0.3)
             most = messages.qsize()
