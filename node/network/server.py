@@ -64,34 +64,36 @@ class _Handler(RequestHandler):
     """
 
     server: "HardenedServer"
+    _parts: tuple[Association, WaitingDul, DimseGuard] | None = None
 
     def handle(self) -> None:
         try:
             super().handle()
-            self.association.join()
         finally:
-            self._end(self.association)
+            if self._parts is not None:
+                self._see_to_the_end(*self._parts)
 
-    def _end(self, association: Association) -> None:
-        upper_layer, messages = association.dul, association.dimse
+    def _see_to_the_end(self, association: Association, upper_layer: WaitingDul, messages: DimseGuard) -> None:
+        if association.is_alive():
+            association.join()
         if upper_layer.is_alive():
             upper_layer.kill_dul()
             upper_layer.join()
-        assert isinstance(upper_layer, WaitingDul)
-        assert isinstance(messages, DimseGuard)
         upper_layer.close()
+        messages.release()
         self.server.running.discard(association)
         self.request.was_released = association.is_released and not messages.is_inside_message
-        messages.release()
 
     def _create_association(self) -> Association:
-        self.association = association = super()._create_association()
-        made, dul = association.dul, WaitingDul(association, self.request.session)
-        dul.event_queue, dul.socket = made.event_queue, made.socket
-        association.dul = dul
+        association = super()._create_association()
+        made, upper_layer = association.dul, WaitingDul(association, self.request.session)
+        upper_layer.event_queue, upper_layer.socket = made.event_queue, made.socket
+        association.dul = upper_layer
         association.acse_timeout, association.network_timeout = self.ae.acse_timeout, self.ae.network_timeout
-        association.dimse = DimseGuard(association, self.server.limits)
+        messages = DimseGuard(association, self.server.limits)
+        association.dimse = messages
         association.run = partial(_run, association.run)  # type: ignore[method-assign]
+        self._parts = association, upper_layer, messages
         self.server.running.add(association)
         if self.server.is_stopping:
             raise ConnectionAbortedError("the receiver stops")
@@ -138,11 +140,8 @@ class HardenedServer(ThreadedAssociationServer):
         try:
             accepted, address = self.socket.accept()  # type: ignore[union-attr]
         except OSError as error:
-            if error.errno in (
-                errno.EMFILE,
-                errno.ENFILE,
-            ):  # accept() would fail again at once, for as long as it lasts
-                time.sleep(_PAUSE_S)
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(_PAUSE_S)  # it would fail again at once, for as long as no descriptor is free
             raise
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.ssl_context is None:
