@@ -34,7 +34,7 @@ check: $(STAMP)  ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell $(SOURCES) *.md deploy
+	$(BIN)/codespell $(SOURCES) *.md deploy docs
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)

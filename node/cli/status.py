@@ -89,7 +89,7 @@ def _refused(rows: list[RefusedView]) -> str:
     newest = rows[0]
     total = sum(row.count for row in rows)
     return (
-        f"{total} instances; the newest {age(newest.last_at)} ago from {newest.calling_ae}: "
+        f"{total} instance{'s' if total > 1 else ''}; the newest {age(newest.last_at)} ago from {newest.calling_ae}: "
         f"status {newest.status}, {newest.reason}"
     )
 
