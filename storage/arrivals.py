@@ -1,4 +1,4 @@
-"""Records arrivals, and the associations that bring them, inside a transaction of the caller; it commits nothing.
+"""ArrivalStore: associations and the instances that they bring, one entry or a group of entries in one transaction.
 
 The usual arrival, a slice nobody has seen of a series that is being received, takes two statements. Everything else
 (first slices, duplicates, other contents, late slices) goes through the ORM and the state machines.
@@ -8,72 +8,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
-from storage.database import Prepared
+from storage.database import Database, Prepared
 from storage.states import SeriesState
-from storage.tables import Association, AssociationSeries, Event, Instance, Series
-from storage.transitions import move_series, supersede_live_job
+from storage.tables import Association, AssociationSeries, Instance, Series
+from storage.transitions import begin_series, move_series, supersede_live_job
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 OPEN, RELEASED, ABORTED, LOST = "OPEN", "RELEASED", "ABORTED", "LOST"
 
-
-@dataclass(frozen=True)
-class Arrival:
-    """One instance as it lies in the spool; UIDs as read from the dataset, `sha256` over the file's bytes."""
-
-    study_uid: str
-    series_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    sha256: str
-    spool_name: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """An arrival, the association that brought it, and when."""
-
-    association_id: int
-    calling_ae: str
-    arrival: Arrival
-    now: datetime
-
-
-@dataclass(frozen=True)
-class Opening:
-    """An accepted association that has something to store."""
-
-    receiver: str
-    calling_ae: str
-    peer_host: str
-    now: datetime
-
-
-@dataclass(frozen=True)
-class Closing:
-    """How an association ended."""
-
-    association_id: int
-    released: bool
-    now: datetime
-
-
-class Recorded(Enum):
-    """What an arrival meant."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"  # same UID, same bytes: the file just written is not referenced and can go
-    REPLACED = "replaced"  # same UID, other bytes: the newest counts, the series is judged again
-
-
-Entry = Opening | Receipt | Closing
-Written = int | Recorded | None
 
 _SERIES, _INSTANCE, _LINK, _ASSOCIATION = (
     cast(Table, kind.__table__) for kind in (Series, Instance, AssociationSeries, Association)
@@ -106,50 +56,173 @@ _CLOSE = (
 )
 
 
-def record_entry(connection: Connection, entry: Entry) -> Written:
-    """Record one entry in the connection's transaction; several may follow each other in one."""
-    if isinstance(entry, Opening):
-        return record_opening(connection, entry)
-    if isinstance(entry, Closing):
-        record_closing(connection, entry)
-        return None
-    return record_arrival(connection, entry)
+@dataclass(frozen=True)
+class Identifiers:
+    """The UIDs of one instance as read from its dataset, and the transfer syntax that it came in."""
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
 
 
-def record_opening(connection: Connection, opening: Opening) -> int:
-    """Record an accepted association and return its id."""
-    result = connection.execute(
-        _ADD_ASSOCIATION,
-        {
-            "receiver": opening.receiver,
-            "calling_ae": opening.calling_ae,
-            "peer_host": opening.peer_host,
-            "outcome": OPEN,
-            "opened_at": opening.now,
-        },
-    )
-    (association_id,) = result.inserted_primary_key or (0,)
-    return int(association_id)
+@dataclass(frozen=True)
+class Arrival(Identifiers):
+    """One instance as it lies in the spool; `sha256` over the file's bytes."""
+
+    sha256: str
+    spool_name: str
+    size_bytes: int
 
 
-def record_closing(connection: Connection, closing: Closing) -> None:
-    """Record how an association ended, unless that is known already."""
-    ended = RELEASED if closing.released else ABORTED
-    connection.execute(_CLOSE, {"closed": closing.association_id, "ended": ended, "now": closing.now})
+class Recorded(Enum):
+    """What an arrival meant."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"  # same UID, same bytes: the file just written is not referenced and can go
+    REPLACED = "replaced"  # same UID, other bytes: the newest counts, the series is judged again
 
 
-def record_arrival(connection: Connection, receipt: Receipt) -> Recorded:
-    """Record one arrival in the connection's transaction; several may follow each other in one.
+class Entry(Protocol[T_co]):
+    """What a receiver has recorded; several may follow each other in one transaction."""
 
-    Raises IntegrityError where another transaction made the same row meanwhile; the transaction is spoilt then.
-    """
-    if _record_usual(connection, receipt):
-        return Recorded.NEW
-    # A session of its own for each: rows that one kept would be stale after the next usual arrival.
-    with Session(connection, expire_on_commit=False) as session:
-        recorded = _record_any(session, receipt)
-        session.flush()
-    return recorded
+    def record(self, connection: Connection) -> T_co:
+        """Write the entry in the connection's transaction.
+
+        Raises IntegrityError where another transaction made the same row meanwhile; the transaction is spoilt then.
+        """
+
+
+@dataclass(frozen=True)
+class Opening:
+    """An accepted association that has something to store; recording it gives its id."""
+
+    receiver: str
+    calling_ae: str
+    peer_host: str
+    now: datetime
+
+    def record(self, connection: Connection) -> int:
+        """Insert the association."""
+        result = connection.execute(
+            _ADD_ASSOCIATION,
+            {
+                "receiver": self.receiver,
+                "calling_ae": self.calling_ae,
+                "peer_host": self.peer_host,
+                "outcome": OPEN,
+                "opened_at": self.now,
+            },
+        )
+        (association_id,) = result.inserted_primary_key or (0,)
+        return int(association_id)
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How an association ended."""
+
+    association_id: int
+    released: bool
+    now: datetime
+
+    def record(self, connection: Connection) -> None:
+        """Update the association, unless its end is known already."""
+        ended = RELEASED if self.released else ABORTED
+        connection.execute(_CLOSE, {"closed": self.association_id, "ended": ended, "now": self.now})
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An arrival, the association that brought it, and when."""
+
+    association_id: int
+    calling_ae: str
+    arrival: Arrival
+    now: datetime
+
+    def record(self, connection: Connection) -> Recorded:
+        """Insert the instance, and its series where it is the first of it."""
+        if _record_usual(connection, self):
+            return Recorded.NEW
+        # A session of its own for each: rows that one kept would be stale after the next usual arrival.
+        with Session(connection, expire_on_commit=False) as session:
+            recorded = _record_any(session, self)
+            session.flush()
+        return recorded
+
+
+class ArrivalStore:
+    """The only writer of instances and associations."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open_association(self, receiver: str, calling_ae: str, peer_host: str, now: datetime) -> int:
+        """Record an accepted association and return its id."""
+        return self._record_alone(Opening(receiver, calling_ae, peer_host, now))
+
+    def close_association(self, association_id: int, *, released: bool, now: datetime) -> None:
+        """Record how an association ended; an abort makes completion wait for the sender's next try."""
+        self._record_alone(Closing(association_id, released, now))
+
+    def lose_associations(self, receiver: str, now: datetime) -> int:
+        """Close what a killed receiver of this name left open; returns how many there were."""
+        with self._database.write() as session:
+            lost = session.scalars(
+                update(Association)
+                .where(Association.receiver == receiver, Association.outcome == OPEN)
+                .values(outcome=LOST, closed_at=now)
+                .returning(Association.id)
+            )
+            return len(lost.all())
+
+    def record(self, association_id: int, calling_ae: str, arrival: Arrival, now: datetime) -> Recorded:
+        """Record one instance durably. Only after this returns may the receiver answer 0x0000.
+
+        A late slice, or other bytes under a known SOP Instance UID, reopens the series. A new slice supersedes the
+        live job at once; other bytes under a known UID may still be the same image in another encoding, so the job
+        only pauses until completion compares the contents.
+        """
+        return self._record_alone(Receipt(association_id, calling_ae, arrival, now))
+
+    def record_group(self, entries: Sequence[Entry[object]]) -> list[object]:
+        """Record many arrivals and ends of associations in one transaction, in their order: one sync for all of them.
+
+        The answers are in the order of the entries. Where one cannot be recorded, nothing of the transaction remains
+        and each is tried by itself, so that the exception is the answer of that one only.
+        """
+        if len(entries) > 1:
+            try:
+                with self._database.write_plain() as connection:
+                    return [entry.record(connection) for entry in entries]
+            except OperationalError:
+                raise  # the database is locked, full or gone, whoever asks
+            except Exception:  # noqa: S110 - the attempts below say which entry it was
+                pass
+        return [self._attempt(entry) for entry in entries]
+
+    def _attempt(self, entry: Entry[object]) -> object:
+        try:
+            return self._record_alone(entry)
+        except Exception as error:
+            return error
+
+    def _record_alone(self, entry: Entry[T]) -> T:
+        """Record one entry in a transaction of its own."""
+        try:
+            with self._database.write_plain() as connection:
+                return entry.record(connection)
+        except IntegrityError:
+            # Two associations brought the first slices of a series at once; the other one made its row.
+            with self._database.write_plain() as connection:
+                return entry.record(connection)
+
+    def is_referenced(self, spool_name: str) -> bool:
+        """Whether a row refers to a spooled file; after a commit whose outcome is unknown, only this may say no."""
+        with self._database.read() as session:
+            return session.scalar(select(Instance.id).where(Instance.spool_name == spool_name)) is not None
 
 
 def _record_usual(connection: Connection, receipt: Receipt) -> bool:
@@ -210,29 +283,10 @@ def _series_row(session: Session, receipt: Receipt) -> Series:
         row = Series(
             series_uid=arrival.series_uid,
             study_uid=arrival.study_uid,
-            state=SeriesState.RECEIVING,
-            reason="",
             calling_ae=receipt.calling_ae,
-            patient_id="",
-            description="",
-            arrivals=0,
             last_arrival_at=now,
-            created_at=now,
-            updated_at=now,
         )
-        session.add(row)
-        session.flush()
-        session.add(
-            Event(
-                at=now,
-                series_id=row.id,
-                machine="series",
-                from_state="",
-                to_state=SeriesState.RECEIVING,
-                actor="receiver",
-                reason=f"first instance from {receipt.calling_ae}",
-            )
-        )
+        begin_series(session, row, actor="receiver", reason=f"first instance from {receipt.calling_ae}", now=now)
     return row
 
 

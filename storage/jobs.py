@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from storage.database import Database
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Series
-from storage.transitions import cancel_open_deliveries, move_delivery, move_job
+from storage.tables import Delivery, DeliveryInstance, Instance, Job, Product, Series
+from storage.transitions import begin_delivery, cancel_open_deliveries, move_delivery, move_job
 
 
 @dataclass(frozen=True)
@@ -234,28 +234,5 @@ def _deliveries(job: Job) -> Any:
 
 def _fill_outbox(session: Session, job: Job, destinations: Sequence[str], actor: str, now: datetime) -> None:
     for destination in destinations:
-        row = Delivery(
-            job_id=job.id,
-            destination=destination,
-            state=DeliveryState.PENDING,
-            reason="",
-            attempts=0,
-            next_attempt_at=now,
-            created_at=now,
-            updated_at=now,
-        )
-        session.add(row)
-        session.flush()
-        session.add(
-            Event(
-                at=now,
-                series_id=job.series_id,
-                job_id=job.id,
-                delivery_id=row.id,
-                machine="delivery",
-                from_state="",
-                to_state=DeliveryState.PENDING,
-                actor=actor,
-                reason=f"to {destination}",
-            )
-        )
+        row = Delivery(job_id=job.id, destination=destination)
+        begin_delivery(session, row, job.series_id, actor=actor, reason=f"to {destination}", now=now)

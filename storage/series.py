@@ -1,11 +1,9 @@
 """SeriesStore: what arrived, from which associations, and what was decided about it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.arrivals import (
@@ -13,27 +11,24 @@ from storage.arrivals import (
     LOST,
     OPEN,
     Arrival,
+    ArrivalStore,
     Closing,
     Entry,
+    Identifiers,
     Opening,
     Receipt,
     Recorded,
-    Written,
-    record_arrival,
-    record_closing,
-    record_entry,
-    record_opening,
 )
-from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.states import LIVE_JOB_STATES, JobState, SeriesState
-from storage.tables import Association, AssociationSeries, Event, Instance, Job, Series
-from storage.transitions import move_series, supersede_live_job
+from storage.tables import Association, AssociationSeries, Instance, Job, Series
+from storage.transitions import begin_job, move_series, supersede_live_job
 
 __all__ = [
     "Arrival",
     "Closing",
     "Entry",
+    "Identifiers",
     "JobRequest",
     "OpenSeries",
     "Opening",
@@ -41,8 +36,6 @@ __all__ = [
     "Recorded",
     "SeriesFacts",
     "SeriesStore",
-    "Written",
-    "record_alone",
 ]
 
 
@@ -75,81 +68,8 @@ class JobRequest:
     bundle: str
 
 
-class SeriesStore:
-    """The only writer of series, instances and associations."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    # -- associations ------------------------------------------------------------------------------------------
-
-    def open_association(self, receiver: str, calling_ae: str, peer_host: str, now: datetime) -> int:
-        """Record an accepted association and return its id."""
-        with self._database.write_plain() as connection:
-            return record_opening(connection, Opening(receiver, calling_ae, peer_host, now))
-
-    def close_association(self, association_id: int, *, released: bool, now: datetime) -> None:
-        """Record how an association ended; an abort makes completion wait for the sender's next try."""
-        with self._database.write_plain() as connection:
-            record_closing(connection, Closing(association_id, released, now))
-
-    def lose_associations(self, receiver: str, now: datetime) -> int:
-        """Close what a killed receiver of this name left open; returns how many there were."""
-        with self._database.write() as session:
-            lost = session.scalars(
-                update(Association)
-                .where(Association.receiver == receiver, Association.outcome == OPEN)
-                .values(outcome=LOST, closed_at=now)
-                .returning(Association.id)
-            )
-            return len(lost.all())
-
-    # -- arrivals ----------------------------------------------------------------------------------------------
-
-    def record(self, association_id: int, calling_ae: str, arrival: Arrival, now: datetime) -> Recorded:
-        """Record one instance durably. Only after this returns may the receiver answer 0x0000.
-
-        A late slice, or other bytes under a known SOP Instance UID, reopens the series. A new slice supersedes the
-        live job at once; other bytes under a known UID may still be the same image in another encoding, so the job
-        only pauses until completion compares the contents.
-        """
-        receipt = Receipt(association_id, calling_ae, arrival, now)
-        try:
-            return self._record(receipt)
-        except IntegrityError:
-            # Two associations brought the first slices of a series at once; the other one made its row.
-            return self._record(receipt)
-
-    def record_group(self, entries: Sequence[Entry]) -> list[Written | Exception]:
-        """Record many arrivals and ends of associations in one transaction, in their order: one sync for all of them.
-
-        The answers are in the order of the entries. Where one cannot be recorded, nothing of the transaction remains
-        and each is tried by itself, so that the exception is the answer of that one only.
-        """
-        try:
-            with self._database.write_plain() as connection:
-                return [record_entry(connection, entry) for entry in entries]
-        except OperationalError:
-            raise  # the database is locked, full or gone, whoever asks
-        except Exception:
-            return [self._attempt(entry) for entry in entries]
-
-    def _attempt(self, entry: Entry) -> Written | Exception:
-        try:
-            return record_alone(self, entry)
-        except Exception as error:
-            return error
-
-    def _record(self, receipt: Receipt) -> Recorded:
-        with self._database.write_plain() as connection:
-            return record_arrival(connection, receipt)
-
-    def is_referenced(self, spool_name: str) -> bool:
-        """Whether a row refers to a spooled file; after a commit whose outcome is unknown, only this may say no."""
-        with self._database.read() as session:
-            return session.scalar(select(Instance.id).where(Instance.spool_name == spool_name)) is not None
-
-    # -- decisions ---------------------------------------------------------------------------------------------
+class SeriesStore(ArrivalStore):
+    """The only writer of series: their arrivals, and on top of these what is decided about them."""
 
     def undecided(self, now: datetime, quiet_s: float) -> list[OpenSeries]:
         """Series in RECEIVING or COMPLETE with no arrival for `quiet_s`, oldest first."""
@@ -271,37 +191,7 @@ def _add_job(session: Session, series: Series, request: JobRequest, now: datetim
         run=runs + 1,
         job_key=request.key,
         repeat=repeat,
-        state=JobState.QUEUED,
-        reason="",
         bundle=request.bundle,
         source_count=count or 0,
-        attempts=0,
-        next_attempt_at=now,
-        measurements={},
-        created_at=now,
-        updated_at=now,
     )
-    session.add(job)
-    session.flush()
-    session.add(
-        Event(
-            at=now,
-            series_id=series.id,
-            job_id=job.id,
-            machine="job",
-            from_state="",
-            to_state=JobState.QUEUED,
-            actor="eligibility",
-            reason=f"bundle {request.bundle}",
-        )
-    )
-
-
-def record_alone(store: SeriesStore, entry: Entry) -> Written:
-    """Record one entry in a transaction of its own."""
-    if isinstance(entry, Opening):
-        return store.open_association(entry.receiver, entry.calling_ae, entry.peer_host, entry.now)
-    if isinstance(entry, Closing):
-        store.close_association(entry.association_id, released=entry.released, now=entry.now)
-        return None
-    return store.record(entry.association_id, entry.calling_ae, entry.arrival, entry.now)
+    begin_job(session, job, actor="eligibility", reason=f"bundle {request.bundle}", now=now)

@@ -1,6 +1,7 @@
-"""The functions through which a state changes: they check the arrow, move the row and write the event."""
+"""The functions through which a row gets its first state and changes it: each checks the arrow and writes the event."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -11,35 +12,45 @@ from storage.states import (
     DeliveryState,
     JobState,
     SeriesState,
+    State,
     check_transition,
 )
 from storage.tables import Delivery, Event, Job, Series
 
 
+def begin_series(session: Session, row: Series, *, actor: str, reason: str, now: datetime) -> None:
+    """Add a series in RECEIVING."""
+    row.patient_id = row.description = ""
+    row.arrivals = 0
+    _begin(session, row, SeriesState.RECEIVING, now)
+    _write_event(session, "", row.state, actor, reason, at=now, machine="series", series_id=row.id)
+
+
+def begin_job(session: Session, row: Job, *, actor: str, reason: str, now: datetime) -> None:
+    """Add a job in QUEUED that is due at once."""
+    row.attempts, row.next_attempt_at, row.measurements = 0, now, {}
+    _begin(session, row, JobState.QUEUED, now)
+    _write_event(session, "", row.state, actor, reason, at=now, **_of_job(row))
+
+
+def begin_delivery(session: Session, row: Delivery, series_id: int, *, actor: str, reason: str, now: datetime) -> None:
+    """Add a delivery in PENDING that is due at once."""
+    row.attempts, row.next_attempt_at = 0, now
+    _begin(session, row, DeliveryState.PENDING, now)
+    _write_event(session, "", row.state, actor, reason, at=now, **_of_delivery(row, series_id))
+
+
 def move_series(session: Session, row: Series, to: SeriesState, *, actor: str, reason: str, now: datetime) -> None:
     """Move a series along an existing arrow; raises IllegalTransition."""
     check_transition(row.state, to)
-    session.add(
-        Event(at=now, series_id=row.id, machine="series", from_state=row.state, to_state=to, actor=actor, reason=reason)
-    )
+    _write_event(session, row.state, to, actor, reason, at=now, machine="series", series_id=row.id)
     row.state, row.reason, row.updated_at = to, reason, now
 
 
 def move_job(session: Session, row: Job, to: JobState, *, actor: str, reason: str, now: datetime) -> None:
     """Move a job along an existing arrow; leaving RUNNING gives the lease back. Raises IllegalTransition."""
     check_transition(row.state, to)
-    session.add(
-        Event(
-            at=now,
-            series_id=row.series_id,
-            job_id=row.id,
-            machine="job",
-            from_state=row.state,
-            to_state=to,
-            actor=actor,
-            reason=reason,
-        )
-    )
+    _write_event(session, row.state, to, actor, reason, at=now, **_of_job(row))
     row.state, row.reason, row.updated_at = to, reason, now
     if to is not JobState.RUNNING:
         row.worker = row.lease_until = None
@@ -50,22 +61,29 @@ def move_delivery(
 ) -> None:
     """Move a delivery along an existing arrow; leaving SENDING gives the lease back. Raises IllegalTransition."""
     check_transition(row.state, to)
-    session.add(
-        Event(
-            at=now,
-            series_id=series_id,
-            job_id=row.job_id,
-            delivery_id=row.id,
-            machine="delivery",
-            from_state=row.state,
-            to_state=to,
-            actor=actor,
-            reason=reason,
-        )
-    )
+    _write_event(session, row.state, to, actor, reason, at=now, **_of_delivery(row, series_id))
     row.state, row.reason, row.updated_at = to, reason, now
     if to is not DeliveryState.SENDING:
         row.courier = row.lease_until = None
+
+
+def _begin(session: Session, row: Any, state: State, now: datetime) -> None:
+    """Add a row in its first state; it gets its id, which its first event needs."""
+    row.state, row.reason, row.created_at, row.updated_at = state, "", now, now
+    session.add(row)
+    session.flush()
+
+
+def _of_job(row: Job) -> dict[str, Any]:
+    return {"machine": "job", "series_id": row.series_id, "job_id": row.id}
+
+
+def _of_delivery(row: Delivery, series_id: int) -> dict[str, Any]:
+    return {"machine": "delivery", "series_id": series_id, "job_id": row.job_id, "delivery_id": row.id}
+
+
+def _write_event(session: Session, from_state: str, to_state: str, actor: str, reason: str, **of: Any) -> None:
+    session.add(Event(from_state=from_state, to_state=to_state, actor=actor, reason=reason, **of))
 
 
 def supersede_live_job(session: Session, series_id: int, reason: str, actor: str, now: datetime) -> None:

@@ -5,7 +5,6 @@ unknown sender: no name, no path and no log line is made from it, except UIDs an
 """
 
 import errno
-import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -28,11 +27,11 @@ from node.network.server import Admission, HardenedServer
 from node.network.tls import server_context
 from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session
-from node.receive.group import GroupRecorder
 from node.receive.header import InstanceIdentity, part10_head, read_identity
 from storage.errors import SpoolFull
+from storage.intake import Intake
 from storage.refusals import RefusalStore, RefusedInstance
-from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
+from storage.series import Closing, Identifiers, Opening, SeriesStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -69,14 +68,12 @@ class Receiver:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
-        self._spool = spool
-        self._series = series
+        self._intake = Intake(spool, series)
         self._refusals = refusals
         self._name = name
         self._requested_port = settings.port if port is None else port
         self._max_dataset_bytes = max_dataset_bytes
         self._clock = clock
-        self._recorder = GroupRecorder(spool, series)
         self._places = Places(settings)
         self._stopping = threading.Event()
         self._server: HardenedServer | None = None
@@ -94,8 +91,7 @@ class Receiver:
         listening = self._listen()
         try:
             # Only now: a second receiver that was started by mistake must not clear the files of the first.
-            lost = self._series.lose_associations(self._name, self._clock())
-            swept = self._spool.sweep_incoming()
+            lost, swept = self._intake.clear_up(self._name, self._clock())
         except BaseException:
             listening.server_close()
             raise
@@ -147,7 +143,7 @@ class Receiver:
                 ],
                 server_class=HardenedServer,
                 admission=Admission(self._places.admit, self._ended, self._places.is_known_host),
-                limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._spool.spare_bytes),
+                limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._intake.spare_bytes),
                 max_associations=settings.max_associations,
             )
             assert isinstance(listening, HardenedServer)
@@ -191,7 +187,7 @@ class Receiver:
         # While this row stays open no series of the association can complete.
         for attempt in range(_CLOSE_ATTEMPTS):
             try:
-                self._recorder.close_association(Closing(session.association_id, released, self._clock()))
+                self._intake.commit(Closing(session.association_id, released, self._clock()))
                 return
             except Exception:
                 log.exception("association %d could not be closed in the store", session.association_id)
@@ -214,7 +210,7 @@ class Receiver:
                 identity = read_identity(BytesIO(data), len(data), implicit_vr=syntax.is_implicit_VR)
                 code, comment = _check(event.request, identity)
                 if code == status.SUCCESS:
-                    self._record(session, data, identity, str(syntax))
+                    self._keep(session, data, identity, str(syntax))
         except UnreadableInstance as error:
             code, comment = status.CANNOT_UNDERSTAND, str(error)
         except SpoolFull as error:
@@ -247,40 +243,22 @@ class Receiver:
         except Exception:
             log.exception("a refusal could not be recorded")
 
-    def _record(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> None:
+    def _keep(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> None:
         """Make file and row durable; on an exception no row exists, or it has its file."""
         now = self._clock()
         if session.association_id is None:
-            session.association_id = self._recorder.open_association(
+            session.association_id = self._intake.commit(
                 Opening(self._name, session.calling_ae, session.peer_host, now)
             )
         head = part10_head(identity.sop_class_uid, identity.sop_instance_uid, syntax_uid)
-        name = self._spool.keep((head, data), now)
-        try:
-            digest = hashlib.sha256(head)
-            digest.update(data)
-            arrival = Arrival(
-                study_uid=identity.study_uid,
-                series_uid=identity.series_uid,
-                sop_instance_uid=identity.sop_instance_uid,
-                sop_class_uid=identity.sop_class_uid,
-                transfer_syntax_uid=syntax_uid,
-                sha256=digest.hexdigest(),
-                spool_name=name,
-                size_bytes=len(head) + len(data),
-            )
-            recorded = self._recorder.record(Receipt(session.association_id, session.calling_ae, arrival, now))
-        except BaseException:
-            self._discard(name)
-            raise
-        if recorded is Recorded.DUPLICATE:
-            self._discard(name)
-
-    def _discard(self, name: str) -> None:
-        """Remove a file that came to nothing, unless a row has it."""
-        # A commit may have reached the database although its answer was lost; a row must never miss its file.
-        if not self._series.is_referenced(name):
-            self._spool.discard(name)
+        identifiers = Identifiers(
+            study_uid=identity.study_uid,
+            series_uid=identity.series_uid,
+            sop_instance_uid=identity.sop_instance_uid,
+            sop_class_uid=identity.sop_class_uid,
+            transfer_syntax_uid=syntax_uid,
+        )
+        self._intake.keep(session.association_id, session.calling_ae, identifiers, (head, data), now)
 
 
 def _session(event: Any) -> Session:

@@ -21,6 +21,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
 from storage.errors import SpoolFull
+from storage.series import Receipt
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -247,10 +248,10 @@ class FailingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
 
-    def record(self, *arguments: Any) -> Any:
-        if self.broken:
+    def record_group(self, entries: Any) -> Any:
+        if self.broken and any(isinstance(entry, Receipt) for entry in entries):
             raise OSError(5, "Input/output error")
-        return self._real.record(*arguments)
+        return self._real.record_group(entries)
 
 
 def test_when_the_row_cannot_be_written_nothing_is_kept_and_the_sender_may_try_again(

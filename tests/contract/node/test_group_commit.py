@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from node.receive.group import GroupRecorder
 from storage.database import Database
+from storage.intake import Intake
 from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
 from storage.tables import Association, Instance
@@ -23,7 +23,7 @@ WAIT_S = 20.0
 
 
 class GatedStore:
-    """A store whose first `record` waits at a gate, so that the arrivals behind it become one group.
+    """A store whose first transaction waits at a gate, so that the arrivals behind it become one group.
 
     `fault` is called with the receipts of every transaction before it begins.
     """
@@ -33,19 +33,13 @@ class GatedStore:
         self.entered, self.gate = threading.Event(), threading.Event()
         self.fault: Callable[[int], None] = lambda _size: None
 
-    def record(self, *arguments: Any) -> Recorded:
-        self.entered.set()
-        assert self.gate.wait(WAIT_S)
-        self._begin(1)
-        return self.real.record(*arguments)
-
     def record_group(self, receipts: Any) -> Any:
-        self._begin(len(receipts))
+        if not self.entered.is_set():
+            self.entered.set()
+            assert self.gate.wait(WAIT_S)
+        self.groups.append(len(receipts))
+        self.fault(len(receipts))
         return self.real.record_group(receipts)
-
-    def _begin(self, size: int) -> None:
-        self.groups.append(size)
-        self.fault(size)
 
 
 class CountingSpool(Spool):
@@ -64,7 +58,7 @@ class Crowd:
     def __init__(self, database: Database, spool: CountingSpool) -> None:
         self.database, self.spool = database, spool
         self.store = GatedStore(SeriesStore(database))
-        self.recorder = GroupRecorder(spool, self.store)  # type: ignore[arg-type]
+        self.intake = Intake(spool, self.store)  # type: ignore[arg-type]
 
     def receipt(self, number: int, **changes: Any) -> Receipt:
         association = self.store.real.open_association("receiver", "CTSIM", "10.0.0.1", NOW)
@@ -83,10 +77,10 @@ class Crowd:
     def record(self, receipts: list[Receipt], *, before_the_gate_opens: Callable[[], None] = lambda: None) -> Any:
         """What each `record` returned or raised."""
         with ThreadPoolExecutor(len(receipts)) as threads:
-            answers: list[Future[Recorded]] = [threads.submit(self.recorder.record, receipts[0])]
+            answers: list[Future[Recorded]] = [threads.submit(self.intake.commit, receipts[0])]
             assert self.store.entered.wait(WAIT_S)
-            answers += [threads.submit(self.recorder.record, receipt) for receipt in receipts[1:]]
-            while self.recorder.waiting < len(receipts) - 1:
+            answers += [threads.submit(self.intake.commit, receipt) for receipt in receipts[1:]]
+            while self.intake.waiting < len(receipts) - 1:
                 time.sleep(0.001)
             before_the_gate_opens()
             assert not any(answer.done() for answer in answers)
@@ -112,20 +106,13 @@ def test_arrivals_that_wait_share_one_transaction_and_one_sync_of_the_directory(
 
 
 def test_associations_begin_and_end_in_the_transaction_of_the_others(crowd: Crowd) -> None:
-    def submit(entry: Opening | Closing | Receipt) -> Any:
-        if isinstance(entry, Opening):
-            return crowd.recorder.open_association(entry)
-        if isinstance(entry, Closing):
-            return crowd.recorder.close_association(entry)
-        return crowd.recorder.record(entry)
-
     first, second = crowd.receipt(0), crowd.receipt(1)
     others = [second, Closing(first.association_id, True, NOW), Opening("receiver", "OTHER", "10.0.0.2", NOW)]
     with ThreadPoolExecutor(4) as threads:
-        answers = [threads.submit(submit, first)]
+        answers: list[Future[Any]] = [threads.submit(crowd.intake.commit, first)]
         assert crowd.store.entered.wait(WAIT_S)
-        answers += [threads.submit(submit, entry) for entry in others]
-        while crowd.recorder.waiting < 3:
+        answers += [threads.submit(crowd.intake.commit, entry) for entry in others]
+        while crowd.intake.waiting < 3:
             time.sleep(0.001)
         crowd.store.gate.set()
         *_, closed, opened = [answer.result(WAIT_S) for answer in answers]
@@ -173,7 +160,7 @@ def test_a_database_that_is_gone_is_everybodys_failure_and_the_next_try_succeeds
     assert first is Recorded.NEW
     assert all(isinstance(answer, OperationalError) for answer in others)
     crowd.store.fault = lambda _size: None
-    assert [crowd.recorder.record(receipt) for receipt in receipts[1:]] == [Recorded.NEW] * 3
+    assert [crowd.intake.commit(receipt) for receipt in receipts[1:]] == [Recorded.NEW] * 3
 
 
 def test_nobody_is_answered_before_the_commit(crowd: Crowd) -> None:
@@ -203,7 +190,7 @@ def test_arrivals_of_many_threads_are_all_recorded(crowd: Crowd) -> None:
     crowd.store.gate.set()
     receipts = [crowd.receipt(number) for number in range(60)]
     with ThreadPoolExecutor(12) as threads:
-        assert list(threads.map(crowd.recorder.record, receipts)) == [Recorded.NEW] * 60
+        assert list(threads.map(crowd.intake.commit, receipts)) == [Recorded.NEW] * 60
     assert len(crowd.recorded()) == 60
     (series,) = crowd.store.real.undecided(NOW, 0.0)
     assert series.arrivals == 60
