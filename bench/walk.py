@@ -1,7 +1,7 @@
-"""Which files and functions of this project run from a connection to the answer of its first C-STORE: `make walk`.
+"""Which files and functions of this project run for one piece of work: `make walk`.
 
-The fewer there are, the sooner somebody who reads the code has seen them all. The figures have a limit in
-`tests/peers/test_walk.py`.
+Two are looked at: the way from a connection to the answer of its first C-STORE, and `syncect jobs ls`. The fewer there
+are, the sooner somebody who reads the code has seen them all. The figures have a limit in `tests/peers/test_walk.py`.
 """
 
 import sys
@@ -15,8 +15,13 @@ from typing import Any
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
+from typer.testing import CliRunner
 
+from bench.listing import configure, fill
+from config.load import load_settings
 from config.settings import ScpSettings
+from node.cli import app
+from node.cli.jobs import list_jobs
 from node.receive.receiver import Receiver
 from storage.database import Database
 from storage.refusals import RefusalStore
@@ -88,12 +93,41 @@ def _instance() -> Dataset:
     return instance
 
 
+def jobs_ls(folder: Path) -> Walk:
+    """`syncect jobs ls` over a few jobs, from the first line of its function to the end of the command.
+
+    What Typer calls before that, to find the command and to keep `--config`, is not counted, nor what only an import
+    runs.
+    """
+    config = configure(folder)
+    database = Database(load_settings(config).node.url())
+    database.ensure_schema()
+    fill(database, jobs=3)
+    database.close()
+    walk = Walk()
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        if walk.files or frame.f_code is list_jobs.__code__:
+            walk.note(frame, event, argument)
+
+    sys.setprofile(note)
+    try:
+        result = CliRunner().invoke(app, ["--config", str(config), "jobs", "ls"])
+    finally:
+        sys.setprofile(None)
+    assert result.exit_code == 0, result.output
+    assert len(result.stdout.split("Thorax")) == 4, result.stdout  # three jobs, each with its description
+    return walk
+
+
 def main() -> None:
-    """Print the walk."""
-    with tempfile.TemporaryDirectory(prefix="syncect-walk-") as folder:
-        walk = first_answer(Path(folder))
-    sys.stdout.write(f"to the first answer: {len(walk.files)} files, {len(walk.functions)} functions\n")
-    sys.stdout.write("".join(f"  {name}\n" for name in sorted(walk.files)))
+    """Print the walks."""
+    walks = {"to the first answer": first_answer, "syncect jobs ls": jobs_ls}
+    for name, trace in walks.items():
+        with tempfile.TemporaryDirectory(prefix="syncect-walk-") as folder:
+            walk = trace(Path(folder))
+        sys.stdout.write(f"{name}: {len(walk.files)} files, {len(walk.functions)} functions\n")
+        sys.stdout.write("".join(f"  {file}\n" for file in sorted(walk.files)))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,20 @@
 """The engine and its transactions; the only place that knows the database URL and the isolation level."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, CursorResult, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, CursorResult, Dialect, Engine, create_engine, event, inspect, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import ClauseElement
 
-from storage.errors import SchemaMismatch
+from storage.errors import NotFound, SchemaMismatch, StoreUnavailable
+from storage.tables import SCHEMA_REVISION, Base
 
 SQLITE_BUSY_TIMEOUT_MS = 30_000
 
@@ -24,15 +24,38 @@ class Database:
 
     A writing transaction takes SQLite's write lock at its start (BEGIN IMMEDIATE): a transaction that reads first and
     writes later would otherwise fail with SQLITE_BUSY when another process wrote in between.
+
+    With `read_only` the database itself refuses to write, and nothing is made: no file, no folder, no table.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.engine = _sqlite_engine(url) if self.is_sqlite else create_engine(url, pool_pre_ping=True)
+        self._path = Path(self.url.database) if self.is_sqlite and self.url.database else None
+        self._unlocked = _UnlockedFile(self._path) if read_only and self._path is not None else None
+        if self._unlocked is not None:
+            self.engine = create_engine(url, creator=self._unlocked.connect)
+            event.listen(self.engine, "begin", _begin)
+        elif self.is_sqlite:
+            self.engine = _sqlite_engine(url)
+        else:
+            options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if read_only else {}
+            self.engine = create_engine(url, pool_pre_ping=True, execution_options=options)
         self._writing = self.engine.execution_options(syncect_writes=True)
         self._plain: Connection | None = None
         self._plain_turn = threading.Lock()
+
+    @classmethod
+    def empty(cls) -> "Database":
+        """A store without a row, in memory: what a reader looks at where no store was made yet."""
+        database = cls("sqlite://")
+        Base.metadata.create_all(database.engine)
+        return database
+
+    @property
+    def location(self) -> str:
+        """Where the database is, as it may be shown: a file, or a URL without its password."""
+        return str(self._path or self.url.render_as_string(hide_password=True))
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -66,6 +89,8 @@ class Database:
         """One consistent snapshot for reading; nothing is committed."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
+        if self._unlocked is not None:
+            self._unlocked.check()
 
     def close(self) -> None:
         """Give back all connections."""
@@ -86,46 +111,55 @@ class Database:
     # -- schema ------------------------------------------------------------------------------------------------
 
     def current_revision(self) -> str | None:
-        """Revision of the schema in the database; None where there is none."""
-        with self.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+        """Revision of the schema in the database; None where there is none, and no file is made to look for it.
 
-    def head_revision(self) -> str:
-        """Revision that this version of the program works with."""
-        head = ScriptDirectory.from_config(self._alembic()).get_current_head()
-        assert head is not None
-        return head
+        Raises StoreUnavailable.
+        """
+        try:
+            if self._path is not None and not self._path.exists():
+                return None
+            with self.engine.connect() as connection:
+                if not inspect(connection).has_table("alembic_version"):
+                    return None
+                return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        except (OSError, DBAPIError) as error:
+            cause = error.orig if isinstance(error, DBAPIError) else error.strerror
+            raise StoreUnavailable(f"the store {self.location} cannot be read: {str(cause).strip()}") from error
 
-    def upgrade(self) -> None:
-        """Bring the schema to the head revision, creating it where there is none."""
-        command.upgrade(self._alembic(), "head")
+    def has_schema(self) -> bool:
+        """Whether the tables of this version are there; False in an empty database. Raises SchemaMismatch."""
+        current = self.current_revision()
+        if current not in (None, SCHEMA_REVISION):
+            raise SchemaMismatch(
+                f"the database has schema {current}, this version needs {SCHEMA_REVISION}: "
+                "run `syncect db backup` and then `syncect db upgrade`"
+            )
+        return current is not None
 
     def ensure_schema(self) -> None:
         """Create the schema in an empty database; raise SchemaMismatch where an older or newer one is found."""
-        current, head = self.current_revision(), self.head_revision()
-        if current is None:
+        if not self.has_schema():
             self.upgrade()
-        elif current != head:
-            raise SchemaMismatch(
-                f"the database has schema {current}, this version needs {head}: "
-                "run `syncect db backup` and then `syncect db upgrade`"
-            )
+
+    def upgrade(self) -> None:
+        """Bring the schema to the revision of this version, creating it where there is none."""
+        from storage.schema import upgrade
+
+        upgrade(self.engine)
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy of a SQLite database to `target`, also while the node is running."""
         if not self.is_sqlite:
             raise SchemaMismatch("db backup copies SQLite databases; use pg_dump for PostgreSQL")
+        if self.current_revision() is None:
+            raise NotFound(f"there is no store at {self.location}")
         connection = self.engine.raw_connection()  # VACUUM must not stand in a transaction
         try:
             connection.cursor().execute("VACUUM INTO ?", (str(target),))
         finally:
             connection.close()
-
-    def _alembic(self) -> AlembicConfig:
-        config = AlembicConfig()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.attributes["engine"] = self.engine
-        return config
+        if self._unlocked is not None:
+            self._unlocked.check()
 
 
 def _sqlite_engine(url: str) -> Engine:
@@ -142,12 +176,53 @@ def _sqlite_engine(url: str) -> Engine:
         cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
         cursor.close()
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        writes = connection.get_execution_options().get("syncect_writes", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
+    event.listen(engine, "begin", _begin)
     return engine
+
+
+def _begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("syncect_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+class _UnlockedFile:
+    """Opens a SQLite file for readers, which change nothing beside it and need not be allowed to.
+
+    SQLite itself, asked to open a database in WAL mode for reading, makes its -wal and -shm files and leaves them
+    there; in a folder that it may not write it opens nothing. Where no process has the database open, and none was
+    killed while it had, there is nothing in these files, and the database is opened as one that cannot change. That
+    this was true is checked after every read. Where the files are in use, SQLite makes none and locks as usual.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, ...] | None = None
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection that refuses to write."""
+        in_use = self._in_use()
+        self._stamp = None if in_use else self._stamp_now()
+        uri = f"file:{quote(str(self._path))}?mode=ro{'' if in_use else '&immutable=1'}"
+        return sqlite3.connect(
+            uri, uri=True, timeout=SQLITE_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+        )
+
+    def check(self) -> None:
+        """Raise StoreUnavailable where the file changed although nobody seemed to have it open."""
+        if self._stamp is not None and self._stamp != self._stamp_now():
+            raise StoreUnavailable(f"the store {self._path} changed while it was read; run the command again")
+
+    def _in_use(self) -> bool:
+        wal, shm, journal = (_size(Path(f"{self._path}{suffix}")) for suffix in ("-wal", "-shm", "-journal"))
+        return bool(wal) or (wal is not None and shm is not None) or journal is not None
+
+    def _stamp_now(self) -> tuple[int, ...]:
+        status = self._path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.exists() else None
 
 
 class Prepared:

@@ -5,6 +5,7 @@ StorageError
 ├── LeaseLost           another process owns the work now; drop it without writing anything
 ├── NotFound            no such series, job or delivery
 ├── SpoolFull           less free space than the operator reserved; nothing was accepted
+├── StoreUnavailable    the database cannot be opened or read; the sentence says what the system answered
 └── SchemaMismatch      the database was made by another version; an administrator has to upgrade it
 """
 
@@ -27,6 +28,10 @@ class NotFound(StorageError):
 
 class SpoolFull(StorageError):
     """The spool's file system has less free space than `retention.min_free_gb`."""
+
+
+class StoreUnavailable(StorageError):
+    """The database cannot be opened, or what was read of it cannot be trusted."""
 
 
 class SchemaMismatch(StorageError):

@@ -4,6 +4,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -16,20 +17,24 @@ class Spool:
     """The received instances and the derived series of one node.
 
     Layout below `root`: `incoming/` (unfinished), `received/<day>/<uuid>.dcm`, `derived/<job>-<attempt>/<n>.dcm`.
-    A name handed out by this class is relative to `root` and contains nothing that came from the network.
+    With `create=False`, for a reader, none of these folders is made. A name handed out by this class is relative to
+    `root` and contains nothing that came from the network.
     """
 
-    def __init__(self, root: Path, *, min_free_gb: float = 0.0) -> None:
+    def __init__(self, root: Path, *, min_free_gb: float = 0.0, create: bool = True) -> None:
         self.root = root
         self.incoming = root / "incoming"
         self._min_free_bytes = int(min_free_gb * _GIB)
         self._settled_days: set[Path] = set()
-        for folder in (self.incoming, root / "received", root / "derived"):
+        for folder in (self.incoming, root / "received", root / "derived") if create else ():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def free_bytes(self) -> int:
-        """Free space of the spool's file system."""
-        return shutil.disk_usage(self.root).free
+        """Free space of the spool's file system, also where the spool has no folder yet."""
+        for folder in (self.root, *self.root.absolute().parents):
+            with suppress(FileNotFoundError):
+                return shutil.disk_usage(folder).free
+        raise FileNotFoundError(self.root)
 
     def check_space(self) -> None:
         """Raise SpoolFull below the reserved free space, so that running jobs can still finish."""

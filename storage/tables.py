@@ -27,6 +27,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
+SCHEMA_REVISION = "0002"  # of the newest migration, which makes exactly these tables
+
 UID = String(64)  # PS3.5 section 9: at most 64 characters
 AE_TITLE = String(16)  # PS3.5 VR AE
 SHA256 = String(64)

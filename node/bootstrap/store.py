@@ -1,4 +1,4 @@
-"""Opens spool and database of a node; light, so that every reader starts at once."""
+"""Opens spool and database of a node, to write or only to read; it loads fast, so that every reader starts at once."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from config.load import ConfigError
@@ -22,16 +23,47 @@ from storage.spool import Spool
 
 @dataclass(frozen=True)
 class Node:
-    """The stores of one node, opened, and the settings they were opened with."""
+    """One node's spool and database, opened to write or only to read, and the settings they were opened with.
+
+    `is_new` tells a reader that there is no store at `location` yet: it looks at an empty one.
+    """
 
     settings: Settings
     database: Database
-    spool: Spool
-    series: SeriesStore
-    jobs: JobStore
-    outbox: OutboxStore
-    refusals: RefusalStore
-    overview: Overview
+    location: str
+    writable: bool
+    is_new: bool = False
+
+    @cached_property
+    def spool(self) -> Spool:
+        """The received and the derived files."""
+        root, reserve = self.settings.node.data_dir / "spool", self.settings.retention.min_free_gb
+        return Spool(root, min_free_gb=reserve, create=self.writable)
+
+    @property
+    def series(self) -> SeriesStore:
+        """What arrived, and what was decided about it."""
+        return SeriesStore(self.database)
+
+    @property
+    def jobs(self) -> JobStore:
+        """The translations."""
+        return JobStore(self.database)
+
+    @property
+    def outbox(self) -> OutboxStore:
+        """The deliveries."""
+        return OutboxStore(self.database)
+
+    @property
+    def refusals(self) -> RefusalStore:
+        """What the receiver refused."""
+        return RefusalStore(self.database)
+
+    @property
+    def overview(self) -> Overview:
+        """The picture that readers get of all of it."""
+        return Overview(self.database)
 
     @property
     def run_dir(self) -> Path:
@@ -46,7 +78,10 @@ class Node:
 
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Node]:
-    """Open spool and database, creating them where there are none; raises ConfigError or SchemaMismatch."""
+    """Open spool and database to write, creating them where there are none.
+
+    Raises ConfigError, SchemaMismatch or StoreUnavailable.
+    """
     data_dir = settings.node.data_dir
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -61,16 +96,24 @@ def open_store(settings: Settings) -> Iterator[Node]:
     database = Database(settings.node.url())
     try:
         database.ensure_schema()
-        yield Node(
-            settings=settings,
-            database=database,
-            spool=Spool(data_dir / "spool", min_free_gb=settings.retention.min_free_gb),
-            series=SeriesStore(database),
-            jobs=JobStore(database),
-            outbox=OutboxStore(database),
-            refusals=RefusalStore(database),
-            overview=Overview(database),
-        )
+        yield Node(settings, database, database.location, writable=True)
+    finally:
+        database.close()
+
+
+@contextmanager
+def read_store(settings: Settings) -> Iterator[Node]:
+    """Open what is there to read it, also while the node writes; nothing is created, changed or migrated.
+
+    Raises SchemaMismatch or StoreUnavailable.
+    """
+    database = Database(settings.node.url(), read_only=True)
+    try:
+        location, is_new = database.location, not database.has_schema()
+        if is_new:
+            database.close()
+            database = Database.empty()
+        yield Node(settings, database, location, writable=False, is_new=is_new)
     finally:
         database.close()
 

@@ -4,7 +4,8 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -18,6 +19,7 @@ from rich.table import Table
 
 from config.load import CONFIG_VARIABLE, load_settings
 from config.settings import Settings
+from node.bootstrap.store import Node, read_store
 
 ConfigOption = Annotated[
     Path | None,
@@ -44,6 +46,19 @@ class Exit(IntEnum):
 def settings_from(context: typer.Context, config: Path | None) -> Settings:
     """Settings of this call: `--config` after or before the command, else the environment, else the defaults."""
     return load_settings(config or context.obj)
+
+
+@contextmanager
+def reading(context: typer.Context, config: Path | None) -> Iterator[Node]:
+    """The stores of this call, to read; says where it looked if nothing is there."""
+    settings = settings_from(context, config)
+    with read_store(settings) as node:
+        if node.is_new:
+            say(
+                f"there is no store at {node.location} yet. If the node works "
+                f"elsewhere, look at --config, {CONFIG_VARIABLE} and node.data_dir."
+            )
+        yield node
 
 
 def out() -> Console:

@@ -19,6 +19,7 @@ from node.cli.console import (
     out,
     print_json,
     print_table,
+    reading,
     say,
     settings_from,
 )
@@ -85,7 +86,7 @@ def list_jobs(
     wanted = [name.upper() for entry in state or [] for name in entry.split(",")]
     if unknown := [name for name in wanted if name not in NEXT_STEP]:
         raise typer.BadParameter(f"{unknown[0]} is no state; states are {', '.join(NEXT_STEP)}")
-    with open_store(settings_from(context, config)) as node:
+    with reading(context, config) as node:
         cases = node.overview.cases(states=wanted, series_uid=series, limit=limit)
     if as_json:
         print_json([case_json(case, phi=phi) for case in cases])
@@ -101,7 +102,7 @@ def show(
     context: typer.Context, job_id: Id, phi: PhiOption = False, as_json: JsonOption = False, config: ConfigOption = None
 ) -> None:
     """Everything known about one job."""
-    with open_store(settings_from(context, config)) as node:
+    with reading(context, config) as node:
         case = node.overview.case(job_id)
         folder = node.spool.path(case.product_dir) if case.product_dir else None
         refused = node.refusals.of_series(case.series_uid)
@@ -122,7 +123,7 @@ def show(
 @app.command("why")
 def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """In plain words: why a job is where it is, and what to do next."""
-    with open_store(settings_from(context, config)) as node:
+    with reading(context, config) as node:
         case = node.overview.case(job_id)
     step = NEXT_STEP[case.state].replace(" ID", f" {case.id}")
     if as_json:
@@ -135,7 +136,7 @@ def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config:
 @app.command("events")
 def events(context: typer.Context, job_id: Id, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """The history of one job: each transition, when, by whom and why (UTC)."""
-    with open_store(settings_from(context, config)) as node:
+    with reading(context, config) as node:
         history = node.overview.events(node.overview.case(job_id))
     if as_json:
         print_json(history)

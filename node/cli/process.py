@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from node.bootstrap.store import open_store
-from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, settings_from
+from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, reading, settings_from
 from node.errors import Refused
 
 series = typer.Typer(no_args_is_help=True, help="Series as they arrive, before any job.")
@@ -71,7 +70,7 @@ def check(
     if Path(source).is_dir():
         rows, unreadable = check_folder(settings, Path(source))
     else:
-        with open_store(settings) as node:
+        with reading(context, config) as node:
             rows, unreadable = [check_received(node, source)], []
     if as_json:
         print_json({"series": [asdict(row) for row in rows], "unreadable": unreadable})

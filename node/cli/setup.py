@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from node.bootstrap.store import open_store
 from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from
 from node.errors import Refused
 from storage.database import Database
+from storage.tables import SCHEMA_REVISION
 
 config_app = typer.Typer(no_args_is_help=True, help="Write, show and check the settings file.")
 db_app = typer.Typer(no_args_is_help=True, help="The schema of the store.")
@@ -64,12 +64,11 @@ def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
 @db_app.command("current")
 def current(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Print the revision of the schema and the one this version needs."""
-    database = Database(settings_from(context, config).node.url())
-    found, needed = database.current_revision(), database.head_revision()
+    found = Database(settings_from(context, config).node.url(), read_only=True).current_revision()
     if as_json:
-        print_json({"current": found, "needed": needed})
+        print_json({"current": found, "needed": SCHEMA_REVISION})
     else:
-        sys.stdout.write(f"current {found or 'none'}, needed {needed}\n")
+        sys.stdout.write(f"current {found or 'none'}, needed {SCHEMA_REVISION}\n")
 
 
 @db_app.command("backup")
@@ -78,11 +77,10 @@ def backup(
     target: Annotated[Path, typer.Argument(help="File to write; must not exist.")],
     config: ConfigOption = None,
 ) -> None:
-    """Write a consistent copy of a SQLite store, also while the node runs."""
+    """Write a consistent copy of a SQLite store, whatever its schema, also while the node runs."""
     if target.exists():
         raise Refused(f"{target} exists and is not overwritten")
-    with open_store(settings_from(context, config)) as node:
-        node.database.backup(target)
+    Database(settings_from(context, config).node.url(), read_only=True).backup(target)
     say(f"wrote {target}")
 
 

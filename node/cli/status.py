@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from node.bootstrap.store import Node, open_store
-from node.cli.console import ConfigOption, Exit, JsonOption, age, out, print_json, print_table, settings_from
+from node.bootstrap.store import Node
+from node.cli.console import ConfigOption, Exit, JsonOption, age, out, print_json, print_table, reading, settings_from
 from node.ops.processes import running_processes
 from storage.errors import NotFound
 from storage.refusals import RefusedView
@@ -24,18 +24,18 @@ def status(
     config: ConfigOption = None,
 ) -> None:
     """One screen: which processes run, what waits, what was sent last, how much space is left."""
-    with open_store(settings_from(context, config)) as node:
-        while True:
+    while True:
+        with reading(context, config) as node:
             facts = _facts(node)
-            if as_json:
-                print_json(facts)
-            else:
-                if watch:
-                    out().clear()
-                _print(facts)
-            if not watch:
-                return
-            time.sleep(2)
+        if as_json:
+            print_json(facts)
+        else:
+            if watch:
+                out().clear()
+            _print(facts)
+        if not watch:
+            return
+        time.sleep(2)
 
 
 def _facts(node: Node) -> dict[str, Any]:

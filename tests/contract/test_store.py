@@ -3,12 +3,15 @@
 import threading
 from datetime import UTC, datetime, timedelta
 from itertools import product
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import select
 
+import storage
 from node.cli.jobs import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
@@ -17,7 +20,7 @@ from storage.overview import Overview
 from storage.refusals import RefusalStore, RefusedInstance
 from storage.series import Arrival, JobRequest, Recorded, SeriesFacts, SeriesStore
 from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Association, Base, Delivery, Job, Series
+from storage.tables import SCHEMA_REVISION, Association, Base, Delivery, Job, Series
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 FACTS = SeriesFacts(description="Thorax", patient_id="P1")
@@ -89,6 +92,11 @@ def bench(database):
 def test_migrations_make_exactly_the_tables(database):
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_the_revision_that_readers_ask_for_is_the_newest_migration():
+    scripts = ScriptDirectory(str(Path(storage.__file__).parent / "migrations"))
+    assert scripts.get_current_head() == SCHEMA_REVISION
 
 
 def test_a_schema_of_another_version_is_refused_with_the_way_out(database):

@@ -1,11 +1,17 @@
-"""A newcomer who follows a slice to its first answer reads few files."""
+"""A newcomer who follows a slice to its first answer, or a list of jobs, reads few files."""
 
 from pathlib import Path
 
-from bench.walk import first_answer
+from bench.walk import first_answer, jobs_ls
 
 
 def test_a_slice_passes_at_most_12_files_to_its_first_answer(tmp_path: Path) -> None:
     walk = first_answer(tmp_path)
     assert len(walk.files) <= 12, sorted(walk.files)
     assert {"node/network/server.py", "node/receive/receiver.py", "storage/spool.py"} <= walk.files
+
+
+def test_a_list_of_jobs_enters_at_most_10_files(tmp_path: Path) -> None:
+    walk = jobs_ls(tmp_path)
+    assert len(walk.files) <= 10, sorted(walk.files)
+    assert {"node/cli/jobs.py", "storage/overview.py"} <= walk.files

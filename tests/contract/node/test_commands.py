@@ -1,62 +1,11 @@
 """The commands as a person or a script meets them: words, JSON and exit codes."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-import pytest
-
-from config.load import load_settings
-from node.bootstrap.store import open_store
-from node.cli import main
 from node.cli.console import masked
 from node.cli.jobs import NEXT_STEP
-from storage.jobs import ProducedInstance, ProducedSeries
-from storage.series import Arrival, JobRequest, SeriesFacts
 from storage.states import DeliveryState, JobState, SeriesState
-
-T0 = datetime.now(UTC) - timedelta(minutes=1)
-
-
-@pytest.fixture
-def config(tmp_path, sqlite_file, monkeypatch):
-    """A settings file with one destination, named by the environment as an operator would."""
-    path = tmp_path / "node.toml"
-    (tmp_path / "syncect-data").mkdir()
-    sqlite_file.rename(tmp_path / "syncect-data" / "syncect.sqlite3")
-    path.write_text('[[destination]]\nname = "tps"\nae_title = "TPS"\nhost = "127.0.0.1"\nport = 1\n')
-    monkeypatch.setenv("SYNCECT_CONFIG", str(path))
-    return path
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, config):
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["syncect", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def held(config):
-    """A store with one HELD job of three slices, patient ID included."""
-    with open_store(load_settings(config)) as node:
-        association = node.series.open_association("r", "CTSIM", "h", T0)
-        for number in range(3):
-            name = f"received/{number}.dcm"
-            uids = ("1.2", "1.2.3", f"1.2.3.{number}", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
-            node.series.record(association, "CTSIM", Arrival(*uids, f"{number:064}", name, 1), T0)
-        node.series.close_association(association, released=True, now=T0)
-        (series,) = node.series.undecided(T0 + timedelta(seconds=9), 5)
-        facts = SeriesFacts(description="Thorax", patient_id="MRN0012345")
-        node.series.queue(series, facts, JobRequest("k" * 64, "demo 1 (abc)"), T0)
-        job = node.jobs.claim("w", 60, T0)
-        made = tuple(ProducedInstance(f"9.{n}", f"1.2.3.{n}", f"{n}.dcm", "0" * 64) for n in range(3))
-        product = ProducedSeries("9", "derived/1-1", made, {"changed_share": 0.25})
-        node.jobs.finish(job.id, "w", product, destinations=["tps"], held_reason="looks enhanced", now=T0)
 
 
 def test_jobs_ls_json_keeps_its_contract(run, held):
@@ -112,7 +61,7 @@ def test_usage_errors_have_code_2_and_one_sentence(run, config):
 
 def test_a_data_dir_that_cannot_be_written_is_a_usage_error(run, config):
     config.write_text('[node]\ndata_dir = "/proc/nowhere"')
-    code, _, err = run("status")
+    code, _, err = run("jobs", "retry", "1")
     assert code == 2
     assert "node.data_dir" in err
 

@@ -1,0 +1,18 @@
+"""The way to the schema that `storage.tables` describes: Alembic's migrations, in the folder beside this file.
+
+Nothing else imports Alembic, and this module is loaded only where a schema is made or changed: no reader waits for it.
+"""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Engine
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the schema of a database to `SCHEMA_REVISION`, creating it where there is none."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["engine"] = engine
+    command.upgrade(config, "head")
