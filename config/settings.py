@@ -1,27 +1,26 @@
-"""The frozen settings tree of a node: loaded once, passed down in pieces; it knows no behaviour.
+"""The settings of a node as one immutable tree, which is loaded once and passed on in parts; nothing is done here.
 
 One TOML file, every key of which can be overridden as SYNCECT_SECTION__KEY. A wrong key or value stops the program at
 its start with one sentence (`ConfigError`): file, key, and what is allowed.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from config.syntax import check_uid_root, is_ae_title
+
 
 def _ae_title(value: str) -> str:
-    if not re.fullmatch(r"[\x21-\x5b\x5d-\x7e]([\x20-\x5b\x5d-\x7e]{0,14}[\x21-\x5b\x5d-\x7e])?", value):
+    if not is_ae_title(value):
         raise ValueError("an AE title has 1 to 16 printable ASCII characters without backslash (PS3.5 VR AE)")
     return value
 
 
 def _uid_root(value: str) -> str:
-    if value and not re.fullmatch(r"[0-2](\.(0|[1-9]\d*)){1,20}", value):
-        raise ValueError("a UID root consists of numbers and dots, such as 1.2.826.0.1.3680043.10.99999")
-    if len(value) > 24:
-        raise ValueError("a UID root has at most 24 characters, so that 39 digits fit behind it (PS3.5 9.1)")
+    if value:
+        check_uid_root(value)
     return value
 
 
@@ -97,10 +96,13 @@ class CompletionSettings(Section):
 
 
 class RuleSettings(Section):
-    """One site rule: a series that does not satisfy it is skipped with `reason`."""
+    """One site rule: a series that does not satisfy it is skipped with `reason`.
+
+    Keyword, operation and values are checked together, where the rule is made (`node.dicom.attribute_rules.Rule`).
+    """
 
     keyword: str
-    op: Literal["equals", "one_of", "not_one_of", "matches", "present", "absent", "at_least", "at_most"]
+    op: str
     values: tuple[str, ...] = ()
     reason: str
 

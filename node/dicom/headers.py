@@ -1,7 +1,6 @@
 """Owns what the node knows of one received instance without decoding its pixels; must not judge it."""
 
 import io
-import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Final
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
+from config.syntax import UID
 from node.dicom.content_digest import content_sha256
 from node.dicom.raw import (
     NUMBER_FORMATS,
@@ -29,7 +29,6 @@ from node.errors import UnreadableInstance
 
 MAX_FILE_BYTES: Final = 1 << 30
 _DEFLATED: Final = "1.2.840.10008.1.2.1.99"
-_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ class _Reader:
 
     def uid(self, keyword: str) -> str:
         text = self.text(keyword)
-        return text if len(text) <= 64 and _UID.fullmatch(text) else ""
+        return text if UID.fullmatch(text) else ""
 
     def as_received(self, keyword: str) -> str:
         raw = element_bytes(self._ds, tag_of(keyword))

@@ -1,17 +1,15 @@
-"""Owns how UIDs of derived objects are made; must not look at the clock or at random numbers."""
+"""Makes the UIDs of derived objects from their contents, never from a clock or from random numbers."""
 
 import hashlib
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from config.syntax import MAX_UID_CHARS, check_uid_root
+
 # Fixed for ever: another value would give every derived series of the past a second identity.
 _NAMESPACE: Final = uuid.UUID("6f0f2a52-5f2b-5d6e-9c0e-3a6c1d8e4b71")
-_MAX_UID_CHARS: Final = 64
-_MIN_HASH_DIGITS: Final = 24
-_ROOT: Final = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 
 
 def join_parts(parts: Iterable[str]) -> str:
@@ -24,20 +22,14 @@ class UidFactory:
     """Makes deterministic UIDs: the same parts always give the same UID.
 
     root None: "2.25." and the decimal of a name-based UUID (PS3.5 B.2, RFC 9562 version 5). Otherwise `root` is an
-    organisation's own root, of at most 39 characters so that 24 hash digits remain; raises ValueError for a root that
-    is no UID.
+    organisation's own root (`config.syntax.check_uid_root`); raises ValueError for another text.
     """
 
     root: str | None = None
 
     def __post_init__(self) -> None:
-        if self.root is None:
-            return
-        longest = _MAX_UID_CHARS - _MIN_HASH_DIGITS - 1
-        if len(self.root) > longest or not _ROOT.fullmatch(self.root):
-            raise ValueError(
-                f"UID root {self.root!r} is not allowed: digits and dots, no leading zero, at most {longest} characters"
-            )
+        if self.root is not None:
+            check_uid_root(self.root)
 
     def make(self, *parts: str) -> str:
         """UID of a list of strings, at most 64 characters."""
@@ -45,7 +37,7 @@ class UidFactory:
         if self.root is None:
             return f"2.25.{uuid.uuid5(_NAMESPACE, name).int}"
         digits = str(int.from_bytes(hashlib.sha512(_NAMESPACE.bytes + name.encode()).digest()))
-        return f"{self.root}.{digits[: min(39, _MAX_UID_CHARS - len(self.root) - 1)]}"
+        return f"{self.root}.{digits[: min(39, MAX_UID_CHARS - len(self.root) - 1)]}"
 
     def series_uid(
         self,

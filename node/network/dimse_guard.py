@@ -7,7 +7,6 @@ malformed UID, and never answers an empty one. `tests/peers/test_dimse_guard.py`
 
 import logging
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import P_DATA
 
+from config.syntax import UID_ALPHABET
 from node.network.contexts import VERIFICATION
 from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
 
@@ -37,7 +37,6 @@ _C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
 _COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
 _PRIORITIES = (0, 1, 2)  # PS3.7 table E.1-1
 _USUAL_ELEMENTS = {0x0000, 0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000}  # of a C-STORE request, PS3.7 table 9.3-1
-_UID_ALPHABET = re.compile(r"[0-9.]{1,64}", re.ASCII)
 
 
 class NotDimse(Exception):
@@ -238,7 +237,7 @@ class DimseGuard(DIMSEServiceProvider):
         """Make a buffer for the data set of a C-STORE request; returns the command set for pynetdicom."""
         uid, class_uid = (str(asked.get(keyword, "")) for keyword in ("AffectedSOPInstanceUID", "AffectedSOPClassUID"))
         refusal = None
-        if not _UID_ALPHABET.fullmatch(uid):
+        if not UID_ALPHABET.fullmatch(uid):
             uid, refusal = "0.0", (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
         elif class_uid != abstract_syntax:
             refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"

@@ -2,7 +2,6 @@
 
 import ipaddress
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from config.settings import PeerSettings, ScpSettings
+from config.syntax import MAX_AE_TITLE_CHARS, NOT_IN_AE_TITLE
 from node.network.server import Rejection
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Places:
 
     def admit(self, called_ae: str, calling_ae: str, host: str) -> Session | Rejection:
         """A session with a place, or why there is none. A session that stores nothing may be aborted to make room."""
-        calling_ae = safe_ae_title(calling_ae)
+        calling_ae = _safe(calling_ae)
         peer = self._peer(calling_ae, host)
         if peer is None:
             return _rejected(WRONG_CALLING_AE, calling_ae, host, "not in scp.allowed_peers")
@@ -147,9 +147,9 @@ class Places:
         return [idle]
 
 
-def safe_ae_title(title: str) -> str:
-    """A peer's AE title as it may be stored and logged: at most 16 printable ASCII characters, no backslash."""
-    return re.sub(r"[^\x20-\x5b\x5d-\x7e]", "?", title.strip())[:16]
+def _safe(title: str) -> str:
+    """A peer's AE title as it may be stored and logged."""
+    return NOT_IN_AE_TITLE.sub("?", title.strip())[:MAX_AE_TITLE_CHARS]
 
 
 def _rejected(rejection: Rejection, calling_ae: str, host: str, why: str) -> Rejection:

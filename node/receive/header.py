@@ -5,7 +5,6 @@ and reading stops at (0020,000E) or after `MAX_ELEMENTS`. pydicom's reader takes
 makes objects of every item (a data set of 200 MB that is all item headers would take tens of GB) and recurses.
 """
 
-import re
 import struct
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -16,6 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 
+from config.syntax import UID_ALPHABET
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
 from node.errors import UnreadableInstance
 
@@ -28,7 +28,6 @@ _WANTED = (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTA
 _ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_UID = re.compile(rb"[0-9.]{1,64}")
 MAX_ELEMENTS = 100_000  # with those inside sequences; a CT slice has some hundred up to (0020,000E)
 
 
@@ -128,10 +127,10 @@ class _Elements:
 
 
 def _uid(raw: bytes, tag: int) -> str:
-    value = raw.rstrip(b"\0 ")
-    if _UID.fullmatch(value) is None:
+    value = raw.rstrip(b"\0 ").decode("latin-1")
+    if UID_ALPHABET.fullmatch(value) is None:
         raise UnreadableInstance(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is not a UID")
-    return value.decode("ascii")
+    return value
 
 
 def part10_head(class_uid: str, instance_uid: str, transfer_syntax: str) -> bytes:

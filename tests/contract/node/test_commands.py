@@ -1,10 +1,12 @@
 """The commands as a person or a script meets them: words, JSON and exit codes."""
 
+import importlib.resources
 import json
 from datetime import datetime, timedelta
 
 from node.cli.console import masked
 from node.cli.jobs import NEXT_STEP
+from node.dicom.attribute_rules import OPERATIONS
 from storage.states import DeliveryState, JobState, SeriesState
 
 
@@ -57,6 +59,22 @@ def test_usage_errors_have_code_2_and_one_sentence(run, config):
     code, _, err = run("jobs", "ls")
     assert code == 2
     assert "scp.prot is not a setting" in err.replace("\n", " ")
+
+
+def test_a_rule_with_an_unknown_operation_is_a_usage_error(run, config):
+    rule = '[[eligibility.rules]]\nkeyword = "BodyPartExamined"\nop = "{}"\nvalues = ["CHEST"]\nreason = "r"\n'
+    config.write_text(rule.format("is"))
+    code, _, err = run("config", "validate")
+    sentence = err.replace("\n", " ")
+    assert (code, "eligibility.rules.0 cannot be used" in sentence) == (2, True)
+    assert f"op 'is' is not one of {', '.join(OPERATIONS)}" in sentence
+    config.write_text(rule.format("equals"))
+    assert run("config", "validate")[0] == 0
+
+
+def test_the_default_settings_name_every_operation_of_a_rule():
+    text = importlib.resources.files("config").joinpath("default.toml").read_text(encoding="utf-8")
+    assert f"# {', '.join(OPERATIONS)}\n" in text
 
 
 def test_a_data_dir_that_cannot_be_written_is_a_usage_error(run, config):

@@ -1,0 +1,47 @@
+"""The syntax of AE titles and UIDs, for what an operator writes and for what a peer sends; each rule stands here once.
+
+It lies in the lowest package, so that the settings, the receiver and the maker of UIDs can all ask it.
+"""
+
+import re
+from typing import Final
+
+MAX_UID_CHARS: Final = 64  # PS3.5 section 9.1
+
+UID_ALPHABET: Final = re.compile(rf"[0-9.]{{1,{MAX_UID_CHARS}}}")
+"""What the receiver takes for a UID: no other character can reach the store or the log."""
+
+UID: Final = re.compile(rf"(?=.{{1,{MAX_UID_CHARS}}}\Z)[0-9]+(\.[0-9]+)*")
+"""A UID in numbers and dots. Leading zeros are forbidden by PS3.5 and common; a reader takes them."""
+
+MIN_UID_DIGITS: Final = 24
+"""Digits of a hash behind a UID root; with 24, the chance that two of 10^9 UIDs are the same is 5 in 10 million."""
+
+MAX_UID_ROOT_CHARS: Final = MAX_UID_CHARS - 1 - MIN_UID_DIGITS
+
+_UID_ROOT: Final = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
+MAX_AE_TITLE_CHARS: Final = 16
+
+NOT_IN_AE_TITLE: Final = re.compile(r"[^\x20-\x5b\x5d-\x7e]")
+"""A character that no AE title has: not printable ASCII, or a backslash (PS3.5 VR AE)."""
+
+
+def is_ae_title(text: str) -> bool:
+    """Whether a text can be an AE title: 1 to 16 printable ASCII characters, no backslash, no space at either end."""
+    return 1 <= len(text) <= MAX_AE_TITLE_CHARS and text == text.strip(" ") and not NOT_IN_AE_TITLE.search(text)
+
+
+def check_uid_root(root: str) -> None:
+    """Raise ValueError, with what is allowed, unless a text can be the root of UIDs with enough digits behind it.
+
+    A root that Medical Connections gives away has 27 or 28 characters, so a shorter bound would refuse it.
+    """
+    if _UID_ROOT.fullmatch(root) is None:
+        raise ValueError(
+            "a UID root consists of numbers and dots, without leading zeros, such as 1.2.826.0.1.3680043.10.99999"
+        )
+    if len(root) > MAX_UID_ROOT_CHARS:
+        raise ValueError(
+            f"a UID root has at most {MAX_UID_ROOT_CHARS} characters, so that {MIN_UID_DIGITS} digits fit behind it "
+            "(PS3.5 9.1)"
+        )
