@@ -1,4 +1,4 @@
-"""Reads the settings file and the environment into one `Settings`; every mistake becomes one sentence."""
+"""Settings are read here from the file and the environment; every mistake becomes one sentence."""
 
 import os
 import tomllib

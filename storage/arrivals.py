@@ -1,4 +1,4 @@
-"""ArrivalStore: associations and the instances that they bring, one entry or a group of entries in one transaction.
+"""ArrivalStore records associations and the instances that they bring, several in one transaction.
 
 The usual arrival, a slice nobody has seen of a series that is being received, takes two statements. Everything else
 (first slices, duplicates, other contents, late slices) goes through the ORM and the state machines.
@@ -198,7 +198,7 @@ class ArrivalStore:
                 with self._database.write_plain() as connection:
                     return [entry.record(connection) for entry in entries]
             except OperationalError:
-                raise  # the database is locked, full or gone, whoever asks
+                raise  # the database is locked, full or gone: another try of each would fail too
             except Exception:  # noqa: S110 - the attempts below say which entry it was
                 pass
         return [self._attempt(entry) for entry in entries]

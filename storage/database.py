@@ -1,4 +1,4 @@
-"""The engine and its transactions; the only place that knows the database URL and the isolation level."""
+"""Database gives transactions, to write or only to read; no other module knows its URL and its isolation level."""
 
 import sqlite3
 import threading

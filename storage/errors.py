@@ -1,7 +1,7 @@
 """The error tree of the store.
 
 StorageError
-├── IllegalTransition   a state machine has no such arrow; the caller's picture of the row is stale or wrong
+├── IllegalTransition   a state machine has no such arrow; the caller knows an older row or a wrong one
 ├── LeaseLost           another process owns the work now; drop it without writing anything
 ├── NotFound            no such series, job or delivery
 ├── SpoolFull           less free space than the operator reserved; nothing was accepted

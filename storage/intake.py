@@ -1,4 +1,4 @@
-"""Intake: the one object through which a receiver makes instances durable; it knows no network and answers nobody.
+"""Intake is the one object through which a receiver makes instances durable; it knows no network.
 
 The order is always the same: the file, its directory entry, its row, and only then the return. So a row never misses
 its file; what a crash can leave behind is a file to which no row refers.

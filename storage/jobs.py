@@ -1,4 +1,4 @@
-"""JobStore: claim by lease, heartbeat, finish; one transaction and one event row for each step."""
+"""JobStore hands jobs to workers by lease and records what became of them; each step is one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,7 +145,7 @@ class JobStore:
             job.next_attempt_at = not_before
 
     def release_expired(self, max_attempts: int, now: datetime, *, dead_worker: str | None = None) -> list[int]:
-        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job that took `max_attempts` workers with it.
+        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which `max_attempts` workers ended.
 
         A restarted worker gives its own name as `dead_worker`: what its predecessor held is free at once.
         """
@@ -169,7 +169,7 @@ class JobStore:
     # -- operator ----------------------------------------------------------------------------------------------
 
     def retry(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
-        """FAILED, HELD or CANCELLED -> QUEUED with a clean slate; a produced series is never made again."""
+        """FAILED, HELD or CANCELLED -> QUEUED, its attempts counted anew; a produced series is never made again."""
         with self._database.write() as session:
             job = _get(session, job_id)
             if job.state is JobState.CANCELLED and job.product_dir is not None:

@@ -1,4 +1,4 @@
-"""OutboxStore: which derived series are due where, which instances are missing there, and what the peer answered."""
+"""OutboxStore knows which derived series are due where, what is missing there, and what the peer answered."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -107,7 +107,7 @@ class OutboxStore:
     def record_accepted(
         self, delivery_id: int, courier: str, product_id: int, dimse_status: int, *, lease_s: float, now: datetime
     ) -> None:
-        """Keep the peer's word for one instance and extend the lease. Raises LeaseLost when sending must stop."""
+        """Record the answer for one instance and extend the lease. Raises LeaseLost when sending must stop."""
         lease = {"id_": delivery_id, "owner": courier, "until": now + timedelta(seconds=lease_s)}
         answer = {"delivery": delivery_id, "product": product_id, "status": dimse_status, "now": now}
         with self._database.write_plain() as connection:

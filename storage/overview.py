@@ -1,4 +1,4 @@
-"""The one picture that readers get: what became of every series, and why; it reads every table and writes none."""
+"""Overview answers what became of every series, and why; it reads every table and writes none."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence

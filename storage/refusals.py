@@ -1,4 +1,4 @@
-"""Instances that the receiver refused: one row for each caller, series, status and reason, with a count."""
+"""RefusalStore counts the instances that the receiver refused, by caller, series, status and reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""SeriesStore: what arrived, from which associations, and what was decided about it."""
+"""SeriesStore records what arrived, from which associations, and what was decided about it."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -146,7 +146,7 @@ class SeriesStore(ArrivalStore):
             return True
 
     def complete_by_operator(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
-        """INCOMPLETE -> COMPLETE: a person vouches that nothing more will come. Geometry is still judged."""
+        """INCOMPLETE -> COMPLETE: a person confirms that nothing more will come. Geometry is still judged."""
         with self._database.write() as session:
             row = session.get(Series, series_id)
             if row is None:

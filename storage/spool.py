@@ -1,4 +1,4 @@
-"""Files on disk under names of our own: temp file, fsync, rename; it never holds state and never uses a peer's text."""
+"""The spool keeps files under names of our own (temporary file, rename, fsync); no name has text of a peer in it."""
 
 import os
 import shutil

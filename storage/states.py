@@ -1,4 +1,4 @@
-"""The three state machines of the node as tables a person can read aloud; pure, no SQL.
+"""The states of series, jobs and deliveries, and the transitions between them, as one table each; no SQL.
 
 Every arrow has one writer, named in its comment; every transition also writes one event row (`storage.transitions`).
 """

@@ -1,4 +1,4 @@
-"""The tables of the store; constraints guard what the state machines promise, no behaviour lives here.
+"""The tables of the store; their constraints refuse what the state machines exclude. There is no behaviour here.
 
 One row of `series` per SeriesInstanceUID, one of `job` per (contents, bundle, processing), one of `delivery` per
 (job, destination). All instants are UTC.
@@ -72,7 +72,7 @@ class Base(DeclarativeBase):
 
 
 class Series(Base):
-    """A series as received; `arrivals` counts accepted instances and tells a reader whether its picture is stale."""
+    """A series as received; `arrivals` counts accepted instances and so tells whether any came since it was read."""
 
     __tablename__ = "series"
 
@@ -232,7 +232,7 @@ class Delivery(Base):
 
 
 class DeliveryInstance(Base):
-    """The peer's own word for one instance: the DIMSE status it answered, and when."""
+    """What the peer answered for one instance: the DIMSE status, and when."""
 
     __tablename__ = "delivery_instance"
 

@@ -62,7 +62,7 @@ class Node:
 
     @property
     def overview(self) -> Overview:
-        """The picture that readers get of all of it."""
+        """What became of every series, for readers."""
         return Overview(self.database)
 
     @property

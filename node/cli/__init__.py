@@ -1,4 +1,4 @@
-"""The `syncect` command: noun-verb, tables for people and JSON for programs, stable exit codes."""
+"""The `syncect` command is put together here; every expected error gets its exit code."""
 
 import sys
 from pathlib import Path

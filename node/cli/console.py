@@ -1,4 +1,4 @@
-"""How the command line talks: tables for people, JSON for programs, sentences and exit codes for errors."""
+"""The commands share their options and output here: tables for people, JSON for programs, sentences, exit codes."""
 
 import getpass
 import json
@@ -108,7 +108,7 @@ def age(moment: datetime) -> str:
 
 
 def masked(patient_id: str, *, show: bool) -> str:
-    """A patient ID as shown to whoever looks over the shoulder: its last two characters at most."""
+    """A patient ID as it is shown unless it was asked for in full: its last two characters at most."""
     if show or not patient_id:
         return patient_id
     return "…" + patient_id[-2:] if len(patient_id) > 4 else "…"

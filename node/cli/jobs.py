@@ -1,4 +1,4 @@
-"""`syncect jobs`: what became of every series, why, and what a person may do about it."""
+"""`syncect jobs` shows what became of every series, and why, and does what a person decides about it."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -209,7 +209,7 @@ def resend(
 
 @app.command("complete")
 def complete(context: typer.Context, ids: Ids, reason: ReasonOption = "", config: ConfigOption = None) -> None:
-    """Vouch that an INCOMPLETE series is all there; a gap between its slices is refused all the same."""
+    """Confirm that an INCOMPLETE series is all there; a gap between its slices is refused all the same."""
 
     def act(node: Node, case: Case, now: datetime) -> str:
         node.series.complete_by_operator(case.series_id, operator(), reason, now)

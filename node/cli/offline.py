@@ -1,4 +1,4 @@
-"""What `process` and `series check` do: series on disk, without network or database; loaded only when asked for."""
+"""`process` and `series check` do their work here, on series on disk; this module is loaded only for them."""
 
 import shutil
 import tempfile
@@ -35,7 +35,7 @@ class Processed:
 
 @dataclass(frozen=True)
 class Checked:
-    """The gate's word on one series."""
+    """What the eligibility rules decided about one series."""
 
     series_uid: str
     slices: int
@@ -47,7 +47,7 @@ class Checked:
 def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_uid: str) -> Processed:
     """Translate one series into `out_dir`; a HELD result is returned and nothing is written.
 
-    Raises Refused where the gate says no or `out_dir` is not empty, NotFound without a series.
+    Raises Refused where the series is not eligible or `out_dir` is not empty, NotFound without a series.
     """
     paths = _eligible(settings, dicom_dir, series_uid)
     if out_dir.exists() and any(out_dir.iterdir()):
@@ -66,13 +66,13 @@ def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_ui
 
 
 def check_folder(settings: Settings, folder: Path) -> tuple[list[Checked], list[str]]:
-    """The gate's word on every series below a folder, and a sentence for each file that could not be read."""
+    """The verdict on every series below a folder, and a sentence for each file that could not be read."""
     found, unreadable = _headers(settings, _files(folder))
     return [_check(settings, uid, headers) for uid, headers in found.items()], unreadable
 
 
 def check_received(node: Node, series_uid: str) -> Checked:
-    """The gate's word on a series in the spool; raises NotFound."""
+    """What the eligibility rules decide about a series in the spool; raises NotFound."""
     cases = node.overview.cases(series_uid=series_uid, limit=1)
     if not cases:
         raise NotFound(f"{series_uid} is neither a folder nor a series that was received")

@@ -1,4 +1,4 @@
-"""`config` and `db`: what the operator decides, and the schema of the store."""
+"""`config` writes, shows and checks the settings; `db` looks after the schema of the store."""
 
 import importlib.resources
 import sys

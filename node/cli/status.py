@@ -1,4 +1,4 @@
-"""`status` and `peers`: is the node alive, what waits, and do the peers answer."""
+"""`status` and `peers` show whether the node runs, what waits, and whether the peers answer."""
 
 import time
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The receiver: C-ECHO and C-STORE into the spool and the store; it decodes nothing and decides nothing.
+"""The receiver answers C-ECHO and stores what C-STORE brings; it decodes nothing and decides nothing.
 
 An instance is answered with 0x0000 only after its file and its row are durable. Everything a peer sends is bytes of an
 unknown sender: no name, no path and no log line is made from it, except UIDs and an AE title of the safe alphabet.
@@ -172,7 +172,7 @@ class Receiver:
             self._places.leave(_session(event))
 
     def _ended(self, session: Session, released: bool) -> None:
-        """Close the books on an association, whatever way it ended."""
+        """Record that an association has ended, released or not, and free its place."""
         session.turn.give_up()
         self._places.leave(session)
         if session.association_id is None:
@@ -199,7 +199,7 @@ class Receiver:
         return status.SUCCESS
 
     def _store(self, event: Any) -> Dataset:
-        """Answer one C-STORE; the boundary of the process: whatever goes wrong becomes a failure status."""
+        """Answer one C-STORE; whatever goes wrong becomes a failure status."""
         session = _session(event)
         identity: InstanceIdentity | None = None
         try:

@@ -25,9 +25,11 @@ def config(tmp_path, sqlite_file, monkeypatch):
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, config):
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["syncect", *arguments])
+def run(capsys, monkeypatch):
+    """Runs `syncect` in this process with the arguments given; returns exit code, standard output and errors."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["syncect", *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
             main()
         captured = capsys.readouterr()

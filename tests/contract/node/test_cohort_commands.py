@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from models.cohort import open_cohort
-from node.cli import main
 from tests.builders import make_series
 
 Run = Callable[..., tuple[int, str, str]]
@@ -15,15 +15,8 @@ SMALL = ("--slices", "10", "--rows", "96", "--slice-spacing-mm", "8")
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["syncect", "cohort", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
-        captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
-
-    return call
+def run(run: Run) -> Run:
+    return partial(run, "cohort")
 
 
 def phantom(run: Run, out: Path, *more: str) -> tuple[int, str, str]:

@@ -85,7 +85,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("command", READERS, ids=" ".join)
 def test_in_an_empty_folder_nothing_is_created(run: Run, folder: Path, monkeypatch, command: tuple[str, ...]) -> None:
-    monkeypatch.delenv("SYNCECT_CONFIG")
+    monkeypatch.delenv("SYNCECT_CONFIG", raising=False)
     monkeypatch.chdir(folder)
     code, _, err = run(*command)
     assert list(folder.iterdir()) == []
@@ -99,7 +99,7 @@ def test_in_an_empty_folder_nothing_is_created(run: Run, folder: Path, monkeypat
 def test_without_a_store_the_list_is_empty_and_a_sentence_says_where_it_looked(
     run: Run, folder: Path, monkeypatch
 ) -> None:
-    monkeypatch.delenv("SYNCECT_CONFIG")
+    monkeypatch.delenv("SYNCECT_CONFIG", raising=False)
     monkeypatch.chdir(folder)
     code, out, err = run("jobs", "ls", "--json")
     assert (code, json.loads(out)) == (0, [])

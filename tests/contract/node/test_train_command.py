@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from models.cohort import Cohort, CohortWriter, PatientRecord
-from node.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -30,18 +29,8 @@ def command(cohort: Cohort, run: Path, *more: str) -> list[str]:
     return ["train", "cyclegan", "--cohort", str(cohort.path), "--out", str(run), "--preset", "tiny", *more]
 
 
-def in_process(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr("sys.argv", ["syncect", *arguments])
-    with pytest.raises(SystemExit) as left:
-        main()
-    captured = capsys.readouterr()
-    return int(left.value.code or 0), captured.out, captured.err
-
-
-def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(
-    cohort: Cohort, tmp_path: Path, capsys, monkeypatch
-) -> None:
-    code, out, _ = in_process(capsys, monkeypatch, *command(cohort, tmp_path / "whole", "--epochs", "4", "--json"))
+def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(cohort: Cohort, tmp_path: Path, run) -> None:
+    code, out, _ = run(*command(cohort, tmp_path / "whole", "--epochs", "4", "--json"))
     assert code == 0
     whole = json.loads(out)
     more = ("--epochs", "4", "--checkpoint-every", "5")
@@ -58,21 +47,19 @@ def test_a_killed_run_goes_on_with_the_losses_it_would_have_had(
     assert process.wait(30) == -signal.SIGKILL
     before = (tmp_path / "cut" / "losses.jsonl").read_text().splitlines()
     assert 24 <= len(before) < 48
-    code, out, _ = in_process(capsys, monkeypatch, *command(cohort, tmp_path / "cut", *more, "--resume", "--json"))
+    code, out, _ = run(*command(cohort, tmp_path / "cut", *more, "--resume", "--json"))
     assert code == 0
     assert json.loads(out) == whole | {"bundle": str(tmp_path / "cut" / "bundle")}
     losses = [(tmp_path / run / "losses.jsonl").read_text() for run in ("cut", "whole")]
     assert losses[0] == losses[1]
 
 
-def test_mistakes_are_told_in_a_sentence(cohort: Cohort, tmp_path: Path, capsys, monkeypatch) -> None:
-    code, _, err = in_process(capsys, monkeypatch, *command(cohort, tmp_path / "a", "--preset", "huge"))
+def test_mistakes_are_told_in_a_sentence(cohort: Cohort, tmp_path: Path, run) -> None:
+    code, _, err = run(*command(cohort, tmp_path / "a", "--preset", "huge"))
     assert (code, "has no preset huge" in err) == (2, True)
-    code, _, err = in_process(capsys, monkeypatch, *command(cohort, tmp_path / "b", "--batch-size", "99"))
+    code, _, err = run(*command(cohort, tmp_path / "b", "--batch-size", "99"))
     assert (code, "a batch of 99 needs" in err) == (2, True)
-    code, _, err = in_process(capsys, monkeypatch, *command(cohort, tmp_path / "c", "--resume"))
+    code, _, err = run(*command(cohort, tmp_path / "c", "--resume"))
     assert (code, "holds no run" in err) == (2, True)
-    code, _, err = in_process(
-        capsys, monkeypatch, "train", "pix2pix", "--cohort", str(tmp_path), "--out", str(tmp_path / "d")
-    )
+    code, _, err = run("train", "pix2pix", "--cohort", str(tmp_path), "--out", str(tmp_path / "d"))
     assert (code, "is no cohort" in err) == (1, True)
