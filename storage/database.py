@@ -32,9 +32,9 @@ class Database:
         self.url = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._path = Path(self.url.database) if self.is_sqlite and self.url.database else None
-        self._unlocked = _UnlockedFile(self._path) if read_only and self._path is not None else None
-        if self._unlocked is not None:
-            self.engine = create_engine(url, creator=self._unlocked.connect)
+        self._file = _ReadOnlyFile(self._path) if read_only and self._path is not None else None
+        if self._file is not None:
+            self.engine = create_engine(url, creator=self._file.connect)
             event.listen(self.engine, "begin", _begin)
         elif self.is_sqlite:
             self.engine = _sqlite_engine(url)
@@ -89,8 +89,8 @@ class Database:
         """One consistent snapshot for reading; nothing is committed."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
-        if self._unlocked is not None:
-            self._unlocked.check()
+        if self._file is not None:
+            self._file.check()
 
     def close(self) -> None:
         """Give back all connections."""
@@ -158,8 +158,8 @@ class Database:
             connection.cursor().execute("VACUUM INTO ?", (str(target),))
         finally:
             connection.close()
-        if self._unlocked is not None:
-            self._unlocked.check()
+        if self._file is not None:
+            self._file.check()
 
 
 def _sqlite_engine(url: str) -> Engine:
@@ -185,7 +185,7 @@ def _begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-class _UnlockedFile:
+class _ReadOnlyFile:
     """Opens a SQLite file for readers, which change nothing beside it and need not be allowed to.
 
     SQLite itself, asked to open a database in WAL mode for reading, makes its -wal and -shm files and leaves them
@@ -222,7 +222,10 @@ class _UnlockedFile:
 
 
 def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.exists() else None
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 class Prepared:
