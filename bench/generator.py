@@ -4,7 +4,6 @@
 not fall on one side only. Random weights are alive (`naive_ncsnpp.enliven`); no figure here says how good a model is.
 """
 
-import importlib
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -22,23 +21,23 @@ from bench.naive_ncsnpp import NaiveNcsnpp, enliven
 from models import find_bundle, load_bundle, write_bundle
 from models.bundle import BundleCard
 from models.diffusion import DiffusionConfig
-from models.engine import Engine
 from models.evaluation.precision import precision_loss
 from models.frame import Frame
+from models.methods.method import serialise
 from models.networks.config import NcsnppConfig
 from models.networks.generators import build_generator, describe_generator
 from models.networks.ncsnpp import Ncsnpp
 from models.phantom import make_patient
+from models.registry import METHODS
 from models.translator import Device
-from models.zoo.method import serialise
-from models.zoo.slicewise import computes_bf16
-from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
+from models.translators.engine import Engine
+from models.translators.slicewise import computes_bf16
+from models.translators.syndiff import SeriesNoise, SyndiffTranslator
 
 REPEATS = 4
 GPU_BATCH = 8
 STEP = 2
-SINGLE_PASS = ("pix2pix", "cyclegan", "reggan")
-DIFFUSIVE = ("syndiff", "syndiff_paired", "syndiff_student")
+SINGLE_PASS = tuple(name for name, row in METHODS.items() if row.translation.endswith("single_pass"))
 STEPS = {"syndiff_student": 1}
 """Of a method whose number of steps is not the published one, which is four."""
 GPU_SLICES = 136
@@ -146,7 +145,7 @@ def methods(folder: Path, device: Device) -> dict[str, float]:
     """Seconds per slice of every method at its paper's configuration, from native HU to native HU, 512 x 512."""
     hu, runs = make_patient(1, slices=1).ncct_hu, {}
     stack = np.repeat(hu, GPU_SLICES if device == "cuda" else 1, axis=0)
-    for name in (*SINGLE_PASS, *DIFFUSIVE):
+    for name in METHODS:
         translator = load_bundle(random_bundle(folder / f"{name}-{device}", name), device=device, precision="auto")
         runs[name] = partial(translator.translate, stack, 1)
     seconds = fastest(runs, device, repeats=2)
@@ -158,7 +157,7 @@ def methods(folder: Path, device: Device) -> dict[str, float]:
 
 def random_bundle(path: Path, method: str, preset_name: str = "paper") -> Path:
     """A bundle of this method at a preset, with live random weights."""
-    preset = importlib.import_module(f"models.zoo.{_module_of(method)}").PRESETS[preset_name]
+    preset = METHODS[method].presets[preset_name]
     about = {"prediction": preset.prediction, "residual_scale": preset.residual_scale, "matrix": preset.matrix}
     card = BundleCard("bench", "0", method, {}, {}, "0" * 64, **about)
     if method in SINGLE_PASS:
@@ -172,10 +171,6 @@ def random_bundle(path: Path, method: str, preset_name: str = "paper") -> Path:
     enliven(network, 1)
     write_bundle(path, card, serialise(network, half=False), text="Random weights.\n")
     return path
-
-
-def _module_of(method: str) -> str:
-    return {"syndiff": "syndiff_unpaired"}.get(method, method)
 
 
 def fastest(runs: Mapping[str, Callable[[], object]], device: str, *, repeats: int = REPEATS) -> dict[str, float]:

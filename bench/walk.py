@@ -1,7 +1,8 @@
 """Which files and functions of this project run for one piece of work: `make walk`.
 
-Two are looked at: the way from a connection to the answer of its first C-STORE, and `syncect jobs ls`. The fewer there
-are, the sooner somebody who reads the code has seen them all. The figures have a limit in `tests/peers/test_walk.py`.
+Looked at are the way from a connection to the answer of its first C-STORE, `syncect jobs ls`, and a training step. The
+fewer there are, the sooner somebody who reads the code has seen them all. The figures have limits in
+`tests/peers/test_walk.py` and `tests/contract/models/test_training_walk.py`.
 """
 
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from pynetdicom import AE
@@ -20,6 +22,10 @@ from typer.testing import CliRunner
 from bench.listing import configure, fill
 from config.load import load_settings
 from config.settings import ScpSettings
+from models.cohort import CohortWriter, PatientRecord
+from models.training import TrainOptions
+from models.training.loop import Run, Silent
+from models.training.slices import read_batches
 from node.cli import app
 from node.cli.jobs import list_jobs
 from node.receive.receiver import Receiver
@@ -83,6 +89,29 @@ def store_one(port: int) -> None:
     association.release()
 
 
+def training_step(folder: Path) -> Walk:
+    """One optimisation step of SynDiff at its smallest preset, on a CPU, in the loop that `syncect train` runs.
+
+    Counted is all that runs in this thread from `Run.take_step(batch)`, which the loop calls with a batch on its
+    device, until it returns: learning rates, the discriminators' steps with R1, the generators' step, and the moving
+    averages. Building networks and run, reading, cropping and moving the batch, losses.jsonl and checkpoints are not.
+    """
+    scan_hu = np.random.default_rng(1).normal(60, 60, (2, 32, 32)).astype(np.float32)
+    writer = CohortWriter(folder / "cohort", kind="phantom", provenance={})
+    record = PatientRecord("P0", "H1", "train", scan_hu.shape, (5.0, 1.5, 1.5))
+    writer.add(record, {"ncct": scan_hu, "cect": scan_hu + 50})
+    options = TrainOptions("syndiff", preset="tiny", device="cpu", precision="fp32")
+    run = Run(writer.close(), folder / "run", options, resume=False, observer=Silent())
+    (batch,) = read_batches(run.slices, run.plan, epoch=0, start=0)
+    walk = Walk()
+    sys.setprofile(walk.note)
+    try:
+        run.take_step(batch, epoch=0.0)
+    finally:
+        sys.setprofile(None)
+    return walk
+
+
 def _instance() -> Dataset:
     instance = Dataset()
     instance.SOPClassUID, instance.SOPInstanceUID = CTImageStorage, generate_uid()
@@ -122,12 +151,11 @@ def jobs_ls(folder: Path) -> Walk:
 
 def main() -> None:
     """Print the walks."""
-    walks = {"to the first answer": first_answer, "syncect jobs ls": jobs_ls}
+    walks = {"to the first answer": first_answer, "syncect jobs ls": jobs_ls, "a training step": training_step}
     for name, trace in walks.items():
         with tempfile.TemporaryDirectory(prefix="syncect-walk-") as folder:
             walk = trace(Path(folder))
         sys.stdout.write(f"{name}: {len(walk.files)} files, {len(walk.functions)} functions\n")
-        sys.stdout.write("".join(f"  {file}\n" for file in sorted(walk.files)))
 
 
 if __name__ == "__main__":

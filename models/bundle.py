@@ -1,4 +1,4 @@
-"""Owns the bundle folder: its card, its weights' checksum, and where shipped bundles lie; must not import torch."""
+"""The bundle folder: its card, its weights' checksum, and where shipped bundles lie. This module loads no torch."""
 
 import hashlib
 import json
@@ -15,6 +15,8 @@ SCHEMA_VERSION = 1
 CARD_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 TEXT_FILE = "CARD.md"
+HU_WINDOW = (-40.0, 400.0)
+"""The literature's window, low and high; training takes it, and a bundle carries its own."""
 VALUE_SCALING = "hu_window to [-1, 1], linear"
 PREDICTIONS = ("image", "residual")
 
@@ -56,7 +58,7 @@ class BundleCard:
     weights_sha256: str
     prediction: str = "image"
     residual_scale: float = 1.0
-    hu_window: tuple[float, float] = (-40.0, 400.0)
+    hu_window: tuple[float, float] = HU_WINDOW
     matrix: int = 256
     value_scaling: str = VALUE_SCALING
     training: Mapping[str, object] = field(default_factory=dict)

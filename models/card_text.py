@@ -1,4 +1,4 @@
-"""Owns the model card for people, CARD.md, made from bundle.json alone so that the two cannot differ."""
+"""The model card for people, CARD.md, is made from bundle.json alone, so that the two cannot differ."""
 
 from collections.abc import Mapping
 

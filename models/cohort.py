@@ -1,4 +1,4 @@
-"""Owns the cohort folder: pairs of scans as memory-mapped arrays and their manifest; must not make or read DICOM.
+"""The cohort folder: pairs of scans as memory-mapped arrays and their manifest.
 
 Layout: `manifest.json`, written last, and `patients/<id>/<array>.npy`. Ids are pseudonyms; the manifest knows no name.
 """

@@ -1,7 +1,7 @@
-"""Owns the noise schedule of few-step diffusion and its sampler; must not know which network denoises, or of HU.
+"""The noise schedule of few-step diffusion, what training draws from it, and the sampler.
 
 Variance-preserving schedule and Gaussian posterior of denoising diffusion GANs (Xiao et al., ICLR 2022), as SynDiff
-(Özbey et al., IEEE TMI 2023) uses them with T = 4.
+(Özbey et al., IEEE TMI 42(12), 2023) uses them with T = 4.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+
+from models.prediction import Prediction, predicted_image
 
 
 @dataclass(frozen=True)
@@ -130,3 +132,47 @@ def reverse_sample(
     for step, t in enumerate(reversed(range(schedule.num_timesteps))):
         x = posterior_sample(schedule, predict_x0(x, t, z[step]), x, t, posterior_noise[step])
     return x
+
+
+def estimate_x0(
+    network: nn.Module, kind: Prediction, *, x_next: Tensor, source: Tensor, t: Tensor, z: Tensor
+) -> Tensor:
+    """Estimate x_0 [N, 1, M, M] from x_{t+1} and the conditioning source (both [N, 1, M, M], model values).
+
+    Channel 0 of the network's output is x_0 itself or, for `prediction = "residual"`, the change from the source.
+    """
+    output: Tensor = network(torch.cat([x_next, source], dim=1), t, z)[:, :1]
+    return predicted_image(kind, output, source)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One image per time step drawn for training: t [N], x_t, x_next = x_{t+1} and noise [N, 1, M, M], z [N, nz]."""
+
+    t: Tensor
+    x_t: Tensor
+    x_next: Tensor
+    z: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, schedule: Schedule, x_0: Tensor, nz: int) -> "Draw":
+        """Draw t uniformly and all noise from torch's default generator."""
+        count = len(x_0)
+        t = torch.randint(0, schedule.num_timesteps, (count,), device=x_0.device)
+        e_1, e_2, noise = (torch.randn_like(x_0) for _ in range(3))
+        x_t, x_next = forward_pair(schedule, x_0, t, e_1, e_2)
+        return cls(t, x_t, x_next, torch.randn(count, nz, device=x_0.device), noise)
+
+    def estimate_x0(self, generator: nn.Module, kind: Prediction, source: Tensor) -> Tensor:
+        """The diffusive generator's x_0 from x_{t+1} and the conditioning source [N, 1, M, M]."""
+        return estimate_x0(generator, kind, x_next=self.x_next, source=source, t=self.t, z=self.z)
+
+    def logits(self, discriminator: nn.Module, x_t: Tensor) -> Tensor:
+        """The time-conditional discriminator's D(x_t, t, x_{t+1}) [N] of a real or a fake x_t [N, 1, M, M]."""
+        logits: Tensor = discriminator(x_t, self.t, self.x_next)
+        return logits
+
+    def sample_x_t(self, schedule: Schedule, x_0: Tensor) -> Tensor:
+        """A fake x_t from the posterior q(x_t | x_{t+1}, x_0), given an estimate of x_0."""
+        return posterior_sample_each(schedule, x_0, self.x_next, self.t, self.noise)

@@ -1,4 +1,4 @@
-"""Owns displacement fields: their nodes, how they are interpolated, how they move a volume; must not invent motion.
+"""Displacement fields: their nodes, how they are interpolated, how they move a volume.
 
 A field u [3, z, y, x] has components (z, y, x) in mm and pulls back: the moved volume shows at p what lay at p + u(p).
 """

@@ -1,4 +1,4 @@
-"""Owns the common root of what `models` raises for whoever runs it; imports nothing, so that it costs nothing."""
+"""The common root of all errors that `models` raises. It imports nothing, so that importing it costs nothing."""
 
 
 class ModelsError(Exception):

@@ -1,4 +1,4 @@
-"""Owns the way between native HU slices and the model's square images in [-1, 1]; must not know any network."""
+"""The way between native HU slices and the model's square images in [-1, 1]."""
 
 from dataclasses import dataclass
 

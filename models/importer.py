@@ -1,4 +1,4 @@
-"""Owns how a checkpoint of the official SynDiff code becomes a bundle; must not train, translate or guess in silence.
+"""How a checkpoint of the official SynDiff code becomes a bundle; every guess is written into its card.
 
 Official files are state dicts of one generator, `gen_diffusive_1_EPOCH.pth` and `gen_diffusive_2_EPOCH.pth`, written
 through one or two data-parallel wrappers. They are opened with `weights_only=True`, so that no code in them can run.
@@ -14,18 +14,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models.bundle import BundleCard, BundleError, parse_card, write_bundle
+from models.bundle import HU_WINDOW, BundleCard, BundleError, parse_card, write_bundle
 from models.card_text import render_card
 from models.diffusion import DiffusionConfig
+from models.methods.method import serialise
 from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.networks.ncsnpp_keys import from_official, official_keys
 from models.networks.ncsnpp_shapes import infer_config
-from models.zoo.method import serialise
 
 LICENCE_UNKNOWN = (
     "not known; weights trained with the official SynDiff code may be under its non-commercial terms (NVIDIA Source "
-    "Code License for Denoising Diffusion GAN), so ask whoever trained them"
+    "Code License for Denoising Diffusion GAN), so ask the people who trained them"
 )
 INTENDED_USE = "Research until commissioned: nothing about this model was measured when it was imported."
 
@@ -33,7 +33,7 @@ _LIMITS = (
     "Not commissioned, and not for clinical use: no figure of this model was measured on any data.",
     "The checkpoint states neither its training data nor what it makes out of what. SynDiff's gen_diffusive_1 makes "
     "its contrast 1 from contrast 2, gen_diffusive_2 the reverse: that this one makes contrast-enhanced CT from "
-    "non-contrast CT is the word of whoever imported it.",
+    "non-contrast CT was stated by the person who imported it.",
     "HU window, matrix and number of reverse steps are not in the checkpoint either; a wrong one gives plausible but "
     "wrong images.",
     "The envelope in this card is a default, not a finding.",
@@ -74,7 +74,7 @@ def import_syndiff(
     config: NcsnppConfig | None = None,
     image_size: int = 256,
     diffusion: DiffusionConfig = DiffusionConfig(),  # noqa: B008 - immutable
-    hu_window: tuple[float, float] = (-40.0, 400.0),
+    hu_window: tuple[float, float] = HU_WINDOW,
     licence: str = LICENCE_UNKNOWN,
     intended_use: str = INTENDED_USE,
 ) -> BundleCard:

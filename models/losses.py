@@ -1,4 +1,6 @@
-"""Owns the terms that the methods' objectives are sums of; must not know a network or an optimiser."""
+"""The terms of which the methods' objectives are sums. `logits` are a discriminator's outputs u, without sigmoid."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -6,12 +8,12 @@ from torch.nn import functional as F
 
 
 def logistic_real(logits: Tensor) -> Tensor:
-    """mean log(1 + e^-u): what a discriminator wants of real images, and a generator (non-saturating) of fakes."""
+    """mean log(1 + e^-u): for a discriminator on real images, for a generator (non-saturating) on its fakes."""
     return F.softplus(-logits).mean()
 
 
 def logistic_fake(logits: Tensor) -> Tensor:
-    """mean log(1 + e^u): what a discriminator wants of fakes. On logits it is binary cross entropy with label 0."""
+    """mean log(1 + e^u): for a discriminator on fakes. It is the binary cross entropy of logits with label 0."""
     return F.softplus(logits).mean()
 
 
@@ -37,6 +39,22 @@ def r1_penalty(logits: Tensor, x: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     return gradient.square().flatten(1).sum(dim=1).mean()
+
+
+def logistic_with_r1(
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, gamma: float | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The discriminator's logistic terms of real and fake, and gamma / 2 times R1 at the real; no R1 for gamma None."""
+    real = real.requires_grad_(gamma is not None)
+    logits = discriminator(real)
+    r1 = None if gamma is None else gamma / 2 * r1_penalty(logits, real)
+    return logistic_real(logits), logistic_fake(discriminator(fake)), r1
+
+
+def enhanced_l1(estimate: Tensor, target: Tensor, source: Tensor, *, weight: float, above: float) -> Tensor:
+    """mean w |estimate - target|; w is 1 + `weight` where target and source differ by more than `above`, else 1."""
+    weights = 1 + weight * ((target - source).abs() > above)
+    return (weights * (estimate - target).abs()).mean()
 
 
 def smoothness(phi: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Owns what a process settles before torch is loaded; must not import torch."""
+"""What a process sets before torch is loaded."""
 
 import os
 

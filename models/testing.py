@@ -1,4 +1,4 @@
-"""Owns helpers for tests of other packages: a valid bundle that costs nothing; must not be used outside tests."""
+"""Helpers for tests of other packages only: a valid bundle that is made in no time."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Owns the port that every method's translator fulfils and how a bundle becomes one; must not import torch itself."""
+"""What every translator promises, whatever its method, and how a bundle becomes one. torch is loaded by the latter."""
 
 import importlib
 from collections.abc import Callable
@@ -10,20 +10,11 @@ from numpy.typing import NDArray
 
 from models.bundle import BundleCard, BundleError, read_card
 from models.errors import ModelsError
+from models.registry import METHODS
 
 Device = Literal["auto", "cuda", "cpu"]
 Precision = Literal["auto", "bf16", "fp32"]
 Progress = Callable[[int, int], None]
-
-# A method is one module of models.zoo with `load(path, device=..., precision=..., batch_size=...) -> Translator`.
-_METHODS = {
-    "syndiff": "models.zoo.syndiff",
-    "syndiff_paired": "models.zoo.syndiff",
-    "syndiff_student": "models.zoo.syndiff",
-    "pix2pix": "models.zoo.single_pass",
-    "cyclegan": "models.zoo.single_pass",
-    "reggan": "models.zoo.single_pass",
-}
 
 
 class DeviceUnavailable(ModelsError):
@@ -78,7 +69,7 @@ def load_bundle(
     """
     folder = Path(path)
     method = read_card(folder).method
-    if method not in _METHODS:
-        raise BundleError(f"{folder}: method {method!r} is unknown; known are {', '.join(sorted(_METHODS))}.")
-    module = importlib.import_module(_METHODS[method])
+    if method not in METHODS:
+        raise BundleError(f"{folder}: method {method!r} is unknown; known are {', '.join(sorted(METHODS))}.")
+    module = importlib.import_module(METHODS[method].translation)
     return cast("Translator", module.load(folder, device=device, precision=precision, batch_size=batch_size))

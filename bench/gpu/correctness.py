@@ -25,12 +25,11 @@ from bench.gpu.tools import (
     translator,
 )
 from bench.gpu.training_steps import compare_training_steps
-from models.engine import Engine
 from models.evaluation.precision import MAX_DIFFERENCE_HU, MAX_MAE_HU, MAX_PSNR_CHANGE_DB, precision_loss
+from models.registry import METHODS
 from models.translator import Precision
-from models.zoo.syndiff_unpaired import PRESETS as SYNDIFF
+from models.translators.engine import Engine
 
-METHODS = ("pix2pix", "cyclegan", "reggan", "syndiff", "syndiff_paired", "syndiff_student")
 FP32_SHARE = 1e-3
 FP32_WHY = (
     "float32 sums in another order differ by 1e-6 to 1e-5 a network, which four steps may enlarge; TF32, which the "
@@ -98,7 +97,7 @@ def _networks(section: Section, device: str, size: Size) -> None:
     for preset in size.compared:
         if not section.has_time_for(f"folded steps of syndiff {preset}", seconds=2):
             continue
-        config = SYNDIFF[preset].network
+        config = METHODS["syndiff"].presets[preset].network
         plain, network = live_network(config, "cpu"), live_network(config, device)
         images, _, z = step_inputs(config, 2, "cpu")
         with torch.inference_mode():

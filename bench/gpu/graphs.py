@@ -27,8 +27,8 @@ from bench.gpu.tools import (
     time_calls,
     translator,
 )
-from models.engine import Engine, FoldedStep
 from models.networks.config import NcsnppConfig
+from models.translators.engine import Engine, FoldedStep
 
 WARM_UPS = 3
 NEEDS_CUDA = "needs cuda"
@@ -43,7 +43,7 @@ class RecordedStep:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """As `models.engine.FoldedStep`; the result is a copy, which the next replay does not overwrite."""
+        """As `models.translators.engine.FoldedStep`; the result is a copy, which the next replay does not overwrite."""
         if images.shape not in self._recorded:
             self._recorded[images.shape] = self._record(images)
         graph, given, result = self._recorded[images.shape]
@@ -74,7 +74,7 @@ class RecordingEngine:
         self._steps: dict[int, RecordedStep] = {}
 
     def fold(self, t: int, z: Tensor) -> FoldedStep:
-        """As `models.engine.Engine.fold`."""
+        """As `models.translators.engine.Engine.fold`."""
         if t not in self._steps:
             self._steps[t] = RecordedStep(self._engine.fold(t, z))
         return self._steps[t]

@@ -13,8 +13,8 @@ from bench.gpu.report import Section
 from bench.gpu.size import Size
 from bench.gpu.tools import SEED, bundle_of, peak_gb, phantom_slices, take_at_once, tidy, translator
 from models.translator import Translator
-from models.zoo import slicewise
-from models.zoo.slicewise import Loaded
+from models.translators import slicewise
+from models.translators.slicewise import Loaded
 
 SHARE = 0.45
 """Of the memory that the largest batch takes: its activations alone are more, however little workspace cuDNN takes."""

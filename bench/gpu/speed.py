@@ -31,10 +31,10 @@ from bench.gpu.tools import (
 )
 from bench.naive_ncsnpp import NaiveNcsnpp
 from models.bundle import read_card
-from models.engine import Engine
 from models.networks.config import NcsnppConfig
+from models.registry import METHODS
 from models.translator import Precision
-from models.zoo.syndiff_unpaired import PRESETS as SYNDIFF
+from models.translators.engine import Engine
 
 STEP = 2
 SERIES: tuple[tuple[str, Precision], ...] = (
@@ -84,7 +84,7 @@ def speed(section: Section, *, device: str, size: Size, folder: Path) -> None:
 def step_networks(size: Size) -> dict[str, NcsnppConfig]:
     """The networks whose single steps are timed: that of the publication and that of the shipped bundle."""
     return {
-        f"syndiff {size.published}": SYNDIFF[size.published].network,
+        f"syndiff {size.published}": METHODS["syndiff"].presets[size.published].network,
         f"bundle {size.shipped[0]}": NcsnppConfig.from_card(read_card(shipped(size.shipped[0])).network),
     }
 

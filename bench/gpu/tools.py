@@ -20,7 +20,7 @@ from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.phantom import make_patient
 from models.translator import Device, Precision, Translator
-from models.zoo.slicewise import Loaded
+from models.translators.slicewise import Loaded
 
 FIELD_OF_VIEW_MM = 500.0
 SEED = 7

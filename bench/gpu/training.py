@@ -16,16 +16,16 @@ import torch
 from bench.gpu.report import Section
 from bench.gpu.size import Run, Size
 from bench.gpu.tools import largest, peak_gb, synchronise, tidy
-from bench.gpu.training_steps import PlainEngine
 from bench.gpu.whole_loop import whole_loop
+from models.bundle import HU_WINDOW
 from models.cohort import Cohort
 from models.frame import Frame
+from models.methods.method import Batch, Method, make_method
+from models.methods.optimisation import Compute
 from models.phantom.cohort import write_phantom_cohort
 from models.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.training.slices import BatchPlan, SliceSet, read_batches
-from models.zoo.method import Batch, Method, make_method
 
-WINDOW_HU = (-40.0, 400.0)
 EPOCHS = 1000
 REPEATED = 5
 COMPARISONS = ("l1", "cycle", "identity")
@@ -112,7 +112,7 @@ def build(run: Run, batch: int, device: str) -> Method:
     """A fresh method on the device, in the precision that training takes there by itself."""
     changes: dict[str, Any] = {"prediction": "image"} if run.image else {}
     method = make_method(run.method, run.preset, regime={"batch_size": batch, "epochs": EPOCHS}, **changes)
-    method.parts.engine = PlainEngine(device, precision_on(device))
+    method.parts.compute = Compute(device, precision_on(device))
     method.parts.to(device)
     return method
 
@@ -125,7 +125,7 @@ def precision_on(device: str) -> str:
 def _train(section: Section, run: Run, batch: int, cohort: Cohort, *, device: str, out: Path) -> None:
     out.mkdir(parents=True)
     method = build(run, batch, device)
-    slices = SliceSet(cohort.split("train"), Frame(WINDOW_HU, method.config.matrix), "cect")
+    slices = SliceSet(cohort.split("train"), Frame(HU_WINDOW, method.config.matrix), "cect")
     plan = BatchPlan(len(slices), method.config.regime, method.paired)
     attempt = Attempt(run, batch, device, slices, plan, out)
     course = _walk(attempt, method, min(run.seconds, max(section.until_s - time.monotonic(), 0.0)))
@@ -162,7 +162,7 @@ def _walk(attempt: Attempt, method: Method, seconds: float) -> Course:
         done = max(spent / max(seconds, 1e-9) if step >= run.least_steps else 0.0, step / run.most_steps)
         if not course.saved_at and (done >= 0.6 or step + REPEATED >= run.most_steps):
             started = time.perf_counter()
-            save_checkpoint(attempt.out, 0, Checkpoint(step, None, method.state_dict()))
+            save_checkpoint(attempt.out, 0, Checkpoint(step, None, method.parts.state_dict()))
             course.saved_at, course.saving_s = step, time.perf_counter() - started
         if done >= 1 and step >= course.saved_at + REPEATED:
             break
@@ -184,9 +184,8 @@ def _batches(attempt: Attempt, start: int) -> Iterator[tuple[Batch, float, float
     while True:
         steps = plan.steps_in(epoch)
         started = time.perf_counter()
-        for number, batch in enumerate(read_batches(slices, plan.batches(epoch)[done:], 0), done):
-            cropped = plan.crop(batch, epoch, number)
-            yield cropped, epoch + number / steps, time.perf_counter() - started
+        for number, batch in enumerate(read_batches(slices, plan, epoch, done), done):
+            yield batch, epoch + number / steps, time.perf_counter() - started
             started = time.perf_counter()
         epoch, done = epoch + 1, 0
 
@@ -201,8 +200,8 @@ def _fall(values: Sequence[float]) -> tuple[float, float, float]:
 def _resume(section: Section, attempt: Attempt, course: Course) -> None:
     """A fresh method takes the checkpoint and goes the same steps again, as after a kill."""
     what, device, state, method = attempt.what, attempt.device, attempt.saved(), attempt.fresh()
-    method.load_state_dict(state)
-    taken = _tensors(method.state_dict())
+    method.parts.load_state_dict(state)
+    taken = _tensors(method.parts.state_dict())
     differing = sum(not torch.equal(taken[key].cpu(), value) for key, value in _tensors(state).items())
     section.check(f"{what}: tensors that differ after loading", differing, 0, "a checkpoint holds all of a run")
     again: list[dict[str, float]] = []

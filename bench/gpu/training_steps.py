@@ -1,12 +1,10 @@
 """Whether one training step on the device has the losses and gradients of one on the CPU, for every method."""
 
-import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +13,12 @@ from bench.gpu.report import Section
 from bench.gpu.size import Size
 from bench.gpu.tools import arithmetic, largest, relative_error
 from bench.naive_ncsnpp import enliven
-from models.diffusion import Schedule
+from models.diffusion import Draw, Schedule
+from models.methods.method import Batch, Method, make_method
+from models.methods.optimisation import Compute
 from models.networks.registration import RegistrationNetwork
+from models.registry import METHODS
 from models.testing import write_tiny_bundle
-from models.zoo.denoising import Draw
-from models.zoo.method import Batch, Method, make_method
 
 WATCHED = ("displacement_px", "folded")
 LIMITS = {"fp32": (1e-3, 5e-2), "bf16": (1e-1, 8e-1)}
@@ -30,24 +29,6 @@ WHY = {
     "bf16": "bfloat16 on a CPU costs 1.4e-2 in losses and 0.4 in gradients of live random networks; unrelated ones "
     "would differ by 1.4",
 }
-
-
-class PlainEngine:
-    """Fulfils `models.zoo.parts.Engine` for one process without accelerate."""
-
-    rank = 0
-
-    def __init__(self, device: str, precision: str) -> None:
-        self.device, self.precision = device, precision
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Context in which networks run at this precision."""
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device, dtype=torch.bfloat16)
-
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Nobody to average with."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +61,7 @@ def compare_training_steps(section: Section, device: str, size: Size, folder: Pa
 
 def _kinds(preset: str, teacher: str) -> dict[str, Callable[[], Method]]:
     """Every method; without dropout, which draws on the device."""
-    pix2pix = importlib.import_module("models.zoo.pix2pix").PRESETS[preset].generator
+    pix2pix = METHODS["pix2pix"].presets[preset].generator
     kinds: dict[str, Callable[[], Method]] = {
         "pix2pix": partial(make_method, "pix2pix", preset, generator=replace(pix2pix, dropout=0.0)),
         "reggan with cycles": partial(make_method, "reggan", preset, cycle=True),
@@ -97,7 +78,7 @@ def _take_step(method: Method, device: str, precision: str) -> Step:
     for network in parts.networks.values():
         if not isinstance(network, RegistrationNetwork):
             enliven(network, 1)
-    parts.engine = PlainEngine(device, precision)
+    parts.compute = Compute(device, precision)
     parts.to(device)
     batch = _batch(method.config.matrix).to(device)
     with drawn_on_cpu(), arithmetic():

@@ -1,4 +1,4 @@
-"""Owns how well two scans on one grid lie on each other, by what contrast medium leaves alone; must not move a scan.
+"""How well two scans on one grid lie on each other, by the tissues that contrast medium does not change.
 
 Arrays are [z, y, x] on a working grid of about 2.5 mm, where noise is averaged out.
 """

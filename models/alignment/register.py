@@ -1,4 +1,4 @@
-"""Owns bringing one scan of a patient onto the grid of another; must not read files or need SimpleITK when imported."""
+"""One scan of a patient is brought onto the grid of another. SimpleITK is loaded only when that is done."""
 
 import math
 from dataclasses import dataclass

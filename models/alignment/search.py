@@ -1,4 +1,4 @@
-"""Owns the search for the transform between two scans of one patient, with SimpleITK; must not judge what it finds.
+"""The search for the transform between two scans of one patient, with SimpleITK.
 
 Transforms map a place in the fixed scan to the place in the moving scan that shows the same.
 """

@@ -1,4 +1,4 @@
-"""Measurement of bundles on a cohort beside two rows that know no model; must not train or read DICOM."""
+"""Measurement of bundles on a cohort beside two rows that know no model."""
 
 from models.evaluation.card import write_metrics
 from models.evaluation.run import Report, evaluate

@@ -1,4 +1,4 @@
-"""Owns the figures that an evaluation leaves in a bundle's card; must not measure or change what makes pixels."""
+"""The figures that an evaluation leaves in a bundle's card; what makes pixels stays as it is."""
 
 import math
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Owns the pictures of the report, the only place in models that draws; must not compute figures.
+"""The pictures of the report; no other module of `models` draws.
 
 Panels show patients as radiologists look at them: from the feet, front up, the patient's left on the right.
 """

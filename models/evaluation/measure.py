@@ -1,4 +1,4 @@
-"""Owns all figures of one prediction of one patient; must not average over patients or write files."""
+"""All figures of one prediction of one patient."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Owns what a shorter number format costs a bundle on this machine; must not choose a precision."""
+"""What a shorter number format costs a bundle on this machine."""
 
 from dataclasses import dataclass
 from pathlib import Path

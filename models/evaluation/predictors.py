@@ -1,4 +1,4 @@
-"""Owns what is measured beside the bundles: the identity and the mean enhancement; must not measure.
+"""What is measured beside the bundles: the identity and the mean enhancement.
 
 A figure says something only beside these two: the first adds nothing, the second adds what anyone would who has seen
 the training patients and looks at brightness and place alone.

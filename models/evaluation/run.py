@@ -1,10 +1,11 @@
-"""Owns one evaluation from cohort and bundles to a folder of results; must not define any figure."""
+"""One evaluation, from cohort and bundles to a folder of results."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from models.bundle import HU_WINDOW
 from models.cohort import Cohort, CohortError, CohortPatient
 from models.evaluation.figures import PanelRow, write_bland_altman, write_panel
 from models.evaluation.measure import PatientBench, PatientFigures
@@ -23,9 +24,8 @@ from models.evaluation.tables import (
 from models.frame import Frame
 from models.translator import Device, Precision, Translator, load_bundle
 
-WINDOW_HU = (-40.0, 400.0)
 MATRIX = 256
-"""The literature's window and matrix, in which all pictures are compared, whatever a bundle's own are."""
+"""The literature's matrix; all pictures are compared at it and in HU_WINDOW, whatever a bundle's own are."""
 PLOTTED = (
     "blood_pool",
     "aorta",
@@ -88,10 +88,10 @@ def evaluate(
     if not tested or not trained:
         raise CohortError(f"{cohort.path}: evaluation needs patients in split train and in internal or external.")
     models = _named([load_bundle(path, device=device, precision=precision) for path in bundles])
-    predictors: list[Predictor] = [Identity(WINDOW_HU), MeanEnhancement.learn(trained, WINDOW_HU), *models]
+    predictors: list[Predictor] = [Identity(HU_WINDOW), MeanEnhancement.learn(trained, HU_WINDOW), *models]
     findings = _Findings()
     for done, patient in enumerate(tested, 1):
-        _measure(patient, predictors, Frame(WINDOW_HU, matrix), findings)
+        _measure(patient, predictors, Frame(HU_WINDOW, matrix), findings)
         if progress is not None:
             progress(done, len(tested))
     rows, tests = summarise(findings.figures), run_tests(findings.figures)
@@ -125,7 +125,7 @@ def _named(translators: Sequence[Translator]) -> list[Bundle]:
     names = [f"{t.card.name}@{t.card.digest[:8]}" if taken[t.card.name] > 1 else t.card.name for t in translators]
     if len(set(names)) < len(names):
         raise ValueError("the same bundle was given twice")
-    return [Bundle(name, t, WINDOW_HU) for name, t in zip(names, translators, strict=True)]
+    return [Bundle(name, t, HU_WINDOW) for name, t in zip(names, translators, strict=True)]
 
 
 def _describe(bundle: Bundle) -> dict[str, object]:
@@ -149,7 +149,7 @@ def _write_json(
     report: dict[str, object] = {
         "cohort": {"kind": cohort.kind, "digest": cohort.digest, "provenance": dict(cohort.provenance)},
         "excluded": [{"id": name, "reason": reason} for name, reason in cohort.excluded],
-        "window_hu": list(WINDOW_HU),
+        "window_hu": list(HU_WINDOW),
         **facts,
         "tests": [test.to_mapping() for test in results[1]],
     }

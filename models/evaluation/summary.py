@@ -1,4 +1,4 @@
-"""Owns the rows of the report: means, spreads, gains and tests over patients; must not measure or write files."""
+"""The rows of the report: means, spreads, gains and tests over patients."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Owns how figures become tables and files of text: HTML, CSV, JSON; must not compute figures or draw."""
+"""How figures become tables and files of text: HTML, CSV, JSON."""
 
 import csv
 import html

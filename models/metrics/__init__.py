@@ -1,4 +1,4 @@
-"""What is measured on a prediction: image similarity, HU and statistics; must not load models or read files."""
+"""What is measured on a prediction: image similarity, HU and statistics."""
 
 from models.metrics.fsim import FsimMeter, fsim
 from models.metrics.hu import STRUCTURES, HuError, hu_error, structure_masks

@@ -1,4 +1,4 @@
-"""Owns the feature similarity index FSIM and the phase congruency under it; must not know what is depicted.
+"""The feature similarity index FSIM and the phase congruency under it.
 
 Zhang, IEEE TIP 20:2378 (2011) with Kovesi's phase congruency (Videre 1:2, 1999): 4 scales, 4 orientations, shortest
 wavelength 6 px, T1 = 0.85, T2 = 160 on a scale of 0..255. Slices here are of the 256 px for which FSIM needs no

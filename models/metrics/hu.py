@@ -1,4 +1,4 @@
-"""Owns errors in HU where anatomy and true enhancement are known; must not know models or files.
+"""Errors in HU where anatomy and true enhancement are known.
 
 All arrays are [z, y, x] at the native matrix. Predictions and truths are HU clipped to the model's window, since a
 model cannot answer outside it.

@@ -1,4 +1,4 @@
-"""Owns similarity of two pictures as the literature defines it; must not know HU, windows or what is depicted.
+"""Similarity of two pictures as the literature defines it.
 
 All take one slice each, [y, x] in [0, 1] with a fixed data range of 1, and look at every pixel: air and bone that the
 window clipped to 0 or 1 count as much as tissue, as in the paper these figures are to be compared with.

@@ -1,4 +1,4 @@
-"""Owns paired tests between models; must not know which figure is compared."""
+"""Paired tests between models."""
 
 import itertools
 import math

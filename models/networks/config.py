@@ -1,4 +1,4 @@
-"""Owns the frozen configurations of the networks, readable without torch; must not build a network."""
+"""The frozen configuration of NCSN++, readable without torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields

@@ -1,4 +1,4 @@
-"""Owns which single-pass generators exist and how a bundle's `network` object names them; must not hold a network."""
+"""The single-pass generators that exist, and how a bundle's `network` object names them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields

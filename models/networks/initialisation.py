@@ -1,4 +1,4 @@
-"""Owns how fresh weights are drawn; must not build layers or know what they are for."""
+"""How fresh weights are drawn."""
 
 import math
 

@@ -1,10 +1,8 @@
-"""Owns the small pieces that several networks share; must not hold a whole network."""
+"""Choices that several networks make in the same way while they are built: norms, biases, checks of sizes."""
 
-import math
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.networks.config import ConfigError
 
@@ -31,35 +29,6 @@ def group_count(channels: int) -> int:
 def needs_bias(norm: Norm) -> bool:
     """Whether a convolution before this norm has a bias: an affine norm brings its own."""
     return norm == "instance"
-
-
-def sinusoid(t: Tensor, width: int) -> Tensor:
-    """Sines, then cosines of integer times t [N] at width / 2 geometric rates from 1 to 1e-4; [N, width] float32."""
-    half = width // 2
-    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10000) / (half - 1)))
-    angles = t.float()[:, None] * rates[None]
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-class InstanceResidual(nn.Module):
-    """Residual block of the ResNet generators: x + IN(conv(relu(IN(conv(x))))), 3 x 3, reflected borders."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv_block = nn.Sequential(
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
-            nn.InstanceNorm2d(channels),
-            nn.ReLU(),
-            nn.ReflectionPad2d(1),
-            nn.Conv2d(channels, channels, 3),
-            nn.InstanceNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, channels, H, W], H and W at least 2 -> the same shape."""
-        result: Tensor = x + self.conv_block(x)
-        return result
 
 
 def require_whole_numbers(config: object, names: tuple[str, ...]) -> None:

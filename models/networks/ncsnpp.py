@@ -1,4 +1,4 @@
-"""Owns the NCSN++ generator of SynDiff; must not know of noise schedules, HU or files.
+"""The NCSN++ generator of SynDiff.
 
 The architecture is NCSN++ (Song et al., ICLR 2021, Apache-2.0 `score_sde_pytorch`): BigGAN residual blocks with FIR
 resampling and a progressive input pyramid, here with group normalisation modulated by a latent z (StyleGAN-like AdaGN)
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from models.networks.config import NcsnppConfig
 from models.networks.initialisation import uniform_fan_average
-from models.networks.layers import group_count, sinusoid
+from models.networks.layers import group_count
 
 _NEAR_ZERO = 1e-10  # layers that end a residual branch start at almost nothing, so a new network is an identity
 GROUP_NORM_EPS = 1e-6
@@ -282,3 +282,11 @@ def _fir_kernel() -> Tensor:
 def _depthwise(x: Tensor, kernel: Tensor, *, stride: int, padding: int) -> Tensor:
     channels = x.shape[1]
     return F.conv2d(x, kernel.expand(channels, 1, 4, 4).to(x.dtype), stride=stride, padding=padding, groups=channels)
+
+
+def sinusoid(t: Tensor, width: int) -> Tensor:
+    """Sines, then cosines of integer times t [N] at width / 2 geometric rates from 1 to 1e-4; [N, width] float32."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, dtype=torch.float32, device=t.device) * (-math.log(10000) / (half - 1)))
+    angles = t.float()[:, None] * rates[None]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)

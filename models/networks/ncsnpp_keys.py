@@ -1,4 +1,4 @@
-"""Owns the mapping between official SynDiff state-dict keys and our module tree; must not load or build anything.
+"""The mapping between official SynDiff state-dict keys and our module tree.
 
 The official network keeps every layer in one list, `all_modules.{i}`, numbered in the order of construction, and the
 latent mapping in `z_transform`. Our tree has names instead. NIN layers store their weight as [in, out]; ours are Linear

@@ -1,7 +1,7 @@
-"""Owns reading a configuration out of the shapes of an official SynDiff state dict; must not load or hold weights.
+"""How a configuration is read out of the shapes of an official SynDiff state dict.
 
 The layout is that of `ncsnpp_keys.py`. What shapes cannot say (the matrix, the time steps, which filter resamples) is
-given by whoever imports.
+given by the person who imports.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Owns the registration network of RegGAN and the spatial transformer; must not know what is being registered.
+"""The registration network of RegGAN and the spatial transformer.
 
 Kong et al., NeurIPS 2021. A displacement field phi [N, 2, H, W] is in pixels, channel 0 along rows, channel 1 along
 columns; warping looks up the image at (row + phi_0, column + phi_1). Written from the paper and a description.
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.config import ConfigError
-from models.networks.layers import InstanceResidual, require_whole_numbers
+from models.networks.layers import require_whole_numbers
+from models.networks.resnet import InstanceResidual
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Owns the ResNet generator of CycleGAN, RegGAN and SynDiff's non-diffusive part; must not know HU or files.
+"""The ResNet generator of CycleGAN, RegGAN and SynDiff's non-diffusive part.
 
 Johnson et al., ECCV 2016, in the form of CycleGAN (Zhu et al., ICCV 2017). The modules are numbered as in the common
 state dicts (`model.{i}`), so that foreign weights of this architecture fit without a mapping.
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from models.networks.initialisation import normal_gan
-from models.networks.layers import InstanceResidual, require_whole_numbers
+from models.networks.layers import require_whole_numbers
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,27 @@ class ResnetGenerator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [N, in_channels, H, W] in [-1, 1], H and W multiples of 4 -> [N, out_channels, H, W] in [-1, 1]."""
         result: Tensor = self.model(x)
+        return result
+
+
+class InstanceResidual(nn.Module):
+    """Residual block of the ResNet generators: x + IN(conv(relu(IN(conv(x))))), 3 x 3, reflected borders."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.InstanceNorm2d(channels),
+            nn.ReLU(),
+            nn.ReflectionPad2d(1),
+            nn.Conv2d(channels, channels, 3),
+            nn.InstanceNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, channels, H, W], H and W at least 2 -> the same shape."""
+        result: Tensor = x + self.conv_block(x)
         return result
 
 

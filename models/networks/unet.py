@@ -1,4 +1,4 @@
-"""Owns the U-Net generator of Pix2Pix; must not know HU or files.
+"""The U-Net generator of Pix2Pix.
 
 Isola et al., CVPR 2017: halvings by 4 x 4 convolutions down to one pixel, skips by concatenation.
 """

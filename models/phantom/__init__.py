@@ -1,4 +1,4 @@
-"""Procedural thorax phantom: invented patients with a true pair of scans; must not read images or write DICOM."""
+"""A procedural thorax phantom: invented patients with a true pair of scans."""
 
 from models.phantom.patient import PhantomPatient, make_patient
 from models.phantom.tissues import HOSPITALS, Hospital, Label

@@ -1,4 +1,4 @@
-"""Owns the trunk: skin, fat, muscle, breasts, lungs, mediastinal fat and couch; must not paint organs or bones.
+"""The trunk: skin, fat, muscle, breasts, lungs, mediastinal fat and couch.
 
 Canonical coordinates: z = 0 at the carina, x = y = 0 in the middle of the chest; a patient's size scales the grid.
 """

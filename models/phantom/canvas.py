@@ -1,4 +1,4 @@
-"""Owns the label volume and how solids are painted into it; must not know anatomy.
+"""The label volume and how solids are painted into it.
 
 Coordinates are mm in patient axes: x to the left of the patient, y to the back, z to the head.
 """

@@ -1,4 +1,4 @@
-"""Owns the making of a phantom cohort: who lies where, how they are scanned, how they move; must not know DICOM."""
+"""The making of a phantom cohort: which patients it has, how they are scanned, how they move."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator

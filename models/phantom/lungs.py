@@ -1,4 +1,4 @@
-"""Owns what lies inside the lungs: branching vessels and disease; must not paint outside lung."""
+"""What lies inside the lungs: branching vessels and disease."""
 
 import numpy as np
 from numpy.typing import NDArray

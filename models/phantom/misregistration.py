@@ -1,4 +1,4 @@
-"""Owns how a patient moves between two scans: rigid, smooth, breathing, heart, couch; must not move any picture.
+"""How a patient moves between two scans: rigid, smooth, breathing, heart, couch.
 
 Figures: breast 4DCT vector 2.1 mm (1748-717X-8-111), heart 2.3 to 2.6 mm per axis even in breath hold (PMC4158740),
 diaphragm 10 to 15 mm along the body in free breathing, rigid residual up to 2 mm and about half a degree.

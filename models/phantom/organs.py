@@ -1,4 +1,4 @@
-"""Owns heart, great vessels, airways, nodes and upper abdomen; must not paint trunk, bones or lung vessels.
+"""Heart, great vessels, airways, nodes and upper abdomen.
 
 All positions are canonical mm, moved a little from patient to patient; later paint covers earlier paint.
 """

@@ -1,4 +1,4 @@
-"""Owns the making of one phantom patient from a seed; must not know files, DICOM or cohorts."""
+"""The making of one phantom patient from a seed."""
 
 from dataclasses import dataclass
 from functools import partial

@@ -1,4 +1,4 @@
-"""Owns what a scanner adds to the truth: blur, partial volume and noise; must not know anatomy."""
+"""What a scanner adds to the truth: blur, partial volume and noise."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Owns spine, ribs, sternum, clavicles, scapulae and shoulders; must not paint soft organs."""
+"""Spine, ribs, sternum, clavicles, scapulae and shoulders."""
 
 import numpy as np
 

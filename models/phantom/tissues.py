@@ -1,4 +1,4 @@
-"""Owns what tissues exist in the phantom, their HU and their enhancement; must not know where they lie.
+"""The tissues of the phantom, their HU and their enhancement.
 
 HU are at 120 kV; enhancement is the venous phase 60 to 75 s after injection, as a fraction of one number per patient:
 e, the enhancement of the blood pool in HU, which nothing in the non-contrast scan tells.

@@ -1,4 +1,4 @@
-"""Owns the words and figures of a trained bundle's card; must not train."""
+"""The words and figures of a trained bundle's card."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -7,8 +7,8 @@ import torch
 
 from models.bundle import BundleCard, Envelope
 from models.cohort import Cohort
+from models.methods.method import Method, describe_bundle
 from models.training.options import TrainOptions
-from models.zoo.method import Method, describe_bundle
 
 _TARGETS = {
     "cect": "the second scan as it is in the cohort",

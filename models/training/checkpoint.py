@@ -1,4 +1,4 @@
-"""Owns the files that let a run go on after any stop; must not know what is in a method."""
+"""The files from which a run goes on after any stop."""
 
 import json
 import os

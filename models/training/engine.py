@@ -1,19 +1,19 @@
-"""Owns where a run computes: device, precision and the company of other processes, by accelerate."""
+"""Where a run computes: device, precision and the other processes, by accelerate."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from models.methods.optimisation import Compute
 from models.translator import Device, DeviceUnavailable, Precision
 
 T = TypeVar("T")
 
 
 class AccelerateEngine:
-    """Fulfils `models.zoo.parts.Engine`; started by `accelerate launch` it is one of several processes.
+    """One process of a run; started by `accelerate launch` it is one of several.
 
     Networks are not wrapped: a method moves several by several optimisers, which no wrapper knows. Every process has
     the same networks and averages its gradients with the others before each optimiser step, which is the same.
@@ -53,15 +53,15 @@ class AccelerateEngine:
         name = torch.cuda.get_device_name() if self.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
         return f"{name}, {self.precision}, {self.processes} process{'es' if self.processes > 1 else ''}"
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Context in which networks run at this precision."""
-        return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+    @property
+    def compute(self) -> Compute:
+        """What a method's steps need to know of it."""
+        average = self._average_gradients if self.processes > 1 else None
+        return Compute(self.device, self.precision, self.rank, average)
 
     @torch.no_grad()
-    def average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+    def _average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replace gradients by their mean over all processes, in one message."""
-        if self.processes == 1:
-            return
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         flat = self._accelerator.reduce(flat, reduction="mean")

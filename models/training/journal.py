@@ -1,4 +1,4 @@
-"""Owns what a run writes down for people: every step's losses, every validation, TensorBoard; must not decide."""
+"""What a run writes down for people: every step's losses, every validation, TensorBoard."""
 
 import json
 from collections.abc import Mapping

@@ -1,13 +1,16 @@
-"""Owns the one loop that trains every method: steps, validation, stopping, resuming; must know no objective."""
+"""The one loop that trains every method: steps, validation, stopping, resuming."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from models.bundle import BundleCard, read_card
+from models.bundle import HU_WINDOW, BundleCard, read_card
 from models.cohort import Cohort
 from models.frame import Frame
+from models.methods.method import Batch, Method, make_method, write_method_bundle
+from models.methods.optimisation import NotFinite
+from models.registry import METHODS
 from models.training.about import describe_run, teacher_of
 from models.training.checkpoint import Best, Checkpoint, begin_run, load_checkpoint, save_checkpoint
 from models.training.engine import AccelerateEngine
@@ -15,16 +18,12 @@ from models.training.journal import Journal
 from models.training.options import Diverged, TrainingError, TrainOptions
 from models.training.slices import BatchPlan, SliceSet, read_batches
 from models.training.validation import Validator
-from models.zoo.method import STUDENT, Method, make_method, write_method_bundle
-from models.zoo.parts import NotFinite
 
 BUNDLE_FOLDER = "bundle"
-WINDOW_HU = (-40.0, 400.0)
-"""The literature's window; a bundle carries its own, so that another would need no other program."""
 
 
 class Observer(Protocol):
-    """Who watches a run."""
+    """What is told of a run's progress."""
 
     def began(self, description: str, step: int, total_steps: int) -> None:
         """The run starts, or goes on after `step` steps."""
@@ -40,7 +39,7 @@ class Observer(Protocol):
 
 
 class Silent:
-    """An observer that looks away."""
+    """An observer that shows nothing."""
 
     def began(self, description: str, step: int, total_steps: int) -> None:
         """See Observer."""
@@ -75,24 +74,27 @@ def train(
     call this with the same arguments. Raises TrainingError, CohortError, DeviceUnavailable, BundleError for a
     teacher, KeyError for an unknown method or preset, TypeError for an unknown field of its regime.
     """
-    return _Run(cohort, out, options, resume=resume, observer=observer or Silent()).run()
+    return Run(cohort, out, options, resume=resume, observer=observer or Silent()).run()
 
 
 def _method(options: TrainOptions) -> Method:
     """Raises BundleError for a teacher that cannot teach."""
-    if (options.teacher is None) == (options.method == STUDENT):
-        raise TrainingError(f"{STUDENT} needs a teacher, and no other method takes one.")
+    if (options.teacher is None) == METHODS[options.method].needs_teacher:
+        taught = ", ".join(name for name, row in METHODS.items() if row.needs_teacher)
+        raise TrainingError(f"{taught} needs a teacher, and no other method takes one.")
     changes = {} if options.teacher is None else {"teacher": options.teacher}
     return make_method(options.method, options.preset, regime=options.regime, **changes)
 
 
-class _Run:
+class Run:
+    """One run on its way: what it trains, on what, and how far it is; see `train`."""
+
     def __init__(self, cohort: Cohort, out: Path, options: TrainOptions, *, resume: bool, observer: Observer) -> None:
         self.engine = AccelerateEngine(options.device, options.precision)
         self.cohort, self.out, self.options = cohort, out, options
         self.observer = observer if self.engine.rank == 0 else Silent()
         self.method: Method = _method(options)
-        regime, frame = self.method.config.regime, Frame(WINDOW_HU, self.method.config.matrix)
+        regime, frame = self.method.config.regime, Frame(HU_WINDOW, self.method.config.matrix)
         patients = cohort.split("train")
         if not patients:
             raise TrainingError(f"{cohort.path} has no patient in the split train.")
@@ -111,11 +113,11 @@ class _Run:
         if self.engine.rank == 0:
             begin_run(out, facts, resume=resume)
         self.engine.wait()
-        self.method.parts.engine = self.engine
+        self.method.parts.compute = self.engine.compute
         self.method.parts.to(self.engine.place)
         self.step, self.best = 0, None
         if checkpoint := load_checkpoint(out, self.engine.rank):
-            self.method.load_state_dict(checkpoint.state)
+            self.method.parts.load_state_dict(checkpoint.state)
             self.step, self.best = checkpoint.step, checkpoint.best
 
     @property
@@ -145,16 +147,10 @@ class _Run:
     def _epoch(self, journal: Journal | None) -> None:
         epoch, done = self.plan.position(self.step)
         steps = self.plan.steps_in(epoch)
-        batches = read_batches(self.slices, self.plan.batches(epoch)[done:], self.options.workers)
+        batches = read_batches(self.slices, self.plan, epoch, done, workers=self.options.workers)
         for number, batch in enumerate(batches, done):
             position = epoch + number / steps
-            self.method.parts.set_rates(position, self.step)
-            cropped = self.plan.crop(batch, epoch, number)
-            try:
-                losses = self.method.training_step(cropped.to(str(self.engine.place)), self.step)
-            except NotFinite as error:
-                raise Diverged(f"Step {self.step + 1}: {error}; a lower learning rate may help.") from error
-            self.step += 1
+            losses = self.take_step(batch.to(self.engine.place), position)
             if journal is not None:
                 journal.step(self.step, position, losses)
             self.observer.stepped(epoch + 1, self.step, losses)
@@ -162,8 +158,18 @@ class _Run:
                 self._save()
         self._end_epoch(epoch + 1, journal)
 
+    def take_step(self, batch: Batch, epoch: float) -> dict[str, float]:
+        """Move all networks once on a batch on this process's device; `epoch` with its fraction sets the rates."""
+        self.method.parts.set_rates(epoch, self.step)
+        try:
+            losses = self.method.training_step(batch, self.step)
+        except NotFinite as error:
+            raise Diverged(f"Step {self.step + 1}: {error}; a lower learning rate may help.") from error
+        self.step += 1
+        return losses
+
     def _end_epoch(self, epoch: int, journal: Journal | None) -> None:
-        """Validate in the first process, whose word counts, then save in all."""
+        """Validate in the first process, which decides for all, then save in all."""
         best = self.best
         if self.engine.rank == 0:
             best = self._validate(epoch, journal)
@@ -175,7 +181,7 @@ class _Run:
         if self.validator is None:
             improved, best = self.step >= self.plan.total_steps, None
         else:
-            figures, pictures = self.validator.look(self.method, self.engine)
+            figures, pictures = self.validator.measure(self.method, self.engine.place)
             improved = self.best is None or figures["nmae"] < self.best.figures["nmae"]
             best = Best(epoch, figures) if self.best is None or improved else self.best.passed()
             if journal is not None:
@@ -188,5 +194,5 @@ class _Run:
 
     def _save(self) -> None:
         """All processes save the same step; none goes on before the last has, so that they cannot drift apart."""
-        save_checkpoint(self.out, self.engine.rank, Checkpoint(self.step, self.best, self.method.state_dict()))
+        save_checkpoint(self.out, self.engine.rank, Checkpoint(self.step, self.best, self.method.parts.state_dict()))
         self.engine.wait()

@@ -1,4 +1,4 @@
-"""Owns what a person decides about a training run beside its method; must not import torch."""
+"""What a person decides about a training run beside its method. This module loads no torch."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

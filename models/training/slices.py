@@ -1,4 +1,4 @@
-"""Owns which slices a step sees, in which order, and as which images; must not know a method's objective."""
+"""Which slices a step is given, in which order, and as which images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.cohort import CohortPatient
 from models.frame import Frame
+from models.methods.method import Batch
+from models.methods.optimisation import Regime
 from models.training.options import TrainingError
-from models.zoo.method import Batch
-from models.zoo.regime import Regime
 
 Pair = tuple[int, int]
 
@@ -134,8 +134,9 @@ class BatchPlan:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence([self.regime.seed, *numbers])))
 
 
-def read_batches(slices: SliceSet, batches: Sequence[Sequence[Pair]], workers: int) -> Iterator[Batch]:
-    """Batches in this order, read here or ahead by worker processes."""
+def read_batches(slices: SliceSet, plan: BatchPlan, epoch: int, start: int, *, workers: int = 0) -> Iterator[Batch]:
+    """The batches of an epoch from number `start` on, cropped as planned, read here or ahead by worker processes."""
+    batches = plan.batches(epoch)[start:]
     loader: DataLoader[list[Tensor]] = DataLoader(slices, batch_sampler=batches, num_workers=workers)  # type: ignore[arg-type]
-    for source, target in loader:
-        yield Batch(source, target)
+    for number, (source, target) in enumerate(loader, start):
+        yield plan.crop(Batch(source, target), epoch, number)

@@ -1,4 +1,4 @@
-"""Owns how well a method in training does on slices that it is not trained on; must not change it."""
+"""How well a method in training does on slices that it is not trained on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,12 +9,11 @@ from torch import Tensor
 
 from models.cohort import CohortPatient
 from models.frame import Frame
+from models.methods.method import Batch, Method
 from models.metrics.image import nmae, psnr_db, ssim
-from models.training.engine import AccelerateEngine
 from models.training.journal import picture_rows
 from models.training.options import TrainOptions
 from models.training.slices import SliceSet
-from models.zoo.method import Batch, Method
 
 _SEED = 0
 _AT_ONCE = 8
@@ -35,7 +34,7 @@ class Validator:
         batch = SliceSet(patients, frame, options.target).spread(options.validation_slices)
         return cls(batch, _figures(batch.source, batch.target))
 
-    def look(self, method: Method, engine: AccelerateEngine) -> tuple[dict[str, float], Tensor]:
+    def measure(self, method: Method, device: torch.device) -> tuple[dict[str, float], Tensor]:
         """PSNR, SSIM, NMAE and the gain over identity, means over slices at the method's matrix; and a picture.
 
         Noise comes from one fixed seed, so that two epochs differ by their weights alone.
@@ -43,8 +42,8 @@ class Validator:
         parts = []
         for start in range(0, len(self.batch.source), _AT_ONCE):
             source = self.batch.source[start : start + _AT_ONCE]
-            with engine.autocast():
-                parts.append(method.translate(source.to(engine.place), _SEED).float().cpu())
+            with method.parts.compute.autocast():
+                parts.append(method.inference.translate(source.to(device), _SEED).float().cpu())
         prediction = torch.cat(parts)
         figures = _figures(prediction, self.batch.target)
         figures["psnr_gain_db"] = figures["psnr_db"] - self.identity["psnr_db"]

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import Progress, TaskID
 
+from models.registry import METHODS
 from node.cli.console import JsonOption, print_json, print_table, progress_bar
 from node.errors import Misconfigured
 
 if TYPE_CHECKING:
     from models.training import TrainOptions, TrainResult
 
-Method = Literal["pix2pix", "cyclegan", "reggan", "syndiff", "syndiff_paired", "syndiff_student"]
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]  # the command line offers what the table holds
 Target = Literal["cect", "cect_registered", "enhanced_source"]
 
 
@@ -100,10 +103,10 @@ def _run(cohort: Path, run: Path, options: "TrainOptions", *, resume: bool) -> "
     from models.cohort import open_cohort
     from models.training import TrainingError
     from models.training import train as train_method
-    from models.zoo.method import preset_names
 
-    if options.preset not in preset_names(options.method):
-        known = ", ".join(preset_names(options.method))
+    presets = METHODS[options.method].presets
+    if options.preset not in presets:
+        known = ", ".join(presets)
         raise typer.BadParameter(f"{options.method} has no preset {options.preset}; it has {known}")
     try:
         with progress_bar() as bar:

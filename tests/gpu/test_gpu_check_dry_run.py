@@ -13,7 +13,7 @@ import torch
 
 from bench.gpu.__main__ import SECTIONS, main
 from bench.gpu.report import Section
-from models.zoo import slicewise
+from models.translators import slicewise
 
 ROOT = Path(__file__).parents[2]
 NOT_THERE = (

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from models import find_bundle, load_bundle
 from models.bundle import read_card
 from models.diffusion import DiffusionConfig, make_schedule, posterior_sample
-from models.engine import Engine, fir_up
 from models.evaluation.precision import PrecisionLoss, precision_loss
 from models.frame import Frame
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import FirUp, Ncsnpp
 from models.phantom import make_patient
-from models.zoo.slicewise import load_network
-from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
+from models.translators.engine import Engine, fir_up
+from models.translators.slicewise import load_network
+from models.translators.syndiff import SeriesNoise, SyndiffTranslator
 
 SPACING_MM = (20.0, 1.9531, 1.9531)
 

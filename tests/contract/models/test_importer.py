@@ -21,7 +21,7 @@ from models.importer import FolderTaken, import_syndiff, parameter_count, read_n
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.networks.ncsnpp_shapes import infer_config
-from models.zoo.syndiff import SyndiffTranslator
+from models.translators.syndiff import SyndiffTranslator
 from tests.official_checkpoint import TINY, official_state
 
 

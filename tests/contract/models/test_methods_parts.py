@@ -16,9 +16,8 @@ from models.losses import (
     logistic_real,
     r1_penalty,
 )
-from models.zoo.parts import GENERATORS, Parts, seeded
-from models.zoo.regime import Regime
-from models.zoo.replay import ReplayPool
+from models.methods.optimisation import GENERATORS, Parts, Regime, seeded
+from models.methods.replay import ReplayPool
 
 
 def assert_close(a: torch.Tensor | None, b: torch.Tensor, *, atol: float = 1e-5) -> None:

@@ -13,16 +13,15 @@ from torch import Tensor
 
 from models import load_bundle
 from models.frame import Frame
-from models.zoo.method import (
-    METHOD_NAMES,
+from models.methods.method import (
     Batch,
     Method,
     describe_bundle,
     make_method,
-    preset_names,
     write_method_bundle,
 )
-from models.zoo.syndiff_unpaired import Syndiff
+from models.methods.syndiff import Syndiff
+from models.registry import METHODS, WITHOUT_TEACHER
 
 KINDS = [
     ("pix2pix", "tiny"),
@@ -77,7 +76,7 @@ def run(request: pytest.FixtureRequest) -> Run:
     losses, saved = [], io.BytesIO()
     for step in range(STEPS):
         if step == SAVED_AT:
-            torch.save(method.state_dict(), saved)
+            torch.save(method.parts.state_dict(), saved)
         losses.append(method.training_step(batch, step))
     return Run(request.param[1], method, batch, losses, saved.getvalue())
 
@@ -105,10 +104,11 @@ def test_gradients_of_time_discriminators_are_penalised_every_few_steps(run: Run
 
 def test_a_resumed_run_goes_on_with_the_same_losses_and_ends_in_the_same_weights(run: Run) -> None:
     resumed = make_method(run.method.name, run.preset)
-    resumed.load_state_dict(torch.load(io.BytesIO(run.checkpoint), weights_only=True))
+    resumed.parts.load_state_dict(torch.load(io.BytesIO(run.checkpoint), weights_only=True))
     again = [resumed.training_step(run.batch, step) for step in range(SAVED_AT, STEPS)]
     assert again == run.losses[SAVED_AT:]
-    pairs = zip(resumed.generator.state_dict().values(), run.method.generator.state_dict().values(), strict=True)
+    states = [method.inference.generator.state_dict().values() for method in (resumed, run.method)]
+    pairs = zip(*states, strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -128,17 +128,17 @@ def test_its_bundle_loads_and_translates_as_it_does_alone_or_in_company(run: Run
     assert np.array_equal(loaded.translate(hu[[2, 0]], 7), predicted[[2, 0]])
     frame, native = Frame.of(card), torch.from_numpy(hu)
     source = frame.to_model(native)
-    ours = frame.to_native(run.method.translate(source, 7) - source, native)
+    ours = frame.to_native(run.method.inference.translate(source, 7) - source, native)
     np.testing.assert_allclose(predicted, ours, atol=0.05)
 
 
 def test_translating_leaves_a_method_in_training_as_it_was(run: Run) -> None:
     modes = [network.training for network in run.method.parts.networks.values()]
-    predicted = run.method.translate(run.batch.source, 3)
+    predicted = run.method.inference.translate(run.batch.source, 3)
     assert predicted.shape == run.batch.source.shape
     assert not predicted.requires_grad
     assert [network.training for network in run.method.parts.networks.values()] == modes
-    assert torch.equal(run.method.translate(run.batch.source, 3), predicted)
+    assert torch.equal(run.method.inference.translate(run.batch.source, 3), predicted)
 
 
 def test_half_precision_halves_the_bundle_and_the_text_says_how_it_works(run: Run, tmp_path: Path) -> None:
@@ -153,23 +153,23 @@ def test_half_precision_halves_the_bundle_and_the_text_says_how_it_works(run: Ru
 
 def test_every_method_has_the_studys_and_its_own_settings() -> None:
     published = {"pix2pix": (2e-4, 200), "cyclegan": (2e-4, 200), "reggan": (1e-4, 80), "syndiff": (1.6e-4, 500)}
-    for name in METHOD_NAMES:
-        assert {"paper", "published", "small", "tiny"} <= set(preset_names(name))
+    for name in WITHOUT_TEACHER:
+        assert {"paper", "published", "small", "tiny"} <= set(METHODS[name].presets)
     for name, (rate, epochs) in published.items():
-        presets = __import__(f"models.zoo.{'syndiff_unpaired' if name == 'syndiff' else name}", fromlist=["PRESETS"])
-        paper, own = (presets.PRESETS[preset].regime for preset in ("paper", "published"))
+        paper, own = (METHODS[name].presets[preset].regime for preset in ("paper", "published"))
         assert (paper.lr_generator, paper.lr_discriminator, paper.batch_size, paper.epochs) == (1e-4, 1e-4, 16, 100)
         assert (own.lr_generator, own.batch_size, own.epochs) == (rate, 1, epochs)
 
 
-@pytest.mark.parametrize("name", METHOD_NAMES)
+@pytest.mark.parametrize("name", WITHOUT_TEACHER)
 def test_a_small_preset_trains_and_predicts_changes_at_its_small_matrix(name: str) -> None:
     method = make_method(name, "small", regime={"batch_size": 1})
-    assert (method.config.matrix, method.blueprint.matrix, method.blueprint.prediction) == (128, 128, "residual")
+    blueprint = method.inference.blueprint
+    assert (method.config.matrix, blueprint.matrix, blueprint.prediction) == (128, 128, "residual")
     both = fixed_batch(128)
     batch = Batch(both.source[:1], both.target[:1])
     assert all(np.isfinite(value) for value in method.training_step(batch, 0).values())
-    assert method.translate(batch.source, 1).abs().max() <= 1
+    assert method.inference.translate(batch.source, 1).abs().max() <= 1
 
 
 def test_the_demo_is_trained_on_crops_first() -> None:
@@ -182,7 +182,7 @@ def test_settings_can_be_replaced_and_another_seed_gives_another_network() -> No
     first, second = make_method("pix2pix", "tiny"), make_method("pix2pix", "tiny", regime={"seed": 2}, l1_weight=7.0)
     assert second.config == replace(first.config, regime=replace(first.config.regime, seed=2), l1_weight=7.0)  # type: ignore[type-var]
     x = fixed_batch(16).source
-    assert not torch.equal(first.translate(x, 0), second.translate(x, 0))
+    assert not torch.equal(first.inference.translate(x, 0), second.inference.translate(x, 0))
     with pytest.raises(TypeError, match="wings"):
         make_method("pix2pix", "tiny", wings=2)
 
@@ -196,5 +196,5 @@ def test_syndiff_trains_its_guides_through_the_diffusive_terms() -> None:
                 torch.nn.init.kaiming_normal_(module.weight)
     terms = method._generator_terms({"target": batch.target, "source": batch.source})
     guide: Tensor = terms["l1_target"]  # the target is denoised under the guidance of a made source
-    gradients = torch.autograd.grad(guide, list(method.parts.networks["plain_source"].parameters()))
+    gradients = torch.autograd.grad(guide, list(method.parts.networks["nondiffusive_source"].parameters()))
     assert max(float(g.abs().max()) for g in gradients) > 1e-6

@@ -12,8 +12,8 @@ from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.layers import group_count
 from models.networks.ncsnpp import FirDown, FirUp, Ncsnpp
 from models.networks.ncsnpp_keys import from_official, official_keys
-from models.zoo.slicewise import Runtime
-from models.zoo.syndiff import SyndiffTranslator
+from models.translators.slicewise import Runtime
+from models.translators.syndiff import SyndiffTranslator
 
 TINY = NcsnppConfig(image_size=32, nf=8, ch_mult=(1, 2), num_res_blocks=1, nz=4, z_emb_dim=8, n_mlp=1)
 

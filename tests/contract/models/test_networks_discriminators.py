@@ -5,8 +5,13 @@ import pytest
 import torch
 
 from models.networks.config import ConfigError
-from models.networks.patchgan import PatchGan, PatchGanConfig
-from models.networks.time_discriminator import TimeDiscriminator, TimeDiscriminatorConfig, append_minibatch_stddev
+from models.networks.discriminators import (
+    PatchGan,
+    PatchGanConfig,
+    TimeDiscriminator,
+    TimeDiscriminatorConfig,
+    append_minibatch_stddev,
+)
 
 SMALL = TimeDiscriminatorConfig(widths=(8, 12, 16), t_emb_dim=8)
 

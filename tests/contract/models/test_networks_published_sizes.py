@@ -7,10 +7,9 @@ import pytest
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from models.networks.patchgan import PatchGan, PatchGanConfig
+from models.networks.discriminators import PatchGan, PatchGanConfig, TimeDiscriminator, TimeDiscriminatorConfig
 from models.networks.registration import RegistrationConfig, RegistrationNetwork
 from models.networks.resnet import ResnetConfig, ResnetGenerator
-from models.networks.time_discriminator import TimeDiscriminator, TimeDiscriminatorConfig
 from models.networks.unet import UnetConfig, UnetGenerator
 
 

@@ -8,10 +8,11 @@ import torch
 
 from models import BundleError, load_bundle
 from models.cohort import Cohort, CohortWriter, PatientRecord
+from models.diffusion import estimate_x0
+from models.methods.method import Batch, make_method, write_method_bundle
 from models.testing import write_tiny_bundle
 from models.training import TrainingError, TrainOptions, train
-from models.zoo.method import Batch, make_method, write_method_bundle
-from models.zoo.syndiff import SeriesNoise, SyndiffTranslator, estimate_x0
+from models.translators.syndiff import SeriesNoise, SyndiffTranslator
 
 SIDE = 32
 
@@ -54,7 +55,7 @@ def test_a_fresh_student_is_its_teachers_first_step(teacher: Path) -> None:
             t=torch.tensor([3]),
             z=torch.from_numpy(noise.z[0]),
         )
-    torch.testing.assert_close(student.translate(source, 9), first, atol=1e-5, rtol=0)
+    torch.testing.assert_close(student.inference.translate(source, 9), first, atol=1e-5, rtol=0)
     assert float((first - source).abs().max()) > 0.01
 
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from models import DeviceUnavailable, TranslationError, Translator, load_bundle
 from models.frame import Frame
 from models.testing import write_tiny_bundle
-from models.zoo.slicewise import Runtime, translate_slices
-from models.zoo.syndiff import SeriesNoise, SyndiffTranslator
+from models.translators.slicewise import Runtime, translate_slices
+from models.translators.syndiff import SeriesNoise, SyndiffTranslator
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,12 @@ import torch
 from models import load_bundle
 from models.cohort import Cohort, CohortWriter, PatientRecord, open_cohort
 from models.frame import Frame
+from models.methods.method import Batch
+from models.methods.optimisation import Regime
+from models.registry import WITHOUT_TEACHER
 from models.training import Diverged, TrainingError, TrainOptions, train
 from models.training.loop import Silent
 from models.training.slices import BatchPlan, SliceSet
-from models.zoo.method import METHOD_NAMES, Batch
-from models.zoo.regime import Regime
 
 SIDE = 32
 SPLITS = ("train", "train", "train", "validation", "internal")
@@ -58,7 +59,7 @@ class PullsThePlug(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("method", METHOD_NAMES)
+@pytest.mark.parametrize("method", WITHOUT_TEACHER)
 def test_a_run_that_stopped_goes_on_with_the_losses_and_the_bundle_it_would_have_had(
     method: str, cohort: Cohort, tmp_path: Path
 ) -> None:

@@ -1,39 +1,46 @@
-"""Owns the paired SynDiff as a method, beyond the paper: conditioned on the real source; must not read data or files.
+"""The paired SynDiff, beyond the paper: the diffusive generator is trained on the real source.
 
-The diffusive generator of SynDiff (Özbey et al., IEEE TMI 2023) is trained on what it will meet: the real source. Its
-estimate is compared with the true target, where asked for after a registration that forgives the misalignment of the
-two scans (RegGAN, Kong et al., NeurIPS 2021), and judged by the time-conditional discriminator.
+The diffusive generator of SynDiff (Özbey et al., IEEE TMI 42(12), 2023) is so trained on what it translates later. Its
+estimate is compared with the true target, where asked for after a registration that removes the misalignment of the
+two scans (RegGAN, Kong et al., NeurIPS 2021), and the time-conditional discriminator compares x_t.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from models.losses import logistic_real, smoothness
+from models.diffusion import DiffusionConfig, Draw, make_schedule
+from models.losses import enhanced_l1, logistic_real, logistic_with_r1, smoothness
+from models.methods.inference import ReverseDiffusion
+from models.methods.method import Batch
+from models.methods.optimisation import GENERATORS, SMALL, Parts, Regime
+from models.methods.syndiff import PUBLISHED_REGIME, TINY
 from models.networks.config import NcsnppConfig
+from models.networks.discriminators import TimeDiscriminator, TimeDiscriminatorConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.networks.registration import RegistrationConfig, RegistrationNetwork, displacement_figures, warp
-from models.networks.time_discriminator import TimeDiscriminator, TimeDiscriminatorConfig
-from models.zoo.denoising import Draw
-from models.zoo.method import Batch
-from models.zoo.parts import GENERATORS
-from models.zoo.regime import SMALL, Regime
-from models.zoo.syndiff_unpaired import PUBLISHED_REGIME, TINY
-from models.zoo.trained import DiffusiveConfig, DiffusiveMethod
 
 
 @dataclass(frozen=True, kw_only=True)
-class SyndiffPairedConfig(DiffusiveConfig):
+class SyndiffPairedConfig:
     """Networks, regime, schedule and weights of the terms.
 
-    `registration` None compares pixel by pixel; `adversarial_weight` 0 leaves the discriminator out. Pixels where the
-    target differs from the source by more than `enhanced_above` (model values) weigh 1 + `enhanced_weight` in L1.
+    R1 acts as in `models.methods.syndiff`. `registration` None compares pixel by pixel; `adversarial_weight` 0 leaves
+    the discriminator out. Pixels where the target differs from the source by more than `enhanced_above` (model values)
+    weigh 1 + `enhanced_weight` in L1.
     """
 
+    regime: Regime
+    network: NcsnppConfig
+    time_discriminator: TimeDiscriminatorConfig
     registration: RegistrationConfig | None
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    r1_gamma: float = 1.0
+    r1_every: int = 10
     adversarial_weight: float = 1.0
     l1_weight: float = 20.0
     smoothness_weight: float = 10.0
@@ -41,6 +48,11 @@ class SyndiffPairedConfig(DiffusiveConfig):
     enhanced_above: float = 15 * 2 / 440
     prediction: str = "residual"
     residual_scale: float = 2.0
+
+    @property
+    def matrix(self) -> int:
+        """M of the M x M model images."""
+        return self.network.image_size
 
 
 _PAPER = SyndiffPairedConfig(
@@ -102,12 +114,11 @@ PRESETS: Mapping[str, SyndiffPairedConfig] = MappingProxyType(
 )
 
 
-class SyndiffPaired(DiffusiveMethod[SyndiffPairedConfig]):
-    """Fulfils `models.zoo.method.Method`; registration and discriminator are for training only."""
+class SyndiffPaired:
+    """Fulfils `models.methods.method.Method`; registration and discriminator are for training only."""
 
     name = "syndiff_paired"
     paired = True
-    translating = "generator"
 
     def __init__(self, config: SyndiffPairedConfig) -> None:
         """Build the networks that the weights ask for from the regime's seed."""
@@ -124,7 +135,10 @@ class SyndiffPaired(DiffusiveMethod[SyndiffPairedConfig]):
         groups = {GENERATORS: ["generator", *registration]}
         if config.adversarial_weight:
             groups["discriminators"] = ["discriminator"]
-        super().__init__(config, networks, groups)
+        self.config = config
+        self.schedule = make_schedule(config.diffusion)
+        self.parts = Parts(config.regime, networks, groups, averaged=["generator"])
+        self.inference = ReverseDiffusion(config, self.parts, "generator", self.schedule)
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
         """One step of the discriminator, then one of the generator with the registration, on fresh noise.
@@ -137,43 +151,49 @@ class SyndiffPaired(DiffusiveMethod[SyndiffPairedConfig]):
             if adversarial:
                 losses = parts.descend("discriminators", self._discriminator_terms(batch, step))
             with parts.frozen(*(["discriminators"] if adversarial else [])):
-                draw = self.draw(batch.target)
-                estimate, phi = self._estimate(batch, draw)
-                terms = self._generator_terms(batch, draw, estimate, phi)
-                losses |= parts.descend(GENERATORS, terms)
+                draw = self._draw(batch.target)
+                estimate, phi = self._estimate_x0(batch, draw)
+                losses |= parts.descend(GENERATORS, self._generator_terms(batch, draw, estimate, phi))
         return losses if phi is None else losses | displacement_figures(phi.detach())
 
-    def _estimate(self, batch: Batch, draw: Draw) -> tuple[Tensor, Tensor | None]:
+    def _discriminator_terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """L of D_theta in SynDiff: logistic terms of real and fake x_t given x_{t+1}, and R1 at the real one."""
+        draw = self._draw(batch.target)
+        with torch.no_grad():
+            fake = draw.sample_x_t(self.schedule, self._estimate_x0(batch, draw)[0])
+        gamma = self.config.r1_gamma if step % self.config.r1_every == 0 else None
+        discriminator = partial(draw.logits, self.parts.networks["discriminator"])
+        of_real, of_fake, r1 = logistic_with_r1(discriminator, draw.x_t, fake, gamma=gamma)
+        terms = {"discriminator_real": of_real, "discriminator_fake": of_fake}
+        return terms if r1 is None else terms | {"r1": r1}
+
+    def _generator_terms(self, batch: Batch, draw: Draw, estimate: Tensor, phi: Tensor | None) -> dict[str, Tensor]:
+        """L1 (with registration RegGAN's L_Corr), RegGAN's L_Smooth, and SynDiff's adversarial term of G_theta."""
+        config = self.config
+        weight, above = config.enhanced_weight, config.enhanced_above
+        terms = {"l1": config.l1_weight * enhanced_l1(estimate, batch.target, batch.source, weight=weight, above=above)}
+        if phi is not None:
+            terms["smoothness"] = config.smoothness_weight * smoothness(phi)
+        if config.adversarial_weight:
+            fake = draw.sample_x_t(self.schedule, estimate)
+            logits = draw.logits(self.parts.networks["discriminator"], fake)
+            terms["adversarial"] = config.adversarial_weight * logistic_real(logits)
+        return terms
+
+    def _draw(self, target: Tensor) -> Draw:
+        return Draw.of(self.schedule, target, self.config.network.nz)
+
+    def _estimate_x0(self, batch: Batch, draw: Draw) -> tuple[Tensor, Tensor | None]:
         """Estimate of the target and, with registration, the displacement that was applied to it.
 
         The displaced estimate also enters the posterior: x_{t+1} is a noisy target, and the discriminator would tell a
         sample that mixes the two scans' geometry at once.
         """
-        estimate = draw.estimate(self.parts.networks["generator"], self.config, batch.source)
+        estimate = draw.estimate_x0(self.parts.networks["generator"], self.config, batch.source)
         if self.config.registration is None:
             return estimate, None
         phi: Tensor = self.parts.networks["registration"](estimate, batch.target)
         return warp(estimate, phi), phi
-
-    def _discriminator_terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        draw = self.draw(batch.target)
-        with torch.no_grad():
-            fake = draw.step_back(self.schedule, self._estimate(batch, draw)[0])
-        names = "discriminator_real", "discriminator_fake", "r1"
-        return self.discriminator_terms("discriminator", draw, fake, step=step, names=names)
-
-    def _generator_terms(self, batch: Batch, draw: Draw, estimate: Tensor, phi: Tensor | None) -> dict[str, Tensor]:
-        config = self.config
-        weight = 1 + config.enhanced_weight * ((batch.target - batch.source).abs() > config.enhanced_above)
-        terms = {"l1": config.l1_weight * (weight * (estimate - batch.target).abs()).mean()}
-        if phi is not None:
-            terms["smoothness"] = config.smoothness_weight * smoothness(phi)
-        if config.adversarial_weight:
-            fake = draw.step_back(self.schedule, estimate)
-            terms["adversarial"] = config.adversarial_weight * logistic_real(
-                draw.judge(self.parts.networks["discriminator"], fake)
-            )
-        return terms
 
 
 def build(config: SyndiffPairedConfig) -> SyndiffPaired:

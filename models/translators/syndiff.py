@@ -1,7 +1,6 @@
-"""Owns SynDiff's diffusive generator as a method: prediction of x_0, noise from a seed, translation of slices.
+"""Translation with a SynDiff bundle, in one step or more: noise from a seed, and the sampler.
 
-It must not train and must not read DICOM. SynDiff: Özbey et al., IEEE TMI 42(12), 2023. `syndiff_paired` bundles differ
-in training only (the generator was conditioned on the real source), so they load here too.
+SynDiff: Özbey et al., IEEE TMI 42(12), 2023. The methods that train such a bundle differ in training only.
 """
 
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.bundle import BundleCard, BundleError, read_card
-from models.diffusion import DiffusionConfig, Schedule, make_schedule, reverse_sample
-from models.engine import ENGINE_VERSION, Engine
+from models.diffusion import DiffusionConfig, Schedule, estimate_x0, make_schedule, reverse_sample
 from models.frame import Frame
 from models.networks.config import ConfigError, NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
+from models.prediction import predicted_image
 from models.translator import Device, Precision, Progress
-from models.zoo.prediction import Prediction, predicted_image
-from models.zoo.slicewise import (
+from models.translators.engine import ENGINE_VERSION, Engine
+from models.translators.slicewise import (
     Loaded,
     Runtime,
     check_slices,
@@ -28,17 +27,6 @@ from models.zoo.slicewise import (
     repeatable_convolutions,
     translate_slices,
 )
-
-
-def estimate_x0(
-    network: torch.nn.Module, card: Prediction, *, x_next: Tensor, source: Tensor, t: Tensor, z: Tensor
-) -> Tensor:
-    """Estimate x_0 [N, 1, M, M] from x_{t+1} and the conditioning source (both [N, 1, M, M], model values).
-
-    Channel 0 of the network's output is x_0 itself or, for `prediction = "residual"`, the change from the source.
-    """
-    output: Tensor = network(torch.cat([x_next, source], dim=1), t, z)[:, :1]
-    return predicted_image(card, output, source)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Owns translation with a bundle whose generator needs one pass (pix2pix, cyclegan, reggan); must not train."""
+"""Translation with a bundle whose generator needs one pass of its network."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from models.bundle import BundleCard, BundleError, read_card
 from models.frame import Frame
 from models.networks.config import ConfigError
 from models.networks.generators import build_generator, read_generator
+from models.prediction import predicted_image
 from models.translator import Device, Precision, Progress
-from models.zoo.prediction import predicted_image
-from models.zoo.slicewise import Loaded, Runtime, check_slices, load_network, translate_slices
+from models.translators.slicewise import Loaded, Runtime, check_slices, load_network, translate_slices
 
 
 class SinglePassTranslator(Loaded):

@@ -1,11 +1,8 @@
-"""Owns the port that lets one loop and one evaluation drive every method, and how a method becomes a bundle.
+"""What one training loop and one evaluation need of every method, and how a method becomes a bundle."""
 
-A method is one module of models.zoo with `PRESETS` (frozen configurations by name) and `build(config) -> Method`.
-"""
-
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -15,20 +12,8 @@ from torch import Tensor, nn
 
 from models.bundle import BundleCard, write_bundle
 from models.card_text import render_card
-from models.zoo.parts import Parts
-from models.zoo.regime import Regime
-
-_METHODS: Mapping[str, str] = {
-    "pix2pix": "models.zoo.pix2pix",
-    "cyclegan": "models.zoo.cyclegan",
-    "reggan": "models.zoo.reggan",
-    "syndiff": "models.zoo.syndiff_unpaired",
-    "syndiff_paired": "models.zoo.syndiff_paired",
-    "syndiff_student": "models.zoo.syndiff_student",
-}
-STUDENT = "syndiff_student"
-METHOD_NAMES = tuple(name for name in _METHODS if name != STUDENT)
-"""Methods that need a cohort and nothing else; the student needs a trained bundle too, by its option `teacher`."""
+from models.methods.optimisation import Parts, Regime
+from models.registry import METHODS
 
 
 @dataclass(frozen=True)
@@ -57,6 +42,25 @@ class Blueprint:
     diffusion: Mapping[str, object] = field(default_factory=dict)
 
 
+class Inference(Protocol):
+    """The trained generator of a method; see `models.methods.inference` for its two forms.
+
+    `generator` is what goes into a bundle (the moving average where one is kept), `blueprint` what a card says of it.
+    """
+
+    @property
+    def generator(self) -> nn.Module: ...
+    @property
+    def blueprint(self) -> Blueprint: ...
+
+    def translate(self, x: Tensor, seed: int) -> Tensor:
+        """Predict target images from source images, both [N, 1, M, M] in [-1, 1], without gradients.
+
+        As the bundle's translator does it: noise from the seed, shared by all images.
+        """
+        ...
+
+
 class MethodConfig(Protocol):
     """What every method's configuration has; each adds its networks and weights of terms."""
 
@@ -69,50 +73,26 @@ class MethodConfig(Protocol):
 class Method(Protocol):
     """Networks in training, and the objective that moves them.
 
-    `paired` says whether a batch's two images must show the same slice. `generator` is what goes into a bundle (the
-    moving average where one is kept), `blueprint` what a card says of it. `parts` owns all that changes.
+    `paired` says whether a batch's two images must show the same slice. `parts` holds all that training changes.
     """
 
     name: str
     paired: bool
+    parts: Parts
 
     @property
     def config(self) -> MethodConfig: ...
     @property
-    def parts(self) -> Parts: ...
-    @property
-    def generator(self) -> nn.Module: ...
-    @property
-    def blueprint(self) -> Blueprint: ...
+    def inference(self) -> Inference: ...
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
         """Take all optimiser steps of one iteration and return its terms by name.
 
         step: the global step, counted from 0; with the regime's seed it decides all randomness, so that a run resumed
-        from `state_dict` goes on as if it had never stopped. Terms include their weights; "l1" is in every method that
-        compares an image with its true one.
+        from a checkpoint of `parts` goes on as if it had never stopped. Terms include their weights; "l1" is in every
+        method that compares an image with its true one.
         """
         ...
-
-    def translate(self, x: Tensor, seed: int) -> Tensor:
-        """Predict target images from source images, both [N, 1, M, M] in [-1, 1], without gradients.
-
-        As the bundle's translator does it: noise from the seed, shared by all images.
-        """
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Checkpoint of networks, optimisers, moving averages and pools."""
-        ...
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; raises ValueError or RuntimeError where it is another method's."""
-        ...
-
-
-def preset_names(name: str) -> tuple[str, ...]:
-    """Presets of a method; raises KeyError for an unknown one."""
-    return tuple(importlib.import_module(_METHODS[name]).PRESETS)
 
 
 def make_method(
@@ -123,10 +103,10 @@ def make_method(
     regime: fields of its `Regime` to replace, such as {"seed": 2, "batch_size": 4}. changes: fields of the method's own
     configuration to replace. Raises KeyError for an unknown name or preset, TypeError for an unknown field.
     """
-    module = importlib.import_module(_METHODS[name])
-    config = module.PRESETS[preset]
+    row = METHODS[name]
+    config = row.presets[preset]
     config = replace(config, regime=replace(config.regime, **(regime or {})), **changes)
-    return cast("Method", module.build(config))
+    return cast("Method", import_module(row.training).build(config))
 
 
 def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: bool = True) -> BundleCard:
@@ -135,7 +115,7 @@ def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: 
     about: the card's words and figures (name, version, hu_window, training, envelope, metrics, limits, ...); what it
     says of method, network and weights is replaced. half stores float16, else float32.
     """
-    blueprint = method.blueprint
+    blueprint = method.inference.blueprint
     card = replace(
         about,
         method=method.name,
@@ -145,7 +125,7 @@ def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: 
         residual_scale=blueprint.residual_scale,
         matrix=blueprint.matrix,
     )
-    return write_bundle(path, card, serialise(method.generator, half=half), text=render_card(card))
+    return write_bundle(path, card, serialise(method.inference.generator, half=half), text=render_card(card))
 
 
 def describe_bundle(name: str, version: str, **words: Any) -> BundleCard:

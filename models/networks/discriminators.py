@@ -1,7 +1,9 @@
-"""Owns the time-conditional discriminator of denoising diffusion GANs; must not know the noise schedule.
+"""The discriminators: PatchGAN, and the time-conditional one of denoising diffusion GANs. Both return logits.
 
-Xiao et al., ICLR 2022, the "large" size: it judges whether x_t can have led to x_{t+1}. Written from the papers and a
-description of the layout.
+PatchGAN: Isola et al., CVPR 2017: with three strided layers every logit sees 70 x 70 pixels. Its modules are numbered
+as in the common state dicts (`model.{i}`).
+The time-conditional one: Xiao et al., ICLR 2022, the "large" size: whether x_t can have led to x_{t+1}.
+Written from the papers and a description of the layout.
 """
 
 import math
@@ -13,11 +15,51 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.config import ConfigError
-from models.networks.initialisation import uniform_fan_average
-from models.networks.layers import require_whole_numbers, sinusoid
-from models.networks.ncsnpp import FirDown
+from models.networks.initialisation import normal_gan, uniform_fan_average
+from models.networks.layers import Norm, make_norm, needs_bias, require_whole_numbers
+from models.networks.ncsnpp import FirDown, sinusoid
 
 _STDDEV_GROUP = 4
+
+
+@dataclass(frozen=True)
+class PatchGanConfig:
+    """Shape of a patch discriminator: 1 input channel, or 2 where it is given an image beside its source."""
+
+    in_channels: int = 1
+    base_channels: int = 64
+    strided_layers: int = 3
+    norm: Norm = "instance"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built, in words."""
+        require_whole_numbers(self, ("in_channels", "base_channels", "strided_layers"))
+
+
+class PatchGan(nn.Module):
+    """4 x 4 convolutions: strided ones that double the channels up to 8x, one of stride 1, one to a single channel."""
+
+    def __init__(self, config: PatchGanConfig) -> None:
+        """Build the network with N(0, 0.02) weights from torch's default generator."""
+        super().__init__()
+        self.config = config
+        bias, width = needs_bias(config.norm), config.base_channels
+        layers: list[nn.Module] = [nn.Conv2d(config.in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for i in range(1, config.strided_layers + 1):
+            before, width = width, config.base_channels * min(2**i, 8)
+            stride = 2 if i < config.strided_layers else 1
+            layers += [
+                nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=bias),
+                make_norm(config.norm, width),
+                nn.LeakyReLU(0.2),
+            ]
+        self.model = nn.Sequential(*layers, nn.Conv2d(width, 1, 4, padding=1))
+        normal_gan(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, in_channels, H, W] -> logits [N, 1, H/2**s - 2, W/2**s - 2], s strided layers (30 x 30 from 256)."""
+        result: Tensor = self.model(x)
+        return result
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Owns RegGAN as a method: paired translation that forgives misalignment by registration; must not read data or files.
+"""RegGAN: paired translation of misaligned scans, by a registration network that is trained with the generator.
 
-Kong et al., NeurIPS 2021: "NC+R" without cycles, "C+R" with them.
+Kong et al., NeurIPS 2021: "NC+R" without cycles, "C+R" with them; "eq." are its equations. The paper's G is
+`to_target`, its F `to_source`, its R `registration`.
 """
 
 from collections.abc import Mapping
@@ -10,26 +11,32 @@ from types import MappingProxyType
 from torch import Tensor, nn
 
 from models.losses import l1, least_squares_per_image, smoothness
-from models.networks.generators import build_generator
-from models.networks.patchgan import PatchGan, PatchGanConfig
+from models.methods.inference import SinglePass
+from models.methods.method import Batch
+from models.methods.optimisation import GENERATORS, SMALL, Parts, Regime
+from models.methods.replay import ReplayPool
+from models.networks.discriminators import PatchGan, PatchGanConfig
+from models.networks.generators import GeneratorConfig, build_generator
 from models.networks.registration import RegistrationConfig, RegistrationNetwork, displacement_figures, warp
 from models.networks.resnet import ResnetConfig
-from models.zoo.method import Batch
-from models.zoo.parts import GENERATORS
-from models.zoo.regime import SMALL, Regime
-from models.zoo.replay import ReplayPool
-from models.zoo.trained import SinglePassConfig, SinglePassMethod
+from models.prediction import predicted_image
 
 
 @dataclass(frozen=True, kw_only=True)
-class RegGanConfig(SinglePassConfig):
-    """Networks, regime, mode and the weights beside the adversarial terms of 1.
+class RegGanConfig:
+    """Networks, regime, form of the prediction, mode, and the weights beside the adversarial terms of 1.
 
     `cycle` adds the way back, its discriminator, cycle terms and replay pools (C+R). Too low a `smoothness_weight` lets
     the registration, which sees the true image, explain vessels away; watch "displacement_px" and "folded".
     """
 
+    regime: Regime
+    generator: GeneratorConfig
+    discriminator: PatchGanConfig
     registration: RegistrationConfig
+    matrix: int = 256
+    prediction: str = "image"
+    residual_scale: float = 1.0
     cycle: bool = False
     l1_weight: float = 20.0
     smoothness_weight: float = 10.0
@@ -72,12 +79,11 @@ PRESETS: Mapping[str, RegGanConfig] = MappingProxyType(
 )
 
 
-class RegGan(SinglePassMethod[RegGanConfig]):
-    """Fulfils `models.zoo.method.Method`. Networks are named after the contrast they make or judge."""
+class RegGan:
+    """Fulfils `models.methods.method.Method`. Networks are named after the contrast they make or discriminate."""
 
     name = "reggan"
     paired = True
-    translating = "to_target"
 
     def __init__(self, config: RegGanConfig) -> None:
         """Build the three networks, five with cycles, from the regime's seed."""
@@ -86,17 +92,20 @@ class RegGan(SinglePassMethod[RegGanConfig]):
         def networks() -> dict[str, nn.Module]:
             built: dict[str, nn.Module] = {"registration": RegistrationNetwork(config.registration)}
             built |= {f"to_{contrast}": build_generator(config.generator) for contrast in contrasts}
-            return built | {f"judge_{contrast}": PatchGan(config.discriminator) for contrast in contrasts}
+            return built | {f"discriminator_{contrast}": PatchGan(config.discriminator) for contrast in contrasts}
 
-        super().__init__(
-            config,
+        self.config = config
+        self.parts = Parts(
+            config.regime,
             networks,
             {
                 GENERATORS: [*(f"to_{contrast}" for contrast in contrasts), "registration"],
-                "discriminators": [f"judge_{contrast}" for contrast in contrasts],
+                "discriminators": [f"discriminator_{contrast}" for contrast in contrasts],
             },
+            averaged=["to_target"],
             pools={contrast: ReplayPool(config.pool_size if config.cycle else 0) for contrast in contrasts},
         )
+        self.inference = SinglePass(config, self.parts, "to_target")
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
         """One joint step of generators and registration, then one of the discriminators; see `Method`.
@@ -106,7 +115,7 @@ class RegGan(SinglePassMethod[RegGanConfig]):
         parts = self.parts
         with parts.step(step):
             with parts.frozen("discriminators"):
-                fakes = {"target": self.make("to_target", batch.source)}
+                fakes = {"target": self._make("to_target", batch.source)}
                 phi = parts.networks["registration"](fakes["target"], batch.target)
                 terms = self._generator_terms(batch, fakes, phi)
                 losses = parts.descend(GENERATORS, terms) | displacement_figures(phi.detach())
@@ -116,29 +125,39 @@ class RegGan(SinglePassMethod[RegGanConfig]):
         """Terms of the generators and the registration; with cycles, the fake source joins `fakes`."""
         config, source, target = self.config, batch.source, batch.target
         terms = {
+            # L_Corr: |G(x) o R(G(x), y) - y|
             "l1": config.l1_weight * l1(warp(fakes["target"], phi), target),
+            # L_Smooth: |grad R(G(x), y)|^2
             "smoothness": config.smoothness_weight * smoothness(phi),
         }
         if config.cycle:
-            fakes["source"] = self.make("to_source", target)
-            there, back = self.make("to_target", fakes["source"]), self.make("to_source", fakes["target"])
+            fakes["source"] = self._make("to_source", target)
+            there, back = self._make("to_target", fakes["source"]), self._make("to_source", fakes["target"])
+            # eq. 3: |F(G(x)) - x| + |G(F(y)) - y|
             terms["cycle"] = config.cycle_weight * (l1(back, source) + l1(there, target))
-        judged = [least_squares_per_image(self._judge(contrast, fake), 1.0) for contrast, fake in fakes.items()]
-        return terms | {"adversarial": sum(judged[1:], start=judged[0])}
+        # eq. 1 for the generators, as least squares
+        adversarial = [
+            least_squares_per_image(self._discriminate(contrast, fake), 1.0) for contrast, fake in fakes.items()
+        ]
+        return terms | {"adversarial": sum(adversarial[1:], start=adversarial[0])}
 
     def _discriminator_terms(self, batch: Batch, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 1 for the discriminators, as least squares."""
         terms = {}
         for contrast, fake in fakes.items():
             real = batch.target if contrast == "target" else batch.source
             shown = self.parts.pools[contrast].exchange(fake)
-            judged = self._judge(contrast, real), self._judge(contrast, shown)
-            terms[f"discriminator_{contrast}"] = least_squares_per_image(judged[0], 1.0) + least_squares_per_image(
-                judged[1], 0.0
+            of_real, of_fake = self._discriminate(contrast, real), self._discriminate(contrast, shown)
+            terms[f"discriminator_{contrast}"] = least_squares_per_image(of_real, 1.0) + least_squares_per_image(
+                of_fake, 0.0
             )
         return terms
 
-    def _judge(self, contrast: str, image: Tensor) -> Tensor:
-        logits: Tensor = self.parts.networks[f"judge_{contrast}"](image)
+    def _make(self, network: str, image: Tensor) -> Tensor:
+        return predicted_image(self.config, self.parts.networks[network](image), image)
+
+    def _discriminate(self, contrast: str, image: Tensor) -> Tensor:
+        logits: Tensor = self.parts.networks[f"discriminator_{contrast}"](image)
         return logits
 
 

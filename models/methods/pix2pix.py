@@ -1,6 +1,6 @@
-"""Owns Pix2Pix as a method: a conditional GAN on registered pairs; must not read data or files.
+"""Pix2Pix: a conditional GAN on registered pairs.
 
-Isola et al., CVPR 2017.
+Isola et al., CVPR 2017; "eq." are its equations.
 """
 
 from collections.abc import Mapping
@@ -11,19 +11,25 @@ import torch
 from torch import Tensor
 
 from models.losses import l1, logistic_fake, logistic_real
-from models.networks.generators import build_generator
-from models.networks.patchgan import PatchGan, PatchGanConfig
+from models.methods.inference import SinglePass
+from models.methods.method import Batch
+from models.methods.optimisation import GENERATORS, SMALL, Parts, Regime
+from models.networks.discriminators import PatchGan, PatchGanConfig
+from models.networks.generators import GeneratorConfig, build_generator
 from models.networks.unet import UnetConfig
-from models.zoo.method import Batch
-from models.zoo.parts import GENERATORS
-from models.zoo.regime import SMALL, Regime
-from models.zoo.trained import SinglePassConfig, SinglePassMethod
+from models.prediction import predicted_image
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pix2PixConfig(SinglePassConfig):
-    """Networks, regime and the weight of L1 beside the adversarial term of 1."""
+class Pix2PixConfig:
+    """Networks, regime, form of the prediction, and the weight lambda of L1 beside the adversarial term of 1."""
 
+    regime: Regime
+    generator: GeneratorConfig
+    discriminator: PatchGanConfig
+    matrix: int = 256
+    prediction: str = "image"
+    residual_scale: float = 1.0
     l1_weight: float = 100.0
 
 
@@ -60,40 +66,46 @@ PRESETS: Mapping[str, Pix2PixConfig] = MappingProxyType(
 )
 
 
-class Pix2Pix(SinglePassMethod[Pix2PixConfig]):
-    """Fulfils `models.zoo.method.Method`."""
+class Pix2Pix:
+    """Fulfils `models.methods.method.Method`: x is the source, y the target, G(x) the fake."""
 
     name = "pix2pix"
     paired = True
-    translating = "generator"
 
     def __init__(self, config: Pix2PixConfig) -> None:
         """Build both networks from the regime's seed."""
-        super().__init__(
-            config,
+        self.config = config
+        self.parts = Parts(
+            config.regime,
             lambda: {"generator": build_generator(config.generator), "discriminator": PatchGan(config.discriminator)},
             {GENERATORS: ["generator"], "discriminators": ["discriminator"]},
+            averaged=["generator"],
         )
+        self.inference = SinglePass(config, self.parts, "generator")
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
-        """One step of the discriminator, halved, then one of the generator; see `Method`."""
-        parts, source = self.parts, batch.source
+        """One step of the discriminator, then one of the generator; see `Method`."""
+        parts, config = self.parts, self.config
+        x, y = batch.source, batch.target
         with parts.step(step):
-            fake = self.make("generator", source)
+            fake = predicted_image(config, parts.networks["generator"](x), x)
+            # eq. 1 for D, divided by 2 (section 3.3)
             terms = {
-                "discriminator_real": 0.5 * logistic_real(self._judge(source, batch.target)),
-                "discriminator_fake": 0.5 * logistic_fake(self._judge(source, fake.detach())),
+                "discriminator_real": 0.5 * logistic_real(self._discriminate(x, y)),
+                "discriminator_fake": 0.5 * logistic_fake(self._discriminate(x, fake.detach())),
             }
             losses = parts.descend("discriminators", terms)
             with parts.frozen("discriminators"):
+                # eq. 4 for G: eq. 1 in its non-saturating form, and lambda times eq. 3
                 terms = {
-                    "adversarial": logistic_real(self._judge(source, fake)),
-                    "l1": self.config.l1_weight * l1(fake, batch.target),
+                    "adversarial": logistic_real(self._discriminate(x, fake)),
+                    "l1": config.l1_weight * l1(fake, y),
                 }
                 return losses | parts.descend(GENERATORS, terms)
 
-    def _judge(self, source: Tensor, image: Tensor) -> Tensor:
-        logits: Tensor = self.parts.networks["discriminator"](torch.cat([source, image], dim=1))
+    def _discriminate(self, x: Tensor, image: Tensor) -> Tensor:
+        """D(x, image): the discriminator sees both."""
+        logits: Tensor = self.parts.networks["discriminator"](torch.cat([x, image], dim=1))
         return logits
 
 

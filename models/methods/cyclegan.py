@@ -1,6 +1,7 @@
-"""Owns CycleGAN as a method: unpaired translation held together by cycles; must not read data or files.
+"""CycleGAN: unpaired translation in both directions, held together by cycles.
 
-Zhu et al., ICCV 2017.
+Zhu et al., ICCV 2017; "eq." are its equations. The paper's G is `to_target`, its F `to_source`; D_Y and D_X are the
+discriminators of target and source.
 """
 
 from collections.abc import Mapping
@@ -10,21 +11,29 @@ from types import MappingProxyType
 from torch import Tensor
 
 from models.losses import l1, least_squares
-from models.networks.generators import build_generator
-from models.networks.patchgan import PatchGan, PatchGanConfig
+from models.methods.inference import SinglePass
+from models.methods.method import Batch
+from models.methods.optimisation import GENERATORS, SMALL, Parts, Regime
+from models.methods.replay import ReplayPool
+from models.networks.discriminators import PatchGan, PatchGanConfig
+from models.networks.generators import GeneratorConfig, build_generator
 from models.networks.resnet import ResnetConfig
 from models.networks.unet import UnetConfig
-from models.zoo.method import Batch
-from models.zoo.parts import GENERATORS
-from models.zoo.regime import SMALL, Regime
-from models.zoo.replay import ReplayPool
-from models.zoo.trained import SinglePassConfig, SinglePassMethod
+from models.prediction import predicted_image
 
 
 @dataclass(frozen=True, kw_only=True)
-class CycleGanConfig(SinglePassConfig):
-    """Networks, one shape for both directions, regime and the weights beside the adversarial terms of 1."""
+class CycleGanConfig:
+    """Networks, one shape for both directions, regime, form of the prediction, and the weights beside the
+    adversarial terms of 1; `pool_size` is the number of earlier fakes that the discriminators are shown again.
+    """
 
+    regime: Regime
+    generator: GeneratorConfig
+    discriminator: PatchGanConfig
+    matrix: int = 256
+    prediction: str = "image"
+    residual_scale: float = 1.0
     cycle_weight: float = 10.0
     identity_weight: float = 5.0
     pool_size: int = 50
@@ -62,26 +71,31 @@ PRESETS: Mapping[str, CycleGanConfig] = MappingProxyType(
 )
 
 
-class CycleGan(SinglePassMethod[CycleGanConfig]):
-    """Fulfils `models.zoo.method.Method`. Networks are named after the contrast they make or judge."""
+class CycleGan:
+    """Fulfils `models.methods.method.Method`. Networks are named after the contrast they make or discriminate."""
 
     name = "cyclegan"
     paired = False
-    translating = "to_target"
 
     def __init__(self, config: CycleGanConfig) -> None:
         """Build the four networks from the regime's seed."""
-        super().__init__(
-            config,
+        self.config = config
+        self.parts = Parts(
+            config.regime,
             lambda: {
                 "to_target": build_generator(config.generator),
                 "to_source": build_generator(config.generator),
-                "judge_target": PatchGan(config.discriminator),
-                "judge_source": PatchGan(config.discriminator),
+                "discriminator_target": PatchGan(config.discriminator),
+                "discriminator_source": PatchGan(config.discriminator),
             },
-            {GENERATORS: ["to_target", "to_source"], "discriminators": ["judge_target", "judge_source"]},
+            {
+                GENERATORS: ["to_target", "to_source"],
+                "discriminators": ["discriminator_target", "discriminator_source"],
+            },
+            averaged=["to_target"],
             pools={"target": ReplayPool(config.pool_size), "source": ReplayPool(config.pool_size)},
         )
+        self.inference = SinglePass(config, self.parts, "to_target")
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
         """One step of both generators, then one of both discriminators, halved; see `Method`."""
@@ -93,29 +107,37 @@ class CycleGan(SinglePassMethod[CycleGanConfig]):
             return losses | parts.descend("discriminators", self._discriminator_terms(batch, fakes))
 
     def _generator_terms(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Eq. 3 for the generators, with least squares for the adversarial terms (section 4)."""
         source, target, config = batch.source, batch.target, self.config
-        judges = self.parts.networks
-        fakes = {"target": self.make("to_target", source), "source": self.make("to_source", target)}
-        cycled = l1(self.make("to_source", fakes["target"]), source) + l1(
-            self.make("to_target", fakes["source"]), target
+        networks = self.parts.networks
+        fakes = {"target": self._make("to_target", source), "source": self._make("to_source", target)}
+        # eq. 2: |F(G(x)) - x| + |G(F(y)) - y|
+        cycled = l1(self._make("to_source", fakes["target"]), source) + l1(
+            self._make("to_target", fakes["source"]), target
         )
-        adversarial = [least_squares(judges[f"judge_{contrast}"](fake), 1.0) for contrast, fake in fakes.items()]
+        # eq. 1 for both directions, as least squares
+        adversarial = [
+            least_squares(networks[f"discriminator_{contrast}"](fake), 1.0) for contrast, fake in fakes.items()
+        ]
         terms = {"adversarial": adversarial[0] + adversarial[1], "cycle": config.cycle_weight * cycled}
         if config.identity_weight:
-            kept = l1(self.make("to_target", target), target) + l1(self.make("to_source", source), source)
+            # L_identity (section 5.2): |G(y) - y| + |F(x) - x|
+            kept = l1(self._make("to_target", target), target) + l1(self._make("to_source", source), source)
             terms["identity"] = config.identity_weight * kept
         return terms, fakes
 
     def _discriminator_terms(self, batch: Batch, fakes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Eq. 1 as least squares for both discriminators, which see fakes from the pools (section 4)."""
         terms = {}
         for contrast, real in (("target", batch.target), ("source", batch.source)):
-            judge, shown = (
-                self.parts.networks[f"judge_{contrast}"],
-                self.parts.pools[contrast].exchange(fakes[contrast]),
-            )
-            judged = least_squares(judge(real), 1.0) + least_squares(judge(shown), 0.0)
-            terms[f"discriminator_{contrast}"] = 0.5 * judged
+            discriminator = self.parts.networks[f"discriminator_{contrast}"]
+            shown = self.parts.pools[contrast].exchange(fakes[contrast])
+            both = least_squares(discriminator(real), 1.0) + least_squares(discriminator(shown), 0.0)
+            terms[f"discriminator_{contrast}"] = 0.5 * both
         return terms
+
+    def _make(self, network: str, image: Tensor) -> Tensor:
+        return predicted_image(self.config, self.parts.networks[network](image), image)
 
 
 def build(config: CycleGanConfig) -> CycleGan:

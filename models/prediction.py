@@ -1,4 +1,4 @@
-"""Owns how a network's output becomes a predicted image; the one formula that training and translation share."""
+"""How a network's output becomes a predicted image: the one formula that training and translation share."""
 
 from typing import Protocol
 

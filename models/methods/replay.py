@@ -1,4 +1,4 @@
-"""Owns the pool of earlier fakes that discriminators are shown; must not know who made them."""
+"""The pool of earlier fakes that the discriminators of CycleGAN and RegGAN are shown again."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Owns what every translator does around its network: device, weights, native HU in and out; must not know a method."""
+"""What every translator does around its network: device, precision, weights, native HU in and out."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Owns the fast form of a loaded NCSN++ for slices that share one latent; must not train, or know of HU or noise.
+"""The folded form of a loaded NCSN++, for slices that share one latent; it computes faster than the plain network.
 
 For one time step t and one latent z the network is a plain convolutional one: both enter by constants only. The other
 savings are exact too: factors 1 / sqrt(2) and biases of shortcuts move into the convolutions before them, a shortcut is
