@@ -1,7 +1,8 @@
 """The noise schedule of few-step diffusion, what training draws from it, and the sampler.
 
 Variance-preserving schedule and Gaussian posterior of denoising diffusion GANs (Xiao et al., ICLR 2022), as SynDiff
-(Özbey et al., IEEE TMI 42(12), 2023) uses them with T = 4.
+(Özbey et al., IEEE TMI 42(12), 2023) uses them with T = 4. "DDPM eq." are equations of Ho et al., NeurIPS 2020, whose
+alpha-bar is A here; theirs count time from 1, ours from 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -74,6 +75,7 @@ def make_schedule(config: DiffusionConfig) -> Schedule:
     b = beta[1:]
     C = np.cumprod(1 - b)
     C_before = np.concatenate([[1.0], C[:-1]])
+    # c1, c2 and variance: DDPM eq. 7
     return Schedule(
         beta=beta,
         signal=np.sqrt(A),
@@ -94,13 +96,13 @@ def forward_pair(schedule: Schedule, x_0: Tensor, t: Tensor, e_1: Tensor, e_2: T
         table = torch.as_tensor(values, dtype=x_0.dtype, device=x_0.device)
         return table[index][:, None, None, None]
 
-    x_t = pick(schedule.signal, t) * x_0 + pick(schedule.noise, t) * e_1
-    beta = pick(schedule.beta, t + 1)
+    x_t = pick(schedule.signal, t) * x_0 + pick(schedule.noise, t) * e_1  # DDPM eq. 4
+    beta = pick(schedule.beta, t + 1)  # DDPM eq. 2
     return x_t, torch.sqrt(1 - beta) * x_t + torch.sqrt(beta) * e_2
 
 
 def posterior_sample(schedule: Schedule, x_0: Tensor, x_next: Tensor, t: int, noise: Tensor) -> Tensor:
-    """Draw x_t from q(x_t | x_{t+1} = x_next, x_0) with the given standard normal noise; at t = 0 that is x_0."""
+    """Draw x_t from q(x_t | x_{t+1} = x_next, x_0), DDPM eq. 6, with standard normal noise; at t = 0 that is x_0."""
     if t == 0:
         return x_0
     mean = float(schedule.c1[t]) * x_0 + float(schedule.c2[t]) * x_next

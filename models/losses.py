@@ -6,6 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from models.bundle import HU_WINDOW
+
+_ENHANCED = 15 * 2 / (HU_WINDOW[1] - HU_WINDOW[0])  # 15 HU in model values, whose range is 2
+
 
 def logistic_real(logits: Tensor) -> Tensor:
     """mean log(1 + e^-u): for a discriminator on real images, for a generator (non-saturating) on its fakes."""
@@ -51,9 +55,9 @@ def logistic_with_r1(
     return logistic_real(logits), logistic_fake(discriminator(fake)), r1
 
 
-def enhanced_l1(estimate: Tensor, target: Tensor, source: Tensor, *, weight: float, above: float) -> Tensor:
-    """mean w |estimate - target|; w is 1 + `weight` where target and source differ by more than `above`, else 1."""
-    weights = 1 + weight * ((target - source).abs() > above)
+def enhanced_l1(estimate: Tensor, target: Tensor, source: Tensor, *, weight: float) -> Tensor:
+    """mean w |estimate - target|; w is 1 + `weight` where target and source differ by more than 15 HU, else 1."""
+    weights = 1 + weight * ((target - source).abs() > _ENHANCED)
     return (weights * (estimate - target).abs()).mean()
 
 

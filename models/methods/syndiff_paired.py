@@ -30,8 +30,8 @@ class SyndiffPairedConfig:
     """Networks, regime, schedule and weights of the terms.
 
     R1 acts as in `models.methods.syndiff`. `registration` None compares pixel by pixel; `adversarial_weight` 0 leaves
-    the discriminator out. Pixels where the target differs from the source by more than `enhanced_above` (model values)
-    weigh 1 + `enhanced_weight` in L1.
+    the discriminator out. Pixels where the target differs from the source by more than 15 HU weigh
+    1 + `enhanced_weight` in L1.
     """
 
     regime: Regime
@@ -45,7 +45,6 @@ class SyndiffPairedConfig:
     l1_weight: float = 20.0
     smoothness_weight: float = 10.0
     enhanced_weight: float = 0.0
-    enhanced_above: float = 15 * 2 / 440
     prediction: str = "residual"
     residual_scale: float = 2.0
 
@@ -170,8 +169,8 @@ class SyndiffPaired:
     def _generator_terms(self, batch: Batch, draw: Draw, estimate: Tensor, phi: Tensor | None) -> dict[str, Tensor]:
         """L1 (with registration RegGAN's L_Corr), RegGAN's L_Smooth, and SynDiff's adversarial term of G_theta."""
         config = self.config
-        weight, above = config.enhanced_weight, config.enhanced_above
-        terms = {"l1": config.l1_weight * enhanced_l1(estimate, batch.target, batch.source, weight=weight, above=above)}
+        compared = enhanced_l1(estimate, batch.target, batch.source, weight=config.enhanced_weight)
+        terms = {"l1": config.l1_weight * compared}
         if phi is not None:
             terms["smoothness"] = config.smoothness_weight * smoothness(phi)
         if config.adversarial_weight:

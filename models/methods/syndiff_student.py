@@ -48,7 +48,6 @@ class SyndiffStudentConfig:
     adversarial_weight: float
     l1_weight: float
     enhanced_weight: float
-    enhanced_above: float
     prediction: str
     residual_scale: float
     teacher: str = ""
@@ -160,8 +159,8 @@ class SyndiffStudent:
         config = self.config
         draw = Draw.of(self.schedule, batch.target, config.network.nz)
         estimate = draw.estimate_x0(self.parts.networks["generator"], config, batch.source)
-        weight, above = config.enhanced_weight, config.enhanced_above
-        terms = {"l1": config.l1_weight * enhanced_l1(estimate, batch.target, batch.source, weight=weight, above=above)}
+        compared = enhanced_l1(estimate, batch.target, batch.source, weight=config.enhanced_weight)
+        terms = {"l1": config.l1_weight * compared}
         if config.adversarial_weight:
             fake = draw.sample_x_t(self.schedule, estimate)
             logits = draw.logits(self.parts.networks["discriminator"], fake)

@@ -85,8 +85,8 @@ class HuError:
     voxels: int
 
 
-def structure_masks(labels: NDArray[np.uint8], *, erosion_px: int = _EROSION_PX) -> dict[str, Mask]:
-    """Masks [z, y, x] of STRUCTURES, each slice eroded with a cross `erosion_px` times; those with no voxel left out.
+def structure_masks(labels: NDArray[np.uint8]) -> dict[str, Mask]:
+    """Masks [z, y, x] of STRUCTURES, each slice eroded with a cross twice; those with no voxel left out.
 
     Erosion keeps partial volume and blur at the border out of the figures; it also removes what is thinner than five
     pixels, so that the thinnest vessels and nodes have no figure at all rather than a misleading one.
@@ -96,16 +96,16 @@ def structure_masks(labels: NDArray[np.uint8], *, erosion_px: int = _EROSION_PX)
     for name, members in STRUCTURES.items():
         box = _union([boxes[label - 1] for label in members])
         if box is not None:
-            inner = eroded(_labelled(labels[box], members), erosion_px)
+            inner = eroded(_labelled(labels[box], members))
             if inner.any():
                 masks[name] = np.zeros(labels.shape, bool)
                 masks[name][box] = inner
     return masks
 
 
-def eroded(mask: Mask, pixels: int = _EROSION_PX) -> Mask:
-    """The mask [z, y, x] eroded `pixels` times in plane with a cross; what touches the picture's edge erodes too."""
-    return np.asarray(binary_erosion(mask, _CROSS, iterations=pixels)) if pixels else mask
+def eroded(mask: Mask) -> Mask:
+    """The mask [z, y, x] eroded twice in plane with a cross; what touches the picture's edge erodes too."""
+    return np.asarray(binary_erosion(mask, _CROSS, iterations=_EROSION_PX))
 
 
 def hu_error(prediction_hu: Volume, truth_hu: Volume, mask: Mask) -> HuError:

@@ -68,11 +68,10 @@ class TimeDiscriminatorConfig:
 
     widths: tuple[int, ...] = (128, 256, 512, 512, 512, 512, 512)
     t_emb_dim: int = 256
-    in_channels: int = 2
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, in words."""
-        require_whole_numbers(self, ("t_emb_dim", "in_channels"))
+        require_whole_numbers(self, ("t_emb_dim",))
         if len(self.widths) < 2 or min(self.widths) < 1:
             raise ConfigError(f"widths is {self.widths!r}; it must be at least two whole numbers of at least 1")
 
@@ -86,7 +85,7 @@ class TimeDiscriminator(nn.Module):
         self.config = config
         width, last = config.t_emb_dim, config.widths[-1]
         self.time_mlp = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width)])
-        self.start = nn.Conv2d(config.in_channels, config.widths[0], 1)
+        self.start = nn.Conv2d(2, config.widths[0], 1)  # of x_t and x_{t+1}
         self.blocks = nn.ModuleList(_DownBlock(a, b, width) for a, b in pairwise(config.widths))
         self.final_conv = nn.Conv2d(last + 1, last, 3, padding=1)
         self.final_linear = nn.Linear(last, 1)

@@ -15,13 +15,13 @@ def uniform_fan_average(layer: nn.Conv2d | nn.Linear, *, scale: float) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def normal_gan(network: nn.Module, *, std: float = 0.02) -> None:
-    """N(0, std) weights of convolutions, N(1, std) scales of norms, zero biases (Pix2Pix, CycleGAN)."""
+def normal_gan(network: nn.Module) -> None:
+    """N(0, 0.02) weights of convolutions, N(1, 0.02) scales of norms, zero biases (Pix2Pix, CycleGAN)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(module.weight, 0.0, std)
+            nn.init.normal_(module.weight, 0.0, 0.02)
         elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
-            nn.init.normal_(module.weight, 1.0, std)
+            nn.init.normal_(module.weight, 1.0, 0.02)
         else:
             continue
         if module.bias is not None:

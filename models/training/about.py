@@ -8,13 +8,7 @@ import torch
 from models.bundle import BundleCard, Envelope
 from models.cohort import Cohort
 from models.methods.method import Method, describe_bundle
-from models.training.options import TrainOptions
-
-_TARGETS = {
-    "cect": "the second scan as it is in the cohort",
-    "cect_registered": "the second scan without the patient's motion, known of phantoms only",
-    "enhanced_source": "the source plus the true enhancement, known of phantoms only",
-}
+from models.training.options import TARGETS, TrainOptions
 
 
 def describe_run(
@@ -37,7 +31,7 @@ def describe_run(
             "cohort_digest": cohort.digest,
             "patients": len(patients),
             "slices": sum(p.record.shape[0] for p in patients),
-            "target": _TARGETS[options.target],
+            "target": TARGETS[options.target],
             "preset": options.preset,
             "regime": asdict(method.config.regime),
             "epoch": epoch,

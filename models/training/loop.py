@@ -12,8 +12,8 @@ from models.methods.method import Batch, Method, make_method, write_method_bundl
 from models.methods.optimisation import NotFinite
 from models.registry import METHODS
 from models.training.about import describe_run, teacher_of
+from models.training.accelerated import TrainingProcess
 from models.training.checkpoint import Best, Checkpoint, begin_run, load_checkpoint, save_checkpoint
-from models.training.engine import AccelerateEngine
 from models.training.journal import Journal
 from models.training.options import Diverged, TrainingError, TrainOptions
 from models.training.slices import BatchPlan, SliceSet, read_batches
@@ -90,33 +90,33 @@ class Run:
     """One run on its way: what it trains, on what, and how far it is; see `train`."""
 
     def __init__(self, cohort: Cohort, out: Path, options: TrainOptions, *, resume: bool, observer: Observer) -> None:
-        self.engine = AccelerateEngine(options.device, options.precision)
+        self.process = TrainingProcess(options.device, options.precision)
         self.cohort, self.out, self.options = cohort, out, options
-        self.observer = observer if self.engine.rank == 0 else Silent()
+        self.observer = observer if self.process.rank == 0 else Silent()
         self.method: Method = _method(options)
         regime, frame = self.method.config.regime, Frame(HU_WINDOW, self.method.config.matrix)
         patients = cohort.split("train")
         if not patients:
             raise TrainingError(f"{cohort.path} has no patient in the split train.")
         self.slices = SliceSet(patients, frame, options.target)
-        self.plan = BatchPlan(len(self.slices), regime, self.method.paired, self.engine.rank, self.engine.processes)
+        self.plan = BatchPlan(len(self.slices), regime, self.method.paired, self.process.rank, self.process.processes)
         # Only the first process looks at them.
-        self.validator = Validator.of(cohort.split("validation"), frame, options) if self.engine.rank == 0 else None
+        self.validator = Validator.of(cohort.split("validation"), frame, options) if self.process.rank == 0 else None
         facts = {
             "options": options.to_mapping(),
             "regime": asdict(regime),
             "cohort": cohort.digest,
             "teacher": teacher.digest if (teacher := teacher_of(self.method)) else None,
-            "processes": self.engine.processes,
-            "arithmetic": f"{self.engine.device}, {self.engine.precision}",
+            "processes": self.process.processes,
+            "arithmetic": f"{self.process.device_type}, {self.process.precision}",
         }
-        if self.engine.rank == 0:
+        if self.process.rank == 0:
             begin_run(out, facts, resume=resume)
-        self.engine.wait()
-        self.method.parts.compute = self.engine.compute
-        self.method.parts.to(self.engine.place)
+        self.process.wait()
+        self.method.parts.compute = self.process.compute
+        self.method.parts.to(self.process.device)
         self.step, self.best = 0, None
-        if checkpoint := load_checkpoint(out, self.engine.rank):
+        if checkpoint := load_checkpoint(out, self.process.rank):
             self.method.parts.load_state_dict(checkpoint.state)
             self.step, self.best = checkpoint.step, checkpoint.best
 
@@ -134,8 +134,8 @@ class Run:
 
     def run(self) -> TrainResult:
         """Epochs until there are no more, or no better ones."""
-        self.observer.began(self.engine.description, self.step, self.plan.total_steps)
-        journal = Journal(self.out, step=self.step) if self.engine.rank == 0 else None
+        self.observer.began(self.process.description, self.step, self.plan.total_steps)
+        journal = Journal(self.out, step=self.step) if self.process.rank == 0 else None
         try:
             while not self.finished:
                 self._epoch(journal)
@@ -150,7 +150,7 @@ class Run:
         batches = read_batches(self.slices, self.plan, epoch, done, workers=self.options.workers)
         for number, batch in enumerate(batches, done):
             position = epoch + number / steps
-            losses = self.take_step(batch.to(self.engine.place), position)
+            losses = self.take_step(batch.to(self.process.device), position)
             if journal is not None:
                 journal.step(self.step, position, losses)
             self.observer.stepped(epoch + 1, self.step, losses)
@@ -171,9 +171,9 @@ class Run:
     def _end_epoch(self, epoch: int, journal: Journal | None) -> None:
         """Validate in the first process, which decides for all, then save in all."""
         best = self.best
-        if self.engine.rank == 0:
+        if self.process.rank == 0:
             best = self._validate(epoch, journal)
-        self.best = self.engine.agree(best)
+        self.best = self.process.agree(best)
         self._save()
 
     def _validate(self, epoch: int, journal: Journal | None) -> Best | None:
@@ -181,7 +181,7 @@ class Run:
         if self.validator is None:
             improved, best = self.step >= self.plan.total_steps, None
         else:
-            figures, pictures = self.validator.measure(self.method, self.engine.place)
+            figures, pictures = self.validator.measure(self.method, self.process.device)
             improved = self.best is None or figures["nmae"] < self.best.figures["nmae"]
             best = Best(epoch, figures) if self.best is None or improved else self.best.passed()
             if journal is not None:
@@ -194,5 +194,5 @@ class Run:
 
     def _save(self) -> None:
         """All processes save the same step; none goes on before the last has, so that they cannot drift apart."""
-        save_checkpoint(self.out, self.engine.rank, Checkpoint(self.step, self.best, self.method.parts.state_dict()))
-        self.engine.wait()
+        save_checkpoint(self.out, self.process.rank, Checkpoint(self.step, self.best, self.method.parts.state_dict()))
+        self.process.wait()

@@ -6,7 +6,12 @@ from dataclasses import asdict, dataclass, field
 from models.errors import ModelsError
 from models.translator import Device, Precision
 
-TARGETS = ("cect", "cect_registered", "enhanced_source")
+TARGETS: Mapping[str, str] = {
+    "cect": "the second scan as it is in the cohort",
+    "cect_registered": "the second scan without the patient's motion, known of phantoms only",
+    "enhanced_source": "the source plus the true enhancement, known of phantoms only",
+}
+"""What can be predicted, in the words of a card; see `TrainOptions.target`."""
 
 
 class TrainingError(ModelsError):

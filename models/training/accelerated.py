@@ -12,7 +12,7 @@ from models.translator import Device, DeviceUnavailable, Precision
 T = TypeVar("T")
 
 
-class AccelerateEngine:
+class TrainingProcess:
     """One process of a run; started by `accelerate launch` it is one of several.
 
     Networks are not wrapped: a method moves several by several optimisers, which no wrapper knows. Every process has
@@ -29,7 +29,7 @@ class AccelerateEngine:
             raise DeviceUnavailable("device is cuda, but torch finds no usable GPU on this machine")
         on_gpu = usable and device != "cpu"
         self.precision = {"auto": "bf16" if on_gpu else "fp32"}.get(precision, precision)
-        self.device = "cuda" if on_gpu else "cpu"
+        self.device_type = "cuda" if on_gpu else "cpu"
         self._accelerator = Accelerator(cpu=not on_gpu)
 
     @property
@@ -43,21 +43,21 @@ class AccelerateEngine:
         return int(self._accelerator.num_processes)
 
     @property
-    def place(self) -> torch.device:
+    def device(self) -> torch.device:
         """The device of this process."""
         return torch.device(self._accelerator.device)
 
     @property
     def description(self) -> str:
         """Device, precision and number of processes, for people."""
-        name = torch.cuda.get_device_name() if self.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+        name = torch.cuda.get_device_name() if self.device_type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
         return f"{name}, {self.precision}, {self.processes} process{'es' if self.processes > 1 else ''}"
 
     @property
     def compute(self) -> Compute:
         """What a method's steps need to know of it."""
         average = self._average_gradients if self.processes > 1 else None
-        return Compute(self.device, self.precision, self.rank, average)
+        return Compute(self.device_type, self.precision, self.rank, average)
 
     @torch.no_grad()
     def _average_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
