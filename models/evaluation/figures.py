@@ -15,7 +15,7 @@ from models.evaluation.measure import PatientFigures
 
 Image = NDArray[np.float32]  # [y, x] in HU
 
-WINDOW_HU = (-40.0, 240.0)
+DISPLAY_HU = (-40.0, 240.0)
 ERROR_HU = 120.0
 _SIDE_INCHES = 2.4
 
@@ -44,7 +44,7 @@ def write_panel(file: Path, rows: Sequence[PanelRow], *, title: str) -> None:
         pictures = {name: image[box] for name, image in {"CECT": row.truth, **row.predictions}.items()}
         for column, (name, image) in enumerate(pictures.items()):
             above = figure.add_subplot(grid[2 * number, column])
-            above.imshow(image, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1])
+            above.imshow(image, cmap="gray", vmin=DISPLAY_HU[0], vmax=DISPLAY_HU[1])
             below = figure.add_subplot(grid[2 * number + 1, column])
             if column:
                 below.imshow(image - pictures["CECT"], cmap="RdBu_r", vmin=-ERROR_HU, vmax=ERROR_HU)
@@ -110,7 +110,7 @@ def _new_figure(size_inches: tuple[float, float], **options: Any) -> Any:
 
 def _body_box(image: Image) -> tuple[slice, slice]:
     """Rows and columns of a square around everything denser than fat, as far as the picture goes."""
-    sides = [np.flatnonzero((image > WINDOW_HU[0]).any(axis=axis)) for axis in (1, 0)]
+    sides = [np.flatnonzero((image > DISPLAY_HU[0]).any(axis=axis)) for axis in (1, 0)]
     if not all(side.size for side in sides):
         return slice(None), slice(None)
     half = max(int(side[-1] - side[0]) for side in sides) // 2 + 4

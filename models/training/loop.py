@@ -87,7 +87,7 @@ def _method(options: TrainOptions) -> Method:
 
 
 class Run:
-    """One run on its way: what it trains, on what, and how far it is; see `train`."""
+    """What one call of `train` holds: method, data, place of computation, steps taken, best validation."""
 
     def __init__(self, cohort: Cohort, out: Path, options: TrainOptions, *, resume: bool, observer: Observer) -> None:
         self.process = TrainingProcess(options.device, options.precision)

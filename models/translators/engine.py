@@ -6,8 +6,9 @@ taken before it is upsampled, and the resampling filter needs no inserted zeros.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,8 @@ _ROOT_HALF = 1 / math.sqrt(2)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class FoldedStep(Protocol):
-    """One time step with one latent: images [N, num_channels, H, W] float32 -> the network's output, float32."""
-
-    def __call__(self, images: Tensor) -> Tensor: ...
+FoldedStep = Callable[[Tensor], Tensor]
+"""One time step with one latent: images [N, num_channels, H, W] float32 -> the network's output, float32."""
 
 
 class Engine:
