@@ -156,6 +156,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="syncect-walk-") as folder:
             walk = trace(Path(folder))
         sys.stdout.write(f"{name}: {len(walk.files)} files, {len(walk.functions)} functions\n")
+        sys.stdout.write("".join(f"  {file}\n" for file in sorted(walk.files)))
 
 
 if __name__ == "__main__":
