@@ -43,7 +43,7 @@ format: $(STAMP)
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
 
-walk: $(STAMP)  ## which files and functions a slice passes on its way to its first answer
+walk: $(STAMP)  ## which files and functions a slice passes to its first answer, and from there to the TPS
 	$(BIN)/python -m bench.walk
 
 gpu:  ## what only a GPU can show, in 8 minutes; installs nothing; DEVICE=cpu is a dry run of the same code

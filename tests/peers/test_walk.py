@@ -1,11 +1,19 @@
-"""A newcomer who follows a slice to its first answer reads few files."""
+"""A newcomer who follows a slice reads few files: to its first answer, and from the scanner to the TPS."""
 
 from pathlib import Path
 
-from bench.walk import first_answer
+from bench.walk import STAGES, first_answer, to_the_tps
 
 
 def test_a_slice_passes_at_most_12_files_to_its_first_answer(tmp_path: Path) -> None:
     walk = first_answer(tmp_path)
     assert len(walk.files) <= 12, sorted(walk.files)
     assert {"node/network/server.py", "node/receive/receiver.py", "storage/spool.py"} <= walk.files
+
+
+def test_a_slice_passes_at_most_46_files_to_the_tps(tmp_path: Path) -> None:
+    walks = to_the_tps(tmp_path)
+    files = set[str]().union(*(walk.files for walk in walks.values()))
+    assert len(files) <= 46, sorted(files)
+    assert tuple(walks) == STAGES
+    assert {"node/receive/receiver.py", "node/work/worker.py", "node/send/courier.py"} <= files
