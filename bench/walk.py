@@ -29,13 +29,13 @@ from config.settings import CompletionSettings, DestinationSettings, ScpSettings
 from models.phantom import make_patient
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
-from node.pipeline.run import JobOptions, job_key, processing_digest
+from node.dicom.uids import job_key, processing_digest
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.receiver import Receiver
 from node.send.courier import Courier
-from node.work.executor import LocalExecutor
-from node.work.worker import Worker
+from node.translate.job import Executor, JobOptions
+from node.translate.worker import Worker
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.outbox import OutboxStore
@@ -100,12 +100,13 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
         CompletionSettings(),
         EligibilityPolicy(),
         lambda headers: JobRequest(key=job_key(headers, "0" * 64, processing), bundle="walk"),
+        why_enhanced=lambda _paths: None,
         clock=_later,
     )
     with walks["completion"].traced():
         assert completion.tick() == 1
 
-    executor = LocalExecutor("walk", _Brighter())
+    executor = Executor("walk", _Brighter())
     worker = Worker(
         JobStore(database),
         spool,

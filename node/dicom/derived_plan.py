@@ -1,4 +1,4 @@
-"""Owns what all slices of one derived series have in common; must not touch a dataset."""
+"""What all slices of one derived series have in common."""
 
 import re
 import unicodedata

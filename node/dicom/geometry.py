@@ -1,4 +1,4 @@
-"""Owns the geometry of a stack of parallel slices, in numbers only; must not read files or know eligibility."""
+"""The geometry of a stack of parallel slices, in numbers only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Owns the input gate: which series is translated, which is left alone and why; must not read files or a store.
+"""The input gate: which series is translated, which is left alone and why. It judges headers that others read.
 
 Read KINDS, IDENTITY, the geometry, then the site's own rules: the first rule that a series breaks is its reason.
 """
@@ -16,8 +16,7 @@ from node.dicom.constants import (
 )
 from node.dicom.geometry import Flaw, FlawKind, describe_stack, is_transverse
 from node.dicom.headers import SliceHeader
-from node.dicom.pixels import can_decode
-from node.dicom.volume import plane_of
+from node.dicom.volume import can_decode, plane_of
 
 __all__ = [
     "IDENTITY",

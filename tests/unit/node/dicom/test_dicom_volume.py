@@ -9,9 +9,8 @@ from pydicom.uid import JPEGLSLossless, RLELossless
 
 from node.dicom.elements import put
 from node.dicom.headers import read_header
-from node.dicom.pixels import can_decode, codestream_size
 from node.dicom.synthetic_scan import put_number
-from node.dicom.volume import UnusableSeries, read_volume
+from node.dicom.volume import UnusableSeries, can_decode, codestream_size, read_volume
 from node.errors import UnreadableInstance
 from tests.builders import body_hu, make_series, put_raw
 

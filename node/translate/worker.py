@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from node.errors import Permanent, Retryable
-from node.pipeline.run import JobOptions, JobResult
-from node.work.executor import Executor
+from node.translate.job import Executor, JobOptions, JobResult
 from storage.errors import LeaseLost
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
 from storage.spool import Spool
