@@ -2,9 +2,10 @@
 
 To its first answer: from the connection to the answer of its first C-STORE. To the TPS: a phantom series through
 receiver, completion, worker and courier, all in this process. Counted is every function of `config`, `models`, `node`
-and `storage` that Python enters meanwhile, in every thread; not counted are the start of each part and the networks of
-a model, for which a translator stands in that adds a constant. The fewer there are, the sooner somebody who reads the
-code has seen them all. The figures have limits in `tests/peers/test_walk.py`.
+and `storage` that is entered meanwhile, in every thread. Not counted are the start of each part, files that hold data
+only, comprehensions (functions in some versions of Python only), and the networks of a model: a translator that adds a
+constant takes their place. The fewer there are, the sooner somebody who reads the code has seen them all. The figures
+have limits in `tests/peers/test_walk.py`.
 """
 
 import sys
@@ -59,7 +60,7 @@ class Walk:
     def note(self, frame: FrameType, event: str, _argument: Any) -> None:
         """What `sys.setprofile` calls."""
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(OURS):
+        if event == "call" and name.startswith(OURS) and not frame.f_code.co_name.endswith(("comp>", "genexpr>")):
             self.files.add(name.removeprefix(f"{ROOT}/"))
             self.functions.add((name, frame.f_code.co_qualname))
 

@@ -7,10 +7,11 @@ from config.load import ConfigError
 from config.settings import RuleSettings, Settings
 from models import BundleCard
 from node.bootstrap.store import Node
+from node.dicom.attribute_rules import Rule
 from node.dicom.headers import SliceHeader
 from node.dicom.uids import job_key, processing_digest
 from node.receive.completion import Completion
-from node.receive.eligibility import EligibilityPolicy, Rule
+from node.receive.eligibility import EligibilityPolicy
 from node.receive.receiver import Receiver
 from node.send.courier import Courier
 from node.translate.native_contrast import why_enhanced

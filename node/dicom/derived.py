@@ -123,9 +123,9 @@ def _put_identity(ds: Dataset, plan: DerivedSeriesPlan, header: SliceHeader) -> 
     equipment = plan.equipment
     if equipment.installation_uid is not None:
         put(ds, "InstanceCreatorUID", equipment.installation_uid)
-    put(ds, "Manufacturer", equipment.manufacturer)
-    put(ds, "ManufacturerModelName", equipment.model_name)
-    put(ds, "StationName", equipment.station_name)
+    put(ds, "Manufacturer", PRODUCT_NAME)
+    put(ds, "ManufacturerModelName", PRODUCT_NAME)
+    put(ds, "StationName", PRODUCT_NAME.upper())
     put(ds, "DeviceSerialNumber", equipment.device_serial_number)
     put(ds, "SoftwareVersions", equipment.software_version)
 

@@ -1,4 +1,4 @@
-"""Decides when a received series is complete and what becomes of it, by its headers.
+"""Completion decides by its headers when a received series is complete, and what becomes of it.
 
 A series is complete when every association that touched it has closed, nothing arrived for `quiet_s`, and its slices
 form one gap-free lattice. No signal of DICOM says that a sender is finished (needs: PS3.4 has none); what an aborted

@@ -18,20 +18,6 @@ from node.dicom.geometry import Flaw, FlawKind, describe_stack, is_transverse
 from node.dicom.headers import SliceHeader
 from node.dicom.volume import can_decode, plane_of
 
-__all__ = [
-    "IDENTITY",
-    "KINDS",
-    "Accept",
-    "EligibilityPolicy",
-    "Incomplete",
-    "Rule",
-    "SeriesRule",
-    "Skip",
-    "SliceRule",
-    "Verdict",
-    "judge",
-]
-
 DEFAULT_MIN_SLICES: Final = 8
 
 
@@ -131,7 +117,7 @@ def _has_no_hu(header: SliceHeader) -> bool:
     return header.rescale_intercept is None or header.rescale_slope is None or header.rescale_slope <= 0
 
 
-# What a series is, whatever its geometry. The plainest word for an object comes first, because it becomes the reason.
+# What a series is, whatever its geometry. The first rule that it breaks becomes the reason, so the clearest come first.
 KINDS: Final = (
     SliceRule(
         "enhanced_multi_frame",

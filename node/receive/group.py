@@ -1,8 +1,8 @@
-"""Makes the arrivals of many associations durable together; it answers nobody and reads no file.
+"""The group recorder makes the arrivals of many associations durable together, with one sync and one commit.
 
-One sync of a directory and one commit cost the same for one instance as for twenty-five. Whoever comes while nobody
-writes becomes the writer; whoever comes meanwhile waits, and the first of them writes for all that wait. So a single
-association pays no hand-over to another thread, and a crowd shares its syncs.
+These cost the same for one instance as for twenty-five. A thread that arrives while no other one writes becomes the
+writer; threads that arrive meanwhile wait, and the first of them writes for all that wait. So a single association pays
+no hand-over to another thread, and many associations share their syncs.
 """
 
 import threading
@@ -13,7 +13,7 @@ from storage.spool import Spool
 
 
 class _Waiting:
-    """One caller; `answer` is set by whoever wrote for it, before it is called."""
+    """One caller; `answer` is set by the thread that wrote for it, before it is called."""
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry

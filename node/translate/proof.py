@@ -35,7 +35,7 @@ LOCKED: Final = (
 
 
 class ProofFailed(Permanent):
-    """A file that was just written does not say what it must; it must not leave the node."""
+    """A file that was just written differs from what was meant; the series is not sent."""
 
 
 def flush_and_digest(path: Path) -> str:

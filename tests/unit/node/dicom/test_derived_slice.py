@@ -445,7 +445,9 @@ def test_bad_series_options(options: dict[str, str]) -> None:
         SeriesOptions(**options)
 
 
-@pytest.mark.parametrize("equipment", [{"station_name": "x" * 17}, {"manufacturer": ""}, {"installation_uid": "1.a"}])
+@pytest.mark.parametrize(
+    "equipment", [{"device_serial_number": "x" * 65}, {"device_serial_number": ""}, {"installation_uid": "1.a"}]
+)
 def test_bad_equipment(equipment: dict[str, str]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - two sources of the message, one of them pydicom
         EquipmentIdentity(software_version="1", **equipment)
