@@ -175,7 +175,7 @@ def run_alone(scan: Path, out_dir: Path, bundle: str, mode: str) -> dict[str, fl
         timed(run_job, WHOLE, seconds)(sorted(scan.glob("*.dcm")), translator, options, out_dir)
     reading = seconds.pop("read")
     apart = seconds["headers and digests"] + seconds["decode"]
-    seconds["second reading, sorting and HU"] = reading - apart
+    seconds["sorting and HU"] = reading - apart
     spent = sum(seconds.values()) - seconds[WHOLE] - seconds[BESIDE]
     seconds["waiting for threads and the disk, and the rest"] = seconds[WHOLE] - spent
     burnt = time.process_time() - burnt

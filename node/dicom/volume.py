@@ -1,6 +1,6 @@
 """The files of one series become a volume on its native lattice: nothing is resampled, clipped or changed.
 
-Each file is read and parsed once. Nothing is decoded before all sizes are checked.
+Each file is read and parsed once, and no slice is decoded before its size and that of the volume are checked.
 """
 
 import warnings
@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
@@ -42,8 +42,6 @@ LOSSLESS_COMPRESSED: Final = frozenset(
 )
 _JPEG_FAMILY: Final = LOSSLESS_COMPRESSED - {"1.2.840.10008.1.2.5"}
 _JPEG_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
-
-_PIXEL_DATA: Final = tag_of("PixelData")
 
 StoredPixels = NDArray[np.uint16] | NDArray[np.int16]
 Progress = Callable[[int, int], None]
@@ -99,29 +97,21 @@ def read_volume(paths: Sequence[Path], *, progress: Progress | None = None) -> C
 
     HU is stored value x RescaleSlope + RescaleIntercept of the same slice (PS3.3 C.11.1). Raises UnreadableInstance for
     a damaged file and UnusableSeries where the slices belong to several series, mix pixel formats, form no gap-free
-    lattice or are too many; all sizes are checked before anything is decoded.
+    lattice or are too many.
     """
-    read = _read_all(paths)
-    headers = [header for header, _ in read]
-    order, spacing_z = _lattice(headers)
-    first = headers[0]
-    rows, columns = first.rows or 0, first.columns or 0
-    _check_formats(headers)
-    if len(headers) * rows * columns > MAX_VOXELS or rows * columns > MAX_SLICE_PIXELS:
-        raise UnusableSeries(f"{len(headers)} slices of {rows} x {columns} pixels are more than this node processes")
-    shape, signed = (len(headers), rows, columns), first.pixel_representation == 1
-    stored: StoredPixels = np.empty(shape, dtype=np.int16) if signed else np.empty(shape, dtype=np.uint16)
+    words, slices, damage = _read_slices(paths, progress)
+    order, spacing_z = _lattice([source.header for source in slices])
+    slices = [slices[index] for index in order]
+    _check_formats([source.header for source in slices])
+    if damage:
+        raise damage
+    first = slices[0].header
+    words = words[list(order)]
+    stored: StoredPixels = words.view(np.int16) if first.pixel_representation == 1 else words
     hu = np.empty(stored.shape, dtype=np.float32)
-    slices: list[SourceSlice] = []
-    for z, index in enumerate(order):
-        header, dataset = read[index]
-        stored[z] = decode_stored(dataset, header)
-        del dataset[_PIXEL_DATA]
-        np.multiply(stored[z], np.float32(header.rescale_slope), out=hu[z])
-        hu[z] += np.float32(header.rescale_intercept)
-        slices.append(SourceSlice(header, dataset, padding_range(dataset, header)))
-        if progress:
-            progress(z + 1, len(headers))
+    for z, source in enumerate(slices):
+        np.multiply(stored[z], np.float32(source.header.rescale_slope), out=hu[z])
+        hu[z] += np.float32(source.header.rescale_intercept)
     padding = _padding_mask(stored, slices)
     if padding is not None:
         hu[padding] = AIR_HU
@@ -129,28 +119,39 @@ def read_volume(paths: Sequence[Path], *, progress: Progress | None = None) -> C
     return CTVolume(hu, stored, padding, tuple(slices), (spacing_z, *in_plane))
 
 
-def _read_all(paths: Sequence[Path]) -> list[tuple[SliceHeader, Dataset]]:
-    """Header and needed elements of each file, its pixel data still encoded; these go as the volume comes."""
-    read = []
-    pixel_bytes = 0
-    for path in paths:
+def _read_slices(
+    paths: Sequence[Path], progress: Progress | None
+) -> tuple[NDArray[np.uint16], list[SourceSlice], UnreadableInstance | None]:
+    """Read each file once: stored values as 16 bit words and slices, in the order of `paths`, and the first damage.
+
+    A slice that cannot be decoded, or has another size than the first one, leaves its words unset: what is wrong with
+    the series as a whole is a better reason. The volume's size is checked before anything is decoded.
+    """
+    words = np.empty((0, 0, 0), dtype=np.uint16)
+    slices: list[SourceSlice] = []
+    damage: UnreadableInstance | None = None
+    for number, path in enumerate(paths):
         header, parsed = read_instance(path)
-        needed = _needed_elements(parsed)
-        pixel_bytes += len(element_bytes(needed, _PIXEL_DATA) or b"")
-        if pixel_bytes > 2 * MAX_VOXELS:
-            raise UnusableSeries(f"the pixels of {len(paths)} files are more than this node processes")
-        read.append((header, needed))
-    return read
-
-
-def _needed_elements(parsed: FileDataset) -> Dataset:
-    """A copy: `parsed` without the rest would hold on to the bytes of the whole file."""
-    needed = Dataset()
-    for tag in (*(tag_of(keyword) for keyword in DIGESTED), _PIXEL_DATA):
-        if tag in parsed:
-            needed[tag] = parsed.get_item(tag)
-    needed.file_meta = parsed.file_meta
-    return needed
+        size = header.rows or 0, header.columns or 0
+        if number == 0:
+            if len(paths) * size[0] * size[1] > MAX_VOXELS or size[0] * size[1] > MAX_SLICE_PIXELS:
+                raise UnusableSeries(
+                    f"{len(paths)} slices of {size[0]} x {size[1]} pixels are more than this node processes"
+                )
+            words = np.empty((len(paths), *size), dtype=np.uint16)
+        try:
+            if size == words.shape[1:]:
+                words[number] = decode_stored(parsed, header).view(np.uint16)
+        except UnreadableInstance as error:
+            damage = damage or error
+        needed = Dataset()  # not `parsed` without its pixels: that would hold on to the whole file's bytes
+        for tag in (tag_of(keyword) for keyword in DIGESTED):
+            if tag in parsed:
+                needed[tag] = parsed.get_item(tag)
+        slices.append(SourceSlice(header, needed, padding_range(parsed, header)))
+        if progress:
+            progress(number + 1, len(paths))
+    return words, slices, damage
 
 
 def _lattice(headers: Sequence[SliceHeader]) -> tuple[tuple[int, ...], float]:
