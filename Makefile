@@ -43,7 +43,7 @@ format: $(STAMP)
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
 
-walk: $(STAMP)  ## which files and functions a slice passes to its first answer, and `jobs ls` to its list
+walk: $(STAMP)  ## which files and functions a slice passes to its first answer and to the TPS, `jobs ls`, a training step
 	$(BIN)/python -m bench.walk
 
 gpu:  ## what only a GPU can show, in 8 minutes; installs nothing; DEVICE=cpu is a dry run of the same code

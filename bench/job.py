@@ -32,9 +32,9 @@ from models.frame import Frame
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.process import settle_process
-from node.bootstrap.roles import job_options
-from node.pipeline.proof import load_readers
-from node.pipeline.run import run_job
+from node.bootstrap.worker import job_options
+from node.translate.job import run_job
+from node.translate.proof_by_highdicom import load_tables
 
 SLICES = 140
 GROWTH = (35, 70, 140, 280, 560)
@@ -43,16 +43,16 @@ WHOLE = "whole job without the network"
 BURNT = "CPU time of the whole job, all threads"
 BESIDE = "look for contrast medium, beside the network"
 TIMED = {
-    "node.dicom.volume.read_header": "headers and digests",
+    "node.dicom.volume.read_instance": "headers and digests",
     "node.dicom.volume.decode_stored": "decode",
-    "node.pipeline.run.read_volume": "read",
-    "node.pipeline.run.find_native_contrast": BESIDE,
-    "node.pipeline.run.composite": "composite",
-    "node.pipeline.run.judge_result": "gate",
-    "node.pipeline.run.build_slice": "build derived slices",
-    "node.pipeline.run.write_part10": "write derived slices",
-    "node.pipeline.run.prove_slice": "proof of each slice",
-    "node.pipeline.run.prove_series": "proof of the series by highdicom and SimpleITK",
+    "node.translate.job.read_volume": "read",
+    "node.translate.job.find_native_contrast": BESIDE,
+    "node.translate.job.composite": "composite",
+    "node.translate.job.judge_result": "gate",
+    "node.translate.job.build_slice": "build derived slices",
+    "node.translate.job.write_part10": "write derived slices",
+    "node.translate.job.prove_slice": "proof of each slice",
+    "node.translate.job.prove_series": "proof of the series by highdicom and SimpleITK",
 }
 
 
@@ -168,14 +168,14 @@ def run_alone(scan: Path, out_dir: Path, bundle: str, mode: str) -> dict[str, fl
     seconds: dict[str, float] = {}
     shutil.rmtree(out_dir, ignore_errors=True)
     out_dir.mkdir()
-    load_readers()  # as a worker does before its first job
+    load_tables()  # as a worker does before its first job
     translate = timed(translator.translate, "preprocess and translate", seconds)
     burnt = time.process_time()
     with stopwatch(seconds), patch.object(translator, "translate", translate):
         timed(run_job, WHOLE, seconds)(sorted(scan.glob("*.dcm")), translator, options, out_dir)
     reading = seconds.pop("read")
     apart = seconds["headers and digests"] + seconds["decode"]
-    seconds["second reading, sorting and HU"] = reading - apart
+    seconds["sorting and HU"] = reading - apart
     spent = sum(seconds.values()) - seconds[WHOLE] - seconds[BESIDE]
     seconds["waiting for threads and the disk, and the rest"] = seconds[WHOLE] - spent
     burnt = time.process_time() - burnt

@@ -25,9 +25,9 @@ import models
 from models import Translator
 from models.process import settle_process
 from node.demo.picture import DIFFERENCE_HU, WINDOW_HU
+from node.dicom.uids import seed_of
 from node.dicom.volume import CTVolume, read_volume
-from node.pipeline.composite import composite
-from node.pipeline.run import seed_of
+from node.translate.composite import composite
 
 Image = NDArray[np.float32]  # HU, [y, x] or [z, y, x]
 Mask = NDArray[np.bool_]

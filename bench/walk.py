@@ -1,41 +1,62 @@
 """Which files and functions of this project run for one piece of work: `make walk`.
 
-Looked at are the way from a connection to the answer of its first C-STORE, `syncect jobs ls`, and a training step. The
-fewer there are, the sooner somebody who reads the code has seen them all. The figures have limits in
-`tests/peers/test_walk.py` and `tests/contract/models/test_training_walk.py`.
+Looked at are a slice from the connection to the answer of its first C-STORE; a phantom series through receiver,
+completion, worker and courier to the TPS; `syncect jobs ls`; and a training step. Counted is every function of
+`config`, `models`, `node` and `storage` that is entered meanwhile, in every thread. Not counted are the start of each part, files
+that hold data only, comprehensions (functions in some versions of Python only), and the networks of a model: a
+translator that adds a constant takes their place. The fewer there are, the sooner somebody who reads the code has seen
+them all. The figures have limits in `tests/peers/test_walk.py` and `tests/contract/models/test_training_walk.py`.
 """
 
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from typer.testing import CliRunner
 
 from bench.listing import configure, fill
 from config.load import load_settings
-from config.settings import ScpSettings
+from config.settings import CompletionSettings, DestinationSettings, ScpSettings
 from models.cohort import CohortWriter, PatientRecord
+from models.phantom import make_patient
 from models.training import TrainOptions
 from models.training.loop import Run, Silent
 from models.training.slices import read_batches
 from node.cli import app
 from node.cli.jobs import list_jobs
+from node.dicom.derived_plan import EquipmentIdentity
+from node.dicom.synthetic_scan import ScanIdentity, write_scan
+from node.dicom.uids import job_key, processing_digest
+from node.receive.completion import Completion
+from node.receive.eligibility import EligibilityPolicy
 from node.receive.receiver import Receiver
+from node.send.courier import Courier
+from node.translate.job import Executor, JobOptions
+from node.translate.worker import Worker
 from storage.database import Database
+from storage.jobs import JobStore
+from storage.outbox import OutboxStore
 from storage.refusals import RefusalStore
-from storage.series import SeriesStore
+from storage.series import JobRequest, SeriesStore
 from storage.spool import Spool
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(f"{ROOT / folder}/" for folder in ("config", "models", "node", "storage"))
+SLICES = 10
+STAGES = ("receiver", "completion", "worker", "courier")
 
 
 @dataclass
@@ -48,18 +69,106 @@ class Walk:
     def note(self, frame: FrameType, event: str, _argument: Any) -> None:
         """What `sys.setprofile` calls."""
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(OURS):
+        if event == "call" and name.startswith(OURS) and not frame.f_code.co_name.endswith(("comp>", "genexpr>")):
             self.files.add(name.removeprefix(f"{ROOT}/"))
             self.functions.add((name, frame.f_code.co_qualname))
+
+    @contextmanager
+    def traced(self) -> Iterator[None]:
+        """Note what runs in this thread, and in those that start, until the block ends."""
+        threading.setprofile(self.note)
+        sys.setprofile(self.note)
+        try:
+            yield
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
 
 
 def first_answer(folder: Path) -> Walk:
     """From the connection to the end of an association that stored one instance, without the start of the receiver."""
+    database = _database(folder)
+    walk = _through_the_receiver(database, Spool(folder / "spool"), [_instance()])
+    database.close()
+    return walk
+
+
+def to_the_tps(folder: Path) -> dict[str, Walk]:
+    """The walk of a phantom series of 10 slices through each of STAGES; raises AssertionError where one stops it."""
+    database, spool = _database(folder), Spool(folder / "spool")
+    scan = folder / "scan"
+    scan.mkdir()
+    hu = make_patient(1, slices=SLICES, rows=64, spacing_mm=(5.0, 5.0, 5.0)).ncct_hu
+    paths = write_scan(hu, (5.0, 5.0, 5.0), scan, ScanIdentity("WALK", "Walk^Phantom", "walk"))
+    walks = {"receiver": _through_the_receiver(database, spool, [dcmread(path) for path in paths])}
+    walks |= {stage: Walk() for stage in STAGES[1:]}
+
+    processing = processing_digest("walk")
+    completion = Completion(
+        SeriesStore(database),
+        spool,
+        CompletionSettings(),
+        EligibilityPolicy(),
+        lambda headers: JobRequest(key=job_key(headers, "0" * 64, processing), bundle="walk"),
+        why_enhanced=lambda _paths: None,
+        clock=_later,
+    )
+    with walks["completion"].traced():
+        assert completion.tick() == 1
+
+    executor = Executor("walk", _Brighter())
+    worker = Worker(
+        JobStore(database),
+        spool,
+        lambda: executor,
+        lambda repeat, produced_at: JobOptions(EquipmentIdentity("walk"), produced_at, run=repeat + 1),
+        ["tps"],
+        name="walk",
+        clock=_later,
+    )
+    with walks["worker"].traced():
+        assert worker.run_once(threading.Event())
+
+    with _tps() as (port, received):
+        tps = DestinationSettings(name="tps", ae_title="TPS", host="127.0.0.1", port=port)
+        courier = Courier(OutboxStore(database), spool, [tps], calling_ae="SYNCECT", name="walk", clock=_later)
+        with walks["courier"].traced():
+            assert courier.run_once(tps)
+    assert len(received) == SLICES
+    database.close()
+    return walks
+
+
+class _Brighter:
+    """A translator without torch, which adds 60 HU to soft tissue."""
+
+    device, precision, description, arithmetic = "none", "fp32", "adds 60 HU", "walk"
+    card = SimpleNamespace(
+        name="walk", version="1", method="constant", digest="0" * 64, weights_sha256="0" * 64, hu_window=(-40.0, 400.0)
+    )
+
+    def translate(
+        self, hu: NDArray[np.float32], _seed: int, *, progress: Callable[[int, int], None]
+    ) -> NDArray[np.float32]:
+        progress(len(hu), len(hu))
+        return np.clip(hu + np.float32(60.0), -40.0, 400.0)
+
+
+def _later() -> datetime:
+    """A time at which the series is quiet."""
+    return datetime.now(UTC) + timedelta(hours=1)
+
+
+def _database(folder: Path) -> Database:
     database = Database(f"sqlite:///{folder / 'node.sqlite3'}")
     database.ensure_schema()
+    return database
+
+
+def _through_the_receiver(database: Database, spool: Spool, instances: list[Dataset]) -> Walk:
     receiver = Receiver(
         ScpSettings(host="127.0.0.1", allowed_peers=({"ae_title": "SCANNER", "host": "127.0.0.1"},)),  # type: ignore[arg-type]
-        Spool(folder / "spool"),
+        spool,
         SeriesStore(database),
         RefusalStore(database),
         name="walk",
@@ -71,21 +180,21 @@ def first_answer(folder: Path) -> Walk:
         receiver.start()
         walk.files.clear()
         walk.functions.clear()
-        store_one(receiver.port)
+        store(receiver.port, instances)
         receiver.stop()
     finally:
         threading.setprofile(None)
-        database.close()
     return walk
 
 
-def store_one(port: int) -> None:
-    """Send one small CT instance in one association; raises AssertionError where it is not stored."""
+def store(port: int, instances: list[Dataset]) -> None:
+    """Send CT instances in one association; raises AssertionError where one is not stored."""
     ae = AE(ae_title="SCANNER")
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", port, ae_title="SYNCECT")
     assert association.is_established
-    assert association.send_c_store(_instance()).Status == 0x0000
+    for instance in instances:
+        assert association.send_c_store(instance).Status == 0x0000
     association.release()
 
 
@@ -149,14 +258,45 @@ def jobs_ls(folder: Path) -> Walk:
     return walk
 
 
+@contextmanager
+def _tps() -> Iterator[tuple[int, list[str]]]:
+    """A storage SCP that takes every CT instance: its port, and the SOP Instance UIDs that it was sent."""
+    received: list[str] = []
+
+    def keep(event: evt.Event) -> int:
+        received.append(event.request.AffectedSOPInstanceUID)
+        return 0x0000
+
+    ae = AE(ae_title="TPS")
+    ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    try:
+        yield server.server_address[1], received
+    finally:
+        server.shutdown()
+
+
 def main() -> None:
     """Print the walks."""
-    walks = {"to the first answer": first_answer, "syncect jobs ls": jobs_ls, "a training step": training_step}
-    for name, trace in walks.items():
+    for name, trace in (
+        ("to the first answer", first_answer),
+        ("syncect jobs ls", jobs_ls),
+        ("a training step", training_step),
+    ):
         with tempfile.TemporaryDirectory(prefix="syncect-walk-") as folder:
-            walk = trace(Path(folder))
-        sys.stdout.write(f"{name}: {len(walk.files)} files, {len(walk.functions)} functions\n")
-        sys.stdout.write("".join(f"  {file}\n" for file in sorted(walk.files)))
+            _print(name, trace(Path(folder)))
+    with tempfile.TemporaryDirectory(prefix="syncect-walk-") as folder:
+        stages = to_the_tps(Path(folder))
+    for stage, walk in stages.items():
+        _print(f"to the TPS: {stage}", walk)
+    files = set[str]().union(*(walk.files for walk in stages.values()))
+    functions = set[tuple[str, str]]().union(*(walk.functions for walk in stages.values()))
+    sys.stdout.write(f"to the TPS in all: {len(files)} files, {len(functions)} functions\n")
+
+
+def _print(name: str, walk: Walk) -> None:
+    sys.stdout.write(f"{name}: {len(walk.files)} files, {len(walk.functions)} functions\n")
+    sys.stdout.write("".join(f"  {name}\n" for name in sorted(walk.files)))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ class JobStore:
             ).all()
             for job in expired:
                 if job.attempts >= max_attempts:
-                    reason = f"{job.attempts} attempts ended without a word from the worker"
+                    reason = f"the worker died during all {job.attempts} attempts"
                     move_job(session, job, JobState.FAILED, actor="scheduler", reason=reason, now=now)
                 else:
                     reason = f"worker {job.worker} stopped answering"

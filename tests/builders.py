@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from node.dicom.elements import put
-from node.dicom.raw import raw_element, tag_of, vr_of
+from node.dicom.elements import put, raw_element, tag_of, vr_of
 from node.dicom.synthetic_scan import ScanIdentity, decimal_string, write_scan
 from node.dicom.uids import UidFactory
 

@@ -1,25 +1,20 @@
-"""Wires receiver, worker and courier from the settings and the opened stores."""
+"""Wires receiver, completion and courier from the settings and the opened stores."""
 
 import socket
-from collections.abc import Callable
-from datetime import datetime
-from importlib.metadata import version
 
 import models
 from config.load import ConfigError
-from config.settings import ModelSettings, RuleSettings, Settings
+from config.settings import RuleSettings, Settings
 from models import BundleCard
-from node.bootstrap.store import Node, installation_uid
-from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
+from node.bootstrap.store import Node
+from node.dicom.attribute_rules import Rule
 from node.dicom.headers import SliceHeader
-from node.dicom.uids import UidFactory
-from node.pipeline.run import JobOptions, job_key, processing_digest
+from node.dicom.uids import job_key, processing_digest
 from node.receive.completion import Completion
-from node.receive.eligibility import EligibilityPolicy, Rule
+from node.receive.eligibility import EligibilityPolicy
 from node.receive.receiver import Receiver
 from node.send.courier import Courier
-from node.work.executor import Executor, LocalExecutor
-from node.work.worker import ExecutorUnavailable, Worker
+from node.translate.native_contrast import why_enhanced
 from storage.series import JobRequest
 
 
@@ -38,21 +33,7 @@ def make_completion(node: Node) -> Completion:
         return JobRequest(key=job_key(headers, card.digest, processing), bundle=bundle_label(card))
 
     policy = eligibility_policy(node.settings)
-    return Completion(node.series, node.spool, node.settings.completion, policy, request_for)
-
-
-def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worker:
-    """A worker with an executor in its own process; `announce` gets in words what it works with."""
-    settings = node.settings
-    return Worker(
-        node.jobs,
-        node.spool,
-        lambda: open_executor(settings.model),
-        lambda repeat, produced_at: job_options(settings, repeat, produced_at),
-        node.destination_names,
-        name=process_name("work", name),
-        announce=announce,
-    )
+    return Completion(node.series, node.spool, node.settings.completion, policy, request_for, why_enhanced=why_enhanced)
 
 
 def make_courier(node: Node, name: str) -> Courier:
@@ -79,18 +60,6 @@ def bundle_label(card: BundleCard) -> str:
     return f"{card.name} {card.version} ({card.digest[:12]})"
 
 
-def open_executor(settings: ModelSettings) -> Executor:
-    """Load the bundle on the configured device; raises ExecutorUnavailable, never takes another device or bundle."""
-    try:
-        path = models.find_bundle(settings.bundle)
-        translator = models.load_bundle(
-            path, device=settings.device, precision=settings.precision, batch_size=settings.batch_size or None
-        )
-    except (models.BundleError, models.DeviceUnavailable) as error:
-        raise ExecutorUnavailable(str(error)) from error
-    return LocalExecutor(bundle_label(translator.card), translator)
-
-
 def eligibility_policy(settings: Settings) -> EligibilityPolicy:
     """The built-in gate with the site's own rules behind it; raises ConfigError for a rule that cannot work."""
     return EligibilityPolicy(
@@ -104,22 +73,6 @@ def _rule(number: int, rule: RuleSettings) -> Rule:
         return Rule(keyword=rule.keyword, op=rule.op, values=rule.values, reason=rule.reason)
     except ValueError as error:
         raise ConfigError(f"eligibility.rules.{number} cannot be used: {error}") from error
-
-
-def job_options(settings: Settings, repeat: int, produced_at: datetime) -> JobOptions:
-    """What the settings say about a derived series; an installation that never served has no UID of its own yet."""
-    uid = installation_uid(settings.node.data_dir, create=False)
-    return JobOptions(
-        equipment=EquipmentIdentity(
-            software_version=version("syncect"), device_serial_number=uid or "0", installation_uid=uid
-        ),
-        produced_at=produced_at,
-        series=SeriesOptions(
-            description_prefix=settings.series.description_prefix, number_rule=settings.series.number_rule
-        ),
-        uids=UidFactory(settings.node.installation_uid_root or None),
-        run=repeat + 1,
-    )
 
 
 def process_name(role: str, name: str = "1") -> str:

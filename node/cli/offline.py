@@ -12,13 +12,14 @@ import typer
 from rich.progress import Progress, TaskID
 
 from config.settings import Settings
-from node.bootstrap.roles import eligibility_policy, job_options, open_executor
+from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.store import Node
+from node.bootstrap.worker import job_options, open_executor
 from node.cli.console import progress_bar
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import Permanent, Refused, UnreadableInstance
-from node.pipeline.run import JobResult
 from node.receive.eligibility import Accept, judge
+from node.translate.job import JobResult
 from storage.errors import NotFound
 
 Found = dict[str, list[SliceHeader]]

@@ -69,7 +69,7 @@ def work(
     verbose: Verbose = False,
 ) -> None:
     """Run a worker: it turns queued series into synthetic ones."""
-    from node.bootstrap.roles import make_worker
+    from node.bootstrap.worker import make_worker
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)

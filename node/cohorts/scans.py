@@ -18,8 +18,8 @@ from node.cohorts.metal import Metal, find_metal
 from node.dicom.headers import PatientIdentity, SliceHeader, read_header
 from node.dicom.volume import CTVolume, UnusableSeries, read_volume
 from node.errors import UnreadableInstance
-from node.pipeline.native_contrast import NativeContrast, find_native_contrast
 from node.receive.eligibility import Accept, EligibilityPolicy, Skip, judge
+from node.translate.native_contrast import NativeContrast, find_native_contrast
 
 Progress = Callable[[int, int], None]
 

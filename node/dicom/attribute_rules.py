@@ -1,11 +1,11 @@
-"""Owns a site's own rules about one attribute; declarative, must not evaluate anything that somebody wrote."""
+"""A site's own rules about one attribute: data with named operations, never code that somebody wrote."""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from node.dicom.raw import parse_decimal, tag_of, vr_of
+from node.dicom.elements import parse_decimal, tag_of, vr_of
 
 MAX_PATTERN_CHARS: Final = 200
 # A pattern written without care may take exponential time; on so short a text it still ends.

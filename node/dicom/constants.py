@@ -1,4 +1,4 @@
-"""Owns the fixed DICOM names of this product: UIDs, codes, ranges; must not hold anything a site may change."""
+"""The fixed DICOM names of this product: UIDs, codes, ranges; nothing that a site may change."""
 
 from typing import Final
 

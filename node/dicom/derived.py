@@ -1,31 +1,32 @@
-"""Owns the derived CT slice: built from an allow-list, written once; must not copy a source dataset and edit it."""
+"""The derived CT slice: built from an allow-list, never a copy of the source's dataset that is edited.
 
-import os
-from collections.abc import Iterable
-from pathlib import Path
+highdicom builds codes and contributing equipment, of text of our own only. Importing this module imports highdicom,
+which takes as long as a whole `jobs ls`: receiver, courier and readers do not import it.
+"""
+
 from typing import Final
 
 import numpy as np
-from pydicom import dcmwrite
+from highdicom import ContributingEquipment
+from highdicom.sr import CodedConcept
 from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as DicomSequence
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
-from node.dicom.attributes import COPIED, Presence
-from node.dicom.constants import (
-    CT_IMAGE_STORAGE,
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION_NAME,
-)
+from node.dicom.constants import CT_IMAGE_STORAGE, PRODUCT_NAME
+from node.dicom.content import COPIED, SCANNER_IDENTITY, Presence
 from node.dicom.derived_plan import DerivedSeriesPlan
-from node.dicom.elements import put, put_items
-from node.dicom.headers import SliceHeader
-from node.dicom.raw import (
+from node.dicom.elements import (
+    ascii_text,
     charset_of,
     copy_public_items,
     element_bytes,
     is_valid_text,
+    own_copy,
+    put,
+    put_items,
     quiet_pydicom,
     raw_element,
     seal,
@@ -33,6 +34,7 @@ from node.dicom.raw import (
     tag_of,
     vr_of,
 )
+from node.dicom.headers import SliceHeader
 from node.dicom.volume import SourceSlice, StoredPixels
 
 # Laterality (2C) must be absent for an unpaired body part and present, if only empty, for any other term. These terms
@@ -43,6 +45,7 @@ _UNPAIRED_TERMS: Final = """
     PHARYNX PROSTATE RECTUM SKULL SPINE SPLEEN SSPINE STERNUM STOMACH THYROID TLSPINE TRACHEA TSPINE UTERUS WHOLEBODY
 """
 UNPAIRED_BODY_PARTS: Final = frozenset(_UNPAIRED_TERMS.split())
+_UNNAMED: Final = "UNKNOWN"  # Manufacturer is of type 1 in ContributingEquipmentSequence
 _LABEL: Final = "SYNTHETIC IMAGE MADE BY AI. No contrast agent was given. Not for dose calculation."
 
 
@@ -53,9 +56,6 @@ def build_slice(plan: DerivedSeriesPlan, source: SourceSlice, stored: StoredPixe
     pixels give the same dataset. Copied values are the source's bytes; no odd text of a source makes this fail. Raises
     ValueError where `stored` does not fit the source.
     """
-    # Receiver, courier and readers import this module and build nothing: they need not wait for highdicom.
-    from node.dicom.derived_equipment import contributing_equipment, source_image_purpose  # noqa: PLC0415
-
     header = source.header
     signed = header.pixel_representation == 1
     if stored.shape != (header.rows, header.columns) or stored.dtype != (np.int16 if signed else np.uint16):
@@ -66,32 +66,11 @@ def build_slice(plan: DerivedSeriesPlan, source: SourceSlice, stored: StoredPixe
         _copy_by_rule(ds, source, plan)
         _put_identity(ds, plan, header)
         _put_description(ds, plan)
-        _put_references(ds, header, source_image_purpose())
-        put_items(ds, "ContributingEquipmentSequence", contributing_equipment(plan, source.dataset))
+        _put_references(ds, header)
+        put_items(ds, "ContributingEquipmentSequence", _contributing_equipment(plan, source.dataset))
     pixel_data = tag_of("PixelData")
     ds[pixel_data] = raw_element(pixel_data, "OW", stored.astype(stored.dtype.newbyteorder("<"), copy=False).tobytes())
     return seal(ds)
-
-
-def write_part10(ds: Dataset, path: Path, *, flush: bool = True) -> None:
-    """Write a sealed dataset as an Explicit VR Little Endian Part 10 file and, by default, flush it to the disk."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(_text(ds, "SOPClassUID"))
-    meta.MediaStorageSOPInstanceUID = UID(_text(ds, "SOPInstanceUID"))
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    ds.file_meta = meta
-    ds.preamble = b"\0" * 128
-    with path.open("wb") as stream, quiet_pydicom():
-        dcmwrite(stream, ds, enforce_file_format=True)
-        if flush:
-            stream.flush()
-            os.fsync(stream.fileno())
-
-
-def _text(ds: Dataset, keyword: str) -> str:
-    return (element_bytes(ds, tag_of(keyword)) or b"").decode("ascii")
 
 
 def _copy(ds: Dataset, source: Dataset, *, signed: bool) -> None:
@@ -130,7 +109,7 @@ def _copy_by_rule(ds: Dataset, source: SourceSlice, plan: DerivedSeriesPlan) -> 
 
 def _put_identity(ds: Dataset, plan: DerivedSeriesPlan, header: SliceHeader) -> None:
     """Whose object it is, when it was made and by which device: SOP Common, General Series, General Equipment."""
-    made = plan.local_time(_text(ds, "TimezoneOffsetFromUTC"))
+    made = plan.local_time(ascii_text(ds, "TimezoneOffsetFromUTC"))
     date, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
     put(ds, "SOPClassUID", CT_IMAGE_STORAGE)
     put(ds, "SOPInstanceUID", plan.uids.instance_uid(plan.series_uid, header.sop_instance_uid))
@@ -144,9 +123,9 @@ def _put_identity(ds: Dataset, plan: DerivedSeriesPlan, header: SliceHeader) -> 
     equipment = plan.equipment
     if equipment.installation_uid is not None:
         put(ds, "InstanceCreatorUID", equipment.installation_uid)
-    put(ds, "Manufacturer", equipment.manufacturer)
-    put(ds, "ManufacturerModelName", equipment.model_name)
-    put(ds, "StationName", equipment.station_name)
+    put(ds, "Manufacturer", PRODUCT_NAME)
+    put(ds, "ManufacturerModelName", PRODUCT_NAME)
+    put(ds, "StationName", PRODUCT_NAME.upper())
     put(ds, "DeviceSerialNumber", equipment.device_serial_number)
     put(ds, "SoftwareVersions", equipment.software_version)
 
@@ -164,11 +143,11 @@ def _put_description(ds: Dataset, plan: DerivedSeriesPlan) -> None:
     put(ds, "WindowWidth", "400")
 
 
-def _put_references(ds: Dataset, header: SliceHeader, purpose: Dataset) -> None:
+def _put_references(ds: Dataset, header: SliceHeader) -> None:
     """The one slice that the network saw for this one, and the series it belongs to."""
     image = _reference(header)
     put(image, "SpatialLocationsPreserved", "YES")
-    put_items(image, "PurposeOfReferenceCodeSequence", [purpose])
+    put_items(image, "PurposeOfReferenceCodeSequence", [_code(codes.DCM.SourceImageForImageProcessingOperation)])
     put_items(ds, "SourceImageSequence", [seal(image)])
     series = Dataset()
     put(series, "SeriesInstanceUID", header.series_uid)
@@ -188,6 +167,42 @@ def _reference(header: SliceHeader) -> Dataset:
     return seal(item)
 
 
-def copied_keywords() -> Iterable[str]:
-    """Keywords of the allow-list, for the conformance statement and its tests."""
-    return (keyword for keyword, _ in COPIED)
+def _contributing_equipment(plan: DerivedSeriesPlan, source: Dataset) -> list[Dataset]:
+    """Items of ContributingEquipmentSequence (PS3.3 C.12.1, CID 7005), in the order in which they contributed."""
+    return [_scanner(source), _model(plan, source)]
+
+
+def _code(code: Code) -> Dataset:
+    """Code item (PS3.16), such as CID 7202 that an image was the source of an image processing operation."""
+    return own_copy(CodedConcept.from_code(code))
+
+
+def _scanner(source: Dataset) -> Dataset:
+    """The scanner's identity in the source's own bytes; values that break their VR are left out.
+
+    highdicom would decode these values, write them in another character set, and raise for an empty manufacturer, a
+    backslash in an address or a long station name. It therefore builds the item of text of ours, and the source's bytes
+    are put into it.
+    """
+    item = own_copy(ContributingEquipment(_UNNAMED, codes.DCM.AcquisitionEquipment))
+    charset = charset_of(source)
+    for keyword in SCANNER_IDENTITY:
+        tag = tag_of(keyword)
+        value = element_bytes(source, tag)
+        if value and is_valid_text(value, vr_of(tag), charset):
+            item[tag] = raw_element(tag, vr_of(tag), value)
+    return seal(item)
+
+
+def _model(plan: DerivedSeriesPlan, source: Dataset) -> Dataset:
+    offset = (element_bytes(source, tag_of("TimezoneOffsetFromUTC")) or b"").decode("latin-1").strip()
+    return own_copy(
+        ContributingEquipment(
+            PRODUCT_NAME,
+            codes.DCM.SynthesizingEquipment,
+            manufacturer_model_name=plan.model.name,
+            software_versions=[plan.model.version, plan.model.weights_sha256],
+            contribution_datetime=plan.local_time(offset).strftime("%Y%m%d%H%M%S%z"),
+            contribution_description=f"Prediction of contrast enhancement with {plan.model.method}",
+        )
+    )

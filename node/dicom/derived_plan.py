@@ -1,4 +1,4 @@
-"""Owns what all slices of one derived series have in common; must not touch a dataset."""
+"""What all slices of one derived series have in common."""
 
 import re
 import unicodedata
@@ -52,24 +52,19 @@ class SeriesOptions:
 
 @dataclass(frozen=True, slots=True)
 class EquipmentIdentity:
-    """The node's own identity as General Equipment; it is never the scanner's.
+    """The node's own identity as General Equipment, beside the product's name; it is never the scanner's.
 
     software_version: the node's version. installation_uid: a UID made once at installation, written as
     InstanceCreatorUID, or None. Raises ValueError where a value breaks its VR.
     """
 
     software_version: str
-    manufacturer: str = PRODUCT_NAME
-    model_name: str = PRODUCT_NAME
-    station_name: str = "SYNCECT"
     device_serial_number: str = "0"
     installation_uid: str | None = None
 
     def __post_init__(self) -> None:
-        long = (self.software_version, self.manufacturer, self.model_name, self.device_serial_number)
-        for value in long:
+        for value in (self.software_version, self.device_serial_number):
             require_ascii("LO", value)
-        require_ascii("SH", self.station_name)
         if self.installation_uid is not None:
             require_ascii("UI", self.installation_uid)
 

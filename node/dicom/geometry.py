@@ -1,4 +1,4 @@
-"""Owns the geometry of a stack of parallel slices, in numbers only; must not read files or know eligibility."""
+"""The geometry of a stack of parallel slices, in numbers only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,12 +60,11 @@ class Flaw:
 class Stack:
     """A gap-free lattice of slices.
 
-    order: indices of the given slices, ascending along the slice normal. positions_mm: positions along the normal in
-    that order. spacing_mm: step of the lattice; for one slice 0.
+    order: indices of the given slices, ascending along the slice normal. spacing_mm: step of the lattice; for one
+    slice 0.
     """
 
     order: tuple[int, ...]
-    positions_mm: tuple[float, ...]
     spacing_mm: float
 
 
@@ -107,11 +106,11 @@ def describe_stack(planes: Sequence[SlicePlane]) -> Stack | Flaw:
     if flaw := _duplicates(positions, steps) or _shear(planes):
         return flaw
     if steps.size == 0:
-        return Stack((0,), (float(positions[0]),), 0.0)
+        return Stack((0,), 0.0)
     if flaw := _step_flaw(positions, steps):
         return flaw
     spacing = float((positions[-1] - positions[0]) / steps.size)
-    return Stack(tuple(int(i) for i in order), tuple(float(p) for p in positions), spacing)
+    return Stack(tuple(int(i) for i in order), spacing)
 
 
 def _plane_flaw(planes: Sequence[SlicePlane]) -> Flaw | None:

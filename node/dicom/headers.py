@@ -1,4 +1,4 @@
-"""Owns what the node knows of one received instance without decoding its pixels; must not judge it."""
+"""What the node knows of one received instance without decoding its pixels."""
 
 import io
 import zlib
@@ -11,11 +11,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
 from config.syntax import UID
-from node.dicom.content_digest import content_sha256
-from node.dicom.raw import (
+from node.dicom.content import content_sha256
+from node.dicom.elements import (
     NUMBER_FORMATS,
     charset_of,
-    decode_text,
     element_bytes,
     element_items,
     parse_decimal,
@@ -46,9 +45,8 @@ class PatientIdentity:
 class SliceHeader:
     """One instance as the gate, completion, grouping and listing see it.
 
-    Text fields are "" and numbers None where the attribute is absent, empty or no number. `*_text` fields hold the
-    DICOM string as received, values joined by backslashes. UIDs are "" unless they have the form of PS3.5 9.1.
-    `image_type`, `patient_position` and other coded strings are as received, stripped of padding.
+    Text fields are "" and numbers None where the attribute is absent, empty or no number. UIDs are "" unless they have
+    the form of PS3.5 9.1. Coded strings such as `image_type` are as received, stripped of padding.
     """
 
     path: Path
@@ -80,26 +78,14 @@ class SliceHeader:
     image_position_mm: tuple[float, float, float] | None
     image_orientation: tuple[float, float, float, float, float, float] | None
     pixel_spacing_mm: tuple[float, float] | None
-    image_position_text: str
-    image_orientation_text: str
-    pixel_spacing_text: str
     slice_thickness_mm: float | None
     spacing_between_slices_mm: float | None
-    gantry_tilt_deg: float | None
     patient_position: str
-    body_part_examined: str
     convolution_kernel: str
     manufacturer: str
     manufacturer_model_name: str
-    study_description: str = field(repr=False)
     series_description: str = field(repr=False)
-    protocol_name: str = field(repr=False)
     series_number: int | None
-    acquisition_number: int | None
-    instance_number: int | None
-    study_date: str
-    timezone_offset: str
-    lossy_image_compression: str
     captured: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @property
@@ -121,9 +107,17 @@ def read_header(path: Path, *, keywords: Iterable[str] = ()) -> SliceHeader:
     Text in an unknown or broken character set never fails. Raises UnreadableInstance, and nothing else, where the file
     is no DICOM instance, is damaged, or has no class, instance, study or series UID.
     """
+    return read_instance(path, keywords=keywords)[0]
+
+
+def read_instance(path: Path, *, keywords: Iterable[str] = ()) -> tuple[SliceHeader, FileDataset]:
+    """Parse one Part 10 file once, for `read_header` and for whoever decodes its pixels; raises as `read_header`.
+
+    As long as the dataset lives, the bytes of the whole file stay in memory.
+    """
     try:
         ds = load_dataset(path)
-        return _header(path, ds, tuple(keywords))
+        return _header(path, ds, tuple(keywords)), ds
     except UnreadableInstance:
         raise
     except Exception as error:  # whatever pydicom stumbles over in a damaged file, the answer is the same
@@ -185,10 +179,6 @@ class _Reader:
         text = self.text(keyword)
         return text if UID.fullmatch(text) else ""
 
-    def as_received(self, keyword: str) -> str:
-        raw = element_bytes(self._ds, tag_of(keyword))
-        return decode_text(raw, ()) if raw else ""
-
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         numbers = [parse_decimal(value) for value in self.values(keyword)]
         return tuple(n for n in numbers if n is not None) if len(numbers) == count and None not in numbers else None
@@ -241,26 +231,14 @@ def _header(path: Path, ds: FileDataset, keywords: tuple[str, ...]) -> SliceHead
         image_position_mm=(position[0], position[1], position[2]) if position else None,
         image_orientation=_six(orientation),
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        image_position_text=read.as_received("ImagePositionPatient"),
-        image_orientation_text=read.as_received("ImageOrientationPatient"),
-        pixel_spacing_text=read.as_received("PixelSpacing"),
         slice_thickness_mm=read.number("SliceThickness"),
         spacing_between_slices_mm=read.number("SpacingBetweenSlices"),
-        gantry_tilt_deg=read.number("GantryDetectorTilt"),
         patient_position=read.text("PatientPosition"),
-        body_part_examined=read.text("BodyPartExamined"),
         convolution_kernel=read.text("ConvolutionKernel"),
         manufacturer=read.text("Manufacturer"),
         manufacturer_model_name=read.text("ManufacturerModelName"),
-        study_description=read.text("StudyDescription"),
         series_description=read.text("SeriesDescription"),
-        protocol_name=read.text("ProtocolName"),
         series_number=read.integer("SeriesNumber"),
-        acquisition_number=read.integer("AcquisitionNumber"),
-        instance_number=read.integer("InstanceNumber"),
-        study_date=read.text("StudyDate"),
-        timezone_offset=read.text("TimezoneOffsetFromUTC"),
-        lossy_image_compression=read.text("LossyImageCompression"),
         captured={keyword: read.values(keyword) for keyword in keywords},
     )
 

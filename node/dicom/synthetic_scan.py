@@ -1,4 +1,4 @@
-"""Owns writing a HU volume as if a scanner had sent it, for the demo, cohorts and tests; never used on patients."""
+"""Writes a HU volume as if a scanner had sent it, for the demo, cohorts and tests; never used on patients."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.dicom.derived import write_part10
-from node.dicom.elements import put
-from node.dicom.raw import raw_element, seal, tag_of, vr_of
+from node.dicom.elements import put, raw_element, seal, tag_of, vr_of, write_part10
 from node.dicom.uids import UidFactory
 
 _INTERCEPT_HU: Final = -1024
@@ -78,7 +76,7 @@ def write_scan(
         if customise:
             customise(ds, z)
         path = out_dir / f"{z + 1:04d}.dcm"
-        write_part10(seal(ds), path, flush=False)
+        write_part10(seal(ds), path)
         paths.append(path)
     return paths
 

@@ -1,15 +1,23 @@
-"""Makes the UIDs of derived objects from their contents, never from a clock or from random numbers."""
+"""UIDs of derived objects, and the keys, digests and seeds that follow from a series' contents.
+
+All are functions of their arguments: no clock, no random number.
+"""
 
 import hashlib
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Final
 
 from config.syntax import MAX_UID_CHARS, check_uid_root
+from node.dicom.constants import HEADER_POLICY_VERSION
+from node.dicom.headers import SliceHeader
 
 # Fixed for ever: another value would give every derived series of the past a second identity.
 _NAMESPACE: Final = uuid.UUID("6f0f2a52-5f2b-5d6e-9c0e-3a6c1d8e4b71")
+# Packages whose version may change a pixel or a header: they belong to the identity of a result.
+_RESULT_PACKAGES: Final = ("syncect", "torch", "numpy", "scipy", "highdicom")
 
 
 def join_parts(parts: Iterable[str]) -> str:
@@ -60,3 +68,30 @@ class UidFactory:
     def instance_uid(self, series_uid: str, source_sop_instance_uid: str) -> str:
         """SOPInstanceUID of the derived slice that belongs to a source slice."""
         return self.make("instance", series_uid, source_sop_instance_uid)
+
+
+def processing_digest(arithmetic: str) -> str:
+    """Hex SHA-256 over all of ours that may change a pixel or a header, the bundle apart.
+
+    arithmetic as the translator reports it, such as "cpu AVX512, 2 threads, fp32": other arithmetic gives other pixels,
+    and other pixels never share a UID.
+    """
+    packages = [f"{name}={version(name)}" for name in _RESULT_PACKAGES]
+    parts = ("processing", f"headers={HEADER_POLICY_VERSION}", *packages, arithmetic)
+    return hashlib.sha256(join_parts(parts).encode()).hexdigest()
+
+
+def job_key(headers: Iterable[SliceHeader], bundle_digest: str, processing: str) -> str:
+    """Hex SHA-256 that is the same for the same images, bundle and processing, in whatever order they arrived."""
+    return hashlib.sha256(join_parts(("job", *_content_parts(headers), bundle_digest, processing)).encode()).hexdigest()
+
+
+def seed_of(headers: Iterable[SliceHeader]) -> int:
+    """Seed of the noise, 0 to 2**63 - 1: a function of the series' images alone."""
+    digest = hashlib.sha256(join_parts(("seed", *_content_parts(headers))).encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
+
+
+def _content_parts(headers: Iterable[SliceHeader]) -> list[str]:
+    pairs = sorted({(h.series_uid, h.sop_instance_uid, h.content_sha256) for h in headers})
+    return [str(len(pairs)), *(part for pair in pairs for part in pair)]

@@ -1,4 +1,4 @@
-"""Decides when a received series is complete and what becomes of it, by its headers.
+"""Completion decides by its headers when a received series is complete, and what becomes of it.
 
 A series is complete when every association that touched it has closed, nothing arrived for `quiet_s`, and its slices
 form one gap-free lattice. No signal of DICOM says that a sender is finished (needs: PS3.4 has none); what an aborted
@@ -14,8 +14,6 @@ from pathlib import Path
 from config.settings import CompletionSettings
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import UnreadableInstance
-from node.pipeline.native_contrast import NativeContrast
-from node.pipeline.slicewise_contrast import find_slicewise_contrast
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
 from storage.spool import Spool
@@ -27,7 +25,8 @@ log = logging.getLogger(__name__)
 class Completion:
     """One tick judges every series that has gone quiet.
 
-    `request_for(headers)` names the job that an accepted series gets: its key and its bundle.
+    `request_for(headers)` names the job that an accepted series gets: its key and its bundle. `why_enhanced(paths)`
+    looks into the pixels of a series with a gap: a clause where they look as if contrast agent had been given, or None.
     """
 
     def __init__(
@@ -38,13 +37,12 @@ class Completion:
         policy: EligibilityPolicy,
         request_for: Callable[[list[SliceHeader]], JobRequest],
         *,
-        look_for_contrast: Callable[[Sequence[Path]], NativeContrast] = find_slicewise_contrast,
+        why_enhanced: Callable[[Sequence[Path]], str | None],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._look_for_contrast = look_for_contrast
         self._series, self._spool = series, spool
         self._settings, self._policy = settings, policy
-        self._request_for, self._clock = request_for, clock
+        self._request_for, self._why_enhanced, self._clock = request_for, why_enhanced, clock
 
     def tick(self) -> int:
         """Judge what is quiet; returns the number of series that changed their state."""
@@ -89,9 +87,9 @@ class Completion:
         """A gap is worth a person's attention only in a scan that could be translated once it is whole."""
         if vouched:
             return self._skip(series, facts, f"completed by hand, but {verdict.reason}")
-        seen = self._look_for_contrast([header.path for header in headers])
-        if seen.is_enhanced:
-            return self._skip(series, facts, f"{seen.reason}; moreover {verdict.reason}")
+        enhanced = self._why_enhanced([header.path for header in headers])
+        if enhanced:
+            return self._skip(series, facts, f"{enhanced}; moreover {verdict.reason}")
         return self._hold(series, verdict.reason)
 
     def _must_wait(self, series: OpenSeries) -> bool:

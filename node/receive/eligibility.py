@@ -1,4 +1,4 @@
-"""Owns the input gate: which series is translated, which is left alone and why; must not read files or a store.
+"""The input gate: which series is translated, which is left alone and why. It judges headers that others read.
 
 Read KINDS, IDENTITY, the geometry, then the site's own rules: the first rule that a series breaks is its reason.
 """
@@ -16,22 +16,7 @@ from node.dicom.constants import (
 )
 from node.dicom.geometry import Flaw, FlawKind, describe_stack, is_transverse
 from node.dicom.headers import SliceHeader
-from node.dicom.pixels import can_decode
-from node.dicom.volume import plane_of
-
-__all__ = [
-    "IDENTITY",
-    "KINDS",
-    "Accept",
-    "EligibilityPolicy",
-    "Incomplete",
-    "Rule",
-    "SeriesRule",
-    "Skip",
-    "SliceRule",
-    "Verdict",
-    "judge",
-]
+from node.dicom.volume import can_decode, plane_of
 
 DEFAULT_MIN_SLICES: Final = 8
 
@@ -132,7 +117,7 @@ def _has_no_hu(header: SliceHeader) -> bool:
     return header.rescale_intercept is None or header.rescale_slope is None or header.rescale_slope <= 0
 
 
-# What a series is, whatever its geometry. The plainest word for an object comes first, because it becomes the reason.
+# What a series is, whatever its geometry. The first rule that it breaks becomes the reason, so the clearest come first.
 KINDS: Final = (
     SliceRule(
         "enhanced_multi_frame",

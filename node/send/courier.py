@@ -1,4 +1,4 @@
-"""The courier: claims due deliveries, sends what the peer is missing, and writes down every word the peer says.
+"""The courier claims due deliveries, sends what the peer is missing, and records every answer of the peer.
 
 One thread for each destination, so that one dead TPS does not hold up another. A delivery is SENT only when the peer
 answered for every instance; what it accepted before a failure is never sent again.
@@ -50,7 +50,6 @@ class Courier:
         *,
         calling_ae: str,
         name: str,
-        lease_s: float = LEASE_S,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
@@ -60,7 +59,6 @@ class Courier:
         self._destinations = tuple(destinations)
         self._calling_ae = calling_ae
         self._name = name
-        self._lease_s = lease_s
         self._timeouts = timeouts
         self._clock = clock
         self._rng = rng or random.Random()
@@ -109,7 +107,7 @@ class Courier:
 
     def run_once(self, destination: DestinationSettings) -> bool:
         """Claim one due delivery and bring it to an end; False when none was due."""
-        delivery = self._outbox.claim(self._name, destination.name, self._lease_s, self._clock())
+        delivery = self._outbox.claim(self._name, destination.name, LEASE_S, self._clock())
         if delivery is None:
             return False
         try:
@@ -143,7 +141,7 @@ class Courier:
                 self._name,
                 products[sop_instance_uid],
                 dimse_status,
-                lease_s=self._lease_s,
+                lease_s=LEASE_S,
                 now=self._clock(),
             )
 
@@ -152,7 +150,7 @@ class Courier:
             return StorageScu(destination, self._calling_ae, self._timeouts).send(items, keep, self._stop.is_set)
         except LeaseLost:
             raise
-        except Exception as error:  # the process boundary: one odd series must not take the queue along
+        except Exception as error:  # the process boundary: one unusual series must not stop the others
             log.exception("delivery %d ended with an unexpected error", delivery.id)
             reason = f"unexpected {type(error).__name__}; the courier's log has the details"
             return SendReport(Outcome.UNCLEAR, reason, ())

@@ -1,8 +1,8 @@
-"""A newcomer who follows a slice to its first answer, or a list of jobs, reads few files."""
+"""A newcomer who follows a slice to its first answer or to the TPS, or a list of jobs, reads few files."""
 
 from pathlib import Path
 
-from bench.walk import first_answer, jobs_ls
+from bench.walk import STAGES, first_answer, jobs_ls, to_the_tps
 
 
 def test_a_slice_passes_at_most_12_files_to_its_first_answer(tmp_path: Path) -> None:
@@ -15,3 +15,11 @@ def test_a_list_of_jobs_enters_at_most_10_files(tmp_path: Path) -> None:
     walk = jobs_ls(tmp_path)
     assert len(walk.files) <= 10, sorted(walk.files)
     assert {"node/cli/jobs.py", "storage/overview.py"} <= walk.files
+
+
+def test_a_slice_passes_at_most_41_files_to_the_tps(tmp_path: Path) -> None:
+    walks = to_the_tps(tmp_path)
+    files = set[str]().union(*(walk.files for walk in walks.values()))
+    assert len(files) <= 41, sorted(files)
+    assert tuple(walks) == STAGES
+    assert {"node/receive/receiver.py", "node/translate/worker.py", "node/send/courier.py"} <= files

@@ -18,12 +18,12 @@ from models import load_bundle
 from models.testing import write_tiny_bundle
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID
 from node.dicom.derived_plan import EquipmentIdentity
+from node.dicom.elements import element_bytes, tag_of
 from node.dicom.headers import read_header
-from node.dicom.raw import element_bytes, tag_of
 from node.dicom.volume import CTVolume, read_volume
-from node.pipeline.native_contrast import find_native_contrast
-from node.pipeline.run import JobOptions, JobResult, run_job
 from node.receive.eligibility import Accept, EligibilityPolicy, Incomplete, Skip, judge
+from node.translate.job import JobOptions, JobResult, run_job
+from node.translate.native_contrast import find_native_contrast
 from tests.conftest import require_program
 
 STRING_EQUAL = (

@@ -380,10 +380,10 @@ def test_a_scan_is_read_with_its_axes_along_the_patient(tmp_path: Path, orientat
     hu = rng.integers(-100, 100, (9, 20, 30)).astype(np.float32)
     paths = make_series(tmp_path, hu=hu, spacing_mm=(3.0, 2.0, 1.0), orientation=orientation)
     read, grid = read_oriented(paths)
-    for header in read_volume(paths).headers:
-        x, y, z = header.image_position_mm or (0.0, 0.0, 0.0)
+    for source in read_volume(paths).slices:
+        x, y, z = source.header.image_position_mm or (0.0, 0.0, 0.0)
         where = (z - grid.origin_mm[2]) / 3, (y - grid.origin_mm[1]) / 2, x - grid.origin_mm[0]
-        number = (header.instance_number or 0) - 1
+        number = int(source.dataset.InstanceNumber) - 1
         assert read[tuple(round(index) for index in where)] == hu[number, 0, 0]
     assert grid.spacing_mm == (3.0, 2.0, 1.0)
 
@@ -417,7 +417,8 @@ def test_phantom_scans_on_disk_are_the_pixels_of_the_cohort(tmp_path: Path) -> N
         for name, volume in scans.items():
             assert np.array_equal(volume.hu, patient.hu(name))
         ncct, cect = (scans[name].headers for name in ("ncct", "cect"))
-        assert [h.image_position_text for h in ncct] == [h.image_position_text for h in cect]
+        positions = [[s.dataset.get_item("ImagePositionPatient").value for s in scan.slices] for scan in scans.values()]
+        assert positions[0] == positions[1]
         assert {(h.study_uid, h.frame_of_reference_uid, h.patient) for h in (*ncct, *cect)} == {
             (ncct[0].study_uid, ncct[0].frame_of_reference_uid, ncct[0].patient)
         }

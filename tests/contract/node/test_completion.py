@@ -1,13 +1,16 @@
 """When a series is complete: closed associations, quiet, no gap; and what a broken-off transfer leaves behind."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 
 from config.settings import CompletionSettings
-from node.pipeline.native_contrast import NativeContrast
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
+from node.translate.native_contrast import NativeContrast
 from storage.database import Database
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesStore
@@ -34,9 +37,13 @@ class Bench:
             SETTINGS,
             EligibilityPolicy(),
             lambda headers: JobRequest(key=f"{len(headers)}".ljust(64, "0"), bundle="demo"),
-            look_for_contrast=lambda _paths: NativeContrast(self.enhanced_ml, 120.0),
+            why_enhanced=self.why_enhanced,
             clock=lambda: self.now,
         )
+
+    def why_enhanced(self, _paths):
+        seen = NativeContrast(self.enhanced_ml, 120.0)
+        return seen.reason if seen.is_enhanced else None
 
     def receive(self, paths, *, released=True, close=True):
         association = self.series.open_association("r", "CTSIM", "h", self.now)
@@ -64,6 +71,17 @@ def bench(tmp_path, sqlite_file):
 def files(tmp_path_factory):
     """Twelve slices that every test reads and none changes."""
     return make_series(tmp_path_factory.mktemp("scan"), slices=12)
+
+
+def test_each_instance_is_opened_and_parsed_once(bench, files, monkeypatch):
+    bench.receive(files)
+    opened, parsed = Counter(), []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: opened.update([path]) or read_bytes(path))
+    monkeypatch.setattr("node.dicom.headers.dcmread", lambda stream: parsed.append(stream) or dcmread(stream))
+    assert bench.after(6)[0] == "QUEUED"
+    assert sorted(opened.values()) == [1] * len(files)
+    assert len(parsed) == len(files)
 
 
 def test_quiet_and_gap_free_is_queued(bench, files):

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from node.errors import Permanent, Retryable
-from node.pipeline.run import DerivedFile, JobResult
-from node.work import worker as worker_module
-from node.work.worker import MAX_ATTEMPTS, ExecutorUnavailable, Worker
+from node.translate import worker as worker_module
+from node.translate.job import DerivedFile, JobResult
+from node.translate.worker import MAX_ATTEMPTS, ExecutorUnavailable, Worker
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.outbox import OutboxStore

@@ -6,8 +6,9 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from node.dicom.attribute_rules import Rule
 from node.dicom.headers import SliceHeader, read_header
-from node.receive.eligibility import IDENTITY, KINDS, Accept, EligibilityPolicy, Incomplete, Rule, Skip, judge
+from node.receive.eligibility import IDENTITY, KINDS, Accept, EligibilityPolicy, Incomplete, Skip, judge
 from tests.builders import make_series, put_raw
 
 POLICY = EligibilityPolicy()

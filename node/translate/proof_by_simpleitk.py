@@ -1,7 +1,4 @@
-"""Owns what SimpleITK makes of a written series; must not read it with the node's own reader.
-
-Importing this module imports SimpleITK, which only a process that proves a series should wait for.
-"""
+"""What SimpleITK makes of a written series; it is never read here with the node's own reader."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +13,7 @@ from numpy.typing import NDArray
 from node.dicom.geometry import SPACING_TOLERANCE_MM, SlicePlane, positions_along_normal
 from node.dicom.headers import SliceHeader
 from node.dicom.volume import CTVolume, StoredPixels
-from node.pipeline.plane_comparison import OWN, SAME, Comparison, own_planes, read_or_fail
-from node.pipeline.proof import ProofFailed
+from node.translate.proof import OWN, SAME, Comparison, ProofFailed, own_planes, read_or_fail
 
 # float32 holds every HU that 16 bits can mean to 0.004 HU; a fault is at least one stored step, and no scanner's is as
 # small as this.

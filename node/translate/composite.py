@@ -1,4 +1,4 @@
-"""Owns what of a prediction reaches the derived pixels; everything else keeps the source's stored value."""
+"""What of a prediction reaches the derived pixels; everything else keeps the source's stored value."""
 
 from dataclasses import dataclass
 

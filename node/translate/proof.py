@@ -1,14 +1,68 @@
-"""Owns comparing image planes figure by figure and saying which one differs; must not read files."""
+"""The proof that a written series lies exactly where its source lies: what is read back counts, not what was meant.
 
+`prove_slice` reads with the node's own reader. The two readers that are not ours compare planes by `Comparison`.
+"""
+
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeVar
 
+import numpy as np
+
+from node.dicom.elements import element_bytes, tag_of
 from node.dicom.geometry import SlicePlane
-from node.dicom.volume import CTVolume, plane_of
-from node.pipeline.proof import ProofFailed
+from node.dicom.headers import load_dataset
+from node.dicom.volume import CTVolume, SourceSlice, StoredPixels, plane_of
+from node.errors import Permanent
 
 _Read = TypeVar("_Read")
+
+LOCKED: Final = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "FrameOfReferenceUID",
+    "StudyInstanceUID",
+    "PatientID",
+    "Rows",
+    "Columns",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
+
+
+class ProofFailed(Permanent):
+    """A file that was just written differs from what was meant; the series is not sent."""
+
+
+def flush_and_digest(path: Path) -> str:
+    """Force a written file to the disk; returns its SHA-256, hex. Both let other threads run meanwhile."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def prove_slice(path: Path, source: SourceSlice, stored: StoredPixels) -> str:
+    """Read a derived slice back and compare it with its source, byte by byte in the LOCKED attributes and the pixels.
+
+    Returns its SOPInstanceUID. Raises ProofFailed for the slightest difference.
+    """
+    try:
+        written = load_dataset(path)
+        for keyword in LOCKED:
+            if element_bytes(written, tag_of(keyword)) != element_bytes(source.dataset, tag_of(keyword)):
+                raise ProofFailed(f"{keyword} of a written slice differs from its source slice")
+        pixels = np.frombuffer(element_bytes(written, tag_of("PixelData")) or b"", dtype=stored.dtype.newbyteorder("<"))
+        if not np.array_equal(pixels, stored.ravel()):
+            raise ProofFailed("the pixels of a written slice differ from those that were computed")
+        return (element_bytes(written, tag_of("SOPInstanceUID")) or b"").decode("ascii")
+    except ProofFailed:
+        raise
+    except Exception as error:  # an unreadable result fails the proof, whatever made it so
+        raise ProofFailed(f"a written slice cannot be read back ({type(error).__name__})") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,4 @@
-"""Owns what highdicom makes of a written series; must not read it with the node's own reader.
-
-Importing this module imports highdicom, a third of a second that only a process which proves a series should spend.
-"""
+"""What highdicom makes of a written series; it is never read here with the node's own reader."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +12,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node.dicom.constants import CT_IMAGE_STORAGE
+from node.dicom.elements import quiet_pydicom
 from node.dicom.geometry import ORIENTATION_TOLERANCE, SPACING_TOLERANCE_MM, SlicePlane
-from node.dicom.raw import quiet_pydicom
 from node.dicom.volume import CTVolume
-from node.pipeline.plane_comparison import OWN, SAME, Comparison, own_planes, read_or_fail
-from node.pipeline.proof import ProofFailed
+from node.translate.proof import OWN, SAME, Comparison, ProofFailed, own_planes, read_or_fail
 
 _READER: Final = "highdicom"
 # The node's gate lets a stack drift by 0.2 mm in its plane; over a step of 1 mm that is a cosine of 0.98.
@@ -67,8 +63,8 @@ def prove_by_highdicom(volume: CTVolume, written: Sequence[Path]) -> dict[str, f
     return {"highdicom_reads_source": 1.0, "highdicom_spacing_mm": found.spacing_mm}
 
 
-def warm_up() -> None:
-    """Let highdicom load the standard's tables, which it does at its first question and takes 0.3 s for."""
+def load_tables() -> None:
+    """Let highdicom load the standard's tables, which takes 0.3 s, before the first job and not in it."""
     first, second = Dataset(), Dataset()
     for z, ds in enumerate((first, second)):
         ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID = CT_IMAGE_STORAGE, f"1.2.{z + 1}", "1.2"

@@ -21,10 +21,10 @@ def one_slice(tmp_path: Path) -> Path:
 
 
 def test_header_fields(one_slice: Path) -> None:
-    header = read_header(one_slice)
+    header = read_header(one_slice, keywords=["ImagePositionPatient"])
     assert header.image_type == ("ORIGINAL", "PRIMARY", "AXIAL")
     assert header.image_position_mm == (-15.5, -15.5, 0.0)
-    assert header.image_position_text == "-15.5\\-15.5\\0"
+    assert header.attribute("ImagePositionPatient") == ("-15.5", "-15.5", "0")
     assert (header.rows, header.columns, header.bits_stored, header.pixel_representation) == (32, 32, 12, 0)
     assert (header.rescale_slope, header.rescale_intercept, header.rescale_type) == (1.0, -1024.0, "HU")
     assert header.patient.patient_id == header.patient_id == "TEST-1"

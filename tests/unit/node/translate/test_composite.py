@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from node.dicom.elements import put
 from node.dicom.synthetic_scan import put_number
 from node.dicom.volume import CTVolume, read_volume
-from node.pipeline.composite import composite
+from node.translate.composite import composite
 from tests.builders import make_series, put_raw
 
 WINDOW = (-40.0, 400.0)

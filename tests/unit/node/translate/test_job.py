@@ -1,5 +1,6 @@
 """run_job: one function from files to a derived series, deterministic and proven."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,11 @@ import pytest
 from pydicom import dcmread
 
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
-from node.dicom.headers import read_header
 from node.dicom.uids import UidFactory
 from node.dicom.volume import read_volume
 from node.errors import Permanent
-from node.pipeline.proof import ProofFailed
-from node.pipeline.run import JobOptions, JobResult, job_key, processing_digest, run_job, seed_of
+from node.translate.job import JobOptions, JobResult, run_job
+from node.translate.proof import ProofFailed
 from tests.builders import FakeTranslator, body_hu, make_series
 
 
@@ -41,10 +41,11 @@ def test_a_whole_series_comes_out(tmp_path: Path) -> None:
     inside = (source.hu >= -40) & (source.hu <= 400)
     np.testing.assert_array_equal(derived.stored[~inside], source.stored[~inside])
     np.testing.assert_array_equal(derived.hu[inside], source.hu[inside] + 60)
-    for made, before, after in zip(result.files, source.headers, derived.headers, strict=True):
-        assert made.source_sop_instance_uid == before.sop_instance_uid
-        assert made.sop_instance_uid == after.sop_instance_uid
-        assert after.image_position_text == before.image_position_text
+    for made, before, after in zip(result.files, source.slices, derived.slices, strict=True):
+        assert made.source_sop_instance_uid == before.header.sop_instance_uid
+        assert made.sop_instance_uid == after.header.sop_instance_uid
+        position = "ImagePositionPatient"
+        assert after.dataset.get_item(position).value == before.dataset.get_item(position).value
     assert result.measurements["mean_shift_hu"] == pytest.approx(60.0)
 
 
@@ -54,6 +55,42 @@ def test_same_input_gives_the_same_bytes_in_whatever_order_it_comes(tmp_path: Pa
     second = run(paths[::-1], tmp_path / "b")
     assert [made.sha256 for made in first.files] == [made.sha256 for made in second.files]
     assert first.files[0].path.read_bytes() == second.files[0].path.read_bytes()
+
+
+def test_the_job_opens_and_parses_each_source_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once by the node; the proof then reads it once more with highdicom, and with SimpleITK, on purpose."""
+    paths = make_series(tmp_path / "source", slices=4)
+    opened, parsed, proven = count_readings(monkeypatch)
+    result = run(paths, tmp_path / "out")
+    written = [made.path for made in result.files]
+    assert opened == Counter([*paths, *written])  # SimpleITK opens files in C++
+    assert parsed.total() == len(paths) + len(written)
+    assert proven == Counter([*paths, *written])
+
+
+def count_readings(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[Path], Counter[str], Counter[Path]]:
+    """Counts from now on: files that the node's reader opens, data sets that it parses, files that highdicom reads."""
+    opened: Counter[Path] = Counter()
+    parsed: Counter[str] = Counter()
+    proven: Counter[Path] = Counter()
+    read_bytes = Path.read_bytes
+
+    def open_counted(path: Path) -> bytes:
+        opened[path] += 1
+        return read_bytes(path)
+
+    def parse_counted(stream: Any) -> Any:
+        parsed["data set"] += 1
+        return dcmread(stream)
+
+    def prove_counted(path: Path, **options: Any) -> Any:
+        proven[path] += 1
+        return dcmread(path, **options)
+
+    monkeypatch.setattr(Path, "read_bytes", open_counted)
+    monkeypatch.setattr("node.dicom.headers.dcmread", parse_counted)
+    monkeypatch.setattr("node.translate.proof_by_highdicom.dcmread", prove_counted)
+    return opened, parsed, proven
 
 
 @pytest.mark.parametrize(
@@ -94,16 +131,6 @@ def test_one_other_pixel_is_another_series_and_another_seed(tmp_path: Path) -> N
     assert first.seed != second.seed
     assert first.seed is not None
     assert 0 <= first.seed < 2**63
-
-
-def test_job_key_and_seed_ignore_order_and_repetition_only(tmp_path: Path) -> None:
-    headers = [read_header(path) for path in make_series(tmp_path, slices=4)]
-    digest = processing_digest("cpu, fp32")
-    key = job_key(headers, "b", digest)
-    assert key == job_key([*headers[::-1], headers[0]], "b", digest)
-    others = (job_key(headers[1:], "b", digest), job_key(headers, "c", digest), job_key(headers, "b", "other"))
-    assert len({key, *others}) == 4
-    assert seed_of(headers) == seed_of(headers[::-1]) != seed_of(headers[1:])
 
 
 def test_a_doubted_result_is_written_and_held(tmp_path: Path) -> None:
@@ -150,14 +177,14 @@ def test_progress_names_every_stage_and_its_error_ends_the_job(tmp_path: Path) -
 def test_a_written_slice_that_moved_by_one_character_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keyword: str
 ) -> None:
-    from node.dicom.derived import write_part10
+    from node.dicom.elements import write_part10
     from tests.builders import put_raw
 
     def tamper(ds: Any, path: Path, **options: Any) -> None:
         put_raw(ds, keyword, bytes(ds.get_item(keyword).value).strip(b" \0") + b"0")
         write_part10(ds, path, **options)
 
-    monkeypatch.setattr("node.pipeline.run.write_part10", tamper)
+    monkeypatch.setattr("node.translate.job.write_part10", tamper)
     with pytest.raises(ProofFailed, match=keyword):
         run(make_series(tmp_path / "source", slices=2), tmp_path / "out")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from node.dicom.volume import CTVolume, read_volume
-from node.pipeline.composite import Composite, composite
-from node.pipeline.quality import judge_result
+from node.translate.composite import Composite, composite
+from node.translate.quality import judge_result
 from tests.builders import make_series
 
 WINDOW = (-40.0, 400.0)

@@ -1,15 +1,18 @@
-"""Owns the question whether a "non-contrast" scan holds contrast medium in its pixels; must not look at headers."""
+"""Whether a "non-contrast" scan holds contrast medium: its pixels decide, whatever the headers say."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, label, uniform_filter
 
-from node.dicom.volume import CTVolume
+from node.dicom.volume import CTVolume, read_volume
+from node.errors import Permanent
 
 WORKING_PIXEL_MM: Final = 2.0
 CLIPPED_HU: Final = (-200.0, 1000.0)
@@ -21,6 +24,7 @@ BRIGHTER_RIM_HU: Final = 30.0
 BRIGHTER_RIM_SHARE: Final = 0.25
 SMALLEST_BLOB_ML: Final = 0.5
 ENHANCED_LIMIT_ML: Final = 25.0
+SAMPLED_SLICES: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,26 @@ def find_native_contrast(volume: CTVolume) -> NativeContrast:
         voxels += count
         total_hu += float(mean[around][blob].sum())
     return NativeContrast(voxels * voxel_ml, total_hu / voxels if voxels else 0.0)
+
+
+def why_enhanced(paths: Sequence[Path]) -> str | None:
+    """Why a series that forms no volume looks as if contrast agent had been given, or None where it does not.
+
+    Sums what `find_native_contrast` sees in single slices, at most 30 of them spread over `paths`; slices that cannot
+    be read alone count nothing. Measured, limit 25 mL: the Siemens chest with contrast medium, of which 30 slices with
+    gaps exist, 321 mL at 119 HU; the Philips chest without, all 64 slices, 4.9 mL.
+    """
+    count = min(len(paths), SAMPLED_SLICES)
+    found = []
+    for path in (paths[k * len(paths) // count] for k in range(count)):
+        try:
+            found.append(find_native_contrast(read_volume([path])))
+        except Permanent:
+            continue
+    volume_ml = sum(one.enhanced_ml for one in found)
+    weighted_hu = sum(one.enhanced_ml * one.mean_hu for one in found)
+    seen = NativeContrast(volume_ml, weighted_hu / volume_ml if volume_ml else 0.0)
+    return seen.reason if seen.is_enhanced else None
 
 
 def _even_tissue(

@@ -116,6 +116,6 @@ def test_transverse(orientation: tuple[float, ...]) -> None:
 
 
 def test_one_slice_and_none() -> None:
-    assert describe_stack(planes([5.0])) == Stack((0,), (5.0,), 0.0)
+    assert describe_stack(planes([5.0])) == Stack((0,), 0.0)
     with pytest.raises(ValueError, match="at least one"):
         describe_stack([])

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from node.dicom.volume import CTVolume
-from node.pipeline.native_contrast import find_native_contrast
+from node.translate.native_contrast import find_native_contrast
 
 
 def thorax(

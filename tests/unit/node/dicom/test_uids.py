@@ -1,12 +1,15 @@
-"""UidFactory: deterministic, unambiguous, legal UIDs."""
+"""UIDs, keys and seeds: deterministic, unambiguous, and the UIDs legal."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.dicom.uids import UidFactory, join_parts
+from node.dicom.headers import read_header
+from node.dicom.uids import UidFactory, job_key, join_parts, processing_digest, seed_of
+from tests.builders import make_series
 
 LEGAL = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
@@ -60,3 +63,13 @@ def test_known_value_so_that_old_series_keep_their_identity() -> None:
 def test_a_root_that_is_no_uid_is_refused(root: str) -> None:
     with pytest.raises(ValueError, match="UID root"):
         UidFactory(root)
+
+
+def test_job_key_and_seed_ignore_order_and_repetition_only(tmp_path: Path) -> None:
+    headers = [read_header(path) for path in make_series(tmp_path, slices=4)]
+    digest = processing_digest("cpu, fp32")
+    key = job_key(headers, "b", digest)
+    assert key == job_key([*headers[::-1], headers[0]], "b", digest)
+    others = (job_key(headers[1:], "b", digest), job_key(headers, "c", digest), job_key(headers, "b", "other"))
+    assert len({key, *others}) == 4
+    assert seed_of(headers) == seed_of(headers[::-1]) != seed_of(headers[1:])

@@ -1,26 +1,21 @@
-"""Owns the first gate on a result: is it a plausible enhancement of its source; must not mend anything."""
+"""The gate on a result: is it a plausible enhancement of its source? Nothing is changed here."""
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from node.dicom.volume import CTVolume
-from node.pipeline.composite import Composite
+from node.translate.composite import Composite
 
-
-@dataclass(frozen=True, slots=True)
-class QualityBounds:
-    """What a plausible result keeps to; shares are of the voxels inside the window, shifts are in HU.
-
-    Contrast medium brightens: tissue by up to some 200 HU and blood the most, muscle and fat by next to nothing, and it
-    darkens nothing. The bounds leave room for a model that also smooths noise.
-    """
-
-    min_changed_share: float = 0.001
-    mean_shift_hu: tuple[float, float] = (-20.0, 120.0)
-    max_darkened_share: float = 0.30
-    darkened_hu: float = -40.0
+# What a plausible result keeps to; shares are of the voxels inside the window, shifts are in HU. Contrast medium
+# brightens: tissue by up to some 200 HU and blood the most, muscle and fat by next to nothing, and it darkens nothing.
+# The bounds leave room for a model that also smooths noise.
+MIN_CHANGED_SHARE: Final = 0.001
+MEAN_SHIFT_HU: Final = (-20.0, 120.0)
+MAX_DARKENED_SHARE: Final = 0.30
+DARKENED_HU: Final = -40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +26,13 @@ class QualityVerdict:
     measurements: dict[str, float]
 
 
-def judge_result(
-    volume: CTVolume, predicted_hu: NDArray[np.float32], result: Composite, bounds: QualityBounds | None = None
-) -> QualityVerdict:
+def judge_result(volume: CTVolume, predicted_hu: NDArray[np.float32], result: Composite) -> QualityVerdict:
     """Compare a composited result with its source; the first broken rule is the reason.
 
     predicted_hu: float32 [z, y, x], what the model returned before compositing.
     """
-    bounds = bounds or QualityBounds()
-    measured = measure_change(volume, predicted_hu, result)
-    low, high = bounds.mean_shift_hu
+    measured = _measure_change(volume, predicted_hu, result)
+    low, high = MEAN_SHIFT_HU
     mean_shift = measured["mean_shift_hu"]
     checks = (
         (measured["not_finite_voxels"] > 0, "the model returned values that are no numbers"),
@@ -50,7 +42,7 @@ def judge_result(
         ),
         (measured["inside_share"] == 0, "no pixel of the scan lies in the soft-tissue window"),
         (
-            measured["changed_share"] < bounds.min_changed_share,
+            measured["changed_share"] < MIN_CHANGED_SHARE,
             f"the model left the scan unchanged ({100 * measured['changed_share']:.2f} % of soft tissue changed)",
         ),
         (
@@ -58,18 +50,17 @@ def judge_result(
             f"soft tissue changed by {mean_shift:+.0f} HU on average (plausible: {low:+.0f} to {high:+.0f})",
         ),
         (
-            measured["darkened_share"] > bounds.max_darkened_share,
+            measured["darkened_share"] > MAX_DARKENED_SHARE,
             f"{100 * measured['darkened_share']:.0f} % of soft tissue became darker by more than "
-            f"{-bounds.darkened_hu:.0f} HU, which contrast medium never does",
+            f"{-DARKENED_HU:.0f} HU, which contrast medium never does",
         ),
     )
     reason = next((words for broken, words in checks if broken), None)
     return QualityVerdict(reason, measured)
 
 
-def measure_change(volume: CTVolume, predicted_hu: NDArray[np.float32], result: Composite) -> dict[str, float]:
+def _measure_change(volume: CTVolume, predicted_hu: NDArray[np.float32], result: Composite) -> dict[str, float]:
     """Figures of the change from source to result: shares 0..1 of the window's voxels, shifts in HU, counts."""
-    bounds = QualityBounds()
     inside_total, changed, darkened, outside_changed, not_finite = 0, 0, 0, 0, 0
     shift_sum, largest = 0.0, 0.0
     for z, source in enumerate(volume.slices):
@@ -78,7 +69,7 @@ def measure_change(volume: CTVolume, predicted_hu: NDArray[np.float32], result: 
         shift = difference * float(source.header.rescale_slope or 1.0)
         inside_total += shift.size
         changed += int(np.count_nonzero(shift))
-        darkened += int((shift < bounds.darkened_hu).sum())
+        darkened += int((shift < DARKENED_HU).sum())
         outside_changed += int(np.count_nonzero((result.stored[z] != volume.stored[z]) & ~inside))
         not_finite += int((~np.isfinite(predicted_hu[z])).sum())
         shift_sum += float(shift.sum())

@@ -1,14 +1,12 @@
-"""One job: the files of a non-contrast CT series become those of a synthetic contrast-enhanced one; no store.
+"""One job: the files of a non-contrast CT series become those of a synthetic contrast-enhanced one.
 
 read -> translate (meanwhile: is it really without contrast?) -> composite -> is it plausible? -> build, write, prove.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
-from importlib.metadata import version
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -16,23 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.translator import TranslationError, Translator
-from node.dicom.constants import HEADER_POLICY_VERSION
-from node.dicom.derived import build_slice, write_part10
+from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
-from node.dicom.headers import SliceHeader
-from node.dicom.uids import UidFactory, join_parts
-from node.dicom.volume import CTVolume, read_volume
+from node.dicom.elements import write_part10
+from node.dicom.uids import UidFactory, processing_digest, seed_of
+from node.dicom.volume import CTVolume, StoredPixels, read_volume
 from node.errors import Permanent
-from node.pipeline.composite import Composite, composite
-from node.pipeline.native_contrast import find_native_contrast
-from node.pipeline.proof import flush_and_digest, prove_series, prove_slice
-from node.pipeline.quality import judge_result
+from node.translate.composite import Composite, composite
+from node.translate.native_contrast import find_native_contrast
+from node.translate.proof import flush_and_digest, prove_slice
+from node.translate.proof_by_highdicom import load_tables, prove_by_highdicom
+from node.translate.proof_by_simpleitk import prove_by_simpleitk
+from node.translate.quality import judge_result
 
 Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total) with the names of STAGES; what it raises ends the job."""
 
 STAGES: Final = ("read", "translate", "check input", "check output", "write")
-# Packages whose version may change a pixel or a header: they belong to the identity of a result.
-_RESULT_PACKAGES: Final = ("syncect", "torch", "numpy", "scipy", "highdicom")
 _FLUSHING_THREADS: Final = 4
 
 
@@ -41,7 +39,6 @@ class JobOptions:
     """What the settings and the moment add to a job.
 
     produced_at: an aware datetime, UTC. run: 1 for the first production of an input, one more for each wanted re-run.
-    site_timezone: for DA and TM values where the source names no offset.
     """
 
     equipment: EquipmentIdentity
@@ -49,7 +46,6 @@ class JobOptions:
     series: SeriesOptions = field(default_factory=SeriesOptions)
     uids: UidFactory = field(default_factory=UidFactory)
     run: int = 1
-    site_timezone: tzinfo = UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +85,9 @@ def run_job(
 
     The files are flushed to the disk and read back before this returns; moving `out_dir` to its place is the caller's.
     The same files, translator and options give byte-identical files, in whatever order `paths` come. A result that a
-    gate doubts is written all the same, with `held_reason`. progress(stage, done, total) is called with the names of
-    STAGES; what it raises ends the job. Raises Permanent (UnreadableInstance, UnusableSeries) for an input that cannot
-    become a volume, for a model's answer that is no image, and where the proof of the written files fails.
+    gate doubts is written all the same, with `held_reason`. Raises Permanent (UnreadableInstance, UnusableSeries) for
+    an input that cannot become a volume, for a model's answer that is no image, and where the proof of the written
+    files fails.
     """
     report = progress or (lambda _stage, _done, _total: None)
     volume = read_volume(paths, progress=lambda done, total: report("read", done, total))
@@ -103,7 +99,7 @@ def run_job(
     result = composite(volume, predicted, translator.card.hu_window)
     verdict = judge_result(volume, predicted, result)
     report("check output", 1, 1)
-    plan = plan_series(volume, translator, options)
+    plan = _plan_series(volume, translator, options)
     files = _write(volume, result, plan, out_dir, report)
     proof = prove_series(volume, [made.path for made in files], result.stored, plan.series_uid)
     return JobResult(
@@ -120,29 +116,23 @@ def run_job(
     )
 
 
-def processing_digest(arithmetic: str) -> str:
-    """Hex SHA-256 over all of ours that may change a pixel or a header, the bundle apart.
+class Executor:
+    """Runs jobs in the calling thread, with one translator that is loaded once.
 
-    arithmetic as the translator reports it, such as "cpu AVX512, 2 threads, fp32": other arithmetic gives other pixels,
-    and other pixels never share a UID.
+    bundle: its label, as it stands in the rows of jobs. description: method, device and precision in words.
     """
-    packages = [f"{name}={version(name)}" for name in _RESULT_PACKAGES]
-    parts = ("processing", f"headers={HEADER_POLICY_VERSION}", *packages, arithmetic)
-    return hashlib.sha256(join_parts(parts).encode()).hexdigest()
+
+    def __init__(self, bundle: str, translator: Translator) -> None:
+        self.bundle, self.description = bundle, translator.description
+        self._translator = translator
+        load_tables()
+
+    def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult:
+        """Run one job; raises NodeError, or what `progress` raises."""
+        return run_job(paths, self._translator, options, out_dir, progress=progress)
 
 
-def job_key(headers: Iterable[SliceHeader], bundle_digest: str, processing: str) -> str:
-    """Hex SHA-256 that is the same for the same images, bundle and processing, in whatever order they arrived."""
-    return hashlib.sha256(join_parts(("job", *_content_parts(headers), bundle_digest, processing)).encode()).hexdigest()
-
-
-def seed_of(headers: Iterable[SliceHeader]) -> int:
-    """Seed of the noise, 0 to 2**63 - 1: a function of the series' images alone."""
-    digest = hashlib.sha256(join_parts(("seed", *_content_parts(headers))).encode()).digest()
-    return int.from_bytes(digest[:8]) >> 1
-
-
-def plan_series(volume: CTVolume, translator: Translator, options: JobOptions) -> DerivedSeriesPlan:
+def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) -> DerivedSeriesPlan:
     """What the slices of the derived series will have in common."""
     card, first = translator.card, volume.headers[0]
     series_uid = options.uids.series_uid(
@@ -169,13 +159,7 @@ def plan_series(volume: CTVolume, translator: Translator, options: JobOptions) -
         ),
         produced_at=options.produced_at,
         slice_spacing_mm=volume.spacing_mm[0],
-        site_timezone=options.site_timezone,
     )
-
-
-def _content_parts(headers: Iterable[SliceHeader]) -> list[str]:
-    pairs = sorted({(h.series_uid, h.sop_instance_uid, h.content_sha256) for h in headers})
-    return [str(len(pairs)), *(part for pair in pairs for part in pair)]
 
 
 def _translate(volume: CTVolume, translator: Translator, report: Progress) -> NDArray[np.float32]:
@@ -195,7 +179,7 @@ def _write(
     with ThreadPoolExecutor(_FLUSHING_THREADS) as disk:  # pydicom stays here: its silenced warnings are the process's
         digests = []
         for z, (source, path) in enumerate(zip(volume.slices, paths, strict=True)):
-            write_part10(build_slice(plan, source, result.stored[z]), path, flush=False)
+            write_part10(build_slice(plan, source, result.stored[z]), path)
             digests.append(disk.submit(flush_and_digest, path))
             uids.append(prove_slice(path, source, result.stored[z]))
             report("write", z + 1, len(paths))
@@ -203,3 +187,14 @@ def _write(
         DerivedFile(uid, source.header.sop_instance_uid, path, digest.result())
         for uid, source, path, digest in zip(uids, volume.slices, paths, digests, strict=True)
     )
+
+
+def prove_series(volume: CTVolume, written: Sequence[Path], stored: StoredPixels, series_uid: str) -> dict[str, float]:
+    """Let highdicom and SimpleITK, which are not ours, read a written series and its source, and compare what they see.
+
+    written: all files of the series, in one folder and in the order of z. stored: [z, y, x], the values meant. Returns
+    figures of both readers. Raises ProofFailed that names the reader and the figure that differs: number or order of
+    slices, position, orientation, pixel spacing, slice spacing, size, HU.
+    """
+    # One after the other: beside highdicom, which is Python, SimpleITK's threads would wait for the interpreter's lock.
+    return prove_by_highdicom(volume, written) | prove_by_simpleitk(volume, written, stored, series_uid)

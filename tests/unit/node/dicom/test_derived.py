@@ -10,11 +10,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from node.dicom.attributes import COPIED
-from node.dicom.derived import build_slice, write_part10
+from node.dicom.content import COPIED
+from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
-from node.dicom.elements import put, put_items
-from node.dicom.raw import element_bytes, quiet_pydicom, seal, tag_of
+from node.dicom.elements import element_bytes, put, put_items, quiet_pydicom, seal, tag_of, write_part10
 from node.dicom.synthetic_scan import put_number
 from node.dicom.uids import UidFactory
 from node.dicom.volume import SourceSlice, read_volume
@@ -446,7 +445,9 @@ def test_bad_series_options(options: dict[str, str]) -> None:
         SeriesOptions(**options)
 
 
-@pytest.mark.parametrize("equipment", [{"station_name": "x" * 17}, {"manufacturer": ""}, {"installation_uid": "1.a"}])
+@pytest.mark.parametrize(
+    "equipment", [{"device_serial_number": "x" * 65}, {"device_serial_number": ""}, {"installation_uid": "1.a"}]
+)
 def test_bad_equipment(equipment: dict[str, str]) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - two sources of the message, one of them pydicom
         EquipmentIdentity(software_version="1", **equipment)

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless
 
 from node.dicom.elements import put
 from node.dicom.headers import read_header
-from node.dicom.pixels import can_decode, codestream_size
 from node.dicom.synthetic_scan import put_number
-from node.dicom.volume import UnusableSeries, read_volume
+from node.dicom.volume import UnusableSeries, can_decode, codestream_size, read_volume
 from node.errors import UnreadableInstance
 from tests.builders import body_hu, make_series, put_raw
 
@@ -140,6 +140,17 @@ def test_sizes_are_checked_before_decoding(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("node.dicom.volume.decode_stored", lambda *_: pytest.fail("decoded"))
     with pytest.raises(UnusableSeries, match="more than this node processes"):
         read_volume(make_series(tmp_path))
+
+
+def test_what_is_wrong_with_the_series_is_a_better_reason_than_a_damaged_slice(tmp_path: Path) -> None:
+    def damage(ds: Dataset, z: int) -> None:
+        if z == 0:
+            put_raw(ds, "PixelData", b"\0\0")
+
+    with pytest.raises(UnreadableInstance, match="2 bytes instead of 2048"):
+        read_volume(make_series(tmp_path / "whole", slices=6, edit=damage))
+    with pytest.raises(UnusableSeries, match="interior_gap"):
+        read_volume(make_series(tmp_path / "gap", slices=6, missing=[3], edit=damage))
 
 
 def test_progress_counts_slices_and_no_files_are_no_series(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The worker: claim -> run -> finish, with a heartbeat beside it; one job at a time, restartable after any line.
+"""The worker claims a job, runs it and records its outcome, one job at a time, with a heartbeat beside it.
 
-What survives a crash is only what a transaction of the JobStore said. A folder that was published without its
-transaction belongs to nobody, and the next attempt writes its own.
+It may be killed at any line: only the transactions of the JobStore count. A folder that was published without its
+transaction belongs to no job, and the next attempt writes its own.
 """
 
 import logging
@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from node.errors import Permanent, Retryable
-from node.pipeline.run import JobOptions, JobResult
-from node.work.executor import Executor
+from node.translate.job import Executor, JobOptions, JobResult
 from storage.errors import LeaseLost
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
 from storage.spool import Spool
@@ -22,12 +21,13 @@ log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 HEARTBEAT_S = 10.0
+POLL_S = 0.5
 MAX_ATTEMPTS = 3
 RETRY_AFTER_S = (10.0, 60.0, 300.0)
 
 
 class ExecutorUnavailable(Permanent):
-    """The bundle or the device that the settings name cannot be used; jobs are HELD, nothing else steps in."""
+    """The bundle or the device of the settings cannot be used; jobs are HELD, and nothing else is used instead."""
 
 
 class _Stopped(Exception):
@@ -60,14 +60,14 @@ class Worker:
         self._name, self._clock = name, clock
         self._executor: Executor | None = None
 
-    def run(self, stop: threading.Event, *, poll_s: float = 0.5) -> None:
+    def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a job in hand then goes back to the queue."""
         for job_id in self._jobs.release_expired(MAX_ATTEMPTS, self._clock(), dead_worker=self._name):
             log.warning("job %d was left behind by a worker that was killed", job_id)
         self._prepare()
         while not stop.is_set():
             if not self.run_once(stop):
-                stop.wait(poll_s)
+                stop.wait(POLL_S)
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
@@ -109,7 +109,7 @@ class Worker:
             self._jobs.fail(job.id, self._name, str(error), self._clock())
         except (Retryable, OSError) as error:
             self._retry_later(job, str(error) if isinstance(error, Retryable) else f"{error.strerror} in the spool")
-        except Exception as error:  # the process boundary: one odd series must not take the queue along
+        except Exception as error:  # the process boundary: one unusual series must not stop the others
             log.exception("job %d ended with an unexpected error", job.id)
             self._retry_later(job, f"unexpected {type(error).__name__}; the worker's log has the details")
 
@@ -136,7 +136,7 @@ class Worker:
         log.info("job %d %s: series %s", job.id, "held" if result.held_reason else "produced", result.series_uid)
 
     def _prepare(self) -> None:
-        """Load before there is a job, which then need not wait; a failure is said aloud and tried again with a job."""
+        """Load bundle and device before the first job, so that it need not wait; a failure is announced and retried."""
         try:
             self._loaded()
         except ExecutorUnavailable:

@@ -12,13 +12,13 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from node.dicom.derived import write_part10
 from node.dicom.derived_plan import EquipmentIdentity
+from node.dicom.elements import write_part10
 from node.dicom.volume import CTVolume, StoredPixels, read_volume
-from node.pipeline.proof import ProofFailed, prove_series
-from node.pipeline.proof_by_highdicom import prove_by_highdicom
-from node.pipeline.proof_by_simpleitk import prove_by_simpleitk
-from node.pipeline.run import JobOptions, JobResult, run_job
+from node.translate.job import JobOptions, JobResult, prove_series, run_job
+from node.translate.proof import ProofFailed
+from node.translate.proof_by_highdicom import prove_by_highdicom
+from node.translate.proof_by_simpleitk import prove_by_simpleitk
 from tests.builders import FakeTranslator, body_hu, make_series, put_raw
 
 # Rows and columns differ in number and in spacing, so that a transposed grid cannot look right.
@@ -52,7 +52,7 @@ class Written:
         for number in numbers or range(len(self.paths)):
             ds = dcmread(self.paths[number])
             change(ds)
-            write_part10(ds, self.paths[number], flush=False)
+            write_part10(ds, self.paths[number])
 
 
 def shift_by_half_a_mm(written: Written) -> None:
@@ -244,7 +244,7 @@ def test_cosines_that_are_no_unit_vectors_are_compared_slice_by_slice(tmp_path: 
 def test_where_highdicom_finds_no_volume_in_the_source_the_positions_are_still_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.pipeline.proof_by_highdicom.SPACING_TOLERANCE_MM", 0.001)
+    monkeypatch.setattr("node.translate.proof_by_highdicom.SPACING_TOLERANCE_MM", 0.001)
     written = Written(tmp_path, shifted_mm={4: 0.03})
     assert written.by_highdicom() == {"highdicom_reads_source": 0.0}
     written.edit(lambda ds: put_raw(ds, "ImagePositionPatient", b"-9.2\\-18.125\\12.02"), 4)
@@ -268,8 +268,8 @@ def test_a_job_whose_writer_moves_the_series_fails(tmp_path: Path, monkeypatch: 
         put_raw(ds, "RescaleIntercept", b"-1000")
         write_part10(ds, path, **options)
 
-    monkeypatch.setattr("node.pipeline.run.write_part10", tamper)
-    monkeypatch.setattr("node.pipeline.run.prove_slice", lambda path, *_: str(dcmread(path).SOPInstanceUID))
+    monkeypatch.setattr("node.translate.job.write_part10", tamper)
+    monkeypatch.setattr("node.translate.job.prove_slice", lambda path, *_: str(dcmread(path).SOPInstanceUID))
     with pytest.raises(ProofFailed, match=r"SimpleITK .*24 HU"):
         Written(tmp_path)
 

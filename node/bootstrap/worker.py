@@ -1,0 +1,56 @@
+"""Wires the worker, and the job of `process`, from the settings; importing it loads what only a job needs."""
+
+from collections.abc import Callable
+from datetime import datetime
+from importlib.metadata import version
+
+import models
+from config.settings import ModelSettings, Settings
+from node.bootstrap.roles import bundle_label, process_name
+from node.bootstrap.store import Node, installation_uid
+from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
+from node.dicom.uids import UidFactory
+from node.translate.job import Executor, JobOptions
+from node.translate.worker import ExecutorUnavailable, Worker
+
+
+def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worker:
+    """A worker with an executor in its own process; `announce` gets in words what it works with."""
+    settings = node.settings
+    return Worker(
+        node.jobs,
+        node.spool,
+        lambda: open_executor(settings.model),
+        lambda repeat, produced_at: job_options(settings, repeat, produced_at),
+        node.destination_names,
+        name=process_name("work", name),
+        announce=announce,
+    )
+
+
+def open_executor(settings: ModelSettings) -> Executor:
+    """Load the bundle on the configured device; raises ExecutorUnavailable, never takes another device or bundle."""
+    try:
+        path = models.find_bundle(settings.bundle)
+        translator = models.load_bundle(
+            path, device=settings.device, precision=settings.precision, batch_size=settings.batch_size or None
+        )
+    except (models.BundleError, models.DeviceUnavailable) as error:
+        raise ExecutorUnavailable(str(error)) from error
+    return Executor(bundle_label(translator.card), translator)
+
+
+def job_options(settings: Settings, repeat: int, produced_at: datetime) -> JobOptions:
+    """What the settings say about a derived series; an installation that never served has no UID of its own yet."""
+    uid = installation_uid(settings.node.data_dir, create=False)
+    return JobOptions(
+        equipment=EquipmentIdentity(
+            software_version=version("syncect"), device_serial_number=uid or "0", installation_uid=uid
+        ),
+        produced_at=produced_at,
+        series=SeriesOptions(
+            description_prefix=settings.series.description_prefix, number_rule=settings.series.number_rule
+        ),
+        uids=UidFactory(settings.node.installation_uid_root or None),
+        run=repeat + 1,
+    )

@@ -1,1 +1,0 @@
-"""Claim a job, run it, record what became of it."""
