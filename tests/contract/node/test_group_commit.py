@@ -120,7 +120,11 @@ def test_associations_begin_and_end_in_the_transaction_of_the_others(crowd: Crow
         return crowd.recorder.record(entry)
 
     first, second = crowd.receipt(0), crowd.receipt(1)
-    others = [second, Closing(first.association_id, True, NOW), Opening("receiver", "OTHER", "10.0.0.2", NOW)]
+    others: list[Opening | Closing | Receipt] = [
+        second,
+        Closing(first.association_id, True, NOW),
+        Opening("receiver", "OTHER", "10.0.0.2", NOW),
+    ]
     with ThreadPoolExecutor(4) as threads:
         answers = [threads.submit(submit, first)]
         assert crowd.store.entered.wait(WAIT_S)
