@@ -7,7 +7,7 @@ DEVICE ?= cuda
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-.PHONY: setup demo test unit abuse check format bench walk gpu reproduce-small clean
+.PHONY: setup demo test unit coverage abuse check quick format bench walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -29,10 +29,12 @@ unit: $(STAMP)  ## the fast tier: no sockets, no processes
 abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about eight minutes
 	SYNCECT_ABUSE=long $(BIN)/pytest -s $(ABUSE)
 
-check: $(STAMP)  ## format, lint, types, import contracts, spelling
+check: quick  ## the quick checks and types
+	$(BIN)/mypy
+
+quick: $(STAMP)  ## format, lint, import contracts, spelling: what a commit waits for
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell $(SOURCES) *.md deploy
 
