@@ -26,6 +26,12 @@ test: $(STAMP)  ## every test this machine can run; a missing peer skips its tes
 unit: $(STAMP)  ## the fast tier: no sockets, no processes
 	$(BIN)/pytest tests/unit
 
+coverage: $(STAMP)  ## every test, and how much of the product they run; fails under the floor in pyproject.toml
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about eight minutes
 	SYNCECT_ABUSE=long $(BIN)/pytest -s $(ABUSE)
 
@@ -55,4 +61,4 @@ reproduce-small: $(STAMP)  ## the study in small: five methods trained and evalu
 	$(BIN)/python bench/reproduce_small.py
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -12,6 +12,7 @@ import subprocess
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,6 @@ from tests.conftest import require_program
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
-FOLDERS = sorted({path.relative_to(ROOT).parts[0] for path in ROOT.glob("[!.]*/**/*.py")} - {"build", "dist", "runs"})
-"""Every top-level folder with Python in it."""
 CONTRACTS: list[dict[str, Any]] = SETTINGS["importlinter"]["contracts"]
 UNANNOTATED = frozenset({"tests"})
 """Folders where mypy checks bodies and asks for no annotations."""
@@ -40,6 +39,14 @@ PYTHON_FAULTS = {
 """By gate: a file that it refuses, and what it then says about it."""
 
 
+@cache
+def folders() -> list[str]:
+    """Every top-level folder with Python in it, but those that git ignores."""
+    ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines() if line.endswith("/")}
+    return sorted({path.relative_to(ROOT).parts[0] for path in ROOT.glob("[!.]*/**/*.py")} - ignored)
+
+
+@cache
 def gates() -> dict[str, str]:
     """The command lines of `make check`, by tool."""
     make = [require_program("make"), "--dry-run", "--no-print-directory", "--old-file=.venv/.installed", "check"]
@@ -66,7 +73,7 @@ class Tree:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in (*FOLDERS, "deploy"):
+        for name in (*folders(), "deploy"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         for path in (*ROOT.glob("*.md"), ROOT / "Makefile", ROOT / "pyproject.toml"):
             shutil.copy2(path, folder)
@@ -117,7 +124,7 @@ def test_every_gate_has_a_planted_fault() -> None:
 @pytest.mark.parametrize("gate", PYTHON_FAULTS)
 def test_a_fault_is_refused_in_every_folder(tree: Tree, gate: str) -> None:
     text, expected = PYTHON_FAULTS[gate]
-    paths = [f"{folder}/planted_fault.py" for folder in FOLDERS]
+    paths = [f"{folder}/planted_fault.py" for folder in folders()]
     with tree.planted(dict.fromkeys(paths, text)):
         status, said = tree.say(gates()[gate])
     assert status != 0
@@ -125,7 +132,7 @@ def test_a_fault_is_refused_in_every_folder(tree: Tree, gate: str) -> None:
 
 
 def test_a_missing_annotation_is_refused_in_every_folder_but_the_tests(tree: Tree) -> None:
-    paths = {f"{folder}/planted_fault.py" for folder in FOLDERS}
+    paths = {f"{folder}/planted_fault.py" for folder in folders()}
     with tree.planted(dict.fromkeys(paths, "def planted(value):\n    return value\n")):
         _, said = tree.say(gates()["mypy"])
     refused = set(re.findall(r"^(\S+):1: error: Function is missing a type annotation", said, re.MULTILINE))
