@@ -26,15 +26,20 @@ from tests.builders import FakeTranslator, body_hu, make_series, put_raw
 GRID: dict[str, Any] = {"slices": 9, "rows": 30, "columns": 24, "spacing_mm": (3.0, 1.25, 0.8)}
 
 
+def run(folder: Path, **series: Any) -> tuple[list[Path], JobResult]:
+    """The files of a source, and the result of its job, which proves it before it returns."""
+    (folder / "out").mkdir(parents=True)
+    options = JobOptions(EquipmentIdentity(software_version="0.1.0"), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    paths = make_series(folder / "source", **(GRID | series))
+    return paths, run_job(paths, FakeTranslator(), options, folder / "out")
+
+
 class Written:
     """A job's source and result, whose files a test may damage afterwards."""
 
     def __init__(self, folder: Path, **series: Any) -> None:
         self.out_dir = folder / "out"
-        self.out_dir.mkdir(parents=True)
-        options = JobOptions(EquipmentIdentity(software_version="0.1.0"), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-        paths = make_series(folder / "source", **(GRID | series))
-        self.result: JobResult = run_job(paths, FakeTranslator(), options, self.out_dir)
+        paths, self.result = run(folder, **series)
         self.paths = [made.path for made in self.result.files]
         self.volume: CTVolume = read_volume(paths)
         self.stored: StoredPixels = read_volume(self.paths).stored
@@ -240,7 +245,7 @@ def test_odd_sources_that_the_node_accepts_are_proven(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], series: dict[str, Any]
 ) -> None:
     hu = body_hu(series.get("slices", 9), 30, 24)
-    figures = Written(tmp_path, **({"hu": hu} | series)).prove()
+    figures = run(tmp_path, **({"hu": hu} | series))[1].measurements
     assert figures["highdicom_reads_source"] == figures["simpleitk_reads_source"] == 1.0
     assert capfd.readouterr().err == ""
 
