@@ -7,7 +7,7 @@ DEVICE ?= cuda
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-.PHONY: setup demo test unit abuse check format bench walk gpu reproduce-small clean
+.PHONY: setup demo test unit coverage abuse check quick format bench walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -26,13 +26,21 @@ test: $(STAMP)  ## every test this machine can run; a missing peer skips its tes
 unit: $(STAMP)  ## the fast tier: no sockets, no processes
 	$(BIN)/pytest tests/unit
 
+coverage: $(STAMP)  ## every test, and how much of the product they run; fails under the floor in pyproject.toml
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about eight minutes
 	SYNCECT_ABUSE=long $(BIN)/pytest -s $(ABUSE)
 
-check: $(STAMP)  ## format, lint, types, import contracts, spelling
+check: quick  ## the quick checks and types
+	$(BIN)/mypy
+
+quick: $(STAMP)  ## format, lint, import contracts, spelling: what a commit waits for
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell $(SOURCES) *.md deploy docs
 
@@ -53,4 +61,4 @@ reproduce-small: $(STAMP)  ## the study in small: five methods trained and evalu
 	$(BIN)/python bench/reproduce_small.py
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -62,7 +62,8 @@ def one_step(device: str) -> dict[str, float]:
     enliven(network, 1)
     network.to(device)
     naive = NaiveNcsnpp(network)
-    last = deepcopy(network).to(memory_format=torch.channels_last)
+    last = deepcopy(network)
+    last.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
 
     random = torch.Generator().manual_seed(1)
     images = torch.randn(1, config.num_channels, config.image_size, config.image_size, generator=random).to(device)

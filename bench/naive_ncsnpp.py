@@ -6,6 +6,8 @@ part, attention by two products and a softmax, resampling by inserted zeros, pad
 """
 
 import math
+from collections.abc import Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,7 @@ class NaiveNcsnpp:
         temb, zemb = network.embed_time(t), network.embed_latent(z)
         h = network.stem(images)
         pyramid, skips = images, [h]
-        for level in network.encoder:
+        for level in cast("Iterable[Any]", network.encoder):
             for number, block in enumerate(level.blocks):
                 h = self._block(block, h, temb, zemb)
                 if level.attentions is not None:
@@ -50,7 +52,7 @@ class NaiveNcsnpp:
                 skips.append(h)
         h = self._attention(network.middle_attention, self._block(network.middle_in, h, temb, zemb))
         h = self._block(network.middle_out, h, temb, zemb)
-        for level in network.decoder:
+        for level in cast("Iterable[Any]", network.decoder):
             for block in level.blocks:
                 h = self._block(block, torch.cat([h, skips.pop()], dim=1), temb, zemb)
             if level.attention is not None:
@@ -70,7 +72,8 @@ class NaiveNcsnpp:
         h = block.conv_out(F.silu(_modulated(block.norm_out, h, zemb)))
         if block.shortcut is not None:
             x = block.shortcut(x)
-        return (x + h) / math.sqrt(2)
+        out: Tensor = (x + h) / math.sqrt(2)
+        return out
 
     def _narrow(self, pyramid: PyramidDown, x: Tensor) -> Tensor:
         out: Tensor = pyramid.conv(self._resample(x, self.kernel, pad=(2, 2)))
@@ -82,8 +85,9 @@ class NaiveNcsnpp:
         query, key, value = (layer(normed) for layer in (attention.query, attention.key, attention.value))
         scores = torch.einsum("bhwc,bijc->bhwij", query, key) * channels**-0.5
         shares = torch.softmax(scores.reshape(batch, rows, columns, -1), dim=-1).reshape(scores.shape)
-        out = attention.out(torch.einsum("bhwij,bijc->bhwc", shares, value)).permute(0, 3, 1, 2)
-        return (x + out) / math.sqrt(2)
+        seen = attention.out(torch.einsum("bhwij,bijc->bhwc", shares, value)).permute(0, 3, 1, 2)
+        out: Tensor = (x + seen) / math.sqrt(2)
+        return out
 
     @staticmethod
     def _resample(x: Tensor, kernel: Tensor, *, up: int = 1, down: int = 1, pad: tuple[int, int]) -> Tensor:
@@ -98,7 +102,8 @@ class NaiveNcsnpp:
 
 def _modulated(norm: AdaptiveGroupNorm, x: Tensor, zemb: Tensor) -> Tensor:
     gamma, beta = norm.style(zemb)[:, :, None, None].chunk(2, dim=1)
-    return gamma * F.group_norm(x, norm.groups, eps=GROUP_NORM_EPS) + beta
+    modulated: Tensor = gamma * F.group_norm(x, norm.groups, eps=GROUP_NORM_EPS) + beta
+    return modulated
 
 
 def enliven(network: nn.Module, seed: int) -> None:

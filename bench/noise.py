@@ -32,7 +32,7 @@ def modes(translator: Translator, samples: int) -> dict[str, Mode]:
         total = np.zeros_like(hu)
         for seed in range(7, 7 + samples):
             total += translator.translate(hu, seed)
-        return total / samples
+        return total / np.float32(samples)
 
     return {
         "one noise for the series": lambda hu: translator.translate(hu, 7),

@@ -1,11 +1,13 @@
 """Which files and functions of this project run for one piece of work: `make walk`.
 
 Looked at are a slice from the connection to the answer of its first C-STORE; a phantom series through receiver,
-completion, worker and courier to the TPS; `syncect jobs ls`; and a training step. Counted is every function of
-`config`, `models`, `node` and `storage` that is entered meanwhile, in every thread. Not counted are the start of each part, files
-that hold data only, comprehensions (functions in some versions of Python only), and the networks of a model: a
-translator that adds a constant takes their place. The fewer there are, the sooner somebody who reads the code has seen
-them all. The figures have limits in `tests/peers/test_walk.py` and `tests/contract/models/test_training_walk.py`.
+completion, worker and courier to the TPS; `syncect jobs ls`; and a training step.
+
+Counted is every function of `config`, `models`, `node` and `storage` that is entered meanwhile, in every thread. Not
+counted are the start of each part, files that hold data only, comprehensions (functions in some versions of Python
+only), and the networks of a model: a translator that adds a constant takes their place. The fewer there are, the sooner
+somebody who reads the code has seen them all. The figures have limits in `tests/peers/test_walk.py` and
+`tests/contract/models/test_training_walk.py`.
 """
 
 import sys

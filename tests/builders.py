@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from pydicom.dataset import Dataset
 from node.dicom.elements import put, raw_element, tag_of, vr_of
 from node.dicom.synthetic_scan import ScanIdentity, decimal_string, write_scan
 from node.dicom.uids import UidFactory
+
+if TYPE_CHECKING:
+    from models import BundleCard  # imported only for the checker: it would load torch
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -72,8 +76,8 @@ def make_series(
             put(ds, "ImagePositionPatient", *(decimal_string(value) for value in origin))
         for keyword, value in (attributes or {}).items():
             put(ds, keyword, *value.split("\\"))
-        for keyword, value in (raw or {}).items():
-            put_raw(ds, keyword, value)
+        for keyword, unchecked in (raw or {}).items():
+            put_raw(ds, keyword, unchecked)
         for keyword in absent:
             if tag_of(keyword) in ds:
                 del ds[tag_of(keyword)]
@@ -81,7 +85,7 @@ def make_series(
             edit(ds, z)
 
     written = sorted(set(range(len(volume)) if only is None else only) - set(missing))
-    write = {"spacing_mm": spacing_mm, "orientation": orientation, "customise": customise}
+    write: dict[str, Any] = {"spacing_mm": spacing_mm, "orientation": orientation, "customise": customise}
     identity = ScanIdentity(patient_id=patient_id, patient_name=patient_name, seed=seed)
     paths = write_scan(volume, out_dir=folder, identity=identity, only=written, **write)
     if again := sorted(repeated):
@@ -116,8 +120,9 @@ class FakeTranslator:
     seed: int | None = None
 
     @property
-    def card(self) -> "FakeTranslator":
-        return self
+    def card(self) -> "BundleCard":
+        """Itself: a job reads only the few entries of a card that stand below."""
+        return cast("BundleCard", self)
 
     name = "fake"
     version = "1"

@@ -1,11 +1,24 @@
 """The `syncect` command is put together here; every expected error gets its exit code."""
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+# Other projects have packages of these names too. One that Python finds before ours must not run in our place, and it
+# would with the first import below; looking for a package does not run it.
+for _name in ("config", "models", "storage"):
+    _found = find_spec(_name)
+    _place = (_found and _found.origin) or ""
+    if Path(_place).parent.parent != Path(__file__).parents[2]:
+        sys.exit(
+            f"syncect: Python finds a package `{_name}` that is not syncect's ({_place}); start syncect in another "
+            "folder, without PYTHONPATH, and from a Python environment of its own"
+        )
+
+# isort: split
 from config.load import CONFIG_VARIABLE, ConfigError
 from models.errors import ModelsError
 from models.process import settle_process

@@ -506,13 +506,13 @@ def test_a_listing_of_one_state_shows_exactly_what_the_whole_listing_shows_in_it
             job = Job(state=job_state, next_attempt_at=T0, **key, **when)
             session.add(job)
             session.flush()
-            for name, state in zip(("tps", "pacs"), deliveries, strict=False):
-                session.add(Delivery(job_id=job.id, destination=name, state=state, next_attempt_at=T0, **when))
+            for name, sent_state in zip(("tps", "pacs"), deliveries, strict=False):
+                session.add(Delivery(job_id=job.id, destination=name, state=sent_state, next_attempt_at=T0, **when))
     whole = bench.overview.cases(limit=0)
     assert {case.state for case in whole} == set(NEXT_STEP)
-    for state in NEXT_STEP:
-        found = [case.id for case in bench.overview.cases(states=[state], limit=0)]
-        assert found == [case.id for case in whole if case.state == state]
+    for shown in NEXT_STEP:
+        found = [case.id for case in bench.overview.cases(states=[shown], limit=0)]
+        assert found == [case.id for case in whole if case.state == shown]
 
 
 def test_a_failed_plain_transaction_leaves_nothing_and_the_next_one_works(database) -> None:

@@ -49,7 +49,7 @@ def test_a_series_goes_out_over_tls(
     assert (report.outcome, report.accepted) == (Outcome.DONE, tuple(uid for uid, _ in items))
     assert sorted(len(path.read_bytes()) for path in store.received()) > [2 * 512 * 512] * 3
     with associate(destination, "SYNCECT", _ct_contexts(), QUICK) as association:
-        connection = association.dul.socket.socket
+        connection = association.dul.socket and association.dul.socket.socket
         assert isinstance(connection, ssl.SSLSocket)
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 

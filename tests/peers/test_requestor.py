@@ -510,7 +510,8 @@ def test_no_other_thread_takes_an_answer(
     monkeypatch.setattr(Answers, "__init__", create_late)
     monkeypatch.setattr(Answers, "get_msg", DIMSEServiceProvider.get_msg)
     monkeypatch.setattr(requestor, "_Parking", gate)
-    tps, answered, (_, path) = make_tps(), [], instance()
+    answered: list[int | None] = []
+    tps, (_, path) = make_tps(), instance()
     with associate(tps.destination(), "SYNCECT", _ct_contexts(), QUICK) as association:
         while association.is_established and len(answered) < 3:
             answered.append(association.send_c_store(path, msg_id=len(answered) + 1).get("Status"))
@@ -521,7 +522,9 @@ def test_no_other_thread_takes_an_answer(
 def test_the_last_segment_does_not_wait_and_no_thread_is_left(make_tps: Any) -> None:
     tps, before = make_tps(), set(threading.enumerate())
     with associate(tps.destination(), "SYNCECT", _ct_contexts(), QUICK) as association:
-        assert association.dul.socket.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        connection = association.dul.socket and association.dul.socket.socket
+        assert connection
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert len(association.accepted_contexts) == 2
         left = {association, association.dul}
     assert not any(thread.is_alive() for thread in left)

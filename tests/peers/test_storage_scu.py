@@ -4,7 +4,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -12,6 +12,7 @@ from node.network.no_association import NoAssociation
 from node.network.requestor import Timeouts
 from node.send.confirmation import Confirmer, find_instances
 from node.send.scu import StorageScu
+from storage.outbox import OutboxStore
 
 QUICK = Timeouts(connection_s=2, acse_s=0.5, dimse_s=0.5, send_s=0.5)
 MR = "1.2.840.10008.5.1.4.1.1.4"
@@ -113,7 +114,7 @@ class Bench:
         self.now = now
         self.outbox = Outbox(Sent(sent_at=now), due_at=now)
         self.tps = make_tps()
-        self.confirmer = Confirmer(self.outbox, "SYNCECT", "courier-1", lambda: self.now)
+        self.confirmer = Confirmer(cast("OutboxStore", self.outbox), "SYNCECT", "courier-1", lambda: self.now)
 
     def ask(self, listed: Sequence[str]) -> bool:
         self.tps.listed = lambda: listed

@@ -250,7 +250,8 @@ def test_contrast_that_no_header_names_is_seen_in_the_pixels(real_data: Path) ->
     sources.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
     hu = np.stack([ds.pixel_array * np.float32(ds.RescaleSlope) + np.float32(ds.RescaleIntercept) for ds in sources])
     apart_mm = 30.0
-    volume = CTVolume(hu, hu.astype(np.int16), None, (), (apart_mm, *(float(step) for step in sources[0].PixelSpacing)))
+    rows_mm, columns_mm = (float(step) for step in sources[0].PixelSpacing)
+    volume = CTVolume(hu, hu.astype(np.int16), None, (), (apart_mm, rows_mm, columns_mm))
     found = find_native_contrast(volume)
     assert found.enhanced_ml * 3.0 / apart_mm > 100
     assert 110 < found.mean_hu < 140

@@ -34,7 +34,8 @@ def saved(value: object) -> bytes:
 def do_import(folder: Path, data: bytes, *, out: str = "bundle", **options: Any) -> models.BundleCard:
     file = folder / "gen_diffusive_2_10.pth"
     file.write_bytes(data)
-    return import_syndiff(file, folder / out, **{"name": "x", "version": "1", "image_size": 32} | options)
+    given: dict[str, Any] = {"name": "x", "version": "1", "image_size": 32} | options
+    return import_syndiff(file, folder / out, **given)
 
 
 def test_an_imported_checkpoint_gives_the_official_outputs_and_sample(parity: Path, tmp_path: Path) -> None:

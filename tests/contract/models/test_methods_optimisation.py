@@ -41,7 +41,7 @@ def test_r1_is_the_mean_squared_gradient_of_each_image_and_can_be_descended() ->
     weight = torch.tensor(2.0, requires_grad=True)
     penalty = r1_penalty((weight * x.square()).sum(dim=(1, 2, 3)), x)
     assert_close(penalty, (4 * x).square().sum(dim=(1, 2, 3)).mean())
-    penalty.backward()  # type: ignore[no-untyped-call]
+    penalty.backward()
     assert_close(weight.grad, penalty.detach())  # d (w^2 c) / d w = 2 w c, and w is 2
 
 

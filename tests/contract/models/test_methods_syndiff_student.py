@@ -1,6 +1,7 @@
 """Promises of distillation: the student begins as its teacher's first step, learns its mean, and says whose it is."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def test_a_fresh_student_is_its_teachers_first_step(teacher: Path) -> None:
 
 
 def test_it_learns_the_mean_of_its_teachers_samples(teacher: Path) -> None:
-    changes = {"teacher": str(teacher), "l1_weight": 0.0, "adversarial_weight": 0.0}
+    changes: dict[str, Any] = {"teacher": str(teacher), "l1_weight": 0.0, "adversarial_weight": 0.0}
     student = make_method("syndiff_student", "tiny", **changes)
     batch = Batch(images(), images())
     losses = [student.training_step(batch, step)["teacher"] for step in range(30)]

@@ -95,8 +95,8 @@ def test_folded_official_checkpoint_gives_the_official_outputs(parity: Path, off
     given_noise = {name: torch.from_numpy(arrays[name]) for name in ("source", "x_T", "z", "posterior_noise")}
     for n in range(len(arrays["sample"])):
         source, x, z, noise = (
-            given_noise[name][(..., [n], *[slice(None)] * after)]
-            for name, after in (("source", 3), ("x_T", 3), ("z", 1), ("posterior_noise", 3))
+            given_noise[name].narrow(axis, n, 1)
+            for name, axis in (("source", -4), ("x_T", -4), ("z", -2), ("posterior_noise", -4))
         )
         for step, t in enumerate((3, 2, 1, 0)):
             output = engine.fold(t, z[step])(torch.cat([x, source], dim=1))

@@ -107,7 +107,11 @@ def test_arrivals_that_wait_share_one_transaction_and_one_sync_of_the_directory(
 
 def test_associations_begin_and_end_in_the_transaction_of_the_others(crowd: Crowd) -> None:
     first, second = crowd.receipt(0), crowd.receipt(1)
-    others = [second, Closing(first.association_id, True, NOW), Opening("receiver", "OTHER", "10.0.0.2", NOW)]
+    others: list[Opening | Closing | Receipt] = [
+        second,
+        Closing(first.association_id, True, NOW),
+        Opening("receiver", "OTHER", "10.0.0.2", NOW),
+    ]
     with ThreadPoolExecutor(4) as threads:
         answers: list[Future[Any]] = [threads.submit(crowd.intake.commit, first)]
         assert crowd.store.entered.wait(WAIT_S)

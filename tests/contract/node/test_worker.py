@@ -3,6 +3,7 @@
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,10 @@ from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+def no_options(series_id: int, now: datetime) -> Any:
+    """What a job is to look like; FakeExecutor does not ask."""
 
 
 class FakeExecutor:
@@ -61,7 +66,7 @@ def bench(tmp_path, sqlite_file):
             bench.jobs,
             bench.spool,
             open_executor,
-            lambda *_: None,
+            no_options,
             ["tps"],
             name="w",
             announce=bench.said.append,
@@ -116,14 +121,15 @@ def test_a_device_that_is_not_there_holds_the_job(bench):
 
 
 def test_bundle_and_device_are_loaded_before_the_first_job_and_said_aloud(bench):
-    loaded, said = [], []
+    loaded: list[str] = []
+    said: list[str] = []
 
     def open_executor():
         loaded.append(bench.overview.cases()[0].state)
         bench.stop.set()
         return FakeExecutor()
 
-    worker = Worker(bench.jobs, bench.spool, open_executor, lambda *_: None, [], name="w", announce=said.append)
+    worker = Worker(bench.jobs, bench.spool, open_executor, no_options, [], name="w", announce=said.append)
     worker.run(bench.stop)
     assert (loaded, said) == (["QUEUED"], ["fake on nothing"])
 

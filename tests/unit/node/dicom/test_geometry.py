@@ -1,5 +1,7 @@
 """describe_stack: which sets of planes are one lattice, and what is wrong with the others."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,8 +10,8 @@ from node.dicom.geometry import Flaw, FlawKind, SlicePlane, Stack, describe_stac
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
-def planes(positions_mm: list[float], **changes: object) -> list[SlicePlane]:
-    values = {"orientation": AXIAL, "pixel_spacing_mm": (1.0, 1.0), "rows": 4, "columns": 4} | changes
+def planes(positions_mm: list[float], **changes: Any) -> list[SlicePlane]:
+    values: dict[str, Any] = {"orientation": AXIAL, "pixel_spacing_mm": (1.0, 1.0), "rows": 4, "columns": 4} | changes
     return [SlicePlane(position_mm=(-10.0, -20.0, z), **values) for z in positions_mm]
 
 

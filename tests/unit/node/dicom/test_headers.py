@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread, dcmwrite
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import UnreadableInstance
@@ -171,7 +171,7 @@ def test_deeply_nested_sequences_are_refused_not_a_crash(one_slice: Path) -> Non
 def test_a_deflated_bomb_is_refused_before_it_inflates(one_slice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.dicom.headers.MAX_FILE_BYTES", 1 << 20)
     ds = dcmread(one_slice)
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+    ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     ds.save_as(one_slice)
     whole = read_header(one_slice)
     assert whole.rows == 32

@@ -23,7 +23,9 @@ def test_order_of_files_does_not_matter_and_z_ascends(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.hu, np.rint(hu))
     assert volume.hu.dtype == np.float32
     assert volume.spacing_mm == (3.0, 1.5, 0.75)
-    assert [header.image_position_mm[2] for header in volume.headers] == [3.0 * z for z in range(10)]
+    assert [header.image_position_mm and header.image_position_mm[2] for header in volume.headers] == [
+        3.0 * z for z in range(10)
+    ]
 
 
 def test_rescale_of_each_slice_is_its_own(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """judge: which series is translated, and the reason for every other one."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from node.dicom.attribute_rules import Rule
 from node.dicom.headers import SliceHeader, read_header
@@ -14,8 +16,8 @@ from tests.builders import make_series, put_raw
 POLICY = EligibilityPolicy()
 
 
-def headers_of(folder: Path, policy: EligibilityPolicy = POLICY, **series: object) -> list[SliceHeader]:
-    paths = make_series(folder, rows=8, columns=8, **series)  # type: ignore[arg-type]
+def headers_of(folder: Path, policy: EligibilityPolicy = POLICY, **series: Any) -> list[SliceHeader]:
+    paths = make_series(folder, rows=8, columns=8, **series)
     return [read_header(path, keywords=policy.keywords) for path in paths]
 
 
@@ -25,7 +27,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> list[SliceHeader]:
     return headers_of(tmp_path_factory.mktemp("plain"))
 
 
-def with_slice_3(plain: list[SliceHeader], folder: Path, **series: object) -> list[SliceHeader]:
+def with_slice_3(plain: list[SliceHeader], folder: Path, **series: Any) -> list[SliceHeader]:
     """The accepted series with its slice 3 replaced by one that differs."""
     return [*plain[:3], *headers_of(folder, only=[3], **series), *plain[4:]]
 
@@ -76,9 +78,7 @@ def test_a_plain_scan_is_accepted(plain: list[SliceHeader]) -> None:
         ({"shifted_mm": {3: 0.7}}, "irregular_spacing"),
     ],
 )
-def test_one_slice_decides_and_why(
-    tmp_path: Path, plain: list[SliceHeader], series: dict[str, object], code: str
-) -> None:
+def test_one_slice_decides_and_why(tmp_path: Path, plain: list[SliceHeader], series: dict[str, Any], code: str) -> None:
     verdict = judge(with_slice_3(plain, tmp_path, **series), POLICY)
     assert isinstance(verdict, Skip)
     assert verdict.code == code
@@ -96,7 +96,7 @@ def test_one_slice_decides_and_why(
         ({"orientation": (0.0, 1.0, 0.0, -1.0, 0.0, 0.0)}, "not_transverse"),
     ],
 )
-def test_the_series_decides_and_why(tmp_path: Path, series: dict[str, object], code: str) -> None:
+def test_the_series_decides_and_why(tmp_path: Path, series: dict[str, Any], code: str) -> None:
     verdict = judge(headers_of(tmp_path, **series), POLICY)
     assert isinstance(verdict, Skip)
     assert verdict.code == code
@@ -114,7 +114,7 @@ def test_the_series_decides_and_why(tmp_path: Path, series: dict[str, object], c
     ],
 )
 def test_ordinary_variants_of_a_slice_are_accepted(
-    tmp_path: Path, plain: list[SliceHeader], series: dict[str, object]
+    tmp_path: Path, plain: list[SliceHeader], series: dict[str, Any]
 ) -> None:
     assert isinstance(judge(with_slice_3(plain, tmp_path, **series), POLICY), Accept)
 
@@ -126,7 +126,7 @@ def test_ordinary_variants_of_a_slice_are_accepted(
         {"raw": {"PixelRepresentation": b"\x01\x00", "BitsStored": b"\x10\x00", "HighBit": b"\x0f\x00"}},
     ],
 )
-def test_ordinary_variants_of_a_series_are_accepted(tmp_path: Path, series: dict[str, object]) -> None:
+def test_ordinary_variants_of_a_series_are_accepted(tmp_path: Path, series: dict[str, Any]) -> None:
     assert isinstance(judge(headers_of(tmp_path, **series), POLICY), Accept)
 
 
@@ -147,7 +147,7 @@ def test_a_part_of_the_series_that_breaks_a_rule_is_counted(tmp_path: Path, plai
 def test_a_lossy_transfer_syntax(tmp_path: Path) -> None:
     (path,) = make_series(tmp_path, rows=8, columns=8, only=[3])
     ds = dcmread(path)
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.91"
+    ds.file_meta.TransferSyntaxUID = UID("1.2.840.10008.1.2.4.91")
     ds.PixelData = b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0"
     ds["PixelData"].is_undefined_length = True
     ds.save_as(path)

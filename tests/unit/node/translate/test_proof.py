@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,20 @@ from tests.builders import FakeTranslator, body_hu, make_series, put_raw
 GRID: dict[str, Any] = {"slices": 9, "rows": 30, "columns": 24, "spacing_mm": (3.0, 1.25, 0.8)}
 
 
+def run(folder: Path, **series: Any) -> tuple[list[Path], JobResult]:
+    """The files of a source, and the result of its job, which proves it before it returns."""
+    (folder / "out").mkdir(parents=True)
+    options = JobOptions(EquipmentIdentity(software_version="0.1.0"), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    paths = make_series(folder / "source", **(GRID | series))
+    return paths, run_job(paths, FakeTranslator(), options, folder / "out")
+
+
 class Written:
     """A job's source and result, whose files a test may damage afterwards."""
 
     def __init__(self, folder: Path, **series: Any) -> None:
         self.out_dir = folder / "out"
-        self.out_dir.mkdir(parents=True)
-        options = JobOptions(EquipmentIdentity(software_version="0.1.0"), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-        paths = make_series(folder / "source", **(GRID | series))
-        self.result: JobResult = run_job(paths, FakeTranslator(), options, self.out_dir)
+        paths, self.result = run(folder, **series)
         self.paths = [made.path for made in self.result.files]
         self.volume: CTVolume = read_volume(paths)
         self.stored: StoredPixels = read_volume(self.paths).stored
@@ -53,6 +59,20 @@ class Written:
             ds = dcmread(self.paths[number])
             change(ds)
             write_part10(ds, self.paths[number])
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return Written(tmp_path_factory.mktemp("sound"))
+
+
+@pytest.fixture
+def written(sound: Written, tmp_path: Path) -> Written:
+    """A copy of one good series, for a test to damage; making it anew takes longer than all that the test does."""
+    copied = copy(sound)
+    copied.out_dir = shutil.copytree(sound.out_dir, tmp_path / "out")
+    copied.paths = [copied.out_dir / path.name for path in sound.paths]
+    return copied
 
 
 def shift_by_half_a_mm(written: Written) -> None:
@@ -159,9 +179,8 @@ FAULTS: list[tuple[Callable[[Written], None], str | None, str]] = [
 
 @pytest.mark.parametrize(("fault", "highdicom", "simpleitk"), FAULTS, ids=[fault.__name__ for fault, *_ in FAULTS])
 def test_each_reader_names_the_fault_it_can_see(
-    tmp_path: Path, fault: Callable[[Written], None], highdicom: str | None, simpleitk: str
+    written: Written, fault: Callable[[Written], None], highdicom: str | None, simpleitk: str
 ) -> None:
-    written = Written(tmp_path)
     fault(written)
     if highdicom is None:
         written.by_highdicom()
@@ -174,8 +193,7 @@ def test_each_reader_names_the_fault_it_can_see(
         written.prove()
 
 
-def test_a_good_series_is_proven_with_figures(tmp_path: Path) -> None:
-    written = Written(tmp_path)
+def test_a_good_series_is_proven_with_figures(written: Written) -> None:
     figures = written.prove()
     assert figures.items() <= written.result.measurements.items()
     assert figures == {
@@ -227,7 +245,7 @@ def test_odd_sources_that_the_node_accepts_are_proven(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], series: dict[str, Any]
 ) -> None:
     hu = body_hu(series.get("slices", 9), 30, 24)
-    figures = Written(tmp_path, **({"hu": hu} | series)).prove()
+    figures = run(tmp_path, **({"hu": hu} | series))[1].measurements
     assert figures["highdicom_reads_source"] == figures["simpleitk_reads_source"] == 1.0
     assert capfd.readouterr().err == ""
 

@@ -1,0 +1,246 @@
+"""Old data through new code: a store of every earlier schema is brought forward, and nothing in it is lost.
+
+The rows below are what a node of that time wrote, as SQL that never changes again: what today's tables look like must
+not reach into it. A new revision needs rows for the one before it, and the tests ask for them.
+"""
+
+import json
+from collections.abc import Callable
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, MetaData, Table, inspect, select
+
+import storage
+from node.cli import main
+from storage.database import Database
+
+MIGRATIONS = Path(storage.__path__[0]) / "migrations"
+
+FIRST_SCHEMA = """
+INSERT INTO association (id, receiver, calling_ae, peer_host, outcome, opened_at, closed_at) VALUES
+  (1, 'node-1', 'CTSIM', '10.0.0.1', 'RELEASED', '2026-11-02 07:15:00.000000', '2026-11-02 07:15:09.250000'),
+  (2, 'node-1', 'CTSIM', '10.0.0.1', 'ABORTED', '2026-11-02 08:00:00.000000', '2026-11-02 08:00:01.000000'),
+  (3, 'node-1', 'CTSIM2', '10.0.0.2', 'OPEN', '2026-11-02 09:00:00.000000', NULL);
+
+INSERT INTO series (id, series_uid, study_uid, state, reason, calling_ae, patient_id, description, arrivals,
+                    last_arrival_at, created_at, updated_at) VALUES
+  (1, '1.2.3.1', '1.2.3', 'QUEUED', '', 'CTSIM', 'MRN-1', 'Thörax', 2,
+   '2026-11-02 07:15:09.000000', '2026-11-02 07:15:00.000000', '2026-11-02 07:15:20.123456'),
+  (2, '1.2.3.2', '1.2.3', 'INCOMPLETE', '1 slice is missing', 'CTSIM', 'MRN-1', '', 1,
+   '2026-11-02 08:00:01.000000', '2026-11-02 08:00:00.000000', '2026-11-02 08:10:00.000000'),
+  (3, '1.2.4.1', '1.2.4', 'SKIPPED', 'looks enhanced', 'CTSIM', 'MRN-2', 'Liver', 1,
+   '2026-11-02 08:20:00.000000', '2026-11-02 08:20:00.000000', '2026-11-02 08:20:30.000000'),
+  (4, '1.2.5.1', '1.2.5', 'QUEUED', '', 'CTSIM', 'MRN-3', 'Neck', 3,
+   '2026-11-02 08:40:00.000000', '2026-11-02 08:30:00.000000', '2026-11-02 08:41:00.000000'),
+  (5, '1.2.6.1', '1.2.6', 'RECEIVING', '', 'CTSIM2', '', '', 1,
+   '2026-11-02 09:00:01.000000', '2026-11-02 09:00:00.000000', '2026-11-02 09:00:01.000000');
+
+INSERT INTO association_series (series_id, association_id) VALUES (1, 1), (2, 2), (3, 1), (4, 1), (5, 3);
+
+INSERT INTO instance (id, series_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, sha256, spool_name,
+                      size_bytes, is_current, received_at) VALUES
+  (1, 1, '1.2.3.1.1', '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', 'a1', 'received/1.dcm', 526000, true,
+   '2026-11-02 07:15:08.000000'),
+  (2, 1, '1.2.3.1.2', '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', 'a2', 'received/2.dcm', 526000, true,
+   '2026-11-02 07:15:09.000000'),
+  (3, 2, '1.2.3.2.1', '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', 'a3', 'received/3.dcm', 1, true,
+   '2026-11-02 08:00:01.000000'),
+  (4, 3, '1.2.4.1.1', '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2', 'a4', 'received/4.dcm', 2, true,
+   '2026-11-02 08:20:00.000000'),
+  (5, 4, '1.2.5.1.1', '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', 'a5', 'received/5.dcm', 3, false,
+   '2026-11-02 08:30:00.000000'),
+  (6, 4, '1.2.5.1.1', '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', 'a6', 'received/6.dcm', 4, true,
+   '2026-11-02 08:40:00.000000'),
+  (7, 5, '1.2.6.1.1', '1.2.840.10008.5.1.4.1.1.2', '1.2.840.10008.1.2.1', 'a7', 'received/7.dcm', 5, true,
+   '2026-11-02 09:00:01.000000');
+
+INSERT INTO job (id, series_id, run, job_key, repeat, state, reason, bundle, source_count, attempts, next_attempt_at,
+                 worker, lease_until, derived_series_uid, product_dir, measurements, created_at, updated_at) VALUES
+  (1, 1, 1, 'k1', 0, 'PRODUCED', '', 'demo 1 (abc)', 2, 1, '2026-11-02 07:15:20.000000', NULL, NULL,
+   '2.25.1', 'derived/1-1', '{"changed_share": 0.25}', '2026-11-02 07:15:20.000000', '2026-11-02 07:16:00.000000'),
+  (2, 4, 1, 'k2', 0, 'SUPERSEDED', 'a slice came again', 'demo 1 (abc)', 1, 1, '2026-11-02 08:31:00.000000', NULL,
+   NULL, '2.25.2', 'derived/4-1', '{}', '2026-11-02 08:31:00.000000', '2026-11-02 08:40:00.000000'),
+  (3, 4, 2, 'k3', 0, 'RUNNING', '', 'demo 1 (abc)', 1, 2, '2026-11-02 08:41:00.000000', 'node-1-worker',
+   '2026-11-02 08:43:00.000000', NULL, NULL, '{}', '2026-11-02 08:41:00.000000', '2026-11-02 08:42:00.000000');
+
+INSERT INTO product (id, job_id, sop_instance_uid, source_sop_instance_uid, file_name, sha256) VALUES
+  (1, 1, '2.25.1.1', '1.2.3.1.1', '0001.dcm', 'b1'),
+  (2, 1, '2.25.1.2', '1.2.3.1.2', '0002.dcm', 'b2'),
+  (3, 2, '2.25.2.1', '1.2.5.1.1', '0001.dcm', 'b3');
+
+INSERT INTO delivery (id, job_id, destination, state, reason, attempts, next_attempt_at, courier, lease_until,
+                      created_at, updated_at) VALUES
+  (1, 1, 'tps', 'SENDING', 'no answer', 2, '2026-11-02 07:17:00.000000', 'node-1-courier',
+   '2026-11-02 07:19:00.000000', '2026-11-02 07:16:00.000000', '2026-11-02 07:17:00.000000'),
+  (2, 1, 'archive', 'CONFIRMED', '', 1, '2026-11-02 07:16:00.000000', NULL, NULL,
+   '2026-11-02 07:16:00.000000', '2026-11-02 07:18:00.000000'),
+  (3, 2, 'tps', 'CANCELLED', 'superseded', 0, '2026-11-02 08:32:00.000000', NULL, NULL,
+   '2026-11-02 08:32:00.000000', '2026-11-02 08:40:00.000000');
+
+INSERT INTO delivery_instance (delivery_id, product_id, dimse_status, sent_at, confirmed_at) VALUES
+  (1, 1, 0, '2026-11-02 07:17:01.000000', NULL),
+  (2, 1, 45056, '2026-11-02 07:16:01.000000', '2026-11-02 07:18:00.000000'),
+  (2, 2, 0, '2026-11-02 07:16:02.000000', '2026-11-02 07:18:00.000000');
+
+INSERT INTO event (id, at, series_id, job_id, delivery_id, machine, from_state, to_state, actor, reason) VALUES
+  (1, '2026-11-02 07:15:00.000000', 1, NULL, NULL, 'series', '', 'RECEIVING', 'receiver', ''),
+  (2, '2026-11-02 07:16:00.000000', 1, 1, NULL, 'job', 'RUNNING', 'PRODUCED', 'node-1-worker', ''),
+  (3, '2026-11-02 07:18:00.000000', 1, 1, 2, 'delivery', 'SENT', 'CONFIRMED', 'node-1-courier', 'all 2 are there');
+"""
+
+REFUSALS = """
+INSERT INTO refusal (id, calling_ae, peer_host, series_uid, sop_instance_uid, dimse_status, reason, count, first_at,
+                     last_at) VALUES
+  (1, 'CTSIM', '10.0.0.1', '1.2.7.1', '1.2.7.1.9', 49152, 'no SOP Instance UID', 17, '2026-11-02 10:00:00.000000',
+   '2026-11-02 10:05:00.000000');
+"""
+
+ROWS = {"0001": FIRST_SCHEMA, "0002": FIRST_SCHEMA + REFUSALS}
+"""What a node with the schema of each revision had in its tables: at least one row in every table."""
+
+CASES = {"1": "SENDING", "2": "INCOMPLETE", "3": "SKIPPED", "4": "SUPERSEDED", "4-2": "RUNNING", "5": "RECEIVING"}
+"""What `jobs ls` says of those rows."""
+
+CHANGED_ON_PURPOSE: frozenset[str] = frozenset()
+"""`table.column` or `table` that a revision drops or rewrites; its own test then says what becomes of the values."""
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+def revisions() -> list[str]:
+    """Every revision, oldest first."""
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    return [script.revision for script in reversed(list(scripts.walk_revisions()))]
+
+
+EARLIER, HEAD = revisions()[:-1], revisions()[-1]
+
+
+def alembic(database: Database) -> Config:
+    """What Alembic's own commands need to reach this database."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["engine"] = database.engine
+    return config
+
+
+def build(database: Database, revision: str) -> Rows:
+    """Make the store one of this revision, with its rows; their values as they stand in the database."""
+    command.downgrade(alembic(database), "base")
+    command.upgrade(alembic(database), revision)
+    with database.engine.begin() as connection:
+        if not database.is_sqlite:
+            connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # the instants above name no zone
+        for statement in ROWS[revision].split(";\n"):
+            if statement.strip():
+                connection.exec_driver_sql(statement)
+    return contents(database)
+
+
+def contents(database: Database) -> Rows:
+    """Every row of every table but Alembic's own."""
+    with database.engine.connect() as connection:
+        names = set(inspect(connection).get_table_names()) - {"alembic_version"}
+        return {name: _rows(connection, name) for name in sorted(names)}
+
+
+def _rows(connection: Connection, name: str) -> list[dict[str, Any]]:
+    table = Table(name, MetaData(), autoload_with=connection)
+    found = connection.execute(select(table).order_by(*table.primary_key.columns)).mappings()
+    return [{column: _plain(value) for column, value in row.items()} for row in found]
+
+
+def _plain(value: Any) -> Any:
+    """A value that compares by what it means: PostgreSQL gives an instant back in the zone of the session."""
+    return value.astimezone(UTC) if getattr(value, "tzinfo", None) else value
+
+
+def assert_survived(before: Rows, after: Rows, tables: set[str]) -> None:
+    """Every row of these tables is still there, with the value of every column."""
+    for name in sorted(tables - CHANGED_ON_PURPOSE):
+        assert len(after[name]) == len(before[name]), name
+        for old, new in zip(before[name], after[name], strict=True):
+            kept = {column for column in old if f"{name}.{column}" not in CHANGED_ON_PURPOSE}
+            assert {column: new.get(column) for column in kept} == {column: old[column] for column in kept}, name
+
+
+@pytest.fixture
+def syncect(
+    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """The product's own command on this database; gives what it printed."""
+    settings = tmp_path / "node.toml"
+    url = database.url.render_as_string(hide_password=False)
+    settings.write_text(f'[node]\ndata_dir = "{tmp_path / "data"}"\ndatabase_url = "{url}"\n')
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv("SYNCECT_CONFIG", str(settings))
+
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr("sys.argv", ["syncect", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        captured = capsys.readouterr()
+        assert not left.value.code, captured.err
+        return captured.out
+
+    return call
+
+
+def test_every_earlier_revision_has_rows_here() -> None:
+    missing = [revision for revision in EARLIER if revision not in ROWS]
+    assert not missing, f"write rows of every table for revision {missing[0]} before adding the one after it"
+
+
+@pytest.mark.parametrize("revision", sorted(ROWS))
+def test_the_rows_fill_every_table_and_every_column(database: Database, revision: str) -> None:
+    rows = build(database, revision)
+    assert [name for name, found in rows.items() if not found] == []
+    empty = [
+        f"{name}.{column}"
+        for name, found in rows.items()
+        for column in found[0]
+        if all(row[column] is None for row in found)
+    ]
+    assert empty == []
+
+
+@pytest.mark.parametrize("revision", EARLIER)
+def test_a_store_of_an_earlier_revision_is_brought_forward_with_every_row(
+    database: Database, syncect: Callable[..., str], revision: str
+) -> None:
+    before = build(database, revision)
+    assert json.loads(syncect("db", "current", "--json")) == {"current": revision, "needed": HEAD}
+    syncect("db", "upgrade")
+    assert json.loads(syncect("db", "current", "--json")) == {"current": HEAD, "needed": HEAD}
+    assert_survived(before, contents(database), set(before))
+    cases = json.loads(syncect("jobs", "ls", "--json"))
+    assert {case["id"]: case["state"] for case in cases} == CASES
+    (sending,) = (case for case in cases if case["id"] == "1")
+    assert sending["slices"] == {"received": 2, "produced": 2, "sent": 1, "confirmed": 0}
+    assert (sending["description"], sending["measurements"]) == ("Thörax", {"changed_share": 0.25})
+
+
+@pytest.mark.parametrize("revision", sorted(ROWS))
+def test_one_revision_back_and_forward_again_keeps_what_both_know(
+    database: Database, syncect: Callable[..., str], revision: str
+) -> None:
+    build(database, revision)
+    syncect("db", "upgrade")
+    before = contents(database)
+    command.downgrade(alembic(database), "-1")
+    with database.engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == EARLIER[-1]
+    earlier = contents(database)
+    common = set(before) & set(earlier)
+    assert_survived(earlier, before, common)
+    syncect("db", "upgrade")
+    after = contents(database)
+    assert set(after) == set(before)
+    assert_survived(earlier, after, common)
