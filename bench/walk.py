@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from typer.testing import CliRunner
 from bench.listing import configure, fill
 from config.load import load_settings
 from config.settings import CompletionSettings, DestinationSettings, ScpSettings
+from models import BundleCard
 from models.cohort import CohortWriter, PatientRecord
 from models.phantom import make_patient
 from models.training import TrainOptions
@@ -145,15 +146,25 @@ class _Brighter:
     """A translator without torch, which adds 60 HU to soft tissue."""
 
     device, precision, description, arithmetic = "none", "fp32", "adds 60 HU", "walk"
-    card = SimpleNamespace(
-        name="walk", version="1", method="constant", digest="0" * 64, weights_sha256="0" * 64, hu_window=(-40.0, 400.0)
+    card: BundleCard = cast(
+        BundleCard,
+        SimpleNamespace(
+            name="walk",
+            version="1",
+            method="constant",
+            digest="0" * 64,
+            weights_sha256="0" * 64,
+            hu_window=(-40.0, 400.0),
+        ),
     )
 
     def translate(
-        self, hu: NDArray[np.float32], _seed: int, *, progress: Callable[[int, int], None]
+        self, hu: NDArray[np.float32], seed: int, *, progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.float32]:
-        progress(len(hu), len(hu))
-        return np.clip(hu + np.float32(60.0), -40.0, 400.0)
+        if progress is not None:
+            progress(len(hu), len(hu))
+        brighter: NDArray[np.float32] = np.clip(hu + np.float32(60.0), -40.0, 400.0)
+        return brighter
 
 
 def _later() -> datetime:
@@ -265,13 +276,13 @@ def _tps() -> Iterator[tuple[int, list[str]]]:
     """A storage SCP that takes every CT instance: its port, and the SOP Instance UIDs that it was sent."""
     received: list[str] = []
 
-    def keep(event: evt.Event) -> int:
+    def keep(event: Any) -> int:
         received.append(event.request.AffectedSOPInstanceUID)
         return 0x0000
 
     ae = AE(ae_title="TPS")
     ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
+    server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, keep)])
     try:
         yield server.server_address[1], received
     finally:

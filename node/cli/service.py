@@ -33,7 +33,7 @@ def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose 
     path = config or context.obj
     with open_store(settings) as node, process_lock(node.run_dir, "serve", "1"):
         _check(settings)
-        base = [sys.executable, "-m", "node.cli", *(["--config", str(path)] if path else [])]
+        base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(path)] if path else [])]
         flags = ["--supervised", *(["--verbose"] if verbose else [])]
         commands: dict[str, Sequence[str]] = {role: [*base, role, *flags] for role in ("receive", "work", "deliver")}
         code = Supervisor(commands).run(stop_event(supervised=False))

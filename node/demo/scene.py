@@ -149,7 +149,7 @@ def _node(run_dir: Path, tps: Tps, bundle: str) -> Iterator[int]:
         f'[[destination]]\nname = "tps"\nae_title = "{tps.ae_title}"\nhost = "127.0.0.1"\nport = {tps.port}\n',
         encoding="utf-8",
     )
-    command = [sys.executable, "-m", "node.cli", "--config", str(settings), "serve"]
+    command = [sys.executable, "-P", "-m", "node.cli", "--config", str(settings), "serve"]
     with (run_dir / "node.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:

@@ -242,7 +242,12 @@ def test_requests_that_wait_for_no_answer_are_not_read(monkeypatch: pytest.Monke
 
     def waiting(scp: Scp, count: int) -> int:
         go_on, storing = threading.Event(), threading.Event()
-        scp.on_store = lambda: storing.set() or go_on.wait(5)
+
+        def store() -> None:
+            storing.set()
+            go_on.wait(5)
+
+        scp.on_store = store
         with RawPeer(scp.port) as peer:
             peer.request_store()
             peer.send_data(b"own")

@@ -75,10 +75,15 @@ def files(tmp_path_factory):
 
 def test_each_instance_is_opened_and_parsed_once(bench, files, monkeypatch):
     bench.receive(files)
-    opened, parsed = Counter(), []
+    opened, parsed = Counter[Path](), list[object]()
     read_bytes = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda path: opened.update([path]) or read_bytes(path))
-    monkeypatch.setattr("node.dicom.headers.dcmread", lambda stream: parsed.append(stream) or dcmread(stream))
+
+    def parse(stream):
+        parsed.append(stream)
+        return dcmread(stream)
+
+    monkeypatch.setattr("node.dicom.headers.dcmread", parse)
     assert bench.after(6)[0] == "QUEUED"
     assert sorted(opened.values()) == [1] * len(files)
     assert len(parsed) == len(files)
