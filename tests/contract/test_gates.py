@@ -171,7 +171,7 @@ def faults_of(contract: dict[str, Any]) -> Iterator[dict[str, str]]:
             for layer in layers:
                 yield from ({file_of(one): f"\nimport {layer[0]}\n"} for one in layer[1:])
             if contract.get("exhaustive"):
-                yield {f"{container}/planted_module.py": ""}
+                yield {f"{container.replace('.', '/')}/planted_module.py": ""}
     else:
         pytest.fail(f"write down what a contract of type {contract['type']} must refuse")
 
