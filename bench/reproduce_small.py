@@ -92,7 +92,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """Print one line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -115,7 +115,7 @@ def cpu_model() -> str:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """Print one line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

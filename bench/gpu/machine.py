@@ -1,4 +1,4 @@
-"""Owns the facts that figures of the GPU check belong to: card, driver, versions, revision; must not measure."""
+"""The facts that figures of the GPU check belong to: card, driver, versions, revision."""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Owns what a run of the GPU check found, as one JSON that is written anew after every section; must not measure."""
+"""What a run of the GPU check found, as one JSON that is written anew after every section."""
 
 import json
 import math
@@ -132,7 +132,7 @@ class Report:
 
 
 def say(text: str) -> None:
-    """A line for whoever waits."""
+    """Print one line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

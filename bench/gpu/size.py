@@ -1,4 +1,4 @@
-"""Owns how large everything is, on a GPU and in the dry run on a CPU; must not import torch."""
+"""How large everything is, on a GPU and in the dry run on a CPU."""
 
 from dataclasses import dataclass
 

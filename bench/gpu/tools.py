@@ -1,4 +1,4 @@
-"""Owns what several sections share: live random bundles, settings of the card, clocks; must not judge a figure."""
+"""What several sections share: random bundles that compute, settings of the card, clocks."""
 
 import gc
 import time

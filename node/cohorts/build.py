@@ -1,4 +1,4 @@
-"""Owns the making of a cohort from a hospital's DICOM export: pair, register, store, split; must not keep a name.
+"""Makes a cohort from a hospital's DICOM export: pair, register, store, split; no name is kept.
 
 One patient is in memory at a time. The manifest holds pseudonyms and figures only.
 """

@@ -1,4 +1,4 @@
-"""Owns the file that says who is who in a cohort, for the hospital alone; must not write anything else."""
+"""The file that says who is who in a cohort, for the hospital alone."""
 
 import csv
 import os

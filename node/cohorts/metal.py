@@ -1,4 +1,4 @@
-"""Owns the question whether metal spoils a scan; must not look at headers."""
+"""Whether metal spoils a scan, seen in its pixels."""
 
 from dataclasses import dataclass
 from typing import Final

@@ -1,4 +1,4 @@
-"""Owns which two scans of a patient make a pair, by the criteria of the study; must not read files."""
+"""Which two scans of a patient make a pair, by the criteria of the study."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Owns a phantom cohort on disk together with the DICOM scans that show the same patients; must not touch real ones."""
+"""A phantom cohort on disk together with the DICOM scans that show the same invented patients."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Owns what lies in a folder of DICOM files: which series, whose, and which of them are native or enhanced scans.
+"""What lies in a folder of DICOM files: which series, whose, and which of them are native or enhanced scans.
 
 Tags lie, so a series is what its pixels show: headers only say whether it is a scan at all.
 """

@@ -111,7 +111,7 @@ def read_header(path: Path, *, keywords: Iterable[str] = ()) -> SliceHeader:
 
 
 def read_instance(path: Path, *, keywords: Iterable[str] = ()) -> tuple[SliceHeader, FileDataset]:
-    """Parse one Part 10 file once, for `read_header` and for whoever decodes its pixels; raises as `read_header`.
+    """Parse one Part 10 file once, for `read_header` and for the decoder of its pixels; raises as `read_header`.
 
     As long as the dataset lives, the bytes of the whole file stay in memory.
     """
