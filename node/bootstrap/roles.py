@@ -26,7 +26,7 @@ def make_receiver(node: Node) -> Receiver:
 def make_completion(node: Node) -> Completion:
     """The judge of what the receiver got."""
     card, model = verified_card(node.settings), node.settings.model
-    # The worker chooses the device; the setting stands for it here, so that a series has one job whichever worker takes it.
+    # The worker chooses the device; the setting stands for it here, so that all workers take a series for one job.
     processing = processing_digest(f"{model.device}, {model.precision}")
 
     def request_for(headers: list[SliceHeader]) -> JobRequest:
