@@ -7,7 +7,7 @@ Counted is every function of `config`, `models`, `node` and `storage` that is en
 counted are the start of each part, files that hold data only, comprehensions (functions in some versions of Python
 only), and the networks of a model: a translator that adds a constant takes their place. The fewer there are, the sooner
 somebody who reads the code has seen them all. The figures have limits in `tests/peers/test_walk.py` and
-`tests/contract/models/test_training_walk.py`.
+`tests/component/models/test_training_walk.py`.
 """
 
 import sys

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 import models
+from models.bundle import HU_WINDOW
 from node.cli.console import JsonOption, print_json, print_table, say
 from node.errors import Refused
 
@@ -86,7 +87,7 @@ def import_(
     ] = None,
     hu_window: Annotated[
         tuple[float, float], typer.Option("--hu-window", metavar="LOW HIGH", help="HU window of the training.")
-    ] = (-40.0, 400.0),
+    ] = HU_WINDOW,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the weights, where you know it.")] = "",
     as_json: JsonOption = False,
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from pydicom import Dataset, dcmread
 
 from config.settings import DestinationSettings
+from models.bundle import HU_WINDOW
 from models.phantom import make_patient
 from node.demo.picture import Image, write_picture
 from node.demo.tps import Tps
@@ -79,7 +80,6 @@ def check_headers(pairs: list[tuple[Dataset, Dataset]]) -> tuple[str, ...]:
         "ImageOrientationPatient",
         "PixelSpacing",
     )
-    window = (-40.0, 400.0)
     for source, derived in pairs:
         for keyword in same:
             _require(str(source[keyword].value) == str(derived[keyword].value), f"{keyword} differs from the source")
@@ -89,12 +89,12 @@ def check_headers(pairs: list[tuple[Dataset, Dataset]]) -> tuple[str, ...]:
         _require(derived.Manufacturer != source.Manufacturer, "the scanner's identity was copied")
         _require("ContrastBolusAgent" not in derived, "a contrast agent is claimed")
         before = hu(source)
-        outside = (before < window[0]) | (before > window[1])
+        outside = (before < HU_WINDOW[0]) | (before > HU_WINDOW[1])
         _require(np.array_equal(before[outside], hu(derived)[outside]), "pixels outside the HU window changed")
     return (
         "study, frame of reference, position, orientation and spacing are string-equal to the source",
         "SyntheticData YES, ImageType DERIVED\\SECONDARY\\AXIAL, own equipment, no contrast agent claimed",
-        "every pixel outside [-40, 400] HU is equal to the source",
+        f"every pixel outside [{HU_WINDOW[0]:g}, {HU_WINDOW[1]:g}] HU is equal to the source",
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+from node.dicom.constants import UNCOMPRESSED
 from node.dicom.elements import copy_public_items, element_bytes, tag_of, unpack_numbers, vr_of
 
 
@@ -133,10 +134,6 @@ GATE: Final = (
 
 DIGESTED: Final = tuple(dict.fromkeys((*(keyword for keyword, _ in COPIED), *COPIED_BY_RULE, *SCANNER_IDENTITY, *GATE)))
 
-_UNCOMPRESSED: Final = frozenset(
-    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
-)
-
 
 def content_sha256(ds: Dataset, transfer_syntax_uid: str) -> str:
     """Hex SHA-256 over all that can influence the derived series: copied and gate attributes, and the pixels.
@@ -151,7 +148,7 @@ def content_sha256(ds: Dataset, transfer_syntax_uid: str) -> str:
         if tag in ds:
             _feed(digest, f"{tag:08X}".encode(), _canonical(ds, tag))
     pixels = element_bytes(ds, tag_of("PixelData")) or b""
-    if transfer_syntax_uid in _UNCOMPRESSED:
+    if transfer_syntax_uid in UNCOMPRESSED:
         _feed(digest, b"pixels", pixels[: _pixel_bytes(ds, len(pixels))])
     else:
         _feed(digest, b"encapsulated " + transfer_syntax_uid.encode(), pixels)

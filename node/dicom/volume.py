@@ -17,7 +17,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
-from node.dicom.constants import AIR_HU
+from node.dicom.constants import AIR_HU, UNCOMPRESSED
 from node.dicom.content import DIGESTED
 from node.dicom.elements import element_bytes, tag_of, unpack_numbers
 from node.dicom.geometry import Flaw, SlicePlane, describe_stack
@@ -27,9 +27,6 @@ from node.errors import Permanent, UnreadableInstance
 # 10 bytes per voxel are held (HU, stored value, a model's answer): about 8 GB at this limit.
 MAX_VOXELS: Final = 3000 * 512 * 512
 MAX_SLICE_PIXELS: Final = 4096 * 4096
-UNCOMPRESSED: Final = frozenset(
-    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
-)
 # Lossless syntaxes whose pixels equal the scanner's; a lossy one never enters, whatever could decode it.
 LOSSLESS_COMPRESSED: Final = frozenset(
     {

@@ -17,11 +17,10 @@ from pynetdicom.presentation import PresentationContext
 
 from config.settings import DestinationSettings
 from node.dicom.constants import CT_IMAGE_STORAGE
+from node.network.contexts import VERIFICATION
 from node.network.no_association import NoAssociation, Outcome
 from node.network.requestor import Timeouts, associate
 from node.network.status import SUCCESS, Reading, Verdict, classify
-
-_VERIFICATION = "1.2.840.10008.1.1"
 
 _REACTIONS = {
     Verdict.TRANSIENT: Outcome.TRANSIENT,
@@ -107,11 +106,11 @@ class StorageScu:
 
     def echo(self) -> EchoResult:
         """Associate, look which contexts are accepted, and send a C-ECHO; never raises."""
-        contexts = [build_context(_VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *_ct_contexts()]
+        contexts = [build_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *_ct_contexts()]
         try:
             with associate(self._destination, self._calling_ae, contexts, self._timeouts) as association:
                 accepted = {context.abstract_syntax for context in association.accepted_contexts}
-                if _VERIFICATION not in accepted:
+                if VERIFICATION not in accepted:
                     return EchoResult(True, "accepts CT images, but no C-ECHO", 0.0)
                 begun = time.perf_counter()
                 status: int = association.send_c_echo().Status

@@ -8,18 +8,22 @@ from bench.walk import STAGES, first_answer, jobs_ls, to_the_tps
 def test_a_slice_passes_at_most_12_files_to_its_first_answer(tmp_path: Path) -> None:
     walk = first_answer(tmp_path)
     assert len(walk.files) <= 12, sorted(walk.files)
+    assert len(walk.functions) <= 122  # here and below a tenth above what it was when this was written
     assert {"node/network/server.py", "node/receive/receiver.py", "storage/spool.py"} <= walk.files
 
 
 def test_a_list_of_jobs_enters_at_most_10_files(tmp_path: Path) -> None:
     walk = jobs_ls(tmp_path)
     assert len(walk.files) <= 10, sorted(walk.files)
+    assert len(walk.functions) <= 50
     assert {"node/cli/jobs.py", "storage/overview.py"} <= walk.files
 
 
-def test_a_slice_passes_at_most_41_files_to_the_tps(tmp_path: Path) -> None:
+def test_a_slice_passes_at_most_45_files_to_the_tps(tmp_path: Path) -> None:
     walks = to_the_tps(tmp_path)
     files = set[str]().union(*(walk.files for walk in walks.values()))
-    assert len(files) <= 41, sorted(files)
+    functions = set[tuple[str, str]]().union(*(walk.functions for walk in walks.values()))
+    assert len(files) <= 45, sorted(files)
+    assert len(functions) <= 383
     assert tuple(walks) == STAGES
     assert {"node/receive/receiver.py", "node/translate/worker.py", "node/send/courier.py"} <= files
