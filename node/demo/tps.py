@@ -8,8 +8,8 @@ from pydicom.uid import CTImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.events import Event
 
-SUCCESS = 0x0000
-VERIFICATION = "1.2.840.10008.1.1"
+from node.network.contexts import VERIFICATION
+from node.network.status import SUCCESS
 
 
 class Tps:
