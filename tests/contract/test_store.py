@@ -17,7 +17,6 @@ from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatc
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.outbox import OutboxStore
 from storage.overview import Overview
-from storage.refusals import RefusalStore, RefusedInstance
 from storage.series import Arrival, JobRequest, Recorded, SeriesFacts, SeriesStore
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import SCHEMA_REVISION, Association, Base, Delivery, Job, Series
@@ -118,44 +117,6 @@ def test_an_older_schema_is_brought_forward_with_its_data(database):
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     assert Bench(database).states() == {"1": "RECEIVING"}
-
-
-# -- refusals --------------------------------------------------------------------------------------------------
-
-
-def refused(reason="no UID", *, series="1.2.3", instance="1.2.3.4"):
-    return RefusedInstance("CTSIM", "10.0.0.1", series, instance, 0xC000, reason)
-
-
-def test_refusals_are_counted_by_reason_and_found_by_time_and_by_series(database):
-    store = RefusalStore(database)
-    for number in range(3):
-        store.record(refused(instance=f"1.{number}"), at(number))
-    store.record(refused("too large", series=""), at(3600))
-    newest, counted = store.since(at(3700), hours=24)
-    assert (newest.reason, newest.count, newest.series_uid) == ("too large", 1, "")
-    assert (counted.count, counted.sop_instance_uid, counted.status) == (3, "1.2", "C000")
-    assert (counted.first_at, counted.last_at) == (at(0), at(2))
-    assert store.of_series("1.2.3") == [counted]
-    assert store.since(at(3700), hours=0.5) == [newest]
-
-
-def test_refusals_do_not_fill_the_database(database, monkeypatch):
-    monkeypatch.setattr("storage.refusals.MAX_ROWS", 3)
-    store = RefusalStore(database)
-    for number in range(6):
-        store.record(refused(series=f"1.{number}"), at(number))
-    assert [row.series_uid for row in store.since(at(10), hours=1)] == ["1.5", "1.4", "1.3"]
-
-
-def test_many_associations_count_one_refusal(database):
-    store = RefusalStore(database)
-    threads = [threading.Thread(target=store.record, args=(refused(), at(n))) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [row.count for row in store.of_series("1.2.3")] == [8]
 
 
 # -- receiving -------------------------------------------------------------------------------------------------
