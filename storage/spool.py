@@ -137,18 +137,9 @@ def _write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def fsync_file(path: Path) -> None:
-    """Force the content of one file to the disk."""
-    _fsync(path, os.O_RDONLY)
-
-
 def fsync_directory(path: Path) -> None:
     """Force the entries of one directory to the disk; without it a rename may vanish in a power cut."""
-    _fsync(path, os.O_RDONLY | os.O_DIRECTORY)
-
-
-def _fsync(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

@@ -35,6 +35,11 @@ MIN_RATE_BYTES_S = 2048.0
 _LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
 _C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
 _COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
+_NUMBERS = (
+    "CommandField",
+    "CommandDataSetType",
+    "MessageID",
+)  # that every request needs, PS3.7 tables 9.3-1 and 9.3-12
 _PRIORITIES = (0, 1, 2)  # PS3.7 table E.1-1
 _USUAL_ELEMENTS = {0x0000, 0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000}  # of a C-STORE request, PS3.7 table 9.3-1
 
@@ -222,7 +227,7 @@ class DimseGuard(DIMSEServiceProvider):
         if abstract_syntax is None:
             raise NotDimse("a message in a presentation context that was not accepted")
         asked = decode(BytesIO(raw), True, True)
-        field, data_set_type = _number(asked, "CommandField"), _number(asked, "CommandDataSetType")
+        field, data_set_type, _ = (_number(asked, keyword) for keyword in _NUMBERS)
         if abstract_syntax == VERIFICATION:
             if (field, data_set_type) != (_C_ECHO_RQ, _NO_DATA_SET):
                 raise NotDimse("a message that is no C-ECHO request")
@@ -247,7 +252,7 @@ class DimseGuard(DIMSEServiceProvider):
         self.message.data_set = DataSetBuffer(self._limits, refusal)
         self._buffers.append(self.message.data_set)
         usual = refusal is None and asked.get("Priority") in _PRIORITIES and _USUAL_ELEMENTS.issuperset(asked.keys())
-        return raw if usual and _number(asked, "MessageID") >= 0 else _command(asked, abstract_syntax, uid)
+        return raw if usual else _command(asked, abstract_syntax, uid)
 
     def _pass_on(self, context_id: int, value: bytes) -> None:
         """Give pynetdicom one fragment, of which it knows now that it belongs where it is."""
@@ -260,7 +265,7 @@ def _command(asked: Dataset, class_uid: str, instance_uid: str = "") -> bytes:
     """A command set with what a C-ECHO or C-STORE request needs, and nothing else of what was asked."""
     command = Dataset()
     command.AffectedSOPClassUID = class_uid
-    for keyword in ("CommandField", "MessageID", "CommandDataSetType"):
+    for keyword in _NUMBERS:
         setattr(command, keyword, _number(asked, keyword))
     if instance_uid:
         command.AffectedSOPInstanceUID, command.Priority = instance_uid, _PRIORITIES[0]

@@ -68,7 +68,7 @@ class PduStream:
             poll.poll(left_s * 1000)
         if self._come and self._come[0] != _ASSOCIATE_RQ:
             raise ValueError("the first PDU is no association request")
-        return b"" if self._ended else bytes(self._come)
+        return b"" if self._ended else self._come
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """The header of the PDU that was taken in, then its body, which may be more than `buflen`; empty at the end."""
