@@ -46,13 +46,21 @@ def r1_penalty(logits: Tensor, x: Tensor) -> Tensor:
 
 
 def logistic_with_r1(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, gamma: float | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The discriminator's logistic terms of real and fake, and gamma / 2 times R1 at the real; no R1 for gamma None."""
+    discriminator: Callable[[Tensor], Tensor],
+    real: Tensor,
+    fake: Tensor,
+    *,
+    gamma: float | None,
+    names: tuple[str, str, str],
+) -> dict[str, Tensor]:
+    """The discriminator's logistic terms of real and fake, and gamma / 2 times R1 at the real; no R1 for gamma None.
+
+    names: of these three terms, in this order.
+    """
     real = real.requires_grad_(gamma is not None)
     logits = discriminator(real)
-    r1 = None if gamma is None else gamma / 2 * r1_penalty(logits, real)
-    return logistic_real(logits), logistic_fake(discriminator(fake)), r1
+    r1 = {} if gamma is None else {names[2]: gamma / 2 * r1_penalty(logits, real)}
+    return {names[0]: logistic_real(logits), names[1]: logistic_fake(discriminator(fake))} | r1
 
 
 def enhanced_l1(estimate: Tensor, target: Tensor, source: Tensor, *, weight: float) -> Tensor:

@@ -175,10 +175,8 @@ class Syndiff:
             with torch.no_grad():
                 fake = draw.sample_x_t(self.schedule, self._estimate_x0(contrast, draw, translated[_OTHER[contrast]]))
             discriminator = partial(draw.logits, self.parts.networks[f"discriminator_diffusive_{contrast}"])
-            of_real, of_fake, r1 = logistic_with_r1(discriminator, draw.x_t, fake, gamma=gamma)
-            terms |= {f"diffusive_real_{contrast}": of_real, f"diffusive_fake_{contrast}": of_fake}
-            if r1 is not None:
-                terms[f"r1_{contrast}"] = r1
+            names = (f"diffusive_real_{contrast}", f"diffusive_fake_{contrast}", f"r1_{contrast}")
+            terms |= logistic_with_r1(discriminator, draw.x_t, fake, gamma=gamma, names=names)
         return terms
 
     def _nondiffusive_discriminator_terms(

@@ -162,9 +162,8 @@ class SyndiffPaired:
             fake = draw.sample_x_t(self.schedule, self._estimate_x0(batch, draw)[0])
         gamma = self.config.r1_gamma if step % self.config.r1_every == 0 else None
         discriminator = partial(draw.logits, self.parts.networks["discriminator"])
-        of_real, of_fake, r1 = logistic_with_r1(discriminator, draw.x_t, fake, gamma=gamma)
-        terms = {"discriminator_real": of_real, "discriminator_fake": of_fake}
-        return terms if r1 is None else terms | {"r1": r1}
+        names = ("discriminator_real", "discriminator_fake", "r1")
+        return logistic_with_r1(discriminator, draw.x_t, fake, gamma=gamma, names=names)
 
     def _generator_terms(self, batch: Batch, draw: Draw, estimate: Tensor, phi: Tensor | None) -> dict[str, Tensor]:
         """L1 (with registration RegGAN's L_Corr), RegGAN's L_Smooth, and SynDiff's adversarial term of G_theta."""

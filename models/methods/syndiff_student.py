@@ -150,9 +150,8 @@ class SyndiffStudent:
             fake = draw.sample_x_t(self.schedule, estimate)
         gamma = self.config.r1_gamma if step % self.config.r1_every == 0 else None
         discriminator = partial(draw.logits, self.parts.networks["discriminator"])
-        of_real, of_fake, r1 = logistic_with_r1(discriminator, draw.x_t, fake, gamma=gamma)
-        terms = {"discriminator_real": of_real, "discriminator_fake": of_fake}
-        return terms if r1 is None else terms | {"r1": r1}
+        names = ("discriminator_real", "discriminator_fake", "r1")
+        return logistic_with_r1(discriminator, draw.x_t, fake, gamma=gamma, names=names)
 
     def _generator_terms(self, batch: Batch) -> dict[str, Tensor]:
         """L1 to the target, SynDiff's adversarial term of G_theta, and L1 to the mean of the teacher's samples."""
