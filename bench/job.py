@@ -164,7 +164,7 @@ def timed(function: Callable[..., Any], stage: str, seconds: dict[str, float]) -
 def run_alone(scan: Path, out_dir: Path, bundle: str, mode: str) -> dict[str, float]:
     """One job in this process: wall-clock seconds by stage and in all, and the peak of resident memory in GB."""
     translator = FewSlices(models.find_bundle(bundle), few=1 if mode == "one slice" else 0)
-    options = job_options(Settings(), repeat=0, produced_at=datetime.now(UTC))
+    options = job_options(Settings(), datetime.now(UTC))
     seconds: dict[str, float] = {}
     shutil.rmtree(out_dir, ignore_errors=True)
     out_dir.mkdir()

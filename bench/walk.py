@@ -124,7 +124,7 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
         JobStore(database),
         spool,
         lambda: executor,
-        lambda repeat, produced_at: JobOptions(EquipmentIdentity("walk"), produced_at, run=repeat + 1),
+        lambda job, produced_at: JobOptions(EquipmentIdentity("walk"), produced_at, run=job.repeat + 1),
         ["tps"],
         name="walk",
         clock=_later,

@@ -6,6 +6,7 @@ its start with one sentence (`ConfigError`): file, key, and what is allowed.
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -21,6 +22,12 @@ def _ae_title(value: str) -> str:
 def _uid_root(value: str) -> str:
     if value:
         check_uid_root(value)
+    return value
+
+
+def _timezone(value: str) -> str:
+    if value and value not in available_timezones():
+        raise ValueError("it is no name of the IANA time zone database, such as Europe/Berlin")
     return value
 
 
@@ -41,6 +48,7 @@ class NodeSettings(Section):
     data_dir: Path = Path("syncect-data")
     database_url: str = ""
     installation_uid_root: UidRoot = ""
+    timezone: Annotated[str, AfterValidator(_timezone)] = ""
 
     def url(self) -> str:
         """SQLAlchemy URL; without a setting, a SQLite file inside `data_dir`."""
@@ -82,11 +90,24 @@ class ScpSettings(Section):
         return self
 
 
-class CompletionSettings(Section):
-    """When a series counts as complete; both in seconds since the last instance."""
+class AskedPeer(Section):
+    """A peer that is only asked by C-FIND."""
 
-    quiet_s: Annotated[float, Field(ge=0.2, le=3600)] = 5.0
+    ae_title: AeTitle
+    host: str
+    port: Port = 104
+    tls: TlsSettings | None = None
+
+
+class CompletionSettings(Section):
+    """When a series counts as complete; both in seconds since the last instance.
+
+    count_from: the name of a destination, or a peer of its own, that is asked how many images a series has.
+    """
+
+    quiet_s: Annotated[float, Field(ge=0.2, le=3600)] = 10.0
     give_up_s: Annotated[float, Field(ge=1, le=86400)] = 300.0
+    count_from: str | AskedPeer = ""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -111,6 +132,8 @@ class EligibilitySettings(Section):
     """Which series are translated, beyond the built-in gate for non-contrast planning CT."""
 
     min_slices: Annotated[int, Field(ge=2, le=2000)] = 8
+    metal_artifact_reduction: Literal["hold", "process"] = "hold"
+    position_tolerance_mm: Annotated[float, Field(ge=0.01, le=1.0)] = 0.15
     rules: tuple[RuleSettings, ...] = ()
 
 
@@ -121,6 +144,7 @@ class ModelSettings(Section):
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     batch_size: Annotated[int, Field(ge=0, le=256)] = 0
+    outside_envelope: Literal["hold", "warn"] = "hold"
 
 
 class DestinationSettings(Section):

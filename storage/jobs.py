@@ -25,6 +25,8 @@ class ClaimedJob:
     bundle: str
     job_key: str
     repeat: int
+    version: int
+    doubt: str
     attempt: int
     spool_names: tuple[str, ...]
 
@@ -47,6 +49,7 @@ class ProducedSeries:
     product_dir: str
     instances: tuple[ProducedInstance, ...]
     measurements: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 class JobStore:
@@ -85,6 +88,8 @@ class JobStore:
                 bundle=job.bundle,
                 job_key=job.job_key,
                 repeat=job.repeat,
+                version=job.version,
+                doubt=job.doubt,
                 attempt=job.attempts,
                 spool_names=tuple(names),
             )
@@ -110,7 +115,7 @@ class JobStore:
             # An earlier attempt may have ended HELD and been retried; its rows give way to the new files.
             session.execute(delete(Product).where(Product.job_id == job.id))
             job.derived_series_uid, job.product_dir = product.series_uid, product.product_dir
-            job.measurements = product.measurements
+            job.measurements, job.remarks = product.measurements, list(product.remarks)
             for made in product.instances:
                 session.add(
                     Product(

@@ -12,7 +12,12 @@ from sqlalchemy import Engine
 
 def upgrade(engine: Engine) -> None:
     """Bring the schema of a database to `SCHEMA_REVISION`, creating it where there is none."""
+    command.upgrade(alembic_config(engine), "head")
+
+
+def alembic_config(engine: Engine) -> AlembicConfig:
+    """What Alembic's own commands need to reach a database."""
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["engine"] = engine
-    command.upgrade(config, "head")
+    return config

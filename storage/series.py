@@ -1,6 +1,7 @@
 """SeriesStore records what arrived, from which associations, and what was decided about it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, select
@@ -62,10 +63,16 @@ class SeriesFacts:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job to queue; `key` is unique per (source contents, bundle, processing)."""
+    """A job to queue; `key` is unique per (source contents, bundle, processing).
+
+    doubt: why a person must look at the result before it is sent, whatever the gates say of it; "" where nothing is
+    known. patient: the identity that the images carry, by DICOM keyword.
+    """
 
     key: str
     bundle: str
+    doubt: str = ""
+    patient: Mapping[str, str] = field(default_factory=dict)
 
 
 class SeriesStore(ArrivalStore):
@@ -186,6 +193,9 @@ def _add_job(session: Session, series: Series, request: JobRequest, now: datetim
     count = session.scalar(
         select(func.count()).select_from(Instance).where(Instance.series_id == series.id, Instance.is_current)
     )
+    earlier_results = session.scalar(
+        select(func.count()).select_from(Job).where(Job.series_id == series.id, Job.product_dir.is_not(None))
+    )
     job = Job(
         series_id=series.id,
         run=runs + 1,
@@ -193,5 +203,8 @@ def _add_job(session: Session, series: Series, request: JobRequest, now: datetim
         repeat=repeat,
         bundle=request.bundle,
         source_count=count or 0,
+        version=(earlier_results or 0) + 1,
+        doubt=request.doubt,
+        patient=dict(request.patient),
     )
     begin_job(session, job, actor="eligibility", reason=f"bundle {request.bundle}", now=now)

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     Enum,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -27,9 +28,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
-SCHEMA_REVISION = "0002"  # of the newest migration, which makes exactly these tables
+SCHEMA_REVISION = "0003"  # of the newest migration, which makes exactly these tables
 
 UID = String(64)  # PS3.5 section 9: at most 64 characters
+FOREIGN_UID = String(128)  # of a study or series as a peer sent it: a longer one than allowed is skipped, not refused
 AE_TITLE = String(16)  # PS3.5 VR AE
 SHA256 = String(64)
 
@@ -72,19 +74,25 @@ class Base(DeclarativeBase):
 
 
 class Series(Base):
-    """A series as received; `arrivals` counts accepted instances and so tells whether any came since it was read."""
+    """A series as received; `arrivals` counts accepted instances and so tells whether any came since it was read.
+
+    ignored: instances of classes that this node accepts and does not keep. expected: images of the series as a peer
+    counted them (`completion.count_from`), None where nobody was asked or answered.
+    """
 
     __tablename__ = "series"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    series_uid: Mapped[str] = mapped_column(UID, unique=True)
-    study_uid: Mapped[str] = mapped_column(UID, index=True)
+    series_uid: Mapped[str] = mapped_column(FOREIGN_UID, unique=True)
+    study_uid: Mapped[str] = mapped_column(FOREIGN_UID, index=True)
     state: Mapped[SeriesState] = mapped_column(_state(SeriesState, "series_state"), index=True)
     reason: Mapped[str] = mapped_column(Text, default="")
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
     patient_id: Mapped[str] = mapped_column(Text, default="")
     description: Mapped[str] = mapped_column(Text, default="")
     arrivals: Mapped[int] = mapped_column(Integer, default=0)
+    ignored: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    expected: Mapped[int | None] = mapped_column(Integer, default=None)
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -127,13 +135,52 @@ class Refusal(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
     peer_host: Mapped[str] = mapped_column(String(64))
-    series_uid: Mapped[str] = mapped_column(UID, index=True)
+    series_uid: Mapped[str] = mapped_column(FOREIGN_UID, index=True)
     sop_instance_uid: Mapped[str] = mapped_column(UID)
     dimse_status: Mapped[int] = mapped_column(Integer)
     reason: Mapped[str] = mapped_column(String(200))
     count: Mapped[int] = mapped_column(Integer)
     first_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class LostInstance(Base):
+    """An instance that the node knows of and does not have: refused, or under way when its association was aborted.
+
+    series_uid is "" where the node did not learn it; then it may belong to any series of its association. The row
+    counts until an instance of this UID has been stored.
+    """
+
+    __tablename__ = "lost_instance"
+    __table_args__ = (UniqueConstraint("series_uid", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"), default=None, index=True)
+    series_uid: Mapped[str] = mapped_column(FOREIGN_UID)
+    sop_instance_uid: Mapped[str] = mapped_column(UID)
+    reason: Mapped[str] = mapped_column(String(200))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Sender(Base):
+    """The longest pause that a calling AE title has made within a series, seconds, and when it made it."""
+
+    __tablename__ = "sender"
+
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE, primary_key=True)
+    pause_s: Mapped[float] = mapped_column(Float)
+    measured_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PeerState(Base):
+    """Since when a destination cannot be reached; `failing_since` is None while it answers."""
+
+    __tablename__ = "peer_state"
+
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)
+    failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    reason: Mapped[str] = mapped_column(Text, default="")
 
 
 class Association(Base):
@@ -166,6 +213,10 @@ class Job(Base):
     """The translation of one series by one bundle; `run` counts the jobs of a series from 1.
 
     `repeat` counts earlier jobs of the same key; it enters the derived UIDs, so that no UID is ever made twice.
+    version: 1 for the first result of a series, one more for each job that follows one with a result; planners read it.
+    doubt: why a person must look at the result whatever the gates say of it; set when the job is queued. patient: the
+    identity under which the job was queued. remarks: what of the source was changed or left out. progress: the stage
+    that a running job has reached. override: who released the result against which doubt, and why.
     """
 
     __tablename__ = "job"
@@ -185,6 +236,12 @@ class Job(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     bundle: Mapped[str] = mapped_column(String(120))
     source_count: Mapped[int] = mapped_column(Integer)
+    version: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
+    doubt: Mapped[str] = mapped_column(Text, default="", server_default="")
+    override: Mapped[str] = mapped_column(Text, default="", server_default="")
+    patient: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    remarks: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
+    progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     worker: Mapped[str | None] = mapped_column(String(80), default=None)
@@ -210,7 +267,11 @@ class Product(Base):
 
 
 class Delivery(Base):
-    """The outbox: one derived series to one destination."""
+    """The outbox: one derived series to one destination.
+
+    leftover: STANDS where a superseded or cancelled result lies at the destination and a person has to delete it there;
+    GONE once the destination no longer has it, ACKNOWLEDGED once a person said so; else "".
+    """
 
     __tablename__ = "delivery"
     __table_args__ = (
@@ -223,6 +284,7 @@ class Delivery(Base):
     destination: Mapped[str] = mapped_column(String(64))
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
     reason: Mapped[str] = mapped_column(Text, default="")
+    leftover: Mapped[str] = mapped_column(String(12), default="", server_default="")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     courier: Mapped[str | None] = mapped_column(String(80), default=None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from importlib.metadata import version
+from importlib import metadata
 
 import models
 from config.settings import ModelSettings, Settings
@@ -21,7 +21,7 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worke
         node.jobs,
         node.spool,
         lambda: open_executor(settings.model),
-        lambda repeat, produced_at: job_options(settings, repeat, produced_at),
+        lambda job, produced_at: job_options(settings, produced_at, repeat=job.repeat, version=job.version),
         node.destination_names,
         name=process_name("work", name),
         announce=announce,
@@ -40,12 +40,12 @@ def open_executor(settings: ModelSettings) -> Executor:
     return Executor(bundle_label(translator.card), translator)
 
 
-def job_options(settings: Settings, repeat: int, produced_at: datetime) -> JobOptions:
+def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, version: int = 1) -> JobOptions:
     """What the settings say about a derived series; an installation that never served has no UID of its own yet."""
     uid = installation_uid(settings.node.data_dir, create=False)
     return JobOptions(
         equipment=EquipmentIdentity(
-            software_version=version("syncect"), device_serial_number=uid or "0", installation_uid=uid
+            software_version=metadata.version("syncect"), device_serial_number=uid or "0", installation_uid=uid
         ),
         produced_at=produced_at,
         series=SeriesOptions(
@@ -53,4 +53,5 @@ def job_options(settings: Settings, repeat: int, produced_at: datetime) -> JobOp
         ),
         uids=UidFactory(settings.node.installation_uid_root or None),
         run=repeat + 1,
+        version=version,
     )

@@ -59,7 +59,7 @@ def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_ui
         executor = open_executor(settings.model)
         work_dir = Path(staging) / "series"
         work_dir.mkdir()
-        options = job_options(settings, repeat=0, produced_at=datetime.now(UTC))
+        options = job_options(settings, datetime.now(UTC))
         result = executor.run(paths, options, work_dir, _Reporter(bar, task))
         if not result.held_reason:
             shutil.copytree(work_dir, out_dir, dirs_exist_ok=True)

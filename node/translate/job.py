@@ -39,6 +39,7 @@ class JobOptions:
     """What the settings and the moment add to a job.
 
     produced_at: an aware datetime, UTC. run: 1 for the first production of an input, one more for each wanted re-run.
+    version: 1 for the first result of a source series, one more for each that follows it, also of other contents.
     """
 
     equipment: EquipmentIdentity
@@ -46,6 +47,7 @@ class JobOptions:
     series: SeriesOptions = field(default_factory=SeriesOptions)
     uids: UidFactory = field(default_factory=UidFactory)
     run: int = 1
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Worker:
     """Runs jobs of the store until it is told to stop.
 
     `open_executor` loads bundle and device, again at every job after it failed (ExecutorUnavailable); `announce` gets
-    in words what was loaded, or why nothing was. `options_for(repeat, produced_at)` says what the settings want in the
+    in words what was loaded, or why nothing was. `options_for(job, produced_at)` says what the settings want in the
     derived series.
     """
 
@@ -47,7 +47,7 @@ class Worker:
         jobs: JobStore,
         spool: Spool,
         open_executor: Callable[[], Executor],
-        options_for: Callable[[int, datetime], JobOptions],
+        options_for: Callable[[ClaimedJob, datetime], JobOptions],
         destinations: Sequence[str],
         *,
         name: str,
@@ -121,19 +121,20 @@ class Worker:
             product_dir = self._spool.publish(staged)
         finally:
             self._spool.unstage(staged)
+        held_reason = "; ".join(reason for reason in (job.doubt, result.held_reason) if reason) or None
         try:
             self._jobs.finish(
                 job.id,
                 self._name,
                 _product(result, product_dir),
                 destinations=self._destinations,
-                held_reason=result.held_reason,
+                held_reason=held_reason,
                 now=self._clock(),
             )
         except LeaseLost:
             self._spool.unstage(self._spool.path(product_dir))  # nobody refers to it
             raise
-        log.info("job %d %s: series %s", job.id, "held" if result.held_reason else "produced", result.series_uid)
+        log.info("job %d %s: series %s", job.id, "held" if held_reason else "produced", result.series_uid)
 
     def _prepare(self) -> None:
         """Load bundle and device before the first job, so that it need not wait; a failure is announced and retried."""
@@ -176,7 +177,7 @@ class Worker:
                     raise _Stopped
 
             paths = [self._spool.path(name) for name in job.spool_names]
-            return executor.run(paths, self._options_for(job.repeat, self._clock()), staged, progress)
+            return executor.run(paths, self._options_for(job, self._clock()), staged, progress)
 
     @contextmanager
     def _heartbeat(self, job: ClaimedJob) -> Iterator[threading.Event]:

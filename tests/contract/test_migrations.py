@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from alembic import command
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, inspect, select
@@ -20,6 +19,7 @@ from sqlalchemy import Connection, MetaData, Table, inspect, select
 import storage
 from node.cli import main
 from storage.database import Database
+from storage.schema import alembic_config
 
 MIGRATIONS = Path(storage.__path__[0]) / "migrations"
 
@@ -123,18 +123,10 @@ def revisions() -> list[str]:
 EARLIER, HEAD = revisions()[:-1], revisions()[-1]
 
 
-def alembic(database: Database) -> Config:
-    """What Alembic's own commands need to reach this database."""
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["engine"] = database.engine
-    return config
-
-
 def build(database: Database, revision: str) -> Rows:
     """Make the store one of this revision, with its rows; their values as they stand in the database."""
-    command.downgrade(alembic(database), "base")
-    command.upgrade(alembic(database), revision)
+    command.downgrade(alembic_config(database.engine), "base")
+    command.upgrade(alembic_config(database.engine), revision)
     with database.engine.begin() as connection:
         if not database.is_sqlite:
             connection.exec_driver_sql("SET LOCAL TIME ZONE 'UTC'")  # the instants above name no zone
@@ -234,7 +226,7 @@ def test_one_revision_back_and_forward_again_keeps_what_both_know(
     build(database, revision)
     syncect("db", "upgrade")
     before = contents(database)
-    command.downgrade(alembic(database), "-1")
+    command.downgrade(alembic_config(database.engine), "-1")
     with database.engine.connect() as connection:
         assert MigrationContext.configure(connection).get_current_revision() == EARLIER[-1]
     earlier = contents(database)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -18,6 +19,7 @@ from node.bootstrap.store import read_store
 from storage.database import Database
 from storage.errors import SchemaMismatch, StoreUnavailable
 from storage.overview import Overview
+from storage.schema import alembic_config
 from storage.series import SeriesStore
 from storage.tables import Series
 
@@ -167,8 +169,8 @@ def test_a_folder_that_may_not_be_entered_is_told(run: Run, config: Path, held: 
 
 def test_readers_leave_nothing_where_they_may_write(run: Run, config: Path, held: None) -> None:
     before = tree(config.parent)
-    for command in READERS[:-1]:
-        assert run(*command)[0] == 0
+    for reader in READERS[:-1]:
+        assert run(*reader)[0] == 0
     assert tree(config.parent) == before
 
 
@@ -209,13 +211,11 @@ def test_a_reader_never_migrates_and_a_backup_comes_before_the_upgrade(
     run: Run, config: Path, held: None, tmp_path: Path
 ) -> None:
     live = Database(f"sqlite:///{config.parent / 'syncect-data' / 'syncect.sqlite3'}")
-    with live.engine.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE refusal")
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
+    command.downgrade(alembic_config(live.engine), "-1")
     live.close()
     before = tree(config.parent)
-    for command in (("jobs", "ls"), ("status",)):
-        code, _, err = run(*command)
+    for reader in (("jobs", "ls"), ("status",)):
+        code, _, err = run(*reader)
         assert (code, "syncect db upgrade" in err) == (1, True)
     assert tree(config.parent) == before
     assert run("db", "backup", str(tmp_path / "copy.sqlite3"))[0] == 0

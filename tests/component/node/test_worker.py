@@ -12,7 +12,7 @@ from node.translate import worker as worker_module
 from node.translate.job import DerivedFile, JobResult
 from node.translate.worker import MAX_ATTEMPTS, ExecutorUnavailable, Worker
 from storage.database import Database
-from storage.jobs import JobStore
+from storage.jobs import ClaimedJob, JobStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
@@ -21,7 +21,7 @@ from storage.spool import Spool
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-def no_options(series_id: int, now: datetime) -> Any:
+def no_options(job: ClaimedJob, now: datetime) -> Any:
     """What a job is to look like; FakeExecutor does not ask."""
 
 
