@@ -8,7 +8,7 @@ PYTEST ?= $(BIN)/pytest
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-.PHONY: setup demo test unit coverage abuse check quick format bench walk gpu reproduce-small clean
+.PHONY: setup demo test unit coverage abuse field check quick format bench walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -35,6 +35,9 @@ coverage: $(STAMP)  ## every test, and how much of the product they run; fails u
 
 abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about eight minutes
 	SYNCECT_ABUSE=long $(BIN)/pytest -s $(ABUSE)
+
+field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
+	FIELD_CASES=all $(BIN)/pytest tests/field
 
 check: quick  ## the quick checks and types
 	$(BIN)/mypy

@@ -26,6 +26,16 @@ def real_data() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid bundle whose network is small and visibly changes the image."""
+    from models.testing import write_tiny_bundle  # loads torch, which few tests need
+
+    path = tmp_path_factory.mktemp("bundle") / "tiny"
+    write_tiny_bundle(path)
+    return path
+
+
 def require_program(name: str, *candidates: str) -> str:
     """Path of a peer program; missing it skips the test here and fails it where SYNCECT_REQUIRE_PEERS is set (CI)."""
     for candidate in candidates or (name,):

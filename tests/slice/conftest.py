@@ -6,16 +6,7 @@ from typing import Any
 
 import pytest
 
-from models.testing import write_tiny_bundle
 from tests.slice.harness import Orthanc, RunningNode, StoreScp
-
-
-@pytest.fixture(scope="session")
-def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A valid bundle whose network is small and visibly changes the image."""
-    path = tmp_path_factory.mktemp("bundle") / "tiny"
-    write_tiny_bundle(path)
-    return path
 
 
 @pytest.fixture

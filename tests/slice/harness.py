@@ -75,6 +75,10 @@ class StoreScp:
     def files(self) -> list[Path]:
         return sorted(path for path in self.folder.iterdir() if path.is_file())
 
+    def clear(self) -> None:
+        for path in self.files():
+            path.unlink()
+
 
 class Orthanc:
     """Orthanc as an archive; files are fetched back through its REST API."""
@@ -145,7 +149,8 @@ class RunningNode:
         )
         completion = settings.get("completion", "quiet_s = 0.6\ngive_up_s = 4.0")
         self.config.write_text(
-            f'[node]\ndata_dir = "data"\n[scp]\nhost = "127.0.0.1"\nport = {self.port}\n{settings.get("scp", "")}\n'
+            f'[node]\ndata_dir = "data"\n{settings.get("node", "")}\n'
+            f'[scp]\nhost = "127.0.0.1"\nport = {self.port}\n{settings.get("scp", "")}\n'
             f"[completion]\n{completion}\n[retention]\nmin_free_gb = 0.05\n"
             f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\nprecision = "fp32"\n{settings.get("extra", "")}\n{peers}'
         )
