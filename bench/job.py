@@ -43,7 +43,8 @@ WHOLE = "whole job without the network"
 BURNT = "CPU time of the whole job, all threads"
 BESIDE = "look for contrast medium, beside the network"
 TIMED = {
-    "node.dicom.volume.read_instance": "headers and digests",
+    "node.dicom.volume.read_dataset": "headers and digests",
+    "node.dicom.volume.header_of": "headers and digests",
     "node.dicom.volume.decode_stored": "decode",
     "node.translate.job.read_volume": "read",
     "node.translate.job.find_native_contrast": BESIDE,

@@ -11,8 +11,10 @@ MAX_UID_CHARS: Final = 64  # PS3.5 section 9.1
 UID_ALPHABET: Final = re.compile(rf"[0-9.]{{1,{MAX_UID_CHARS}}}")
 """What the receiver takes for a UID: no other character can reach the store or the log."""
 
-UID: Final = re.compile(rf"(?=.{{1,{MAX_UID_CHARS}}}\Z)[0-9]+(\.[0-9]+)*")
-"""A UID in numbers and dots. Leading zeros are forbidden by PS3.5 and common; a reader takes them."""
+MAX_KEPT_UID_CHARS: Final = 128
+
+KEPT_UID: Final = re.compile(rf"[0-9.]{{1,{MAX_KEPT_UID_CHARS}}}")
+"""What a reader takes for the UID of a study, series or frame of reference: too long a one is kept, to be named."""
 
 MIN_UID_DIGITS: Final = 24
 """Digits of a hash behind a UID root; with 24, the chance that two of 10^9 UIDs are the same is 5 in 10 million."""

@@ -67,6 +67,7 @@ class Case:
     updated_at: datetime
     product_dir: str | None = None
     measurements: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     deliveries: tuple[DeliveryView, ...] = ()
 
 
@@ -279,6 +280,7 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         updated_at=max([job.updated_at, *(view.updated_at for view in deliveries)]),
         product_dir=job.product_dir,
         measurements=job.measurements,
+        remarks=tuple(job.remarks),
         deliveries=tuple(deliveries),
     )
 

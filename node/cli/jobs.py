@@ -69,6 +69,7 @@ def case_json(case: Case, *, phi: bool) -> dict[str, Any]:
         "updated_at": case.updated_at,
         "deliveries": case.deliveries,
         "measurements": case.measurements,
+        "remarks": case.remarks,
     }
 
 
@@ -257,6 +258,8 @@ def _text(value: Any) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S} UTC"
     if isinstance(value, dict):
         return ", ".join(f"{key} {number:.4g}" for key, number in value.items() if isinstance(number, (int, float)))
+    if isinstance(value, tuple):
+        return "; ".join(value)
     if hasattr(value, "received"):
         return f"{value.received} received, {value.produced} produced, {value.sent} sent, {value.confirmed} confirmed"
     return "" if value is None else str(value)

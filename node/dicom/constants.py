@@ -20,7 +20,7 @@ IMPLEMENTATION_CLASS_UID: Final = "2.25.250613457706412862341092557201903384417"
 IMPLEMENTATION_VERSION_NAME: Final = "SYNCECT_0.1"
 
 # Part of every derived UID: raise it when the rules change by which a derived header or its pixels are made.
-HEADER_POLICY_VERSION: Final = "2"
+HEADER_POLICY_VERSION: Final = "3"
 
 CT_IMAGE_STORAGE: Final = str(CTImageStorage)
 MULTI_FRAME_CT_CLASSES: Final = frozenset({str(EnhancedCTImageStorage), str(LegacyConvertedEnhancedCTImageStorage)})

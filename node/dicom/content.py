@@ -10,7 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
 from node.dicom.constants import UNCOMPRESSED
-from node.dicom.elements import copy_public_items, element_bytes, tag_of, unpack_numbers, vr_of
+from node.dicom.elements import charset_of, element_bytes, element_items, parse_decimal, public_tags, tag_of, vr_of
+from node.dicom.meaning import meaning_of
+from node.dicom.pixels import PixelFormat, StoredPixels
 
 
 class Presence(Enum):
@@ -135,50 +137,79 @@ GATE: Final = (
 DIGESTED: Final = tuple(dict.fromkeys((*(keyword for keyword, _ in COPIED), *COPIED_BY_RULE, *SCANNER_IDENTITY, *GATE)))
 
 
-def content_sha256(ds: Dataset, transfer_syntax_uid: str) -> str:
-    """Hex SHA-256 over all that can influence the derived series: copied and gate attributes, and the pixels.
+# Attributes that say how the others are written, not what they say.
+_ENCODING: Final = frozenset(map(tag_of, ("SpecificCharacterSet", "BitsAllocated", "BitsStored", "HighBit")))
+_DIGESTED_TAGS: Final = tuple(sorted(map(tag_of, DIGESTED)))
+# Where results lie, HU, with a margin: BitsStored matters to them only where it cannot hold all of it.
+_RESULT_HU: Final = (-1000.0, 1000.0)
 
-    Every value goes in as (tag, length, bytes), so no two contents run into each other. Values are taken without
-    padding and little endian, so Implicit VR, Explicit VR, Big Endian and Deflated copies of one image agree. The
-    pixels of a compressed instance go in as they are encapsulated, with the transfer syntax: the same image, compressed
-    by somebody in between, counts as a different content and is never mixed up with the first.
+
+def content_sha256(ds: Dataset, form: PixelFormat, stored: StoredPixels | None) -> str:
+    """Hex SHA-256 over the meaning of all that can influence the derived series: attributes, and the pixels.
+
+    stored: the decoded pixels, None where they cannot be decoded. Copies of one image agree in whatever transfer
+    syntax, character set, padding or spelling of names and numbers they were sent, and with bits above BitsStored,
+    which are no pixels, or bytes behind the last one; an empty value is an absent one. What cannot be decoded counts by
+    its bytes. Every value goes in as (tag, length, bytes), so no two contents run into each other.
     """
     digest = hashlib.sha256()
-    for tag in sorted(tag_of(keyword) for keyword in DIGESTED):
-        if tag in ds:
-            _feed(digest, f"{tag:08X}".encode(), _canonical(ds, tag))
-    pixels = element_bytes(ds, tag_of("PixelData")) or b""
-    if transfer_syntax_uid in UNCOMPRESSED:
-        _feed(digest, b"pixels", pixels[: _pixel_bytes(ds, len(pixels))])
+    charset = charset_of(ds)
+    for tag in _DIGESTED_TAGS:
+        if tag in ds and tag not in _ENCODING and (value := _meaning(ds, tag, charset)):
+            _feed(digest, f"{tag:08X}".encode(), value)
+    if stored is not None and form.high_bit == (form.bits_stored or 0) - 1:
+        _feed(digest, b"pixels", stored.astype(stored.dtype.newbyteorder("<"), copy=False).data)
+        if _is_narrow(ds, form):
+            _feed(digest, b"bits stored", str(form.bits_stored).encode())
     else:
-        _feed(digest, b"encapsulated " + transfer_syntax_uid.encode(), pixels)
+        _feed_undecoded(digest, ds, form)
     return digest.hexdigest()
 
 
-def _feed(digest: "hashlib._Hash", name: bytes, value: bytes) -> None:
-    digest.update(b"%d:%b%d:" % (len(name), name, len(value)))
+def _feed(digest: "hashlib._Hash", name: bytes, value: bytes | memoryview) -> None:
+    size = value.nbytes if isinstance(value, memoryview) else len(value)
+    digest.update(b"%d:%b%d:" % (len(name), name, size))
     digest.update(value)
 
 
-def _canonical(ds: Dataset, tag: BaseTag) -> bytes:
-    if vr_of(tag) != "SQ":
-        return element_bytes(ds, tag) or b""
-    return b"".join(_canonical_item(item) for item in copy_public_items(ds, tag))
+def _feed_undecoded(digest: "hashlib._Hash", ds: Dataset, form: PixelFormat) -> None:
+    """The bytes of the pixel data and the attributes by which somebody else may read them."""
+    for tag in sorted(_ENCODING):
+        _feed(digest, f"{tag:08X}".encode(), element_bytes(ds, tag) or b"")
+    plain = form.transfer_syntax_uid in UNCOMPRESSED
+    _feed(
+        digest, b"bytes" if plain else form.transfer_syntax_uid.encode(), element_bytes(ds, tag_of("PixelData")) or b""
+    )
 
 
-def _canonical_item(item: Dataset) -> bytes:
+def _is_narrow(ds: Dataset, form: PixelFormat) -> bool:
+    """Whether BitsStored would clip a result (composite), so that another value of it may give other pixels."""
+    slope, intercept = (
+        parse_decimal((element_bytes(ds, tag_of(keyword)) or b"").decode("latin-1"))
+        for keyword in ("RescaleSlope", "RescaleIntercept")
+    )
+    if slope is None or intercept is None:
+        return True
+    highest = (1 << (form.bits_stored or 0)) - 1
+    if form.pixel_representation != 1:
+        return highest * slope + intercept < _RESULT_HU[1]
+    lowest = -(highest + 1) // 2
+    return lowest * slope + intercept > _RESULT_HU[0] or (highest + lowest) * slope + intercept < _RESULT_HU[1]
+
+
+def _meaning(ds: Dataset, tag: BaseTag, charset: tuple[str, ...]) -> bytes:
+    vr = vr_of(tag)
+    if vr != "SQ":
+        return meaning_of(element_bytes(ds, tag) or b"", vr, charset)
+    return b"".join(_meaning_of_item(item, charset) for item in element_items(ds, tag))
+
+
+def _meaning_of_item(item: Dataset, charset: tuple[str, ...]) -> bytes:
+    own = charset_of(item) or charset
     parts = [
-        b"%08X%d:%b" % (tag, len(value), value) for tag in sorted(item.keys()) for value in (_canonical(item, tag),)
+        b"%08X%d:%b" % (tag, len(value), value)
+        for tag in public_tags(item)
+        if tag not in _ENCODING and (value := _meaning(item, tag, own))
     ]
     body = b"".join(parts)
     return b"%d:%b" % (len(body), body)
-
-
-def _pixel_bytes(ds: Dataset, present: int) -> int:
-    """Length of the pixel data without a padding byte; all that is present where the header does not say."""
-    sizes = [element_bytes(ds, tag_of(keyword)) or b"" for keyword in ("Rows", "Columns", "BitsAllocated")]
-    if any(len(size) < 2 for size in sizes):
-        return present
-    rows, columns, bits = (int(unpack_numbers(size, "US")[0]) for size in sizes)
-    expected = rows * columns * bits // 8
-    return expected if present - expected == 1 else present

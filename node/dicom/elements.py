@@ -6,17 +6,15 @@ written.
 
 import re
 import struct
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from pydicom import dcmwrite
-from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
+from pydicom.charset import convert_encodings, default_encoding
 from pydicom.config import RAISE
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_has_tag, dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as DicomSequence
@@ -24,23 +22,17 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
+from config.syntax import UID_ALPHABET
+from node.dicom.charsets import character_set, decode_text
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.dicom.quiet import quiet_pydicom
 
 # Bytes per number; the byte order of these values follows the transfer syntax (PS3.5 7.3).
 NUMBER_FORMATS: Final = {
     "US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d", "AT": "H", "OW": "H",
 }  # fmt: skip
-_TEXT_DELIMITERS: Final = {0x0D, 0x0A, 0x09, 0x0C}
 _ONE_VALUE_VRS: Final = frozenset({"LT", "ST", "UT", "UR"})
 _DECIMAL: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-
-
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Silence pydicom's warnings about a source's values, which are kept as they are on purpose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @cache
@@ -69,6 +61,11 @@ def element_bytes(ds: Dataset, tag: BaseTag) -> bytes | None:
     if isinstance(element, DataElement):
         return None if element.VR == "SQ" else _converted_bytes(element)
     return _raw_bytes(element)
+
+
+def public_tags(ds: Dataset) -> list[BaseTag]:
+    """Tags in ascending order, without private elements, group lengths, and what the dictionary does not know."""
+    return [tag for tag in sorted(ds.keys()) if not tag.is_private and tag.element and dictionary_has_tag(tag)]
 
 
 def element_items(ds: Dataset, tag: BaseTag) -> list[Dataset]:
@@ -102,24 +99,9 @@ def _converted_bytes(element: DataElement) -> bytes:
 
 
 def charset_of(ds: Dataset) -> tuple[str, ...]:
-    """Defined terms of SpecificCharacterSet, stripped; empty where absent."""
+    """Values of SpecificCharacterSet as received, stripped; empty where absent."""
     raw = element_bytes(ds, tag_of("SpecificCharacterSet"))
-    return tuple(part.strip() for part in raw.decode("latin-1").split("\\")) if raw else ()
-
-
-def decode_text(raw: bytes, charset: Sequence[str]) -> str:
-    """Text of a value in the source's character set; undecodable bytes are replaced, never an error."""
-    if len(charset) > 1:
-        try:
-            with quiet_pydicom():
-                return decode_bytes(raw, convert_encodings(list(charset)), _TEXT_DELIMITERS)
-        except (LookupError, ValueError, TypeError):
-            return raw.decode("latin-1")
-    encoding = python_encoding.get(charset[0] if charset else "", "latin-1")
-    try:
-        return raw.decode(encoding, "replace")
-    except (LookupError, ValueError):
-        return raw.decode("latin-1")
+    return tuple(part.strip(" \0") for part in raw.decode("latin-1").split("\\")) if raw else ()
 
 
 def split_values(raw: bytes, vr: str, charset: Sequence[str] = ()) -> tuple[str, ...]:
@@ -146,14 +128,19 @@ def unpack_numbers(raw: bytes, vr: str) -> tuple[float, ...]:
     return struct.unpack(f"<{count}{form}", raw[: count * struct.calcsize(form)])
 
 
-def is_valid_text(raw: bytes, vr: str, charset: Sequence[str]) -> bool:
-    """True where a source value keeps the length and form rules of its VR (PS3.5 6.2)."""
+def is_valid_value(raw: bytes, vr: str, charset: Sequence[str]) -> bool:
+    """True where a source value keeps the length and form rules of its VR (PS3.5 6.2).
+
+    A UID may have leading zeros, or two dots beside each other: that is forbidden, common, and harms nobody.
+    """
     if vr in NUMBER_FORMATS:
         return len(raw) % struct.calcsize(NUMBER_FORMATS[vr]) == 0
+    parts = [part for part in split_values(raw, vr, charset) if part]
+    if vr == "UI":
+        return all(UID_ALPHABET.fullmatch(part) for part in parts)
     try:
-        for part in split_values(raw, vr, charset):
-            if part:
-                validate_value(vr, part, RAISE)
+        for part in parts:
+            validate_value(vr, part, RAISE)
     except (ValueError, TypeError):
         return False
     return True
@@ -171,34 +158,16 @@ def seal(ds: Dataset) -> Dataset:
 
     An item of a sequence names no character set: pydicom copies its text only where that counts as the default one.
     """
-    charset = list(charset_of(ds))
+    charset = character_set(charset_of(ds)).terms
     with quiet_pydicom():
-        ds.set_original_encoding(False, True, convert_encodings(charset) if charset else default_encoding)
+        ds.set_original_encoding(False, True, convert_encodings(list(charset)) if charset else default_encoding)
     return ds
 
 
-def copy_public_items(ds: Dataset, tag: BaseTag) -> list[Dataset]:
-    """Items of a sequence with all their public elements, values byte for byte; private elements are left out."""
-    copies = []
-    for item in element_items(ds, tag):
-        copy = Dataset()
-        for inner in sorted(item.keys()):
-            if inner.is_private or inner.element == 0 or not _is_known(inner):
-                continue
-            if vr_of(inner) == "SQ":
-                copy.add(DataElement(inner, "SQ", DicomSequence(copy_public_items(item, inner))))
-            elif (value := element_bytes(item, inner)) is not None:
-                copy[inner] = raw_element(inner, vr_of(inner), value)
-        if len(copy):
-            copies.append(seal(copy))
-    return copies
-
-
-def _is_known(tag: BaseTag) -> bool:
-    try:
-        return bool(dictionary_VR(tag))
-    except KeyError:
-        return False
+def keep(ds: Dataset, keyword: str, value: str) -> None:
+    """Add a UID of somebody else as it came: it is not held to the rules that `put` has for values of our own."""
+    tag = tag_of(keyword)
+    ds[tag] = raw_element(tag, vr_of(tag), value.encode("ascii"))
 
 
 def put(ds: Dataset, keyword: str, *values: str) -> None:

@@ -2,7 +2,8 @@
 
 import io
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ from typing import Final
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
-from config.syntax import UID
+from config.syntax import KEPT_UID, UID_ALPHABET
 from node.dicom.content import content_sha256
 from node.dicom.elements import (
     NUMBER_FORMATS,
@@ -18,12 +19,14 @@ from node.dicom.elements import (
     element_bytes,
     element_items,
     parse_decimal,
-    quiet_pydicom,
     split_values,
     tag_of,
     unpack_numbers,
     vr_of,
 )
+from node.dicom.meaning import person_name
+from node.dicom.pixels import PixelFormat, StoredPixels, decode_stored, pixel_format_of
+from node.dicom.quiet import quiet_pydicom
 from node.errors import UnreadableInstance
 
 MAX_FILE_BYTES: Final = 1 << 30
@@ -45,8 +48,10 @@ class PatientIdentity:
 class SliceHeader:
     """One instance as the gate, completion, grouping and listing see it.
 
-    Text fields are "" and numbers None where the attribute is absent, empty or no number. UIDs are "" unless they have
-    the form of PS3.5 9.1. Coded strings such as `image_type` are as received, stripped of padding.
+    Text fields are "" and numbers None where the attribute is absent, empty or no number. UIDs are as received, ""
+    where they have other characters than digits and dots or more than 64 of them; those of study, series and frame of
+    reference are kept up to 128, so that the gate can say what is wrong. Coded strings such as `image_type` are as
+    received, stripped of padding.
     """
 
     path: Path
@@ -104,20 +109,38 @@ class SliceHeader:
 def read_header(path: Path, *, keywords: Iterable[str] = ()) -> SliceHeader:
     """Read one Part 10 file; `keywords` names further attributes for `SliceHeader.attribute`.
 
-    Text in an unknown or broken character set never fails. Raises UnreadableInstance, and nothing else, where the file
-    is no DICOM instance, is damaged, or has no class, instance, study or series UID.
+    Text in an unknown or broken character set never fails, nor do pixels that cannot be decoded. Raises
+    UnreadableInstance, and nothing else, where the file is no DICOM instance, is damaged, or has no class, instance,
+    study or series UID.
     """
-    return read_instance(path, keywords=keywords)[0]
+    with _damage_is_unreadable():
+        ds = load_dataset(path)
+        form = pixel_format_of(ds)
+        stored: StoredPixels | None = None
+        with suppress(UnreadableInstance):
+            stored = decode_stored(ds, form)
+        return _header(path, ds, form, stored, tuple(keywords))
 
 
-def read_instance(path: Path, *, keywords: Iterable[str] = ()) -> tuple[SliceHeader, FileDataset]:
-    """Parse one Part 10 file once, for `read_header` and for the decoder of its pixels; raises as `read_header`.
+def read_dataset(path: Path) -> FileDataset:
+    """Parse one Part 10 file; raises UnreadableInstance, and nothing else.
 
     As long as the dataset lives, the bytes of the whole file stay in memory.
     """
+    with _damage_is_unreadable():
+        return load_dataset(path)
+
+
+def header_of(path: Path, ds: FileDataset, form: PixelFormat, stored: StoredPixels | None) -> SliceHeader:
+    """The header of a parsed file; stored: its pixels, None where they cannot be decoded. Raises as `read_header`."""
+    with _damage_is_unreadable():
+        return _header(path, ds, form, stored, ())
+
+
+@contextmanager
+def _damage_is_unreadable() -> Iterator[None]:
     try:
-        ds = load_dataset(path)
-        return _header(path, ds, tuple(keywords)), ds
+        yield
     except UnreadableInstance:
         raise
     except Exception as error:  # whatever pydicom stumbles over in a damaged file, the answer is the same
@@ -177,7 +200,8 @@ class _Reader:
 
     def uid(self, keyword: str) -> str:
         text = self.text(keyword)
-        return text if UID.fullmatch(text) else ""
+        rule = UID_ALPHABET if keyword.startswith("SOP") else KEPT_UID
+        return text if rule.fullmatch(text) else ""
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:
         numbers = [parse_decimal(value) for value in self.values(keyword)]
@@ -192,9 +216,10 @@ class _Reader:
         return int(number) if number is not None and number == int(number) else None
 
 
-def _header(path: Path, ds: FileDataset, keywords: tuple[str, ...]) -> SliceHeader:  # one line per field
+def _header(  # one line per field
+    path: Path, ds: FileDataset, form: PixelFormat, stored: StoredPixels | None, keywords: tuple[str, ...]
+) -> SliceHeader:
     read = _Reader(ds)
-    syntax = str(ds.file_meta.get("TransferSyntaxUID", "") or "") if hasattr(ds, "file_meta") else ""
     uids = {key: read.uid(key) for key in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")}
     if missing := [keyword for keyword, uid in uids.items() if not uid]:
         raise UnreadableInstance(f"the instance has no valid {' and no valid '.join(missing)}")
@@ -203,8 +228,8 @@ def _header(path: Path, ds: FileDataset, keywords: tuple[str, ...]) -> SliceHead
     spacing = read.numbers("PixelSpacing", 2)
     return SliceHeader(
         path=path,
-        content_sha256=content_sha256(ds, syntax),
-        transfer_syntax_uid=syntax,
+        content_sha256=content_sha256(ds, form, stored),
+        transfer_syntax_uid=form.transfer_syntax_uid,
         sop_class_uid=uids["SOPClassUID"],
         sop_instance_uid=uids["SOPInstanceUID"],
         study_uid=uids["StudyInstanceUID"],
@@ -216,15 +241,15 @@ def _header(path: Path, ds: FileDataset, keywords: tuple[str, ...]) -> SliceHead
         synthetic_data=read.text("SyntheticData"),
         contrast_agent=read.text("ContrastBolusAgent") or read.text("ContrastBolusAgentSequence"),
         multienergy=read.text("MultienergyCTAcquisition"),
-        rows=read.integer("Rows"),
-        columns=read.integer("Columns"),
+        rows=form.rows,
+        columns=form.columns,
         samples_per_pixel=read.integer("SamplesPerPixel"),
         photometric_interpretation=read.text("PhotometricInterpretation"),
-        bits_allocated=read.integer("BitsAllocated"),
-        bits_stored=read.integer("BitsStored"),
-        high_bit=read.integer("HighBit"),
-        pixel_representation=read.integer("PixelRepresentation"),
-        number_of_frames=read.integer("NumberOfFrames"),
+        bits_allocated=form.bits_allocated,
+        bits_stored=form.bits_stored,
+        high_bit=form.high_bit,
+        pixel_representation=form.pixel_representation,
+        number_of_frames=form.number_of_frames,
         rescale_slope=read.number("RescaleSlope"),
         rescale_intercept=read.number("RescaleIntercept"),
         rescale_type=read.text("RescaleType"),
@@ -247,7 +272,7 @@ def _patient(read: _Reader) -> PatientIdentity:
     return PatientIdentity(
         patient_id=read.text("PatientID"),
         issuer=read.text("IssuerOfPatientID"),
-        name=read.text("PatientName"),
+        name=person_name(read.text("PatientName")),
         birth_date=read.text("PatientBirthDate"),
         sex=read.text("PatientSex"),
     )

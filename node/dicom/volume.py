@@ -3,7 +3,6 @@
 Each file is read and parsed once, and no slice is decoded before its size and that of the volume are checked.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,35 +11,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
 
-from node.dicom.constants import AIR_HU, UNCOMPRESSED
+from node.dicom.constants import AIR_HU
 from node.dicom.content import DIGESTED
 from node.dicom.elements import element_bytes, tag_of, unpack_numbers
 from node.dicom.geometry import Flaw, SlicePlane, describe_stack
-from node.dicom.headers import SliceHeader, read_instance
+from node.dicom.headers import SliceHeader, header_of, read_dataset
+from node.dicom.pixels import MAX_SLICE_PIXELS, StoredPixels, decode_stored, pixel_format_of
 from node.errors import Permanent, UnreadableInstance
 
 # 10 bytes per voxel are held (HU, stored value, a model's answer): about 8 GB at this limit.
 MAX_VOXELS: Final = 3000 * 512 * 512
-MAX_SLICE_PIXELS: Final = 4096 * 4096
-# Lossless syntaxes whose pixels equal the scanner's; a lossy one never enters, whatever could decode it.
-LOSSLESS_COMPRESSED: Final = frozenset(
-    {
-        "1.2.840.10008.1.2.4.57",
-        "1.2.840.10008.1.2.4.70",
-        "1.2.840.10008.1.2.4.80",
-        "1.2.840.10008.1.2.4.90",
-        "1.2.840.10008.1.2.5",
-    }
-)
-_JPEG_FAMILY: Final = LOSSLESS_COMPRESSED - {"1.2.840.10008.1.2.5"}
-_JPEG_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
-StoredPixels = NDArray[np.uint16] | NDArray[np.int16]
 Progress = Callable[[int, int], None]
 
 
@@ -128,19 +110,23 @@ def _read_slices(
     slices: list[SourceSlice] = []
     damage: UnreadableInstance | None = None
     for number, path in enumerate(paths):
-        header, parsed = read_instance(path)
-        size = header.rows or 0, header.columns or 0
+        parsed = read_dataset(path)
+        form = pixel_format_of(parsed)
+        size = form.rows or 0, form.columns or 0
         if number == 0:
             if len(paths) * size[0] * size[1] > MAX_VOXELS or size[0] * size[1] > MAX_SLICE_PIXELS:
                 raise UnusableSeries(
                     f"{len(paths)} slices of {size[0]} x {size[1]} pixels are more than this node processes"
                 )
             words = np.empty((len(paths), *size), dtype=np.uint16)
+        stored: StoredPixels | None = None
         try:
-            if size == words.shape[1:]:
-                words[number] = decode_stored(parsed, header).view(np.uint16)
+            stored = decode_stored(parsed, form)
         except UnreadableInstance as error:
             damage = damage or error
+        header = header_of(path, parsed, form, stored)
+        if stored is not None and size == words.shape[1:]:
+            words[number] = stored.view(np.uint16)
         needed = Dataset()  # not `parsed` without its pixels: that would hold on to the whole file's bytes
         for tag in (tag_of(keyword) for keyword in DIGESTED):
             if tag in parsed:
@@ -184,87 +170,6 @@ def _padding_mask(stored: StoredPixels, slices: Sequence[SourceSlice]) -> NDArra
             low, high = source.padding
             mask[z] = (stored[z] >= low) & (stored[z] <= high)
     return mask
-
-
-def can_decode(transfer_syntax_uid: str) -> bool:
-    """True for a lossless transfer syntax that the installed decoders can read."""
-    if transfer_syntax_uid in UNCOMPRESSED:
-        return True
-    if transfer_syntax_uid not in LOSSLESS_COMPRESSED:
-        return False
-    try:
-        return bool(get_decoder(UID(transfer_syntax_uid)).is_available)
-    except NotImplementedError:
-        return False
-
-
-def decode_stored(ds: Dataset, header: SliceHeader) -> NDArray[np.uint16] | NDArray[np.int16]:
-    """Stored values [rows, columns] of a single-frame 16 bit slice, as uint16 or int16 by PixelRepresentation.
-
-    Bits above BitsStored are cleared or sign extended (PS3.5 8.1.1). Raises UnreadableInstance where the sizes of
-    header and pixel data disagree, the slice is implausibly large, or the pixel data cannot be decoded.
-    """
-    rows, columns, bits = header.rows or 0, header.columns or 0, header.bits_stored or 0
-    if not (0 < rows * columns <= MAX_SLICE_PIXELS and header.bits_allocated == 16 and 1 <= bits <= 16):
-        raise UnreadableInstance("the image has an implausible size or pixel format")
-    data = element_bytes(ds, tag_of("PixelData"))
-    if data is None:
-        raise UnreadableInstance("the instance has no pixel data")
-    if header.transfer_syntax_uid in UNCOMPRESSED:
-        if len(data) != rows * columns * 2:
-            raise UnreadableInstance(f"the pixel data has {len(data)} bytes instead of {rows * columns * 2}")
-        words: NDArray[np.uint16] = np.frombuffer(data, dtype="<u2").reshape(rows, columns).astype(np.uint16)
-    else:
-        words = _decompress(ds, header, data, rows, columns)
-    return _within_bits(words, bits, signed=header.pixel_representation == 1)
-
-
-def _decompress(ds: Dataset, header: SliceHeader, data: bytes, rows: int, columns: int) -> NDArray[np.uint16]:
-    if not can_decode(header.transfer_syntax_uid):
-        raise UnreadableInstance(f"the transfer syntax {header.transfer_syntax_uid} cannot be decoded here")
-    try:
-        if header.transfer_syntax_uid in _JPEG_FAMILY:
-            frame = next(iter(generate_frames(data, number_of_frames=1)))
-            if codestream_size(frame) != (rows, columns):
-                raise UnreadableInstance("the compressed image has another size than its header says")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            decoded = pixel_array(ds, raw=True)
-    except UnreadableInstance:
-        raise
-    except Exception as error:  # decoders of third parties raise anything on damaged data
-        raise UnreadableInstance(f"the pixel data cannot be decoded ({type(error).__name__})") from error
-    if decoded.shape != (rows, columns) or decoded.dtype.itemsize != 2:
-        raise UnreadableInstance("the decoded image has another size than its header says")
-    return np.ascontiguousarray(decoded).view(np.uint16)
-
-
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None where it declares nothing.
-
-    Decoders allocate by these numbers, so they are compared with Rows and Columns first (ISO/IEC 15444-1 A.5.1,
-    10918-1 B.2.2, 14495-1 C.2.2).
-    """
-    if frame[:4] == b"\xff\x4f\xff\x51":
-        x, y, x0, y0 = (int.from_bytes(frame[i : i + 4]) for i in (8, 12, 16, 20))
-        return y - y0, x - x0
-    position = 2
-    while position + 9 <= len(frame) and frame[position] == 0xFF:
-        marker, length = frame[position + 1], int.from_bytes(frame[position + 2 : position + 4])
-        if marker in _JPEG_FRAME_MARKERS:
-            return int.from_bytes(frame[position + 5 : position + 7]), int.from_bytes(
-                frame[position + 7 : position + 9]
-            )
-        position += 2 + max(length, 2)
-    return None
-
-
-def _within_bits(words: NDArray[np.uint16], bits: int, *, signed: bool) -> NDArray[np.uint16] | NDArray[np.int16]:
-    shift = 16 - bits
-    if not signed:
-        return words & np.uint16(0xFFFF >> shift)
-    shifted = (words << np.uint16(shift)).view(np.int16)
-    return shifted >> np.int16(shift)
 
 
 def padding_range(ds: Dataset, header: SliceHeader) -> tuple[int, int] | None:

@@ -5,8 +5,10 @@ Read KINDS, IDENTITY, the geometry, then the site's own rules: the first rule th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
+from config.syntax import MAX_UID_CHARS
 from node.dicom.attribute_rules import Rule
 from node.dicom.constants import (
     CT_IMAGE_STORAGE,
@@ -16,7 +18,8 @@ from node.dicom.constants import (
 )
 from node.dicom.geometry import Flaw, FlawKind, describe_stack, is_transverse
 from node.dicom.headers import SliceHeader
-from node.dicom.volume import can_decode, plane_of
+from node.dicom.pixels import can_decode
+from node.dicom.volume import plane_of
 
 DEFAULT_MIN_SLICES: Final = 8
 
@@ -193,8 +196,21 @@ KINDS: Final = (
     ),
 )
 
+
+def _has_long(uid: Callable[[SliceHeader], str]) -> Callable[[Sequence[SliceHeader]], bool]:
+    return lambda headers: any(len(uid(header)) > MAX_UID_CHARS for header in headers)
+
+
 # Whose series it is. Nothing is ever made from images of two patients.
 IDENTITY: Final = (
+    *(
+        SeriesRule(code, _has_long(uid), f"the {keyword} is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)")
+        for code, keyword, uid in (
+            ("long_study_uid", "StudyInstanceUID", attrgetter("study_uid")),
+            ("long_series_uid", "SeriesInstanceUID", attrgetter("series_uid")),
+            ("long_frame_uid", "FrameOfReferenceUID", attrgetter("frame_of_reference_uid")),
+        )
+    ),
     SeriesRule(
         "mixed_patients",
         lambda hs: len({h.patient for h in hs}) > 1,

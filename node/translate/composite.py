@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from node.dicom.volume import CTVolume, StoredPixels
+from node.dicom.pixels import StoredPixels
+from node.dicom.volume import CTVolume
 
 
 @dataclass(frozen=True, slots=True)

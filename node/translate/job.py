@@ -17,8 +17,10 @@ from models.translator import TranslationError, Translator
 from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
 from node.dicom.elements import write_part10
+from node.dicom.pixels import StoredPixels
+from node.dicom.source_values import Remarks, doubt_of_text
 from node.dicom.uids import UidFactory, processing_digest, seed_of
-from node.dicom.volume import CTVolume, StoredPixels, read_volume
+from node.dicom.volume import CTVolume, read_volume
 from node.errors import Permanent
 from node.translate.composite import Composite, composite
 from node.translate.native_contrast import find_native_contrast
@@ -65,7 +67,7 @@ class JobResult:
     """A whole derived series, in ascending order along the slice normal.
 
     held_reason: None, or why a person must look at it before it is sent. measurements: figures of both gates and of the
-    proof.
+    proof. remarks: which values of the source were not simply kept, without patient data, at most 20.
     """
 
     series_uid: str
@@ -73,6 +75,7 @@ class JobResult:
     files: tuple[DerivedFile, ...]
     held_reason: str | None
     measurements: dict[str, float]
+    remarks: tuple[str, ...] = ()
 
 
 def run_job(
@@ -102,19 +105,22 @@ def run_job(
     verdict = judge_result(volume, predicted, result)
     report("check output", 1, 1)
     plan = _plan_series(volume, translator, options)
-    files = _write(volume, result, plan, out_dir, report)
+    remarks = Remarks()
+    files = _write(volume, result, plan, out_dir, report, remarks=remarks)
+    doubt = doubt_of_text(source.dataset for source in volume.slices)
     proof = prove_series(volume, [made.path for made in files], result.stored, plan.series_uid)
     return JobResult(
         series_uid=plan.series_uid,
         study_uid=volume.headers[0].study_uid,
         files=files,
-        held_reason=native.reason if native.is_enhanced else verdict.reason,
+        held_reason=(native.reason if native.is_enhanced else verdict.reason) or doubt,
         measurements={
             "native_enhanced_ml": native.enhanced_ml,
             "native_enhanced_mean_hu": native.mean_hu,
             **verdict.measurements,
             **proof,
         },
+        remarks=remarks.lines(),
     )
 
 
@@ -174,14 +180,14 @@ def _translate(volume: CTVolume, translator: Translator, report: Progress) -> ND
 
 
 def _write(
-    volume: CTVolume, result: Composite, plan: DerivedSeriesPlan, out_dir: Path, report: Progress
+    volume: CTVolume, result: Composite, plan: DerivedSeriesPlan, out_dir: Path, report: Progress, *, remarks: Remarks
 ) -> tuple[DerivedFile, ...]:
     paths = [out_dir / f"{z + 1:04d}.dcm" for z in range(len(volume.slices))]
     uids: list[str] = []
     with ThreadPoolExecutor(_FLUSHING_THREADS) as disk:  # pydicom stays here: its silenced warnings are the process's
         digests = []
         for z, (source, path) in enumerate(zip(volume.slices, paths, strict=True)):
-            write_part10(build_slice(plan, source, result.stored[z]), path)
+            write_part10(build_slice(plan, source, result.stored[z], remarks), path)
             digests.append(disk.submit(flush_and_digest, path))
             uids.append(prove_slice(path, source, result.stored[z]))
             report("write", z + 1, len(paths))

@@ -15,7 +15,8 @@ import numpy as np
 from node.dicom.elements import element_bytes, tag_of
 from node.dicom.geometry import SlicePlane
 from node.dicom.headers import load_dataset
-from node.dicom.volume import CTVolume, SourceSlice, StoredPixels, plane_of
+from node.dicom.pixels import StoredPixels
+from node.dicom.volume import CTVolume, SourceSlice, plane_of
 from node.errors import Permanent
 
 _Read = TypeVar("_Read")

@@ -12,8 +12,8 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.dicom.elements import quiet_pydicom
 from node.dicom.geometry import ORIENTATION_TOLERANCE, SPACING_TOLERANCE_MM, SlicePlane
+from node.dicom.quiet import quiet_pydicom
 from node.dicom.volume import CTVolume
 from node.translate.proof import OWN, SAME, Comparison, ProofFailed, own_planes, read_or_fail
 

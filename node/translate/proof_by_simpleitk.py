@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from node.dicom.geometry import SPACING_TOLERANCE_MM, SlicePlane, positions_along_normal
 from node.dicom.headers import SliceHeader
-from node.dicom.volume import CTVolume, StoredPixels
+from node.dicom.pixels import StoredPixels
+from node.dicom.volume import CTVolume
 from node.translate.proof import OWN, SAME, Comparison, ProofFailed, own_planes, read_or_fail
 
 # float32 holds every HU that 16 bits can mean to 0.004 HU; a fault is at least one stored step, and no scanner's is as

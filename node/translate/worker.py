@@ -227,4 +227,5 @@ def _product(result: JobResult, product_dir: str) -> ProducedSeries:
             for made in result.files
         ),
         measurements=dict(result.measurements),
+        remarks=result.remarks,
     )

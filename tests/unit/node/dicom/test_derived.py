@@ -13,7 +13,8 @@ from pydicom.sr.codedict import codes
 from node.dicom.content import COPIED
 from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
-from node.dicom.elements import element_bytes, put, put_items, quiet_pydicom, seal, tag_of, write_part10
+from node.dicom.elements import element_bytes, put, put_items, seal, tag_of, write_part10
+from node.dicom.quiet import quiet_pydicom
 from node.dicom.synthetic_scan import put_number
 from node.dicom.uids import UidFactory
 from node.dicom.volume import SourceSlice, read_volume
@@ -191,7 +192,7 @@ def test_spacing_between_slices_only_where_it_is_true(tmp_path: Path, sent: str,
     assert ("SpacingBetweenSlices" in ds) is kept
 
 
-def test_optional_text_that_breaks_its_vr_is_dropped_and_a_required_one_is_kept(tmp_path: Path) -> None:
+def test_optional_text_that_breaks_its_vr_is_cut_or_dropped_and_a_required_one_is_kept(tmp_path: Path) -> None:
     raw = {
         "StudyDescription": b"x" * 80,
         "ProtocolName": b"",
@@ -205,8 +206,9 @@ def test_optional_text_that_breaks_its_vr_is_dropped_and_a_required_one_is_kept(
         "InstanceNumber": b"99999999999999",
     }
     ds, source = derive(tmp_path, raw=raw)
-    for keyword in ("StudyDescription", "ProtocolName", "BodyPartExamined", "PatientAge"):
+    for keyword in ("ProtocolName", "BodyPartExamined", "PatientAge"):
         assert tag_of(keyword) not in ds
+    assert ds.StudyDescription == "x" * 64
     for keyword in ("StudyID", "StudyDate", "PatientSex", "AccessionNumber", "KVP", "InstanceNumber"):
         assert same(ds, source, keyword)
 
@@ -264,15 +266,16 @@ def test_the_scanner_keeps_its_name_in_the_sources_character_set(tmp_path: Path,
     [
         ("Manufacturer", b"", b"UNKNOWN"),
         ("Manufacturer", b"  ", b"UNKNOWN"),
-        ("Manufacturer", b"m" * 65, b"UNKNOWN"),
+        ("Manufacturer", b"m" * 65, b"m" * 64),
         ("Manufacturer", b"one\\two", b"one\\two"),
-        ("StationName", b"s" * 20, None),
+        ("StationName", b"s" * 20, b"s" * 16),
         ("StationName", b"s" * 16, b"s" * 16),
-        ("InstitutionAddress", b"a" * 1025, None),
+        ("InstitutionAddress", b"a" * 1025, b"a" * 1024),
         ("InstitutionAddress", b"Street 1\r\n12345 Town\\Ward 2", b"Street 1\r\n12345 Town\\Ward 2"),
         ("SoftwareVersions", b"\\".join([b"v" * 64] * 20), b"\\".join([b"v" * 64] * 20)),
         ("SoftwareVersions", b"1\\\\2", b"1\\\\2"),
         ("DeviceSerialNumber", b"", None),
+        ("DeviceSerialNumber", b"9" * 65, b"9" * 65),
         ("AcquisitionDateTime", b"yesterday", None),
         ("AcquisitionUID", b"1.2.not-a-uid", None),
         ("FrameOfReferenceUID", b"1.02.malformed", None),
@@ -342,6 +345,8 @@ def test_items_keep_text_of_another_alphabet(tmp_path: Path) -> None:
         put_raw(ds, "SpecificCharacterSet", b"ISO_IR 144")
         item, code = Dataset(), Dataset()
         put_raw(item, "RequestedProcedureDescription", text)
+        put(code, "CodeValue", "1")
+        put(code, "CodingSchemeDesignator", "99X")
         put_raw(code, "CodeMeaning", text)
         put_items(item, "RequestedProcedureCodeSequence", [seal(code)])
         put_items(ds, "RequestAttributesSequence", [seal(item)])

@@ -38,7 +38,7 @@ def test_no_patient_data_in_the_text_form_of_a_header(one_slice: Path) -> None:
     assert "Person" not in text
 
 
-def test_digest_does_not_depend_on_an_uncompressed_transfer_syntax(one_slice: Path) -> None:
+def test_digest_does_not_depend_on_the_transfer_syntax(one_slice: Path) -> None:
     expected = read_header(one_slice).content_sha256
     for number, (syntax, implicit, little) in enumerate(
         ((ImplicitVRLittleEndian, True, True), (ExplicitVRBigEndian, False, False))
@@ -53,14 +53,14 @@ def test_digest_does_not_depend_on_an_uncompressed_transfer_syntax(one_slice: Pa
     compressed = dcmread(one_slice)
     compressed.compress(RLELossless, generate_instance_uid=False)
     compressed.save_as(one_slice.with_name("rle.dcm"))
-    assert read_header(one_slice.with_name("rle.dcm")).content_sha256 != expected
+    assert read_header(one_slice.with_name("rle.dcm")).content_sha256 == expected
 
 
 @pytest.mark.parametrize(
     ("keyword", "value"),
     [
         ("PatientID", "TEST-2"),
-        ("ImagePositionPatient", ["-15.5", "-15.5", "0.0"]),
+        ("ImagePositionPatient", ["-15.5", "-15.5", "0.01"]),
         ("RescaleIntercept", "-1000"),
         ("SeriesDescription", "another"),
         ("ContrastBolusAgent", "IODINE"),
@@ -136,7 +136,7 @@ def test_an_unusable_position_is_none(tmp_path: Path, value: bytes) -> None:
 
 
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
-@pytest.mark.parametrize("value", [b"../../etc/passwd", b"", b"1..2", b"1" * 66])
+@pytest.mark.parametrize("value", [b"../../etc/passwd", b"", b"1.2.a", b"1" * 130])
 def test_without_valid_uids_it_is_no_instance(tmp_path: Path, keyword: str, value: bytes) -> None:
     path = make_series(tmp_path, slices=1)[0]
     ds = dcmread(path)

@@ -8,10 +8,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from node.dicom.elements import put
+from node.dicom.elements import element_bytes, put, tag_of
 from node.dicom.headers import read_header
+from node.dicom.pixels import can_decode, codestream_size
 from node.dicom.synthetic_scan import put_number
-from node.dicom.volume import UnusableSeries, can_decode, codestream_size, read_volume
+from node.dicom.volume import UnusableSeries, read_volume
 from node.errors import UnreadableInstance
 from tests.builders import body_hu, make_series, put_raw
 
@@ -90,14 +91,27 @@ def test_lossy_and_undecodable_syntaxes_are_known_as_such() -> None:
     assert not can_decode("")
 
 
-@pytest.mark.parametrize("change", [-2, 2])
-def test_pixel_data_of_another_length_is_refused(tmp_path: Path, change: int) -> None:
+@pytest.mark.parametrize("change", [-1000, -2, 64, 2048])
+def test_pixel_data_of_another_length_is_refused_with_the_slice_and_both_lengths(tmp_path: Path, change: int) -> None:
     def resize(ds: object, z: int) -> None:
         if z == 4:
             put_raw(ds, "PixelData", b"\0" * (32 * 32 * 2 + change))  # type: ignore[arg-type]
 
-    with pytest.raises(UnreadableInstance, match="instead of 2048"):
+    said = rf"InstanceNumber 5 and SOP Instance UID 2\.25\.\d+ has {2048 + change} of 2048 bytes"
+    with pytest.raises(UnreadableInstance, match=said):
         read_volume(make_series(tmp_path, slices=5, edit=resize))
+
+
+@pytest.mark.parametrize("excess", [1, 2, 62])
+def test_bytes_behind_the_last_pixel_are_ignored(tmp_path: Path, excess: int) -> None:
+    expected = read_volume(make_series(tmp_path / "a", slices=2))
+
+    def pad(ds: Dataset, _z: int) -> None:
+        put_raw(ds, "PixelData", (element_bytes(ds, tag_of("PixelData")) or b"") + b"\x07" * excess)
+
+    padded = read_volume(make_series(tmp_path / "b", slices=2, edit=pad))
+    np.testing.assert_array_equal(padded.stored, expected.stored)
+    assert [h.content_sha256 for h in padded.headers] == [h.content_sha256 for h in expected.headers]
 
 
 def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
@@ -149,7 +163,7 @@ def test_what_is_wrong_with_the_series_is_a_better_reason_than_a_damaged_slice(t
         if z == 0:
             put_raw(ds, "PixelData", b"\0\0")
 
-    with pytest.raises(UnreadableInstance, match="2 bytes instead of 2048"):
+    with pytest.raises(UnreadableInstance, match="2 of 2048 bytes"):
         read_volume(make_series(tmp_path / "whole", slices=6, edit=damage))
     with pytest.raises(UnusableSeries, match="interior_gap"):
         read_volume(make_series(tmp_path / "gap", slices=6, missing=[3], edit=damage))

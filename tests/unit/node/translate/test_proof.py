@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.elements import write_part10
-from node.dicom.volume import CTVolume, StoredPixels, read_volume
+from node.dicom.pixels import StoredPixels
+from node.dicom.volume import CTVolume, read_volume
 from node.translate.job import JobOptions, JobResult, prove_series, run_job
 from node.translate.proof import ProofFailed
 from node.translate.proof_by_highdicom import prove_by_highdicom

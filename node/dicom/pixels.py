@@ -1,0 +1,167 @@
+"""The stored values of one slice, decoded once: for the digest of its content and for the volume.
+
+Nothing is decoded before its size is checked.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.encaps import generate_frames
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
+
+from config.syntax import UID_ALPHABET
+from node.dicom.constants import UNCOMPRESSED
+from node.dicom.elements import element_bytes, parse_decimal, tag_of, unpack_numbers
+from node.dicom.quiet import quiet_pydicom
+from node.errors import UnreadableInstance
+
+MAX_SLICE_PIXELS: Final = 4096 * 4096
+# Lossless syntaxes whose pixels equal the scanner's; a lossy one never enters, whatever could decode it.
+LOSSLESS_COMPRESSED: Final = frozenset(
+    {
+        "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.70",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.90",
+        "1.2.840.10008.1.2.5",
+    }
+)
+_JPEG_FAMILY: Final = LOSSLESS_COMPRESSED - {"1.2.840.10008.1.2.5"}
+_JPEG_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
+
+StoredPixels = NDArray[np.uint16] | NDArray[np.int16]
+
+
+def can_decode(transfer_syntax_uid: str) -> bool:
+    """True for a lossless transfer syntax that the installed decoders can read."""
+    if transfer_syntax_uid in UNCOMPRESSED:
+        return True
+    if transfer_syntax_uid not in LOSSLESS_COMPRESSED:
+        return False
+    try:
+        return bool(get_decoder(UID(transfer_syntax_uid)).is_available)
+    except NotImplementedError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class PixelFormat:
+    """How the pixels of one instance are written; None where an attribute is absent, empty or no number."""
+
+    transfer_syntax_uid: str
+    number_of_frames: int | None
+    rows: int | None
+    columns: int | None
+    bits_allocated: int | None
+    bits_stored: int | None
+    high_bit: int | None
+    pixel_representation: int | None
+
+
+def pixel_format_of(ds: Dataset) -> PixelFormat:
+    """Read the pixel format of a dataset from a Part 10 file."""
+    syntax = str(ds.file_meta.get("TransferSyntaxUID", "") or "") if hasattr(ds, "file_meta") else ""
+    keywords = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    frames = parse_decimal(_text(ds, "NumberOfFrames"))
+    whole = int(frames) if frames is not None and frames == int(frames) else None
+    return PixelFormat(syntax, whole, *(_short(ds, keyword) for keyword in keywords))
+
+
+def _short(ds: Dataset, keyword: str) -> int | None:
+    numbers = unpack_numbers(element_bytes(ds, tag_of(keyword)) or b"", "US")
+    return int(numbers[0]) if len(numbers) == 1 else None
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    return (element_bytes(ds, tag_of(keyword)) or b"").decode("latin-1").strip()
+
+
+def decode_stored(ds: Dataset, form: PixelFormat) -> StoredPixels:
+    """Stored values [rows, columns] of a single-frame 16 bit slice, as uint16 or int16 by PixelRepresentation.
+
+    Bits above BitsStored are cleared or sign extended (PS3.5 8.1.1). Bytes behind the last pixel are ignored where they
+    are less than one more row: writers pad. Raises UnreadableInstance, which names the slice, where the sizes of header
+    and pixel data disagree, the slice is implausibly large, or the pixel data cannot be decoded.
+    """
+    try:
+        return _decode(ds, form)
+    except UnreadableInstance as error:
+        raise UnreadableInstance(f"the slice with {_name(ds)} {error}") from error
+
+
+def _name(ds: Dataset) -> str:
+    """What tells a slice from its neighbours, in the sender's list of images too."""
+    number, uid = parse_decimal(_text(ds, "InstanceNumber")), _text(ds, "SOPInstanceUID")
+    named = f"SOP Instance UID {uid}" if UID_ALPHABET.fullmatch(uid) else "no SOP Instance UID"
+    return named if number is None else f"InstanceNumber {number:.0f} and {named}"
+
+
+def _decode(ds: Dataset, form: PixelFormat) -> StoredPixels:
+    rows, columns, bits = form.rows or 0, form.columns or 0, form.bits_stored or 0
+    if not (0 < rows * columns <= MAX_SLICE_PIXELS and form.bits_allocated == 16 and 1 <= bits <= 16):
+        raise UnreadableInstance("has an implausible size or pixel format")
+    if (form.number_of_frames or 1) > 1:
+        raise UnreadableInstance("has more than one frame")
+    data = element_bytes(ds, tag_of("PixelData"))
+    if data is None:
+        raise UnreadableInstance("has no pixel data")
+    if form.transfer_syntax_uid in UNCOMPRESSED:
+        needed = rows * columns * 2
+        if not needed <= len(data) < needed + columns * 2:
+            raise UnreadableInstance(f"has {len(data)} of {needed} bytes of pixel data")
+        words: NDArray[np.uint16] = np.frombuffer(data, dtype="<u2", count=rows * columns).reshape(rows, columns)
+    else:
+        words = _decompress(ds, form, data, rows, columns)
+    return _within_bits(words, bits, signed=form.pixel_representation == 1)
+
+
+def _decompress(ds: Dataset, form: PixelFormat, data: bytes, rows: int, columns: int) -> NDArray[np.uint16]:
+    if not can_decode(form.transfer_syntax_uid):
+        raise UnreadableInstance(f"has the transfer syntax {form.transfer_syntax_uid}, which cannot be decoded here")
+    try:
+        if form.transfer_syntax_uid in _JPEG_FAMILY:
+            frame = next(iter(generate_frames(data, number_of_frames=1)))
+            if codestream_size(frame) != (rows, columns):
+                raise UnreadableInstance("has a compressed image of another size than its header says")
+        with quiet_pydicom():
+            decoded = pixel_array(ds, raw=True)
+    except UnreadableInstance:
+        raise
+    except Exception as error:  # decoders of third parties raise anything on damaged data
+        raise UnreadableInstance(f"has pixel data that cannot be decoded ({type(error).__name__})") from error
+    if decoded.shape != (rows, columns) or decoded.dtype.itemsize != 2:
+        raise UnreadableInstance("has a decoded image of another size than its header says")
+    return np.ascontiguousarray(decoded).view(np.uint16)
+
+
+def codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None where it declares nothing.
+
+    Decoders allocate by these numbers, so they are compared with Rows and Columns first (ISO/IEC 15444-1 A.5.1,
+    10918-1 B.2.2, 14495-1 C.2.2).
+    """
+    if frame[:4] == b"\xff\x4f\xff\x51":
+        x, y, x0, y0 = (int.from_bytes(frame[i : i + 4]) for i in (8, 12, 16, 20))
+        return y - y0, x - x0
+    position = 2
+    while position + 9 <= len(frame) and frame[position] == 0xFF:
+        marker, length = frame[position + 1], int.from_bytes(frame[position + 2 : position + 4])
+        if marker in _JPEG_FRAME_MARKERS:
+            return int.from_bytes(frame[position + 5 : position + 7]), int.from_bytes(
+                frame[position + 7 : position + 9]
+            )
+        position += 2 + max(length, 2)
+    return None
+
+
+def _within_bits(words: NDArray[np.uint16], bits: int, *, signed: bool) -> StoredPixels:
+    shift = 16 - bits
+    if not signed:
+        return words & np.uint16(0xFFFF >> shift)
+    shifted = (words << np.uint16(shift)).view(np.int16)
+    return shifted >> np.int16(shift)
