@@ -30,7 +30,6 @@ _R, _E, _O = Presence.REQUIRED, Presence.EMPTY_IF_ABSENT, Presence.OPTIONAL
 # overlays, icons, signatures and all private elements.
 COPIED: Final[tuple[tuple[str, Presence], ...]] = (
     # SOP Common
-    ("SpecificCharacterSet", _O),
     ("TimezoneOffsetFromUTC", _O),
     ("LongitudinalTemporalInformationModified", _O),
     # Patient and Patient Study
@@ -105,7 +104,13 @@ COPIED: Final[tuple[tuple[str, Presence], ...]] = (
 )
 
 # Copied by a rule of their own in the derived builder.
-COPIED_BY_RULE: Final = ("Laterality", "SpacingBetweenSlices", "SeriesDescription", "SeriesNumber")
+COPIED_BY_RULE: Final = (
+    "SpecificCharacterSet",
+    "Laterality",
+    "SpacingBetweenSlices",
+    "SeriesDescription",
+    "SeriesNumber",
+)
 
 # The scanner's identity: it never becomes the derived series' equipment, only an item of its contributing equipment.
 SCANNER_IDENTITY: Final = (

@@ -80,7 +80,7 @@ def build_slice(
 
 
 def _copy(ds: Dataset, source: Dataset, keeper: ValueKeeper, *, signed: bool) -> None:
-    """Copy the allow-list, as `source_values` says."""
+    """Copy the allow-list and the character set of its text, as `source_values` says."""
     for keyword, presence in COPIED:
         tag = tag_of(keyword)
         vr = vr_of(tag, signed=signed)

@@ -23,7 +23,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 from pydicom.valuerep import validate_value
 
 from config.syntax import UID_ALPHABET
-from node.dicom.charsets import character_set, decode_text
+from node.dicom.charsets import decode_text
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.quiet import quiet_pydicom
 
@@ -131,7 +131,7 @@ def unpack_numbers(raw: bytes, vr: str) -> tuple[float, ...]:
 def is_valid_value(raw: bytes, vr: str, charset: Sequence[str]) -> bool:
     """True where a source value keeps the length and form rules of its VR (PS3.5 6.2).
 
-    A UID may have leading zeros, or two dots beside each other: that is forbidden, common, and harms nobody.
+    A UID may have leading zeros, which are forbidden and common, and whatever else digits and dots can be.
     """
     if vr in NUMBER_FORMATS:
         return len(raw) % struct.calcsize(NUMBER_FORMATS[vr]) == 0
@@ -158,9 +158,9 @@ def seal(ds: Dataset) -> Dataset:
 
     An item of a sequence names no character set: pydicom copies its text only where that counts as the default one.
     """
-    charset = character_set(charset_of(ds)).terms
+    charset = list(charset_of(ds))
     with quiet_pydicom():
-        ds.set_original_encoding(False, True, convert_encodings(list(charset)) if charset else default_encoding)
+        ds.set_original_encoding(False, True, convert_encodings(charset) if charset else default_encoding)
     return ds
 
 

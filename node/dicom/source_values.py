@@ -34,13 +34,12 @@ from node.dicom.elements import (
 MAX_REMARKS: Final = 20
 _TEXT_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 # Text that says which thing is meant, not how it is: a part of it would mean another thing, so it is never cut.
-_IDENTIFIER: Final = re.compile(r".*(ID|Number|CodeValue|Designator|Version)|IssuerOf.*")
+_IDENTIFIER: Final = re.compile(r".*(ID|Number|CodeValue|Designator|Version)|IssuerOf.*|TimezoneOffset.*")
 # attribute -> the one without which it says nothing (PS3.3 C.7.5.1.1.2, C.7.6.1.1.5)
 DEPENDS_ON: Final = {
     "PixelPaddingRangeLimit": "PixelPaddingValue",
     "LossyImageCompressionRatio": "LossyImageCompression",
     "LossyImageCompressionMethod": "LossyImageCompression",
-    "AcquisitionTime": "AcquisitionDate",
 }
 # What an item must have, by its sequence; one of each line (PS3.3 tables 8.8-1, 10-3, 10-9, 10-17, 10-18 and C.7-1).
 _CODE: Final = (("CodeValue", "LongCodeValue", "URNCodeValue"), ("CodeMeaning",))
@@ -143,8 +142,11 @@ class ValueKeeper:
                 if items or not element_items(item, tag):
                     copy.add(DataElement(tag, "SQ", DicomSequence(items)))
                 continue
-            raw = element_bytes(item, tag) or b""
-            value = self.value(keyword_for_tag(tag), raw, vr) if raw else raw
+            value: bytes | None = element_bytes(item, tag) or b""
+            if tag == tag_of("SpecificCharacterSet"):
+                value = written_charset(item, self.notes) or None
+            elif value:
+                value = self.value(keyword_for_tag(tag), value, vr)
             if value is not None:
                 copy[tag] = raw_element(tag, vr, value)
         return copy

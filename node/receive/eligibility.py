@@ -5,7 +5,6 @@ Read KINDS, IDENTITY, the geometry, then the site's own rules: the first rule th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Final
 
 from config.syntax import MAX_UID_CHARS
@@ -196,20 +195,22 @@ KINDS: Final = (
     ),
 )
 
-
-def _has_long(uid: Callable[[SliceHeader], str]) -> Callable[[Sequence[SliceHeader]], bool]:
-    return lambda headers: any(len(uid(header)) > MAX_UID_CHARS for header in headers)
-
-
 # Whose series it is. Nothing is ever made from images of two patients.
 IDENTITY: Final = (
-    *(
-        SeriesRule(code, _has_long(uid), f"the {keyword} is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)")
-        for code, keyword, uid in (
-            ("long_study_uid", "StudyInstanceUID", attrgetter("study_uid")),
-            ("long_series_uid", "SeriesInstanceUID", attrgetter("series_uid")),
-            ("long_frame_uid", "FrameOfReferenceUID", attrgetter("frame_of_reference_uid")),
-        )
+    SeriesRule(
+        "long_study_uid",
+        lambda hs: any(len(h.study_uid) > MAX_UID_CHARS for h in hs),
+        f"the StudyInstanceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
+    ),
+    SeriesRule(
+        "long_series_uid",
+        lambda hs: any(len(h.series_uid) > MAX_UID_CHARS for h in hs),
+        f"the SeriesInstanceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
+    ),
+    SeriesRule(
+        "long_frame_uid",
+        lambda hs: any(len(h.frame_of_reference_uid) > MAX_UID_CHARS for h in hs),
+        f"the FrameOfReferenceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
     ),
     SeriesRule(
         "mixed_patients",

@@ -161,7 +161,7 @@ def test_nothing_but_the_allow_list_comes_over(tmp_path: Path) -> None:
         "SoftwareVersions", "ImageType", "SyntheticData", "ContentQualification", "BurnedInAnnotation", "ImageComments",
         "DerivationDescription", "RescaleType", "WindowCenter", "WindowWidth", "SourceImageSequence", "PixelData",
         "ReferencedSeriesSequence", "RelatedSeriesSequence", "ContributingEquipmentSequence", "Laterality",
-        "SpacingBetweenSlices",
+        "SpacingBetweenSlices", "SpecificCharacterSet",
     }  # fmt: skip
     assert {element.keyword for element in ds} <= own | {keyword for keyword, _ in COPIED}
     assert same(ds, source, "PatientID")
