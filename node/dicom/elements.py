@@ -210,13 +210,13 @@ def ascii_text(ds: Dataset, keyword: str) -> str:
 
 def write_part10(ds: Dataset, path: Path) -> None:
     """Write a sealed dataset as an Explicit VR Little Endian Part 10 file, which is not yet forced to the disk."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = UID(ascii_text(ds, "SOPClassUID"))
-    meta.MediaStorageSOPInstanceUID = UID(ascii_text(ds, "SOPInstanceUID"))
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    ds.file_meta = meta
-    ds.preamble = b"\0" * 128
     with path.open("wb") as stream, quiet_pydicom():
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID = UID(ascii_text(ds, "SOPClassUID"))
+        meta.MediaStorageSOPInstanceUID = UID(ascii_text(ds, "SOPInstanceUID"))
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+        meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+        ds.file_meta = meta
+        ds.preamble = b"\0" * 128
         dcmwrite(stream, ds, enforce_file_format=True)
