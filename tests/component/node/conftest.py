@@ -54,5 +54,5 @@ def held(config):
         job = node.jobs.claim("w", 60, T0)
         assert job is not None
         made = tuple(ProducedInstance(f"9.{n}", f"1.2.3.{n}", f"{n}.dcm", "0" * 64) for n in range(3))
-        product = ProducedSeries("9", "derived/1-1", made, {"changed_share": 0.25})
+        product = ProducedSeries("9", "derived/1-1", made, {"changed_share": 0.25}, ("StudyID is long: kept",))
         node.jobs.finish(job.id, "w", product, destinations=["tps"], held_reason="looks enhanced", now=T0)

@@ -61,6 +61,11 @@ def test_usage_errors_have_code_2_and_one_sentence(run, config):
     assert "scp.prot is not a setting" in err.replace("\n", " ")
 
 
+def test_show_lists_what_of_the_source_was_not_simply_kept(run, held):
+    assert "StudyID is long: kept" in run("jobs", "show", "1")[1]
+    assert json.loads(run("jobs", "show", "1", "--json")[1])["remarks"] == ["StudyID is long: kept"]
+
+
 def test_a_rule_with_an_unknown_operation_is_a_usage_error(run, config):
     rule = '[[eligibility.rules]]\nkeyword = "BodyPartExamined"\nop = "{}"\nvalues = ["CHEST"]\nreason = "r"\n'
     config.write_text(rule.format("is"))

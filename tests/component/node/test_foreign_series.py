@@ -45,7 +45,7 @@ def run(paths: list[Path], out_dir: Path, translator: Translator) -> JobResult:
 
 
 def errors(path: Path) -> set[str]:
-    """Error lines of dciodvfy, without values; a reference to a foreign UID is as wrong as the UID that it refers to."""
+    """Error lines of dciodvfy, without values; a reference to a UID is as wrong as the UID itself."""
     program = require_program("dciodvfy", str(Path(sys.executable).with_name("dciodvfy")), "dciodvfy")
     report = subprocess.run([program, str(path)], capture_output=True, text=True, errors="replace", check=False)
     lines = (report.stdout + report.stderr).splitlines()

@@ -40,7 +40,8 @@ class FakeExecutor:
         progress("translate", 1, 1)
         if self.error:
             raise self.error
-        return JobResult("9", "1.2", (DerivedFile("9.1", "1.2.3.1", path, "0" * 64),), self.held, {"share": 0.1})
+        made = (DerivedFile("9.1", "1.2.3.1", path, "0" * 64),)
+        return JobResult("9", "1.2", made, self.held, {"share": 0.1}, ("StudyID is longer than 16 characters: kept",))
 
 
 @pytest.fixture
@@ -87,6 +88,7 @@ def folders(bench):
 def test_a_produced_series_lies_in_its_folder_and_in_the_outbox(bench):
     case = bench.run(FakeExecutor())
     assert (case.state, case.derived_series_uid, case.slices.produced) == ("PRODUCED", "9", 1)
+    assert case.remarks == ("StudyID is longer than 16 characters: kept",)
     delivery = bench.outbox.claim("c", "tps", 60, T0)
     assert bench.spool.path(delivery.missing[0].file_name).read_bytes() == b"derived"
     assert folders(bench) == ["1-1"]

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from node.dicom.elements import element_bytes, put, put_items, raw_element, seal, tag_of
 from node.dicom.headers import read_header
@@ -23,11 +23,15 @@ Edit = Callable[[Dataset, int], None]
 
 
 def digest(folder: Path, *edits: Edit, **series: Any) -> str:
+    return read_header(make_series(folder, slices=1, edit=both(*edits), **series)[0]).content_sha256
+
+
+def both(*edits: Edit) -> Edit:
     def edit(ds: Dataset, z: int) -> None:
         for one in edits:
             one(ds, z)
 
-    return read_header(make_series(folder, slices=1, edit=edit, **series)[0]).content_sha256
+    return edit
 
 
 def sent(**values: bytes) -> Edit:
@@ -99,11 +103,8 @@ SAME = {
         sent_as("UN", ImagePositionPatient=b"1\\2\\3.0", Rows=b"\x20\x00"),
     ),
     "padding value as US or SS": (
-        lambda ds, z: (pixels(signed=True, bits=16)(ds, z), put_number(ds, "PixelPaddingValue", -2000)),
-        lambda ds, z: (
-            pixels(signed=True, bits=16)(ds, z),
-            sent_as("US", PixelPaddingValue=(0xF830).to_bytes(2, "little"))(ds, z),
-        ),
+        both(pixels(signed=True, bits=16), sent_as("SS", PixelPaddingValue=b"\x30\xf8")),
+        both(pixels(signed=True, bits=16), sent_as("US", PixelPaddingValue=b"\x30\xf8")),
     ),
     "bits stored": (pixels(), pixels(bits=16)),
     "bits stored, signed": (pixels(signed=True), pixels(signed=True, bits=13)),
@@ -239,6 +240,6 @@ def test_an_implicit_copy_of_odd_values_agrees(tmp_path: Path) -> None:
     path = make_series(tmp_path, slices=1, raw=raw)[0]
     with quiet_pydicom():
         ds = dcmread(path)
-        ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2"
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         dcmwrite(tmp_path / "implicit.dcm", ds, implicit_vr=True, little_endian=True, force_encoding=True)
     assert read_header(tmp_path / "implicit.dcm").content_sha256 == read_header(path).content_sha256

@@ -183,6 +183,14 @@ def test_site_rules_decide_last_and_give_their_own_reason(tmp_path: Path) -> Non
     assert judge(head, policy).code == "contrast_agent"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"])
+@pytest.mark.parametrize("length", [65, 68, 128])
+def test_a_uid_that_is_too_long_is_named(tmp_path: Path, keyword: str, length: int) -> None:
+    verdict = judge(headers_of(tmp_path, raw={keyword: b"1.2." + b"9" * (length - 4)}), POLICY)
+    assert isinstance(verdict, Skip)
+    assert verdict.reason == f"the {keyword} is longer than 64 characters (PS3.5 9.1)"
+
+
 def test_reasons_hold_no_patient_data_and_are_clauses(tmp_path: Path) -> None:
     codes = [rule.code for rule in (*KINDS, *IDENTITY)]
     assert len(codes) == len(set(codes))

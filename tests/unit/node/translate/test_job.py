@@ -149,6 +149,19 @@ def test_contrast_in_the_pixels_is_held_with_its_figures(tmp_path: Path) -> None
     assert len(result.files) == 4
 
 
+def test_unknown_text_is_held_after_the_doubts_about_pixels(tmp_path: Path) -> None:
+    raw = {"SpecificCharacterSet": b"NONSENSE", "PatientName": b"M\xfcller"}
+    doubtful = run(make_series(tmp_path / "a", slices=4, raw=raw), tmp_path / "out-a")
+    assert "the character set 'NONSENSE' (SpecificCharacterSet) is unknown" in (doubtful.held_reason or "")
+    assert doubtful.remarks == (
+        "PatientName has bytes that are no text in its character set: kept",
+        "SpecificCharacterSet has a value that no standard knows: kept",
+    )
+    hu = body_hu(4, soft_tissue_hu=130.0)
+    paths = make_series(tmp_path / "b", raw=raw, hu=hu, spacing_mm=(8.0, 8.0, 8.0))
+    assert "contrast agent had been given" in (run(paths, tmp_path / "out-b").held_reason or "")
+
+
 def test_progress_names_every_stage_and_its_error_ends_the_job(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     paths = make_series(tmp_path / "source", slices=2)
