@@ -8,6 +8,7 @@ from config.settings import RuleSettings, Settings
 from models import BundleCard
 from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
+from node.dicom.decoding_apart import with_decoded_digests
 from node.dicom.headers import SliceHeader
 from node.dicom.uids import job_key, processing_digest
 from node.receive.completion import Completion
@@ -30,7 +31,8 @@ def make_completion(node: Node) -> Completion:
     processing = processing_digest(f"{model.device}, {model.precision}")
 
     def request_for(headers: list[SliceHeader]) -> JobRequest:
-        return JobRequest(key=job_key(headers, card.digest, processing), bundle=bundle_label(card))
+        contents = with_decoded_digests(headers)
+        return JobRequest(key=job_key(contents, card.digest, processing), bundle=bundle_label(card))
 
     policy = eligibility_policy(node.settings)
     return Completion(node.series, node.spool, node.settings.completion, policy, request_for, why_enhanced=why_enhanced)

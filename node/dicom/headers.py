@@ -12,6 +12,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
 from config.syntax import KEPT_UID, UID_ALPHABET
+from node.dicom.constants import UNCOMPRESSED
 from node.dicom.content import content_sha256
 from node.dicom.elements import (
     NUMBER_FORMATS,
@@ -106,8 +107,11 @@ class SliceHeader:
         return self.captured[keyword]
 
 
-def read_header(path: Path, *, keywords: Iterable[str] = ()) -> SliceHeader:
+def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True) -> SliceHeader:
     """Read one Part 10 file; `keywords` names further attributes for `SliceHeader.attribute`.
+
+    decode: False where no decoder may run, as in the receiver's process; compressed pixels then count by their bytes in
+    the digest, which `decoding_apart` replaces.
 
     Text in an unknown or broken character set never fails, nor do pixels that cannot be decoded. Raises
     UnreadableInstance, and nothing else, where the file is no DICOM instance, is damaged, or has no class, instance,
@@ -117,8 +121,9 @@ def read_header(path: Path, *, keywords: Iterable[str] = ()) -> SliceHeader:
         ds = load_dataset(path)
         form = pixel_format_of(ds)
         stored: StoredPixels | None = None
-        with suppress(UnreadableInstance):
-            stored = decode_stored(ds, form)
+        if decode or form.transfer_syntax_uid in UNCOMPRESSED:
+            with suppress(UnreadableInstance):
+                stored = decode_stored(ds, form)
         return _header(path, ds, form, stored, tuple(keywords))
 
 

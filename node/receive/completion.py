@@ -110,7 +110,8 @@ class Completion:
         headers, unreadable = [], []
         for name in self._series.spool_names(series.id):
             try:
-                headers.append(read_header(self._spool.path(name), keywords=self._policy.keywords))
+                path = self._spool.path(name)
+                headers.append(read_header(path, keywords=self._policy.keywords, decode=False))
             except UnreadableInstance as error:
                 unreadable.append(str(error))
         return headers, unreadable
