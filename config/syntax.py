@@ -11,9 +11,9 @@ MAX_UID_CHARS: Final = 64  # PS3.5 section 9.1
 UID_ALPHABET: Final = re.compile(rf"[0-9.]{{1,{MAX_UID_CHARS}}}")
 """What the receiver takes for a UID: no other character can reach the store or the log."""
 
-MAX_KEPT_UID_CHARS: Final = 128
+MAX_FOREIGN_UID_CHARS: Final = 128
 
-KEPT_UID: Final = re.compile(rf"[0-9.]{{1,{MAX_KEPT_UID_CHARS}}}")
+FOREIGN_UID: Final = re.compile(rf"[0-9.]{{1,{MAX_FOREIGN_UID_CHARS}}}")
 """What a reader takes for the UID of a study, series or frame of reference: too long a one is kept, to be named."""
 
 MIN_UID_DIGITS: Final = 24

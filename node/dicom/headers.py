@@ -11,7 +11,7 @@ from typing import Final
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset
 
-from config.syntax import KEPT_UID, UID_ALPHABET
+from config.syntax import FOREIGN_UID, UID_ALPHABET
 from node.dicom.constants import UNCOMPRESSED
 from node.dicom.content import content_sha256
 from node.dicom.elements import (
@@ -205,7 +205,7 @@ class _Reader:
 
     def uid(self, keyword: str) -> str:
         text = self.text(keyword)
-        rule = UID_ALPHABET if keyword.startswith("SOP") else KEPT_UID
+        rule = UID_ALPHABET if keyword.startswith("SOP") else FOREIGN_UID
         return text if rule.fullmatch(text) else ""
 
     def numbers(self, keyword: str, count: int) -> tuple[float, ...] | None:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from config.settings import NodeSettings, PeerSettings
-from config.syntax import KEPT_UID, MAX_UID_ROOT_CHARS, NOT_IN_AE_TITLE, UID_ALPHABET, check_uid_root, is_ae_title
+from config.syntax import FOREIGN_UID, MAX_UID_ROOT_CHARS, NOT_IN_AE_TITLE, UID_ALPHABET, check_uid_root, is_ae_title
 from node.dicom.uids import UidFactory
 
 LONGEST_ROOT = "1.2.826.0.1.3680043.10.1234.123456789.1"
@@ -56,10 +56,10 @@ def test_the_bound_of_a_root_is_what_the_digits_behind_it_leave() -> None:
 def test_a_uid_of_somebody_else_is_held_to_its_alphabet_and_a_length() -> None:
     for text in ("1..2", "1.02.003", "1" * 64):
         assert UID_ALPHABET.fullmatch(text)
-        assert KEPT_UID.fullmatch(text)
+        assert FOREIGN_UID.fullmatch(text)
     for text in ("1" * 65, "1" * 128):
         assert not UID_ALPHABET.fullmatch(text)
-        assert KEPT_UID.fullmatch(text)
+        assert FOREIGN_UID.fullmatch(text)
     for text in ("", "1.2\n", "1.2/3", "1.\u0662", "1" * 129):
         assert not UID_ALPHABET.fullmatch(text)
-        assert not KEPT_UID.fullmatch(text)
+        assert not FOREIGN_UID.fullmatch(text)
