@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,9 @@ class FieldCase:
     def make(self, folder: Path) -> "Pushable":
         """Write the files of the case below `folder`."""
         module = _load(self.script)
-        module.make(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the generators write what pydicom warns of
+            module.make(folder)
         steps = getattr(module, "STEPS", None) or [{"files": "**/*.dcm"}]
         return Pushable(folder, steps)
 
@@ -60,11 +63,11 @@ class Pushable:
         return [path for step in self.steps for path in sorted(self.folder.glob(step["files"]))]
 
     def ct_series(self) -> dict[str, list[Path]]:
-        """The files of every CT series that is pushed, by SeriesInstanceUID."""
+        """The files of every CT series that is pushed, by SeriesInstanceUID; a page of a report is none."""
         found: dict[str, list[Path]] = {}
         for path in self.files():
-            header = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID"])
-            if header.SOPClassUID == CT_IMAGE_STORAGE:
+            header = dcmread(path, specific_tags=["SOPClassUID", "SeriesInstanceUID", "ImageType"])
+            if header.SOPClassUID == CT_IMAGE_STORAGE and "SCREEN SAVE" not in header.ImageType:
                 found.setdefault(str(header.SeriesInstanceUID).strip(), []).append(path)
         return found
 
