@@ -31,12 +31,13 @@ def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose 
     settings = settings_from(context, config)
     configure_logging("serve", verbose=verbose)
     path = config or context.obj
+    stop = stop_event(supervised=False)
     with open_store(settings) as node, process_lock(node.run_dir, "serve", "1"):
         _check(settings)
         base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(path)] if path else [])]
         flags = ["--supervised", *(["--verbose"] if verbose else [])]
         commands: dict[str, Sequence[str]] = {role: [*base, role, *flags] for role in ("receive", "work", "deliver")}
-        code = Supervisor(commands).run(stop_event(supervised=False))
+        code = Supervisor(commands).run(stop)
     raise typer.Exit(code)
 
 

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 GRACE_S = 30.0  # a worker finishes its slice, a courier its instance; then SIGKILL, which the leases survive
 RESTART_DELAYS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 STABLE_AFTER_S = 60.0  # a child that lived this long starts over with the shortest delay
+STANDARD_INPUT = 0  # a file descriptor
 USAGE_ERROR = 2  # a child with this exit code was configured wrongly; restarting it would not help
 
 
@@ -55,7 +57,8 @@ class Supervisor:
         now = time.monotonic()
         if child.process is None:
             if now >= child.restart_at:
-                child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)
+                with _without_interrupt():
+                    child.process = subprocess.Popen(child.command, stdin=subprocess.PIPE)
                 child.started_at = now
                 log.info("started %s, pid %d", child.role, child.process.pid)
             return None
@@ -91,17 +94,46 @@ def _close_stdin(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
+@contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Start children that Ctrl-C reaches only when `stop_event` lets it: a starting Python answers with a traceback."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def stop_event(*, supervised: bool) -> threading.Event:
-    """An event set by SIGTERM, SIGINT and, for a supervised child, by the end of its supervisor."""
+    """An event set by SIGTERM, SIGINT and, for a supervised child, by the end of its supervisor.
+
+    A handler runs between any two instructions of the main thread, which may hold the lock of the very event, or of the
+    log, at that moment. So nothing is done in the handlers: the system's own part of Python writes a byte to a pipe,
+    and a thread that reads the pipe sets the event.
+    """
     event = threading.Event()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: event.set())
+        signal.signal(number, _nothing)
+    _watch(reader, event, to_the_end=False)
     if supervised:
-
-        def watch() -> None:
-            while os.read(0, 1024):
-                pass
-            event.set()
-
-        threading.Thread(target=watch, daemon=True, name="supervisor-watch").start()
+        _watch(STANDARD_INPUT, event, to_the_end=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     return event
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """A handler has to be there for the byte to be written."""
+
+
+def _watch(descriptor: int, event: threading.Event, *, to_the_end: bool) -> None:
+    """Set the event when a byte comes, or only when the other end was closed."""
+
+    def watch() -> None:
+        while os.read(descriptor, 1024) and to_the_end:
+            pass
+        event.set()
+
+    threading.Thread(target=watch, daemon=True, name=f"stop-watch-{descriptor}").start()
