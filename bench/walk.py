@@ -38,7 +38,7 @@ from models.phantom import make_patient
 from models.training import TrainOptions
 from models.training.loop import Run, Silent
 from models.training.slices import read_batches
-from node.cli import app
+from node.cli.commands import app
 from node.cli.jobs import list_jobs
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.synthetic_scan import ScanIdentity, write_scan

@@ -11,10 +11,11 @@ from enum import Enum
 from typing import Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage.database import Database, Prepared
+from storage.errors import StoreUnavailable
 from storage.states import SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Series
 from storage.transitions import begin_series, move_series, supersede_live_job
@@ -197,7 +198,7 @@ class ArrivalStore:
             try:
                 with self._database.write_plain() as connection:
                     return [entry.record(connection) for entry in entries]
-            except OperationalError:
+            except StoreUnavailable:
                 raise  # the database is locked, full or gone: another try of each would fail too
             except Exception:  # noqa: S110 - the attempts below say which entry it was
                 pass

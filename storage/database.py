@@ -4,19 +4,34 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import Connection, CursorResult, Dialect, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import (
+    URL,
+    Connection,
+    CursorResult,
+    Dialect,
+    Engine,
+    ExceptionContext,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+)
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import ClauseElement
 
-from storage.errors import NotFound, SchemaMismatch, StoreUnavailable
+from storage.errors import NotFound, SchemaMismatch, StoreUnavailable, UnusableUrl
 from storage.tables import SCHEMA_REVISION, Base
 
 SQLITE_BUSY_TIMEOUT_MS = 30_000
+CONNECT_TIMEOUT_S = 10  # a host that swallows packets would otherwise be waited for, for two minutes
+_FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
+_DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
 
 
 class Database:
@@ -29,7 +44,9 @@ class Database:
     """
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        self.url = make_url(url)
+        """Connect to nothing yet; raises UnusableUrl. Whatever is done later may raise StoreUnavailable."""
+        self.url = _usable(url)
+        self._read_only = read_only
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._path = Path(self.url.database) if self.is_sqlite and self.url.database else None
         self._file = _ReadOnlyFile(self._path) if read_only and self._path is not None else None
@@ -40,7 +57,9 @@ class Database:
             self.engine = _sqlite_engine(url)
         else:
             options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if read_only else {}
-            self.engine = create_engine(url, pool_pre_ping=True, execution_options=options)
+            wait = {"connect_timeout": CONNECT_TIMEOUT_S}
+            self.engine = create_engine(url, pool_pre_ping=True, execution_options=options, connect_args=wait)
+        event.listen(self.engine, "handle_error", self._tell)
         self._writing = self.engine.execution_options(syncect_writes=True)
         self._plain: Connection | None = None
         self._plain_turn = threading.Lock()
@@ -106,7 +125,18 @@ class Database:
     @staticmethod
     def masked_url(url: str) -> str:
         """The URL as it may be shown: without its password."""
-        return make_url(url).render_as_string(hide_password=True)
+        return _usable(url).render_as_string(hide_password=True)
+
+    def _tell(self, context: ExceptionContext) -> None:
+        """A database that is gone, locked, full, damaged or not ours is told in a sentence, whatever was done."""
+        # A broken constraint or a wrong statement is a more special kind of the last one, and stays what it is.
+        if type(context.sqlalchemy_exception) in (OperationalError, InterfaceError, DatabaseError):
+            raise self._unavailable(context.original_exception) from context.original_exception
+
+    def _unavailable(self, cause: BaseException) -> StoreUnavailable:
+        words = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
+        verb = "read" if self._read_only else "used"
+        return StoreUnavailable(f"the store {self.location} cannot be {verb}: {' '.join(words.split())}")
 
     # -- schema ------------------------------------------------------------------------------------------------
 
@@ -123,8 +153,7 @@ class Database:
                     return None
                 return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         except (OSError, DBAPIError) as error:
-            cause = error.orig if isinstance(error, DBAPIError) else error.strerror
-            raise StoreUnavailable(f"the store {self.location} cannot be read: {str(cause).strip()}") from error
+            raise self._unavailable(error) from error
 
     def has_schema(self) -> bool:
         """Whether the tables of this version are there; False in an empty database. Raises SchemaMismatch."""
@@ -148,18 +177,39 @@ class Database:
         upgrade(self.engine)
 
     def backup(self, target: Path) -> None:
-        """Write a consistent copy of a SQLite database to `target`, also while the node is running."""
+        """Write a consistent copy of a SQLite database to `target`, also while the node is running.
+
+        Raises FileExistsError and other OSErrors about `target`, NotFound, SchemaMismatch and StoreUnavailable.
+        """
         if not self.is_sqlite:
             raise SchemaMismatch("db backup copies SQLite databases; use pg_dump for PostgreSQL")
         if self.current_revision() is None:
             raise NotFound(f"there is no store at {self.location}")
+        target.touch(exist_ok=False)  # SQLite's own words for a folder that is missing or not ours name the store
         connection = self.engine.raw_connection()  # VACUUM must not stand in a transaction
         try:
             connection.cursor().execute("VACUUM INTO ?", (str(target),))
+        except sqlite3.Error as error:
+            target.unlink()
+            raise self._unavailable(error) from error
         finally:
             connection.close()
         if self._file is not None:
             self._file.check()
+
+
+def _usable(url: str) -> URL:
+    """The parts of a URL; raises UnusableUrl, whose sentence never holds the URL, for that can hold a password."""
+    try:
+        parts = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise UnusableUrl(f"node.database_url cannot be used: it is no URL of a database; {_FORMS}") from error
+    driver = _DRIVERS.get(parts.drivername)
+    if driver is None:
+        raise UnusableUrl(f"node.database_url cannot be used: it begins with {parts.drivername}; {_FORMS}")
+    if find_spec(driver) is None:
+        raise UnusableUrl("node.database_url cannot be used: PostgreSQL needs the extra package syncect[postgres]")
+    return parts
 
 
 def _sqlite_engine(url: str) -> Engine:

@@ -6,6 +6,7 @@ StorageError
 ├── NotFound            no such series, job or delivery
 ├── SpoolFull           less free space than the operator reserved; nothing was accepted
 ├── StoreUnavailable    the database cannot be opened or read; the sentence says what the system answered
+├── UnusableUrl         the settings name a database that this version cannot use
 └── SchemaMismatch      the database was made by another version; an administrator has to upgrade it
 """
 
@@ -32,6 +33,10 @@ class SpoolFull(StorageError):
 
 class StoreUnavailable(StorageError):
     """The database cannot be opened, or what was read of it cannot be trusted."""
+
+
+class UnusableUrl(StorageError):
+    """The URL of the database is none, or names a kind of database or a driver that is not there."""
 
 
 class SchemaMismatch(StorageError):

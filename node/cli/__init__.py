@@ -1,11 +1,8 @@
-"""The `syncect` command is put together here; every expected error gets its exit code."""
+"""The entry of the `syncect` command; it loads nothing of ours but the boundary that turns errors into sentences."""
 
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 # Other projects have packages of these names too. One that Python finds before ours must not run in our place, and it
 # would with the first import below; looking for a package does not run it.
@@ -18,62 +15,14 @@ for _name in ("config", "models", "storage"):
             "folder, without PYTHONPATH, and from a Python environment of its own"
         )
 
-# isort: split
-from config.load import CONFIG_VARIABLE, ConfigError
-from models.errors import ModelsError
-from models.process import settle_process
-from node.cli import cohort, evaluate, jobs, models_cli, process, service, setup, status, train
-from node.cli.console import Exit, say
-from node.errors import Misconfigured, NodeError, Refused
-from storage.errors import IllegalTransition, NotFound, StorageError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="A DICOM node that gives planning a synthetic contrast-enhanced CT beside the non-contrast one.",
-    epilog="Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 refused for safety, 5 peer unreachable.",
-)
-
-
-@app.callback()
-def root(
-    context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option("--config", "-c", help=f"Settings file; otherwise {CONFIG_VARIABLE}.", metavar="FILE")
-    ] = None,
-) -> None:
-    """Keep the settings file for the command that follows."""
-    context.obj = config
-
-
-service.add_to(app)
-status.add_to(app)
-process.add_to(app)
-setup.add_to(app)
-models_cli.add_to(app)
-cohort.add_to(app)
-train.add_to(app)
-evaluate.add_to(app)
-app.add_typer(jobs.app, name="jobs")
-
 
 def main() -> None:
-    """Run one command; every expected error becomes one sentence on standard error and its exit code."""
-    settle_process()
+    """Run one command; whatever goes wrong becomes one sentence on standard error and an exit code."""
     try:
-        app()
-    except (ConfigError, Misconfigured) as error:
-        _leave(error, Exit.USAGE)
-    except NotFound as error:
-        _leave(error, Exit.NOT_FOUND)
-    except (Refused, IllegalTransition) as error:
-        _leave(error, Exit.REFUSED)
-    except (NodeError, StorageError, ModelsError) as error:
-        _leave(error, Exit.ERROR)
+        from node.cli.boundary import run
 
-
-def _leave(error: Exception, code: Exit) -> None:
-    say(f"syncect: {error}")
+        code = run()
+    except KeyboardInterrupt:
+        sys.stderr.write("syncect: interrupted\n")
+        code = 130
     sys.exit(code)

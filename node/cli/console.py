@@ -10,7 +10,7 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -30,6 +30,9 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 PhiOption = Annotated[bool, typer.Option("--phi", help="Show patient IDs in full.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; kept with the job's history.")]
+
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 class Exit(IntEnum):
@@ -71,9 +74,15 @@ def say(text: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
 
 
+def write(text: str, stream: TextIO | None = None) -> None:
+    """Write text as it is to standard output, or to another stream."""
+    (stream or sys.stdout).write(text)
+
+
 def print_json(value: Any) -> None:
-    """Print a value, dataclasses and datetimes included, as JSON."""
-    sys.stdout.write(json.dumps(value, default=_plain, indent=2, ensure_ascii=False) + "\n")
+    """Print a value, dataclasses and datetimes included, as JSON; escaped where the output is not in UTF-8."""
+    escaped = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    write(json.dumps(value, default=_plain, indent=2, ensure_ascii=escaped) + "\n")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:

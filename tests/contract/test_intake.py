@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
 
 from storage.database import Database
+from storage.errors import StoreUnavailable
 from storage.intake import Intake
 from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
@@ -156,13 +156,13 @@ def test_one_bad_arrival_fails_alone(crowd: Crowd) -> None:
 def test_a_database_that_is_gone_is_everybodys_failure_and_the_next_try_succeeds(crowd: Crowd) -> None:
     def gone(size: int) -> None:
         if size > 1:
-            raise OperationalError("COMMIT", {}, OSError("disk I/O error"))
+            raise StoreUnavailable("disk I/O error")
 
     crowd.store.fault = gone
     receipts = [crowd.receipt(number) for number in range(4)]
     first, *others = crowd.record(receipts)
     assert first is Recorded.NEW
-    assert all(isinstance(answer, OperationalError) for answer in others)
+    assert all(isinstance(answer, StoreUnavailable) for answer in others)
     crowd.store.fault = lambda _size: None
     assert [crowd.intake.commit(receipt) for receipt in receipts[1:]] == [Recorded.NEW] * 3
 

@@ -1,0 +1,51 @@
+"""The `syncect` command is put together here."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from config.load import CONFIG_VARIABLE
+from node.cli import cohort, evaluate, jobs, models_cli, process, service, setup, status, train
+from node.cli.console import write
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A DICOM node that gives planning a synthetic contrast-enhanced CT beside the non-contrast one.",
+    epilog="Exit codes: 0 ok, 1 error, 2 usage, 3 not found, 4 refused for safety, 5 peer unreachable, 130 stopped. "
+    "`status` and `doctor`: 0 ok, 1 degraded, 2 down.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        write(f"syncect {version('syncect')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help=f"Settings file; otherwise {CONFIG_VARIABLE}.", metavar="FILE")
+    ] = None,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Keep the settings file for the command that follows."""
+    context.obj = config
+
+
+service.add_to(app)
+status.add_to(app)
+process.add_to(app)
+setup.add_to(app)
+models_cli.add_to(app)
+cohort.add_to(app)
+train.add_to(app)
+evaluate.add_to(app)
+app.add_typer(jobs.app, name="jobs")
