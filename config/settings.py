@@ -10,7 +10,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from config.syntax import check_uid_root, is_ae_title
+from config.syntax import check_uid_root, is_ae_title, network_of
 
 
 def _ae_title(value: str) -> str:
@@ -25,6 +25,19 @@ def _uid_root(value: str) -> str:
     return value
 
 
+def _host(value: str) -> str:
+    network = network_of(value)
+    if network is not None and network.num_addresses > 1:
+        raise ValueError("a network is no host; write one IP address or a host name")
+    return value
+
+
+def _hosts(value: str) -> str:
+    if value:
+        network_of(value)
+    return value
+
+
 def _timezone(value: str) -> str:
     if value and value not in available_timezones():
         raise ValueError("it is no name of the IANA time zone database, such as Europe/Berlin")
@@ -32,6 +45,7 @@ def _timezone(value: str) -> str:
 
 
 AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Host = Annotated[str, AfterValidator(_host)]
 UidRoot = Annotated[str, AfterValidator(_uid_root)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -64,17 +78,17 @@ class TlsSettings(Section):
 
 
 class PeerSettings(Section):
-    """A peer that may open associations; `host` is an IP address, or empty for any."""
+    """A peer that may open associations; `host` is an IP address, a network, a host name, or empty for any."""
 
     ae_title: AeTitle
-    host: str = ""
+    host: Annotated[str, AfterValidator(_hosts)] = ""
 
 
 class ScpSettings(Section):
     """The receiver. An empty `allowed_peers` accepts every calling AE title, and says so at the start."""
 
     ae_title: AeTitle = "SYNCECT"
-    host: str = "0.0.0.0"  # noqa: S104 - a storage SCP is there to be reached
+    host: Host = "0.0.0.0"  # noqa: S104 - a storage SCP is there to be reached
     port: Port = 11112
     allowed_peers: tuple[PeerSettings, ...] = ()
     max_associations: Annotated[int, Field(ge=1, le=200)] = 25
@@ -94,7 +108,7 @@ class AskedPeer(Section):
     """A peer that is only asked by C-FIND."""
 
     ae_title: AeTitle
-    host: str
+    host: Host
     port: Port = 104
     tls: TlsSettings | None = None
 
@@ -152,7 +166,7 @@ class DestinationSettings(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     ae_title: AeTitle
-    host: str
+    host: Host
     port: Port = 104
     tls: TlsSettings | None = None
     confirm: Literal["none", "find"] = "none"
@@ -177,7 +191,7 @@ class WebSettings(Section):
     """The status page."""
 
     enabled: Literal[False] = False
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8042
 
 

@@ -3,6 +3,7 @@
 It lies in the lowest package, so that the settings, the receiver and the maker of UIDs can all ask it.
 """
 
+import ipaddress
 import re
 from typing import Final
 
@@ -47,3 +48,42 @@ def check_uid_root(root: str) -> None:
             f"a UID root has at most {MAX_UID_ROOT_CHARS} characters, so that {MIN_UID_DIGITS} digits fit behind it "
             "(PS3.5 9.1)"
         )
+
+
+_LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
+"""A name after RFC 1123, and with the underscore that names of Windows machines have."""
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def network_of(host: str) -> IpNetwork | None:
+    """The addresses that a text stands for: one, or a network such as 10.1.2.0/24; None for a host name.
+
+    Raises ValueError for a text that is none of the three.
+    """
+    try:
+        return ipaddress.ip_network(plain_address(host) if "/" not in host else host)
+    except ValueError as error:
+        if "/" in host:
+            raise ValueError(_why_no_network(host, error)) from error
+    # A name of numbers only is a mistyped address: the last label of a name has a letter (RFC 3696 2).
+    if _HOST_NAME.fullmatch(host) is None or host.rstrip(".").rsplit(".", 1)[-1].isdecimal():
+        raise ValueError("it is neither an IP address nor a host name")
+    return None
+
+
+def plain_address(host: str) -> IpAddress:
+    """An IP address without the IPv6 form that a dual-stack socket gives to IPv4; raises ValueError."""
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped
+
+
+def _why_no_network(host: str, error: ValueError) -> str:
+    try:
+        meant = ipaddress.ip_network(host, strict=False)
+    except ValueError:
+        return f"it is no network: {error}"
+    return f"it is no network, because it names a host in one; write {meant}, or the address alone"

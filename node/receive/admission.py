@@ -1,6 +1,5 @@
 """Who may have an association, and which places are kept for whom; it opens and closes nothing itself."""
 
-import ipaddress
 import logging
 import threading
 import time
@@ -8,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-from config.settings import PeerSettings, ScpSettings
+from config.settings import ScpSettings
 from config.syntax import MAX_AE_TITLE_CHARS, NOT_IN_AE_TITLE
 from node.network.server import Rejection
+from node.receive.peer_hosts import FIRST_ANSWER_S, PeerHosts
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Places:
 
     def __init__(self, settings: ScpSettings, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._settings, self._clock_s = settings, clock_s
+        self._hosts = PeerHosts(peer.host for peer in settings.allowed_peers)
         self._share = settings.max_associations_per_peer or settings.max_associations
         count = len(settings.allowed_peers)
         self._kept = min(KEPT_PLACES, settings.max_associations // count, self._share) if count else 0
@@ -105,8 +106,8 @@ class Places:
         session.progress_s = self._clock_s()
 
     def is_known_host(self, host: str) -> bool:
-        """Whether an allowed peer has this very address."""
-        return any(_same_host(peer.host, host) for peer in self._settings.allowed_peers if peer.host)
+        """Whether an allowed peer is known to have this address; it waits for no look-up of a name."""
+        return self._hosts.any_has(host)
 
     def _turn(self, calling_ae: str, host: str) -> Turn:
         lock = self._turns.setdefault((calling_ae, host), threading.Lock())
@@ -117,7 +118,12 @@ class Places:
         peers = self._settings.allowed_peers
         if not peers:
             return host
-        return next((f"peer {number}" for number, peer in enumerate(peers) if _is(peer, calling_ae, host)), None)
+        for number, peer in enumerate(peers):
+            if peer.ae_title == calling_ae and (
+                not peer.host or self._hosts.has(peer.host, host, wait_s=FIRST_ANSWER_S)
+            ):
+                return f"peer {number}"
+        return None
 
     def _make_room(self, peer: str) -> list[Session] | None:
         """The sessions that have to end for one more session of `peer`; None where there is no room."""
@@ -155,21 +161,3 @@ def _safe(title: str) -> str:
 def _rejected(rejection: Rejection, calling_ae: str, host: str, why: str) -> Rejection:
     log.warning("association from %s at %s rejected: %s", calling_ae, host, why)
     return rejection
-
-
-def _is(peer: PeerSettings, calling_ae: str, host: str) -> bool:
-    return peer.ae_title == calling_ae and (not peer.host or _same_host(peer.host, host))
-
-
-def _same_host(configured: str, actual: str) -> bool:
-    try:
-        return _plain(configured) == _plain(actual)
-    except ValueError:
-        return False
-
-
-def _plain(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address without the IPv6 form that a dual-stack socket gives to IPv4."""
-    address = ipaddress.ip_address(host)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address if mapped is None else mapped

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from config.settings import NodeSettings, PeerSettings
+from config.settings import DestinationSettings, NodeSettings, PeerSettings
 from config.syntax import FOREIGN_UID, MAX_UID_ROOT_CHARS, NOT_IN_AE_TITLE, UID_ALPHABET, check_uid_root, is_ae_title
 from node.dicom.uids import UidFactory
 
@@ -63,3 +63,34 @@ def test_a_uid_of_somebody_else_is_held_to_its_alphabet_and_a_length() -> None:
     for text in ("", "1.2\n", "1.2/3", "1.\u0662", "1" * 129):
         assert not UID_ALPHABET.fullmatch(text)
         assert not FOREIGN_UID.fullmatch(text)
+
+
+@pytest.mark.parametrize(
+    "host", ["10.1.2.3", "10.1.2.0/24", "::1", "2001:db8::/32", "ct-sim", "CT_SIM.clinic.example.", "3com"]
+)
+def test_a_peer_is_given_by_address_network_or_name(host: str) -> None:
+    assert PeerSettings(ae_title="CT", host=host).host == host
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ("10.1.2.300", "neither an IP address nor a host name"),
+        ("10.1.2", "neither an IP address nor a host name"),
+        ("10.1.2.5/24", r"write 10\.1\.2\.0/24"),
+        ("10.1.2.0/33", "it is no network"),
+        ("ct sim", "neither"),
+        ("[::1]", "neither"),
+        ("http://ct", "it is no network"),
+        ("-ct", "neither"),
+    ],
+)
+def test_what_is_no_host_is_told(host: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        PeerSettings(ae_title="CT", host=host)
+
+
+@pytest.mark.parametrize("host", ["", "10.1.2.0/24", "10.1.2.256"])
+def test_a_destination_is_one_host(host: str) -> None:
+    with pytest.raises(ValidationError):
+        DestinationSettings(name="tps", ae_title="TPS", host=host)
