@@ -1,12 +1,15 @@
 """Settings are read here from the file and the environment; every mistake becomes one sentence."""
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -14,15 +17,30 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from config.settings import Settings
+from config.settings import AskedPeer, Settings
 
 ENV_PREFIX = "SYNCECT_"
 CONFIG_VARIABLE = "SYNCECT_CONFIG"
-_NOT_SETTINGS = {"CONFIG", "TEST_DATA", "REQUIRE_PEERS"}
+_NOT_SETTINGS = {"CONFIG", "TRACEBACK", "TEST_DATA", "REQUIRE_PEERS"}
+
+
+_KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location where a value may be of two kinds
+_WANTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "it should be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "it should be a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "it should be true or false"),
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "it should be a table"),
+    **dict.fromkeys(("tuple_type", "list_type"), "it should be a list"),
+    "string_type": "it should be a text in quotes",
+}
 
 
 class ConfigError(Exception):
-    """A sentence for the operator: which file or variable, which key, and what is allowed there."""
+    """Sentences for the operator, one for each mistake: which file or variable, which key, and what is allowed."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
 
 
 class _Loader(Settings, BaseSettings):
@@ -50,20 +68,22 @@ class _Loader(Settings, BaseSettings):
 
 
 def load_settings(path: Path | None = None) -> Settings:
-    """Load `path`, or the file named by SYNCECT_CONFIG, or the defaults; raises ConfigError.
+    """Load `path`, or the file named by SYNCECT_CONFIG, or the defaults; raises ConfigError with all mistakes.
 
     A relative `node.data_dir` in a file is taken from the folder of that file, so that the node finds its data from
     whatever folder it is started.
     """
     path = path or _path_from_environment()
     values = _read_toml(path) if path else {}
-    _check_variables(os.environ)
+    mistakes = _misspelt_variables(os.environ)
     try:
         loaded = _Loader(**values)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, path)) from error
+        raise ConfigError(*mistakes, *_sentences(error, path)) from error
     except SettingsError as error:
-        raise ConfigError(f"environment: {error}; lists and tables are written as JSON") from error
+        raise ConfigError(*mistakes, _no_json(str(error))) from error
+    if mistakes:
+        raise ConfigError(*mistakes)
     settings = Settings.model_construct(**{name: getattr(loaded, name) for name in Settings.model_fields})
     if path and not settings.node.data_dir.is_absolute() and f"{ENV_PREFIX}NODE__DATA_DIR" not in os.environ:
         node = settings.node.model_copy(update={"data_dir": path.absolute().parent / settings.node.data_dir})
@@ -88,30 +108,70 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 
-def _check_variables(environment: Mapping[str, str]) -> None:
+def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     """A misspelt section would otherwise be ignored silently."""
     sections = {name.upper() for name in Settings.model_fields}
-    for variable in environment:
-        if not variable.startswith(ENV_PREFIX):
-            continue
-        section = variable.removeprefix(ENV_PREFIX).split("__", 1)[0]
-        if section not in sections | _NOT_SETTINGS:
-            raise ConfigError(f"environment: {variable} sets nothing; sections are {', '.join(sorted(sections))}")
+    known = sections | _NOT_SETTINGS
+    return [
+        f"environment: {variable} sets nothing; sections are {', '.join(sorted(sections))}"
+        + _suggestion(section, known, ENV_PREFIX, variable.removeprefix(ENV_PREFIX + section))
+        for variable in sorted(environment)
+        if variable.startswith(ENV_PREFIX)
+        and (section := variable.removeprefix(ENV_PREFIX).split("__", 1)[0]) not in known
+    ]
 
 
-def _sentence(error: ValidationError, path: Path | None) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
-    variable = ENV_PREFIX + "__".join(str(part) for part in first["loc"]).upper()
-    source = f"environment {variable}" if variable in os.environ else str(path or "built-in defaults")
-    if first["type"] == "extra_forbidden":
-        allowed = ", ".join(_allowed_keys(tuple(first["loc"][:-1])))
-        return f"{source}: {key} is not a setting; allowed here: {allowed}"
-    if first["type"] == "missing":
+def _suggestion(written: str, allowed: Collection[str], before: str = "", after: str = "") -> str:
+    """A question that names what was probably meant; nothing where no allowed word is similar."""
+    meant = get_close_matches(written, allowed, n=1)
+    return f"; did you mean {before}{meant[0]}{after}?" if meant else ""
+
+
+def _no_json(message: str) -> str:
+    """pydantic-settings names the field, and its own class for the environment."""
+    field = re.search(r'field "(\w+)"', message)
+    variable = f" {ENV_PREFIX}{field[1].upper()}" if field else ""
+    return f"environment{variable}: it cannot be read; lists and tables are written as JSON"
+
+
+def _sentences(error: ValidationError, path: Path | None) -> list[str]:
+    """One sentence for each mistake, also where a value fits none of the two kinds that it may have."""
+    found = error.errors()
+    tables = {details["loc"][:-1] for details in found if isinstance(details["input"], dict)}
+    return list(
+        dict.fromkeys(
+            _sentence(details, path)
+            for details in found
+            if details["loc"][-1:] != ("str",) or details["loc"][:-1] not in tables
+        )
+    )
+
+
+def _sentence(details: ErrorDetails, path: Path | None) -> str:
+    location = tuple(part for part in details["loc"] if part not in _KINDS)
+    key = ".".join(str(part) for part in location) or "the file"
+    source = _source(location, path)
+    if details["type"] == "extra_forbidden":
+        allowed = _allowed_keys(location[:-1])
+        return f"{source}: {key} is not a setting; allowed here: {', '.join(allowed)}" + _suggestion(
+            str(location[-1]), allowed
+        )
+    if details["type"] == "missing":
         return f"{source}: {key} is missing and has no default"
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "it should be")
-    given = "" if first["type"] == "value_error" and isinstance(first["input"], dict) else f" = {first['input']!r}"
+    message = _WANTED.get(details["type"]) or details["msg"].removeprefix("Value error, ").replace(
+        "Input should be", "it should be"
+    )
+    given = "" if isinstance(details["input"], dict) else f" = {details['input']!r}"
     return f"{source}: {key}{given} is not allowed: {message}"
+
+
+def _source(location: tuple[int | str, ...], path: Path | None) -> str:
+    """The variable that gave a value, or a table or list around it; else the file."""
+    for end in range(len(location), 0, -1):
+        variable = ENV_PREFIX + "__".join(str(part) for part in location[:end]).upper()
+        if variable in os.environ:
+            return f"environment {variable}"
+    return str(path or "built-in defaults")
 
 
 def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
@@ -119,16 +179,12 @@ def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
     for part in location:
         if isinstance(part, int):
             continue
-        annotation = model.model_fields[str(part)].annotation
-        model = _model_in(annotation)
+        model = _model_in(model.model_fields[str(part)].annotation) or Settings
     return list(model.model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel]:
+def _model_in(annotation: Any) -> type[BaseModel] | None:
     """The section class inside an annotation such as `tuple[PeerSettings, ...]` or `TlsSettings | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    for argument in get_args(annotation):
-        if argument is not Ellipsis and argument is not type(None):
-            return _model_in(argument)
-    return Settings
+    return next((model for argument in get_args(annotation) if (model := _model_in(argument))), None)

@@ -39,9 +39,55 @@ def test_mistakes_in_the_file(tmp_path, text, sentence):
     path.write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_settings(path)
-    assert str(caught.value).startswith(f"{path}: ")
     assert sentence in str(caught.value)
-    assert "\n" not in str(caught.value)
+    for mistake in caught.value.mistakes:
+        assert mistake.startswith(f"{path}: ")
+        assert "\n" not in mistake
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_source(tmp_path, monkeypatch):
+    path = tmp_path / "node.toml"
+    path.write_text(
+        '[scp]\nprot = 1\nport = "eleven"\nae_title = "SEVENTEEN LETTERS"\n[spc]\nport = 1\n'
+        '[completion]\ncount_from = { ae_title = "PACS", hots = "pacs" }\n'
+        '[[destination]]\nname = "tps"\nae_title = "TPS"\nhost = "10.1.2.300"\n'
+    )
+    monkeypatch.setenv("SYNCECT_MODEL__DEVICE", "gpu")
+    monkeypatch.setenv("SYNCECT_MODLE__BUNDLE", "demo")
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    for number, (start, end) in enumerate(
+        (
+            ("environment: SYNCECT_MODLE__BUNDLE sets nothing", "did you mean SYNCECT_MODEL__BUNDLE?"),
+            (f"{path}: scp.ae_title = 'SEVENTEEN LETTERS' is not allowed", "(PS3.5 VR AE)"),
+            (f"{path}: scp.port = 'eleven' is not allowed", "it should be a whole number"),
+            (f"{path}: scp.prot is not a setting", "did you mean port?"),
+            (f"{path}: completion.count_from.host is missing", "and has no default"),
+            (f"{path}: completion.count_from.hots is not a setting; allowed here: ae_title", "did you mean host?"),
+            ("environment SYNCECT_MODEL__DEVICE: model.device = 'gpu'", "'auto', 'cuda' or 'cpu'"),
+            (f"{path}: destination.0.host = '10.1.2.300'", "neither an IP address nor a host name"),
+            (f"{path}: spc is not a setting", "did you mean scp?"),
+        )
+    ):
+        assert caught.value.mistakes[number].startswith(start)
+        assert caught.value.mistakes[number].endswith(end)
+    assert len(caught.value.mistakes) == number + 1
+    assert str(caught.value) == "\n".join(caught.value.mistakes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("SYNCECT_DESTINATION", '[{"name": "tps"}]', "environment SYNCECT_DESTINATION: destination.0.host is missing"),
+        ("SYNCECT_DESTINATION", "{", "environment SYNCECT_DESTINATION: it cannot be read"),
+        ("SYNCECT_SCP", "3", "environment SYNCECT_SCP: scp = 3 is not allowed: it should be a table"),
+        ("SYNCECT_SCP__PROT", "3", r"environment SYNCECT_SCP__PROT: scp.prot is not a setting.*did you mean port\?"),
+    ],
+)
+def test_a_mistake_inside_a_variable_names_the_variable(monkeypatch, name, value, sentence):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=sentence):
+        load_settings()
 
 
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path):
