@@ -1,16 +1,19 @@
 """`config` writes, shows and checks the settings; `db` looks after the schema of the store."""
 
 import importlib.resources
-import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from
+from config.load import ConfigError
+from node.cli.console import ConfigOption, Exit, JsonOption, print_json, say, settings_from, write
 from node.errors import Refused
 from storage.database import Database
 from storage.tables import SCHEMA_REVISION
+
+if TYPE_CHECKING:
+    from node.ops.findings import Finding
 
 config_app = typer.Typer(no_args_is_help=True, help="Write, show and check the settings file.")
 db_app = typer.Typer(no_args_is_help=True, help="The schema of the store.")
@@ -23,7 +26,7 @@ def init(
     """Write a commented settings file with every key at its default; never overwrites."""
     text = importlib.resources.files("config").joinpath("default.toml").read_text(encoding="utf-8")
     if target is None:
-        sys.stdout.write(text)
+        write(text)
         return
     try:
         with target.open("x", encoding="utf-8") as file:
@@ -43,14 +46,34 @@ def show(context: typer.Context, config: ConfigOption = None) -> None:
 
 
 @config_app.command("validate")
-def validate(context: typer.Context, config: ConfigOption = None) -> None:
-    """Check the settings file, the rules and the bundle; exit code 2 and one sentence where something is wrong."""
-    from node.bootstrap.roles import eligibility_policy, verified_card
+def validate(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Check the settings and what they mean on this machine; all mistakes at once, exit code 2 if there are any."""
+    found = _findings(context, config)
+    mistakes = [finding.text for finding in found if finding.is_mistake]
+    warnings = [finding.text for finding in found if not finding.is_mistake]
+    if as_json:
+        print_json({"valid": not mistakes, "mistakes": mistakes, "warnings": warnings})
+    else:
+        for text in mistakes:
+            say(f"syncect: {text}")
+        for text in warnings:
+            say(f"warning: {text}")
+        if not mistakes:
+            say("the settings are valid")
+    if mistakes:
+        raise typer.Exit(Exit.USAGE)
 
-    settings = settings_from(context, config)
-    eligibility_policy(settings)
-    verified_card(settings)
-    say("the settings are valid")
+
+def _findings(context: typer.Context, config: Path | None) -> list["Finding"]:
+    """Where the settings cannot be read there is nothing that could mean anything."""
+    from node.bootstrap.checks import check_settings
+    from node.ops.findings import Finding
+
+    try:
+        settings = settings_from(context, config)
+    except ConfigError as error:
+        return [Finding(text) for text in error.mistakes]
+    return list(check_settings(settings))
 
 
 @db_app.command("upgrade")
@@ -68,7 +91,7 @@ def current(context: typer.Context, as_json: JsonOption = False, config: ConfigO
     if as_json:
         print_json({"current": found, "needed": SCHEMA_REVISION})
     else:
-        sys.stdout.write(f"current {found or 'none'}, needed {SCHEMA_REVISION}\n")
+        write(f"current {found or 'none'}, needed {SCHEMA_REVISION}\n")
 
 
 @db_app.command("backup")

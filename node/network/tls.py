@@ -41,11 +41,25 @@ def _context(protocol: int, certificate: Path, private_key: Path, ca: Path) -> s
     context.set_ciphers(CIPHERS)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     try:
-        context.load_cert_chain(certificate, private_key)
+        context.load_cert_chain(certificate, private_key, password=_no_password)
     except (OSError, ValueError) as error:
-        raise UnusableCertificate(f"certificate {certificate} with key {private_key} cannot be used: {error}") from None
+        raise UnusableCertificate(
+            f"certificate {certificate} with key {private_key} cannot be used: {_why(error)}"
+        ) from None
     try:
         context.load_verify_locations(ca)
     except (OSError, ValueError) as error:
         raise UnusableCertificate(f"the CA file {ca} cannot be used: {error}") from None
     return context
+
+
+def _no_password() -> str:
+    """OpenSSL would ask the terminal for it, and a process without one would wait."""
+    raise ValueError("the key is encrypted, and nobody could type its password")
+
+
+def _why(error: Exception) -> str:
+    """What OpenSSL means, where its own words do not say it."""
+    if "KEY_VALUES_MISMATCH" in str(error):
+        return "the key does not belong to the certificate"
+    return "one of them is no PEM file" if "PEM lib" in str(error) else str(error)

@@ -45,7 +45,7 @@ def both_signals_until_it_ends(pid: int) -> None:
 def test_150_of_150_supervisors_end_when_both_signals_come_together() -> None:
     moments = random.Random(5)
     command = [sys.executable, "-c", SUPERVISORS, str(TRIALS), *CHILD]
-    codes = []
+    codes: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as host:
         assert host.stdout is not None
         try:

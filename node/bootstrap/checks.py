@@ -1,0 +1,36 @@
+"""Puts all checks of the settings together, for `config validate` and `doctor`."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from config.load import ConfigError
+from config.settings import AskedPeer, Settings, TlsSettings
+from node.bootstrap.roles import eligibility_policy
+from node.ops.certificates import check_tls
+from node.ops.checks import check_bundle, check_data_dir, check_database, check_hosts, check_port
+from node.ops.findings import Finding
+
+
+def check_settings(settings: Settings) -> Iterator[Finding]:
+    """Everything that can be known to be wrong, or doubtful, before the node starts; nothing is changed."""
+    yield from check_data_dir(settings.node.data_dir)
+    yield from check_database(settings.node.url())
+    yield from check_hosts(settings)
+    yield from check_port(settings.scp, settings.node.data_dir / "run")
+    for key, tls in _tls(settings):
+        yield from check_tls(key, tls, datetime.now(UTC))
+    try:
+        eligibility_policy(settings)
+    except ConfigError as error:
+        yield from map(Finding, error.mistakes)
+    yield from check_bundle(settings.model)
+
+
+def _tls(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
+    found = [("scp.tls", settings.scp.tls)]
+    found += [(f"destination.{number}.tls", peer.tls) for number, peer in enumerate(settings.destination)]
+    if isinstance(settings.completion.count_from, AskedPeer):
+        found.append(("completion.count_from.tls", settings.completion.count_from.tls))
+    for key, tls in found:
+        if tls is not None:
+            yield key, tls

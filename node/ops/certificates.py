@@ -1,0 +1,82 @@
+"""Checks TLS files before a peer does: they are there, fit each other, and have not expired."""
+
+import re
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from config.settings import TlsSettings
+from node.network.tls import UnusableCertificate, server_context
+from node.ops.findings import Finding, warning, why_unreadable
+
+WARNED_BEFORE = timedelta(days=30)
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
+_CONTEXT_0, _UTC_TIME = 0xA0, 0x17  # tags of ASN.1 (X.690): [0], UTCTime
+
+
+def check_tls(key: str, tls: TlsSettings, now: datetime) -> Iterator[Finding]:
+    """What is wrong with the three files; `key` is the place of the settings, such as scp.tls."""
+    unreadable = False
+    for name in TlsSettings.model_fields:
+        path: Path = getattr(tls, name)
+        if why := why_unreadable(path):
+            unreadable = True
+            yield Finding(f"{key}.{name} = {str(path)!r} cannot be read: {why}")
+    if unreadable:
+        return
+    try:
+        server_context(tls.certificate, tls.private_key, tls.ca)
+    except UnusableCertificate as error:
+        yield Finding(f"{key}: {error}")
+        return
+    for name in ("certificate", "ca"):
+        path = getattr(tls, name)
+        for begins, ends in validity(path):
+            yield from _judge(f"{key}.{name} = {str(path)!r}", begins, ends, now)
+
+
+def _judge(what: str, begins: datetime, ends: datetime, now: datetime) -> Iterator[Finding]:
+    if now < begins:
+        yield Finding(f"{what} is not valid before {begins:%Y-%m-%d %H:%M} UTC")
+    elif now >= ends:
+        yield Finding(f"{what} has expired on {ends:%Y-%m-%d}")
+    elif now + WARNED_BEFORE >= ends:
+        yield warning(f"{what} expires on {ends:%Y-%m-%d}, in {(ends - now).days} days")
+
+
+def validity(path: Path) -> list[tuple[datetime, datetime]]:
+    """First and last moment of every certificate in a PEM file that OpenSSL could read."""
+    text = path.read_text(encoding="ascii", errors="replace")
+    return [_validity(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(text)]
+
+
+def _validity(der: bytes) -> tuple[datetime, datetime]:
+    """Of one certificate (RFC 5280 4.1): serial number, signature and issuer stand before the validity."""
+    _, certificate, _ = _element(der)
+    _, fields, _ = _element(certificate)
+    tag, _, after_version = _element(fields)
+    rest = after_version if tag == _CONTEXT_0 else fields
+    for _ in ("serialNumber", "signature", "issuer"):
+        _, _, rest = _element(rest)
+    _, times, _ = _element(rest)
+    begin_tag, begin, rest = _element(times)
+    end_tag, end, _ = _element(rest)
+    return _moment(begin_tag, begin), _moment(end_tag, end)
+
+
+def _element(data: bytes) -> tuple[int, bytes, bytes]:
+    """Tag and contents of the first element of ASN.1 DER, and what follows it."""
+    length, start = data[1], 2
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(data[2:start], "big")
+    return data[0], data[start : start + length], data[start + length :]
+
+
+def _moment(tag: int, text: bytes) -> datetime:
+    # RFC 5280 4.1.2.5: seconds and Z always; two digits of a year from 50 on are of the 20th century
+    digits = text.decode("ascii")
+    if tag == _UTC_TIME:
+        digits = ("19" if digits >= "50" else "20") + digits
+    return datetime.strptime(digits, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)

@@ -1,0 +1,204 @@
+"""Checks what the settings mean on this machine: hosts, ports, folders, database and bundle; it changes nothing."""
+
+import errno
+import socket
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import models
+from config.settings import AskedPeer, ModelSettings, ScpSettings, Settings
+from config.syntax import network_of, plain_address
+from models import BundleCard
+from models.errors import ModelsError
+from node.ops.findings import Finding, nearest_folder, warning
+from node.ops.processes import running_processes
+from storage.database import Database
+from storage.errors import StorageError
+
+Found = Mapping[str, frozenset[str] | str]
+"""The addresses of every host of the settings, or why it has none."""
+
+# Whether more of it is better. What no change at all cannot get wrong, such as false enhancement, is not here.
+_MORE_IS_BETTER = {"psnr_db": True, "ssim": True, "nmae": False, "blood_pool_mae_hu": False}
+
+
+# -- hosts -----------------------------------------------------------------------------------------------------
+
+
+def check_hosts(settings: Settings) -> Iterator[Finding]:
+    """Names that cannot be looked up, destinations that are this node, and two that are one peer."""
+    keys = _hosts(settings)
+    found = _look_up(set(keys.values()))
+    for key, host in keys.items():
+        if isinstance(why := found[host], str):
+            yield Finding(f"{key} = {host!r} cannot be looked up: {why}")
+    yield from _own(settings, found)
+    yield from _twice(settings, found)
+    yield from _count_from(settings)
+
+
+def _hosts(settings: Settings) -> dict[str, str]:
+    """Every setting that names one host, by its key."""
+    keys = {"scp.host": settings.scp.host}
+    keys |= {f"destination.{number}.host": peer.host for number, peer in enumerate(settings.destination)}
+    for number, peer in enumerate(settings.scp.allowed_peers):
+        if peer.host and network_of(peer.host) is None:
+            keys[f"scp.allowed_peers.{number}.host"] = peer.host
+    if isinstance(settings.completion.count_from, AskedPeer):
+        keys["completion.count_from.host"] = settings.completion.count_from.host
+    return keys
+
+
+def _look_up(hosts: set[str]) -> Found:
+    """All at once, because a name server that is down lets each wait for many seconds."""
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        return dict(zip(hosts, pool.map(_addresses, hosts), strict=True))
+
+
+def _addresses(host: str) -> frozenset[str] | str:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return frozenset(str(plain_address(str(entry[4][0]))) for entry in found)
+
+
+def _own(settings: Settings, found: Found) -> Iterator[Finding]:
+    listening = found[settings.scp.host]
+    everywhere = {"0.0.0.0", "::"} & set(listening)  # noqa: S104 - compared, not bound
+    for number, peer in enumerate(settings.destination):
+        addresses = found[peer.host]
+        if peer.port != settings.scp.port or isinstance(addresses, str):
+            continue
+        if (everywhere and any(_is_of_this_machine(one) for one in addresses)) or addresses & set(listening):
+            yield Finding(
+                f"destination.{number} ({peer.name}) is this node itself: {peer.host}:{peer.port} is where it listens, "
+                "and what it sends would come back as a new series"
+            )
+
+
+def _is_of_this_machine(address: str) -> bool:
+    """Whether a socket can have this address; no packet is sent."""
+    kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(kind, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _twice(settings: Settings, found: Found) -> Iterator[Finding]:
+    peers = [(found[peer.host], peer.port, peer.ae_title) for peer in settings.destination]
+    for peer, count in Counter(peers).items():
+        if count > 1 and not isinstance(peer[0], str):
+            names = [one.name for one, place in zip(settings.destination, peers, strict=True) if place == peer]
+            yield warning(f"the destinations {', '.join(names)} are one peer: it gets every series {count} times")
+
+
+def _count_from(settings: Settings) -> Iterator[Finding]:
+    name = settings.completion.count_from
+    names = [peer.name for peer in settings.destination]
+    if isinstance(name, str) and name and name not in names:
+        yield Finding(
+            f"completion.count_from = {name!r} names no destination; there are {', '.join(names) or 'none'}, "
+            "and a peer of its own is written as a table"
+        )
+
+
+# -- this machine ----------------------------------------------------------------------------------------------
+
+
+def check_port(scp: ScpSettings, run_dir: Path) -> Iterator[Finding]:
+    """Whether the receiver could listen where it should; its own port, while it runs, is no finding."""
+    place = f"scp.host = {scp.host!r}, scp.port = {scp.port}"
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(scp.host, scp.port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError):
+        return  # told with the other names
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                yield Finding(f"{place}: this machine has no such address")
+            elif error.errno == errno.EACCES:
+                yield warning(f"{place}: this user may not listen there; ports below 1024 need a right of their own")
+            elif error.errno == errno.EADDRINUSE:
+                if not any(view.role == "receive" for view in running_processes(run_dir)):
+                    yield warning(f"{place}: another program listens there")
+            else:
+                yield warning(f"{place}: {error.strerror}")
+
+
+def check_data_dir(data_dir: Path) -> Iterator[Finding]:
+    """Whether this user may write there, or could make the folder; nothing is left there."""
+    folder = nearest_folder(data_dir.absolute())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        place = "" if folder == data_dir.absolute() else f" in {folder}"
+        yield Finding(f"node.data_dir = {str(data_dir)!r} cannot be written{place}: {error.strerror}")
+
+
+def check_database(url: str) -> Iterator[Finding]:
+    """Whether the database answers, takes these credentials and has this version's tables, or none."""
+    try:
+        database = Database(url, read_only=True)
+        try:
+            database.has_schema()
+        finally:
+            database.close()
+    except StorageError as error:
+        yield Finding(str(error))
+
+
+# -- bundle ----------------------------------------------------------------------------------------------------
+
+
+def check_bundle(settings: ModelSettings) -> Iterator[Finding]:
+    """Whether the bundle is whole, loads on the device, and was measured to be better than no change at all."""
+    key = f"model.bundle = {settings.bundle!r}"
+    try:
+        path = models.find_bundle(settings.bundle)
+        card = models.verify_bundle(path)
+    except (ModelsError, OSError) as error:
+        yield Finding(f"{key} cannot be used: {error}")
+        return
+    if why := why_no_better(card):
+        yield warning(f"{key}: {why}")
+    try:
+        models.load_bundle(
+            path, device=settings.device, precision=settings.precision, batch_size=settings.batch_size or None
+        )
+    except models.DeviceUnavailable as error:
+        yield Finding(f"model.device = {settings.device!r} cannot be used: {error}")
+    except (ModelsError, RuntimeError, OSError) as error:
+        yield Finding(f"{key} cannot be loaded: {' '.join(str(error).split())}")
+
+
+def why_no_better(card: BundleCard) -> str:
+    """Why a card does not show that its model is better than no change at all; "" where it does.
+
+    The card's rows of the model and of `identity` are compared in each cohort, by every measurement that both have.
+    """
+    rows = {(row.get("name"), row.get("cohort")): row for row in card.metrics}
+    compared, worse = 0, []
+    for (name, cohort), nothing in rows.items():
+        own = rows.get((card.name, cohort))
+        if name != "identity" or own is None:
+            continue
+        for metric, more_is_better in _MORE_IS_BETTER.items():
+            ours, theirs = own.get(metric), nothing.get(metric)
+            if isinstance(ours, int | float) and isinstance(theirs, int | float):
+                compared += 1
+                if not (ours > theirs if more_is_better else ours < theirs):
+                    worse.append(f"{metric} {ours:g} against {theirs:g} (cohort {cohort})")
+    if not compared:
+        return "nobody measured whether it is better than no change at all; `syncect evaluate --write-card` does"
+    return f"its card shows no gain over no change at all: {', '.join(worse)}" if worse else ""
