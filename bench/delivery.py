@@ -13,6 +13,7 @@ from config.settings import DestinationSettings
 from node.send.courier import Courier
 from storage.database import Database
 from storage.outbox import OutboxStore
+from storage.peers import PeerStore
 from storage.spool import Spool
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, Job, Product, Series
@@ -36,7 +37,9 @@ def delivery(folder: Path, bundle: str = "demo", slices: int = SLICES) -> dict[s
         names = [f"tps{number}" for number in range(REPEATS + 1)]
         queue(database, product_dir, names)
         peers = [DestinationSettings(name=name, ae_title="TPS", host="127.0.0.1", port=scp.port) for name in names]
-        courier = Courier(OutboxStore(database), spool, peers, calling_ae="SYNCECT", name="bench")
+        courier = Courier(
+            OutboxStore(database), spool, peers, peers=PeerStore(database), calling_ae="SYNCECT", name="bench"
+        )
         ours, theirs = [], []
         for peer in peers:
             ours.append(timed(courier.run_once, peer))

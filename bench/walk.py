@@ -52,6 +52,7 @@ from node.translate.worker import Worker
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.outbox import OutboxStore
+from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.series import JobRequest, SeriesStore
 from storage.spool import Spool
@@ -134,7 +135,15 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
 
     with _tps() as (port, received):
         tps = DestinationSettings(name="tps", ae_title="TPS", host="127.0.0.1", port=port)
-        courier = Courier(OutboxStore(database), spool, [tps], calling_ae="SYNCECT", name="walk", clock=_later)
+        courier = Courier(
+            OutboxStore(database),
+            spool,
+            [tps],
+            peers=PeerStore(database),
+            calling_ae="SYNCECT",
+            name="walk",
+            clock=_later,
+        )
         with walks["courier"].traced():
             assert courier.run_once(tps)
     assert len(received) == SLICES

@@ -54,7 +54,6 @@ _LABEL: Final = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
 _HOST_NAME: Final = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*\.?")
 """A name after RFC 1123, and with the underscore that names of Windows machines have."""
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IpNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -64,7 +63,7 @@ def network_of(host: str) -> IpNetwork | None:
     Raises ValueError for a text that is none of the three.
     """
     try:
-        return ipaddress.ip_network(plain_address(host) if "/" not in host else host)
+        return ipaddress.ip_network(host)
     except ValueError as error:
         if "/" in host:
             raise ValueError(_why_no_network(host, error)) from error
@@ -72,13 +71,6 @@ def network_of(host: str) -> IpNetwork | None:
     if _HOST_NAME.fullmatch(host) is None or host.rstrip(".").rsplit(".", 1)[-1].isdecimal():
         raise ValueError("it is neither an IP address nor a host name")
     return None
-
-
-def plain_address(host: str) -> IpAddress:
-    """An IP address without the IPv6 form that a dual-stack socket gives to IPv4; raises ValueError."""
-    address = ipaddress.ip_address(host)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address if mapped is None else mapped
 
 
 def _why_no_network(host: str, error: ValueError) -> str:

@@ -44,6 +44,7 @@ def make_courier(node: Node, name: str) -> Courier:
         node.outbox,
         node.spool,
         node.settings.destination,
+        peers=node.peers,
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
     )

@@ -16,6 +16,7 @@ from storage.database import Database
 from storage.jobs import JobStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
+from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.series import SeriesStore
 from storage.spool import Spool
@@ -59,6 +60,11 @@ class Node:
     def refusals(self) -> RefusalStore:
         """What the receiver refused."""
         return RefusalStore(self.database)
+
+    @property
+    def peers(self) -> PeerStore:
+        """What is known about the destinations."""
+        return PeerStore(self.database)
 
     @property
     def overview(self) -> Overview:

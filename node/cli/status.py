@@ -2,17 +2,30 @@
 
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from config.load import ConfigError
 from node.bootstrap.store import Node
-from node.cli.console import ConfigOption, Exit, JsonOption, age, out, print_json, print_table, reading, settings_from
+from node.cli.console import (
+    ConfigOption,
+    Exit,
+    JsonOption,
+    age,
+    out,
+    print_json,
+    print_table,
+    reading,
+    settings_from,
+    write,
+)
+from node.ops.health import ROLES, Facts, Health, down, judge
 from node.ops.processes import running_processes
-from storage.errors import NotFound
+from storage.errors import NotFound, StorageError
+from storage.peers import PeerView
 from storage.refusals import RefusedView
-
-ROLES = ("receive", "work", "deliver")
 
 peers = typer.Typer(no_args_is_help=True, help="The destinations, and whether they answer.")
 
@@ -23,19 +36,37 @@ def status(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """One screen: which processes run, what waits, what was sent last, how much space is left."""
+    """How the node is, in the first line and as exit code 0 ok, 1 degraded, 2 down; then what runs and what waits."""
     while True:
+        health, facts = look(context, config)
+        if watch and not as_json:
+            out().clear()
+        show(health, facts, as_json=as_json)
+        if not watch:
+            raise typer.Exit(health.state.exit_code)
+        time.sleep(2)
+
+
+def look(context: typer.Context, config: Path | None) -> tuple[Health, dict[str, Any]]:
+    """How the node is, and what is known about it; settings or a store that cannot be read are down."""
+    try:
         with reading(context, config) as node:
             facts = _facts(node)
-        if as_json:
-            print_json(facts)
-        else:
-            if watch:
-                out().clear()
-            _print(facts)
-        if not watch:
-            return
-        time.sleep(2)
+            return _judge(node, facts), facts
+    except ConfigError as error:
+        return down(error.mistakes), {}
+    except (StorageError, OSError) as error:
+        return down([str(error)]), {}
+
+
+def show(health: Health, facts: dict[str, Any], *, as_json: bool) -> None:
+    """Print the judgement first, then the facts."""
+    if as_json:
+        print_json({"state": health.state, "reasons": health.reasons, "needs_person": health.needs_person, **facts})
+        return
+    write(f"{health.headline}\n")
+    if facts:
+        _print(facts)
 
 
 def _facts(node: Node) -> dict[str, Any]:
@@ -51,8 +82,27 @@ def _facts(node: Node) -> dict[str, Any]:
         "last_sent_at": node.overview.last_sent_at(),
         "refused_24_h": node.refusals.since(datetime.now(UTC), hours=24),
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
+        "reserve_gb": node.settings.retention.min_free_gb,
         "destinations": node.destination_names,
+        "peers": [view for view in node.peers.all() if view.destination in node.destination_names],
     }
+
+
+def _judge(node: Node, facts: dict[str, Any]) -> Health:
+    return judge(
+        Facts(
+            missing=facts["missing"],
+            counts=facts["counts"],
+            free_gb=node.spool.free_bytes() / 1024**3,
+            reserve_gb=facts["reserve_gb"],
+            now=datetime.now(UTC),
+            refused=[(row.last_at, row.calling_ae, row.reason) for row in facts["refused_24_h"]],
+            unreachable={
+                peer.destination: (peer.failing_since, peer.reason) for peer in facts["peers"] if peer.failing_since
+            },
+            standing=node.peers.standing(),
+        )
+    )
 
 
 def _print(facts: dict[str, Any]) -> None:
@@ -69,6 +119,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("receiver", f"{facts['ae_title']}, port {facts['port']}"),
             ("bundle", facts["bundle"]),
             ("destinations", ", ".join(facts["destinations"]) or "none"),
+            *((f"peer {peer.destination}", _reached(peer)) for peer in facts["peers"]),
             ("in the store", counts or "nothing yet"),
             ("oldest queued", _since(facts["oldest_queued_at"])),
             ("last sent", _since(facts["last_sent_at"])),
@@ -76,6 +127,13 @@ def _print(facts: dict[str, Any]) -> None:
             ("free space", f"{facts['free_gb']} GB"),
         ],
     )
+
+
+def _reached(peer: PeerView) -> str:
+    answered = f"answered {_since(peer.answered_at)}" if peer.answered_at else "never answered"
+    if peer.failing_since is None:
+        return answered
+    return f"cannot be reached for {age(peer.failing_since)}, {answered}: {peer.reason}"
 
 
 def _since(moment: datetime | None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import models
 from config.settings import AskedPeer, ModelSettings, ScpSettings, Settings
-from config.syntax import network_of, plain_address
+from config.syntax import network_of
 from models import BundleCard
 from models.errors import ModelsError
 from node.ops.findings import Finding, nearest_folder, warning
@@ -63,7 +63,7 @@ def _addresses(host: str) -> frozenset[str] | str:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return getattr(error, "strerror", None) or str(error)
-    return frozenset(str(plain_address(str(entry[4][0]))) for entry in found)
+    return frozenset(str(entry[4][0]) for entry in found)
 
 
 def _own(settings: Settings, found: Found) -> Iterator[Finding]:

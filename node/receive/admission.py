@@ -1,16 +1,17 @@
 """Who may have an association, and which places are kept for whom; it opens and closes nothing itself."""
 
+import ipaddress
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from config.settings import ScpSettings
-from config.syntax import MAX_AE_TITLE_CHARS, NOT_IN_AE_TITLE
+from config.syntax import MAX_AE_TITLE_CHARS, NOT_IN_AE_TITLE, IpNetwork, network_of
 from node.network.server import Rejection
-from node.receive.peer_hosts import FIRST_ANSWER_S, PeerHosts
+from node.receive.host_names import FIRST_ANSWER_S, HostName, IpAddress, Resolve, look_up
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,33 @@ class Session:
     stored: int = 0
     refused: int = 0
     abort: Callable[[], None] = field(default=lambda: None)
+
+
+class PeerHosts:
+    """Answers whether an address belongs to a host of `scp.allowed_peers`: an address, a network, or a name."""
+
+    def __init__(
+        self, hosts: Iterable[str], resolver: Resolve = look_up, clock_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._networks = {host: _network(host) for host in hosts if host}
+        self._names = {
+            host: HostName(host, resolver, clock_s) for host, network in self._networks.items() if network is None
+        }
+
+    def has(self, host: str, address: str, *, wait_s: float = 0.0) -> bool:
+        """Whether `address` belongs to `host`, one of the hosts given; a name may be waited for `wait_s` at most."""
+        try:
+            plain = _plain(address)
+        except ValueError:
+            return False
+        network = self._networks[host]
+        if network is None:
+            return plain in self._names[host].addresses(wait_s)
+        return plain in network
+
+    def any_has(self, address: str) -> bool:
+        """Whether `address` belongs to one of the hosts, as far as is known now; waits for nothing."""
+        return any(self.has(host, address) for host in self._networks)
 
 
 class Places:
@@ -161,3 +189,17 @@ def _safe(title: str) -> str:
 def _rejected(rejection: Rejection, calling_ae: str, host: str, why: str) -> Rejection:
     log.warning("association from %s at %s rejected: %s", calling_ae, host, why)
     return rejection
+
+
+def _network(host: str) -> IpNetwork | None:
+    """The addresses that are given by themselves; None for a name."""
+    network = network_of(host)
+    single = network is not None and network.num_addresses == 1
+    return ipaddress.ip_network(_plain(host.partition("/")[0])) if single else network
+
+
+def _plain(host: str) -> IpAddress:
+    """An address without the IPv6 form that a dual-stack socket gives to IPv4; raises ValueError."""
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address if mapped is None else mapped

@@ -17,6 +17,7 @@ from node.send.confirmation import Confirmer
 from node.send.scu import SendReport, StorageScu
 from storage.errors import LeaseLost
 from storage.outbox import ClaimedDelivery, OutboxStore
+from storage.peers import PeerStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Courier:
         spool: Spool,
         destinations: Iterable[DestinationSettings],
         *,
+        peers: PeerStore,
         calling_ae: str,
         name: str,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
@@ -57,6 +59,7 @@ class Courier:
         self._outbox = outbox
         self._spool = spool
         self._destinations = tuple(destinations)
+        self._peers = peers
         self._calling_ae = calling_ae
         self._name = name
         self._timeouts = timeouts
@@ -158,6 +161,10 @@ class Courier:
     def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
         """Write down how the attempt ended; raises LeaseLost."""
         now = self._clock()
+        if report.reached:
+            self._peers.answered(delivery.destination, now)
+        elif report.reached is not None:
+            self._peers.failed(delivery.destination, report.reason, now)
         if report.outcome is Outcome.DONE:
             self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
             log.info("delivery %d sent: %d instances%s", delivery.id, delivery.total, _suffix(report.reason))

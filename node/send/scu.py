@@ -33,12 +33,14 @@ _REACTIONS = {
 class SendReport:
     """What one association achieved. `accepted` are the SOP Instance UIDs that the peer answered as stored.
 
-    `reason` is a sentence for an administrator; empty only where everything went without a remark.
+    `reason` is a sentence for an administrator; empty only where everything went without a remark. `reached` is whether
+    an association came about; None where none was asked for.
     """
 
     outcome: Outcome
     reason: str
     accepted: tuple[str, ...]
+    reached: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -86,23 +88,25 @@ class StorageScu:
         """
         accepted: list[str] = []
         remarks: Counter[str] = Counter()
+        reached = False
         try:
             with associate(self._destination, self._calling_ae, _ct_contexts(), self._timeouts) as association:
+                reached = True
                 for number, (uid, path) in enumerate(items):
                     if should_stop():
-                        return SendReport(Outcome.STOPPED, "the courier was stopped", tuple(accepted))
+                        return SendReport(Outcome.STOPPED, "the courier was stopped", tuple(accepted), reached)
                     status, reading = _send_one(association, uid, path, message_id=number % 65535 + 1)
                     if not reading.stored:
                         reason = f"instance {uid}: {reading.sentence}"
-                        return SendReport(_REACTIONS[reading.verdict], reason, tuple(accepted))
+                        return SendReport(_REACTIONS[reading.verdict], reason, tuple(accepted), reached)
                     on_accepted(uid, status)
                     accepted.append(uid)
                     if reading.verdict is Verdict.STORED_WITH_WARNING:
                         remarks[reading.sentence] += 1
         except NoAssociation as failure:
-            return SendReport(failure.outcome, failure.reason, tuple(accepted))
+            return SendReport(failure.outcome, failure.reason, tuple(accepted), reached)
         reason = "; ".join(f"{count} instances: {sentence}" for sentence, count in remarks.items())
-        return SendReport(Outcome.DONE, reason, tuple(accepted))
+        return SendReport(Outcome.DONE, reason, tuple(accepted), reached)
 
     def echo(self) -> EchoResult:
         """Associate, look which contexts are accepted, and send a C-ECHO; never raises."""

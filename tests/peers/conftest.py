@@ -22,6 +22,7 @@ from node.receive.receiver import Receiver
 from storage.database import Database
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.outbox import OutboxStore
+from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
@@ -43,6 +44,7 @@ class Store:
     jobs: JobStore
     outbox: OutboxStore
     refusals: RefusalStore
+    peers: PeerStore
 
     def instances(self) -> list[Instance]:
         with self.database.read() as session:
@@ -80,6 +82,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         JobStore(database),
         OutboxStore(database),
         RefusalStore(database),
+        PeerStore(database),
     )
     database.close()
 

@@ -41,7 +41,8 @@ def clock(now: datetime) -> Clock:
 def make_courier(store: Any, clock: Clock) -> Callable[..., Courier]:
     def make(*destinations: Any, **options: Any) -> Courier:
         chosen: dict[str, Any] = {"clock": clock, "rng": random.Random(1), "timeouts": QUICK} | options
-        return Courier(store.outbox, store.spool, destinations, calling_ae="SYNCECT", name="courier-1", **chosen)
+        chosen |= {"peers": store.peers, "calling_ae": "SYNCECT", "name": "courier-1"}
+        return Courier(store.outbox, store.spool, destinations, **chosen)
 
     return make
 
@@ -377,3 +378,32 @@ def deliver_until(courier: Courier, destination: Any, store: Any, clock: Clock, 
         if done():
             return
     pytest.fail(f"still {store.delivery().state}: {store.delivery().reason}")
+
+
+def test_since_when_a_peer_cannot_be_reached_is_kept_until_it_answers(
+    store: Any, produce: Any, make_tps: Any, make_courier: Any, clock: Clock, free_port: int
+) -> None:
+    produce(1)
+    down = DestinationSettings(name="tps", ae_title="TPS", host="127.0.0.1", port=free_port)
+    courier, began = make_courier(down), clock.now
+    for _ in range(2):
+        assert courier.run_once(down)
+        (peer,) = store.peers.all()
+        assert (peer.destination, peer.failing_since, peer.answered_at) == ("tps", began, None)
+        assert "cannot be reached: connection refused" in peer.reason
+        clock.pass_s(BACKOFF_CAP_S)
+    tps = make_tps()
+    assert make_courier(tps.destination()).run_once(tps.destination())
+    (peer,) = store.peers.all()
+    assert (peer.failing_since, peer.answered_at, peer.reason) == (None, clock.now, "")
+
+
+def test_a_peer_that_refuses_an_instance_is_no_peer_that_cannot_be_reached(
+    store: Any, produce: Any, make_tps: Any, make_courier: Any
+) -> None:
+    produce(1)
+    tps = make_tps()
+    tps.answer = lambda _number: 0xA700
+    assert make_courier(tps.destination()).run_once(tps.destination())
+    assert store.delivery().state is DeliveryState.PENDING
+    assert store.peers.all()[0].failing_since is None

@@ -2,11 +2,16 @@
 
 import importlib.resources
 import json
-from datetime import datetime, timedelta
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 
+from config.load import load_settings
+from node.bootstrap.store import open_store
 from node.cli.console import masked
 from node.cli.jobs import NEXT_STEP
 from node.dicom.attribute_rules import OPERATIONS
+from node.ops.processes import process_lock
+from storage.refusals import RefusedInstance
 from storage.states import DeliveryState, JobState, SeriesState
 
 
@@ -98,8 +103,44 @@ def test_an_unreachable_peer_has_code_5(run, config):
 
 def test_status_says_what_is_not_running(run, config):
     code, out, _ = run("status", "--json")
-    assert code == 0
-    assert json.loads(out)["missing"] == ["receive", "work", "deliver"]
+    facts = json.loads(out)
+    assert (code, facts["state"], facts["missing"]) == (2, "down", ["receive", "work", "deliver"])
+    assert run("status")[1].startswith("DOWN: the receiver does not run; ")
+
+
+def test_status_counts_what_needs_a_person_and_whom_it_cannot_reach(run, held, config):
+    now = datetime.now(UTC)
+    settings = load_settings(config)
+    with open_store(settings) as node:
+        node.peers.failed("tps", "TPS at 127.0.0.1 port 1 cannot be reached: connection refused", now)
+        node.refusals.record(RefusedInstance("CTSIM", "h", "1.2.3", "1.2.3.4", 0xA700, "the spool is full"), now)
+        run_dir = node.run_dir
+    with ExitStack() as running:
+        for role in ("receive", "work", "deliver"):
+            running.enter_context(process_lock(run_dir, role, "1"))
+        code, out, _ = run("status", "--json")
+        facts = json.loads(out)
+        assert (code, facts["state"], facts["needs_person"]) == (1, "degraded", {"held": 1})
+        assert [peer["destination"] for peer in facts["peers"]] == ["tps"]
+        refused, unreachable, waiting = facts["reasons"]
+        assert refused.endswith("from CTSIM: the spool is full")
+        assert unreachable.startswith("tps cannot be reached since ")
+        assert waiting == "waiting for a person: 1 held"
+        _, text, _ = run("status")
+        assert text.startswith("DEGRADED: C-STOREs are refused, the last at ")
+        with open_store(settings) as node:
+            node.peers.answered("tps", now)
+        config.write_text("")  # a destination that is configured no more is nobody's trouble
+        assert "cannot be reached" not in run("status")[1]
+
+
+def test_status_of_a_store_that_cannot_be_read_is_down(run, config):
+    (config.parent / "syncect-data" / "syncect.sqlite3").write_text("this is no database, it is a text of some length")
+    code, out, _ = run("status")
+    assert (code, out.startswith("DOWN: the store "), "file is not a database" in out) == (2, True, True)
+    config.write_text("[scp]\nprot = 1")
+    code, out, _ = run("status", "--json")
+    assert (code, json.loads(out)["state"]) == (2, "down")
 
 
 def test_config_init_writes_a_valid_file_once(run, tmp_path):

@@ -37,6 +37,12 @@ READERS = [
     ("series", "check", "1.2.3"),
 ]
 
+
+def code_of(command: tuple[str, ...]) -> int:
+    """No process runs in these tests, which `status` calls down."""
+    return 2 if command == ("status",) else 0
+
+
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -92,7 +98,7 @@ def test_in_an_empty_folder_nothing_is_created(run: Run, folder: Path, monkeypat
     code, _, err = run(*command)
     assert list(folder.iterdir()) == []
     names_a_job = {"1", "1.2.3"} & set(command)
-    assert code == (3 if names_a_job else 0)
+    assert code == (3 if names_a_job else code_of(command))
     assert (f"{folder}/syncect-data/syncect.sqlite3" in err.replace("\n", "")) == (
         command[0] in ("jobs", "status", "series")
     )
@@ -122,7 +128,7 @@ def test_readers_work_where_nobody_may_write(
     before = tree(folder)
     with not_allowed_to_write(folder):
         code, out, _ = run("--config", str(settings), *command)
-    assert code == 0
+    assert code == code_of(command)
     assert "HELD" in out or command[0] in ("peers", "config", "db", "status")
     assert tree(folder) == before
 
@@ -170,7 +176,7 @@ def test_a_folder_that_may_not_be_entered_is_told(run: Run, config: Path, held: 
 def test_readers_leave_nothing_where_they_may_write(run: Run, config: Path, held: None) -> None:
     before = tree(config.parent)
     for reader in READERS[:-1]:
-        assert run(*reader)[0] == 0
+        assert run(*reader)[0] == code_of(reader)
     assert tree(config.parent) == before
 
 
@@ -215,8 +221,8 @@ def test_a_reader_never_migrates_and_a_backup_comes_before_the_upgrade(
     live.close()
     before = tree(config.parent)
     for reader in (("jobs", "ls"), ("status",)):
-        code, _, err = run(*reader)
-        assert (code, "syncect db upgrade" in err) == (1, True)
+        code, out, err = run(*reader)
+        assert (code, "syncect db upgrade" in out + err) == (code_of(reader) or 1, True)
     assert tree(config.parent) == before
     assert run("db", "backup", str(tmp_path / "copy.sqlite3"))[0] == 0
     assert run("db", "upgrade")[0] == 0

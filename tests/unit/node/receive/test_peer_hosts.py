@@ -9,8 +9,8 @@ import pytest
 
 from config.settings import ScpSettings
 from node.network.server import Rejection
-from node.receive.admission import Places, Session
-from node.receive.peer_hosts import REFRESH_S, RETRY_S, PeerHosts
+from node.receive.admission import PeerHosts, Places, Session
+from node.receive.host_names import REFRESH_S, RETRY_S
 
 LONG_S = 10.0
 

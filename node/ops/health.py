@@ -1,0 +1,101 @@
+"""Judges in one word how the node is, for a monitoring system and for whoever is called by it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+REFUSING_FOR = timedelta(minutes=15)  # an instance refused so recently: a sender has trouble now
+ROLES = {"receive": "the receiver", "work": "the worker", "deliver": "the courier"}
+
+_WAITING = {
+    "series:INCOMPLETE": "incomplete series",
+    "job:HELD": "held",
+    "job:FAILED": "failed",
+    "delivery:FAILED": "failed deliveries",
+}
+
+
+class State(StrEnum):
+    """The convention of Nagios plugins; `exit_code` is 0, 1 or 2."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    DOWN = "down"
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of `status` in this state."""
+        return list(State).index(self)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the judgement needs. Sizes in GB; `refused` holds time, caller and reason of what was refused, newest first;
+    `unreachable` since when and why for each destination; `standing` results to be deleted at each destination."""
+
+    missing: Sequence[str]
+    counts: Mapping[str, int]
+    free_gb: float
+    reserve_gb: float
+    now: datetime
+    refused: Sequence[tuple[datetime, str, str]] = ()
+    unreachable: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
+    standing: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state, why it is no better, and how many things of each kind wait for a person."""
+
+    state: State
+    reasons: tuple[str, ...]
+    needs_person: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def headline(self) -> str:
+        """The first line of a plugin's answer."""
+        return f"{self.state.upper()}: {'; '.join(self.reasons) or 'all processes run, nothing waits for a person'}"
+
+
+def judge(facts: Facts) -> Health:
+    """DOWN without a receiver; DEGRADED where something is missing, refused, unreachable, or waits for a person."""
+    waiting = needs_person(facts)
+    reasons = [f"{ROLES[role]} does not run" for role in facts.missing]
+    reasons += _refusing(facts)
+    reasons += [
+        f"{name} cannot be reached since {_local(since)}: {why}" for name, (since, why) in facts.unreachable.items()
+    ]
+    if waiting:
+        reasons.append("waiting for a person: " + ", ".join(f"{count} {what}" for what, count in waiting.items()))
+    state = State.DOWN if "receive" in facts.missing else State.DEGRADED if reasons else State.OK
+    return Health(state, tuple(reasons), waiting)
+
+
+def down(reasons: Sequence[str]) -> Health:
+    """Where nothing is known, because the settings or the store cannot be read."""
+    return Health(State.DOWN, tuple(reasons))
+
+
+def needs_person(facts: Facts) -> dict[str, int]:
+    """How many things of each kind nobody but a person can move on; kinds without one are left out."""
+    waiting = {what: facts.counts.get(key, 0) for key, what in _WAITING.items()}
+    waiting |= {f"superseded results to delete at {name}": count for name, count in facts.standing.items()}
+    return {what: count for what, count in waiting.items() if count}
+
+
+def _refusing(facts: Facts) -> list[str]:
+    """Why C-STOREs are refused now."""
+    if facts.free_gb < facts.reserve_gb:
+        return [
+            f"every C-STORE is refused: {facts.free_gb:.1f} GB are free, "
+            f"and retention.min_free_gb is {facts.reserve_gb:g}"
+        ]
+    for at, caller, reason in facts.refused:
+        if facts.now - at <= REFUSING_FOR:
+            return [f"C-STOREs are refused, the last at {_local(at)} from {caller}: {reason}"]
+    return []
+
+
+def _local(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"
