@@ -114,11 +114,19 @@ def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
     known = sections | _NOT_SETTINGS
     return [
         f"environment: {variable} sets nothing; sections are {', '.join(sorted(sections))}"
-        + _suggestion(section, known, ENV_PREFIX, variable.removeprefix(ENV_PREFIX + section))
+        + _meant_variable(variable.removeprefix(ENV_PREFIX), sections, known)
         for variable in sorted(environment)
-        if variable.startswith(ENV_PREFIX)
-        and (section := variable.removeprefix(ENV_PREFIX).split("__", 1)[0]) not in known
+        if variable.startswith(ENV_PREFIX) and variable.removeprefix(ENV_PREFIX).split("__", 1)[0] not in known
     ]
+
+
+def _meant_variable(written: str, sections: set[str], known: set[str]) -> str:
+    """Two underscores stand between section and key; one of them is the usual mistake."""
+    section, _, key = written.partition("_")
+    if section in sections:
+        return f"; did you mean {ENV_PREFIX}{section}__{key}?"
+    section, separator, key = written.partition("__")
+    return _suggestion(section, known, ENV_PREFIX, separator + key)
 
 
 def _suggestion(written: str, allowed: Collection[str], before: str = "", after: str = "") -> str:

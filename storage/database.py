@@ -157,7 +157,7 @@ class Database:
 
     def has_schema(self) -> bool:
         """Whether the tables of this version are there; False in an empty database. Raises SchemaMismatch."""
-        current = self.current_revision()
+        current = self._known_revision()
         if current not in (None, SCHEMA_REVISION):
             raise SchemaMismatch(
                 f"the database has schema {current}, this version needs {SCHEMA_REVISION}: "
@@ -165,13 +165,24 @@ class Database:
             )
         return current is not None
 
+    def _known_revision(self) -> str | None:
+        """Like `current_revision`; raises SchemaMismatch for one that only a newer version can have made."""
+        current = self.current_revision()
+        if current is not None and not (current.isdecimal() and current <= SCHEMA_REVISION):
+            raise SchemaMismatch(
+                f"the database {self.location} was made by a newer version of syncect (schema {current}, this version "
+                f"knows {SCHEMA_REVISION}): use that version, or restore the backup from before its upgrade"
+            )
+        return current
+
     def ensure_schema(self) -> None:
         """Create the schema in an empty database; raise SchemaMismatch where an older or newer one is found."""
         if not self.has_schema():
             self.upgrade()
 
     def upgrade(self) -> None:
-        """Bring the schema to the revision of this version, creating it where there is none."""
+        """Bring the schema to the revision of this version, creating it where there is none. Raises SchemaMismatch."""
+        self._known_revision()
         from storage.schema import upgrade
 
         upgrade(self.engine)

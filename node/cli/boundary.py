@@ -11,7 +11,7 @@ from pathlib import Path
 from config.load import ConfigError
 from models.errors import ModelsError
 from models.process import settle_process
-from node.cli.console import INTERRUPTED, Exit, say, write
+from node.cli.console import INTERRUPTED, Exit, say, system_answer, write
 from node.errors import Misconfigured, NodeError, Refused
 from storage.errors import IllegalTransition, NotFound, StorageError, UnusableUrl
 
@@ -83,16 +83,10 @@ def _told(error: Exception) -> int:
     if os.environ.get(TRACEBACK_VARIABLE):
         write(traceback.format_exc(), sys.stderr)
     elif isinstance(error, OSError) and error.strerror:
-        say(f"syncect: {_of_the_system(error)}")
+        say(f"syncect: {system_answer(error)}")
     else:
         say(f"syncect: this is a fault in syncect: an unexpected {type(error).__name__}. {_kept(error)}")
     return Exit.ERROR
-
-
-def _of_the_system(error: OSError) -> str:
-    """What the operating system refused, and for which file."""
-    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-    return f"{files}: {error.strerror}" if files else f"the system answered: {error.strerror}"
 
 
 def _kept(error: Exception) -> str:

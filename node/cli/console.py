@@ -79,6 +79,13 @@ def write(text: str, stream: TextIO | None = None) -> None:
     (stream or sys.stdout).write(text)
 
 
+def system_answer(error: OSError) -> str:
+    """What the operating system refused, and for which file."""
+    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    words = error.strerror or str(error)
+    return f"{files}: {words}" if files else f"the system answered: {words}"
+
+
 def print_json(value: Any) -> None:
     """Print a value, dataclasses and datetimes included, as JSON; escaped where the output is not in UTF-8."""
     escaped = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
@@ -104,6 +111,7 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         console=Console(stderr=True),
         transient=True,
+        disable=not sys.stderr.isatty(),
     )
 
 

@@ -107,8 +107,7 @@ def _eligible(settings: Settings, folder: Path, series_uid: str) -> list[Path]:
             raise NotFound(f"{folder} holds no series {series_uid}")
         found = {series_uid: found[series_uid]}
     if not found:
-        detail = f"; {unreadable[0]}" if unreadable else ""
-        raise NotFound(f"{folder} holds no DICOM series{detail}")
+        raise NotFound(no_series(folder, unreadable))
     if len(found) > 1:
         raise typer.BadParameter(f"{folder} holds {len(found)} series; choose one with --series: {', '.join(found)}")
     ((uid, headers),) = found.items()
@@ -116,6 +115,11 @@ def _eligible(settings: Settings, folder: Path, series_uid: str) -> list[Path]:
     if not isinstance(verdict, Accept):
         raise Refused(f"series {uid} is not translated: {verdict.reason}")
     return [header.path for header in headers]
+
+
+def no_series(folder: Path | str, unreadable: Sequence[str]) -> str:
+    """A sentence for a folder in which nothing was found, with what is wrong with its first file."""
+    return f"{folder} holds no DICOM series" + (f"; {unreadable[0]}" if unreadable else "")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import typer
 
 from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, reading, settings_from
 from node.errors import Refused
+from storage.errors import NotFound
 
 series = typer.Typer(no_args_is_help=True, help="Series as they arrive, before any job.")
 
@@ -64,11 +65,13 @@ def check(
     config: ConfigOption = None,
 ) -> None:
     """Would this series be translated, and if not, why; nothing is run. Exit code 4 if none would be."""
-    from node.cli.offline import check_folder, check_received
+    from node.cli.offline import check_folder, check_received, no_series
 
     settings = settings_from(context, config)
     if Path(source).is_dir():
         rows, unreadable = check_folder(settings, Path(source))
+        if not rows:
+            raise NotFound(no_series(source, unreadable))
     else:
         with reading(context, config) as node:
             rows, unreadable = [check_received(node, source)], []

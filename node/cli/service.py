@@ -4,6 +4,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ import typer
 from config.settings import Settings
 from node.bootstrap.store import Node, open_store
 from node.cli.console import ConfigOption, say, settings_from
+from node.errors import Misconfigured
 from node.ops.log import configure_logging
 from node.ops.processes import process_lock
 from node.ops.supervisor import Supervisor, stop_event
@@ -33,7 +35,7 @@ def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose 
     path = config or context.obj
     stop = stop_event(supervised=False)
     with open_store(settings) as node, process_lock(node.run_dir, "serve", "1"):
-        _check(settings)
+        _check(settings, node.run_dir)
         base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(path)] if path else [])]
         flags = ["--supervised", *(["--verbose"] if verbose else [])]
         commands: dict[str, Sequence[str]] = {role: [*base, role, *flags] for role in ("receive", "work", "deliver")}
@@ -107,10 +109,13 @@ def _process(
         yield node, stop, announce
 
 
-def _check(settings: Settings) -> None:
+def _check(settings: Settings, run_dir: Path) -> None:
     """What can be known to be wrong before any process starts."""
     from node.bootstrap.roles import eligibility_policy, verified_card
+    from node.ops.checks import check_port
 
+    for finding in check_port(settings.scp, run_dir):
+        raise Misconfigured(finding.text)
     verified_card(settings)
     eligibility_policy(settings)
     if not settings.destination:

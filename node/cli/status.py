@@ -18,7 +18,9 @@ from node.cli.console import (
     print_json,
     print_table,
     reading,
+    say,
     settings_from,
+    system_answer,
     write,
 )
 from node.ops.health import ROLES, Facts, Health, down, judge
@@ -55,8 +57,10 @@ def look(context: typer.Context, config: Path | None) -> tuple[Health, dict[str,
             return _judge(node, facts), facts
     except ConfigError as error:
         return down(error.mistakes), {}
-    except (StorageError, OSError) as error:
+    except StorageError as error:
         return down([str(error)]), {}
+    except OSError as error:
+        return down([system_answer(error)]), {}
 
 
 def show(health: Health, facts: dict[str, Any], *, as_json: bool) -> None:
@@ -188,6 +192,8 @@ def echo(
     known = {peer.name: peer for peer in settings.destination}
     if unknown := [name for name in names or [] if name not in known]:
         raise NotFound(f"no destination is named {unknown[0]}; there are {', '.join(known) or 'none'}")
+    if not known:
+        say("no [[destination]] is configured: there is nobody to ask")
     results = {name: StorageScu(known[name], settings.scp.ae_title).echo() for name in (names or known)}
     if as_json:
         print_json({name: result for name, result in results.items()})

@@ -111,6 +111,8 @@ def test_the_environment_overrides_the_file_key_by_key(tmp_path, monkeypatch):
         ("SYNCECT_SCP__PORT", "99999", "environment SYNCECT_SCP__PORT: scp.port"),
         ("SYNCECT_SPC__PORT", "104", "SYNCECT_SPC__PORT sets nothing"),
         ("SYNCECT_DESTINATION", "tps", "written as JSON"),
+        ("SYNCECT_SCP_PORT", "104", r"SYNCECT_SCP_PORT sets nothing;.* did you mean SYNCECT_SCP__PORT\?"),
+        ("SYNCECT_MODLE__DEVICE", "cpu", r"did you mean SYNCECT_MODEL__DEVICE\?"),
     ],
 )
 def test_mistakes_in_the_environment(monkeypatch, variable, value, sentence):
