@@ -11,7 +11,7 @@ import typer
 
 import models
 from models.bundle import CARD_FILE, TEXT_FILE
-from node.cli.console import JsonOption, out, print_json, print_table, progress_bar
+from node.cli.console import JsonOption, out, print_json, print_table, progress_bar, system_answer
 from node.errors import Permanent, Refused
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _run(cohort: Path, bundles: Sequence[Path], report: Path, choices: _Choices)
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     except OSError as error:
-        raise Permanent(f"the report cannot be written: {error}") from error
+        raise Permanent(f"the report cannot be written: {system_answer(error)}") from error
     return opened, result
 
 

@@ -3,7 +3,8 @@
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,22 +49,34 @@ class Checked:
 def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_uid: str) -> Processed:
     """Translate one series into `out_dir`; a HELD result is returned and nothing is written.
 
-    Raises Refused where the series is not eligible or `out_dir` is not empty, NotFound without a series.
+    Raises Refused where the series is not eligible or `out_dir` is not empty, NotFound without a series, Permanent
+    where nothing can be written there.
     """
     paths = _eligible(settings, dicom_dir, series_uid)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise Refused(f"{out_dir} is not empty; derived series are never mixed with other files")
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with progress_bar() as bar, tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=".syncect-") as staging:
+    with progress_bar() as bar, _staging(out_dir) as staging:
         task = bar.add_task("loading the model", total=None)
         executor = open_executor(settings.model)
-        work_dir = Path(staging) / "series"
+        work_dir = staging / "series"
         work_dir.mkdir()
         options = job_options(settings, datetime.now(UTC))
         result = executor.run(paths, options, work_dir, _Reporter(bar, task))
         if not result.held_reason:
             shutil.copytree(work_dir, out_dir, dirs_exist_ok=True)
     return Processed(result, executor.bundle, executor.description)
+
+
+@contextmanager
+def _staging(out_dir: Path) -> Iterator[Path]:
+    """A folder beside `out_dir` for what is not whole yet; raises Permanent before anything is computed."""
+    try:
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=out_dir.parent, prefix=".syncect-")
+    except OSError as error:
+        raise Permanent(f"{out_dir} cannot be written: {error.strerror}") from error
+    with folder as name:
+        yield Path(name)
 
 
 def check_folder(settings: Settings, folder: Path) -> tuple[list[Checked], list[str]]:

@@ -2,7 +2,7 @@
 
 import importlib.resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,9 +11,6 @@ from node.cli.console import ConfigOption, Exit, JsonOption, print_json, say, se
 from node.errors import Refused
 from storage.database import Database
 from storage.tables import SCHEMA_REVISION
-
-if TYPE_CHECKING:
-    from node.ops.findings import Finding
 
 config_app = typer.Typer(no_args_is_help=True, help="Write, show and check the settings file.")
 db_app = typer.Typer(no_args_is_help=True, help="The schema of the store.")
@@ -48,9 +45,7 @@ def show(context: typer.Context, config: ConfigOption = None) -> None:
 @config_app.command("validate")
 def validate(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Check the settings and what they mean on this machine; all mistakes at once, exit code 2 if there are any."""
-    found = _findings(context, config)
-    mistakes = [finding.text for finding in found if finding.is_mistake]
-    warnings = [finding.text for finding in found if not finding.is_mistake]
+    mistakes, warnings = findings(context, config)
     if as_json:
         print_json({"valid": not mistakes, "mistakes": mistakes, "warnings": warnings})
     else:
@@ -64,16 +59,16 @@ def validate(context: typer.Context, as_json: JsonOption = False, config: Config
         raise typer.Exit(Exit.USAGE)
 
 
-def _findings(context: typer.Context, config: Path | None) -> list["Finding"]:
-    """Where the settings cannot be read there is nothing that could mean anything."""
+def findings(context: typer.Context, config: Path | None) -> tuple[list[str], list[str]]:
+    """Mistakes and warnings; where the settings cannot be read there is nothing that could mean anything."""
     from node.bootstrap.checks import check_settings
-    from node.ops.findings import Finding
 
     try:
         settings = settings_from(context, config)
     except ConfigError as error:
-        return [Finding(text) for text in error.mistakes]
-    return list(check_settings(settings))
+        return list(error.mistakes), []
+    found = list(check_settings(settings))
+    return [one.text for one in found if one.is_mistake], [one.text for one in found if not one.is_mistake]
 
 
 @db_app.command("upgrade")

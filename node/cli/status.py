@@ -1,13 +1,15 @@
 """`status` and `peers` show whether the node runs, what waits, and whether the peers answer."""
 
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from config.load import ConfigError
+from config.settings import Settings
 from node.bootstrap.store import Node
 from node.cli.console import (
     ConfigOption,
@@ -28,6 +30,9 @@ from node.ops.processes import running_processes
 from storage.errors import NotFound, StorageError
 from storage.peers import PeerView
 from storage.refusals import RefusedView
+
+if TYPE_CHECKING:
+    from node.send.scu import EchoResult
 
 peers = typer.Typer(no_args_is_help=True, help="The destinations, and whether they answer.")
 
@@ -186,27 +191,39 @@ def echo(
     config: ConfigOption = None,
 ) -> None:
     """Ask each destination by C-ECHO whether it is there and would take CT images; exit code 5 if one is not."""
-    from node.send.scu import StorageScu
-
     settings = settings_from(context, config)
     known = {peer.name: peer for peer in settings.destination}
     if unknown := [name for name in names or [] if name not in known]:
         raise NotFound(f"no destination is named {unknown[0]}; there are {', '.join(known) or 'none'}")
     if not known:
         say("no [[destination]] is configured: there is nobody to ask")
-    results = {name: StorageScu(known[name], settings.scp.ae_title).echo() for name in (names or known)}
+    results = ask(settings, names or list(known))
     if as_json:
-        print_json({name: result for name, result in results.items()})
+        print_json(results)
     else:
-        print_table(
-            ["NAME", "ANSWER", "TIME", "DETAIL"],
-            [
-                (name, "ok" if result.ok else "NO", f"{result.latency_s * 1000:.0f} ms", result.detail)
-                for name, result in results.items()
-            ],
-        )
+        print_answers(results)
     if not all(result.ok for result in results.values()):
         raise typer.Exit(Exit.UNREACHABLE)
+
+
+def ask(settings: Settings, names: Sequence[str]) -> "dict[str, EchoResult]":
+    """The answer of each of these destinations to a C-ECHO."""
+    from node.send.scu import StorageScu
+
+    return {
+        peer.name: StorageScu(peer, settings.scp.ae_title).echo() for peer in settings.destination if peer.name in names
+    }
+
+
+def print_answers(results: "Mapping[str, EchoResult]") -> None:
+    """Print what `ask` found as a table."""
+    print_table(
+        ["NAME", "ANSWER", "TIME", "DETAIL"],
+        [
+            (name, "ok" if result.ok else "NO", f"{result.latency_s * 1000:.0f} ms", result.detail)
+            for name, result in results.items()
+        ],
+    )
 
 
 def add_to(app: typer.Typer) -> None:

@@ -3,6 +3,10 @@
 import logging
 import time
 from collections.abc import Callable
+from copy import copy
+
+from node.errors import NodeError
+from storage.errors import StorageError
 
 REPEATS = 5
 WINDOW_S = 60.0
@@ -35,10 +39,24 @@ class RepeatFilter(logging.Filter):
         return count < REPEATS
 
 
+class SentenceFormatter(logging.Formatter):
+    """An error of our own says everything in its sentence: a database that is down needs no traceback."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the traceback of an error that nobody expected."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, NodeError | StorageError):
+            record = copy(record)
+            record.msg, record.args = f"{record.getMessage()}: {error}", None
+            record.exc_info = record.exc_text = None
+        return super().format(record)
+
+
 def configure_logging(role: str, *, verbose: bool = False) -> None:
     """Log to standard error as `2026-01-31T12:00:00Z INFO receiver  message`."""
-    formatter = logging.Formatter(f"%(asctime)sZ %(levelname)s {role} %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
+    formatter = SentenceFormatter(f"%(asctime)sZ %(levelname)s {role} %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
     handler.addFilter(RepeatFilter())

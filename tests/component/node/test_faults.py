@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,12 +13,14 @@ from typing import Any
 
 import pytest
 
+from models.phantom.patient import make_patient
 from node.cli import boundary
+from node.dicom.synthetic_scan import ScanIdentity, write_scan
 
 Run = Callable[..., tuple[int, str, str]]
 DOWN = "postgresql+psycopg://me:secret@127.0.0.1:1/db"
 
-READERS = [
+READERS: list[tuple[str, ...]] = [
     ("jobs", "ls"),
     ("jobs", "show", "1"),
     ("jobs", "why", "1"),
@@ -27,9 +30,15 @@ READERS = [
     ("series", "check", "1.2.3"),
     ("db", "current"),
 ]
-WRITERS = [("jobs", "retry", "1"), ("jobs", "release", "1", "--reason", "r"), ("db", "upgrade")]
-DAEMONS = [("serve",), ("receive",), ("work",), ("deliver",)]
-WITHOUT_STORE = [("config", "show"), ("config", "validate"), ("peers", "ls"), ("models", "ls")]
+WRITERS: list[tuple[str, ...]] = [("jobs", "retry", "1"), ("jobs", "release", "1", "--reason", "r"), ("db", "upgrade")]
+DAEMONS: list[tuple[str, ...]] = [("serve",), ("receive",), ("work",), ("deliver",)]
+WITHOUT_STORE: list[tuple[str, ...]] = [
+    ("config", "show"),
+    ("config", "validate"),
+    ("peers", "ls"),
+    ("models", "ls"),
+    ("doctor",),
+]
 
 
 def garbage(config: Path) -> None:
@@ -96,7 +105,7 @@ def test_every_command_answers_every_fault_in_sentences(
     fault(config)
     code, out, err = run(*command)
     answered_in_sentences(code, out, err)
-    if command in WRITERS + DAEMONS or command[0] == "status":
+    if command in WRITERS + DAEMONS or command[0] in ("status", "doctor"):
         assert code != 0
 
 
@@ -111,6 +120,41 @@ def test_a_target_that_cannot_be_written(
     answered_in_sentences(code, out, err)
     assert code == 1
     assert err.startswith(f"syncect: {target}: ")
+
+
+@pytest.fixture(scope="module")
+def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scan")
+    hu = make_patient(1, slices=10, rows=64, spacing_mm=(5.0, 5.0, 5.0)).ncct_hu
+    write_scan(hu, (5.0, 5.0, 5.0), folder, ScanIdentity("FAULT", "Fault^Phantom", "fault"))
+    return folder
+
+
+@pytest.mark.parametrize("target", ["/proc/none", "file/below"])
+def test_a_result_that_could_not_be_written_is_not_computed(
+    run: Run, config: Path, scan: Path, tmp_path: Path, monkeypatch, target: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("node.cli.offline.open_executor", lambda _model: pytest.fail("the bundle was loaded"))
+    code, out, err = run("process", scan, "--out", target)
+    answered_in_sentences(code, out, err)
+    assert (code, err.startswith(f"syncect: {target} cannot be written: ")) == (1, True)
+
+
+def test_a_folder_without_series_is_no_verdict(run: Run, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, out, err = run("series", "check", tmp_path / "empty")
+    assert (code, out, err.endswith("empty holds no DICOM series\n")) == (3, "", True)
+
+
+def test_serve_starts_nothing_where_its_port_is_taken(run: Run, config: Path, in_this_process: None) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        config.write_text(f'[scp]\nhost = "127.0.0.1"\nport = {other.getsockname()[1]}\n')
+        code, _, err = run("serve")
+    assert (code, "another program listens there" in err) == (2, True)
 
 
 # -- output ----------------------------------------------------------------------------------------------------

@@ -1,9 +1,12 @@
 """A log that a flood cannot fill."""
 
 import logging
+import sys
 from typing import Any
 
-from node.ops.log import REPEATS, WINDOW_S, RepeatFilter
+from node.errors import Misconfigured
+from node.ops.log import REPEATS, WINDOW_S, RepeatFilter, SentenceFormatter
+from storage.errors import StoreUnavailable
 
 
 class Clock:
@@ -33,3 +36,18 @@ def test_different_messages_all_pass_and_need_little_memory() -> None:
     some = RepeatFilter(Clock())
     assert all(some.filter(record(f"instance {number}")) for number in range(5000))
     assert len(some._seen) <= 1000
+
+
+def formatted(error: Exception) -> str:
+    try:
+        raise error
+    except Exception:
+        return SentenceFormatter("%(message)s").format(
+            logging.LogRecord("node", logging.ERROR, "", 0, "delivery to %s paused", ("tps",), sys.exc_info())
+        )
+
+
+def test_an_error_of_ours_is_a_sentence_and_another_one_keeps_its_traceback() -> None:
+    assert formatted(StoreUnavailable("the store is gone")) == "delivery to tps paused: the store is gone"
+    assert formatted(Misconfigured("no such device")) == "delivery to tps paused: no such device"
+    assert "Traceback" in formatted(ZeroDivisionError())
