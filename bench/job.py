@@ -45,7 +45,7 @@ BESIDE = "look for contrast medium, beside the network"
 TIMED = {
     "node.dicom.volume.read_dataset": "headers and digests",
     "node.dicom.volume.header_of": "headers and digests",
-    "node.dicom.volume.decode_stored": "decode",
+    "node.dicom.volume.decode_slice": "decode",
     "node.translate.job.read_volume": "read",
     "node.translate.job.find_native_contrast": BESIDE,
     "node.translate.job.composite": "composite",

@@ -25,6 +25,7 @@ import models
 from models import Translator
 from models.process import settle_process
 from node.demo.picture import DIFFERENCE_HU, WINDOW_HU
+from node.dicom.orientation import Turn
 from node.dicom.uids import seed_of
 from node.dicom.volume import CTVolume, read_volume
 from node.translate.composite import composite
@@ -83,7 +84,9 @@ def main() -> None:
 def translate(volume: CTVolume, translator: Translator, chosen: Sequence[int]) -> Image:
     """Derived HU [z, y, x] as `syncect process` writes them in the chosen slices; the source's in all others."""
     predicted = np.full_like(volume.hu, np.nan)  # which the composite leaves to the source
-    predicted[chosen] = translator.translate(volume.hu[chosen], seed_of(volume.headers))
+    turn = Turn.of(volume.orientation)
+    seed = seed_of(turn.forth(volume.hu), translator.card.hu_window)
+    predicted[chosen] = turn.back(translator.translate(turn.forth(volume.hu[chosen]), seed))
     stored = composite(volume, predicted, translator.card.hu_window).stored
     derived = volume.hu.copy()
     for z in chosen:

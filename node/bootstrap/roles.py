@@ -67,6 +67,7 @@ def eligibility_policy(settings: Settings) -> EligibilityPolicy:
     """The built-in gate with the site's own rules behind it; raises ConfigError for a rule that cannot work."""
     return EligibilityPolicy(
         min_slices=settings.eligibility.min_slices,
+        position_tolerance_mm=settings.eligibility.position_tolerance_mm,
         rules=tuple(_rule(number, rule) for number, rule in enumerate(settings.eligibility.rules)),
     )
 

@@ -54,4 +54,5 @@ def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, v
         uids=UidFactory(settings.node.installation_uid_root or None),
         run=repeat + 1,
         version=version,
+        position_tolerance_mm=settings.eligibility.position_tolerance_mm,
     )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.alignment import Grid
 from node.cohorts.metal import Metal, find_metal
 from node.dicom.headers import PatientIdentity, SliceHeader, read_header
+from node.dicom.orientation import Turn
 from node.dicom.volume import CTVolume, UnusableSeries, read_volume
 from node.errors import UnreadableInstance
 from node.receive.eligibility import Accept, EligibilityPolicy, Skip, judge
@@ -142,22 +143,14 @@ def read_oriented(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Grid]:
     Raises UnreadableInstance or UnusableSeries as read_volume does.
     """
     volume = read_volume(paths)
-    right, down = _directions(volume)
-    # The normal is row x column; slices of a volume ascend along it.
-    hu = volume.hu[:: right * down, ::down, ::right]
-    corners = [np.asarray(header.image_position_mm) for header in volume.headers]
-    origin = np.min(corners, axis=0)
-    _, y_mm, x_mm = volume.spacing_mm
-    origin[0] -= 0 if right > 0 else (hu.shape[2] - 1) * x_mm
-    origin[1] -= 0 if down > 0 else (hu.shape[1] - 1) * y_mm
-    grid = Grid(origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])), spacing_mm=volume.spacing_mm)
-    return np.ascontiguousarray(hu), grid
-
-
-def _directions(volume: CTVolume) -> tuple[int, int]:
-    """Signs of row and column cosines along the patient's axes; the scan is transverse."""
-    orientation = volume.headers[0].image_orientation or (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-    return (1 if orientation[0] > 0 else -1), (1 if orientation[4] > 0 else -1)
+    turn = Turn.of(volume.orientation)
+    hu, spacing_mm = turn.forth(volume.hu), turn.spacing_of(volume.spacing_mm)
+    # The first pixel of a slice lies at the wrong end of each axis that runs backwards.
+    origin = np.min([np.asarray(header.image_position_mm) for header in volume.headers], axis=0)
+    origin[0] -= (hu.shape[2] - 1) * spacing_mm[2] if turn.flipped[2] else 0
+    origin[1] -= (hu.shape[1] - 1) * spacing_mm[1] if turn.flipped[1] else 0
+    grid = Grid(origin_mm=(float(origin[0]), float(origin[1]), float(origin[2])), spacing_mm=spacing_mm)
+    return hu, grid
 
 
 def _describe(volume: CTVolume, headers: Sequence[SliceHeader]) -> Scan:

@@ -152,10 +152,10 @@ _RESULT_HU: Final = (-1000.0, 1000.0)
 def content_sha256(ds: Dataset, form: PixelFormat, stored: StoredPixels | None) -> str:
     """Hex SHA-256 over the meaning of all that can influence the derived series: attributes, and the pixels.
 
-    stored: the decoded pixels, None where they cannot be decoded. Copies of one image agree in whatever transfer
-    syntax, character set, padding or spelling of names and numbers they were sent, and with bits above BitsStored,
-    which are no pixels, or bytes behind the last one; an empty value is an absent one. What cannot be decoded counts by
-    its bytes. Every value goes in as (tag, length, bytes), so no two contents run into each other.
+    stored: the decoded pixels, None where they cannot be decoded or do not fit BitsStored. Copies of one image agree in
+    whatever transfer syntax, character set, padding or spelling of names and numbers they were sent, and with overlays
+    in the bits above BitsStored, or bytes behind the last pixel; an empty value is an absent one. Pixels that are None
+    count by their bytes. Every value goes in as (tag, length, bytes), so no two contents run into each other.
     """
     digest = hashlib.sha256()
     charset = charset_of(ds)

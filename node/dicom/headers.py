@@ -26,7 +26,7 @@ from node.dicom.elements import (
     vr_of,
 )
 from node.dicom.meaning import person_name
-from node.dicom.pixels import PixelFormat, StoredPixels, decode_stored, pixel_format_of
+from node.dicom.pixels import PixelFormat, StoredPixels, decode_slice, pixel_format_of
 from node.dicom.quiet import quiet_pydicom
 from node.errors import UnreadableInstance
 
@@ -123,7 +123,7 @@ def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True
         stored: StoredPixels | None = None
         if decode or form.transfer_syntax_uid in UNCOMPRESSED:
             with suppress(UnreadableInstance):
-                stored = decode_stored(ds, form)
+                stored = decode_slice(ds, form).sound
         return _header(path, ds, form, stored, tuple(keywords))
 
 

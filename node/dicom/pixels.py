@@ -4,6 +4,7 @@ Nothing is decoded before its size is checked.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 import numpy as np
@@ -12,29 +13,56 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import generate_frames
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from config.syntax import UID_ALPHABET
+from node.dicom import jpeg_lossless
 from node.dicom.constants import UNCOMPRESSED
 from node.dicom.elements import element_bytes, parse_decimal, tag_of, unpack_numbers
 from node.dicom.quiet import quiet_pydicom
 from node.errors import UnreadableInstance
 
 MAX_SLICE_PIXELS: Final = 4096 * 4096
-# Lossless syntaxes whose pixels equal the scanner's; a lossy one never enters, whatever could decode it.
-LOSSLESS_COMPRESSED: Final = frozenset(
-    {
-        "1.2.840.10008.1.2.4.57",
-        "1.2.840.10008.1.2.4.70",
-        "1.2.840.10008.1.2.4.80",
-        "1.2.840.10008.1.2.4.90",
-        "1.2.840.10008.1.2.5",
-    }
-)
-_JPEG_FAMILY: Final = LOSSLESS_COMPRESSED - {"1.2.840.10008.1.2.5"}
+_RLE: Final = "1.2.840.10008.1.2.5"
+# Lossless syntaxes whose pixels equal the scanner's, each with its decoder: pydicom would take whichever it finds
+# first. A lossy syntax never enters, whatever could decode it.
+LOSSLESS_COMPRESSED: Final = {
+    "1.2.840.10008.1.2.4.57": "gdcm",
+    "1.2.840.10008.1.2.4.70": "gdcm",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg",
+    _RLE: "pydicom",
+}
 _JPEG_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 StoredPixels = NDArray[np.uint16] | NDArray[np.int16]
+
+
+class Sign(Enum):
+    """How the pixels of one slice continue the sign above BitsStored."""
+
+    EITHER = "either"  # no negative value: nothing to see
+    EXTENDED = "extended"  # all bits above are the sign
+    CLEARED = "cleared"  # all bits above are zero, also of negative values
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSlice:
+    """Stored values [rows, columns] of one slice, uint16 or int16 by PixelRepresentation.
+
+    sign: how a signed slice continues its sign. excess: None, or the value as 16 bits read it, farthest from zero, of a
+    slice whose pixels do not fit BitsStored; `stored` means nothing then.
+    """
+
+    stored: StoredPixels
+    sign: Sign
+    excess: int | None
+
+    @property
+    def sound(self) -> StoredPixels | None:
+        """The stored values, None where they do not fit BitsStored."""
+        return self.stored if self.excess is None else None
 
 
 def can_decode(transfer_syntax_uid: str) -> bool:
@@ -44,7 +72,7 @@ def can_decode(transfer_syntax_uid: str) -> bool:
     if transfer_syntax_uid not in LOSSLESS_COMPRESSED:
         return False
     try:
-        return bool(get_decoder(UID(transfer_syntax_uid)).is_available)
+        return LOSSLESS_COMPRESSED[transfer_syntax_uid] in get_decoder(UID(transfer_syntax_uid)).available_plugins
     except NotImplementedError:
         return False
 
@@ -81,12 +109,13 @@ def _text(ds: Dataset, keyword: str) -> str:
     return (element_bytes(ds, tag_of(keyword)) or b"").decode("latin-1").strip()
 
 
-def decode_stored(ds: Dataset, form: PixelFormat) -> StoredPixels:
-    """Stored values [rows, columns] of a single-frame 16 bit slice, as uint16 or int16 by PixelRepresentation.
+def decode_slice(ds: Dataset, form: PixelFormat) -> DecodedSlice:
+    """Decode a single-frame 16 bit slice and read its BitsStored; see `DecodedSlice`.
 
-    Bits above BitsStored are cleared or sign extended (PS3.5 8.1.1). Bytes behind the last pixel are ignored where they
-    are less than one more row: writers pad. Raises UnreadableInstance, which names the slice, where the sizes of header
-    and pixel data disagree, the slice is implausibly large, or the pixel data cannot be decoded.
+    Bits above BitsStored must be the sign, or zero in every pixel (PS3.5 8.1.1); those of an overlay that lies in the
+    pixels are masked. Bytes behind the last pixel are ignored where they are less than one more row: writers pad.
+    Raises UnreadableInstance, which names the slice, where the sizes of header and pixel data disagree, the slice is
+    implausibly large, or the pixel data cannot be decoded.
     """
     try:
         return _decode(ds, form)
@@ -101,7 +130,7 @@ def _name(ds: Dataset) -> str:
     return named if number is None else f"InstanceNumber {number:.0f} and {named}"
 
 
-def _decode(ds: Dataset, form: PixelFormat) -> StoredPixels:
+def _decode(ds: Dataset, form: PixelFormat) -> DecodedSlice:
     rows, columns, bits = form.rows or 0, form.columns or 0, form.bits_stored or 0
     if not (0 < rows * columns <= MAX_SLICE_PIXELS and form.bits_allocated == 16 and 1 <= bits <= 16):
         raise UnreadableInstance("has an implausible size or pixel format")
@@ -117,19 +146,31 @@ def _decode(ds: Dataset, form: PixelFormat) -> StoredPixels:
         words: NDArray[np.uint16] = np.frombuffer(data, dtype="<u2", count=rows * columns).reshape(rows, columns)
     else:
         words = _decompress(ds, form, data, rows, columns)
-    return _within_bits(words, bits, signed=form.pixel_representation == 1)
+    overlay = _overlay_bits(ds, bits)
+    if overlay:
+        words = words & np.uint16(0xFFFF & ~overlay)
+    return _within_bits(words, bits, overlay, signed=form.pixel_representation == 1)
 
 
 def _decompress(ds: Dataset, form: PixelFormat, data: bytes, rows: int, columns: int) -> NDArray[np.uint16]:
     if not can_decode(form.transfer_syntax_uid):
         raise UnreadableInstance(f"has the transfer syntax {form.transfer_syntax_uid}, which cannot be decoded here")
     try:
-        if form.transfer_syntax_uid in _JPEG_FAMILY:
+        if form.transfer_syntax_uid != _RLE:
             frame = next(iter(generate_frames(data, number_of_frames=1)))
             if codestream_size(frame) != (rows, columns):
                 raise UnreadableInstance("has a compressed image of another size than its header says")
+        if form.transfer_syntax_uid in jpeg_lossless.SYNTAXES:
+            return jpeg_lossless.DECODER.decode(
+                data,
+                form.transfer_syntax_uid,
+                rows=rows,
+                columns=columns,
+                bits_stored=form.bits_stored or 16,
+                signed=form.pixel_representation == 1,
+            )
         with quiet_pydicom():
-            decoded = pixel_array(ds, raw=True)
+            decoded = pixel_array(ds, raw=True, decoding_plugin=LOSSLESS_COMPRESSED[form.transfer_syntax_uid])
     except UnreadableInstance:
         raise
     except Exception as error:  # decoders of third parties raise anything on damaged data
@@ -159,9 +200,31 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _within_bits(words: NDArray[np.uint16], bits: int, *, signed: bool) -> StoredPixels:
+def _overlay_bits(ds: Dataset, bits: int) -> int:
+    """The bits above BitsStored that overlays of the retired kind occupy (60xx,0100 is 16, 60xx,0102 names the bit)."""
+    mask = 0
+    for group in range(0x6000, 0x6020, 2):
+        allocated = unpack_numbers(element_bytes(ds, Tag(group, 0x0100)) or b"", "US")
+        position = unpack_numbers(element_bytes(ds, Tag(group, 0x0102)) or b"", "US")
+        if allocated and allocated[0] == 16 and position and bits <= position[0] <= 15:
+            mask |= 1 << int(position[0])
+    return mask
+
+
+def _within_bits(words: NDArray[np.uint16], bits: int, overlay: int, *, signed: bool) -> DecodedSlice:
+    above = 0xFFFF & ~((1 << bits) - 1) & ~overlay
+    high = words & np.uint16(above)
+    excess = high != 0
+    sign = Sign.EITHER
     shift = 16 - bits
-    if not signed:
-        return words & np.uint16(0xFFFF >> shift)
-    shifted = (words << np.uint16(shift)).view(np.int16)
-    return shifted >> np.int16(shift)
+    stored: StoredPixels = words & np.uint16(0xFFFF >> shift)
+    if signed:
+        stored = (words << np.uint16(shift)).view(np.int16) >> np.int16(shift)
+        if bits < 16 and (stored < 0).any():
+            sign = Sign.EXTENDED if excess.any() else Sign.CLEARED
+        if sign is not Sign.CLEARED:
+            excess = high != np.where(stored < 0, np.uint16(above), np.uint16(0))
+    if not excess.any():
+        return DecodedSlice(stored, sign, None)
+    read = (words.view(np.int16) if signed else words)[excess].astype(np.int32)
+    return DecodedSlice(stored, sign, int(read[np.abs(read).argmax()]))

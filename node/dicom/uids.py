@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from config.syntax import MAX_UID_CHARS, check_uid_root
 from node.dicom.constants import HEADER_POLICY_VERSION
 from node.dicom.headers import SliceHeader
@@ -86,10 +89,16 @@ def job_key(headers: Iterable[SliceHeader], bundle_digest: str, processing: str)
     return hashlib.sha256(join_parts(("job", *_content_parts(headers), bundle_digest, processing)).encode()).hexdigest()
 
 
-def seed_of(headers: Iterable[SliceHeader]) -> int:
-    """Seed of the noise, 0 to 2**63 - 1: a function of the series' images alone."""
-    digest = hashlib.sha256(join_parts(("seed", *_content_parts(headers))).encode()).digest()
-    return int.from_bytes(digest[:8]) >> 1
+def seed_of(hu: NDArray[np.float32], window_hu: tuple[float, float]) -> int:
+    """Seed of the noise, 0 to 2**63 - 1: a function of what a network sees of HU [z, y, x] in the closed window alone.
+
+    So the same anatomy gets the same noise in whatever transfer syntax, number format and orientation it was sent, if
+    `hu` is turned as the network sees it.
+    """
+    digest = hashlib.sha256(join_parts(("seed", *(str(size) for size in hu.shape))).encode())
+    for plane in hu:
+        digest.update(np.clip(plane, *window_hu).astype("<f4").tobytes())
+    return int.from_bytes(digest.digest()[:8]) >> 1
 
 
 def _content_parts(headers: Iterable[SliceHeader]) -> list[str]:

@@ -11,14 +11,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from scipy.ndimage import label
 
 from node.dicom.constants import AIR_HU
 from node.dicom.content import DIGESTED
 from node.dicom.elements import element_bytes, tag_of, unpack_numbers
 from node.dicom.geometry import Flaw, SlicePlane, describe_stack
 from node.dicom.headers import SliceHeader, header_of, read_dataset
-from node.dicom.pixels import MAX_SLICE_PIXELS, StoredPixels, decode_stored, pixel_format_of
-from node.errors import Permanent, UnreadableInstance
+from node.dicom.lattice import POSITION_TOLERANCE_MM
+from node.dicom.pixels import MAX_SLICE_PIXELS, DecodedSlice, Sign, StoredPixels, decode_slice, pixel_format_of
+from node.errors import Doubtful, Permanent, UnreadableInstance
 
 # 10 bytes per voxel are held (HU, stored value, a model's answer): about 8 GB at this limit.
 MAX_VOXELS: Final = 3000 * 512 * 512
@@ -28,6 +30,10 @@ Progress = Callable[[int, int], None]
 
 class UnusableSeries(Permanent):
     """The files do not form one volume that can be processed."""
+
+
+class MisfitPixels(Doubtful):
+    """Pixels contradict the header that says how to read them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +50,9 @@ class CTVolume:
     """A CT series on its native lattice.
 
     hu: float32 [z, y, x], HU; padding is AIR_HU. stored: uint16 or int16 [z, y, x], the values as received. z ascends
-    along the slice normal, which is not the order of InstanceNumber. padding: bool [z, y, x], or None where no slice
-    declares padding. slices: as many as z, in the same order. spacing_mm: (z, y, x).
+    along the slice normal, which is not the order of InstanceNumber. padding: bool [z, y, x], the padding values that
+    are connected to the border of their slice (a padding value may be tissue as well), or None where there is none.
+    slices: as many as z, in the same order. spacing_mm: (z, y, x).
     """
 
     hu: NDArray[np.float32]
@@ -59,6 +66,13 @@ class CTVolume:
         """Headers of the slices, in the order of z."""
         return tuple(source.header for source in self.slices)
 
+    @property
+    def orientation(self) -> tuple[float, float, float, float, float, float]:
+        """Row and column cosines of the first slice; the others' differ by no more than their printing."""
+        orientation = self.slices[0].header.image_orientation
+        assert orientation is not None  # a slice without has no place in a volume
+        return orientation
+
 
 def plane_of(header: SliceHeader) -> SlicePlane | None:
     """The image plane of a slice, None where its geometry is incomplete."""
@@ -71,19 +85,25 @@ def plane_of(header: SliceHeader) -> SlicePlane | None:
     )
 
 
-def read_volume(paths: Sequence[Path], *, progress: Progress | None = None) -> CTVolume:
+def read_volume(
+    paths: Sequence[Path],
+    *,
+    position_tolerance_mm: float = POSITION_TOLERANCE_MM,
+    progress: Progress | None = None,
+) -> CTVolume:
     """Read, sort and decode the slices of one series; progress(done, total) counts slices.
 
+    position_tolerance_mm: how far a slice may lie from the lattice, see `describe_stack`.
+
     HU is stored value x RescaleSlope + RescaleIntercept of the same slice (PS3.3 C.11.1). Raises UnreadableInstance for
-    a damaged file and UnusableSeries where the slices belong to several series, mix pixel formats, form no gap-free
-    lattice or are too many.
+    a damaged file, UnusableSeries where the slices belong to several series, mix pixel formats, form no gap-free
+    lattice or are too many, and MisfitPixels where pixels have bits above BitsStored that mean nothing.
     """
-    words, slices, damage = _read_slices(paths, progress)
-    order, spacing_z = _lattice([source.header for source in slices])
+    words, slices, doubts = _read_slices(paths, progress)
+    order, spacing_z = _lattice([source.header for source in slices], position_tolerance_mm)
     slices = [slices[index] for index in order]
     _check_formats([source.header for source in slices])
-    if damage:
-        raise damage
+    doubts.raise_first()
     first = slices[0].header
     words = words[list(order)]
     stored: StoredPixels = words.view(np.int16) if first.pixel_representation == 1 else words
@@ -98,17 +118,54 @@ def read_volume(paths: Sequence[Path], *, progress: Progress | None = None) -> C
     return CTVolume(hu, stored, padding, tuple(slices), (spacing_z, *in_plane))
 
 
+class _Doubts:
+    """What is wrong with the pixels of single slices; what is wrong with the series as a whole is a better reason."""
+
+    def __init__(self) -> None:
+        self._damage: UnreadableInstance | None = None
+        self._misfits: list[tuple[SliceHeader, int]] = []
+        self._signs: dict[str, set[Sign]] = {}
+
+    def damaged(self, error: UnreadableInstance) -> None:
+        self._damage = self._damage or error
+
+    def look_at(self, header: SliceHeader, decoded: DecodedSlice) -> None:
+        if decoded.excess is not None:
+            self._misfits.append((header, decoded.excess))
+        # Decoders continue the sign each in its own way, but each always in the same.
+        self._signs.setdefault(header.transfer_syntax_uid, set()).add(decoded.sign)
+
+    def raise_first(self) -> None:
+        """Raise UnreadableInstance or MisfitPixels where there was something."""
+        if self._damage:
+            raise self._damage
+        if self._misfits:
+            header, value = max(self._misfits, key=lambda misfit: abs(misfit[1]))
+            bits = header.bits_stored or 16
+            low, high = stored_range(bits, signed=header.pixel_representation == 1)
+            count = "1 slice does" if len(self._misfits) == 1 else f"{len(self._misfits)} slices do"
+            raise MisfitPixels(
+                f"the pixels of {count} not fit BitsStored ({bits}): a pixel has the value {value}, and {bits} bits "
+                f"hold {low} to {high}"
+            )
+        if any({Sign.EXTENDED, Sign.CLEARED} <= signs for signs in self._signs.values()):
+            raise MisfitPixels(
+                "the pixels do not fit BitsStored: negative values have their sign in all higher bits in some slices, "
+                "and in others values have the sign bit set and no higher bit"
+            )
+
+
 def _read_slices(
     paths: Sequence[Path], progress: Progress | None
-) -> tuple[NDArray[np.uint16], list[SourceSlice], UnreadableInstance | None]:
-    """Read each file once: stored values as 16 bit words and slices, in the order of `paths`, and the first damage.
+) -> tuple[NDArray[np.uint16], list[SourceSlice], _Doubts]:
+    """Read each file once: stored values as 16 bit words and slices, in the order of `paths`, and what is wrong.
 
-    A slice that cannot be decoded, or has another size than the first one, leaves its words unset: what is wrong with
-    the series as a whole is a better reason. The volume's size is checked before anything is decoded.
+    A slice that cannot be decoded, or has another size than the first one, leaves its words unset. The volume's size is
+    checked before anything is decoded.
     """
     words = np.empty((0, 0, 0), dtype=np.uint16)
     slices: list[SourceSlice] = []
-    damage: UnreadableInstance | None = None
+    doubts = _Doubts()
     for number, path in enumerate(paths):
         parsed = read_dataset(path)
         form = pixel_format_of(parsed)
@@ -119,14 +176,15 @@ def _read_slices(
                     f"{len(paths)} slices of {size[0]} x {size[1]} pixels are more than this node processes"
                 )
             words = np.empty((len(paths), *size), dtype=np.uint16)
-        stored: StoredPixels | None = None
+        decoded: DecodedSlice | None = None
         try:
-            stored = decode_stored(parsed, form)
+            decoded = decode_slice(parsed, form)
         except UnreadableInstance as error:
-            damage = damage or error
-        header = header_of(path, parsed, form, stored)
-        if stored is not None and size == words.shape[1:]:
-            words[number] = stored.view(np.uint16)
+            doubts.damaged(error)
+        header = header_of(path, parsed, form, decoded.sound if decoded else None)
+        if decoded and size == words.shape[1:]:
+            words[number] = decoded.stored.view(np.uint16)
+            doubts.look_at(header, decoded)
         needed = Dataset()  # not `parsed` without its pixels: that would hold on to the whole file's bytes
         for tag in (tag_of(keyword) for keyword in DIGESTED):
             if tag in parsed:
@@ -134,10 +192,10 @@ def _read_slices(
         slices.append(SourceSlice(header, needed, padding_range(parsed, header)))
         if progress:
             progress(number + 1, len(paths))
-    return words, slices, damage
+    return words, slices, doubts
 
 
-def _lattice(headers: Sequence[SliceHeader]) -> tuple[tuple[int, ...], float]:
+def _lattice(headers: Sequence[SliceHeader], position_tolerance_mm: float) -> tuple[tuple[int, ...], float]:
     if not headers:
         raise UnusableSeries("there are no images")
     if len({(header.study_uid, header.series_uid, header.frame_of_reference_uid) for header in headers}) > 1:
@@ -145,31 +203,54 @@ def _lattice(headers: Sequence[SliceHeader]) -> tuple[tuple[int, ...], float]:
     planes = [plane for header in headers if (plane := plane_of(header)) is not None]
     if len(planes) != len(headers):
         raise UnusableSeries("an image has no position, orientation or pixel spacing")
-    stack = describe_stack(planes)
+    stack = describe_stack(planes, position_tolerance_mm)
     if isinstance(stack, Flaw):
-        raise UnusableSeries(f"the slices form no regular stack ({stack.kind})")
+        raise UnusableSeries(f"the slices form no regular stack: {stack.reason}")
     spacing_mm = stack.spacing_mm or headers[0].slice_thickness_mm or 1.0
     return stack.order, spacing_mm
 
 
 def _check_formats(headers: Sequence[SliceHeader]) -> None:
-    formats = {(h.bits_allocated, h.bits_stored, h.high_bit, h.pixel_representation) for h in headers}
-    allocated, bits, high_bit, representation = next(iter(formats))
-    if len(formats) > 1 or allocated != 16 or representation not in (0, 1) or bits is None or high_bit != bits - 1:
+    """One container for all; BitsStored is each slice's own, as some scanners follow the maximum of a slice with it."""
+    containers = {(h.bits_allocated, h.pixel_representation) for h in headers}
+    if len(containers) > 1 or not containers <= {(16, 0), (16, 1)} or any(h.high_bit != _top_bit(h) for h in headers):
         raise UnusableSeries("the images mix pixel formats, or are not of 16 bits with the high bit on top")
     if any(not h.rescale_slope or h.rescale_slope < 0 or h.rescale_intercept is None for h in headers):
         raise UnusableSeries("an image has no usable rescale slope and intercept, so its values are not HU")
 
 
+def _top_bit(header: SliceHeader) -> int:
+    return (header.bits_stored or 0) - 1
+
+
+def stored_range(bits: int, *, signed: bool) -> tuple[int, int]:
+    """Lowest and highest value that so many bits hold."""
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if signed else (0, (1 << bits) - 1)
+
+
 def _padding_mask(stored: StoredPixels, slices: Sequence[SourceSlice]) -> NDArray[np.bool_] | None:
-    if all(source.padding is None for source in slices):
-        return None
     mask = np.zeros(stored.shape, dtype=np.bool_)
     for z, source in enumerate(slices):
         if source.padding is not None:
             low, high = source.padding
-            mask[z] = (stored[z] >= low) & (stored[z] <= high)
-    return mask
+            mask[z] = _touching_border((stored[z] >= low) & (stored[z] <= high))
+    return mask if mask.any() else None
+
+
+def _touching_border(candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The regions that reach the border of the image; neighbours share an edge, as noise often touches at a corner.
+
+    Padding lies outside a convex field of view, so each region of it reaches the border.
+    """
+    border = (candidates[0], candidates[-1], candidates[:, 0], candidates[:, -1])
+    if not any(edge.any() for edge in border):
+        return np.zeros_like(candidates)
+    regions, count = label(candidates)
+    reaching = np.zeros(count + 1, dtype=np.bool_)
+    for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
+        reaching[edge] = True
+    reaching[0] = False
+    return np.asarray(reaching[regions])
 
 
 def padding_range(ds: Dataset, header: SliceHeader) -> tuple[int, int] | None:

@@ -37,9 +37,9 @@ _OTHER_COMPANY = (
     SIEMENS_CSA_NON_IMAGE,
 )
 
-# The acceptor's order decides. Lossless JPEG (.57, .70) is missing for CT: no decoder under a free licence reads it.
+# The acceptor's order decides.
 _UNCOMPRESSED = (ExplicitLE, ImplicitLE)
-_CT_SYNTAXES = (*_UNCOMPRESSED, JPEGLSLossless, JPEG2000Lossless, RLELossless)
+_CT_SYNTAXES = (*_UNCOMPRESSED, JPEGLSLossless, JPEG2000Lossless, RLELossless, JPEGLosslessSV1, JPEGLossless)
 _CAPTURE_SYNTAXES = (
     *_UNCOMPRESSED,
     JPEGBaseline8Bit,

@@ -17,6 +17,7 @@ from node.dicom.constants import (
 )
 from node.dicom.geometry import Flaw, FlawKind, describe_stack, is_transverse
 from node.dicom.headers import SliceHeader
+from node.dicom.lattice import POSITION_TOLERANCE_MM
 from node.dicom.pixels import can_decode
 from node.dicom.volume import plane_of
 
@@ -55,9 +56,13 @@ Verdict = Accept | Skip | Incomplete
 
 @dataclass(frozen=True, slots=True)
 class EligibilityPolicy:
-    """What a site decides. Raises ValueError for min_slices below 2, which would leave no geometry to check."""
+    """What a site decides. Raises ValueError for min_slices below 2, which would leave no geometry to check.
+
+    position_tolerance_mm: how far a slice may lie from the lattice of its series.
+    """
 
     min_slices: int = DEFAULT_MIN_SLICES
+    position_tolerance_mm: float = POSITION_TOLERANCE_MM
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
@@ -90,7 +95,8 @@ class SeriesRule:
 
 _NOT_SCANS: Final = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE", "DOSE_INFO", "PROT", "PATIENT_PROTOCOL"})
 _REFORMATS: Final = frozenset({"MPR", "MIP", "MINIP", "AVERAGE", "AVG", "VRT", "PROJECTION IMAGE", "REFORMATTED"})
-_POSITIONS: Final = frozenset({"HFS", "HFP", "FFS", "FFP"})
+# Head or feet first, supine, prone or on a side; empty (type 2C) is allowed, as the images' orientation says the same.
+_POSITIONS: Final = frozenset({"HFS", "HFP", "HFDL", "HFDR", "FFS", "FFP", "FFDL", "FFDR", ""})
 
 
 def _image_type(header: SliceHeader, index: int) -> str:
@@ -191,7 +197,7 @@ KINDS: Final = (
     SliceRule(
         "patient_position",
         lambda h: h.patient_position not in _POSITIONS,
-        "the patient position is missing or not one of HFS, HFP, FFS, FFP",
+        "the patient position is not one of HFS, HFP, HFDL, HFDR, FFS, FFP, FFDL, FFDR",
     ),
 )
 
@@ -239,8 +245,8 @@ IDENTITY: Final = (
     ),
     SeriesRule(
         "mixed_pixel_format",
-        lambda hs: len({(h.bits_stored, h.pixel_representation) for h in hs}) > 1,
-        "the images mix pixel formats",
+        lambda hs: len({h.pixel_representation for h in hs}) > 1,
+        "the images mix signed and unsigned pixels",
     ),
 )
 
@@ -262,7 +268,7 @@ def judge(headers: Sequence[SliceHeader], policy: EligibilityPolicy) -> Verdict:
     if len(headers) < policy.min_slices:
         reason = f"the series has only {_images(len(headers))} of {policy.min_slices} needed"
         return Skip("too_few_slices", reason, depends_on_count=True)
-    geometry = _judge_geometry(headers)
+    geometry = _judge_geometry(headers, policy.position_tolerance_mm)
     if not isinstance(geometry, Accept):
         return geometry
     for site_rule in policy.rules:
@@ -280,29 +286,15 @@ def _how_many(broken: int, total: int) -> str:
     return "" if broken == total else f" ({broken} of {total} images)"
 
 
-_GEOMETRY_REASONS: Final = {
-    FlawKind.INVALID_PLANE: "an image has an impossible orientation, pixel spacing or size",
-    FlawKind.MIXED_ORIENTATION: "the images do not all have the same orientation",
-    FlawKind.MIXED_PIXEL_SPACING: "the images do not all have the same pixel spacing",
-    FlawKind.MIXED_SIZE: "the images do not all have the same number of rows and columns",
-    FlawKind.DUPLICATE_POSITION: "several images lie at the same position (first at {near:.1f} mm): "
-    "the series mixes acquisitions or phases",
-    FlawKind.SHEARED: "the stack of images is sheared by {size:.1f} degrees (tilted gantry)",
-    FlawKind.IRREGULAR_SPACING: "the distance between the images is irregular ({size:.2f} mm near {near:.1f} mm)",
-}
-
-
-def _judge_geometry(headers: Sequence[SliceHeader]) -> Verdict:
+def _judge_geometry(headers: Sequence[SliceHeader], position_tolerance_mm: float) -> Verdict:
     planes = [plane for header in headers if (plane := plane_of(header)) is not None]
-    stack = describe_stack(planes)
-    if isinstance(stack, Flaw):
-        if stack.kind is FlawKind.INTERIOR_GAP:
-            are = "is" if stack.count == 1 else "are"
-            return Incomplete(
-                f"{_images(stack.count)} {are} missing inside the series, the first near {stack.near_mm:.1f} mm"
-            )
-        reason = _GEOMETRY_REASONS[stack.kind].format(near=stack.near_mm, size=stack.size)
-        return Skip(stack.kind.value, reason, depends_on_count=stack.kind is FlawKind.IRREGULAR_SPACING)
+    stack = describe_stack(planes, position_tolerance_mm)
+    if isinstance(stack, Flaw) and not stack.more_slices_could_mend_it:
+        return Skip(stack.kind.value, stack.reason)
     if not all(is_transverse(plane.orientation) for plane in planes):
         return Skip("not_transverse", "the images are not transverse (sagittal, coronal, oblique or tilted)")
-    return Accept(len(headers), stack.spacing_mm)
+    if not isinstance(stack, Flaw):
+        return Accept(len(headers), stack.spacing_mm)
+    if stack.kind is FlawKind.INTERIOR_GAP:
+        return Incomplete(stack.reason)
+    return Skip(stack.kind.value, stack.reason, depends_on_count=True)

@@ -17,6 +17,8 @@ from models.translator import TranslationError, Translator
 from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
 from node.dicom.elements import write_part10
+from node.dicom.lattice import POSITION_TOLERANCE_MM
+from node.dicom.orientation import Turn
 from node.dicom.pixels import StoredPixels
 from node.dicom.source_values import Remarks, doubt_of_text
 from node.dicom.uids import UidFactory, processing_digest, seed_of
@@ -42,6 +44,7 @@ class JobOptions:
 
     produced_at: an aware datetime, UTC. run: 1 for the first production of an input, one more for each wanted re-run.
     version: 1 for the first result of a source series, one more for each that follows it, also of other contents.
+    position_tolerance_mm: how far a slice may lie from the lattice of its series.
     """
 
     equipment: EquipmentIdentity
@@ -50,6 +53,7 @@ class JobOptions:
     uids: UidFactory = field(default_factory=UidFactory)
     run: int = 1
     version: int = 1
+    position_tolerance_mm: float = POSITION_TOLERANCE_MM
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +95,15 @@ def run_job(
     The files are flushed to the disk and read back before this returns; moving `out_dir` to its place is the caller's.
     The same files, translator and options give byte-identical files, in whatever order `paths` come. A result that a
     gate doubts is written all the same, with `held_reason`. Raises Permanent (UnreadableInstance, UnusableSeries) for
-    an input that cannot become a volume, for a model's answer that is no image, and where the proof of the written
-    files fails.
+    an input that cannot become a volume of transverse slices, for a model's answer that is no image, and where the
+    proof of the written files fails; Doubtful for an input whose pixels contradict its header.
     """
     report = progress or (lambda _stage, _done, _total: None)
-    volume = read_volume(paths, progress=lambda done, total: report("read", done, total))
+    volume = read_volume(
+        paths,
+        position_tolerance_mm=options.position_tolerance_mm,
+        progress=lambda done, total: report("read", done, total),
+    )
     with ThreadPoolExecutor(1) as beside:  # a doubtful scan is translated all the same, so nothing waits for the answer
         looking = beside.submit(find_native_contrast, volume)
         predicted = _translate(volume, translator, report)
@@ -171,10 +179,19 @@ def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) 
 
 
 def _translate(volume: CTVolume, translator: Translator, report: Progress) -> NDArray[np.float32]:
+    """The prediction on the volume's own lattice; the network sees the orientation that it was trained in."""
     try:
-        return translator.translate(
-            volume.hu, seed_of(volume.headers), progress=lambda done, total: report("translate", done, total)
+        turn = Turn.of(volume.orientation)
+    except ValueError as error:
+        raise Permanent(str(error)) from error
+    seen_hu = turn.forth(volume.hu)
+    try:
+        predicted = translator.translate(
+            seen_hu,
+            seed_of(seen_hu, translator.card.hu_window),
+            progress=lambda done, total: report("translate", done, total),
         )
+        return turn.back(predicted)
     except TranslationError as error:
         raise Permanent(str(error)) from error
 

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from node.dicom.elements import element_bytes, tag_of
-from node.dicom.geometry import SlicePlane
+from node.dicom.geometry import SlicePlane, positions_along_normal
 from node.dicom.headers import load_dataset
 from node.dicom.pixels import StoredPixels
 from node.dicom.volume import CTVolume, SourceSlice, plane_of
@@ -122,6 +122,12 @@ class Comparison:
 def own_planes(volume: CTVolume) -> list[SlicePlane]:
     """The planes of the source as the node itself read them, in the order of z."""
     return [plane for header in volume.headers if (plane := plane_of(header)) is not None]
+
+
+def unevenness_mm(planes: Sequence[SlicePlane]) -> float:
+    """By how many mm a step between consecutive slices differs most from the mean step; 0 for one slice."""
+    steps_mm = np.diff(positions_along_normal(planes))
+    return float(np.abs(steps_mm - steps_mm.mean()).max()) if steps_mm.size else 0.0
 
 
 def read_or_fail(reader: str, read: Callable[[], _Read]) -> _Read:

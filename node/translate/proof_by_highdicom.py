@@ -12,14 +12,17 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.dicom.geometry import ORIENTATION_TOLERANCE, SPACING_TOLERANCE_MM, SlicePlane
+from node.dicom.geometry import ORIENTATION_TOLERANCE, SlicePlane
 from node.dicom.quiet import quiet_pydicom
 from node.dicom.volume import CTVolume
-from node.translate.proof import OWN, SAME, Comparison, ProofFailed, own_planes, read_or_fail
+from node.translate.proof import OWN, SAME, Comparison, ProofFailed, own_planes, read_or_fail, unevenness_mm
 
 _READER: Final = "highdicom"
 # The node's gate lets a stack drift by 0.2 mm in its plane; over a step of 1 mm that is a cosine of 0.98.
 _PERPENDICULAR_TOLERANCE: Final = 0.02
+_ROUNDING_MM: Final = 1e-6
+# The mean step: highdicom's lies along the line through the positions, ours along the normal.
+_DRIFT_MM: Final = 0.05
 _READ: Final = (
     "SOPClassUID",
     "ImagePositionPatient",
@@ -52,11 +55,14 @@ def prove_by_highdicom(volume: CTVolume, written: Sequence[Path]) -> dict[str, f
         source = _source_headers(volume)
         if source is not None:
             Comparison(_READER, "its source", SAME).planes(seen, [_plane(ds) for ds in source])
-        Comparison(_READER, "the node's own geometry", OWN).planes(seen, own_planes(volume))
-        meant = None if source is None else _find_volume(source)
+        own = own_planes(volume)
+        Comparison(_READER, "the node's own geometry", OWN).planes(seen, own)
+        # The gate has judged how even the stack is; here both series must be as even as the node read them.
+        uneven_mm = unevenness_mm(own)
+        meant = None if source is None else _find_volume(source, uneven_mm)
         if meant is None:
             return {"highdicom_reads_source": 0.0}
-        found = _find_volume(result)
+        found = _find_volume(result, uneven_mm)
     if found is None:
         raise ProofFailed("highdicom finds no regular volume in the derived series, but one in its source")
     _require_same_volume(found, meant, volume.spacing_mm[0])
@@ -70,7 +76,7 @@ def load_tables() -> None:
         ds.SOPClassUID, ds.SOPInstanceUID, ds.SeriesInstanceUID = CT_IMAGE_STORAGE, f"1.2.{z + 1}", "1.2"
         ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, z], [1, 0, 0, 0, 1, 0]
         ds.PixelSpacing, ds.Rows, ds.Columns = [1, 1], 2, 2
-    _find_volume([first, second])
+    _find_volume([first, second], 0.0)
 
 
 def _headers(paths: Sequence[Path]) -> list[Dataset]:
@@ -95,12 +101,12 @@ def _plane(ds: Dataset) -> SlicePlane:
     return SlicePlane((x, y, z), (a, b, c, d, e, f), (between_rows, between_columns), int(ds.Rows), int(ds.Columns))
 
 
-def _find_volume(datasets: Sequence[Dataset]) -> _Volume | None:
-    """None where highdicom does not take the slices for a regular volume, with the tolerances of the node's gate."""
+def _find_volume(datasets: Sequence[Dataset], uneven_mm: float) -> _Volume | None:
+    """None where highdicom does not take the slices for a volume whose steps differ by `uneven_mm` from their mean."""
     try:
         spacing_mm, places = get_series_volume_positions(
             datasets,
-            atol=SPACING_TOLERANCE_MM,
+            atol=uneven_mm + _ROUNDING_MM,
             perpendicular_tol=_PERPENDICULAR_TOLERANCE,
             orientation_tol=ORIENTATION_TOLERANCE,
         )
@@ -134,4 +140,4 @@ def _require_same_volume(found: _Volume, meant: _Volume, own_spacing_mm: float) 
     against_source.figure("transform from voxels to mm", *affines, 0.0, "")
     if len(found.places) > 1:
         own = Comparison(_READER, "the node's own geometry", OWN)
-        own.figure("slice spacing", [found.spacing_mm], [own_spacing_mm], SPACING_TOLERANCE_MM, " mm")
+        own.figure("slice spacing", [found.spacing_mm], [own_spacing_mm], _DRIFT_MM, " mm")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from node.errors import Permanent, Retryable
+from node.errors import Doubtful, Permanent, Retryable
 from node.translate.job import Executor, JobOptions, JobResult
 from storage.errors import LeaseLost
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
@@ -101,7 +101,7 @@ class Worker:
         except _Stopped:
             now = self._clock()
             self._jobs.requeue(job.id, self._name, "the worker was stopped", not_before=now, now=now)
-        except ExecutorUnavailable as error:
+        except (ExecutorUnavailable, Doubtful) as error:
             log.error("job %d held: %s", job.id, error)
             self._jobs.hold(job.id, self._name, str(error), self._clock())
         except Permanent as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from node.errors import Permanent, Retryable
+from node.errors import Doubtful, Permanent, Retryable
 from node.translate import worker as worker_module
 from node.translate.job import DerivedFile, JobResult
 from node.translate.worker import MAX_ATTEMPTS, ExecutorUnavailable, Worker
@@ -103,6 +103,13 @@ def test_a_doubtful_series_is_held_with_its_files(bench):
 def test_a_permanent_error_fails_the_job_and_leaves_no_files(bench):
     case = bench.run(FakeExecutor(error=Permanent("the scan is too large")))
     assert (case.state, case.reason) == ("FAILED", "the scan is too large")
+    assert folders(bench) == []
+
+
+def test_a_doubtful_input_is_held_for_a_person_and_leaves_no_files(bench):
+    case = bench.run(FakeExecutor(error=Doubtful("the pixels of 3 slices do not fit BitsStored (12)")))
+    assert (case.state, case.reason) == ("HELD", "the pixels of 3 slices do not fit BitsStored (12)")
+    assert case.slices.produced == 0
     assert folders(bench) == []
 
 

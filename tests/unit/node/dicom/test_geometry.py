@@ -1,13 +1,20 @@
 """describe_stack: which sets of planes are one lattice, and what is wrong with the others."""
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from node.dicom.geometry import Flaw, FlawKind, SlicePlane, Stack, describe_stack, is_transverse, slice_normal
+from node.dicom.lattice import POSITION_TOLERANCE_MM
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+def describe(of: list[SlicePlane]) -> Stack | Flaw:
+    return describe_stack(of, POSITION_TOLERANCE_MM)
 
 
 def planes(positions_mm: list[float], **changes: Any) -> list[SlicePlane]:
@@ -16,7 +23,7 @@ def planes(positions_mm: list[float], **changes: Any) -> list[SlicePlane]:
 
 
 def test_slices_are_sorted_along_the_normal_whatever_their_order() -> None:
-    stack = describe_stack(planes([6.0, 0.0, 3.0, 9.0]))
+    stack = describe(planes([6.0, 0.0, 3.0, 9.0]))
     assert isinstance(stack, Stack)
     assert stack.order == (1, 2, 0, 3)
     assert stack.spacing_mm == pytest.approx(3.0)
@@ -25,7 +32,7 @@ def test_slices_are_sorted_along_the_normal_whatever_their_order() -> None:
 def test_normal_points_down_for_a_mirrored_plane_and_order_follows_it() -> None:
     mirrored = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
     assert slice_normal(mirrored) == pytest.approx([0, 0, -1])
-    stack = describe_stack(planes([0.0, 3.0, 6.0], orientation=mirrored))
+    stack = describe(planes([0.0, 3.0, 6.0], orientation=mirrored))
     assert isinstance(stack, Stack)
     assert stack.order == (2, 1, 0)
 
@@ -35,7 +42,7 @@ def test_an_oblique_stack_along_its_own_normal_is_regular() -> None:
     orientation = (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle)))
     normal = slice_normal(orientation)
     oblique = [SlicePlane(tuple(normal * 3.0 * i), orientation, (1.0, 1.0), 4, 4) for i in range(5)]
-    assert isinstance(describe_stack(oblique), Stack)
+    assert isinstance(describe(oblique), Stack)
     assert not is_transverse(orientation)
 
 
@@ -48,10 +55,10 @@ def test_an_oblique_stack_along_its_own_normal_is_regular() -> None:
     ],
 )
 def test_missing_slices_are_an_interior_gap(positions: list[float], count: int, near: float) -> None:
-    flaw = describe_stack(planes(positions))
+    flaw = describe(planes(positions))
     assert isinstance(flaw, Flaw)
     assert (flaw.kind, flaw.count) == (FlawKind.INTERIOR_GAP, count)
-    assert flaw.near_mm == pytest.approx(near)
+    assert np.mean(flaw.between_mm) == pytest.approx(near)
 
 
 @pytest.mark.parametrize(
@@ -59,33 +66,33 @@ def test_missing_slices_are_an_interior_gap(positions: list[float], count: int, 
     [[0.0, 3.0, 7.0, 10.0], [0.0, 2.0, 5.0, 7.0], [0.0, 1.0, 3.2, 4.0], [0.0, 0.5, 5.0, 5.5, 10.0, 10.5, 15.0, 15.5]],
 )
 def test_uneven_distances_are_irregular_not_a_gap(positions: list[float]) -> None:
-    flaw = describe_stack(planes(positions))
+    flaw = describe(planes(positions))
     assert isinstance(flaw, Flaw)
     assert flaw.kind is FlawKind.IRREGULAR_SPACING
 
 
 def test_positions_printed_with_two_decimals_are_regular() -> None:
     positions = [round(-312.345 + i * 1.333, 2) for i in range(60)]
-    assert isinstance(describe_stack(planes(positions)), Stack)
+    assert isinstance(describe(planes(positions)), Stack)
 
 
 def test_gap_among_positions_printed_with_one_decimal() -> None:
     positions = [round(i * 1.25, 1) for i in range(60) if i not in (20, 21)]
-    flaw = describe_stack(planes(positions))
+    flaw = describe(planes(positions))
     assert isinstance(flaw, Flaw)
     assert flaw.kind in (FlawKind.INTERIOR_GAP, FlawKind.IRREGULAR_SPACING)
 
 
 def test_two_slices_at_one_position() -> None:
-    flaw = describe_stack(planes([0.0, 3.0, 3.0, 6.0]))
+    flaw = describe(planes([0.0, 3.0, 3.0, 6.0]))
     assert isinstance(flaw, Flaw)
-    assert (flaw.kind, flaw.near_mm) == (FlawKind.DUPLICATE_POSITION, 3.0)
+    assert (flaw.kind, flaw.between_mm) == (FlawKind.DUPLICATE_POSITION, (3.0, 3.0))
 
 
 def test_tilted_gantry_is_sheared_and_says_by_how_much() -> None:
     angle = np.radians(18.5)
     orientation = (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(-np.sin(angle)))
-    flaw = describe_stack(planes([0.0, 2.5, 5.0, 7.5], orientation=orientation))
+    flaw = describe(planes([0.0, 2.5, 5.0, 7.5], orientation=orientation))
     assert isinstance(flaw, Flaw)
     assert flaw.kind is FlawKind.SHEARED
     assert flaw.size == pytest.approx(18.5)
@@ -102,22 +109,156 @@ def test_tilted_gantry_is_sheared_and_says_by_how_much() -> None:
     ],
 )
 def test_slices_that_do_not_belong_together(change: dict[str, object], kind: FlawKind) -> None:
-    flaw = describe_stack([*planes([0.0, 3.0, 6.0]), *planes([9.0], **change)])
+    flaw = describe([*planes([0.0, 3.0, 6.0]), *planes([9.0], **change)])
     assert isinstance(flaw, Flaw)
     assert (flaw.kind, flaw.count) == (kind, 1)
 
 
 def test_noise_of_a_reprinted_orientation_is_no_other_orientation() -> None:
     noisy = (1.0, 1e-6, 0.0, -1e-6, 1.0, 0.0)
-    assert isinstance(describe_stack([*planes([0.0, 3.0]), *planes([6.0], orientation=noisy)]), Stack)
+    assert isinstance(describe([*planes([0.0, 3.0]), *planes([6.0], orientation=noisy)]), Stack)
 
 
-@pytest.mark.parametrize("orientation", [AXIAL, (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (1.0, 1e-5, 0.0, 0.0, 1.0, 0.0)])
+@pytest.mark.parametrize(
+    "orientation",
+    [AXIAL, (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (1.0, 1e-5, 0.0, 0.0, 1.0, 0.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0)],
+)
 def test_transverse(orientation: tuple[float, ...]) -> None:
     assert is_transverse(orientation)
 
 
 def test_one_slice_and_none() -> None:
-    assert describe_stack(planes([5.0])) == Stack((0,), 0.0)
+    assert describe(planes([5.0])) == Stack((0,), 0.0)
     with pytest.raises(ValueError, match="at least one"):
-        describe_stack([])
+        describe([])
+
+
+@pytest.mark.parametrize(
+    "positions",
+    [
+        [round(-100 + 1.25 * i, 1) for i in range(60)],
+        [round(-100 + 0.625 * i, 1) for i in range(60)],
+        [round(-7.03 + 0.8 * i, 1) for i in range(200)],
+        [round(i * 10 / 3, 1) for i in range(40)],
+        [float(round(2.5 * i)) + (0.1 if i % 2 else 0.0) for i in range(0, 12, 2)],
+        [-0.3 - 2.5 * k for k in range(5, -1, -1)] + [2.3 + 2.5 * k for k in range(6)],
+        [3.0 * k + (0.1 if k > 90 else 0.0) for k in range(100)],
+        [0.0, 3.0, 6.0, 9.14, 12.0, 15.0],
+    ],
+)
+def test_rounding_and_one_step_off_by_a_tenth_are_regular(positions: list[float]) -> None:
+    assert isinstance(describe(planes(positions)), Stack)
+
+
+def steps_to_positions(*steps_mm: float) -> list[float]:
+    return [float(z) for z in np.cumsum([-300.0, *steps_mm])]
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        ([6] * 3 + [3] * 8 + [6] * 4, "changes from 6.00 mm to 3.00 mm between z = -282.0 and z = -279.0 mm"),
+        ([3] * 20 + [6] * 5, "changes from 3.00 mm to 6.00 mm between z = -240.0 and z = -234.0 mm"),
+        ([5] * 6 + [3] * 9, "changes from 5.00 mm to 3.00 mm between z = -270.0 and z = -267.0 mm"),
+        ([3] * 6 + [5] * 6 + [3] * 6, "changes from 3.00 mm to 5.00 mm between z = -282.0 and z = -277.0 mm"),
+        ([6] * 3 + [3] * 3 + [1] * 9 + [3] * 3, "changes from 6.00 mm to 3.00 mm between z = -282.0 and z = -279.0 mm"),
+        ([2.5, 2.5, 2.5, 2.5, 1.2, 1.3, 1.2, 1.3, 1.2, 1.3], "changes from 2.50 mm to 1.25 mm between z = -290.0"),
+    ],
+)
+def test_a_change_of_spacing_is_no_gap_and_says_where(steps: list[float], says: str) -> None:
+    flaw = describe(planes(steps_to_positions(*steps)))
+    assert isinstance(flaw, Flaw)
+    assert flaw.kind is FlawKind.CHANGED_SPACING
+    assert says in flaw.reason
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ([10], "1 image is missing inside the series, the first between z = 27.0 and z = 33.0 mm"),
+        ([10, 11, 12], "3 images are missing inside the series, the first between z = 27.0 and z = 39.0 mm"),
+        (range(3, 39, 4), "9 images are missing"),
+        (range(11, 29, 2), "9 images are missing"),
+        ([1], "1 image is missing"),
+        ([1, 3], "2 images are missing"),
+        ([36, 38], "2 images are missing"),
+        ([5, 20, 21, 22, 23, 33], "6 images are missing"),
+    ],
+)
+def test_slices_that_got_lost_are_a_gap_and_no_change_of_spacing(missing: Iterable[int], says: str) -> None:
+    flaw = describe(planes([3.0 * k for k in range(40) if k not in set(missing)]))
+    assert isinstance(flaw, Flaw)
+    assert flaw.kind is FlawKind.INTERIOR_GAP
+    assert says in flaw.reason
+
+
+@pytest.mark.parametrize(
+    ("steps", "says"),
+    [
+        ([2.5] * 7 + [0.25] + [7.5] * 5, "between z = -282.25 and z = -274.75 mm, elsewhere mostly 2.50 mm"),
+        ([3.0] * 5 + [3.5] + [3.0] * 5, "irregular: 3.50 mm between z = -285.0 and z = -281.5 mm"),
+        ([3.0, 3.0, 4.1, 3.0, 3.0], "irregular: 4.10 mm between z = -294.0 and z = -289.9 mm"),
+        ([0.4, 0.6, 0.4, 0.6, 0.7, 0.4], "irregular"),
+    ],
+)
+def test_an_irregular_step_is_named_with_its_two_positions(steps: list[float], says: str) -> None:
+    flaw = describe(planes(steps_to_positions(*steps)))
+    assert isinstance(flaw, Flaw)
+    assert flaw.kind is FlawKind.IRREGULAR_SPACING
+    assert says in flaw.reason
+
+
+def test_positions_of_a_feet_first_stack_are_told_as_the_patients_z() -> None:
+    flaw = describe(planes([0.0, 3.0, 9.0, 12.0], orientation=(-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)))
+    assert isinstance(flaw, Flaw)
+    assert flaw.between_mm == (9.0, 3.0)
+
+
+@pytest.mark.parametrize("other", [0.8418, 0.8419, 0.841796, 0.84185])
+def test_pixel_spacing_printed_with_other_digits_is_one_spacing(other: float) -> None:
+    exact, printed = (0.841796875, 0.841796875), (other, other)
+    assert isinstance(
+        describe([*planes([0.0], pixel_spacing_mm=exact), *planes([3.0], pixel_spacing_mm=printed)]), Stack
+    )
+
+
+@pytest.mark.parametrize("other", [0.842, 0.8398, 0.9765625])
+def test_another_pixel_spacing_is_told_with_both_figures(other: float) -> None:
+    flaw = describe(
+        [*planes([0.0], pixel_spacing_mm=(0.8418, 0.8418)), *planes([3.0], pixel_spacing_mm=(0.8418, other))]
+    )
+    assert isinstance(flaw, Flaw)
+    assert f"(0.8418 and {other:g} mm)" in flaw.reason
+
+
+def moved(x_mm: Sequence[float]) -> list[SlicePlane]:
+    return [
+        replace(plane, position_mm=(x, -20.0, plane.position_mm[2]))
+        for plane, x in zip(planes([2.5 * k for k in range(len(x_mm))]), x_mm, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("x_mm", "size", "between"),
+    [
+        ([0.0] * 6 + [15.0] * 6, 15.0, (12.5, 15.0)),
+        ([0.0] * 6 + [0.5] + [0.0] * 6, 0.5, (12.5, 15.0)),
+        ([0.0, 2.0, 2.0, 2.0, 2.0], 2.0, (0.0, 2.5)),
+        ([0.0, 0.1, 0.2, 0.3, 9.0, 9.1], 8.7, (7.5, 10.0)),
+    ],
+)
+def test_a_sideways_shift_is_measured_where_it_happens(
+    x_mm: list[float], size: float, between: tuple[float, float]
+) -> None:
+    flaw = describe(moved(x_mm))
+    assert isinstance(flaw, Flaw)
+    assert (flaw.kind, flaw.between_mm) == (FlawKind.SHIFTED, between)
+    assert flaw.size == pytest.approx(size)
+    assert "tilt" not in flaw.reason
+
+
+def test_an_even_shear_is_told_in_mm_and_degrees() -> None:
+    flaw = describe(moved([0.25 * k for k in range(9)]))
+    assert isinstance(flaw, Flaw)
+    assert flaw.kind is FlawKind.SHEARED
+    assert flaw.reason == "the images are shifted sideways evenly, by 2.0 mm over 20.0 mm of the stack (5.7 degrees)"

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,11 +66,19 @@ def test_a_root_that_is_no_uid_is_refused(root: str) -> None:
         UidFactory(root)
 
 
-def test_job_key_and_seed_ignore_order_and_repetition_only(tmp_path: Path) -> None:
+def test_job_key_ignores_order_and_repetition_only(tmp_path: Path) -> None:
     headers = [read_header(path) for path in make_series(tmp_path, slices=4)]
     digest = processing_digest("cpu, fp32")
     key = job_key(headers, "b", digest)
     assert key == job_key([*headers[::-1], headers[0]], "b", digest)
     others = (job_key(headers[1:], "b", digest), job_key(headers, "c", digest), job_key(headers, "b", "other"))
     assert len({key, *others}) == 4
-    assert seed_of(headers) == seed_of(headers[::-1]) != seed_of(headers[1:])
+
+
+def test_the_seed_is_that_of_what_a_network_sees() -> None:
+    hu, window = np.array([[[-1000, 0, 40], [399, 500, 3000]]], np.float32), (-40.0, 400.0)
+    seed = seed_of(hu, window)
+    assert 0 <= seed < 2**63
+    assert seed == seed_of(np.clip(hu, -900, 450), window)
+    others = [hu + (hu == 40), hu.reshape(1, 3, 2), hu[:, ::-1], hu.reshape(2, 1, 3)]
+    assert len({seed, *(seed_of(other, window) for other in others)}) == 5

@@ -1,5 +1,6 @@
 """read_volume: HU and stored values on the lattice, whatever order and format the files have."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,17 +40,48 @@ def test_rescale_of_each_slice_is_its_own(tmp_path: Path) -> None:
         np.testing.assert_array_equal(volume.hu[z], volume.stored[z] * 2.0 - 1000 - z)
 
 
-def test_padding_becomes_air_in_hu_and_stays_in_stored(tmp_path: Path) -> None:
-    def pad(ds: object, _z: int) -> None:
-        put_number(ds, "PixelRepresentation", 1)  # type: ignore[arg-type]
-        put_number(ds, "PixelPaddingValue", 1064)  # type: ignore[arg-type]
-        put_number(ds, "PixelPaddingRangeLimit", 1070)  # type: ignore[arg-type]
+def declare_padding(low: int, high: int, *, signed: bool = False) -> Callable[[Dataset, int], None]:
+    def pad(ds: Dataset, _z: int) -> None:
+        put_number(ds, "PixelRepresentation", int(signed))
+        put_number(ds, "PixelPaddingValue", low)
+        put_number(ds, "PixelPaddingRangeLimit", high)
 
-    volume = read_volume(make_series(tmp_path, slices=3, edit=pad))
+    return pad
+
+
+def test_padding_becomes_air_in_hu_and_stays_in_stored(tmp_path: Path) -> None:
+    """Outside the round body lies air of -1000 HU, which is 24."""
+    volume = read_volume(make_series(tmp_path, slices=3, edit=declare_padding(20, 30, signed=True)))
     assert volume.padding is not None
-    np.testing.assert_array_equal(volume.padding, (volume.stored >= 1064) & (volume.stored <= 1070))
+    np.testing.assert_array_equal(volume.padding, (volume.stored >= 20) & (volume.stored <= 30))
     assert volume.padding.any()
     assert (volume.hu[volume.padding] == -1024).all()
+
+
+def test_a_padding_value_that_is_also_tissue_is_padding_only_where_it_reaches_the_border(tmp_path: Path) -> None:
+    plain = read_volume(make_series(tmp_path / "plain", slices=3))
+    tissue = read_volume(make_series(tmp_path / "a", slices=3, edit=declare_padding(1064, 1070)))
+    assert ((tissue.stored >= 1064) & (tissue.stored <= 1070)).any()
+    assert tissue.padding is None
+    np.testing.assert_array_equal(tissue.hu, plain.hu)
+
+
+def test_air_inside_that_equals_padding_outside_is_no_padding(tmp_path: Path) -> None:
+    hu = body_hu(3)
+    hu[:, 14:18, 14:18] = -1000
+    volume = read_volume(make_series(tmp_path, hu=hu, edit=declare_padding(24, 24)))
+    assert volume.padding is not None
+    assert volume.padding[:, 0].all()
+    assert not volume.padding[:, 14:18, 14:18].any()
+    assert (volume.hu[:, 14:18, 14:18] == -1000).all()
+
+
+def test_padding_that_touches_the_border_only_at_a_corner_of_a_pixel_is_tissue(tmp_path: Path) -> None:
+    hu = np.full((2, 4, 4), 40, np.float32)
+    hu[:, 0, 0] = hu[:, 1, 1] = -1000
+    volume = read_volume(make_series(tmp_path, hu=hu, edit=declare_padding(24, 24)))
+    assert volume.padding is not None
+    np.testing.assert_array_equal(np.argwhere(volume.padding[0]), [[0, 0]])
 
 
 @pytest.mark.parametrize("sent_as", [(0xF830).to_bytes(2, "little"), (-2000).to_bytes(2, "little", signed=True)])
@@ -59,18 +91,11 @@ def test_signed_padding_sent_with_either_vr(tmp_path: Path, sent_as: bytes) -> N
         put_number(ds, "HighBit", 15)  # type: ignore[arg-type]
         put_number(ds, "PixelRepresentation", 1)  # type: ignore[arg-type]
         put_raw(ds, "PixelPaddingValue", sent_as)  # type: ignore[arg-type]
-        put_raw(ds, "PixelData", np.where(np.eye(32), -2000, 1064).astype("<i2").tobytes())  # type: ignore[arg-type]
+        put_raw(ds, "PixelData", np.where(np.tri(32), -2000, 1064).astype("<i2").tobytes())  # type: ignore[arg-type]
 
     volume = read_volume(make_series(tmp_path, slices=3, edit=pad))
     assert volume.stored.dtype == np.int16
-    np.testing.assert_array_equal(volume.padding, np.broadcast_to(np.eye(32, dtype=bool), (3, 32, 32)))
-
-
-def test_bits_above_bits_stored_are_ignored(tmp_path: Path) -> None:
-    def overlay(ds: object, _z: int) -> None:
-        put_raw(ds, "PixelData", np.full((32, 32), 0xF000 | 1064).astype("<u2").tobytes())  # type: ignore[arg-type]
-
-    assert (read_volume(make_series(tmp_path, slices=2, edit=overlay)).hu == 40).all()
+    np.testing.assert_array_equal(volume.padding, np.broadcast_to(np.tri(32, dtype=bool), (3, 32, 32)))
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
@@ -137,9 +162,9 @@ def test_codestream_sizes() -> None:
 @pytest.mark.parametrize(
     ("oddity", "says"),
     [
-        ({"missing": [4]}, "interior_gap"),
-        ({"repeated": [4]}, "duplicate_position"),
-        ({"tilt_deg": 10.0}, "sheared"),
+        ({"missing": [4]}, "1 image is missing"),
+        ({"repeated": [4]}, "at the same position"),
+        ({"tilt_deg": 10.0}, "shifted sideways evenly"),
         ({"absent": ["ImagePositionPatient"]}, "no position"),
         ({"absent": ["RescaleSlope"]}, "rescale"),
         ({"raw": {"BitsAllocated": b"\x08\x00"}}, "pixel formats"),
@@ -153,7 +178,7 @@ def test_what_is_no_volume_says_why(tmp_path: Path, oddity: dict[str, object], s
 
 def test_sizes_are_checked_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.dicom.volume.MAX_VOXELS", 1000)
-    monkeypatch.setattr("node.dicom.volume.decode_stored", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr("node.dicom.volume.decode_slice", lambda *_: pytest.fail("decoded"))
     with pytest.raises(UnusableSeries, match="more than this node processes"):
         read_volume(make_series(tmp_path))
 
@@ -165,7 +190,7 @@ def test_what_is_wrong_with_the_series_is_a_better_reason_than_a_damaged_slice(t
 
     with pytest.raises(UnreadableInstance, match="2 of 2048 bytes"):
         read_volume(make_series(tmp_path / "whole", slices=6, edit=damage))
-    with pytest.raises(UnusableSeries, match="interior_gap"):
+    with pytest.raises(UnusableSeries, match="1 image is missing"):
         read_volume(make_series(tmp_path / "gap", slices=6, missing=[3], edit=damage))
 
 

@@ -10,6 +10,7 @@ from pydicom.uid import UID
 
 from node.dicom.attribute_rules import Rule
 from node.dicom.headers import SliceHeader, read_header
+from node.dicom.synthetic_scan import put_number
 from node.receive.eligibility import IDENTITY, KINDS, Accept, EligibilityPolicy, Incomplete, Skip, judge
 from tests.builders import make_series, put_raw
 
@@ -65,8 +66,9 @@ def test_a_plain_scan_is_accepted(plain: list[SliceHeader]) -> None:
         ({"raw": {"BitsAllocated": b"\x20\x00"}}, "pixel_format"),
         ({"absent": ["ImagePositionPatient"]}, "no_geometry"),
         ({"raw": {"PixelSpacing": b"wide"}}, "no_geometry"),
-        ({"attributes": {"PatientPosition": "HFDR"}}, "patient_position"),
-        ({"absent": ["PatientPosition"]}, "patient_position"),
+        ({"attributes": {"PatientPosition": "LFP"}}, "patient_position"),
+        ({"attributes": {"PatientPosition": "SITTING"}}, "patient_position"),
+        ({"raw": {"PixelRepresentation": b"\x01\x00"}}, "mixed_pixel_format"),
         ({"attributes": {"PatientID": "TEST-2"}}, "mixed_patients"),
         ({"attributes": {"PatientName": "Other^Person"}}, "mixed_patients"),
         ({"attributes": {"PatientBirthDate": "19700101"}}, "mixed_patients"),
@@ -93,7 +95,8 @@ def test_one_slice_decides_and_why(tmp_path: Path, plain: list[SliceHeader], ser
         ({"absent": ["FrameOfReferenceUID"]}, "frame_of_reference"),
         ({"tilt_deg": 18.5}, "sheared"),
         ({"orientation": (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)}, "not_transverse"),
-        ({"orientation": (0.0, 1.0, 0.0, -1.0, 0.0, 0.0)}, "not_transverse"),
+        ({"orientation": (0.0, 1.0, 0.0, 0.0, 0.0, -1.0), "missing": [4]}, "not_transverse"),
+        ({"orientation": (0.866, 0.5, 0.0, -0.5, 0.866, 0.0)}, "not_transverse"),
     ],
 )
 def test_the_series_decides_and_why(tmp_path: Path, series: dict[str, Any], code: str) -> None:
@@ -119,10 +122,22 @@ def test_ordinary_variants_of_a_slice_are_accepted(
     assert isinstance(judge(with_slice_3(plain, tmp_path, **series), POLICY), Accept)
 
 
+def bits_by_slice(ds: Dataset, z: int) -> None:
+    """BitsStored that follows the maximum of each slice, as some scanners write it."""
+    bits = 12 + z % 3
+    put_number(ds, "BitsStored", bits)
+    put_number(ds, "HighBit", bits - 1)
+
+
 @pytest.mark.parametrize(
     "series",
     [
         {"orientation": (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0), "attributes": {"PatientPosition": "HFP"}},
+        {"orientation": (0.0, 1.0, 0.0, -1.0, 0.0, 0.0), "attributes": {"PatientPosition": "HFDR"}},
+        {"orientation": (0.0, -1.0, 0.0, 1.0, 0.0, 0.0), "attributes": {"PatientPosition": "FFDL"}},
+        {"attributes": {"PatientPosition": ""}},
+        {"absent": ["PatientPosition"]},
+        {"edit": bits_by_slice},
         {"raw": {"PixelRepresentation": b"\x01\x00", "BitsStored": b"\x10\x00", "HighBit": b"\x0f\x00"}},
     ],
 )
@@ -134,8 +149,37 @@ def test_an_interior_gap_is_incomplete_and_says_how_many_and_where(plain: list[S
     verdict = judge([*plain[:4], *plain[6:]], POLICY)
     assert isinstance(verdict, Incomplete)
     assert "2 images are missing" in verdict.reason
-    assert "13.5 mm" in verdict.reason
+    assert "between z = 9.0 and z = 18.0 mm" in verdict.reason
     assert "1 image is missing" in judge([*plain[:4], *plain[5:]], POLICY).reason  # type: ignore[union-attr]
+
+
+def test_a_change_of_spacing_is_refused_with_both_distances_and_positions(tmp_path: Path) -> None:
+    shifts = {z: 3.0 * (z - 7) for z in range(8, 12)}
+    verdict = judge(headers_of(tmp_path, slices=12, shifted_mm=shifts), POLICY)
+    assert verdict == Skip(
+        "changed_spacing",
+        "the distance between the images changes from 3.00 mm to 6.00 mm between z = 21.0 and z = 27.0 mm",
+        depends_on_count=True,
+    )
+
+
+def test_the_tolerance_of_positions_is_the_sites(tmp_path: Path) -> None:
+    headers = headers_of(tmp_path, shifted_mm={4: 0.12})
+    assert isinstance(judge(headers, POLICY), Accept)
+    strict = judge(headers, EligibilityPolicy(position_tolerance_mm=0.05))
+    assert isinstance(strict, Skip)
+    assert strict.code == "irregular_spacing"
+
+
+def test_a_sideways_shift_is_told_as_it_was_measured(tmp_path: Path) -> None:
+    def move(ds: Dataset, z: int) -> None:
+        if z >= 5:
+            put_raw(ds, "ImagePositionPatient", f"11.5\\-3.5\\{3 * z}".encode())
+
+    verdict = judge(headers_of(tmp_path, edit=move), POLICY)
+    assert isinstance(verdict, Skip)
+    assert verdict.reason == "the images are shifted sideways by 15.0 mm between the slices at z = 12.0 and z = 15.0 mm"
+    assert "tilt" not in judge(headers_of(tmp_path / "tilted", tilt_deg=18.5), POLICY).reason  # type: ignore[union-attr]
 
 
 def test_a_part_of_the_series_that_breaks_a_rule_is_counted(tmp_path: Path, plain: list[SliceHeader]) -> None:

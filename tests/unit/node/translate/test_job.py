@@ -10,6 +10,7 @@ import pytest
 from pydicom import dcmread
 
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
+from node.dicom.orientation import Turn
 from node.dicom.uids import UidFactory
 from node.dicom.volume import read_volume
 from node.errors import Permanent
@@ -131,6 +132,72 @@ def test_one_other_pixel_is_another_series_and_another_seed(tmp_path: Path) -> N
     assert first.seed != second.seed
     assert first.seed is not None
     assert 0 <= first.seed < 2**63
+
+
+def turned(hu: np.ndarray, orientation: tuple[float, ...]) -> np.ndarray:
+    """The same patient as slices of another orientation."""
+    return Turn.of(orientation).back(hu)
+
+
+def orientation_of(turn: tuple[int, int, int, int]) -> tuple[float, ...]:
+    """Row and column cosines, whose parts along z are 0."""
+    return (float(turn[0]), float(turn[1]), 0.0, float(turn[2]), float(turn[3]), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("position", "turn"),
+    [
+        ("HFP", (-1, 0, 0, -1)),
+        ("FFS", (-1, 0, 0, 1)),
+        ("FFP", (1, 0, 0, -1)),
+        ("HFDL", (0, -1, 1, 0)),
+        ("HFDR", (0, 1, -1, 0)),
+        ("FFDL", (0, 1, 1, 0)),
+        ("FFDR", (0, -1, -1, 0)),
+        ("", (-1, 0, 0, 1)),
+    ],
+)
+def test_the_network_sees_every_patient_as_head_first_supine_and_the_result_is_turned_back(
+    tmp_path: Path, position: str, turn: tuple[int, int, int, int]
+) -> None:
+    class Uneven(FakeTranslator):
+        """Adds what depends on the place in the image and in the stack, so that a wrong turn shows."""
+
+        def translate(self, hu: Any, seed: int, *, progress: Any = None) -> Any:
+            self.seed, self.seen = seed, hu
+            z, y, x = np.indices(hu.shape)
+            return np.clip(hu, -40, 400) + (20 + 3 * z + y + x / 2).astype(np.float32)
+
+    hu, orientation = body_hu(4, 24, 32), orientation_of(turn)
+    supine, other = Uneven(), Uneven()
+    reference = run(make_series(tmp_path / "hfs", hu=hu), tmp_path / "a", supine)
+    paths = make_series(
+        tmp_path / "other",
+        hu=turned(hu, orientation),
+        orientation=orientation,
+        attributes={"PatientPosition": position},
+    )
+    result = run(paths, tmp_path / "b", other)
+    np.testing.assert_array_equal(other.seen, supine.seen)
+    assert other.seed == supine.seed
+    first, second = (read_volume([made.path for made in one.files]) for one in (reference, result))
+    np.testing.assert_array_equal(second.hu, turned(first.hu, orientation))
+    ds = dcmread(result.files[0].path)
+    assert "PatientPosition" in ds
+    assert (ds.PatientPosition or "") == position
+
+
+def test_slices_that_are_not_transverse_are_an_error(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", slices=3, orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0))
+    with pytest.raises(Permanent, match="not transverse"):
+        run(paths, tmp_path / "out")
+
+
+def test_the_tolerance_of_positions_is_the_jobs(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", shifted_mm={4: 0.12})
+    with pytest.raises(Permanent, match="irregular"):
+        run(paths, tmp_path / "strict", position_tolerance_mm=0.05)
+    assert len(run(paths, tmp_path / "out").files) == 10
 
 
 def test_a_doubted_result_is_written_and_held(tmp_path: Path) -> None:

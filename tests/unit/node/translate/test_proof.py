@@ -214,6 +214,11 @@ def drift(ds: Dataset, z: int) -> None:
     put_raw(ds, "ImagePositionPatient", f"{-9.2 + 0.02 * z:.3f}\\-18.125\\{3 * z}".encode())
 
 
+def one_decimal(step_mm: float) -> Callable[[Dataset, int], None]:
+    """Positions as some scanners print them."""
+    return lambda ds, z: put_raw(ds, "ImagePositionPatient", f"-9.2\\-18.1\\{step_mm * z:.1f}".encode())
+
+
 def sign_and_exponent(ds: Dataset, z: int) -> None:
     put_raw(ds, "ImagePositionPatient", f"-9.20000e+00\\-1.8125e1\\+{3 * z}.".encode())
     put_raw(ds, "ImageOrientationPatient", b"1.000000\\0\\-0\\0.0\\+1\\0e0")
@@ -231,6 +236,12 @@ def sign_and_exponent(ds: Dataset, z: int) -> None:
         {"edit": sign_and_exponent},
         {"shifted_mm": {2: 0.03, 5: -0.02}},
         {"spacing_mm": (0.625, 1.25, 0.8), "shifted_mm": {4: 0.04}},
+        {"spacing_mm": (0.625, 1.25, 0.8), "edit": one_decimal(0.625)},
+        {"spacing_mm": (1.25, 1.25, 0.8), "edit": one_decimal(1.25)},
+        {"shifted_mm": {z: 0.1 for z in range(4, 9)}},
+        {"edit": text_by_slice("PixelSpacing", b"0.97656\\0.97656", b"0.9765625\\0.9765625")},
+        {"orientation": (0.0, -1.0, 0.0, 1.0, 0.0, 0.0)},
+        {"orientation": (0.0, 1.0, 0.0, 1.0, 0.0, 0.0)},
         {"orientation": (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0)},
         {"orientation": (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)},
         {"attributes": {"SpacingBetweenSlices": "5"}},
@@ -263,7 +274,7 @@ def test_cosines_that_are_no_unit_vectors_are_compared_slice_by_slice(tmp_path: 
 def test_where_highdicom_finds_no_volume_in_the_source_the_positions_are_still_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.translate.proof_by_highdicom.SPACING_TOLERANCE_MM", 0.001)
+    monkeypatch.setattr("node.translate.proof_by_highdicom.unevenness_mm", lambda _planes: 0.001)
     written = Written(tmp_path, shifted_mm={4: 0.03})
     assert written.by_highdicom() == {"highdicom_reads_source": 0.0}
     written.edit(lambda ds: put_raw(ds, "ImagePositionPatient", b"-9.2\\-18.125\\12.02"), 4)
