@@ -21,7 +21,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from node.network.dimse_guard import DimseGuard, MessageLimits
+from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
 from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
 
 log = logging.getLogger(__name__)
@@ -48,12 +48,14 @@ class Admission:
 
     `admit` returns a session, which is any object of the receiver, or a Rejection. `ended` gets the session exactly
     once, when nothing of its association runs any more; `released` is False for whatever is no orderly release.
-    `is_known_host` says whether a connection from this address is kept in preference to others.
+    `is_known_host` says whether a connection from this address is kept in preference to others. `cut_off` gets, before
+    `ended`, every instance of the session that had begun to come and that nobody has dealt with.
     """
 
     admit: Callable[[str, str, str], object]
     ended: Callable[[Any, bool], None]
     is_known_host: Callable[[str], bool]
+    cut_off: Callable[[Any, CutOff], None] = lambda session, instance: None
 
 
 class _Handler(RequestHandler):
@@ -80,6 +82,7 @@ class _Handler(RequestHandler):
             upper_layer.kill_dul()
             upper_layer.join()
         upper_layer.close()
+        self.request.cut_off = messages.cut_off()
         messages.release()
         self.server.running.discard(association)
         self.request.was_released = association.is_released and not messages.is_inside_message
@@ -254,6 +257,8 @@ class HardenedServer(ThreadedAssociationServer):
         try:
             self.finish_request(request, client_address)
         finally:
+            for instance in request.cut_off:
+                self._admission.cut_off(session, instance)
             self._admission.ended(session, request.was_released)
 
     def _forget(self, request: Any) -> None:

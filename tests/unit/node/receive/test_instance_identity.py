@@ -91,7 +91,8 @@ def test_nothing_behind_the_series_uid_is_looked_at() -> None:
         b"".join((UIDS[0], *UIDS)),
         b"".join(UIDS)[:-1] + b"\n",
         b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"../../../tmp/evil"))),
-        b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1" * 66))),
+        b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1" * 130))),
+        b"".join((UIDS[0], explicit(0x00080018, b"UI", b"1" * 66), *UIDS[2:])),
         b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1.2\\1.3"))),
         UIDS[0] + struct.pack("<HH2sHL", 0x0008, 0x0017, b"OB", 0, 0xFFFFFFF0),
         UIDS[0] + struct.pack("<HH2sHL", 0x0008, 0x1115, b"SQ", 0, 0xFFFFFFFF),
@@ -108,4 +109,4 @@ def test_no_bytes_raise_anything_else(data: bytes, implicit_vr: bool) -> None:
         identity = read(b"".join(UIDS[:2]) + data, implicit_vr=implicit_vr)
     except UnreadableInstance:
         return
-    assert all(re.fullmatch("[0-9.]{1,64}", uid) for uid in (identity.series_uid, identity.study_uid))
+    assert all(re.fullmatch("[0-9.]{1,128}", uid) for uid in (identity.series_uid, identity.study_uid))
