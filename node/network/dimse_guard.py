@@ -37,6 +37,7 @@ MAX_WAITING = 2  # messages, or notes that the association is to look after some
 MAX_FRAGMENTS = 64  # in one PDU; usual is one, and every fragment costs as much as a PDU
 MESSAGE_TIMEOUT_S = 60.0  # after that a message has to keep the lowest rate
 MIN_RATE_BYTES_S = 2048.0
+NO_UID = "0.0"  # what pynetdicom gets in the place of a UID that is none
 _LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
 _C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
 _COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
@@ -142,7 +143,7 @@ class DataSetBuffer(BytesIO):
         self.seek(0, 2)
 
     def _refusal(self, count: int) -> tuple[int, str] | None:
-        if self._counted + count > self._limits.max_dataset_bytes:
+        if self._is_whole and self._counted + count > self._limits.max_dataset_bytes:
             megabytes = self._limits.max_dataset_bytes / 1e6
             return OUT_OF_RESOURCES, f"an instance above {megabytes:g} MB is never taken"
         limit = self._limits.spare_bytes() if self._is_whole else self._limits.max_in_flight_bytes
@@ -312,7 +313,7 @@ class DimseGuard(DIMSEServiceProvider):
         asked_uid, class_uid = _text(asked, 0x00001000), _text(asked, 0x00000002)
         uid, refusal = asked_uid, None
         if not UID_ALPHABET.fullmatch(uid):
-            uid, refusal = "0.0", (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
+            uid, refusal = NO_UID, (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
         elif class_uid != abstract_syntax:
             refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"
         self._context_id = context_id

@@ -24,7 +24,7 @@ from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSIO
 from node.errors import Misconfigured, UnreadableInstance
 from node.network import server, status
 from node.network.contexts import is_deflated, is_ignored, supported_contexts
-from node.network.dimse_guard import CutOff, MessageLimits
+from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
 from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer
 from node.network.tls import server_context
@@ -309,8 +309,8 @@ class Receiver:
             )
             if not is_ignored(str(request.AffectedSOPClassUID)):
                 reason = f"refused with status {code:04X} ({comment})"
-                asked_uid = "" if code == status.CANNOT_UNDERSTAND else str(request.AffectedSOPInstanceUID)
-                self._lose(session, identity, asked_uid, data, reason)
+                asked_uid = str(request.AffectedSOPInstanceUID)
+                self._lose(session, identity, "" if asked_uid == NO_UID else asked_uid, data, reason)
         except Exception:
             log.exception("a refusal could not be recorded")
 
