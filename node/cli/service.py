@@ -108,10 +108,11 @@ def _process(
 
 def _check(settings: Settings) -> None:
     """What can be known to be wrong before any process starts."""
-    from node.bootstrap.roles import eligibility_policy, verified_card
+    from node.bootstrap.roles import eligibility_policy, expected_counts, verified_card
 
     verified_card(settings)
     eligibility_policy(settings)
+    expected_counts(settings)
     if not settings.destination:
         say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
 

@@ -6,8 +6,6 @@ image is looked at for its UIDs only. A private class is refused, as PS3.8 wants
 scanners put into their CT studies.
 """
 
-from typing import Any
-
 from pydicom.uid import (
     UID,
     AllTransferSyntaxes,
@@ -60,16 +58,9 @@ _IGNORED_SYNTAXES = (
         if uid not in _UNCOMPRESSED and uid.is_little_endian and not uid.startswith(_REAL_TIME_VIDEO)
     ),
 )
-_DEFLATED = frozenset(
+DEFLATED_SYNTAXES = frozenset(
     {str(DeflatedExplicitVRLittleEndian), "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}  # two of them JPIP
 )
-
-
-class _Shared(list[PresentationContext]):
-    """Contexts that nobody changes. pynetdicom copies them deeply for every association, which takes 0.05 s."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
-        return self
 
 
 def supported_contexts() -> list[PresentationContext]:
@@ -78,21 +69,9 @@ def supported_contexts() -> list[PresentationContext]:
     for uid in _RETIRED_CLASSES:
         register_uid(uid, f"Retired{uid.replace('.', '_')}", StorageServiceClass)
     classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
-    ignored = [uid for uid in (*classes, *_RETIRED_CLASSES, SIEMENS_CSA_NON_IMAGE) if is_ignored(uid)]
-    return _Shared(
-        [
-            build_context(VERIFICATION, list(_UNCOMPRESSED)),
-            build_context(CT_IMAGE_STORAGE, list(_CT_SYNTAXES)),
-            *(build_context(uid, list(_IGNORED_SYNTAXES)) for uid in ignored),
-        ]
-    )
-
-
-def is_ignored(sop_class_uid: str) -> bool:
-    """Whether instances of a storage class are accepted and thrown away."""
-    return sop_class_uid != CT_IMAGE_STORAGE
-
-
-def is_deflated(transfer_syntax_uid: str) -> bool:
-    """Whether the data set itself is deflated in this transfer syntax (PS3.5 annex A.5)."""
-    return transfer_syntax_uid in _DEFLATED
+    ignored = [uid for uid in (*classes, *_RETIRED_CLASSES, SIEMENS_CSA_NON_IMAGE) if uid != CT_IMAGE_STORAGE]
+    return [
+        build_context(VERIFICATION, list(_UNCOMPRESSED)),
+        build_context(CT_IMAGE_STORAGE, list(_CT_SYNTAXES)),
+        *(build_context(uid, list(_IGNORED_SYNTAXES)) for uid in ignored),
+    ]

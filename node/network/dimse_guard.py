@@ -24,7 +24,8 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import P_DATA
 
 from config.syntax import MAX_UID_CHARS, UID_ALPHABET
-from node.network.contexts import VERIFICATION, is_ignored
+from node.dicom.constants import CT_IMAGE_STORAGE
+from node.network.contexts import VERIFICATION
 from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
 
 log = logging.getLogger(__name__)
@@ -100,12 +101,13 @@ class DataSetBuffer(BytesIO):
         super().__init__()
         self._limits, self.refusal = limits, refusal
         self._is_whole = not ignored
+        self._keep_bytes = REFUSED_HEAD_BYTES if refusal else IGNORED_HEAD_BYTES if ignored else None
         self._counted = 0
         self.is_released = False
 
     def write(self, data: Any) -> int:
         """Keep a fragment, or what of it belongs to the beginning, or nothing."""
-        wanted = data[: self._room(len(data))]
+        wanted = data if self._keep_bytes is None else data[: max(0, self._keep_bytes - self.tell())]
         if self.refusal is None and wanted:
             self.refusal = self._refusal(len(wanted))
             if self.refusal is None:
@@ -113,7 +115,8 @@ class DataSetBuffer(BytesIO):
             else:
                 self._discount()
                 self._cut(REFUSED_HEAD_BYTES)
-                wanted = wanted[: self._room(len(wanted))]
+                self._keep_bytes = REFUSED_HEAD_BYTES
+                wanted = wanted[: REFUSED_HEAD_BYTES - self.tell()]
         super().write(wanted)
         return len(data)
 
@@ -127,12 +130,6 @@ class DataSetBuffer(BytesIO):
         self._discount()
         self._cut(0)
         self.is_released = True
-
-    def _room(self, count: int) -> int:
-        """How many of the next `count` bytes are kept."""
-        if self.refusal is None and self._is_whole:
-            return count
-        return max(0, (IGNORED_HEAD_BYTES if self.refusal is None else REFUSED_HEAD_BYTES) - self.tell())
 
     def _discount(self) -> None:
         self._limits.in_flight.give_back(self._counted)
@@ -317,7 +314,7 @@ class DimseGuard(DIMSEServiceProvider):
         elif class_uid != abstract_syntax:
             refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"
         self._context_id = context_id
-        buffer = DataSetBuffer(self._limits, refusal, ignored=is_ignored(abstract_syntax))
+        buffer = DataSetBuffer(self._limits, refusal, ignored=abstract_syntax != CT_IMAGE_STORAGE)
         self.message = DIMSEMessage()
         self.message.data_set = buffer
         self._unanswered.append(_Request(context_id, asked_uid, uid != asked_uid, buffer))

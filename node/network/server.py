@@ -19,6 +19,7 @@ from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
@@ -120,6 +121,13 @@ class _Open:
     waits: bool = field(default=True)
 
 
+class _Shared(list[PresentationContext]):
+    """Contexts that nobody changes; without it pynetdicom copies all of them deeply for every association: 0.05 s."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
+
+
 class HardenedServer(ThreadedAssociationServer):
     """pynetdicom's server with a bounded number of connections and one thread for each; it is made by `make_server`."""
 
@@ -137,6 +145,7 @@ class HardenedServer(ThreadedAssociationServer):
         self.running: set[Association] = set()
         self.is_stopping = False
         super().__init__(*arguments, **options, request_handler=_Handler)  # type: ignore[misc]
+        self.contexts = _Shared(self.contexts)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; without this the TLS handshake of a silent peer stops every other connection."""

@@ -39,9 +39,6 @@ class Expectation:
     is_open: bool
 
 
-NOT_TOLD = Expectation(None, is_open=False)
-
-
 class ExpectedCounts:
     """The counts of one peer, by series.
 

@@ -20,10 +20,10 @@ from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
-from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import Misconfigured, UnreadableInstance
 from node.network import server, status
-from node.network.contexts import is_deflated, is_ignored, supported_contexts
+from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
 from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
 from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer
@@ -32,12 +32,11 @@ from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session
 from node.receive.discarded import why_discarded
 from node.receive.header import InstanceIdentity, glimpse, inflated, part10_head, read_identity
-from node.receive.pauses import Pauses
 from storage.errors import SpoolFull
 from storage.intake import Intake
 from storage.losses import UNKNOWN
 from storage.refusals import RefusalStore, RefusedInstance
-from storage.series import Closing, Discard, Identifiers, Loss, Opening, Pause, Recorded, SeriesStore
+from storage.series import Closing, Discard, Identifiers, Loss, Opening, SeriesStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -81,7 +80,6 @@ class Receiver:
         self._max_dataset_bytes = max_dataset_bytes
         self._clock = clock
         self._places = Places(settings)
-        self._pauses = Pauses()
         self._stopping = threading.Event()
         self._server: HardenedServer | None = None
         self._thread: threading.Thread | None = None
@@ -185,7 +183,7 @@ class Receiver:
         if session.association_id is None:
             return
         if not released:
-            self._pauses.broke_off(session.association_id)
+            self._intake.pauses.broke_off(session.association_id)
         log.info(
             "association of %s %s: %d stored, %d refused",
             session.calling_ae,
@@ -239,10 +237,10 @@ class Receiver:
 
     def _take(self, session: Session, request: Any, data: bytes, syntax: UID) -> tuple[int, str]:
         """Keep an instance, or write down that it was thrown away; the status with which that is answered."""
-        readable = inflated(data) if is_deflated(syntax) else data
+        readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
         identity = read_identity(BytesIO(readable), len(readable), implicit_vr=syntax.is_implicit_VR)
         code, comment = _check(request, identity)
-        if code == status.SUCCESS and is_ignored(identity.sop_class_uid):
+        if code == status.SUCCESS and identity.sop_class_uid != CT_IMAGE_STORAGE:
             self._discard(session, identity)
         elif code == status.SUCCESS:
             self._keep(session, data, identity, str(syntax))
@@ -266,9 +264,7 @@ class Receiver:
             sop_class_uid=identity.sop_class_uid,
             transfer_syntax_uid=syntax_uid,
         )
-        recorded = self._intake.keep(association_id, session.calling_ae, identifiers, (head, data), now)
-        if recorded is Recorded.NEW:
-            self._measure_pause(session, association_id, identity.series_uid, now)
+        self._intake.keep(association_id, session.calling_ae, identifiers, (head, data), now)
 
     def _association_id(self, session: Session) -> int:
         """The row of the association, which is opened when there is something to say of it."""
@@ -277,16 +273,6 @@ class Receiver:
                 Opening(self._name, session.calling_ae, session.peer_host, self._clock())
             )
         return session.association_id
-
-    def _measure_pause(self, session: Session, association_id: int, series_uid: str, now: datetime) -> None:
-        """Keep how long the sender paused; never raises, because the instance is stored."""
-        pause_s = self._pauses.arrived(series_uid, association_id, session.calling_ae, now)
-        if pause_s is None:
-            return
-        try:
-            self._intake.commit(Pause(session.calling_ae, pause_s, now))
-        except Exception:
-            log.exception("a pause of %s could not be recorded", session.calling_ae)
 
     # -- what is not stored ------------------------------------------------------------------------------------
 
@@ -307,7 +293,7 @@ class Receiver:
                 ),
                 self._clock(),
             )
-            if not is_ignored(str(request.AffectedSOPClassUID)):
+            if str(request.AffectedSOPClassUID) == CT_IMAGE_STORAGE:
                 reason = f"refused with status {code:04X} ({comment})"
                 asked_uid = str(request.AffectedSOPInstanceUID)
                 self._lose(session, identity, "" if asked_uid == NO_UID else asked_uid, data, reason)
@@ -316,7 +302,7 @@ class Receiver:
 
     def _cut_off(self, session: Session, instance: CutOff) -> None:
         """Record that an instance was under way when its association ended; never raises."""
-        if is_ignored(instance.sop_class_uid):
+        if instance.sop_class_uid != CT_IMAGE_STORAGE:
             return
         try:
             identity = _glimpse(instance.head, instance.transfer_syntax)
@@ -329,7 +315,7 @@ class Receiver:
         """Let the series wait for an instance that was not stored; where no UID is known, its bytes stand for it."""
         uid = identity.sop_instance_uid or (asked_uid if UID_ALPHABET.fullmatch(asked_uid) else "")
         uid = uid or UNKNOWN + hashlib.sha256(asked_uid.encode() + data).hexdigest()[:32]
-        self._pauses.interrupted(identity.series_uid)
+        self._intake.pauses.interrupted(identity.series_uid)
         association_id = self._association_id(session)
         study_uid, series_uid = identity.study_uid, identity.series_uid
         self._intake.commit(Loss(association_id, session.calling_ae, study_uid, series_uid, uid, reason, self._clock()))
@@ -353,4 +339,4 @@ def _check(request: Any, identity: InstanceIdentity) -> tuple[int, str]:
 
 def _glimpse(data: bytes, syntax: UID) -> InstanceIdentity:
     """What is known of an instance that is not stored."""
-    return glimpse(b"" if is_deflated(syntax) else data, implicit_vr=syntax.is_implicit_VR)
+    return glimpse(b"" if syntax in DEFLATED_SYNTAXES else data, implicit_vr=syntax.is_implicit_VR)

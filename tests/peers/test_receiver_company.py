@@ -62,7 +62,7 @@ def test_every_storage_class_of_the_standard_is_accepted_in_whatever_little_endi
         assert set(accepted(receiver, contexts[begin : begin + 128])) == {0}
 
 
-def test_retired_classes_and_the_private_one_of_siemens_are_accepted_and_other_private_ones_refused(
+def test_retired_classes_and_one_private_one_are_accepted_and_other_private_ones_refused(
     start_receiver: Any,
 ) -> None:
     proposed = [(uid, [str(ExplicitVRLittleEndian)]) for uid in (STANDALONE_CURVE, CSA, OTHER_PRIVATE, "1.2.3.4")]
@@ -92,7 +92,7 @@ def test_128_contexts_in_56_syntaxes_are_negotiated_quickly(start_receiver: Any)
     assert time.perf_counter() - begun < 1.0
 
 
-# -- what is thrown away -------------------------------------------------------------------------------------------------
+# -- what is thrown away -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sop_class", [RT_PLAN, ENHANCED_CT, CSA, STANDALONE_CURVE, *OTHER_CLASSES[::25]])

@@ -1,6 +1,7 @@
 """An instance that the receiver refuses, or that is cut off, is known to its series; the association goes on."""
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from storage.errors import SpoolFull
 from storage.overview import Overview
 from tests.peers.measures import KNOWN, wait_until
-from tests.peers.raw_peer import ABORT, RawPeer, data_set, read_pdu
+from tests.peers.raw_peer import ABORT, RELEASE, RawPeer, data_set, read_pdu
 
 GOOD = b"1.2.3.99"
 
@@ -136,16 +137,26 @@ def test_a_long_or_irregular_uid_of_study_or_series_is_kept_as_it_came(
     assert {"study": case.study_uid, "series": case.series_uid}[level] == uid.decode().strip()
 
 
+def identity(moment: datetime) -> datetime:
+    return moment
+
+
+def ended(store: Any, count: int) -> bool:
+    """Whether so many associations were released."""
+    return bool(store.outcomes() == ["RELEASED"] * count)
+
+
 def test_a_pause_within_a_series_is_learned(start_receiver: Any, store: Any) -> None:
     receiver = start_receiver(allowed_peers=[KNOWN])
     now = datetime(2026, 1, 31, 12, tzinfo=UTC)
     for number, second in enumerate((0, 9, 10)):
-        receiver._clock = lambda second=second: now + timedelta(seconds=second)
+        moment = now + timedelta(seconds=second)
+        receiver._clock = partial(identity, moment)
         uid = f"1.2.3.{number}".encode()
         with RawPeer(receiver.port) as peer:
             assert peer.store(uid, data_set(uid)) == 0x0000
-            peer.connection.sendall(b"\x05\0\0\0\0\4\0\0\0\0")
+            peer.connection.sendall(RELEASE)
             read_pdu(peer.connection)
-        wait_until(lambda count=number + 1: store.outcomes() == ["RELEASED"] * count)
+        wait_until(partial(ended, store, number + 1))
     (series,) = store.series.undecided(now + timedelta(seconds=30), 5.0)
     assert series.wait_s == 18

@@ -7,20 +7,19 @@ import pytest
 
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
-from node.receive.expected import NOT_TOLD, Expectation
+from node.receive.expected import Expectation, ExpectedCounts
 from storage.series import Arrival, Discard, JobRequest, Loss, Pause
 from tests.builders import make_series
 from tests.component.node.test_completion import SETTINGS, T0, Bench
 
 
-class Pacs:
+class Pacs(ExpectedCounts):
     """A peer that counts what the test says."""
 
-    peer_name = "the peer PACS"
-
     def __init__(self):
-        self.told = NOT_TOLD
-        self.asked = []
+        super().__init__("the peer PACS", lambda study_uid, series_uid: 0)
+        self.told = Expectation(None, is_open=False)
+        self.asked: list[tuple[str, str]] = []
 
     def of(self, study_uid, series_uid):
         self.asked.append((study_uid, series_uid))
@@ -225,9 +224,14 @@ def test_a_first_instance_that_cannot_be_read_is_looked_at_once(bench, files, tm
     damaged = tmp_path / "damaged.dcm"
     damaged.write_bytes(files[0].read_bytes()[:300])
     bench.receive([damaged], close=False)
-    looked = []
+    looked: list[str] = []
     path = bench.spool.path
-    monkeypatch.setattr(bench.spool, "path", lambda name: looked.append(name) or path(name))
+
+    def look(name):
+        looked.append(name)
+        return path(name)
+
+    monkeypatch.setattr(bench.spool, "path", look)
     for second in (1, 2, 3):
         assert bench.after(second)[0] == "RECEIVING"
     assert len(looked) == 1

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from node.receive import pauses
-from node.receive.pauses import Pauses
+from storage import intake
+from storage.intake import Pauses
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -53,5 +53,5 @@ def test_only_a_longer_pause_is_news_until_the_next_day():
 
 
 def test_the_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(pauses, "_MAX_SERIES", 2)
+    monkeypatch.setattr(intake, "_MAX_SERIES", 2)
     assert measure((0, "1", 1, "CT"), (1, "2", 1, "CT"), (2, "3", 1, "CT"), (9, "1", 1, "CT")) == []
