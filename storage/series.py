@@ -118,15 +118,11 @@ class SeriesStore(ArrivalStore):
                 session.scalars(select(Instance.spool_name).where(Instance.series_id == series_id, Instance.is_current))
             )
 
-    def replaced(self, series_id: int) -> list[tuple[str, str]]:
-        """SOP Instance UID and spool name of what was replaced by other contents under the same UID."""
+    def replaced(self, series_id: int) -> list[str]:
+        """Spool names of what was replaced by other contents under the same UID, oldest first."""
         with self._database.read() as session:
-            rows = session.execute(
-                select(Instance.sop_instance_uid, Instance.spool_name)
-                .where(Instance.series_id == series_id, ~Instance.is_current)
-                .order_by(Instance.id)
-            )
-            return [(uid, name) for uid, name in rows]
+            replaced = select(Instance.spool_name).where(Instance.series_id == series_id, ~Instance.is_current)
+            return list(session.scalars(replaced.order_by(Instance.id)))
 
     def nameless(self) -> list[tuple[int, str]]:
         """Id and first spool name of the series that are being received and of which no header was read."""

@@ -10,6 +10,7 @@ enhanced anyway needs nobody to look for its missing slices.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,7 +73,7 @@ class Completion:
         for series_id, spool_name in nameless:
             if series_id not in self._named:
                 try:
-                    facts = _facts([read_header(self._spool.path(spool_name))])
+                    facts = _facts([read_header(self._spool.path(spool_name), decode=False)])
                     self._series.note_facts(series_id, facts)
                 except UnreadableInstance:  # it is judged, and named, when the series is quiet
                     log.info("the first instance of series %d cannot be read", series_id)
@@ -141,10 +142,11 @@ class Completion:
 
     def _doubt(self, series: OpenSeries, headers: list[SliceHeader]) -> str | None:
         """Why the series is not complete although its sender is silent; None where nothing speaks against it."""
+        replaced = self._replaced(series)
         clauses = [
             self._broken_off(series),
-            describe_missing(series.missing),
-            lost_by_replacement(headers, self._replaced(series)),
+            describe_missing(series.missing) if series.missing else None,
+            lost_by_replacement(headers, replaced) if replaced else None,
             self._counted_longer(series),
         ]
         return "; ".join(clause for clause in clauses if clause) or None
@@ -167,11 +169,9 @@ class Completion:
     def _replaced(self, series: OpenSeries) -> list[SliceHeader]:
         """What was replaced by other contents under the same UID, as far as it can be read."""
         headers = []
-        for _, name in self._series.replaced(series.id):
-            try:
-                headers.append(read_header(self._spool.path(name)))
-            except UnreadableInstance:
-                continue
+        for name in self._series.replaced(series.id):
+            with suppress(UnreadableInstance):
+                headers.append(read_header(self._spool.path(name), decode=False))
         return headers
 
     def _read(self, series: OpenSeries) -> tuple[list[SliceHeader], list[str]]:

@@ -243,6 +243,6 @@ def test_what_was_replaced_and_what_a_peer_counts_is_kept(bench):
     bench.arrive(association, 1)
     other = Arrival("1.2", "1.2.3", "1.2.3.1", CT, "1.2.840.10008.1.2.1", "f" * 64, "received/other", 9)
     bench.series.record(association, "CTSIM", other, T0)
-    assert bench.series.replaced(1) == [("1.2.3.1", "received/1.2.31.2.3.1")]
+    assert bench.series.replaced(1) == ["received/1.2.31.2.3.1"]
     bench.series.note_expected(1, 120)
     assert [(one.expected, one.instances) for one in bench.series.undecided(at(60), 5.0)] == [(120, 1)]
