@@ -1,7 +1,8 @@
 """ArrivalStore records associations and the instances that they bring, several in one transaction.
 
 The usual arrival, a slice nobody has seen of a series that is being received, takes two statements. Everything else
-(first slices, duplicates, other contents, late slices) goes through the ORM and the state machines.
+(first slices, duplicates, other contents, late slices, what is thrown away) goes through the ORM and the state
+machines.
 """
 
 from collections.abc import Sequence
@@ -154,6 +155,35 @@ class Receipt:
         return recorded
 
 
+@dataclass(frozen=True)
+class Discard:
+    """An instance that was accepted and thrown away; `why` is a clause that names its SOP class."""
+
+    association_id: int
+    calling_ae: str
+    study_uid: str
+    series_uid: str
+    why: str
+    now: datetime
+
+    def record(self, connection: Connection) -> None:
+        """Count the instance; a series of which nothing is kept is SKIPPED at once, any other is judged without it."""
+        with Session(connection, expire_on_commit=False) as session:
+            row = series_row(session, self.study_uid, self.series_uid, self.calling_ae, self.now)
+            link_series(session, row.id, self.association_id)
+            row.ignored, row.updated_at = row.ignored + 1, self.now
+            count = "1 instance" if row.ignored == 1 else f"{row.ignored} instances"
+            if row.arrivals:
+                row.last_arrival_at = self.now
+            elif row.state is SeriesState.SKIPPED:
+                row.reason = f"{self.why} ({count})"
+            else:
+                move_series(session, row, SeriesState.COMPLETE, actor="receiver", reason="", now=self.now)
+                reason = f"{self.why} ({count})"
+                move_series(session, row, SeriesState.SKIPPED, actor="receiver", reason=reason, now=self.now)
+            session.flush()
+
+
 class ArrivalStore:
     """The only writer of instances and associations."""
 
@@ -249,15 +279,15 @@ def _record_usual(connection: Connection, receipt: Receipt) -> bool:
 
 def _record_any(session: Session, receipt: Receipt) -> Recorded:
     arrival, now = receipt.arrival, receipt.now
-    series = _series_row(session, receipt)
-    _link(session, series.id, receipt.association_id)
+    series = series_row(session, arrival.study_uid, arrival.series_uid, receipt.calling_ae, now)
+    link_series(session, series.id, receipt.association_id)
     known = session.scalars(
         select(Instance).where(Instance.series_id == series.id, Instance.sop_instance_uid == arrival.sop_instance_uid)
     ).all()
     same = next((row for row in known if row.sha256 == arrival.sha256), None)
     if same is not None and same.is_current:
         if series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
-            _reopen(session, series, "the sender tried again", now)
+            reopen(session, series, "the sender tried again", now)
             series.last_arrival_at, series.arrivals = now, series.arrivals + 1
         return Recorded.DUPLICATE
     for row in known:
@@ -268,26 +298,21 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
     else:
         session.add(Instance(**_instance_values(series.id, receipt)))
     if known:
-        _reopen(session, series, f"instance {arrival.sop_instance_uid} arrived with other contents", now)
+        reopen(session, series, f"instance {arrival.sop_instance_uid} arrived with other contents", now)
     else:
         if series.state is not SeriesState.RECEIVING:
             supersede_live_job(session, series.id, "a late slice arrived", "receiver", now)
-        _reopen(session, series, f"late slice {arrival.sop_instance_uid}", now)
+        reopen(session, series, f"late slice {arrival.sop_instance_uid}", now)
     series.last_arrival_at, series.arrivals, series.updated_at = now, series.arrivals + 1, now
     return Recorded.DUPLICATE if same is not None else (Recorded.REPLACED if known else Recorded.NEW)
 
 
-def _series_row(session: Session, receipt: Receipt) -> Series:
-    arrival, now = receipt.arrival, receipt.now
-    row = session.scalar(select(Series).where(Series.series_uid == arrival.series_uid).with_for_update())
+def series_row(session: Session, study_uid: str, series_uid: str, calling_ae: str, now: datetime) -> Series:
+    """The row of a series, locked; made in RECEIVING where there is none."""
+    row = session.scalar(select(Series).where(Series.series_uid == series_uid).with_for_update())
     if row is None:
-        row = Series(
-            series_uid=arrival.series_uid,
-            study_uid=arrival.study_uid,
-            calling_ae=receipt.calling_ae,
-            last_arrival_at=now,
-        )
-        begin_series(session, row, actor="receiver", reason=f"first instance from {receipt.calling_ae}", now=now)
+        row = Series(series_uid=series_uid, study_uid=study_uid, calling_ae=calling_ae, last_arrival_at=now)
+        begin_series(session, row, actor="receiver", reason=f"first instance from {calling_ae}", now=now)
     return row
 
 
@@ -306,11 +331,13 @@ def _instance_values(series_id: int, receipt: Receipt) -> dict[str, object]:
     }
 
 
-def _link(session: Session, series_id: int, association_id: int) -> None:
+def link_series(session: Session, series_id: int, association_id: int) -> None:
+    """Note that an association touched a series, so that completion waits for its end."""
     if session.get(AssociationSeries, (series_id, association_id)) is None:
         session.add(AssociationSeries(series_id=series_id, association_id=association_id))
 
 
-def _reopen(session: Session, series: Series, reason: str, now: datetime) -> None:
+def reopen(session: Session, series: Series, reason: str, now: datetime) -> None:
+    """Back to RECEIVING, unless it is there."""
     if series.state is not SeriesState.RECEIVING:
         move_series(session, series, SeriesState.RECEIVING, actor="receiver", reason=reason, now=now)

@@ -191,7 +191,7 @@ def _cases(session: Session, page: Sequence[Series]) -> Iterable[Case]:
     deliveries = _deliveries(session, job_ids)
     for series in page:
         if series.state is not SeriesState.QUEUED:
-            yield _series_case(series, len(jobs[series.id]) + 1, received.get(series.id, 0))
+            yield _series_case(series, len(jobs[series.id]) + 1, received.get(series.id, 0) or series.ignored)
         for job in jobs[series.id]:
             yield _job_case(series, job, produced.get(job.id, 0), deliveries[job.id])
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from storage.arrivals import (
@@ -14,6 +14,7 @@ from storage.arrivals import (
     Arrival,
     ArrivalStore,
     Closing,
+    Discard,
     Entry,
     Identifiers,
     Opening,
@@ -21,6 +22,8 @@ from storage.arrivals import (
     Recorded,
 )
 from storage.errors import IllegalTransition, NotFound
+from storage.losses import Loss, MissingInstance, forget_missing, missing_instances
+from storage.senders import Pause, wait_s
 from storage.states import LIVE_JOB_STATES, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import begin_job, move_series, supersede_live_job
@@ -28,11 +31,15 @@ from storage.transitions import begin_job, move_series, supersede_live_job
 __all__ = [
     "Arrival",
     "Closing",
+    "Discard",
     "Entry",
     "Identifiers",
     "JobRequest",
+    "Loss",
+    "MissingInstance",
     "OpenSeries",
     "Opening",
+    "Pause",
     "Receipt",
     "Recorded",
     "SeriesFacts",
@@ -42,15 +49,24 @@ __all__ = [
 
 @dataclass(frozen=True)
 class OpenSeries:
-    """A series that waits for a decision; `arrivals` is handed back with the decision to prove it is not stale."""
+    """A series that waits for a decision; `arrivals` is handed back with the decision to prove it is not stale.
+
+    instances: how many came, each once, those that were thrown away with them. missing: what the node knows to be
+    missing. wait_s: how long its sender is known to pause.
+    """
 
     id: int
+    study_uid: str
     series_uid: str
     state: SeriesState
     arrivals: int
+    instances: int
     association_open: bool
     ended_badly: bool
     quiet_for_s: float
+    wait_s: float = 0.0
+    missing: tuple[MissingInstance, ...] = ()
+    expected: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,18 +109,7 @@ class SeriesStore(ArrivalStore):
                 .where(Series.last_arrival_at <= now - timedelta(seconds=quiet_s))
                 .order_by(Series.last_arrival_at)
             ).all()
-            return [
-                OpenSeries(
-                    id=row.id,
-                    series_uid=row.series_uid,
-                    state=row.state,
-                    arrivals=row.arrivals,
-                    association_open=bool(is_open),
-                    ended_badly=_last_outcome(session, row.id) in (ABORTED, LOST),
-                    quiet_for_s=(now - row.last_arrival_at).total_seconds(),
-                )
-                for row, is_open in rows
-            ]
+            return [_open_series(session, row, now, is_open=bool(is_open)) for row, is_open in rows]
 
     def spool_names(self, series_id: int) -> list[str]:
         """Spool names of the current instances of a series."""
@@ -112,6 +117,34 @@ class SeriesStore(ArrivalStore):
             return list(
                 session.scalars(select(Instance.spool_name).where(Instance.series_id == series_id, Instance.is_current))
             )
+
+    def replaced(self, series_id: int) -> list[str]:
+        """Spool names of what was replaced by other contents under the same UID, oldest first."""
+        with self._database.read() as session:
+            replaced = select(Instance.spool_name).where(Instance.series_id == series_id, ~Instance.is_current)
+            return list(session.scalars(replaced.order_by(Instance.id)))
+
+    def nameless(self) -> list[tuple[int, str]]:
+        """Id and first spool name of the series that are being received and of which no header was read."""
+        first = select(func.min(Instance.id)).where(Instance.series_id == Series.id).correlate(Series).scalar_subquery()
+        with self._database.read() as session:
+            rows = session.execute(
+                select(Series.id, Instance.spool_name)
+                .join(Instance, Instance.id == first)
+                .where(Series.state == SeriesState.RECEIVING, Series.patient_id == "", Series.description == "")
+            )
+            return [(series_id, name) for series_id, name in rows]
+
+    def note_facts(self, series_id: int, facts: SeriesFacts) -> None:
+        """Keep what the listing shows of a series that is being received."""
+        values = {"description": facts.description, "patient_id": facts.patient_id}
+        with self._database.write() as session:
+            session.execute(update(Series).where(Series.id == series_id).values(values))
+
+    def note_expected(self, series_id: int, expected: int) -> None:
+        """Keep how many instances of a series a peer counts."""
+        with self._database.write() as session:
+            session.execute(update(Series).where(Series.id == series_id).values(expected=expected))
 
     def hold_incomplete(self, series: OpenSeries, reason: str, now: datetime) -> bool:
         """RECEIVING -> INCOMPLETE; False when another instance arrived meanwhile."""
@@ -153,14 +186,38 @@ class SeriesStore(ArrivalStore):
             return True
 
     def complete_by_operator(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
-        """INCOMPLETE -> COMPLETE: a person confirms that nothing more will come. Geometry is still judged."""
+        """INCOMPLETE -> COMPLETE: a person confirms that nothing more will come. Geometry is still judged.
+
+        What the node knew to be missing is forgotten.
+        """
         with self._database.write() as session:
             row = session.get(Series, series_id)
             if row is None:
                 raise NotFound(f"there is no series {series_id}")
             if row.state is not SeriesState.INCOMPLETE:
                 raise IllegalTransition(f"only an INCOMPLETE series can be completed; this one is {row.state}")
+            forget_missing(session, row)
             move_series(session, row, SeriesState.COMPLETE, actor=actor, reason=reason, now=now)
+
+
+def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool) -> OpenSeries:
+    kept = session.scalar(
+        select(func.count()).select_from(Instance).where(Instance.series_id == row.id, Instance.is_current)
+    )
+    return OpenSeries(
+        id=row.id,
+        study_uid=row.study_uid,
+        series_uid=row.series_uid,
+        state=row.state,
+        arrivals=row.arrivals,
+        instances=(kept or 0) + row.ignored,
+        association_open=is_open,
+        ended_badly=_last_outcome(session, row.id) in (ABORTED, LOST),
+        quiet_for_s=(now - row.last_arrival_at).total_seconds(),
+        wait_s=wait_s(session, row.calling_ae, now),
+        missing=missing_instances(session, row),
+        expected=row.expected,
+    )
 
 
 def _last_outcome(session: Session, series_id: int) -> str | None:

@@ -45,7 +45,7 @@ class DeliveryState(StrEnum):
 SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
     SeriesState.RECEIVING: frozenset(
         {
-            SeriesState.COMPLETE,  # completion: closed associations, quiet, gap-free lattice
+            SeriesState.COMPLETE,  # completion: closed associations, quiet, gap-free; receiver: it keeps nothing of it
             SeriesState.INCOMPLETE,  # completion: a gap, or the sender gave up
         }
     ),
@@ -58,12 +58,12 @@ SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
     SeriesState.COMPLETE: frozenset(
         {
             SeriesState.QUEUED,  # eligibility: Accept
-            SeriesState.SKIPPED,  # eligibility: Skip(reason)
-            SeriesState.RECEIVING,  # receiver: late slice or differing duplicate
+            SeriesState.SKIPPED,  # eligibility: Skip(reason); receiver: it keeps nothing of it
+            SeriesState.RECEIVING,  # receiver: late or lost slice, or differing duplicate
         }
     ),
-    SeriesState.QUEUED: frozenset({SeriesState.RECEIVING}),  # receiver: late slice or differing duplicate
-    SeriesState.SKIPPED: frozenset({SeriesState.RECEIVING}),  # receiver: late slice or differing duplicate
+    SeriesState.QUEUED: frozenset({SeriesState.RECEIVING}),  # receiver: late or lost slice, or differing duplicate
+    SeriesState.SKIPPED: frozenset({SeriesState.RECEIVING}),  # receiver: late or lost slice, or differing duplicate
 }
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {

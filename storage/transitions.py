@@ -1,4 +1,7 @@
-"""The functions through which a row gets its first state and changes it: each checks the arrow and writes the event."""
+"""The functions through which a row gets its first state and changes it: each checks the arrow and writes the event.
+
+What happens to a series without an arrow gets an event here as well.
+"""
 
 from datetime import datetime
 from typing import Any
@@ -45,6 +48,11 @@ def move_series(session: Session, row: Series, to: SeriesState, *, actor: str, r
     check_transition(row.state, to)
     _write_event(session, row.state, to, actor, reason, at=now, machine="series", series_id=row.id)
     row.state, row.reason, row.updated_at = to, reason, now
+
+
+def note_series(session: Session, row: Series, *, actor: str, reason: str, now: datetime) -> None:
+    """Write down what happened to a series without changing its state."""
+    _write_event(session, row.state, row.state, actor, reason, at=now, machine="series", series_id=row.id)
 
 
 def move_job(session: Session, row: Job, to: JobState, *, actor: str, reason: str, now: datetime) -> None:

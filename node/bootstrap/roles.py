@@ -4,19 +4,24 @@ import socket
 
 import models
 from config.load import ConfigError
-from config.settings import RuleSettings, Settings
+from config.settings import AskedPeer, DestinationSettings, RuleSettings, Settings
 from models import BundleCard
 from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
 from node.dicom.headers import SliceHeader
 from node.dicom.uids import job_key, processing_digest
+from node.network.query import count_instances
+from node.network.requestor import Timeouts
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
+from node.receive.expected import ExpectedCounts
 from node.receive.receiver import Receiver
 from node.send.courier import Courier
 from node.translate.native_contrast import why_enhanced
 from storage.series import JobRequest
+
+QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0)
 
 
 def make_receiver(node: Node) -> Receiver:
@@ -35,7 +40,36 @@ def make_completion(node: Node) -> Completion:
         return JobRequest(key=job_key(contents, card.digest, processing), bundle=bundle_label(card))
 
     policy = eligibility_policy(node.settings)
-    return Completion(node.series, node.spool, node.settings.completion, policy, request_for, why_enhanced=why_enhanced)
+    return Completion(
+        node.series,
+        node.spool,
+        node.settings.completion,
+        policy,
+        request_for,
+        why_enhanced=why_enhanced,
+        expected=expected_counts(node.settings),
+    )
+
+
+def expected_counts(settings: Settings) -> ExpectedCounts | None:
+    """Who is asked how many images a series has; None where nobody is. Raises ConfigError."""
+    source = settings.completion.count_from
+    if not source:
+        return None
+    peer: AskedPeer | DestinationSettings
+    if isinstance(source, str):
+        known = {destination.name: destination for destination in settings.destination}
+        if source not in known:
+            names = ", ".join(known) or "there is none"
+            raise ConfigError(f"completion.count_from = {source!r} is no name of a [[destination]] ({names})")
+        peer, name = known[source], f"the destination {source}"
+    else:
+        peer, name = source, f"the peer {source.ae_title}"
+
+    def count(study_uid: str, series_uid: str) -> int:
+        return count_instances(peer, settings.scp.ae_title, study_uid, series_uid, QUESTION_TIMEOUTS)
+
+    return ExpectedCounts(name, count)
 
 
 def make_courier(node: Node, name: str) -> Courier:

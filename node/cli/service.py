@@ -111,13 +111,14 @@ def _process(
 
 def _check(settings: Settings, run_dir: Path) -> None:
     """What can be known to be wrong before any process starts."""
-    from node.bootstrap.roles import eligibility_policy, verified_card
+    from node.bootstrap.roles import eligibility_policy, expected_counts, verified_card
     from node.ops.checks import check_port
 
     for finding in check_port(settings.scp, run_dir):
         raise Misconfigured(finding.text)
     verified_card(settings)
     eligibility_policy(settings)
+    expected_counts(settings)
     if not settings.destination:
         say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
 

@@ -9,18 +9,22 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import P_DATA
 
-from config.syntax import UID_ALPHABET
+from config.syntax import MAX_UID_CHARS, UID_ALPHABET
+from node.dicom.constants import CT_IMAGE_STORAGE
 from node.network.contexts import VERIFICATION
 from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
 
@@ -28,10 +32,13 @@ log = logging.getLogger(__name__)
 
 MAX_COMMAND_BYTES = 64 * 1024  # a command set has no business being larger
 ALWAYS_BYTES = 2 * 1024**2  # four slices of 512 x 512
+IGNORED_HEAD_BYTES = 8 * 1024**2  # of an instance that is thrown away: its UIDs stand there
+REFUSED_HEAD_BYTES = 64 * 1024  # of a refused one: mostly enough to learn whose series lacks it
 MAX_WAITING = 2  # messages, or notes that the association is to look after something else
 MAX_FRAGMENTS = 64  # in one PDU; usual is one, and every fragment costs as much as a PDU
 MESSAGE_TIMEOUT_S = 60.0  # after that a message has to keep the lowest rate
 MIN_RATE_BYTES_S = 2048.0
+NO_UID = "0.0"  # what pynetdicom gets in the place of a UID that is none
 _LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
 _C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
 _COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
@@ -84,48 +91,84 @@ class MessageLimits:
 
 
 class DataSetBuffer(BytesIO):
-    """The data set of one C-STORE request; after a refusal the rest is dropped, so that the next instance can come.
+    """The data set of one C-STORE request, or its beginning: of a refused instance, and of one that is thrown away.
 
-    `refusal` is the status and the comment with which the request is to be answered, whatever the data set holds.
+    The rest is dropped as it comes, so that the next instance can come. `refusal` is the status and the comment with
+    which the request is to be answered, whatever the data set holds.
     """
 
-    def __init__(self, limits: MessageLimits, refusal: tuple[int, str] | None) -> None:
+    def __init__(self, limits: MessageLimits, refusal: tuple[int, str] | None, *, ignored: bool) -> None:
         super().__init__()
         self._limits, self.refusal = limits, refusal
+        self._is_whole = not ignored
+        self._keep_bytes = REFUSED_HEAD_BYTES if refusal else IGNORED_HEAD_BYTES if ignored else None
         self._counted = 0
+        self.is_released = False
 
     def write(self, data: Any) -> int:
-        """Keep a fragment, or drop it and what came before."""
-        if self.refusal is None:
-            self.refusal = self._refusal(len(data))
+        """Keep a fragment, or what of it belongs to the beginning, or nothing."""
+        wanted = data if self._keep_bytes is None else data[: max(0, self._keep_bytes - self.tell())]
+        if self.refusal is None and wanted:
+            self.refusal = self._refusal(len(wanted))
             if self.refusal is None:
-                self._counted += len(data)
-                return super().write(data)
-            self.release()
+                self._counted += len(wanted)
+            else:
+                self._discount()
+                self._cut(REFUSED_HEAD_BYTES)
+                self._keep_bytes = REFUSED_HEAD_BYTES
+                wanted = wanted[: REFUSED_HEAD_BYTES - self.tell()]
+        super().write(wanted)
         return len(data)
 
-    @property
-    def is_held(self) -> bool:
-        """Whether its bytes count."""
-        return self._counted > 0
+    def head(self) -> bytes:
+        """The beginning of what came."""
+        with self.getbuffer() as whole:
+            return bytes(whole[:REFUSED_HEAD_BYTES])
 
     def release(self) -> None:
         """Forget what came; the buffer is used no more."""
+        self._discount()
+        self._cut(0)
+        self.is_released = True
+
+    def _discount(self) -> None:
         self._limits.in_flight.give_back(self._counted)
         self._counted = 0
-        self.seek(0)
-        self.truncate()
+
+    def _cut(self, length: int) -> None:
+        self.truncate(min(length, self.tell()))
+        self.seek(0, 2)
 
     def _refusal(self, count: int) -> tuple[int, str] | None:
-        if self._counted + count > self._limits.max_dataset_bytes:
+        if self._is_whole and self._counted + count > self._limits.max_dataset_bytes:
             megabytes = self._limits.max_dataset_bytes / 1e6
             return OUT_OF_RESOURCES, f"an instance above {megabytes:g} MB is never taken"
-        limit = self._limits.spare_bytes()
+        limit = self._limits.spare_bytes() if self._is_whole else self._limits.max_in_flight_bytes
         if self._counted + count > ALWAYS_BYTES:
             limit = min(limit, self._limits.max_in_flight_bytes)
         if not self._limits.in_flight.take(count, limit):
             return OUT_OF_RESOURCES, "the spool or the memory takes no more at this moment"
         return None
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """An instance that was under way when its association ended: what its command said, and what came of its data."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: UID
+    head: bytes
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A C-STORE request that has not been answered; `uid` as the peer wrote it, without padding."""
+
+    context_id: int
+    uid: str
+    is_renamed: bool
+    data_set: DataSetBuffer
 
 
 class DimseGuard(DIMSEServiceProvider):
@@ -135,8 +178,8 @@ class DimseGuard(DIMSEServiceProvider):
         super().__init__(assoc)
         self._limits = limits
         self._command = bytearray()
-        self._buffers: list[DataSetBuffer] = []
-        self._contexts: dict[int | None, str] = {}
+        self._unanswered: deque[_Request] = deque()
+        self._contexts: dict[int, tuple[str, UID]] = {}
         self._context_id: int | None = None  # of the data set that is being received
         self._began_s = 0.0
         self._came_bytes = 0
@@ -152,10 +195,31 @@ class DimseGuard(DIMSEServiceProvider):
         """Whether so much waits that nothing more is to be read: the peer asked before it was answered."""
         return self.msg_queue.qsize() > MAX_WAITING
 
+    def cut_off(self) -> list[CutOff]:
+        """The instances that nobody has dealt with; asked when the association has ended, before `release`."""
+        found = []
+        for request in self._unanswered:
+            if not request.data_set.is_released:
+                class_uid, syntax = self._contexts[request.context_id]
+                found.append(CutOff(class_uid, request.uid, syntax, request.data_set.head()))
+        return found
+
     def release(self) -> None:
         """Forget the data sets that nobody will ask for, when the association has ended."""
-        for buffer in self._buffers:
-            buffer.release()
+        for request in self._unanswered:
+            request.data_set.release()
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:
+        """Send an answer; it names the instance as the request did, also where pynetdicom got another name for it.
+
+        A name that is too long for a UID is left out, which PS3.7 table 9.1-1 allows: a peer may stumble over it.
+        """
+        if isinstance(primitive, C_STORE) and self._unanswered:
+            request = self._unanswered.popleft()
+            if request.is_renamed:
+                is_short = 0 < len(request.uid) <= MAX_UID_CHARS
+                primitive._affected_sop_instance_uid = UID(request.uid) if is_short else None
+        super().send_msg(primitive, context_id)
 
     def get_msg(self, block: bool = False) -> Any:
         """The next message, for which the association's thread sleeps a while; (None, None) without one.
@@ -222,10 +286,13 @@ class DimseGuard(DIMSEServiceProvider):
     def _begin(self, context_id: int, raw: bytes) -> None:
         """Hand over a whole command set, or one in its place where pynetdicom would stumble over a value."""
         if not self._contexts:
-            self._contexts = {one.context_id: str(one.abstract_syntax) for one in self.assoc.accepted_contexts}
-        abstract_syntax = self._contexts.get(context_id)
-        if abstract_syntax is None:
+            self._contexts = {
+                int(one.context_id or 0): (str(one.abstract_syntax), one.transfer_syntax[0])
+                for one in self.assoc.accepted_contexts
+            }
+        if context_id not in self._contexts:
             raise NotDimse("a message in a presentation context that was not accepted")
+        abstract_syntax = self._contexts[context_id][0]
         asked = decode(BytesIO(raw), True, True)
         field, data_set_type, _ = (_number(asked, keyword) for keyword in _NUMBERS)
         if abstract_syntax == VERIFICATION:
@@ -240,17 +307,17 @@ class DimseGuard(DIMSEServiceProvider):
 
     def _await_data_set(self, raw: bytes, asked: Dataset, abstract_syntax: str, context_id: int) -> bytes:
         """Make a buffer for the data set of a C-STORE request; returns the command set for pynetdicom."""
-        uid, class_uid = (str(asked.get(keyword, "")) for keyword in ("AffectedSOPInstanceUID", "AffectedSOPClassUID"))
-        refusal = None
+        asked_uid, class_uid = _text(asked, 0x00001000), _text(asked, 0x00000002)
+        uid, refusal = asked_uid, None
         if not UID_ALPHABET.fullmatch(uid):
-            uid, refusal = "0.0", (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
+            uid, refusal = NO_UID, (CANNOT_UNDERSTAND, "the Affected SOP Instance UID is not a UID")
         elif class_uid != abstract_syntax:
             refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"
         self._context_id = context_id
-        self._buffers = [buffer for buffer in self._buffers if buffer.is_held]
+        buffer = DataSetBuffer(self._limits, refusal, ignored=abstract_syntax != CT_IMAGE_STORAGE)
         self.message = DIMSEMessage()
-        self.message.data_set = DataSetBuffer(self._limits, refusal)
-        self._buffers.append(self.message.data_set)
+        self.message.data_set = buffer
+        self._unanswered.append(_Request(context_id, asked_uid, uid != asked_uid, buffer))
         usual = refusal is None and asked.get("Priority") in _PRIORITIES and _USUAL_ELEMENTS.issuperset(asked.keys())
         return raw if usual else _command(asked, abstract_syntax, uid)
 
@@ -277,3 +344,11 @@ def _number(command: Dataset, keyword: str) -> int:
     if not isinstance(value, int):
         raise NotDimse(f"{keyword} of a command set is missing or malformed")
     return value
+
+
+def _text(command: Dataset, tag: int) -> str:
+    """A UID of a command set as the peer wrote it, without its padding; pydicom would make a list of "1.2\\3"."""
+    element: Any = command.get_item(tag)
+    raw = getattr(element, "value", None) or b""
+    text = raw.decode("latin-1") if isinstance(raw, bytes) else str(raw)
+    return text.rstrip("\0 ")

@@ -3,11 +3,11 @@
 import socket
 import ssl
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 from pynetdicom.association import Association
 
-from config.settings import DestinationSettings
+from config.settings import TlsSettings
 from node.errors import NodeError
 from node.network.tls import UnusableCertificate, client_context
 
@@ -20,6 +20,26 @@ _REJECTIONS = {
     (1, 7): "its AE title is not {called}",
     (2, 2): "it does not support our protocol version",
 }
+
+
+class Peer(Protocol):
+    """A peer that associations are requested of."""
+
+    @property
+    def ae_title(self) -> str:
+        """Its AE title."""
+
+    @property
+    def host(self) -> str:
+        """Its host name or address."""
+
+    @property
+    def port(self) -> int:
+        """Its TCP port."""
+
+    @property
+    def tls(self) -> TlsSettings | None:
+        """How it is spoken to by TLS; None for plain TCP."""
 
 
 class Outcome(Enum):
@@ -42,7 +62,7 @@ class NoAssociation(NodeError):
         self.reason = reason
 
 
-def client_tls(destination: DestinationSettings) -> ssl.SSLContext | None:
+def client_tls(destination: Peer) -> ssl.SSLContext | None:
     """The TLS context for a destination, None where it speaks plain TCP. Raises NoAssociation."""
     if destination.tls is None:
         return None
@@ -52,9 +72,7 @@ def client_tls(destination: DestinationSettings) -> ssl.SSLContext | None:
         raise NoAssociation(Outcome.MISCONFIGURED, str(error)) from None
 
 
-def why_none(
-    association: Association, destination: DestinationSettings, calling_ae: str, *, connected: bool
-) -> NoAssociation:
+def why_none(association: Association, destination: Peer, calling_ae: str, *, connected: bool) -> NoAssociation:
     """Why a requested association was not established; `connected` is whether there was a connection."""
     where = f"{destination.ae_title} at {destination.host} port {destination.port}"
     answer: Any = association.acceptor.primitive
@@ -71,7 +89,7 @@ def why_none(
     return NoAssociation(Outcome.TRANSIENT, f"{where} did not answer the association request{hint}")
 
 
-def _rejection(where: str, answer: Any, destination: DestinationSettings, calling_ae: str) -> NoAssociation:
+def _rejection(where: str, answer: Any, destination: Peer, calling_ae: str) -> NoAssociation:
     if answer.result == 2:
         why = "it has too many associations" if answer.result_source == 3 else "no reason given"
         return NoAssociation(Outcome.TRANSIENT, f"{where} rejects associations for now: {why}")
@@ -80,7 +98,7 @@ def _rejection(where: str, answer: Any, destination: DestinationSettings, callin
     return NoAssociation(Outcome.MISCONFIGURED, f"{where} rejects our association: {why}")
 
 
-def _why_unreachable(destination: DestinationSettings) -> tuple[Outcome, str]:
+def _why_unreachable(destination: Peer) -> tuple[Outcome, str]:
     """Try the connection once more without DICOM: pynetdicom logs the reason, but does not tell it."""
     tls = client_tls(destination)
     try:

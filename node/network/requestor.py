@@ -18,11 +18,10 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
-from config.settings import DestinationSettings
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.network.answers import Answers, BoundedSocket
 from node.network.library import configure_libraries
-from node.network.no_association import NoAssociation, Outcome, client_tls, why_none
+from node.network.no_association import NoAssociation, Outcome, Peer, client_tls, why_none
 
 _END_S = 1.0  # for an A-ABORT to go out and for threads that have nothing left to wait for
 
@@ -39,7 +38,7 @@ class Timeouts:
 
 @contextmanager
 def associate(
-    destination: DestinationSettings,
+    destination: Peer,
     calling_ae: str,
     contexts: Sequence[PresentationContext],
     timeouts: Timeouts = Timeouts(),
@@ -83,7 +82,7 @@ class _Ae(AE):
 
 
 def _request(
-    destination: DestinationSettings,
+    destination: Peer,
     calling_ae: str,
     contexts: Sequence[PresentationContext],
     timeouts: Timeouts,

@@ -19,9 +19,10 @@ from typing import Any
 
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
+from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from node.network.dimse_guard import DimseGuard, MessageLimits
+from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
 from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
 
 log = logging.getLogger(__name__)
@@ -48,12 +49,14 @@ class Admission:
 
     `admit` returns a session, which is any object of the receiver, or a Rejection. `ended` gets the session exactly
     once, when nothing of its association runs any more; `released` is False for whatever is no orderly release.
-    `is_known_host` says whether a connection from this address is kept in preference to others.
+    `is_known_host` says whether a connection from this address is kept in preference to others. `cut_off` gets, before
+    `ended`, every instance of the session that had begun to come and that nobody has dealt with.
     """
 
     admit: Callable[[str, str, str], object]
     ended: Callable[[Any, bool], None]
     is_known_host: Callable[[str], bool]
+    cut_off: Callable[[Any, CutOff], None] = lambda session, instance: None
 
 
 class _Handler(RequestHandler):
@@ -80,6 +83,7 @@ class _Handler(RequestHandler):
             upper_layer.kill_dul()
             upper_layer.join()
         upper_layer.close()
+        self.request.cut_off = messages.cut_off()
         messages.release()
         self.server.running.discard(association)
         self.request.was_released = association.is_released and not messages.is_inside_message
@@ -117,6 +121,13 @@ class _Open:
     waits: bool = field(default=True)
 
 
+class _Shared(list[PresentationContext]):
+    """Contexts that nobody changes; without it pynetdicom copies all of them deeply for every association: 0.05 s."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Shared":
+        return self
+
+
 class HardenedServer(ThreadedAssociationServer):
     """pynetdicom's server with a bounded number of connections and one thread for each; it is made by `make_server`."""
 
@@ -134,6 +145,7 @@ class HardenedServer(ThreadedAssociationServer):
         self.running: set[Association] = set()
         self.is_stopping = False
         super().__init__(*arguments, **options, request_handler=_Handler)  # type: ignore[misc]
+        self.contexts = _Shared(self.contexts)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection; without this the TLS handshake of a silent peer stops every other connection."""
@@ -254,6 +266,8 @@ class HardenedServer(ThreadedAssociationServer):
         try:
             self.finish_request(request, client_address)
         finally:
+            for instance in request.cut_off:
+                self._admission.cut_off(session, instance)
             self._admission.ended(session, request.was_released)
 
     def _forget(self, request: Any) -> None:

@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,6 +35,7 @@ class PduStream:
 
     session: Any = None  # of the receiver, once the association request was admitted
     was_released = False
+    cut_off: Sequence[Any] = ()  # instances that were under way when the association ended
     _come = b""  # what was taken in and not read
     _is_body_next = False
     _ended = False  # the peer closed, sent what is no PDU, or sent half a PDU for too long

@@ -1,13 +1,16 @@
 """Completion decides by its headers when a received series is complete, and what becomes of it.
 
-A series is complete when every association that touched it has closed, nothing arrived for `quiet_s`, and its slices
-form one gap-free lattice. No signal of DICOM says that a sender is finished (needs: PS3.4 has none); what an aborted
-association left behind waits `give_up_s` for the sender's next try, because its slices may well be gap-free. Pixels are
-looked at in one case: a series with a gap that is enhanced anyway needs nobody to look for its missing slices.
+A series is complete when every association that touched it has closed, nothing arrived for `quiet_s` or for twice the
+longest pause of its sender, nothing is known to be missing, and its slices form one gap-free lattice. No signal of
+DICOM says that a sender is finished (needs: PS3.4 has none); what an aborted association left behind, or lacks an
+instance that was refused, waits `give_up_s` for the sender's next try, because its slices may well be gap-free. So does
+a series of which the peer of `count_from` counts more. Pixels are looked at in one case: a series with a gap that is
+enhanced anyway needs nobody to look for its missing slices.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +18,8 @@ from config.settings import CompletionSettings
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import UnreadableInstance
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
+from node.receive.expected import ExpectedCounts
+from node.receive.shortfall import describe_missing, lost_by_replacement
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
 from storage.spool import Spool
 from storage.states import SeriesState
@@ -27,6 +32,7 @@ class Completion:
 
     `request_for(headers)` names the job that an accepted series gets: its key and its bundle. `why_enhanced(paths)`
     looks into the pixels of a series with a gap: a clause where they look as if contrast agent had been given, or None.
+    `expected` knows how many instances a peer counts; None where no peer is asked.
     """
 
     def __init__(
@@ -38,11 +44,14 @@ class Completion:
         request_for: Callable[[list[SliceHeader]], JobRequest],
         *,
         why_enhanced: Callable[[Sequence[Path]], str | None],
+        expected: ExpectedCounts | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._series, self._spool = series, spool
         self._settings, self._policy = settings, policy
         self._request_for, self._why_enhanced, self._clock = request_for, why_enhanced, clock
+        self._expected = expected
+        self._named: set[int] = set()
 
     def tick(self) -> int:
         """Judge what is quiet; returns the number of series that changed their state."""
@@ -55,26 +64,39 @@ class Completion:
                 reason = f"the series could not be judged: unexpected {type(error).__name__}"
                 if series.state is SeriesState.RECEIVING:
                     decided += self._series.hold_incomplete(series, reason, self._clock())
+        self._name_new_series()
         return decided
 
+    def _name_new_series(self) -> None:
+        """Let the listing show whose series is being received, from the header of its first instance."""
+        nameless = self._series.nameless()
+        for series_id, spool_name in nameless:
+            if series_id not in self._named:
+                try:
+                    facts = _facts([read_header(self._spool.path(spool_name), decode=False)])
+                    self._series.note_facts(series_id, facts)
+                except UnreadableInstance:  # it is judged, and named, when the series is quiet
+                    log.info("the first instance of series %d cannot be read", series_id)
+        self._named = {series_id for series_id, _ in nameless}
+
     def _decide(self, series: OpenSeries) -> bool:
-        if series.state is SeriesState.RECEIVING and self._must_wait(series):
+        vouched = series.state is SeriesState.COMPLETE
+        if not vouched and (self._must_wait(series) or self._is_to_be_longer(series)):
             return False
         headers, unreadable = self._read(series)
         facts = _facts(headers)
         if unreadable:
             return self._skip(series, facts, f"{unreadable[0]} ({len(unreadable)} unreadable instances)")
         verdict = judge(headers, self._policy)
-        vouched = series.state is SeriesState.COMPLETE
-        broken_off = None if vouched else self._broken_off(series)
+        doubt = None if vouched else self._doubt(series, headers)
         if isinstance(verdict, Skip):
-            if broken_off and verdict.depends_on_count:
-                return self._hold(series, f"{broken_off} (so far: {verdict.reason})")
+            if doubt and (verdict.depends_on_count or not headers):
+                return self._hold(series, f"{doubt} (so far: {verdict.reason})" if headers else doubt)
             return self._skip(series, facts, verdict.reason)
         if isinstance(verdict, Incomplete):
-            return self._settle_gap(series, facts, headers, verdict, vouched=vouched)
-        if broken_off:
-            return self._hold(series, broken_off)
+            return self._settle_gap(series, facts, headers, verdict, doubt, vouched=vouched)
+        if doubt:
+            return self._hold(series, doubt)
         request = self._request_for(headers)
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:
@@ -82,7 +104,14 @@ class Completion:
         return queued
 
     def _settle_gap(
-        self, series: OpenSeries, facts: SeriesFacts, headers: list[SliceHeader], verdict: Incomplete, *, vouched: bool
+        self,
+        series: OpenSeries,
+        facts: SeriesFacts,
+        headers: list[SliceHeader],
+        verdict: Incomplete,
+        doubt: str | None,
+        *,
+        vouched: bool,
     ) -> bool:
         """A gap is worth a person's attention only in a scan that could be translated once it is whole."""
         if vouched:
@@ -90,11 +119,37 @@ class Completion:
         enhanced = self._why_enhanced([header.path for header in headers])
         if enhanced:
             return self._skip(series, facts, f"{enhanced}; moreover {verdict.reason}")
-        return self._hold(series, verdict.reason)
+        return self._hold(series, f"{verdict.reason}; {doubt}" if doubt else verdict.reason)
 
     def _must_wait(self, series: OpenSeries) -> bool:
         """Whether the sender may still be about to send; ends `give_up_s` after the last instance."""
-        return (series.association_open or series.ended_badly) and series.quiet_for_s < self._settings.give_up_s
+        expects_more = series.association_open or series.ended_badly or series.missing
+        wait_s = self._settings.give_up_s if expects_more else min(series.wait_s, self._settings.give_up_s)
+        return series.quiet_for_s < wait_s
+
+    def _is_to_be_longer(self, series: OpenSeries) -> bool:
+        """Whether the peer of `count_from` has, or is about to say that it has, more instances than arrived."""
+        if self._expected is None or series.quiet_for_s >= self._settings.give_up_s:
+            return False
+        told = self._expected.of(series.study_uid, series.series_uid)
+        if told.is_open:
+            return True
+        if told.count is None:
+            return False
+        if told.count != series.expected:
+            self._series.note_expected(series.id, told.count)
+        return told.count > series.instances
+
+    def _doubt(self, series: OpenSeries, headers: list[SliceHeader]) -> str | None:
+        """Why the series is not complete although its sender is silent; None where nothing speaks against it."""
+        replaced = self._replaced(series)
+        clauses = [
+            self._broken_off(series),
+            describe_missing(series.missing) if series.missing else None,
+            lost_by_replacement(headers, replaced) if replaced else None,
+            self._counted_longer(series),
+        ]
+        return "; ".join(clause for clause in clauses if clause) or None
 
     def _broken_off(self, series: OpenSeries) -> str | None:
         if series.association_open:
@@ -105,6 +160,19 @@ class Completion:
                 f"{self._settings.give_up_s:g} s; send the series again, or confirm it with `syncect jobs complete`"
             )
         return None
+
+    def _counted_longer(self, series: OpenSeries) -> str | None:
+        if self._expected is None or series.expected is None or series.expected <= series.instances:
+            return None
+        return f"{self._expected.peer_name} counts {series.expected} images of this series, {series.instances} arrived"
+
+    def _replaced(self, series: OpenSeries) -> list[SliceHeader]:
+        """What was replaced by other contents under the same UID, as far as it can be read."""
+        headers = []
+        for name in self._series.replaced(series.id):
+            with suppress(UnreadableInstance):
+                headers.append(read_header(self._spool.path(name), decode=False))
+        return headers
 
     def _read(self, series: OpenSeries) -> tuple[list[SliceHeader], list[str]]:
         headers, unreadable = [], []

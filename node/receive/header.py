@@ -6,7 +6,11 @@ makes objects of every item (a data set of 200 MB that is all item headers would
 """
 
 import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO
 
 from pydicom.config import IGNORE
@@ -15,7 +19,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 
-from config.syntax import UID_ALPHABET
+from config.syntax import FOREIGN_UID, MAX_FOREIGN_UID_CHARS, UID_ALPHABET
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
 from node.errors import UnreadableInstance
 
@@ -28,12 +32,14 @@ _WANTED = (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTA
 _ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+MAX_UID_BYTES = MAX_FOREIGN_UID_CHARS + 2  # one byte more than allowed with its padding, so that it is seen to be
+MAX_INFLATED_BYTES = 8 * 1024**2
 MAX_ELEMENTS = 100_000  # with those inside sequences; a CT slice has some hundred up to (0020,000E)
 
 
 @dataclass(frozen=True)
 class InstanceIdentity:
-    """The UIDs of one instance, each 1 to 64 digits and dots (PS3.5 section 9)."""
+    """The UIDs of one instance as they came: digits and dots, at most 64 (PS3.5 section 9), of study and series 128."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -46,22 +52,7 @@ def read_identity(stream: BinaryIO, size_bytes: int, *, implicit_vr: bool) -> In
 
     Raises UnreadableInstance where the bytes are no data set or one of the four UIDs is missing or malformed.
     """
-    elements = _Elements(stream, size_bytes)
-    found: dict[int, str] = {}
-    last_tag = -1
-    while (header := elements.next(implicit_vr=implicit_vr)) is not None:
-        tag, vr, length = header
-        if tag <= last_tag:
-            raise UnreadableInstance("the elements of the data set are not in ascending order")
-        if tag > _SERIES_INSTANCE_UID:
-            break
-        last_tag = tag
-        if tag in _WANTED and length != _UNDEFINED:
-            found[tag] = _uid(stream.read(min(length, 128)), tag)
-        elif length == _UNDEFINED:
-            elements.skip_undefined(implicit_vr=implicit_vr or vr == b"UN")
-        else:
-            elements.skip(length)
+    found = {tag: _uid(raw, tag) for tag, raw in _raw_uids(stream, size_bytes, implicit_vr=implicit_vr)}
     missing = [tag for tag in _WANTED if tag not in found]
     if missing:
         names = ", ".join(f"({tag >> 16:04X},{tag & 0xFFFF:04X})" for tag in missing)
@@ -72,6 +63,44 @@ def read_identity(stream: BinaryIO, size_bytes: int, *, implicit_vr: bool) -> In
         study_uid=found[_STUDY_INSTANCE_UID],
         series_uid=found[_SERIES_INSTANCE_UID],
     )
+
+
+def glimpse(data: bytes, *, implicit_vr: bool) -> InstanceIdentity:
+    """What the beginning of a data set that is not stored tells of its identity; "" for what it does not. No error."""
+    found = dict.fromkeys(_WANTED, "")
+    with suppress(UnreadableInstance):
+        for tag, raw in _raw_uids(BytesIO(data), len(data), implicit_vr=implicit_vr):
+            with suppress(UnreadableInstance):
+                found[tag] = _uid(raw, tag)
+    return InstanceIdentity(*(found[tag] for tag in _WANTED))
+
+
+def inflated(data: bytes) -> bytes:
+    """The beginning of a deflated data set, at most `MAX_INFLATED_BYTES`; raises UnreadableInstance."""
+    try:
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, MAX_INFLATED_BYTES)
+    except zlib.error:
+        raise UnreadableInstance("the data set is not deflated, as its transfer syntax says") from None
+
+
+def _raw_uids(stream: BinaryIO, size_bytes: int, *, implicit_vr: bool) -> Iterator[tuple[int, bytes]]:
+    """The four UIDs as bytes, as far as they are there; raises UnreadableInstance where the bytes are no data set."""
+    elements = _Elements(stream, size_bytes)
+    last_tag = -1
+    while (header := elements.next(implicit_vr=implicit_vr)) is not None:
+        tag, vr, length = header
+        if tag <= last_tag:
+            raise UnreadableInstance("the elements of the data set are not in ascending order")
+        if tag > _SERIES_INSTANCE_UID:
+            break
+        last_tag = tag
+        if tag in _WANTED and length != _UNDEFINED:
+            yield tag, stream.read(min(length, MAX_UID_BYTES))
+            elements.skip(max(0, length - MAX_UID_BYTES))
+        elif length == _UNDEFINED:
+            elements.skip_undefined(implicit_vr=implicit_vr or vr == b"UN")
+        else:
+            elements.skip(length)
 
 
 class _Elements:
@@ -128,7 +157,8 @@ class _Elements:
 
 def _uid(raw: bytes, tag: int) -> str:
     value = raw.rstrip(b"\0 ").decode("latin-1")
-    if UID_ALPHABET.fullmatch(value) is None:
+    allowed = FOREIGN_UID if tag in (_STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID) else UID_ALPHABET
+    if allowed.fullmatch(value) is None:
         raise UnreadableInstance(f"({tag >> 16:04X},{tag & 0xFFFF:04X}) is not a UID")
     return value
 

@@ -5,6 +5,7 @@ unknown sender: no name, no path and no log line is made from it, except UIDs an
 """
 
 import errno
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -13,25 +14,29 @@ from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
-from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from config.syntax import UID_ALPHABET
+from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import Misconfigured, UnreadableInstance
 from node.network import server, status
-from node.network.contexts import supported_contexts
-from node.network.dimse_guard import MessageLimits
+from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
+from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
 from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer
 from node.network.tls import server_context
 from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session
-from node.receive.header import InstanceIdentity, part10_head, read_identity
+from node.receive.discarded import why_discarded
+from node.receive.header import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from storage.errors import SpoolFull
 from storage.intake import Intake
+from storage.losses import UNKNOWN
 from storage.refusals import RefusalStore, RefusedInstance
-from storage.series import Closing, Identifiers, Opening, SeriesStore
+from storage.series import Closing, Discard, Identifiers, Loss, Opening, SeriesStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -142,7 +147,7 @@ class Receiver:
                     (evt.EVT_C_STORE, self._store),
                 ],
                 server_class=HardenedServer,
-                admission=Admission(self._places.admit, self._ended, self._places.is_known_host),
+                admission=Admission(self._places.admit, self._ended, self._places.is_known_host, self._cut_off),
                 limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._intake.spare_bytes),
                 max_associations=settings.max_associations,
             )
@@ -177,6 +182,8 @@ class Receiver:
         self._places.leave(session)
         if session.association_id is None:
             return
+        if not released:
+            self._intake.pauses.broke_off(session.association_id)
         log.info(
             "association of %s %s: %d stored, %d refused",
             session.calling_ae,
@@ -200,17 +207,13 @@ class Receiver:
 
     def _store(self, event: Any) -> Dataset:
         """Answer one C-STORE; whatever goes wrong becomes a failure status."""
-        session = _session(event)
-        identity: InstanceIdentity | None = None
+        session, syntax = _session(event), event.context.transfer_syntax
+        data = b""
         try:
+            data = event.encoded_dataset(include_meta=False)
             code, comment = event.request.DataSet.refusal or (status.SUCCESS, "")
             if code == status.SUCCESS:
-                data: bytes = event.encoded_dataset(include_meta=False)
-                syntax = event.context.transfer_syntax
-                identity = read_identity(BytesIO(data), len(data), implicit_vr=syntax.is_implicit_VR)
-                code, comment = _check(event.request, identity)
-                if code == status.SUCCESS:
-                    self._keep(session, data, identity, str(syntax))
+                code, comment = self._take(session, event.request, data, syntax)
         except UnreadableInstance as error:
             code, comment = status.CANNOT_UNDERSTAND, str(error)
         except SpoolFull as error:
@@ -225,31 +228,34 @@ class Receiver:
             session.stored += 1
             self._places.progressed(session)
         else:
-            self._refused(session, identity, code, comment)
+            self._refused(session, event, data, code, comment)
         answer = Dataset()
         answer.Status = code
         if comment:
             answer.ErrorComment = comment[:64]
         return answer
 
-    def _refused(self, session: Session, identity: InstanceIdentity | None, code: int, comment: str) -> None:
-        """Record that an instance was refused; never raises, because the sender learns it from the status anyway."""
-        session.refused += 1
-        log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
-        series_uid, instance_uid = (identity.series_uid, identity.sop_instance_uid) if identity else ("", "")
-        refused = RefusedInstance(session.calling_ae, session.peer_host, series_uid, instance_uid, code, comment[:200])
-        try:
-            self._refusals.record(refused, self._clock())
-        except Exception:
-            log.exception("a refusal could not be recorded")
+    def _take(self, session: Session, request: Any, data: bytes, syntax: UID) -> tuple[int, str]:
+        """Keep an instance, or write down that it was thrown away; the status with which that is answered."""
+        readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
+        identity = read_identity(BytesIO(readable), len(readable), implicit_vr=syntax.is_implicit_VR)
+        code, comment = _check(request, identity)
+        if code == status.SUCCESS and identity.sop_class_uid != CT_IMAGE_STORAGE:
+            self._discard(session, identity)
+        elif code == status.SUCCESS:
+            self._keep(session, data, identity, str(syntax))
+        return code, comment
+
+    def _discard(self, session: Session, identity: InstanceIdentity) -> None:
+        """Make the row durable that says what was not kept."""
+        why = why_discarded(identity.sop_class_uid)
+        study_uid, series_uid = identity.study_uid, identity.series_uid
+        association_id = self._association_id(session)
+        self._intake.commit(Discard(association_id, session.calling_ae, study_uid, series_uid, why, self._clock()))
 
     def _keep(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> None:
         """Make file and row durable; on an exception no row exists, or it has its file."""
-        now = self._clock()
-        if session.association_id is None:
-            session.association_id = self._intake.commit(
-                Opening(self._name, session.calling_ae, session.peer_host, now)
-            )
+        now, association_id = self._clock(), self._association_id(session)
         head = part10_head(identity.sop_class_uid, identity.sop_instance_uid, syntax_uid)
         identifiers = Identifiers(
             study_uid=identity.study_uid,
@@ -258,7 +264,61 @@ class Receiver:
             sop_class_uid=identity.sop_class_uid,
             transfer_syntax_uid=syntax_uid,
         )
-        self._intake.keep(session.association_id, session.calling_ae, identifiers, (head, data), now)
+        self._intake.keep(association_id, session.calling_ae, identifiers, (head, data), now)
+
+    def _association_id(self, session: Session) -> int:
+        """The row of the association, which is opened when there is something to say of it."""
+        if session.association_id is None:
+            session.association_id = self._intake.commit(
+                Opening(self._name, session.calling_ae, session.peer_host, self._clock())
+            )
+        return session.association_id
+
+    # -- what is not stored ------------------------------------------------------------------------------------
+
+    def _refused(self, session: Session, event: Any, data: bytes, code: int, comment: str) -> None:
+        """Record that an instance was refused; never raises, because the sender learns it from the status anyway."""
+        session.refused += 1
+        log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
+        try:
+            request, identity = event.request, _glimpse(data, event.context.transfer_syntax)
+            self._refusals.record(
+                RefusedInstance(
+                    session.calling_ae,
+                    session.peer_host,
+                    identity.series_uid,
+                    identity.sop_instance_uid,
+                    code,
+                    comment[:200],
+                ),
+                self._clock(),
+            )
+            if str(request.AffectedSOPClassUID) == CT_IMAGE_STORAGE:
+                reason = f"refused with status {code:04X} ({comment})"
+                asked_uid = str(request.AffectedSOPInstanceUID)
+                self._lose(session, identity, "" if asked_uid == NO_UID else asked_uid, data, reason)
+        except Exception:
+            log.exception("a refusal could not be recorded")
+
+    def _cut_off(self, session: Session, instance: CutOff) -> None:
+        """Record that an instance was under way when its association ended; never raises."""
+        if instance.sop_class_uid != CT_IMAGE_STORAGE:
+            return
+        try:
+            identity = _glimpse(instance.head, instance.transfer_syntax)
+            reason = "under way when its association was aborted"
+            self._lose(session, identity, instance.sop_instance_uid, instance.head, reason)
+        except Exception:
+            log.exception("a broken-off instance could not be recorded")
+
+    def _lose(self, session: Session, identity: InstanceIdentity, asked_uid: str, data: bytes, reason: str) -> None:
+        """Let the series wait for an instance that was not stored; where no UID is known, its bytes stand for it."""
+        uid = identity.sop_instance_uid or (asked_uid if UID_ALPHABET.fullmatch(asked_uid) else "")
+        uid = uid or UNKNOWN + hashlib.sha256(asked_uid.encode() + data).hexdigest()[:32]
+        self._intake.pauses.interrupted(identity.series_uid)
+        association_id = self._association_id(session)
+        study_uid, series_uid = identity.study_uid, identity.series_uid
+        self._intake.commit(Loss(association_id, session.calling_ae, study_uid, series_uid, uid, reason, self._clock()))
 
 
 def _session(event: Any) -> Session:
@@ -275,3 +335,8 @@ def _check(request: Any, identity: InstanceIdentity) -> tuple[int, str]:
     ):
         return status.DATASET_DOES_NOT_MATCH, "the UIDs of the command and of the data set differ"
     return status.SUCCESS, ""
+
+
+def _glimpse(data: bytes, syntax: UID) -> InstanceIdentity:
+    """What is known of an instance that is not stored."""
+    return glimpse(b"" if syntax in DEFLATED_SYNTAXES else data, implicit_vr=syntax.is_implicit_VR)

@@ -1,28 +1,21 @@
 """Turns SENT into CONFIRMED by asking the destination which instances it holds (IMAGE-level C-FIND, PS3.4 C.4.1)."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import build_context
-
 from config.settings import DestinationSettings
-from node.network.no_association import NoAssociation, Outcome
-from node.network.requestor import associate
-from node.network.status import SUCCESS
+from node.network.no_association import NoAssociation
+from node.network.query import find_instances
 from storage.errors import LeaseLost
 from storage.outbox import OutboxStore, SentDelivery
 
 log = logging.getLogger(__name__)
 
-STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 900.0
 GIVE_UP_S = 86_400.0
-_PENDING = (0xFF00, 0xFF01)  # PS3.4 table C.4-1
 
 
 @dataclass(frozen=True)
@@ -73,32 +66,3 @@ class Confirmer:
         self.store.postpone_confirmation(
             sent.id, self.name, f"not confirmed yet: {reason}", not_before=not_before, now=now
         )
-
-
-def find_instances(
-    destination: DestinationSettings, calling_ae: str, study_uid: str, series_uid: str
-) -> frozenset[str]:
-    """SOP Instance UIDs that the destination lists for a series. Raises NoAssociation where it does not answer."""
-    query = Dataset()
-    query.QueryRetrieveLevel = "IMAGE"
-    query.StudyInstanceUID, query.SeriesInstanceUID, query.SOPInstanceUID = study_uid, series_uid, ""
-    held: set[str] = set()
-    context = build_context(STUDY_ROOT_FIND, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    with associate(destination, calling_ae, [context]) as association:
-        for answer, identifier in association.send_c_find(query, STUDY_ROOT_FIND):
-            if answer.Status in _PENDING:
-                held.update(_listed(identifier, series_uid))
-            elif answer.Status != SUCCESS:
-                raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.Status:04X}")
-    return frozenset(held)
-
-
-def _listed(identifier: Dataset | None, series_uid: str) -> Iterable[str]:
-    """The SOP Instance UID of one answer; none where it names another series or cannot be read."""
-    try:
-        # A peer may ignore a key; only what belongs to our series counts.
-        if identifier is not None and identifier.get("SeriesInstanceUID", series_uid) == series_uid:
-            return [str(identifier.get("SOPInstanceUID", ""))]
-    except Exception:  # pydicom raises whatever it stumbles over
-        log.warning("an answer to a query cannot be read")
-    return []

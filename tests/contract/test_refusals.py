@@ -45,3 +45,14 @@ def test_many_associations_count_one_refusal(database):
     for thread in threads:
         thread.join()
     assert [row.count for row in store.of_series("1.2.3")] == [8]
+
+
+def test_a_listing_says_in_one_line_that_instances_were_refused(database):
+    store = RefusalStore(database)
+    assert store.notice(at(0)) == ""
+    store.record(refused(series=""), at(0))
+    assert store.notice(at(60)) == "1 instance was refused, the last within 24 h; see `syncect status`"
+    store.record(refused(series=""), at(60))
+    store.record(refused("too large"), at(60))
+    assert store.notice(at(60)).startswith("3 instances were refused")
+    assert store.notice(at(2 * 86400)) == ""

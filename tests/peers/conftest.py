@@ -169,6 +169,7 @@ class FakeTps:
         self.reject: tuple[int, int, int] | None = None
         self.answer: Callable[[int], Any] = lambda number: 0x0000
         self.listed: Callable[[], Sequence[str]] = lambda: self.stored
+        self.counted: Callable[[], object] = lambda: None  # at SERIES level; None leaves the number out
         self.released = threading.Event()
         self._asked = 0
         self._ae = AE(ae_title="TPS")
@@ -226,6 +227,9 @@ class FakeTps:
         return int(answer)
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        if event.identifier.QueryRetrieveLevel == "SERIES":
+            yield from self._find_series(event.identifier)
+            return
         for uid in self.listed():
             found = Dataset()
             found.QueryRetrieveLevel = "IMAGE"
@@ -233,6 +237,16 @@ class FakeTps:
             found.SeriesInstanceUID = event.identifier.SeriesInstanceUID
             found.SOPInstanceUID = uid
             yield 0xFF00, found
+
+    def _find_series(self, asked: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        if self.counted() is None and not self.listed():
+            return
+        found = Dataset()
+        found.QueryRetrieveLevel = "SERIES"
+        found.StudyInstanceUID, found.SeriesInstanceUID = asked.StudyInstanceUID, asked.SeriesInstanceUID
+        if self.counted() is not None:
+            found.NumberOfSeriesRelatedInstances = self.counted()
+        yield 0xFF00, found
 
 
 @pytest.fixture

@@ -103,7 +103,7 @@ def test_leading_zeros_in_the_uids_of_study_and_series_are_stored_as_they_came(s
     assert (series.study_uid, series.series_uid) == ("1.2.003", "1.2.03.01")
 
 
-@pytest.mark.parametrize("uid", [b"1.2.x3", b"1." + b"2" * 63, b""], ids=["a letter", "65 characters", "empty"])
+@pytest.mark.parametrize("uid", [b"1.2.x3", b"1." + b"2" * 127, b""], ids=["a letter", "129 characters", "empty"])
 @pytest.mark.parametrize("level", ["study", "series"])
 def test_a_study_or_series_uid_that_is_none_costs_one_status(
     start_receiver: Any, store: Any, level: str, uid: bytes

@@ -144,13 +144,6 @@ def test_explicit_little_endian_is_chosen_where_both_are_offered(start_receiver:
         assert link.accepted_contexts[0].transfer_syntax == [ExplicitVRLittleEndian]
 
 
-def test_the_company_of_a_ct_is_stored_too(start_receiver: Any, store: Any, make_ct: Any) -> None:
-    siemens_private = "1.3.12.2.1107.5.9.1"
-    with association(start_receiver(), (siemens_private, [ExplicitVRLittleEndian])) as link:
-        assert link.send_c_store(make_ct(SOPClassUID=siemens_private)).Status == 0x0000
-    assert [row.sop_class_uid for row in store.instances()] == [siemens_private]
-
-
 def test_lossy_and_big_endian_ct_is_not_negotiated(start_receiver: Any) -> None:
     receiver = start_receiver()
     ae = AE()

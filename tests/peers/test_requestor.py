@@ -19,8 +19,8 @@ from pynetdicom.dimse_messages import DIMSEMessage
 from node.network import requestor
 from node.network.answers import MAX_MESSAGE_BYTES, MAX_PDU_BYTES, Answers
 from node.network.no_association import NoAssociation, Outcome
+from node.network.query import find_instances
 from node.network.requestor import Timeouts, associate
-from node.send.confirmation import find_instances
 from node.send.scu import SendReport, StorageScu, _ct_contexts
 from tests.peers.scripted_peer import (
     ABORT_BY_PROVIDER,

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from node.network.no_association import NoAssociation
+from node.network.query import find_instances
 from node.network.requestor import Timeouts
-from node.send.confirmation import Confirmer, find_instances
+from node.send.confirmation import Confirmer
 from node.send.scu import StorageScu
 from storage.outbox import OutboxStore
 

@@ -3,13 +3,15 @@
 import io
 import re
 import struct
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.errors import UnreadableInstance
-from node.receive.header import MAX_ELEMENTS, InstanceIdentity, read_identity
+from node.receive import header
+from node.receive.header import MAX_ELEMENTS, InstanceIdentity, glimpse, inflated, read_identity
 
 
 def explicit(tag: int, vr: bytes, value: bytes) -> bytes:
@@ -91,7 +93,8 @@ def test_nothing_behind_the_series_uid_is_looked_at() -> None:
         b"".join((UIDS[0], *UIDS)),
         b"".join(UIDS)[:-1] + b"\n",
         b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"../../../tmp/evil"))),
-        b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1" * 66))),
+        b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1" * 130))),
+        b"".join((UIDS[0], explicit(0x00080018, b"UI", b"1" * 66), *UIDS[2:])),
         b"".join((*UIDS[:3], explicit(0x0020000E, b"UI", b"1.2\\1.3"))),
         UIDS[0] + struct.pack("<HH2sHL", 0x0008, 0x0017, b"OB", 0, 0xFFFFFFF0),
         UIDS[0] + struct.pack("<HH2sHL", 0x0008, 0x1115, b"SQ", 0, 0xFFFFFFFF),
@@ -108,4 +111,51 @@ def test_no_bytes_raise_anything_else(data: bytes, implicit_vr: bool) -> None:
         identity = read(b"".join(UIDS[:2]) + data, implicit_vr=implicit_vr)
     except UnreadableInstance:
         return
-    assert all(re.fullmatch("[0-9.]{1,64}", uid) for uid in (identity.series_uid, identity.study_uid))
+    assert all(re.fullmatch("[0-9.]{1,128}", uid) for uid in (identity.series_uid, identity.study_uid))
+
+
+@pytest.mark.parametrize("length", [65, 66, 127, 128])
+def test_uids_of_study_and_series_may_be_longer_than_the_standard_allows(length: int) -> None:
+    uid = b"1." + b"2" * (length - 2)
+    long = explicit(0x0020000D, b"UI", uid), explicit(0x0020000E, b"UI", uid + b"\0" * (length % 2))
+    identity = read(b"".join((*UIDS[:2], *long)))
+    assert identity.study_uid == identity.series_uid == uid.decode()
+
+
+@pytest.mark.parametrize(
+    ("data", "known"),
+    [
+        (b"".join(UIDS), IDENTITY),
+        (b"".join(UIDS[:2]), InstanceIdentity("1.2.840", "1.3", "", "")),
+        (
+            b"".join((UIDS[0], explicit(0x00080018, b"UI", b"1" * 300), *UIDS[2:])),
+            InstanceIdentity("1.2.840", "", "1.4", "1.55"),
+        ),
+        (
+            b"".join((UIDS[0], explicit(0x00080018, b"UI", b"../../x"), *UIDS[2:])),
+            InstanceIdentity("1.2.840", "", "1.4", "1.55"),
+        ),
+        (b"".join((*UIDS[:3], b"\x20\x00\x0e\x00UI")), InstanceIdentity("1.2.840", "1.3", "1.4", "")),
+        (b"garbage", InstanceIdentity("", "", "", "")),
+        (b"", InstanceIdentity("", "", "", "")),
+    ],
+    ids=["whole", "half", "a UID of 300 characters", "a path", "cut off", "garbage", "nothing"],
+)
+def test_of_what_is_not_stored_the_known_uids_are_told(data: bytes, known: InstanceIdentity) -> None:
+    assert glimpse(data, implicit_vr=False) == known
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_a_glimpse_raises_nothing_and_tells_uids_only(data: bytes, implicit_vr: bool) -> None:
+    known = glimpse(b"".join(UIDS[:2]) + data, implicit_vr=implicit_vr)
+    assert all(re.fullmatch("[0-9.]{0,128}", uid) for uid in vars(known).values())
+
+
+def test_a_deflated_data_set_is_inflated_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    bomb = deflater.compress(b"".join(UIDS) + bytes(1 << 20)) + deflater.flush()
+    monkeypatch.setattr(header, "MAX_INFLATED_BYTES", 1000)
+    assert len(inflated(bomb)) == 1000
+    assert glimpse(inflated(bomb), implicit_vr=False) == IDENTITY
+    with pytest.raises(UnreadableInstance, match="not deflated"):
+        inflated(b"\xff" * 20)
