@@ -330,7 +330,7 @@ def test_a_cancelled_job_takes_its_worker_and_deliveries_along(bench):
     bench.produce(now=at(15))
     bench.jobs.cancel(1, "operator", "wrong patient", at(16))
     assert bench.outbox.claim("c", "tps", 60, at(17)) is None
-    with pytest.raises(IllegalTransition, match="resent"):
+    with pytest.raises(IllegalTransition, match="reopen"):
         bench.jobs.retry(1, "operator", "", at(18))
 
 
