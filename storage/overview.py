@@ -255,7 +255,7 @@ def _reader_state(job: Job, deliveries: list[DeliveryView]) -> tuple[str, str]:
     worst = min(deliveries, key=lambda view: _DELIVERY_ORDER.index(DeliveryState(view.state)))
     reason = _said_by(worst) or job.reason
     if worst.state == DeliveryState.PENDING:
-        started = worst.attempts > 0 or any(view.state != DeliveryState.PENDING for view in deliveries)
+        started = worst.attempts > 0 or worst.sent > 0 or any(view.state != DeliveryState.PENDING for view in deliveries)
         return (DeliveryState.SENDING.value if started else JobState.PRODUCED.value), reason
     return worst.state, reason
 
@@ -286,7 +286,11 @@ def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView],
     if series.reason and series.job_id == job.id:
         said.append(series.reason)
     said += [f"gone from {view.destination}" for view in deliveries if view.leftover == Leftover.GONE]
-    there = [view for view in deliveries if view.leftover in (Leftover.STANDS, Leftover.ACKNOWLEDGED)]
+    there = [
+        view
+        for view in deliveries
+        if view.leftover in (Leftover.STANDS, Leftover.ACKNOWLEDGED) or (view.sent and view.leftover != Leftover.GONE)
+    ]
     end = f"{job.state.lower()} afterwards: {job.reason}" if there else job.reason
     parts = [
         f"{view.sent}/{total} to {view.destination}"

@@ -293,7 +293,7 @@ class Delivery(Base):
     destination: Mapped[str] = mapped_column(String(64))
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
     reason: Mapped[str] = mapped_column(Text, default="")
-    leftover: Mapped[str] = mapped_column(String(12), default="", server_default="")
+    leftover: Mapped[str] = mapped_column(String(12), default="", server_default="", index=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     courier: Mapped[str | None] = mapped_column(String(80), default=None)

@@ -36,6 +36,7 @@ def upgrade() -> None:
     for table, columns in _ADDED.items():
         for column in columns:
             op.add_column(table, column.copy())
+    op.create_index(op.f("ix_delivery_leftover"), "delivery", ["leftover"], unique=False)
     _resize_foreign_uids(64, 128)
     op.create_table(
         "lost_instance",
@@ -75,6 +76,7 @@ def downgrade() -> None:
     """Take this revision back."""
     for table in ("peer_state", "sender", "lost_instance"):
         op.drop_table(table)
+    op.drop_index(op.f("ix_delivery_leftover"), table_name="delivery")
     _resize_foreign_uids(128, 64)
     for table, columns in _ADDED.items():
         for column in columns:
