@@ -73,6 +73,7 @@ class Bench:
     def send(self, count=None, *, to="tps", now=None):
         """The peer accepts so many instances, by default all that are missing; the delivery is handed back."""
         delivery = self.outbox.claim("c", to, 60, now or at(20))
+        assert delivery is not None
         for outgoing in delivery.missing[:count]:
             self.accept(delivery, outgoing, now=now or at(20))
         if count is None:
