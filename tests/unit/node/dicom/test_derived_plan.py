@@ -15,7 +15,15 @@ PLAN = DerivedSeriesPlan(
     series_description="sCE-CT AI Thorax",
     uids=UidFactory(),
     equipment=EquipmentIdentity(software_version=LONGEST),
-    model=ModelIdentity(*[LONGEST] * 6, hu_window_hu=(-40.5, 400.25)),
+    model=ModelIdentity(
+        name=LONGEST,
+        version=LONGEST,
+        method=LONGEST,
+        weights_sha256=LONGEST,
+        device=LONGEST,
+        precision=LONGEST,
+        hu_window_hu=(-40.5, 400.25),
+    ),
     produced_at=datetime(2026, 1, 2, tzinfo=UTC),
     slice_spacing_mm=3.0,
 )
