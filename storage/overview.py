@@ -255,7 +255,9 @@ def _reader_state(job: Job, deliveries: list[DeliveryView]) -> tuple[str, str]:
     worst = min(deliveries, key=lambda view: _DELIVERY_ORDER.index(DeliveryState(view.state)))
     reason = _said_by(worst) or job.reason
     if worst.state == DeliveryState.PENDING:
-        started = worst.attempts > 0 or worst.sent > 0 or any(view.state != DeliveryState.PENDING for view in deliveries)
+        started = (
+            worst.attempts > 0 or worst.sent > 0 or any(view.state != DeliveryState.PENDING for view in deliveries)
+        )
         return (DeliveryState.SENDING.value if started else JobState.PRODUCED.value), reason
     return worst.state, reason
 

@@ -11,6 +11,8 @@ from storage.tables import Delivery, DeliveryInstance, Job, Series
 
 _AT_A_DESTINATION = (DeliveryState.SENDING, DeliveryState.SENT, DeliveryState.CONFIRMED)
 _DEALT_WITH = (Leftover.GONE, Leftover.ACKNOWLEDGED)
+_TYPED_AT_THE_CONSOLE = ("PatientSex",)
+"""Series of one study come from different consoles; that these differ in it alone makes no second patient."""
 
 
 def doubt_about_patient(session: Session, series: Series, patient: Mapping[str, str]) -> str:
@@ -34,7 +36,8 @@ def doubt_about_patient(session: Session, series: Series, patient: Mapping[str, 
         .order_by(Job.id)
     )
     for job in session.scalars(_delivered(others, also_live=True)):
-        if differing := _contradictions(job.patient, patient):
+        differing = _contradictions(job.patient, patient)
+        if set(differing) - set(_TYPED_AT_THE_CONSOLE):
             doubts.append(
                 f"the study has series of two patients: {_masked(job.patient)} in series {job.series_id} and "
                 f"{_masked(patient)} in this one ({', '.join(differing)})"

@@ -137,11 +137,26 @@ def test_a_second_patient_in_a_study_is_a_doubt_and_the_first_goes_on(bench):
     assert bench.overview.case("1").doubt == ""
 
 
-@pytest.mark.parametrize(("patient", "study"), [(WRONG, "1.2"), (RIGHT, "1.9"), (WRONG | {"PatientSex": ""}, "1.2")])
+@pytest.mark.parametrize(("patient", "study"), [(WRONG, "1.2"), (RIGHT, "1.9"), (WRONG | {"PatientSex": "O"}, "1.2")])
 def test_two_series_of_a_patient_or_of_two_studies_are_no_doubt(bench, patient, study):
     bench.receive()
     bench.queue("k", patient=WRONG)
     assert other_series(bench, patient, study=study) == ""
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("PatientID", "9"),
+        ("IssuerOfPatientID", "SOUTH"),
+        ("PatientName", "SMITH^ANN"),
+        ("PatientBirthDate", "19610102"),
+    ],
+)
+def test_each_value_that_a_planning_system_files_by_makes_a_second_patient(bench, keyword, value):
+    bench.receive()
+    bench.queue("k", patient=WRONG | {"IssuerOfPatientID": "NORTH"})
+    assert f"({keyword})" in other_series(bench, WRONG | {"IssuerOfPatientID": "NORTH", keyword: value})
 
 
 def test_a_cancelled_result_of_another_patient_counts_while_it_stands_at_a_destination(bench):
