@@ -166,7 +166,15 @@ class OutboxStore:
                     session, delivery, job.series_id, DeliveryState.PENDING, actor="scheduler", reason=reason, now=now
                 )
                 delivery.next_attempt_at = now
+            _settle_unknown(session, now, dead_courier)
             return [delivery.id for delivery, _ in expired]
+
+    def let_go(self, delivery_id: int, courier: str) -> None:
+        """The courier has nothing of a delivery in flight any more that was taken away from it."""
+        with self._database.write() as session:
+            row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+            if row is not None and row.state is DeliveryState.CANCELLED and row.courier == courier:
+                row.courier = row.lease_until = None
 
     def fail_without_destination(self, destinations: Collection[str], now: datetime) -> list[int]:
         """PENDING -> FAILED for each delivery whose destination is none of these: nobody would ever send it."""
@@ -275,6 +283,21 @@ class OutboxStore:
                 raise LeaseLost(f"the leftover of delivery {delivery_id} changed while the peer was asked")
             job = session.get_one(Job, row.job_id)
             mark_leftover(session, row, job.series_id, Leftover.GONE, actor=actor, reason=reason, now=now)
+
+
+def _settle_unknown(session: Session, now: datetime, dead_courier: str | None) -> None:
+    """A courier ended with a delivery in its hands that had been taken back: an instance may have reached the peer."""
+    found = session.execute(
+        select(Delivery, Job)
+        .join(Job, Job.id == Delivery.job_id)
+        .where(Delivery.state == DeliveryState.CANCELLED, Delivery.courier.is_not(None))
+        .where(or_(Delivery.lease_until < now, Delivery.courier == dead_courier))
+        .with_for_update(skip_locked=True, of=Delivery)
+    )
+    for delivery, job in found:
+        reason = f"courier {delivery.courier} stopped answering while it was sending; an instance may have arrived"
+        delivery.courier = delivery.lease_until = None
+        mark_leftover(session, delivery, job.series_id, Leftover.STANDS, actor="scheduler", reason=reason, now=now)
 
 
 def _mark_late_answer(connection: Connection, delivery_id: int, courier: str, now: datetime) -> None:

@@ -294,12 +294,7 @@ def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView],
         if view.leftover in (Leftover.STANDS, Leftover.ACKNOWLEDGED) or (view.sent and view.leftover != Leftover.GONE)
     ]
     end = f"{job.state.lower()} afterwards: {job.reason}" if there else job.reason
-    parts = [
-        f"{view.sent}/{total} to {view.destination}"
-        if view.sent
-        else f"to {view.destination} before it was to be sent again"
-        for view in there
-    ]
+    parts = [f"{f'{view.sent}/{total}' if view.sent else 'an unknown part'} to {view.destination}" for view in there]
     if parts:
         end = f"delivered {', '.join(parts)}, {end}"
     return "; ".join([*said, end]).rstrip(": ")

@@ -106,10 +106,13 @@ def withdraw_deliveries(session: Session, job: Job, reason: str, actor: str, now
     """Cancel every delivery of a job that has not reached SENT, and mark what a destination has already got of it."""
     # Locked, so that an answer being recorded is either seen here or sees that the delivery was taken back.
     for delivery in session.scalars(select(Delivery).where(Delivery.job_id == job.id).with_for_update()):
+        courier, lease_until = delivery.courier, delivery.lease_until
         if delivery.state in OPEN_DELIVERY_STATES:
             move_delivery(
                 session, delivery, job.series_id, DeliveryState.CANCELLED, actor=actor, reason=reason, now=now
             )
+            # It may have an instance in flight; until it says that it stopped, nobody knows whether that arrives.
+            delivery.courier, delivery.lease_until = courier, lease_until
         if delivery.leftover == Leftover.RESENT or has_accepted_any(session, delivery.id):
             mark_leftover(session, delivery, job.series_id, Leftover.STANDS, actor=actor, reason=reason, now=now)
 

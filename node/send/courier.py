@@ -121,6 +121,7 @@ class Courier:
             self._settle(delivery, self._send(delivery, destination))
         except LeaseLost as error:
             log.warning("delivery %d dropped: %s", delivery.id, error)
+            self._outbox.let_go(delivery.id, self._name)
         return True
 
     def confirm_once(self, destination: DestinationSettings) -> bool:

@@ -134,13 +134,36 @@ def test_an_answer_after_the_acknowledgement_makes_the_leftover_stand_again(prod
     assert standing(produced) == ("tps",)
 
 
+@pytest.mark.parametrize("ends", ["killed", "silent"])
+def test_what_was_in_flight_when_the_courier_ended_is_unknown_and_counts(produced, ends):
+    produced.send(0)
+    produced.jobs.cancel(1, "operator x", "wrong patient", at(30))
+    produced.outbox.release_expired(at(31))
+    assert standing(produced) == ()
+    if ends == "killed":
+        produced.outbox.release_expired(at(32), dead_courier="c")
+    else:
+        produced.outbox.release_expired(at(500))
+    case = produced.overview.case("1")
+    assert case.leftovers == ("tps",)
+    assert case.reason == f"{DELETE}; delivered an unknown part to tps, cancelled afterwards: wrong patient"
+
+
+def test_a_courier_that_stopped_in_time_has_nothing_in_flight(produced):
+    delivery = produced.send(0)
+    produced.jobs.cancel(1, "operator x", "wrong patient", at(30))
+    produced.outbox.let_go(delivery.id, "c")
+    produced.outbox.release_expired(at(500), dead_courier="c")
+    assert standing(produced) == ()
+
+
 def test_files_of_an_earlier_round_are_not_forgotten_by_a_resend(produced):
     produced.send()
     produced.jobs.resend(1, ["tps"], "operator x", "restored from backup", at(30))
     produced.jobs.cancel(1, "operator x", "wrong patient", at(31))
     case = produced.overview.case("1")
     assert case.leftovers == ("tps",)
-    assert "delivered to tps before it was to be sent again" in case.reason
+    assert "delivered an unknown part to tps, cancelled afterwards" in case.reason
 
 
 def test_a_leftover_is_asked_for_after_a_while_and_gone_where_nothing_is_listed(produced):

@@ -99,6 +99,7 @@ def test_the_instance_in_flight_counts_when_its_job_is_cancelled(bench: Bench, n
     bench.courier.run_once(bench.destination)
     case = bench.case()
     assert case.deliveries[0].state == DeliveryState.CANCELLED
+    assert bench.store.delivery().courier is None, "it said that nothing is in flight any more"
     assert case.slices.sent == len(bench.tps.stored) == number
     assert case.leftovers == ("tps",)
 
