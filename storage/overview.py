@@ -114,13 +114,15 @@ class Overview:
 
 def _pages(session: Session, wanted: Filters, size: int) -> Iterator[Sequence[Series]]:
     """Series that may have wanted cases, newest first."""
-    query = select(Series).where(*wanted.conditions()).order_by(Series.id.desc()).limit(size)
-    candidates = wanted.candidates()
+    conditions, candidates = wanted.conditions(), wanted.candidates()
+    query = select(Series).order_by(Series.id.desc()).limit(size)
     if candidates is not None:
-        ids = sorted(session.scalars(candidates), reverse=True)
+        found = select(Series.id).where(Series.id.in_(candidates), *conditions) if conditions else candidates
+        ids = sorted(session.scalars(found), reverse=True)
         for start in range(0, len(ids), size):
             yield session.scalars(query.where(Series.id.in_(ids[start : start + size]))).all()
         return
+    query = query.where(*conditions)
     page = session.scalars(query).all()
     while page:
         yield page
