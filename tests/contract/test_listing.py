@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from storage.jobs import Progress
 from storage.series import Arrival, JobRequest, SeriesFacts
@@ -118,6 +119,15 @@ def test_the_listing_names_the_version_and_the_series_that_a_planner_sees(bench)
     assert (old.version, old.series_number, old.series_description) == (1, 301, "sCE-CT AI Thorax")
     assert (new.version, new.series_number, new.series_description) == (2, None, "")
     assert bench.jobs.claim("w", 60, at(41)).version == 2
+
+
+def test_the_database_narrows_a_listing_before_any_case_is_made(bench):
+    for number in range(1, 13):
+        add(bench, number, patient=f"P{number}", now=100 * number)
+    asked = []
+    event.listen(bench.database.engine, "before_cursor_execute", lambda _c, _k, sql, *_: asked.append(sql))
+    assert found(bench, patient="nobody", states=["QUEUED"], limit=1) == []
+    assert len([sql for sql in asked if sql.startswith("SELECT")]) == 1
 
 
 # -- what does not move ----------------------------------------------------------------------------------------
