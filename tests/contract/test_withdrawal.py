@@ -1,5 +1,8 @@
 """A job is cancelled, rejected or superseded after something of it was delivered, and taken back again."""
 
+import threading
+from contextlib import suppress
+
 import pytest
 from sqlalchemy import update
 
@@ -114,6 +117,29 @@ def test_an_answer_that_comes_after_the_withdrawal_counts(produced, withdraw):
         produced.accept(delivery, delivery.missing[0], now=at(31))
     assert standing(produced) == ("tps",)
     assert "delivered 1/3 to tps" in produced.overview.case("1").reason
+
+
+def test_an_answer_and_a_cancel_at_the_same_time_lose_nothing(bench):
+    bench.receive(range(20))
+    bench.queue()
+    bench.produce()
+    delivery = bench.send(0)
+    begun, answered = threading.Event(), []
+
+    def answer():
+        with suppress(LeaseLost):
+            for outgoing in delivery.missing:
+                begun.set()
+                answered.append(outgoing)
+                bench.accept(delivery, outgoing, now=at(30))
+
+    courier = threading.Thread(target=answer)
+    courier.start()
+    assert begun.wait(10)
+    bench.jobs.cancel(1, "operator x", "", at(30))
+    courier.join()
+    case = bench.overview.case("1")
+    assert (case.leftovers, case.slices.sent) == (("tps",), len(answered))
 
 
 def test_an_answer_that_comes_after_a_lost_lease_is_not_asked_for_again(produced):
