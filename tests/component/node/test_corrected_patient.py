@@ -86,5 +86,14 @@ def test_the_same_patient_again_is_the_same_job(bench):
     assert bench.receive().state == "SENT"
 
 
+@pytest.mark.parametrize("name", ["Test^Person^^", " Test ^Person==", "TEST^PERSON", "Test^Person=\u5c71^\u592a"])
+def test_a_name_that_is_written_otherwise_is_no_other_patient(bench, name):
+    bench.receive()
+    bench.deliver()
+    case = bench.receive(raw={"PatientName": name.encode(), "SpecificCharacterSet": b"ISO_IR 192"})
+    assert case.doubt == ""
+    assert case.state in ("SENT", "QUEUED"), "the same contents by PS3.5 6.2.1, or a second version of them"
+
+
 def in_another_series(ds, z):
     ds.SeriesInstanceUID = f"{ds.SeriesInstanceUID}.9"

@@ -42,7 +42,7 @@ class FakeExecutor:
             raise self.error
         made = (DerivedFile("9.1", "1.2.3.1", path, "0" * 64),)
         remarks = ("StudyID is longer than 16 characters: kept",)
-        named = {"series_number": 301, "series_description": "sCE-CT AI"}
+        named: dict[str, Any] = {"series_number": 301, "series_description": "sCE-CT AI"}
         return JobResult("9", "1.2", made, self.held, {"share": 0.1}, remarks, **named)
 
 
