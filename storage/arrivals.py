@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from storage.database import Database, Prepared
 from storage.errors import StoreUnavailable
 from storage.states import SeriesState
-from storage.tables import Association, AssociationSeries, Instance, Series
-from storage.transitions import begin_series, move_series, supersede_live_job
+from storage.tables import Association, AssociationSeries, Instance, Job, Series
+from storage.transitions import begin_series, move_series, note_that_it_came_again, supersede_live_job
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -289,6 +289,8 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
         if series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
             reopen(session, series, "the sender tried again", now)
             series.last_arrival_at, series.arrivals = now, series.arrivals + 1
+        elif series.state is SeriesState.QUEUED and series.job_id is not None:
+            note_that_it_came_again(session, series, session.get_one(Job, series.job_id), now)
         return Recorded.DUPLICATE
     for row in known:
         row.is_current = False

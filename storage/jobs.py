@@ -1,6 +1,6 @@
 """JobStore hands jobs to workers by lease and records what became of them; each step is one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,9 +10,17 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Delivery, DeliveryInstance, Instance, Job, Product, Series
-from storage.transitions import begin_delivery, cancel_open_deliveries, move_delivery, move_job
+from storage.states import CLOSED_BY_A_PERSON, DeliveryState, JobState, Leftover, SeriesState
+from storage.tables import Delivery, Instance, Job, Product, Series, case_id
+from storage.transitions import (
+    begin_delivery,
+    last_event,
+    mark_leftover,
+    move_job,
+    reopen_deliveries,
+    send_anew,
+    withdraw_deliveries,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,26 @@ class ProducedSeries:
     instances: tuple[ProducedInstance, ...]
     measurements: dict[str, Any]
     remarks: tuple[str, ...] = ()
+    series_number: int | None = None
+    series_description: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a running job is: `done` of `total` steps of a stage that began at `started_at` (an aware datetime)."""
+
+    stage: str
+    done: int
+    total: int
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class RewrittenFiles:
+    """The same derived instances under the same file names in another folder; sha256 by SOP Instance UID, of each."""
+
+    product_dir: str
+    sha256: Mapping[str, str]
 
 
 class JobStore:
@@ -94,10 +122,23 @@ class JobStore:
                 spool_names=tuple(names),
             )
 
-    def heartbeat(self, job_id: int, worker: str, lease_s: float, now: datetime) -> None:
-        """Extend the lease; raises LeaseLost when the job was cancelled, superseded or given to another worker."""
+    def heartbeat(
+        self, job_id: int, worker: str, lease_s: float, now: datetime, *, progress: Progress | None = None
+    ) -> None:
+        """Extend the lease and write down how far the job is.
+
+        Raises LeaseLost when the job was cancelled, superseded or given to another worker.
+        """
         with self._database.write() as session:
-            _owned(session, job_id, worker).lease_until = now + timedelta(seconds=lease_s)
+            job = _owned(session, job_id, worker)
+            job.lease_until = now + timedelta(seconds=lease_s)
+            if progress is None:
+                return
+            reached = {"stage": progress.stage, "done": progress.done, "total": progress.total}
+            if any(job.progress.get(key) != value for key, value in reached.items()):
+                # The last advance: a reader judges from it when the stage ends, and whether the job is stuck.
+                job.updated_at = now
+                job.progress = {**reached, "started_at": progress.started_at.isoformat(), "at": now.isoformat()}
 
     def finish(
         self,
@@ -116,6 +157,7 @@ class JobStore:
             session.execute(delete(Product).where(Product.job_id == job.id))
             job.derived_series_uid, job.product_dir = product.series_uid, product.product_dir
             job.measurements, job.remarks = product.measurements, list(product.remarks)
+            job.series_number, job.series_description = product.series_number, product.series_description
             for made in product.instances:
                 session.add(
                     Product(
@@ -177,25 +219,94 @@ class JobStore:
         """FAILED, HELD or CANCELLED -> QUEUED, its attempts counted anew; a produced series is never made again."""
         with self._database.write() as session:
             job = _get(session, job_id)
-            if job.state is JobState.CANCELLED and job.product_dir is not None:
-                raise IllegalTransition("the series of this job was produced already; it can only be resent")
-            move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
-            job.attempts, job.next_attempt_at = 0, now
+            if job.state is JobState.CANCELLED:
+                if job.product_dir is not None:
+                    raise IllegalTransition(
+                        "the series of this job was produced already; `jobs reopen` takes that back"
+                    )
+                _require_present(session, job)
+            _queue_again(session, job, actor, reason, now)
 
     def cancel(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
-        """Any live state -> CANCELLED, with every delivery that has not reached SENT."""
+        """Any live state -> CANCELLED, with every delivery that has not reached SENT.
+
+        What a destination has accepted until then stays there: that delivery is marked as a leftover.
+        """
         with self._database.write() as session:
             job = _get(session, job_id)
             move_job(session, job, JobState.CANCELLED, actor=actor, reason=reason, now=now)
-            cancel_open_deliveries(session, job, reason, actor, now)
+            withdraw_deliveries(session, job, reason, actor, now)
 
-    def release(self, job_id: int, destinations: Sequence[str], actor: str, reason: str, now: datetime) -> None:
-        """HELD -> PRODUCED by a person who looked at it; refused where nothing was produced."""
+    def reopen(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
+        """Take back a cancel or a reject: the job is again what it was before, or QUEUED where it has no result.
+
+        CANCELLED -> PRODUCED sends what is still missing at each destination, and everything where a leftover is gone
+        or acknowledged; -> HELD and REJECTED -> HELD bring back the reason for which it was held. Raises
+        IllegalTransition for any other state, and where the series has a newer job or other contents by now.
+        """
+        with self._database.write() as session:
+            job = _get(session, job_id)
+            if job.state not in CLOSED_BY_A_PERSON:
+                raise IllegalTransition(f"only a CANCELLED or REJECTED job can be reopened; this one is {job.state}")
+            series = _require_present(session, job)
+            before = _state_before(session, job)
+            if before is JobState.QUEUED:
+                _queue_again(session, job, actor, reason, now)
+            else:
+                move_job(session, job, before, actor=actor, reason=reason, now=now)
+            if before is JobState.HELD:
+                held = last_event(session, job, JobState.HELD, from_state=JobState.RUNNING)
+                job.reason = held.reason if held is not None else reason
+            elif before is JobState.PRODUCED:
+                reopen_deliveries(session, job, actor, reason, now)
+            series.reason = ""
+
+    def acknowledge(
+        self, job_id: int, actor: str, reason: str, now: datetime, *, destinations: Sequence[str] = ()
+    ) -> list[str]:
+        """A person has dealt with what a withdrawn result left at these destinations, by default at all of them.
+
+        Returns the destinations. Raises IllegalTransition where nothing of the job stands at one of them, or at any.
+        """
+        with self._database.write() as session:
+            job = _get(session, job_id)
+            standing = {row.destination: row for row in session.scalars(_deliveries(job)) if _stands(row)}
+            if missing := [name for name in destinations if name not in standing]:
+                raise IllegalTransition(f"no leftover of this job stands at {', '.join(missing)}")
+            if not standing:
+                raise IllegalTransition("no leftover of this job stands at any destination")
+            names = list(destinations) or sorted(standing)
+            for name in names:
+                mark_leftover(
+                    session, standing[name], job.series_id, Leftover.ACKNOWLEDGED, actor=actor, reason=reason, now=now
+                )
+            return names
+
+    def release(
+        self,
+        job_id: int,
+        destinations: Sequence[str],
+        actor: str,
+        reason: str,
+        now: datetime,
+        *,
+        override: str = "",
+        rewritten: RewrittenFiles | None = None,
+    ) -> None:
+        """HELD -> PRODUCED by a person who looked at it; refused where nothing was produced.
+
+        override: who released it against which doubt, and why, as it stands in the `rewritten` files; these take the
+        place of the produced ones in the same transaction. Raises IllegalTransition, and ValueError where `rewritten`
+        does not hold exactly the instances of the job.
+        """
         with self._database.write() as session:
             job = _get(session, job_id)
             if job.state is JobState.HELD and job.product_dir is None:
                 raise IllegalTransition("nothing was produced yet that could be released; retry the job instead")
             move_job(session, job, JobState.PRODUCED, actor=actor, reason=reason, now=now)
+            job.override = override
+            if rewritten is not None:
+                _swap_files(session, job, rewritten)
             _fill_outbox(session, job, destinations, actor, now)
 
     def reject(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
@@ -213,9 +324,7 @@ class JobStore:
             for row in (existing[name] for name in destinations if name in existing):
                 if row.state in (DeliveryState.PENDING, DeliveryState.SENDING):
                     continue
-                session.execute(delete(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id))
-                move_delivery(session, row, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
-                row.attempts, row.next_attempt_at = 0, now
+                send_anew(session, row, job, actor=actor, reason=reason, now=now)
             _fill_outbox(session, job, [name for name in destinations if name not in existing], actor, now)
 
 
@@ -231,6 +340,50 @@ def _owned(session: Session, job_id: int, worker: str) -> Job:
     if job.state is not JobState.RUNNING or job.worker != worker:
         raise LeaseLost(f"job {job_id} is {job.state} and no longer belongs to {worker}")
     return job
+
+
+def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:
+    move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
+    job.attempts, job.next_attempt_at = 0, now
+
+
+def _require_present(session: Session, job: Job) -> Series:
+    """The series of a closed job, where the job still belongs to its contents; raises IllegalTransition."""
+    series = session.scalars(select(Series).where(Series.id == job.series_id).with_for_update()).one()
+    newest = session.scalars(select(Job).where(Job.series_id == job.series_id).order_by(Job.run.desc())).first()
+    present = series.job_id or (newest.id if newest is not None else job.id)
+    if series.state is not SeriesState.QUEUED:
+        raise IllegalTransition(f"its series came again since and is {series.state}; this job belongs to what it was")
+    if present != job.id:
+        other = session.get_one(Job, present)
+        raise IllegalTransition(
+            f"its series has other contents by now: those of job {case_id(other.series_id, other.run)}, "
+            f"which is {other.state}"
+        )
+    return series
+
+
+def _state_before(session: Session, job: Job) -> JobState:
+    """To which state a closed job goes back: HELD or PRODUCED with the files it had, else QUEUED."""
+    if job.state is JobState.REJECTED:
+        return JobState.HELD
+    closed = last_event(session, job, JobState.CANCELLED)
+    if closed is None or job.product_dir is None or closed.from_state not in (JobState.HELD, JobState.PRODUCED):
+        return JobState.QUEUED
+    return JobState(closed.from_state)
+
+
+def _swap_files(session: Session, job: Job, rewritten: RewrittenFiles) -> None:
+    products = session.scalars(select(Product).where(Product.job_id == job.id)).all()
+    if {row.sop_instance_uid for row in products} != set(rewritten.sha256):
+        raise ValueError("the rewritten files are not exactly the instances of the job")
+    job.product_dir = rewritten.product_dir
+    for row in products:
+        row.sha256 = rewritten.sha256[row.sop_instance_uid]
+
+
+def _stands(row: Delivery) -> bool:
+    return row.leftover == Leftover.STANDS
 
 
 def _deliveries(job: Job) -> Any:

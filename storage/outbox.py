@@ -1,17 +1,18 @@
 """OutboxStore knows which derived series are due where, what is missing there, and what the peer answered."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from sqlalchemy import Table, bindparam, insert, or_, select, update
+from sqlalchemy import Connection, Table, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database, Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.states import DeliveryState, JobState, SeriesState
+from storage.states import DeliveryState, JobState, Leftover, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
-from storage.transitions import move_delivery
+from storage.transitions import LEFTOVER_PAUSE, mark_leftover, move_delivery
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -64,7 +65,7 @@ class ClaimedDelivery:
 
 @dataclass(frozen=True)
 class SentDelivery:
-    """A delivery in SENT that its peer has not confirmed yet."""
+    """A series that a peer accepted: it shall confirm that it holds it, or is asked whether it still does."""
 
     id: int
     study_uid: str
@@ -107,14 +108,20 @@ class OutboxStore:
     def record_accepted(
         self, delivery_id: int, courier: str, product_id: int, dimse_status: int, *, lease_s: float, now: datetime
     ) -> None:
-        """Record the answer for one instance and extend the lease. Raises LeaseLost when sending must stop."""
+        """Record the answer for one instance and extend the lease. Raises LeaseLost when sending must stop.
+
+        An answer that comes after the delivery was taken away is recorded all the same: the instance is at the peer.
+        """
         lease = {"id_": delivery_id, "owner": courier, "until": now + timedelta(seconds=lease_s)}
         answer = {"delivery": delivery_id, "product": product_id, "status": dimse_status, "now": now}
         with self._database.write_plain() as connection:
-            if _EXTEND_LEASE.execute(connection, lease).rowcount != 1:
-                raise LeaseLost(f"delivery {delivery_id} no longer belongs to {courier}")
+            is_ours = _EXTEND_LEASE.execute(connection, lease).rowcount == 1
             if not _ANSWERED_AGAIN.execute(connection, answer).rowcount:
                 _ANSWERED.execute(connection, answer)
+            if not is_ours:
+                _mark_late_answer(connection, delivery_id, courier, now)
+        if not is_ours:
+            raise LeaseLost(f"delivery {delivery_id} no longer belongs to {courier}")
 
     def finish_sent(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
         """SENDING -> SENT; raises IllegalTransition unless the peer accepted every instance, or LeaseLost."""
@@ -159,7 +166,31 @@ class OutboxStore:
                     session, delivery, job.series_id, DeliveryState.PENDING, actor="scheduler", reason=reason, now=now
                 )
                 delivery.next_attempt_at = now
+            _settle_unknown(session, now, dead_courier)
             return [delivery.id for delivery, _ in expired]
+
+    def let_go(self, delivery_id: int, courier: str) -> None:
+        """The courier has nothing of a delivery in flight any more that was taken away from it."""
+        with self._database.write() as session:
+            row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+            if row is not None and row.state is DeliveryState.CANCELLED and row.courier == courier:
+                row.courier = row.lease_until = None
+
+    def fail_without_destination(self, destinations: Collection[str], now: datetime) -> list[int]:
+        """PENDING -> FAILED for each delivery whose destination is none of these: nobody would ever send it."""
+        with self._database.write() as session:
+            rows = session.execute(
+                select(Delivery, Job)
+                .join(Job, Job.id == Delivery.job_id)
+                .where(Delivery.state == DeliveryState.PENDING, Delivery.destination.not_in(destinations))
+                .with_for_update(skip_locked=True, of=Delivery)
+            ).all()
+            for delivery, job in rows:
+                reason = f"{delivery.destination} is no longer in the settings"
+                move_delivery(
+                    session, delivery, job.series_id, DeliveryState.FAILED, actor="courier", reason=reason, now=now
+                )
+            return [delivery.id for delivery, _ in rows]
 
     def retry(self, job_id: int, actor: str, reason: str, now: datetime) -> int:
         """FAILED -> PENDING, and no more waiting for what is PENDING; accepted instances stay accepted.
@@ -198,12 +229,7 @@ class OutboxStore:
                 .order_by(Delivery.next_attempt_at, Delivery.id)
                 .limit(1)
             ).first()
-            if found is None:
-                return None
-            delivery, job, study_uid = found
-            uids = session.scalars(select(Product.sop_instance_uid).where(Product.job_id == job.id))
-            assert job.derived_series_uid is not None
-            return SentDelivery(delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at)
+            return _sent_delivery(session, *found) if found is not None else None
 
     def postpone_confirmation(
         self, delivery_id: int, actor: str, reason: str, *, not_before: datetime | None, now: datetime
@@ -221,6 +247,75 @@ class OutboxStore:
             for instance in session.scalars(select(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id)):
                 instance.confirmed_at = now
             move_delivery(session, row, job.series_id, DeliveryState.CONFIRMED, actor=actor, reason=reason, now=now)
+
+    # -- leftovers ---------------------------------------------------------------------------------------------
+
+    def awaiting_removal(self, destination: str, now: datetime) -> SentDelivery | None:
+        """The withdrawn result at `destination` that is due to be asked for, the one due longest; None without one."""
+        with self._database.read() as session:
+            found = session.execute(
+                select(Delivery, Job, Series.study_uid)
+                .join(Job, Job.id == Delivery.job_id)
+                .join(Series, Series.id == Job.series_id)
+                .where(Delivery.leftover == Leftover.STANDS, Delivery.next_attempt_at <= now)
+                .where(Delivery.destination == destination)
+                .order_by(Delivery.next_attempt_at, Delivery.id)
+                .limit(1)
+            ).first()
+            return _sent_delivery(session, *found) if found is not None else None
+
+    def still_there(self, delivery_id: int, now: datetime) -> None:
+        """Ask for a leftover again later."""
+        with self._database.write() as session:
+            session.get_one(Delivery, delivery_id).next_attempt_at = now + LEFTOVER_PAUSE
+
+    def gone(self, delivery_id: int, actor: str, reason: str, *, asked_at: datetime, now: datetime) -> None:
+        """A leftover that the destination was asked for at `asked_at` is not there any more.
+
+        Raises LeaseLost where it does not stand any more, or where an instance of it was accepted since.
+        """
+        with self._database.write() as session:
+            row = session.scalars(select(Delivery).where(Delivery.id == delivery_id).with_for_update()).one()
+            since = session.scalar(
+                select(func.max(DeliveryInstance.sent_at)).where(DeliveryInstance.delivery_id == delivery_id)
+            )
+            if row.leftover != Leftover.STANDS or (since is not None and since >= asked_at):
+                raise LeaseLost(f"the leftover of delivery {delivery_id} changed while the peer was asked")
+            job = session.get_one(Job, row.job_id)
+            mark_leftover(session, row, job.series_id, Leftover.GONE, actor=actor, reason=reason, now=now)
+
+
+def _settle_unknown(session: Session, now: datetime, dead_courier: str | None) -> None:
+    """A courier ended with a delivery in its hands that had been taken back: an instance may have reached the peer."""
+    found = session.execute(
+        select(Delivery, Job)
+        .join(Job, Job.id == Delivery.job_id)
+        .where(Delivery.state == DeliveryState.CANCELLED, Delivery.courier.is_not(None))
+        .where(or_(Delivery.lease_until < now, Delivery.courier == dead_courier))
+        .with_for_update(skip_locked=True, of=Delivery)
+    )
+    for delivery, job in found:
+        reason = f"courier {delivery.courier} stopped answering while it was sending; an instance may have arrived"
+        delivery.courier = delivery.lease_until = None
+        mark_leftover(session, delivery, job.series_id, Leftover.STANDS, actor="scheduler", reason=reason, now=now)
+
+
+def _mark_late_answer(connection: Connection, delivery_id: int, courier: str, now: datetime) -> None:
+    """Where the job was withdrawn meanwhile, what the peer just accepted is a leftover."""
+    with Session(connection) as session:
+        delivery, job = session.execute(
+            select(Delivery, Job).join(Job, Job.id == Delivery.job_id).where(Delivery.id == delivery_id)
+        ).one()
+        if job.state in (JobState.CANCELLED, JobState.SUPERSEDED):
+            reason = "an instance was accepted after the delivery was taken back"
+            mark_leftover(session, delivery, job.series_id, Leftover.STANDS, actor=courier, reason=reason, now=now)
+            session.flush()
+
+
+def _sent_delivery(session: Session, delivery: Delivery, job: Job, study_uid: str) -> SentDelivery:
+    uids = session.scalars(select(Product.sop_instance_uid).where(Product.job_id == job.id))
+    assert job.derived_series_uid is not None
+    return SentDelivery(delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at)
 
 
 def _sent(session: Session, delivery_id: int) -> Delivery:

@@ -1,86 +1,24 @@
 """Overview answers what became of every series, and why; it reads every table and writes none."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CompoundSelect, func, select, union
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from storage.cases import Case, DeliveryView, EventView, ProgressView, SliceCounts
 from storage.database import Database
 from storage.errors import NotFound
-from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Series
+from storage.filters import Filters
+from storage.states import DeliveryState, JobState, Leftover, SeriesState
+from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Series, case_id
+
+__all__ = ["Case", "DeliveryView", "EventView", "Overview", "ProgressView", "SliceCounts"]
 
 _PAGE = 500
 _MAX_DIGITS = 10  # a 32-bit primary key
-
-
-@dataclass(frozen=True)
-class DeliveryView:
-    """One destination of a case: how far it is and what the peer said last."""
-
-    destination: str
-    state: str
-    reason: str
-    attempts: int
-    next_attempt_at: datetime
-    updated_at: datetime
-    sent: int
-    confirmed: int
-
-
-@dataclass(frozen=True)
-class SliceCounts:
-    """Instances received, produced, and accepted or confirmed by every destination."""
-
-    received: int
-    produced: int
-    sent: int
-    confirmed: int
-
-
-@dataclass(frozen=True)
-class Case:
-    """One series on its way through the node, from its first slice to its delivery.
-
-    `id` is stable: a series is `12` from its first slice on, and its second job, after its contents changed, `12-2`.
-    """
-
-    id: str
-    series_id: int
-    job_id: int | None
-    state: str
-    reason: str
-    series_uid: str
-    derived_series_uid: str | None
-    study_uid: str
-    calling_ae: str
-    description: str
-    patient_id: str
-    slices: SliceCounts
-    bundle: str | None
-    attempts: int
-    created_at: datetime
-    updated_at: datetime
-    product_dir: str | None = None
-    measurements: dict[str, Any] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
-    deliveries: tuple[DeliveryView, ...] = ()
-
-
-@dataclass(frozen=True)
-class EventView:
-    """One transition of a series, job or delivery."""
-
-    at: datetime
-    machine: str
-    from_state: str
-    to_state: str
-    actor: str
-    reason: str
 
 
 class Overview:
@@ -89,13 +27,44 @@ class Overview:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def cases(self, *, states: Sequence[str] = (), series_uid: str = "", limit: int = 200) -> list[Case]:
-        """Cases, newest first; `limit` 0 returns all of them."""
+    def cases(
+        self,
+        *,
+        states: Sequence[str] = (),
+        series_uid: str = "",
+        study_uid: str = "",
+        patient: str = "",
+        calling_ae: str = "",
+        destination: str = "",
+        bundle: str = "",
+        since: datetime | None = None,
+        before: datetime | None = None,
+        stuck_since: datetime | None = None,
+        limit: int = 200,
+    ) -> list[Case]:
+        """Cases to which every filter applies, newest first; `limit` 0 returns all of them.
+
+        patient: the whole PatientID in whatever case, with `*` for any characters and `?` for one. bundle: the
+        beginning of its label. since and before bound `created_at`, the first included. stuck_since: only what should
+        move by itself (RECEIVING, QUEUED, RUNNING, PRODUCED with a destination, SENDING) and has not since then.
+        """
+        wanted = Filters(
+            frozenset(states),
+            series_uid,
+            study_uid,
+            patient,
+            calling_ae,
+            destination,
+            bundle,
+            since,
+            before,
+            stuck_since,
+        )
         found: list[Case] = []
         with self._database.read() as session:
-            for page in _pages(session, states, series_uid, min(limit or _PAGE, _PAGE)):
+            for page in _pages(session, wanted, min(limit or _PAGE, _PAGE)):
                 for case in _cases(session, page):
-                    if not states or case.state in states:
+                    if wanted.match(case):
                         found.append(case)
                         if limit and len(found) >= limit:
                             return found
@@ -143,40 +112,21 @@ class Overview:
             return session.scalar(select(func.max(DeliveryInstance.sent_at)))
 
 
-def _pages(session: Session, states: Sequence[str], series_uid: str, size: int) -> Iterator[Sequence[Series]]:
-    """Series that may have cases in `states`, newest first."""
+def _pages(session: Session, wanted: Filters, size: int) -> Iterator[Sequence[Series]]:
+    """Series that may have wanted cases, newest first."""
+    conditions, candidates = wanted.conditions(), wanted.candidates()
     query = select(Series).order_by(Series.id.desc()).limit(size)
-    if series_uid:
-        query = query.where(Series.series_uid == series_uid)
-    elif states:
-        ids = sorted(session.scalars(_candidates(states)), reverse=True)
+    if candidates is not None:
+        found = select(Series.id).where(Series.id.in_(candidates), *conditions) if conditions else candidates
+        ids = sorted(session.scalars(found), reverse=True)
         for start in range(0, len(ids), size):
             yield session.scalars(query.where(Series.id.in_(ids[start : start + size]))).all()
         return
+    query = query.where(*conditions)
     page = session.scalars(query).all()
     while page:
         yield page
         page = session.scalars(query.where(Series.id < page[-1].id)).all()
-
-
-def _candidates(states: Sequence[str]) -> CompoundSelect[tuple[int]]:
-    """Ids of all series of which a case may be in one of these reader's states, and of few others.
-
-    The indices on the raw states answer this; to make every case first took 16 s for 20 of 100,000 jobs.
-    """
-    wanted = set(states)
-    # A QUEUED series has a job, whose state it shows. COMPLETE reads as RECEIVING, and a PENDING delivery in two ways.
-    series = wanted - {SeriesState.QUEUED} | ({SeriesState.COMPLETE} if SeriesState.RECEIVING in wanted else set())
-    deliveries = wanted | ({DeliveryState.PENDING} if wanted & {JobState.PRODUCED, DeliveryState.SENDING} else set())
-    of_jobs = select(Job.series_id)
-    parts = [
-        select(Series.id).where(Series.state.in_([state for state in SeriesState if state in series])),
-        of_jobs.where(Job.state.in_([state for state in JobState if state in wanted - {JobState.PRODUCED}])),
-        of_jobs.join(Delivery).where(Delivery.state.in_([state for state in DeliveryState if state in deliveries])),
-    ]
-    if JobState.PRODUCED in wanted:
-        parts.append(of_jobs.outerjoin(Delivery).where(Job.state == JobState.PRODUCED, Delivery.id.is_(None)))
-    return union(*parts)
 
 
 def _cases(session: Session, page: Sequence[Series]) -> Iterable[Case]:
@@ -203,14 +153,19 @@ def _count(session: Session, column: Any, ids: Sequence[int], *conditions: Any) 
 
 def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[DeliveryView]]:
     query = (
-        select(Delivery, func.count(DeliveryInstance.product_id), func.count(DeliveryInstance.confirmed_at))
+        select(
+            Delivery,
+            func.count(DeliveryInstance.product_id),
+            func.count(DeliveryInstance.confirmed_at),
+            func.max(DeliveryInstance.sent_at),
+        )
         .outerjoin(DeliveryInstance, DeliveryInstance.delivery_id == Delivery.id)
         .where(Delivery.job_id.in_(job_ids))
         .group_by(Delivery.id)
         .order_by(Delivery.id)
     )
     views: dict[int, list[DeliveryView]] = defaultdict(list)
-    for row, sent, confirmed in session.execute(query):
+    for row, sent, confirmed, accepted_at in session.execute(query):
         views[row.job_id].append(
             DeliveryView(
                 destination=row.destination,
@@ -221,13 +176,12 @@ def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[Deli
                 updated_at=row.updated_at,
                 sent=sent,
                 confirmed=confirmed,
+                created_at=row.created_at,
+                last_accepted_at=accepted_at,
+                leftover=row.leftover,
             )
         )
     return views
-
-
-def _case_id(series: Series, run: int) -> str:
-    return str(series.id) if run == 1 else f"{series.id}-{run}"
 
 
 def _series_case(series: Series, run: int, received: int) -> Case:
@@ -235,7 +189,7 @@ def _series_case(series: Series, run: int, received: int) -> Case:
     # COMPLETE lasts for one transaction, or until the next tick after `jobs complete`.
     state = SeriesState.RECEIVING if series.state is SeriesState.COMPLETE else series.state
     return Case(
-        id=_case_id(series, run),
+        id=case_id(series.id, run),
         series_id=series.id,
         job_id=None,
         state=state.value,
@@ -251,13 +205,16 @@ def _series_case(series: Series, run: int, received: int) -> Case:
         attempts=0,
         created_at=series.created_at,
         updated_at=series.updated_at,
+        moved_at=series.updated_at,
     )
 
 
 def _job_case(series: Series, job: Job, produced: int, deliveries: list[DeliveryView]) -> Case:
     state, reason = _reader_state(job, deliveries)
+    if job.state in (JobState.CANCELLED, JobState.REJECTED, JobState.SUPERSEDED):
+        reason = _reason_of_the_end(series, job, deliveries, produced)
     return Case(
-        id=_case_id(series, job.run),
+        id=case_id(series.id, job.run),
         series_id=series.id,
         job_id=job.id,
         state=state,
@@ -278,9 +235,17 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         attempts=job.attempts,
         created_at=series.created_at if job.run == 1 else job.created_at,
         updated_at=max([job.updated_at, *(view.updated_at for view in deliveries)]),
+        moved_at=max([job.updated_at, *(_moved_at(view) for view in deliveries)]),
         product_dir=job.product_dir,
-        measurements=job.measurements,
+        version=job.version,
+        series_number=job.series_number,
+        series_description=job.series_description,
+        doubt=job.doubt,
+        override=job.override,
         remarks=tuple(job.remarks),
+        progress=_progress(job.progress) if job.state is JobState.RUNNING and job.progress else None,
+        leftovers=tuple(view.destination for view in deliveries if view.leftover == Leftover.STANDS),
+        measurements=job.measurements,
         deliveries=tuple(deliveries),
     )
 
@@ -290,11 +255,51 @@ def _reader_state(job: Job, deliveries: list[DeliveryView]) -> tuple[str, str]:
     if job.state is not JobState.PRODUCED or not deliveries:
         return job.state.value, job.reason
     worst = min(deliveries, key=lambda view: _DELIVERY_ORDER.index(DeliveryState(view.state)))
-    reason = f"{worst.destination}: {worst.reason}" if worst.reason else job.reason
+    reason = _said_by(worst) or job.reason
     if worst.state == DeliveryState.PENDING:
-        started = worst.attempts > 0 or any(view.state != DeliveryState.PENDING for view in deliveries)
+        started = (
+            worst.attempts > 0 or worst.sent > 0 or any(view.state != DeliveryState.PENDING for view in deliveries)
+        )
         return (DeliveryState.SENDING.value if started else JobState.PRODUCED.value), reason
     return worst.state, reason
+
+
+def _said_by(view: DeliveryView) -> str:
+    named = not view.reason or view.reason.startswith(f"{view.destination} ")
+    return view.reason if named else f"{view.destination}: {view.reason}"
+
+
+def _moved_at(view: DeliveryView) -> datetime:
+    """When a delivery last got further: not at an attempt that failed."""
+    if view.state not in (DeliveryState.PENDING, DeliveryState.SENDING) or not view.attempts:
+        return view.updated_at
+    return view.last_accepted_at or view.created_at
+
+
+def _progress(kept: Mapping[str, Any]) -> ProgressView:
+    times = {key: datetime.fromisoformat(kept[key]) for key in ("started_at", "at")}
+    return ProgressView(kept["stage"], kept["done"], kept["total"], **times)
+
+
+def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView], total: int) -> str:
+    """Why a job ended, after what a person has to do about it and what destinations have of its result."""
+    said = []
+    if standing := [view.destination for view in deliveries if view.leftover == Leftover.STANDS]:
+        name = job.series_number if job.series_number is not None else job.derived_series_uid
+        said.append(f"needs a person: delete series {name} at {', '.join(standing)}")
+    if series.reason and series.job_id == job.id:
+        said.append(series.reason)
+    said += [f"gone from {view.destination}" for view in deliveries if view.leftover == Leftover.GONE]
+    there = [
+        view
+        for view in deliveries
+        if view.leftover in (Leftover.STANDS, Leftover.ACKNOWLEDGED) or (view.sent and view.leftover != Leftover.GONE)
+    ]
+    end = f"{job.state.lower()} afterwards: {job.reason}" if there else job.reason
+    parts = [f"{f'{view.sent}/{total}' if view.sent else 'an unknown part'} to {view.destination}" for view in there]
+    if parts:
+        end = f"delivered {', '.join(parts)}, {end}"
+    return "; ".join([*said, end]).rstrip(": ")
 
 
 _DELIVERY_ORDER = [

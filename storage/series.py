@@ -1,7 +1,7 @@
 """SeriesStore records what arrived, from which associations, and what was decided about it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, select, update
@@ -23,10 +23,11 @@ from storage.arrivals import (
 )
 from storage.errors import IllegalTransition, NotFound
 from storage.losses import Loss, MissingInstance, forget_missing, missing_instances
+from storage.patients import doubt_about_patient
 from storage.senders import Pause, wait_s
 from storage.states import LIVE_JOB_STATES, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
-from storage.transitions import begin_job, move_series, supersede_live_job
+from storage.transitions import begin_job, move_series, note_that_it_came_again, supersede_live_job
 
 __all__ = [
     "Arrival",
@@ -178,11 +179,15 @@ class SeriesStore(ArrivalStore):
                 return False
             _complete(session, row, facts, now)
             same = session.scalars(select(Job).where(Job.job_key == request.key).order_by(Job.repeat.desc())).first()
+            doubts = [request.doubt, doubt_about_patient(session, row, request.patient)]
             if same is None or same.state not in LIVE_JOB_STATES:
                 supersede_live_job(session, row.id, "the contents of the series changed", "completion", now)
             if same is None or same.state is JobState.SUPERSEDED:
-                _add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
+                request = replace(request, doubt="; ".join(doubt for doubt in doubts if doubt))
+                same = _add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
+            row.job_id = same.id
             move_series(session, row, SeriesState.QUEUED, actor="eligibility", reason="", now=now)
+            note_that_it_came_again(session, row, same, now)
             return True
 
     def complete_by_operator(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
@@ -245,7 +250,7 @@ def _complete(session: Session, row: Series, facts: SeriesFacts, now: datetime) 
         move_series(session, row, SeriesState.COMPLETE, actor="completion", reason="", now=now)
 
 
-def _add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> None:
+def _add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
     runs = session.scalar(select(func.count()).select_from(Job).where(Job.series_id == series.id)) or 0
     count = session.scalar(
         select(func.count()).select_from(Instance).where(Instance.series_id == series.id, Instance.is_current)
@@ -265,3 +270,4 @@ def _add_job(session: Session, series: Series, request: JobRequest, now: datetim
         patient=dict(request.patient),
     )
     begin_job(session, job, actor="eligibility", reason=f"bundle {request.bundle}", now=now)
+    return job

@@ -89,13 +89,19 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     ),
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}),  # operator: `jobs retry`
     JobState.PRODUCED: frozenset({JobState.CANCELLED, JobState.SUPERSEDED}),  # operator; a changed source series
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),  # operator: `jobs retry`
-    JobState.REJECTED: frozenset(),
+    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.HELD, JobState.PRODUCED}),  # operator: `retry`, `reopen`
+    JobState.REJECTED: frozenset({JobState.HELD}),  # operator: `jobs reopen`
     JobState.SUPERSEDED: frozenset(),
 }
 
 DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.PENDING: frozenset({DeliveryState.SENDING, DeliveryState.CANCELLED}),  # courier: claim
+    DeliveryState.PENDING: frozenset(
+        {
+            DeliveryState.SENDING,  # courier: claim
+            DeliveryState.FAILED,  # courier: the settings have no such destination any more
+            DeliveryState.CANCELLED,
+        }
+    ),
     DeliveryState.SENDING: frozenset(
         {
             DeliveryState.SENT,  # courier: every instance answered with success or a "stored" warning
@@ -107,13 +113,27 @@ DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.PENDING}),  # confirmation; operator: `resend`
     DeliveryState.FAILED: frozenset({DeliveryState.PENDING, DeliveryState.CANCELLED}),  # operator: `retry`, `resend`
     DeliveryState.CONFIRMED: frozenset({DeliveryState.PENDING}),  # operator: `resend`
-    DeliveryState.CANCELLED: frozenset({DeliveryState.PENDING}),  # operator: `retry` of a cancelled job
+    DeliveryState.CANCELLED: frozenset({DeliveryState.PENDING}),  # operator: `jobs reopen`
 }
+
+
+class Leftover(StrEnum):
+    """What is known about a result that lies at a destination although its job was cancelled or superseded."""
+
+    NONE = ""
+    RESENT = "RESENT"  # the job is live; the destination took files in an earlier round, whose answers were dropped
+    STANDS = "STANDS"  # the destination accepted instances of it; a person has to delete them there
+    GONE = "GONE"  # the destination was asked, and lists none of it
+    ACKNOWLEDGED = "ACKNOWLEDGED"  # a person said that it is dealt with
+
 
 State = SeriesState | JobState | DeliveryState
 
 LIVE_JOB_STATES = (JobState.QUEUED, JobState.RUNNING, JobState.HELD, JobState.FAILED, JobState.PRODUCED)
 """States in which a job still stands for its series; at most one such job exists per series."""
+
+CLOSED_BY_A_PERSON = (JobState.CANCELLED, JobState.REJECTED)
+"""States in which a job is not made again by itself when its contents come again; `jobs reopen` takes them back."""
 
 OPEN_DELIVERY_STATES = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.FAILED)
 """States in which a delivery is cancelled together with its job."""

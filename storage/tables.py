@@ -73,11 +73,17 @@ class Base(DeclarativeBase):
     )
 
 
+def case_id(series_id: int, run: int) -> str:
+    """How people call a job: `12` for the first one of series 12, `12-2` for its second."""
+    return str(series_id) if run == 1 else f"{series_id}-{run}"
+
+
 class Series(Base):
     """A series as received; `arrivals` counts accepted instances and so tells whether any came since it was read.
 
-    ignored: instances of classes that this node accepts and does not keep. expected: images of the series as a peer
-    counted them (`completion.count_from`), None where nobody was asked or answered.
+    job_id: the job of the contents that the series has now; None until it has one. ignored: instances of classes that
+    this node accepts and does not keep. expected: images of the series as a peer counted them
+    (`completion.count_from`), None where nobody was asked or answered.
     """
 
     __tablename__ = "series"
@@ -91,6 +97,7 @@ class Series(Base):
     patient_id: Mapped[str] = mapped_column(Text, default="")
     description: Mapped[str] = mapped_column(Text, default="")
     arrivals: Mapped[int] = mapped_column(Integer, default=0)
+    job_id: Mapped[int | None] = mapped_column(Integer, default=None)
     ignored: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     expected: Mapped[int | None] = mapped_column(Integer, default=None)
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -216,7 +223,8 @@ class Job(Base):
     version: 1 for the first result of a series, one more for each job that follows one with a result; planners read it.
     doubt: why a person must look at the result whatever the gates say of it; set when the job is queued. patient: the
     identity under which the job was queued. remarks: what of the source was changed or left out. progress: the stage
-    that a running job has reached. override: who released the result against which doubt, and why.
+    that a running job has reached. series_number, series_description: of the derived series, as a planner sees them.
+    override: who released the result against which doubt, and why.
     """
 
     __tablename__ = "job"
@@ -247,6 +255,8 @@ class Job(Base):
     worker: Mapped[str | None] = mapped_column(String(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     derived_series_uid: Mapped[str | None] = mapped_column(UID, default=None)
+    series_number: Mapped[int | None] = mapped_column(Integer, default=None)
+    series_description: Mapped[str] = mapped_column(Text, default="", server_default="")
     product_dir: Mapped[str | None] = mapped_column(String(80), default=None)
     measurements: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -269,8 +279,7 @@ class Product(Base):
 class Delivery(Base):
     """The outbox: one derived series to one destination.
 
-    leftover: STANDS where a superseded or cancelled result lies at the destination and a person has to delete it there;
-    GONE once the destination no longer has it, ACKNOWLEDGED once a person said so; else "".
+    leftover: a value of `storage.states.Leftover`.
     """
 
     __tablename__ = "delivery"
@@ -284,7 +293,7 @@ class Delivery(Base):
     destination: Mapped[str] = mapped_column(String(64))
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
     reason: Mapped[str] = mapped_column(Text, default="")
-    leftover: Mapped[str] = mapped_column(String(12), default="", server_default="")
+    leftover: Mapped[str] = mapped_column(String(12), default="", server_default="", index=True)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     courier: Mapped[str | None] = mapped_column(String(80), default=None)

@@ -3,22 +3,27 @@
 What happens to a series without an arrow gets an event here as well.
 """
 
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.orm import Session
 
 from storage.states import (
+    CLOSED_BY_A_PERSON,
     LIVE_JOB_STATES,
     OPEN_DELIVERY_STATES,
     DeliveryState,
     JobState,
+    Leftover,
     SeriesState,
     State,
     check_transition,
 )
-from storage.tables import Delivery, Event, Job, Series
+from storage.tables import Delivery, DeliveryInstance, Event, Job, Series, case_id
+
+LEFTOVER_PAUSE: Final = timedelta(minutes=5)
+"""A peer lists what it accepted some time later; only then does an empty list mean that a result is gone."""
 
 
 def begin_series(session: Session, row: Series, *, actor: str, reason: str, now: datetime) -> None:
@@ -62,6 +67,7 @@ def move_job(session: Session, row: Job, to: JobState, *, actor: str, reason: st
     row.state, row.reason, row.updated_at = to, reason, now
     if to is not JobState.RUNNING:
         row.worker = row.lease_until = None
+        row.progress = {}
 
 
 def move_delivery(
@@ -95,17 +101,88 @@ def _write_event(session: Session, from_state: str, to_state: str, actor: str, r
 
 
 def supersede_live_job(session: Session, series_id: int, reason: str, actor: str, now: datetime) -> None:
-    """Mark the live job of a series SUPERSEDED and cancel what of it was not delivered yet."""
+    """Mark the live job of a series SUPERSEDED and take back its deliveries."""
     job = session.scalar(select(Job).where(Job.series_id == series_id, Job.state.in_(LIVE_JOB_STATES)))
     if job is None:
         return
     move_job(session, job, JobState.SUPERSEDED, actor=actor, reason=reason, now=now)
-    cancel_open_deliveries(session, job, reason, actor, now)
+    withdraw_deliveries(session, job, reason, actor, now)
     session.flush()
 
 
-def cancel_open_deliveries(session: Session, job: Job, reason: str, actor: str, now: datetime) -> None:
-    """Cancel every delivery of a job that has not reached SENT."""
-    open_ = select(Delivery).where(Delivery.job_id == job.id, Delivery.state.in_(OPEN_DELIVERY_STATES))
-    for delivery in session.scalars(open_):
-        move_delivery(session, delivery, job.series_id, DeliveryState.CANCELLED, actor=actor, reason=reason, now=now)
+def withdraw_deliveries(session: Session, job: Job, reason: str, actor: str, now: datetime) -> None:
+    """Cancel every delivery of a job that has not reached SENT, and mark what a destination has already got of it."""
+    # Locked, so that an answer being recorded is either seen here or sees that the delivery was taken back.
+    for delivery in session.scalars(select(Delivery).where(Delivery.job_id == job.id).with_for_update()):
+        courier, lease_until = delivery.courier, delivery.lease_until
+        if delivery.state in OPEN_DELIVERY_STATES:
+            move_delivery(
+                session, delivery, job.series_id, DeliveryState.CANCELLED, actor=actor, reason=reason, now=now
+            )
+            # It may have an instance in flight; until it says that it stopped, nobody knows whether that arrives.
+            delivery.courier, delivery.lease_until = courier, lease_until
+        if delivery.leftover == Leftover.RESENT or has_accepted_any(session, delivery.id):
+            mark_leftover(session, delivery, job.series_id, Leftover.STANDS, actor=actor, reason=reason, now=now)
+
+
+def reopen_deliveries(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:
+    """Let the deliveries of a reopened job go on: what the destinations still have is not sent again."""
+    for delivery in session.scalars(select(Delivery).where(Delivery.job_id == job.id)):
+        if delivery.leftover in (Leftover.GONE, Leftover.ACKNOWLEDGED):
+            send_anew(session, delivery, job, actor=actor, reason=reason, now=now)
+            continue
+        if delivery.state is DeliveryState.CANCELLED:
+            move_delivery(session, delivery, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
+            delivery.attempts = 0
+        delivery.next_attempt_at = now
+        mark_leftover(session, delivery, job.series_id, Leftover.NONE, actor=actor, reason=reason, now=now)
+
+
+def send_anew(session: Session, row: Delivery, job: Job, *, actor: str, reason: str, now: datetime) -> None:
+    """A delivery that is not open -> PENDING with every instance missing, whatever its destination accepted before."""
+    if has_accepted_any(session, row.id):
+        row.leftover = Leftover.RESENT
+        session.execute(delete(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id))
+    move_delivery(session, row, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
+    row.attempts, row.next_attempt_at = 0, now
+
+
+def has_accepted_any(session: Session, delivery_id: int) -> bool:
+    """Whether the destination accepted an instance of this delivery."""
+    return bool(session.scalar(select(exists().where(DeliveryInstance.delivery_id == delivery_id))))
+
+
+def mark_leftover(
+    session: Session, row: Delivery, series_id: int, to: Leftover, *, actor: str, reason: str, now: datetime
+) -> None:
+    """Write down what became of a withdrawn result at its destination, with an event; nothing where it is known."""
+    if row.leftover == to:
+        return
+    event = {**_of_delivery(row, series_id), "machine": "leftover"}
+    _write_event(session, row.leftover, to, actor, reason, at=now, **event)
+    row.leftover = to
+    if to is Leftover.STANDS:
+        row.next_attempt_at = now + LEFTOVER_PAUSE
+
+
+def note_that_it_came_again(session: Session, series: Series, job: Job, now: datetime) -> None:
+    """Say at a QUEUED series that contents came again whose job a person closed; once, until the job is reopened."""
+    if series.reason or job.state not in CLOSED_BY_A_PERSON:
+        return
+    closed = last_event(session, job, job.state)
+    by = f" by {closed.actor}" if closed is not None else ""
+    series.reason = (
+        f"the series came again; its result was {job.state.lower()}{by}: reopen it with "
+        f"`syncect jobs reopen {case_id(series.id, job.run)}`"
+    )
+    _write_event(
+        session, series.state, series.state, "eligibility", series.reason, at=now, machine="series", series_id=series.id
+    )
+
+
+def last_event(session: Session, job: Job, to: JobState, *, from_state: JobState | None = None) -> Event | None:
+    """The event by which a job last came to a state (from `from_state`); None where there is none."""
+    query = select(Event).where(Event.series_id == job.series_id, Event.job_id == job.id, Event.machine == "job")
+    if from_state is not None:
+        query = query.where(Event.from_state == from_state)
+    return session.scalars(query.where(Event.to_state == to).order_by(Event.id.desc()).limit(1)).first()

@@ -36,8 +36,8 @@ def make_completion(node: Node) -> Completion:
     processing = processing_digest(f"{model.device}, {model.precision}")
 
     def request_for(headers: list[SliceHeader]) -> JobRequest:
-        contents = with_decoded_digests(headers)
-        return JobRequest(key=job_key(contents, card.digest, processing), bundle=bundle_label(card))
+        key = job_key(with_decoded_digests(headers), card.digest, processing)
+        return JobRequest(key=key, bundle=bundle_label(card), patient=headers[0].patient.by_keyword())
 
     policy = eligibility_policy(node.settings)
     return Completion(

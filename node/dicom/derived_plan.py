@@ -13,9 +13,11 @@ from node.dicom.constants import PRODUCT_NAME
 from node.dicom.uids import UidFactory
 
 MAX_SERIES_NUMBER: Final = 2**31 - 1  # PS3.5 6.2, IS
-# rule -> (factor, offset): derived SeriesNumber = source SeriesNumber * factor + offset
-NUMBER_RULES: Final = {"source*100+1": (100, 1), "source+9000": (1, 9000)}
+# rule -> (factor, offset, step): derived SeriesNumber = source SeriesNumber * factor + offset + (version - 1) * step.
+# The step keeps a second version from the number that the first version of the next source series has.
+NUMBER_RULES: Final = {"source*100+1": (100, 1, 1), "source+9000": (1, 9000, 10_000)}
 _NUMBER_WHERE_RULE_FAILS: Final = 9000
+_MAX_STEPS: Final = 99  # 301 to 400; 401 is the first version of source series 4
 _OFFSET: Final = re.compile(r"([+-])(\d{2})(\d{2})")
 _PREFIX: Final = re.compile(r"[\x20-\x5b\x5d-\x7e]{4,32}")
 
@@ -37,17 +39,25 @@ class SeriesOptions:
         if self.number_rule not in NUMBER_RULES:
             raise ValueError(f"number_rule must be one of {', '.join(sorted(NUMBER_RULES))}")
 
-    def series_number(self, source: int | None) -> int:
-        """SeriesNumber of the derived series, 1 to 2147483647; 9000 where the source's number gives none in it."""
-        factor, offset = NUMBER_RULES[self.number_rule]
-        number = source * factor + offset if source is not None else _NUMBER_WHERE_RULE_FAILS
-        return number if 0 < number <= MAX_SERIES_NUMBER else _NUMBER_WHERE_RULE_FAILS
+    def series_number(self, source: int | None, version: int) -> int:
+        """SeriesNumber of a version of the derived series, 1 to 2147483647; distinct for the first 100 versions.
 
-    def series_description(self, source: str) -> str:
-        """SeriesDescription, ASCII and at most 64 characters (LO): the prefix, then what fits of the source's."""
+        version: from 1. Counts from 9000 where the source's number gives none in the range.
+        """
+        factor, offset, step = NUMBER_RULES[self.number_rule]
+        steps = min(version - 1, _MAX_STEPS)
+        number = source * factor + offset + steps * step if source is not None else 0
+        return number if 0 < number <= MAX_SERIES_NUMBER else _NUMBER_WHERE_RULE_FAILS + steps
+
+    def series_description(self, source: str, version: int) -> str:
+        """SeriesDescription, ASCII and at most 64 characters (LO): the prefix, then what fits of the source's.
+
+        version: from 1; a later one than the first stands behind the prefix, where a narrow list still shows it.
+        """
         plain = unicodedata.normalize("NFKD", source).encode("ascii", "ignore").decode()
         tidy = " ".join("".join(c if c.isprintable() and c != "\\" else " " for c in plain).split())
-        return f"{self.description_prefix.strip()} {tidy}"[:64].strip()
+        prefix = self.description_prefix.strip() + (f" v{version}" if version > 1 else "")
+        return f"{prefix} {tidy}"[:64].strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,8 @@ class DerivedSeriesPlan:
     """All that the slices of one derived series share.
 
     produced_at: an aware datetime, frozen at the first production. site_timezone: in which DA and TM values are
-    written where the source names no TimezoneOffsetFromUTC. slice_spacing_mm: step of the source's lattice.
+    written where the source names no TimezoneOffsetFromUTC. slice_spacing_mm: step of the source's lattice. version: 1
+    for the first result of the source series; replaced_number: SeriesNumber of the version before this one, if any.
     """
 
     series_uid: str
@@ -107,6 +118,8 @@ class DerivedSeriesPlan:
     produced_at: datetime
     slice_spacing_mm: float
     site_timezone: tzinfo = UTC
+    version: int = 1
+    replaced_number: int | None = None
 
     def __post_init__(self) -> None:
         if self.produced_at.tzinfo is None:
@@ -128,11 +141,17 @@ class DerivedSeriesPlan:
     def derivation_description(self) -> str:
         """What was done, by what, and what it must not be used for (ST, at most 1024 characters)."""
         model, (low, high) = self.model, self.model.hu_window_hu
-        return (
+        text = (
             f"Synthetic contrast-enhanced CT predicted by a neural network from a non-contrast CT. No contrast agent "
             f"was given. Not for dose calculation. Model {model.name} version {model.version} ({model.method}), "
             f"weights sha256 {model.weights_sha256}; {PRODUCT_NAME} {self.equipment.software_version}; "
             f"{model.precision} on {model.device}. Pixels outside {low:g} to {high:g} HU are those of the source image."
+        )
+        if self.replaced_number is None:
+            return text
+        return (
+            f"{text} Version {self.version} of the result of this source series: it replaces series "
+            f"{self.replaced_number} (version {self.version - 1}) and any earlier one."
         )
 
 

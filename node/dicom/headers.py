@@ -44,6 +44,16 @@ class PatientIdentity:
     birth_date: str = field(repr=False)
     sex: str = field(repr=False)
 
+    def by_keyword(self) -> dict[str, str]:
+        """The values by DICOM keyword, as the store keeps them."""
+        return {
+            "PatientID": self.patient_id,
+            "IssuerOfPatientID": self.issuer,
+            "PatientName": self.name,
+            "PatientBirthDate": self.birth_date,
+            "PatientSex": self.sex,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class SliceHeader:

@@ -1,4 +1,7 @@
-"""Turns SENT into CONFIRMED by asking the destination which instances it holds (IMAGE-level C-FIND, PS3.4 C.4.1)."""
+"""Asks a destination which instances it holds (IMAGE-level C-FIND, PS3.4 C.4.1).
+
+So SENT becomes CONFIRMED, and so the node learns that a person has deleted a withdrawn result there.
+"""
 
 import logging
 from collections.abc import Callable
@@ -28,15 +31,18 @@ class Confirmer:
     clock: Callable[[], datetime]
 
     def run_once(self, destination: DestinationSettings) -> bool:
-        """Ask for one sent series; False when none is due."""
-        sent = self.store.awaiting_confirmation(destination.name, self.clock())
-        if sent is None:
-            return False
+        """Ask for one sent or withdrawn series; False when none is due."""
+        now = self.clock()
+        sent = self.store.awaiting_confirmation(destination.name, now)
+        withdrawn = self.store.awaiting_removal(destination.name, now) if sent is None else None
         try:
-            self._ask(sent, destination)
+            if sent is not None:
+                self._ask(sent, destination)
+            elif withdrawn is not None:
+                self._ask_whether_gone(withdrawn, destination)
         except LeaseLost as error:
-            log.info("delivery %d is not waiting for confirmation any more: %s", sent.id, error)
-        return True
+            log.info("the answer of %s came too late: %s", destination.name, error)
+        return sent is not None or withdrawn is not None
 
     def _ask(self, sent: SentDelivery, destination: DestinationSettings) -> None:
         try:
@@ -51,6 +57,22 @@ class Confirmer:
             return
         self.store.confirm(sent.id, self.name, "the peer lists every instance", self.clock())
         log.info("delivery %d confirmed: %d instances are there", sent.id, len(sent.sop_instance_uids))
+
+    def _ask_whether_gone(self, withdrawn: SentDelivery, destination: DestinationSettings) -> None:
+        asked_at = self.clock()
+        try:
+            held = find_instances(destination, self.calling_ae, withdrawn.study_uid, withdrawn.derived_series_uid)
+        except NoAssociation as failure:
+            log.info("%s did not say whether it still has a withdrawn series: %s", destination.name, failure.reason)
+            self.store.still_there(withdrawn.id, self.clock())
+            return
+        if held & withdrawn.sop_instance_uids:
+            self.store.still_there(withdrawn.id, self.clock())
+            return
+        self.store.gone(
+            withdrawn.id, self.name, "the peer lists no instance of it", asked_at=asked_at, now=self.clock()
+        )
+        log.info("series %s is gone from %s", withdrawn.derived_series_uid, destination.name)
 
     def _ask_later(self, sent: SentDelivery, reason: str) -> None:
         now = self.clock()

@@ -74,6 +74,7 @@ class Courier:
         """Deliver until `stop` is set; then the instances in flight are finished and the rest is due at once."""
         for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
             log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
+        self._fail_without_destination()
         self._stop = stop
         threads = [
             threading.Thread(target=self._serve, args=(peer, poll_s), name=f"courier-{peer.name}", daemon=True)
@@ -85,6 +86,12 @@ class Courier:
             self.release_expired()
         for thread in threads:
             thread.join()
+
+    def _fail_without_destination(self) -> None:
+        """What shall go to a destination that the settings no longer name waits for nobody."""
+        names = [peer.name for peer in self._destinations]
+        for delivery_id in self._outbox.fail_without_destination(names, self._clock()):
+            log.error("delivery %d failed: its destination is no longer in the settings", delivery_id)
 
     def release_expired(self) -> None:
         """A tick: free the deliveries of couriers, also on other hosts, that stopped answering; never raises."""
@@ -117,10 +124,11 @@ class Courier:
             self._settle(delivery, self._send(delivery, destination))
         except LeaseLost as error:
             log.warning("delivery %d dropped: %s", delivery.id, error)
+            self._outbox.let_go(delivery.id, self._name)
         return True
 
     def confirm_once(self, destination: DestinationSettings) -> bool:
-        """Ask once for a sent series whether it is there; False when there was nothing to ask."""
+        """Ask once for a sent series whether it is there, or for a withdrawn one; False when none was due."""
         return destination.confirm == "find" and self._confirmer.run_once(destination)
 
     def _send(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport:

@@ -80,6 +80,8 @@ class JobResult:
     held_reason: str | None
     measurements: dict[str, float]
     remarks: tuple[str, ...] = ()
+    series_number: int | None = None
+    series_description: str = ""
 
 
 def run_job(
@@ -129,6 +131,8 @@ def run_job(
             **proof,
         },
         remarks=remarks.lines(),
+        series_number=plan.series_number,
+        series_description=plan.series_description,
     )
 
 
@@ -158,10 +162,13 @@ def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) 
         processing_digest=processing_digest(translator.arithmetic),
         run=options.run,
     )
+    version, names = options.version, options.series
     return DerivedSeriesPlan(
         series_uid=series_uid,
-        series_number=options.series.series_number(first.series_number),
-        series_description=options.series.series_description(first.series_description),
+        series_number=names.series_number(first.series_number, version),
+        series_description=names.series_description(first.series_description, version),
+        version=version,
+        replaced_number=names.series_number(first.series_number, version - 1) if version > 1 else None,
         uids=options.uids,
         equipment=options.equipment,
         model=ModelIdentity(

@@ -14,13 +14,13 @@ from pathlib import Path
 from node.errors import Doubtful, Permanent, Retryable
 from node.translate.job import Executor, JobOptions, JobResult
 from storage.errors import LeaseLost
-from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
+from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
-HEARTBEAT_S = 10.0
+HEARTBEAT_S = 2.0  # also how old the progress is that a reader sees
 POLL_S = 0.5
 MAX_ATTEMPTS = 3
 RETRY_AFTER_S = (10.0, 60.0, 300.0)
@@ -32,6 +32,20 @@ class ExecutorUnavailable(Permanent):
 
 class _Stopped(Exception):
     """The worker was told to stop in the middle of a job."""
+
+
+class _Beating:
+    """What a running job and its heartbeat tell each other: how far it is, and that it is no longer ours (`lost`)."""
+
+    def __init__(self) -> None:
+        self.lost = threading.Event()
+        self.progress: Progress | None = None
+
+    def reach(self, stage: str, done: int, total: int, now: datetime) -> None:
+        """The job did `done` of `total` steps of a stage, which began when it was first reached."""
+        before = self.progress
+        started_at = before.started_at if before is not None and before.stage == stage else now
+        self.progress = Progress(stage, done, total, started_at)
 
 
 class Worker:
@@ -168,28 +182,29 @@ class Worker:
         return executor
 
     def _compute(self, executor: Executor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
-        with self._heartbeat(job) as lost:
+        with self._heartbeat(job) as beating:
 
-            def progress(_stage: str, _done: int, _total: int) -> None:
-                if lost.is_set():
+            def progress(stage: str, done: int, total: int) -> None:
+                if beating.lost.is_set():
                     raise LeaseLost(f"job {job.id} was taken away")
                 if stop.is_set():
                     raise _Stopped
+                beating.reach(stage, done, total, self._clock())
 
             paths = [self._spool.path(name) for name in job.spool_names]
             return executor.run(paths, self._options_for(job, self._clock()), staged, progress)
 
     @contextmanager
-    def _heartbeat(self, job: ClaimedJob) -> Iterator[threading.Event]:
-        """Extend the lease while the block runs; the yielded event is set once the job is no longer ours."""
-        lost, done = threading.Event(), threading.Event()
+    def _heartbeat(self, job: ClaimedJob) -> Iterator["_Beating"]:
+        """Extend the lease while the block runs, and write down how far the job is."""
+        beating, done = _Beating(), threading.Event()
 
         def beat() -> None:
             while not done.wait(HEARTBEAT_S):
                 try:
-                    self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock())
+                    self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock(), progress=beating.progress)
                 except LeaseLost:
-                    lost.set()
+                    beating.lost.set()
                     return
                 except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
                     log.exception("heartbeat of job %d failed", job.id)
@@ -197,7 +212,7 @@ class Worker:
         thread = threading.Thread(target=beat, name=f"heartbeat-{job.id}", daemon=True)
         thread.start()
         try:
-            yield lost
+            yield beating
         finally:
             done.set()
             thread.join()
@@ -228,4 +243,6 @@ def _product(result: JobResult, product_dir: str) -> ProducedSeries:
         ),
         measurements=dict(result.measurements),
         remarks=result.remarks,
+        series_number=result.series_number,
+        series_description=result.series_description,
     )

@@ -1,7 +1,6 @@
 """The promises of the store, on SQLite and on PostgreSQL alike."""
 
 import threading
-from datetime import UTC, datetime, timedelta
 from itertools import product
 from pathlib import Path
 
@@ -14,70 +13,11 @@ from sqlalchemy import select
 import storage
 from node.cli.jobs import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
-from storage.jobs import JobStore, ProducedInstance, ProducedSeries
-from storage.outbox import OutboxStore
-from storage.overview import Overview
-from storage.series import Arrival, JobRequest, Recorded, SeriesFacts, SeriesStore
+from storage.jobs import ProducedSeries
+from storage.series import JobRequest, Recorded, SeriesStore
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import SCHEMA_REVISION, Association, Base, Delivery, Job, Series
-
-T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
-FACTS = SeriesFacts(description="Thorax", patient_id="P1")
-QUIET_S = 5.0
-
-
-def at(seconds: float) -> datetime:
-    return T0 + timedelta(seconds=seconds)
-
-
-def arrival(number: int, *, series: str = "1.2.3", content: str = "a") -> Arrival:
-    return Arrival(
-        study_uid="1.2",
-        series_uid=series,
-        sop_instance_uid=f"{series}.{number}",
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
-        transfer_syntax_uid="1.2.840.10008.1.2.1",
-        sha256=f"{content}{number}".ljust(64, "0"),
-        spool_name=f"received/{series}-{number}-{content}",
-        size_bytes=10,
-    )
-
-
-class Bench:
-    """The stores around one database, and the usual ways through them."""
-
-    def __init__(self, database):
-        self.database = database
-        self.series, self.jobs = SeriesStore(database), JobStore(database)
-        self.outbox, self.overview = OutboxStore(database), Overview(database)
-
-    def receive(self, numbers=range(3), *, now=T0, released=True, content="a", series="1.2.3"):
-        association = self.series.open_association("receiver", "CTSIM", "10.0.0.1", now)
-        results = [
-            self.series.record(association, "CTSIM", arrival(n, content=content, series=series), now) for n in numbers
-        ]
-        self.series.close_association(association, released=released, now=now)
-        return results
-
-    def open_series(self, now):
-        return self.series.undecided(now, QUIET_S)
-
-    def queue(self, key="k", *, now=None):
-        (series,) = self.open_series(now or at(10))
-        return self.series.queue(series, FACTS, JobRequest(key=key.ljust(64, "0"), bundle="demo"), now or at(10))
-
-    def produce(self, *, held=None, destinations=("tps",), uid="9", now=None):
-        job = self.jobs.claim("w", 60, now or at(11))
-        assert job is not None
-        made = tuple(
-            ProducedInstance(f"{uid}.{n}", f"1.2.3.{n}", f"{n:04}.dcm", "0" * 64) for n in range(len(job.spool_names))
-        )
-        product = ProducedSeries(uid, f"derived/{job.id}-{job.attempt}", made, {"changed_share": 0.1})
-        self.jobs.finish(job.id, "w", product, destinations=destinations, held_reason=held, now=now or at(12))
-        return job
-
-    def states(self):
-        return {case.id: case.state for case in self.overview.cases()}
+from tests.contract.store_bench import FACTS, T0, Bench, arrival, at
 
 
 @pytest.fixture
@@ -330,7 +270,7 @@ def test_a_cancelled_job_takes_its_worker_and_deliveries_along(bench):
     bench.produce(now=at(15))
     bench.jobs.cancel(1, "operator", "wrong patient", at(16))
     assert bench.outbox.claim("c", "tps", 60, at(17)) is None
-    with pytest.raises(IllegalTransition, match="resent"):
+    with pytest.raises(IllegalTransition, match="reopen"):
         bench.jobs.retry(1, "operator", "", at(18))
 
 

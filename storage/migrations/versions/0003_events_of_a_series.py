@@ -13,6 +13,7 @@ depends_on: str | Sequence[str] | None = None
 _FOREIGN_UIDS = (("series", "series_uid"), ("series", "study_uid"), ("refusal", "series_uid"))
 _ADDED: dict[str, list[sa.Column[object]]] = {
     "series": [
+        sa.Column("job_id", sa.Integer(), nullable=True),
         sa.Column("ignored", sa.Integer(), server_default="0", nullable=False),
         sa.Column("expected", sa.Integer(), nullable=True),
     ],
@@ -23,6 +24,8 @@ _ADDED: dict[str, list[sa.Column[object]]] = {
         sa.Column("patient", sa.JSON(), server_default="{}", nullable=False),
         sa.Column("remarks", sa.JSON(), server_default="[]", nullable=False),
         sa.Column("progress", sa.JSON(), server_default="{}", nullable=False),
+        sa.Column("series_number", sa.Integer(), nullable=True),
+        sa.Column("series_description", sa.Text(), server_default="", nullable=False),
     ],
     "delivery": [sa.Column("leftover", sa.String(length=12), server_default="", nullable=False)],
 }
@@ -33,6 +36,7 @@ def upgrade() -> None:
     for table, columns in _ADDED.items():
         for column in columns:
             op.add_column(table, column.copy())
+    op.create_index(op.f("ix_delivery_leftover"), "delivery", ["leftover"], unique=False)
     _resize_foreign_uids(64, 128)
     op.create_table(
         "lost_instance",
@@ -72,6 +76,7 @@ def downgrade() -> None:
     """Take this revision back."""
     for table in ("peer_state", "sender", "lost_instance"):
         op.drop_table(table)
+    op.drop_index(op.f("ix_delivery_leftover"), table_name="delivery")
     _resize_foreign_uids(128, 64)
     for table, columns in _ADDED.items():
         for column in columns:

@@ -41,7 +41,9 @@ class FakeExecutor:
         if self.error:
             raise self.error
         made = (DerivedFile("9.1", "1.2.3.1", path, "0" * 64),)
-        return JobResult("9", "1.2", made, self.held, {"share": 0.1}, ("StudyID is longer than 16 characters: kept",))
+        remarks = ("StudyID is longer than 16 characters: kept",)
+        named: dict[str, Any] = {"series_number": 301, "series_description": "sCE-CT AI"}
+        return JobResult("9", "1.2", made, self.held, {"share": 0.1}, remarks, **named)
 
 
 @pytest.fixture
@@ -89,6 +91,7 @@ def test_a_produced_series_lies_in_its_folder_and_in_the_outbox(bench):
     case = bench.run(FakeExecutor())
     assert (case.state, case.derived_series_uid, case.slices.produced) == ("PRODUCED", "9", 1)
     assert case.remarks == ("StudyID is longer than 16 characters: kept",)
+    assert (case.series_number, case.series_description) == (301, "sCE-CT AI")
     delivery = bench.outbox.claim("c", "tps", 60, T0)
     assert bench.spool.path(delivery.missing[0].file_name).read_bytes() == b"derived"
     assert folders(bench) == ["1-1"]
@@ -169,9 +172,9 @@ def test_the_heartbeat_notices_that_a_job_was_taken_away(bench, monkeypatch):
     beaten = threading.Event()
     original = bench.jobs.heartbeat
 
-    def heartbeat(*arguments):
+    def heartbeat(*arguments, **progress):
         try:
-            original(*arguments)
+            original(*arguments, **progress)
         except Exception:
             beaten.set()
             raise
@@ -183,3 +186,33 @@ def test_the_heartbeat_notices_that_a_job_was_taken_away(bench, monkeypatch):
         assert beaten.wait(10)
 
     assert bench.run(FakeExecutor(during=during)).state == "CANCELLED"
+
+
+def test_the_heartbeat_says_how_far_a_job_is(bench, monkeypatch):
+    monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
+    written, shown = threading.Event(), []
+    waiting_for: list[tuple[str, int]] = []
+    original = bench.jobs.heartbeat
+
+    def heartbeat(*arguments, progress):
+        original(*arguments, progress=progress)
+        if progress is not None and (progress.stage, progress.done) in waiting_for:
+            written.set()
+
+    monkeypatch.setattr(bench.jobs, "heartbeat", heartbeat)
+
+    class Reporting(FakeExecutor):
+        def run(self, paths, options, out_dir, progress):
+            for second, step in enumerate([("read", 3, 10), ("translate", 1, 10), ("translate", 5, 10)]):
+                bench.now = T0 + timedelta(seconds=second)
+                waiting_for[:] = [(step[0], step[1])]
+                written.clear()
+                progress(*step)
+                assert written.wait(10)
+                shown.append(bench.overview.case("1").progress)
+            return super().run(paths, options, out_dir, progress)
+
+    assert bench.run(Reporting()).progress is None
+    began = [(one.stage, one.done, (one.started_at - T0).total_seconds()) for one in shown]
+    assert began == [("read", 3, 0), ("translate", 1, 1), ("translate", 5, 1)]
+    assert shown[-1].expected_end_at == T0 + timedelta(seconds=3)

@@ -44,7 +44,8 @@ def test_a_state_of_another_machine_is_refused_although_it_has_the_same_name():
         check_transition(SeriesState.COMPLETE, JobState.QUEUED)
 
 
-def test_nothing_leaves_rejected_or_superseded_and_neither_stands_for_its_series():
-    assert not JOB_TRANSITIONS[JobState.REJECTED]
+def test_only_a_person_takes_a_closed_job_back_and_none_stands_for_its_series():
+    assert JOB_TRANSITIONS[JobState.REJECTED] == {JobState.HELD}
+    assert JOB_TRANSITIONS[JobState.CANCELLED] == {JobState.QUEUED, JobState.HELD, JobState.PRODUCED}
     assert not JOB_TRANSITIONS[JobState.SUPERSEDED]
     assert not {JobState.REJECTED, JobState.SUPERSEDED, JobState.CANCELLED} & set(LIVE_JOB_STATES)

@@ -413,36 +413,6 @@ def test_pixels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "source", "number"),
-    [
-        ("source*100+1", 3, 301),
-        ("source+9000", 3, 9003),
-        ("source*100+1", None, 9000),
-        ("source*100+1", 2**31 - 1, 9000),
-        ("source*100+1", -5, 9000),
-        ("source*100+1", 0, 1),
-    ],
-)
-def test_series_number(rule: str, source: int | None, number: int) -> None:
-    assert SeriesOptions(number_rule=rule).series_number(source) == number
-
-
-@pytest.mark.parametrize(
-    ("source", "description"),
-    [
-        ("Thorax  5.0 B40", "sCE-CT AI Thorax 5.0 B40"),
-        ("", "sCE-CT AI"),
-        ("Schädel\\Übersicht\n", "sCE-CT AI Schadel Ubersicht"),
-        ("胸部", "sCE-CT AI"),
-        ("x" * 100, "sCE-CT AI " + "x" * 54),
-    ],
-)
-def test_series_description_is_ascii_and_short(source: str, description: str) -> None:
-    assert SeriesOptions().series_description(source) == description
-    assert len(description) <= 64
-
-
-@pytest.mark.parametrize(
     "options", [{"description_prefix": "sCÉ"}, {"description_prefix": "a\\bcd"}, {"number_rule": "9"}]
 )
 def test_bad_series_options(options: dict[str, str]) -> None:

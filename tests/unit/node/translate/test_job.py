@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydicom import dcmread
+from pydicom.dataset import Dataset
 
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.orientation import Turn
@@ -120,6 +121,27 @@ def test_how_a_site_names_the_series_does_not_change_its_identity(tmp_path: Path
     assert named.series_uid == run(paths, tmp_path / "b").series_uid
     ds = dcmread(named.files[0].path)
     assert (ds.SeriesDescription, ds.SeriesNumber) == ("PSEUDO-CE Thorax native 5.0 B40", 9003)
+
+
+def test_a_second_version_is_told_from_the_first_by_name_and_number(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", slices=2)
+    result = run(paths, tmp_path / "a", version=2)
+    assert (result.series_description, result.series_number) == ("sCE-CT AI v2 Thorax native 5.0 B40", 302)
+    for made in result.files:
+        ds = dcmread(made.path)
+        assert (ds.SeriesDescription, ds.SeriesNumber) == (result.series_description, result.series_number)
+        assert "it replaces series 301 (version 1)" in ds.DerivationDescription
+
+
+def test_two_series_with_the_same_instance_uids_become_two_results_without_a_common_uid(tmp_path: Path) -> None:
+    def other_series(ds: Dataset, _z: int) -> None:
+        ds.SeriesInstanceUID = "1.2.3.77"
+
+    one = run(make_series(tmp_path / "s1", slices=2), tmp_path / "a")
+    two = run(make_series(tmp_path / "s2", slices=2, edit=other_series), tmp_path / "b")
+    assert [made.source_sop_instance_uid for made in one.files] == [made.source_sop_instance_uid for made in two.files]
+    assert one.series_uid != two.series_uid
+    assert {made.sop_instance_uid for made in one.files}.isdisjoint(made.sop_instance_uid for made in two.files)
 
 
 def test_one_other_pixel_is_another_series_and_another_seed(tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""What a reader gets to see of a series on its way through the node; made by `storage.overview`."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DeliveryView:
+    """One destination of a case: how far it is and what the peer said last."""
+
+    destination: str
+    state: str
+    reason: str
+    attempts: int
+    next_attempt_at: datetime
+    updated_at: datetime
+    sent: int
+    confirmed: int
+    created_at: datetime
+    last_accepted_at: datetime | None
+    leftover: str
+
+
+@dataclass(frozen=True)
+class ProgressView:
+    """The stage of a running job, when it began, how far it was `at`, and when it will end if it goes on like that."""
+
+    stage: str
+    done: int
+    total: int
+    started_at: datetime
+    at: datetime
+
+    @property
+    def expected_end_at(self) -> datetime | None:
+        """When this stage ends; None where nothing of it is done yet, or all."""
+        if not 0 < self.done < self.total:
+            return None
+        return self.at + (self.at - self.started_at) / self.done * (self.total - self.done)
+
+
+@dataclass(frozen=True)
+class SliceCounts:
+    """Instances received, produced, and accepted or confirmed by every destination."""
+
+    received: int
+    produced: int
+    sent: int
+    confirmed: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One series on its way through the node, from its first slice to its delivery.
+
+    `id` is stable: a series is `12` from its first slice on, and its second job, after its contents changed, `12-2`.
+    moved_at: when it last got further; a failed attempt to send is no step forward, but it does change `updated_at`.
+    series_number and series_description are those of the derived series, as a planner sees them. leftovers: where a
+    withdrawn result stands and a person has to delete it.
+    """
+
+    id: str
+    series_id: int
+    job_id: int | None
+    state: str
+    reason: str
+    series_uid: str
+    derived_series_uid: str | None
+    study_uid: str
+    calling_ae: str
+    description: str
+    patient_id: str
+    slices: SliceCounts
+    bundle: str | None
+    attempts: int
+    created_at: datetime
+    updated_at: datetime
+    moved_at: datetime
+    product_dir: str | None = None
+    version: int = 1
+    series_number: int | None = None
+    series_description: str = ""
+    doubt: str = ""
+    override: str = ""
+    remarks: tuple[str, ...] = ()
+    progress: ProgressView | None = None
+    leftovers: tuple[str, ...] = ()
+    measurements: dict[str, Any] = field(default_factory=dict)
+    deliveries: tuple[DeliveryView, ...] = ()
+
+
+@dataclass(frozen=True)
+class EventView:
+    """One transition of a series, job or delivery."""
+
+    at: datetime
+    machine: str
+    from_state: str
+    to_state: str
+    actor: str
+    reason: str

@@ -1,0 +1,104 @@
+"""The filters of a listing: what of them the database can answer, and whether a case is one of the wanted."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, CompoundSelect, func, or_, select, union
+
+from storage.cases import Case
+from storage.states import DeliveryState, JobState, SeriesState
+from storage.tables import Delivery, Job, Series
+
+MOVING: Final = frozenset({"RECEIVING", "QUEUED", "RUNNING", "PRODUCED", "SENDING"})
+"""A reader's states that pass by themselves; PRODUCED only where there is a destination."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What `Overview.cases` was asked for; an empty value filters nothing."""
+
+    states: frozenset[str]
+    series_uid: str
+    study_uid: str
+    patient: str
+    calling_ae: str
+    destination: str
+    bundle: str
+    since: datetime | None
+    before: datetime | None
+    stuck_since: datetime | None
+
+    def match(self, case: Case) -> bool:
+        """Whether a case is wanted; what the database decided for its whole series is not asked again."""
+        return (
+            (not self.states or case.state in self.states)
+            and (not self.patient or fnmatchcase(case.patient_id.lower(), _pattern(self.patient)))
+            and (not self.destination or any(view.destination == self.destination for view in case.deliveries))
+            and (case.bundle or "").startswith(self.bundle)
+            and (self.since is None or case.created_at >= self.since)
+            and (self.before is None or case.created_at < self.before)
+            and (self.stuck_since is None or self._is_stuck(case, self.stuck_since))
+        )
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """What every series with a wanted case fulfils, and few others."""
+        jobs: Any = select(Job.series_id)
+        equal = ((Series.series_uid, self.series_uid), (Series.study_uid, self.study_uid))
+        found: list[ColumnElement[bool]] = [column == value for column, value in equal if value]
+        if self.calling_ae:
+            found.append(Series.calling_ae == self.calling_ae)
+        if self.patient:
+            found.append(func.lower(Series.patient_id).like(_like(self.patient), escape="\\"))
+        if self.destination:
+            found.append(Series.id.in_(jobs.join(Delivery).where(Delivery.destination == self.destination)))
+        if self.bundle:
+            found.append(Series.id.in_(jobs.where(Job.bundle.startswith(self.bundle, autoescape=True))))
+        if self.since is not None:
+            found.append(or_(Series.created_at >= self.since, Series.id.in_(jobs.where(Job.created_at >= self.since))))
+        if self.before is not None:
+            found.append(Series.created_at < self.before)
+        return found
+
+    def candidates(self) -> CompoundSelect[int] | None:
+        """Ids of all series of which a case may be in a wanted state, and of few others; None where any state is.
+
+        The indices on the raw states answer this; to make every case first took 16 s for 20 of 100,000 jobs.
+        """
+        if self.series_uid or not (self.states or self.stuck_since):
+            return None
+        wanted = set(self.states or MOVING)
+        if self.stuck_since is not None:
+            wanted &= MOVING
+        # A QUEUED series has a job, whose state it shows. COMPLETE reads as RECEIVING, and a PENDING delivery in two
+        # ways.
+        series = wanted - {SeriesState.QUEUED} | ({SeriesState.COMPLETE} if SeriesState.RECEIVING in wanted else set())
+        deliveries = wanted | (
+            {DeliveryState.PENDING} if wanted & {JobState.PRODUCED, DeliveryState.SENDING} else set()
+        )
+        of_jobs = select(Job.series_id)
+        parts = [
+            select(Series.id).where(Series.state.in_([state for state in SeriesState if state in series])),
+            of_jobs.where(Job.state.in_([state for state in JobState if state in wanted - {JobState.PRODUCED}])),
+            of_jobs.join(Delivery).where(Delivery.state.in_([state for state in DeliveryState if state in deliveries])),
+        ]
+        if JobState.PRODUCED in wanted and self.stuck_since is None:
+            parts.append(of_jobs.outerjoin(Delivery).where(Job.state == JobState.PRODUCED, Delivery.id.is_(None)))
+        return union(*parts)
+
+    @staticmethod
+    def _is_stuck(case: Case, since: datetime) -> bool:
+        waits_for_nobody = case.state == JobState.PRODUCED and not case.deliveries
+        return case.state in MOVING and not waits_for_nobody and case.moved_at < since
+
+
+def _pattern(patient: str) -> str:
+    """A PatientID with wildcards as `fnmatch` wants it: brackets mean themselves."""
+    return patient.lower().replace("[", "[[]")
+
+
+def _like(patient: str) -> str:
+    """A PatientID with wildcards as LIKE wants it; SQLite knows no case beyond ASCII, so `match` looks at the rest."""
+    known = {"*": "%", "?": "_", "%": "\\%", "_": "\\_", "\\": "\\\\"}
+    return "".join(known.get(c, c.lower() if c.isascii() else "_") for c in patient)
