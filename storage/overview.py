@@ -253,6 +253,7 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         doubt=job.doubt,
         override=job.override,
         remarks=tuple(job.remarks),
+        is_present=series.state is SeriesState.QUEUED and series.job_id in (None, job.id),
         progress=_progress(job.progress) if job.state is JobState.RUNNING and job.progress else None,
         leftovers=tuple(view.destination for view in deliveries if view.leftover == Leftover.STANDS),
         measurements=job.measurements,

@@ -45,6 +45,18 @@ class Department:
         self.facts = SeriesFacts(description=description, patient_id=patient)
         return str(number)
 
+    def change(self, case_id: str) -> None:
+        """One more instance comes for a series that was decided already."""
+        uids = (f"1.2.{case_id}", f"1.2.3.{case_id}", f"1.2.3.{case_id}.99", CT_IMAGE_STORAGE, "1.2.840.10008.1.2.1")
+        association = self.node.series.open_association("r", "CTSIM", "h", START)
+        arrival = Arrival(*uids, f"{case_id:0>64}", f"received/{case_id}-99.dcm", 1)
+        self.node.series.record(association, "CTSIM", arrival, START)
+        self.node.series.close_association(association, released=True, now=START)
+
+    def skip(self, case_id: str) -> None:
+        """RECEIVING -> SKIPPED; a live job of earlier contents is superseded."""
+        self.node.series.skip(self._undecided(case_id), self.facts, "it is a localizer", START)
+
     def _undecided(self, case_id: str):
         uid = f"1.2.3.{case_id}"
         return next(s for s in self.node.series.undecided(START + timedelta(days=1), 5) if s.series_uid == uid)

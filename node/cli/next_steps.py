@@ -15,6 +15,7 @@ from node.ops.processes import running_processes
 from storage.overview import Case, DeliveryView
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
+_CHANGED: Final = "its series came again since, with other contents or unfinished; this job belongs to what it was"
 _CANNOT_WORK: Final = "CANNOT WORK: "  # as the worker announces itself (`node.translate.worker`)
 
 
@@ -69,10 +70,12 @@ def refusal(verb: str, case: Case, *, incomplete: Callable[[], str] = lambda: ""
 
 
 def _retry(case: Case, state: JobState) -> str:
-    if state in (JobState.FAILED, JobState.HELD) or (state is JobState.CANCELLED and case.product_dir is None):
+    if state in (JobState.FAILED, JobState.HELD):
         return ""
+    if state is JobState.CANCELLED and case.product_dir is None:
+        return "" if case.is_present else _CHANGED
     if state is JobState.CANCELLED:
-        return f"its series was produced already; `syncect jobs reopen {case.id}` takes the cancel back"
+        return f"its series was produced already{f'; {_take_back(case)}' if case.is_present else ''}"
     if any(view.state in (DeliveryState.FAILED, DeliveryState.PENDING) for view in case.deliveries):
         return ""
     return f"it is {case.state}, and only what FAILED, is HELD or waits can be tried again"
@@ -93,7 +96,9 @@ def _reject(case: Case, state: JobState) -> str:
 
 
 def _reopen(case: Case, state: JobState) -> str:
-    return "" if state in CLOSED_BY_A_PERSON else f"it is {case.state}, and only a cancel or a reject can be taken back"
+    if state not in CLOSED_BY_A_PERSON:
+        return f"it is {case.state}, and only a cancel or a reject can be taken back"
+    return "" if case.is_present else _CHANGED
 
 
 def _resend(case: Case, state: JobState) -> str:
@@ -125,9 +130,7 @@ def next_step(case: Case, facts: Facts, *, incomplete: Callable[[], str] = lambd
 def _leftover(case: Case) -> str:
     where = " and ".join(case.leftovers)
     step = f"Delete {derived_name(case)} at {where}, then `syncect jobs acknowledge {case.id}`"
-    if case.state == JobState.CANCELLED:
-        return f"{step}; or take the cancel back with `syncect jobs reopen {case.id}`."
-    return f"{step}."
+    return f"{step}." if _reopen(case, JobState(case.state)) else f"{step}; or {_take_back(case)}."
 
 
 def _incomplete(case: Case, why_not: str) -> str:
@@ -144,7 +147,7 @@ def _receiving(_case: Case, facts: Facts) -> str:
 
 def _queued(case: Case, facts: Facts) -> str:
     if facts.cannot_work:
-        return f"The worker cannot translate: {facts.cannot_work}. Mend that; the job is then taken by itself."
+        return f"The worker cannot translate: {facts.cannot_work}. Mend that, or the job will be HELD."
     again = f"it is tried again by itself; the last attempt ended with: {case.reason}" if case.attempts else ""
     return _with_process("work", facts, f"Nothing to do: {again or 'a worker takes it next'}", "no job is translated")
 
@@ -220,7 +223,9 @@ def _failed(case: Case, facts: Facts) -> str:
 
 def _closed(case: Case, _facts: Facts) -> str:
     by = "stopped" if case.state == JobState.CANCELLED else "rejected"
-    return f"A person {by} it; `syncect jobs reopen {case.id}` takes that back."
+    if not case.is_present:
+        return f"Nothing to do: a person {by} it, and its series came again since; {_newer(case)}."
+    return f"A person {by} it; {_take_back(case)}."
 
 
 def _skipped(_case: Case, _facts: Facts) -> str:
@@ -228,9 +233,15 @@ def _skipped(_case: Case, _facts: Facts) -> str:
 
 
 def _superseded(case: Case, _facts: Facts) -> str:
-    return (
-        f"Nothing to do: the source series changed; `syncect jobs ls --series {case.series_uid}` lists its newer job."
-    )
+    return f"Nothing to do: the source series changed; {_newer(case)}."
+
+
+def _newer(case: Case) -> str:
+    return f"`syncect jobs ls --series {case.series_uid}` lists its newer job"
+
+
+def _take_back(case: Case) -> str:
+    return f"`syncect jobs reopen {case.id}` takes that back"
 
 
 def _removed(views: list[DeliveryView], facts: Facts) -> str:

@@ -35,6 +35,31 @@ def cancelled_with_files(department):
     return case_id
 
 
+def cancelled_and_changed(department):
+    case_id = cancelled(department)
+    department.change(case_id)
+    return case_id
+
+
+def cancelled_with_leftover_and_changed(department):
+    case_id = cancelled_with_leftover(department)
+    department.change(case_id)
+    return case_id
+
+
+def rejected_and_changed(department):
+    case_id = rejected(department)
+    department.change(case_id)
+    return case_id
+
+
+def superseded_with_leftover(department):
+    case_id = department.sent()
+    department.change(case_id)
+    department.skip(case_id)
+    return case_id
+
+
 def rejected(department):
     case_id = department.held()
     department.node.jobs.reject(department.node.overview.case(case_id).job_id, "operator", "", START)
@@ -71,6 +96,10 @@ MAKERS: dict[str, Callable[[Department], str]] = {
         cancelled_with_leftover,
         cancelled_with_files,
         rejected,
+        cancelled_and_changed,
+        cancelled_with_leftover_and_changed,
+        rejected_and_changed,
+        superseded_with_leftover,
         produced_for_nobody,
         retried_by_itself,
     )
@@ -127,6 +156,10 @@ ALLOWED = {
     "cancelled_with_leftover": "reopen acknowledge",
     "cancelled_with_files": "reopen",
     "rejected": "reopen",
+    "cancelled_and_changed": "",
+    "cancelled_with_leftover_and_changed": "acknowledge",
+    "rejected_and_changed": "",
+    "superseded_with_leftover": "acknowledge",
     "produced_for_nobody": "cancel resend",
     "retried_by_itself": "cancel",
 }
@@ -193,6 +226,8 @@ def test_everything_else_is_refused_by_the_command_and_by_the_store(run, departm
         ("send_failed", Facts(destinations=("pacs",)), "tps is no longer a destination of the settings"),
         ("cancelled", Facts(), "`syncect jobs reopen 1` takes that back"),
         ("cancelled_with_leftover", Facts(), "Delete series 301 at tps, then `syncect jobs acknowledge 1`"),
+        ("cancelled_and_changed", Facts(), "Nothing to do: a person stopped it, and its series came again since"),
+        ("superseded_with_leftover", Facts(), "Delete series 301 at tps, then `syncect jobs acknowledge 1`."),
         ("rejected", Facts(), "A person rejected it; `syncect jobs reopen 1` takes that back."),
     ],
 )
