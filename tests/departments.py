@@ -104,9 +104,9 @@ class Department:
         self.node.jobs.hold(self.claim().id, "w", reason, START)
         return case_id
 
-    def held(self, reason: str = "looks enhanced", **arrival) -> str:
+    def held(self, reason: str = "looks enhanced", *, remarks=(), **arrival) -> str:
         """HELD with its files."""
-        return self._finish(self.queued(**arrival), held_reason=reason, remarks=())
+        return self._finish(self.queued(**arrival), held_reason=reason, remarks=remarks)
 
     def produced(self, *, destinations=("tps",), remarks=(), **arrival) -> str:
         """PRODUCED."""

@@ -44,4 +44,4 @@ def department(config):
 def held(config):
     """A store with one HELD job of three slices, patient ID included."""
     with open_store(load_settings(config)) as node:
-        Department(node).held()
+        Department(node).held(remarks=("StudyID is long: kept",))
