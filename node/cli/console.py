@@ -81,7 +81,9 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
     """Print rows of text; the last column wraps, the others do not."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", box=None, header_style="bold", pad_edge=False, show_header=any(columns)
+    )
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number < len(columns) - 1, overflow="fold")
     for row in rows:
@@ -90,14 +92,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title:
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error for whatever takes longer than a second."""
+    """A progress bar on standard error, where that is a terminal, for whatever takes longer than a second."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
 
 

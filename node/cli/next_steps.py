@@ -153,7 +153,9 @@ def _queued(case: Case, facts: Facts) -> str:
 
 
 def _running(_case: Case, facts: Facts) -> str:
-    return _with_process("work", facts, "Nothing to do: the model is at work", "the job will be taken up again")
+    return _with_process(
+        "work", facts, "Nothing to do: the model is at work", "the job waits until one takes it up again"
+    )
 
 
 def _held(case: Case, facts: Facts) -> str:
