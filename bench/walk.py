@@ -39,7 +39,7 @@ from models.training import TrainOptions
 from models.training.loop import Run, Silent
 from models.training.slices import read_batches
 from node.cli.commands import app
-from node.cli.jobs import list_jobs
+from node.cli.jobs_ls import list_jobs
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
 from node.dicom.uids import job_key, processing_digest

@@ -57,7 +57,7 @@ class Case:
     `id` is stable: a series is `12` from its first slice on, and its second job, after its contents changed, `12-2`.
     moved_at: when it last got further; a failed attempt to send is no step forward, but it does change `updated_at`.
     series_number and series_description are those of the derived series, as a planner sees them. leftovers: where a
-    withdrawn result stands and a person has to delete it.
+    withdrawn result stands and a person has to delete it. is_present: whether the series still has these contents.
     """
 
     id: str
@@ -85,6 +85,7 @@ class Case:
     override: str = ""
     remarks: tuple[str, ...] = ()
     progress: ProgressView | None = None
+    is_present: bool = True
     leftovers: tuple[str, ...] = ()
     measurements: dict[str, Any] = field(default_factory=dict)
     deliveries: tuple[DeliveryView, ...] = ()

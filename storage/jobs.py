@@ -219,6 +219,8 @@ class JobStore:
         """FAILED, HELD or CANCELLED -> QUEUED, its attempts counted anew; a produced series is never made again."""
         with self._database.write() as session:
             job = _get(session, job_id)
+            if job.state not in (JobState.FAILED, JobState.HELD, JobState.CANCELLED):
+                raise IllegalTransition(f"only what FAILED, is HELD or CANCELLED is tried again; this is {job.state}")
             if job.state is JobState.CANCELLED:
                 if job.product_dir is not None:
                     raise IllegalTransition(
@@ -301,7 +303,9 @@ class JobStore:
         """
         with self._database.write() as session:
             job = _get(session, job_id)
-            if job.state is JobState.HELD and job.product_dir is None:
+            if job.state is not JobState.HELD:
+                raise IllegalTransition(f"only a HELD job can be released; this one is {job.state}")
+            if job.product_dir is None:
                 raise IllegalTransition("nothing was produced yet that could be released; retry the job instead")
             move_job(session, job, JobState.PRODUCED, actor=actor, reason=reason, now=now)
             job.override = override

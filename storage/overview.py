@@ -12,6 +12,7 @@ from storage.cases import Case, DeliveryView, EventView, ProgressView, SliceCoun
 from storage.database import Database
 from storage.errors import NotFound
 from storage.filters import Filters
+from storage.jobs import ProducedInstance
 from storage.states import DeliveryState, JobState, Leftover, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Series, case_id
 
@@ -91,6 +92,15 @@ class Overview:
                 .order_by(Event.id)
             )
             return [EventView(row.at, row.machine, row.from_state, row.to_state, row.actor, row.reason) for row in rows]
+
+    def products(self, case: Case) -> list[ProducedInstance]:
+        """The derived instances of a case, by file name."""
+        with self._database.read() as session:
+            query = select(Product).where(Product.job_id == case.job_id).order_by(Product.file_name)
+            return [
+                ProducedInstance(row.sop_instance_uid, row.source_sop_instance_uid, row.file_name, row.sha256)
+                for row in session.scalars(query)
+            ]
 
     def counts(self) -> dict[str, int]:
         """Number of rows per raw state, keyed `machine:STATE`."""
@@ -243,6 +253,7 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         doubt=job.doubt,
         override=job.override,
         remarks=tuple(job.remarks),
+        is_present=series.state is SeriesState.QUEUED and series.job_id in (None, job.id),
         progress=_progress(job.progress) if job.state is JobState.RUNNING and job.progress else None,
         leftovers=tuple(view.destination for view in deliveries if view.leftover == Leftover.STANDS),
         measurements=job.measurements,

@@ -109,8 +109,11 @@ class Spool:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         return len(leftovers)
 
-    def stage(self, job_id: int, attempt: int) -> Path:
-        """An empty folder in which one attempt of one job writes its derived series; earlier attempts' are removed."""
+    def stage(self, job_id: int, attempt: int | str) -> Path:
+        """An empty folder in which one attempt of one job writes its derived series; earlier attempts' are removed.
+
+        attempt: its number, or a name of our own for what else writes the files of a job.
+        """
         for leftover in (self.root / "derived").glob(f".staging-{job_id}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         folder = self.root / "derived" / f".staging-{job_id}-{attempt}"
@@ -120,6 +123,13 @@ class Spool:
     def unstage(self, folder: Path) -> None:
         """Remove a folder of one attempt to which no row refers."""
         shutil.rmtree(folder, ignore_errors=True)
+
+    def keep_only(self, product_dir: str) -> None:
+        """Remove every other folder of the job to which this published one belongs; no row may refer to them."""
+        kept = self.path(product_dir)
+        for folder in kept.parent.glob(f"{kept.name.partition('-')[0]}-*"):
+            if folder != kept:
+                self.unstage(folder)
 
     def publish(self, staged: Path) -> str:
         """Rename a staged folder, whose files are already synced, to its final name; durable on return."""

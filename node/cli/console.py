@@ -16,10 +16,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from config.load import CONFIG_VARIABLE, load_settings
 from config.settings import Settings
 from node.bootstrap.store import Node, read_store
+from node.cli.tables import one_line, plain
 
 ConfigOption = Annotated[
     Path | None,
@@ -71,7 +73,8 @@ def out() -> Console:
 
 def say(text: str) -> None:
     """A line for a person on standard error, so that standard output stays data."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+    lines = [one_line(line) for line in text.splitlines()]
+    Console(stderr=True, soft_wrap=True, highlight=False).print(Text("\n".join(lines)))
 
 
 def write(text: str, stream: TextIO | None = None) -> None:
@@ -94,24 +97,27 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
     """Print rows of text; the last column wraps, the others do not."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(
+        title=title, title_justify="left", box=None, header_style="bold", pad_edge=False, show_header=any(columns)
+    )
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number < len(columns) - 1, overflow="fold")
     for row in rows:
-        table.add_row(*(_plain_text(cell) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     out().print(table, markup=False)
 
 
 def progress_bar() -> Progress:
-    """A progress bar on standard error for whatever takes longer than a second."""
+    """A progress bar on standard error, where that is a terminal, for whatever takes longer than a second."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not console.is_terminal,
     )
 
 
@@ -132,8 +138,11 @@ def masked(patient_id: str, *, show: bool) -> str:
 
 
 def operator() -> str:
-    """Who acts, for the history of a job."""
-    return f"operator {getpass.getuser()}"
+    """Who acts, for the history of a job; the number of a user who has no name on this machine."""
+    try:
+        return f"operator {getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"operator {os.getuid()}"
 
 
 def _plain(value: Any) -> Any:
@@ -144,8 +153,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
-
-
-def _plain_text(cell: str) -> str:
-    """Text from the network must not move the cursor or colour the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in cell)

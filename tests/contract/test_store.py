@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select
 
 import storage
-from node.cli.jobs import NEXT_STEP
+from node.cli.next_steps import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
 from storage.jobs import ProducedSeries
 from storage.series import JobRequest, Recorded, SeriesStore

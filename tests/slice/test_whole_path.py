@@ -132,6 +132,8 @@ def test_contrast_that_only_the_pixels_show_is_held_and_sent_after_a_person_rele
     assert node.run("jobs", "release", case.id, "--reason", "looked at it").returncode == 0
     node.wait_for_states("SENT")
     assert len(tps.files()) == 30
+    said = {str(dcmread(path, stop_before_pixels=True).DerivationDescription) for path in tps.files()}
+    assert [text.rpartition("Released by operator ")[2].partition(": ")[2] for text in said] == ["looked at it"]
 
 
 def test_a_gap_is_incomplete_until_its_slice_comes(real_data, node_at, tps):

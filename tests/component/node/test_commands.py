@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from config.load import load_settings
 from node.bootstrap.store import open_store
 from node.cli.console import masked
-from node.cli.jobs import NEXT_STEP
+from node.cli.next_steps import NEXT_STEP
 from node.dicom.attribute_rules import OPERATIONS
 from node.ops.processes import process_lock
 from storage.refusals import RefusedInstance
@@ -21,7 +21,7 @@ def test_jobs_ls_json_keeps_its_contract(run, held):
     assert code == 0
     assert row["slices"] == {"received": 3, "produced": 3, "sent": 0, "confirmed": 0}
     assert (row["id"], row["state"], row["reason"]) == ("1", "HELD", "looks enhanced")
-    assert (row["series_uid"], row["derived_series_uid"], row["study_uid"]) == ("1.2.3", "9", "1.2")
+    assert (row["series_uid"], row["derived_series_uid"], row["study_uid"]) == ("1.2.3.1", "9.1", "1.2.1")
     assert (row["calling_ae"], row["bundle"], row["attempts"]) == ("CTSIM", "demo 1 (abc)", 1)
     for key in ("created_at", "updated_at"):
         assert datetime.fromisoformat(row[key]).utcoffset() == timedelta(0)
@@ -45,9 +45,9 @@ def test_a_held_job_is_explained_and_released_by_a_person(run, held):
 
 
 def test_what_a_safety_rule_forbids_has_its_own_exit_code(run, held):
-    run("jobs", "reject", "1")
-    for verb in ("release", "retry", "cancel", "resend", "complete"):
-        code, _, err = run("jobs", verb, "1")
+    assert run("jobs", "reject", "1", "--yes")[0] == 0
+    for verb in ("release", "retry", "cancel", "resend", "complete", "acknowledge"):
+        code, _, err = run("jobs", verb, "1", *{"cancel": ["--yes"], "release": ["--reason", "seen"]}.get(verb, []))
         assert code == 4, verb
         assert err.startswith("syncect: ")
 

@@ -1,0 +1,155 @@
+"""`jobs show`, `why` and `events`: everything about one job, and what to do about it."""
+
+from datetime import datetime, tzinfo
+from typing import Annotated, Any
+
+import typer
+
+from node.bootstrap.store import Node
+from node.cli.cases import case_json, delivered, progress_text
+from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
+from node.cli.moments import local_time, now_utc, zone_of
+from node.cli.next_steps import facts_of, next_step
+from node.cli.tables import print_text
+from node.errors import Permanent
+from storage.overview import Case, DeliveryView, EventView
+from storage.refusals import RefusedView
+from storage.states import Leftover, SeriesState
+
+Id = Annotated[str, typer.Argument(help="Job id, as listed by `jobs ls`.", metavar="ID")]
+_LEFTOVERS = {
+    Leftover.RESENT: "it took files in an earlier round",
+    Leftover.STANDS: "it still stands there",
+    Leftover.GONE: "it is gone from there",
+    Leftover.ACKNOWLEDGED: "a person has dealt with what stood there",
+}
+
+
+def show(
+    context: typer.Context, job_id: Id, phi: PhiOption = False, as_json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """Everything known about one job."""
+    with reading(context, config) as node:
+        case = node.overview.case(job_id)
+        folder = node.spool.path(case.product_dir) if case.product_dir else None
+        refused = node.refusals.of_series(case.series_uid)
+        history = node.overview.events(case)
+        step = next_step(case, facts_of(node), incomplete=lambda: why_incomplete(node, case))
+        zone = zone_of(node.settings)
+    if as_json:
+        print_json({**case_json(case, phi=phi), "product_dir": folder, "refused": refused, "events": history})
+        return
+    rows = [
+        *_facts(case, zone, phi=phi),
+        *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
+        *(("refused", _refused(one, zone)) for one in refused),
+        *([("files", str(folder))] if folder else []),
+        *_events(history, zone),
+        ("next step", step),
+    ]
+    print_table(["", ""], rows)
+
+
+def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """In plain words: why a job is where it is, and what to do next."""
+    with reading(context, config) as node:
+        case = node.overview.case(job_id)
+        step = next_step(case, facts_of(node), incomplete=lambda: why_incomplete(node, case))
+    if as_json:
+        print_json({"id": case.id, "state": case.state, "reason": case.reason, "next_step": step})
+        return
+    progress = progress_text(case, now_utc())
+    print_text(
+        " ".join(part for part in (f"{case.id} is {case.state}.", progress and f"{progress}.", case.reason) if part)
+    )
+    print_text(step)
+
+
+def events(context: typer.Context, job_id: Id, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """The history of one job: each transition, when, by whom and why."""
+    with reading(context, config) as node:
+        history = node.overview.events(node.overview.case(job_id))
+        zone = zone_of(node.settings)
+    if as_json:
+        print_json(history)
+        return
+    print_table(
+        ["AT", "WHAT", "FROM", "TO", "BY", "REASON"],
+        [
+            (local_time(row.at, zone), row.machine, row.from_state, row.to_state, row.actor, row.reason)
+            for row in history
+        ],
+    )
+
+
+def why_incomplete(node: Node, case: Case) -> str:
+    """Why an INCOMPLETE series would not become a job even where a person vouches for it; "" where it would."""
+    if case.state != SeriesState.INCOMPLETE:
+        return ""
+    if not case.slices.received:
+        return "none of its instances was stored"
+    from node.cli.offline import check_received
+
+    try:
+        checked = check_received(node, case.series_uid)
+    except Permanent as error:
+        return str(error)
+    return "" if checked.verdict == "ACCEPT" else checked.reason
+
+
+def _facts(case: Case, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str]]:
+    """What stands in the JSON, in words; a value that says nothing has no row."""
+    own_rows = ("deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at")
+    values = {key: value for key, value in case_json(case, phi=phi).items() if key not in own_rows}
+    shown = [(key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None)]
+    counts = case.slices
+    return [
+        *shown,
+        (
+            "slices",
+            f"{counts.received} received, {counts.produced} produced, {counts.sent} sent, {counts.confirmed} confirmed",
+        ),
+        *([("delivered", got)] if (got := delivered(case)) else []),
+        *([("progress", progress)] if (progress := progress_text(case, now_utc())) else []),
+        *([("measured", _measured(case.measurements))] if case.measurements else []),
+        *(("remark", remark) for remark in case.remarks),
+    ]
+
+
+def _text(value: Any, zone: tzinfo | None) -> str:
+    return local_time(value, zone) if isinstance(value, datetime) else str(value)
+
+
+def _measured(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {number:.4g}" for key, number in values.items() if isinstance(number, (int, float)))
+
+
+def _delivery(case: Case, view: DeliveryView, zone: tzinfo | None) -> str:
+    parts = [
+        view.state,
+        f"{view.sent}/{case.slices.produced} accepted",
+        f"{view.confirmed} confirmed",
+        f"attempt {view.attempts}",
+    ]
+    if view.last_accepted_at is not None:
+        parts.append(f"the last one accepted {local_time(view.last_accepted_at, zone)}")
+    if view.leftover:
+        parts.append(_LEFTOVERS[Leftover(view.leftover)])
+    text = ", ".join(parts)
+    return f"{text}: {view.reason}" if view.reason else text
+
+
+def _refused(one: RefusedView, zone: tzinfo | None) -> str:
+    return (
+        f"{one.count} instance{'s' if one.count > 1 else ''} from {one.calling_ae}, the newest "
+        f"{local_time(one.last_at, zone)}: status {one.status}, {one.reason}"
+    )
+
+
+def _events(history: list[EventView], zone: tzinfo | None) -> list[tuple[str, str]]:
+    rows = []
+    for event in history:
+        text = f"{local_time(event.at, zone)}  {event.machine} {event.from_state or '(new)'} -> {event.to_state}"
+        by = f" by {event.actor}" if event.actor else ""
+        rows.append(("event", f"{text}{by}" + (f": {event.reason}" if event.reason else "")))
+    return rows

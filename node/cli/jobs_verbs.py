@@ -1,0 +1,315 @@
+"""What a person decides about jobs. Nothing is final by a typo: what stops a series asks first, and can be taken back.
+
+Every verb takes several ids, goes on after one that fails, and tells by its exit code the worst that happened.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from node.bootstrap.store import Node, open_store
+from node.cli.cases import delivered
+from node.cli.console import ConfigOption, Exit, ReasonOption, masked, operator, reading, say, settings_from
+from node.cli.jobs_ls import named_states
+from node.cli.jobs_show import why_incomplete
+from node.cli.moments import now_utc
+from node.cli.next_steps import refusal
+from node.cli.tables import one_line, plain
+from node.errors import Permanent, Refused, Retryable
+from storage.errors import IllegalTransition, NotFound, SpoolFull
+from storage.overview import Case
+
+MAX_REASON = 1000
+
+Ids = Annotated[list[str], typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
+MaybeIds = Annotated[list[str] | None, typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
+At = Annotated[list[str] | None, typer.Option("--at", help="Only at these destinations.", metavar="NAME")]
+To = Annotated[list[str] | None, typer.Option("--to", help="Only these destinations.", metavar="NAME")]
+States = Annotated[
+    list[str] | None, typer.Option("--state", "-s", help="Instead of ids: all in these states.", metavar="STATE")
+]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One verb: its name, what was done in one word, and how; `act` returns what a person must know beside it."""
+
+    name: str
+    done: str
+    act: Callable[[Node, Case, datetime], str]
+    asks: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """How the verb was called."""
+
+    context: typer.Context
+    config: Path | None
+    dry_run: bool
+    yes: bool = False
+
+
+_FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str, Exit], ...]] = (
+    ((NotFound,), "not found", Exit.NOT_FOUND),
+    ((Refused, IllegalTransition), "refused", Exit.REFUSED),
+    ((Permanent, Retryable, SpoolFull, OSError), "failed", Exit.ERROR),
+)
+
+
+def retry(
+    context: typer.Context,
+    ids: MaybeIds = None,
+    state: States = None,
+    reason: ReasonOption = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Try a failed, held or cancelled job again; a produced series is sent again to where it failed, never re-made."""
+    if bool(ids) == bool(state):
+        raise typer.BadParameter("name either job ids or --state")
+    reason = _tidy(reason)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        if case.deliveries and node.outbox.retry(_job(case), operator(), reason, now):
+            return "its deliveries are due now"
+        node.jobs.retry(_job(case), operator(), reason, now)
+        return ""
+
+    call = Call(context, config, dry_run, yes)
+    verb = Verb("retry", "queued again", act, asks=bool(state))
+    _each(call, ids or _ids_in(call, named_states(state or [])), verb)
+
+
+def cancel(
+    context: typer.Context,
+    ids: Ids,
+    reason: ReasonOption = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Stop a job, and every delivery of it that is not finished. What a TPS has already got stays there."""
+    reason = _tidy(reason)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        node.jobs.cancel(_job(case), operator(), reason, now)
+        after = node.overview.case(case.id)
+        if not after.leftovers:
+            return ""
+        return f"{after.reason}; when it is deleted there, `syncect jobs acknowledge {case.id}`"
+
+    _each(Call(context, config, dry_run, yes), ids, Verb("cancel", "cancelled", act, asks=True))
+
+
+def reject(
+    context: typer.Context,
+    ids: Ids,
+    reason: ReasonOption = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Never send a HELD series."""
+    reason = _tidy(reason)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        node.jobs.reject(_job(case), operator(), reason, now)
+        return ""
+
+    _each(Call(context, config, dry_run, yes), ids, Verb("reject", "rejected", act, asks=True))
+
+
+def reopen(
+    context: typer.Context, ids: Ids, reason: ReasonOption = "", dry_run: DryRun = False, config: ConfigOption = None
+) -> None:
+    """Take back a cancel or a reject: the job is again what it was before."""
+    reason = _tidy(reason)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        node.jobs.reopen(_job(case), operator(), reason, now)
+        return f"it is {node.overview.case(case.id).state} again"
+
+    _each(Call(context, config, dry_run), ids, Verb("reopen", "reopened", act))
+
+
+def release(
+    context: typer.Context, ids: Ids, reason: ReasonOption = "", dry_run: DryRun = False, config: ConfigOption = None
+) -> None:
+    """Send a HELD series after a person has looked at it; --reason is needed and stands in every image."""
+    reason = _tidy(reason)
+    if not reason:
+        raise typer.BadParameter("a release overrules a doubt, so say why: --reason TEXT; it stands in every image")
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        from node.bootstrap.release import release_held
+
+        release_held(node, case, operator(), reason, now)
+        names = node.destination_names
+        return f"it goes to {', '.join(names)}" if names else "no destination is set, so it goes nowhere"
+
+    _each(Call(context, config, dry_run), ids, Verb("release", "released", act))
+
+
+def resend(
+    context: typer.Context,
+    ids: Ids,
+    to: To = None,
+    reason: ReasonOption = "",
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Send a produced series again, the same files under the same UIDs."""
+    reason = _tidy(reason)
+    known = [destination.name for destination in settings_from(context, config).destination]
+    if unknown := [name for name in to or [] if name not in known]:
+        raise typer.BadParameter(f"no destination is named {plain(unknown[0])}; there are {', '.join(known) or 'none'}")
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        names = to or known
+        if not names:
+            raise Refused("no destination is set, so it can go nowhere")
+        node.jobs.resend(_job(case), names, operator(), reason, now)
+        return f"it goes to {', '.join(names)}"
+
+    _each(Call(context, config, dry_run), ids, Verb("resend", "due again", act))
+
+
+def acknowledge(
+    context: typer.Context,
+    ids: Ids,
+    at: At = None,
+    reason: ReasonOption = "",
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Say that what a cancelled or superseded job left at a TPS was dealt with there."""
+    reason = _tidy(reason)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        names = node.jobs.acknowledge(_job(case), operator(), reason, now, destinations=at or ())
+        return f"what stood at {', '.join(names)} is dealt with"
+
+    _each(Call(context, config, dry_run), ids, Verb("acknowledge", "acknowledged", act))
+
+
+def complete(
+    context: typer.Context, ids: Ids, reason: ReasonOption = "", dry_run: DryRun = False, config: ConfigOption = None
+) -> None:
+    """Confirm that an INCOMPLETE series is all there; refused at once where its slices show that it is not."""
+    reason = _tidy(reason)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        node.series.complete_by_operator(case.series_id, operator(), reason, now)
+        return "it will be judged within seconds"
+
+    _each(Call(context, config, dry_run), ids, Verb("complete", "completed", act))
+
+
+# -- one after the other -----------------------------------------------------------------------------------------------
+
+
+def _each(call: Call, ids: list[str], verb: Verb) -> None:
+    """Do the verb for each id, whatever became of the one before; a summary ends it where there were several."""
+    if verb.asks and not (call.yes or call.dry_run or _is_a_person_there()):
+        raise typer.BadParameter(f"`jobs {verb.name}` asks on a terminal; where there is none, say --yes")
+    outcomes: Counter[str] = Counter()
+    worst = Exit.OK
+    with _opened(call) as node:
+        for case_id in dict.fromkeys(ids):
+            outcome, code = _one(call, node, case_id, verb)
+            outcomes[outcome] += 1
+            worst = max(worst, code, key=_SEVERITY.index)
+    if len(ids) > 1:
+        say(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
+    if worst is not Exit.OK:
+        raise typer.Exit(worst)
+
+
+_SEVERITY: Final = [Exit.OK, Exit.NOT_FOUND, Exit.REFUSED, Exit.ERROR]
+
+
+def _one(call: Call, node: Node, case_id: str, verb: Verb) -> tuple[str, Exit]:
+    try:
+        outcome, detail = _do(call, node, node.overview.case(case_id), verb)
+    except tuple(kind for kinds, _, _ in _FAILURES for kind in kinds) as error:
+        outcome, code = next((outcome, code) for kinds, outcome, code in _FAILURES if isinstance(error, kinds))
+        say(f"syncect: {_told(case_id, error)}")
+        return outcome, code
+    say(f"{case_id}: {outcome}" + (f"; {detail}" if detail else ""))
+    return outcome, Exit.OK
+
+
+def _do(call: Call, node: Node, case: Case, verb: Verb) -> tuple[str, str]:
+    """What was done with one case, and what a person must know of it; raises what refuses it."""
+    if why_not := refusal(verb.name, case, incomplete=lambda: why_incomplete(node, case)):
+        raise Refused(why_not)
+    if call.dry_run:
+        return f"would be {verb.done}", _words(case)
+    if verb.asks and not call.yes and not typer.confirm(f"{verb.name} {case.id}: {_words(case)}?", err=True):
+        return "left as it is", ""
+    return verb.done, verb.act(node, case, now_utc())
+
+
+def _told(case_id: str, error: Exception) -> str:
+    if isinstance(error, NotFound):
+        return plain(str(error))
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return plain(f"{case_id}: {text}")
+
+
+def _words(case: Case) -> str:
+    """Which case it is, so that a mistyped id is noticed: `PATIENT …34, 30 slices, SENT to tps`."""
+    count = case.slices.produced or case.slices.received
+    parts = [f"PATIENT {masked(case.patient_id, show=False) or 'unknown'}", case.description]
+    parts.append(f"{count} slice{'' if count == 1 else 's'}")
+    got = delivered(case)
+    places = " and ".join(view.destination for view in case.deliveries)
+    everything = bool(got) and all(view.sent == case.slices.produced for view in case.deliveries)
+    parts.append(f"{case.state} to {places}" if everything else f"{case.state}, {got}" if got else case.state)
+    return plain(", ".join(part for part in parts if part))
+
+
+def _ids_in(call: Call, states: list[str]) -> list[str]:
+    with reading(call.context, call.config) as node:
+        return [case.id for case in node.overview.cases(states=states, limit=0) if case.job_id is not None]
+
+
+@contextmanager
+def _opened(call: Call) -> Iterator[Node]:
+    if call.dry_run:
+        with reading(call.context, call.config) as node:
+            yield node
+    else:
+        with open_store(settings_from(call.context, call.config)) as node:
+            yield node
+
+
+def _job(case: Case) -> int:
+    if case.job_id is None:
+        raise Refused(f"{case.id} is {case.state} and has no job yet")
+    return case.job_id
+
+
+def _tidy(reason: str) -> str:
+    """What a person typed, on one line and without control characters."""
+    tidy = " ".join(one_line(reason).split())
+    if len(tidy) > MAX_REASON:
+        raise typer.BadParameter(f"--reason has {len(tidy)} characters; at most {MAX_REASON} are kept")
+    return tidy
+
+
+def _is_a_person_there() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()

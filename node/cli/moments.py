@@ -1,0 +1,58 @@
+"""Times as people write and read them: `2h`, a date, local time with its zone. Programs get UTC."""
+
+import re
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import typer
+
+from config.settings import Settings
+
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SPAN: Final = re.compile(r"(\d{1,6})([smhdw])")
+_HOW: Final = "write 30m, 2h, 3d or 1w, a date such as 2026-11-26, or a date and time such as 2026-11-26T08:30"
+
+
+def now_utc() -> datetime:
+    """This moment, UTC."""
+    return datetime.now(UTC)
+
+
+def zone_of(settings: Settings) -> tzinfo | None:
+    """The time zone in which people read times here: that of the settings, or None for the machine's."""
+    return ZoneInfo(settings.node.timezone) if settings.node.timezone else None
+
+
+def local_time(moment: datetime, zone: tzinfo | None) -> str:
+    """An aware moment as it is shown to people: `2026-11-26 08:30:00 CET`."""
+    return f"{moment.astimezone(zone):%Y-%m-%d %H:%M:%S %Z}"
+
+
+def utc_iso(moment: datetime) -> str:
+    """An aware moment as programs get it: `2026-11-26T07:30:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment_before(text: str, now: datetime, zone: tzinfo | None) -> datetime:
+    """The moment that an option such as `--since` names, UTC: so long before `now`, or a local date or time.
+
+    Raises BadParameter (exit code 2) for anything else.
+    """
+    text = text.strip()
+    if span := _SPAN.fullmatch(text):
+        return now - timedelta(seconds=int(span[1]) * _UNITS_S[span[2]])
+    try:
+        moment = datetime.fromisoformat(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=zone) if zone else moment.astimezone()
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is no time; {_HOW}") from error
+
+
+def time_left(seconds: float) -> str:
+    """A duration that is an estimate, in one unit: `about 40 s`, `about 12 min`, `about 3 h`."""
+    if seconds < 100:
+        return f"about {max(1, round(seconds))} s"
+    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {round(seconds / 3600)} h"

@@ -1,0 +1,279 @@
+"""What a person may do about a case, from what is the case right now; nothing is advised that would be refused.
+
+`refusal` says what a verb would answer, in the words of the machine that refuses it; `next_step` builds on it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import tzinfo
+from typing import Final
+
+from node.bootstrap.store import Node
+from node.cli.cases import derived_name, raw_state
+from node.cli.moments import local_time, zone_of
+from node.ops.processes import running_processes
+from storage.overview import Case, DeliveryView
+from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
+
+_CHANGED: Final = "its series came again since, with other contents or unfinished; this job belongs to what it was"
+_CANNOT_WORK: Final = "CANNOT WORK: "  # as the worker announces itself (`node.translate.worker`)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a next step depends on, beside the case itself.
+
+    roles: the kinds of process that are alive on this host. one_host: no other host can run processes of this node.
+    cannot_work: why the worker cannot translate, in its own words, or "". unreachable: since when a destination does
+    not answer, and what it answered last, in words. zone: in which people read times; None is the machine's.
+    """
+
+    roles: frozenset[str] = frozenset()
+    one_host: bool = True
+    cannot_work: str = ""
+    destinations: tuple[str, ...] = ()
+    unreachable: Mapping[str, str] = field(default_factory=dict)
+    zone: tzinfo | None = None
+
+
+def facts_of(node: Node) -> Facts:
+    """The facts of this moment."""
+    alive = running_processes(node.run_dir)
+    troubled = [view.details for view in alive if view.role == "work" and view.details.startswith(_CANNOT_WORK)]
+    return Facts(
+        roles=frozenset(view.role for view in alive),
+        one_host=node.database.is_sqlite,
+        cannot_work=troubled[0].removeprefix(_CANNOT_WORK).rstrip(".") if troubled else "",
+        destinations=tuple(node.destination_names),
+        zone=zone_of(node.settings),
+    )
+
+
+# -- what would be refused -----------------------------------------------------------------------------------------
+
+
+def refusal(verb: str, case: Case, *, incomplete: Callable[[], str] = lambda: "") -> str:
+    """Why a verb would be refused for a case, as a clause; "" where it would be done.
+
+    incomplete: asked only for `complete`, why the series is not complete whoever vouches for it; "" where it is.
+    """
+    if verb == "complete":
+        if case.state != SeriesState.INCOMPLETE:
+            return f"it is {case.state}, and only an INCOMPLETE series can be completed"
+        return incomplete()
+    if verb == "acknowledge":
+        return "" if case.leftovers else "nothing of it lies at a destination that would have to be dealt with"
+    state = raw_state(case)
+    if state is None:
+        return f"it is {case.state} and has no job yet"
+    return _JOB_VERBS[verb](case, state)
+
+
+def _retry(case: Case, state: JobState) -> str:
+    if state in (JobState.FAILED, JobState.HELD):
+        return ""
+    if state is JobState.CANCELLED and case.product_dir is None:
+        return "" if case.is_present else _CHANGED
+    if state is JobState.CANCELLED:
+        return f"its series was produced already{f'; {_take_back(case)}' if case.is_present else ''}"
+    if any(view.state in (DeliveryState.FAILED, DeliveryState.PENDING) for view in case.deliveries):
+        return ""
+    return f"it is {case.state}, and only what FAILED, is HELD or waits can be tried again"
+
+
+def _cancel(case: Case, state: JobState) -> str:
+    return "" if state in LIVE_JOB_STATES else f"it is {case.state} already"
+
+
+def _release(case: Case, state: JobState) -> str:
+    if state is not JobState.HELD:
+        return f"it is {case.state}, and only a HELD result can be released"
+    return "" if case.product_dir else "nothing was produced yet that could be released; retry the job instead"
+
+
+def _reject(case: Case, state: JobState) -> str:
+    return "" if state is JobState.HELD else f"it is {case.state}, and only a HELD result can be rejected"
+
+
+def _reopen(case: Case, state: JobState) -> str:
+    if state not in CLOSED_BY_A_PERSON:
+        return f"it is {case.state}, and only a cancel or a reject can be taken back"
+    return "" if case.is_present else _CHANGED
+
+
+def _resend(case: Case, state: JobState) -> str:
+    return "" if state is JobState.PRODUCED else f"it is {case.state}, and only a produced series can be sent again"
+
+
+_JOB_VERBS: Final[dict[str, Callable[[Case, JobState], str]]] = {
+    "retry": _retry,
+    "cancel": _cancel,
+    "release": _release,
+    "reject": _reject,
+    "reopen": _reopen,
+    "resend": _resend,
+}
+
+
+# -- what to do next ---------------------------------------------------------------------------------------------------
+
+
+def next_step(case: Case, facts: Facts, *, incomplete: Callable[[], str] = lambda: "") -> str:
+    """What a person does about a case now, in one or two sentences; commands are complete with their id."""
+    if case.leftovers:
+        return _leftover(case)
+    if case.state == SeriesState.INCOMPLETE:
+        return _incomplete(case, incomplete())
+    return NEXT_STEP[case.state](case, facts)
+
+
+def _leftover(case: Case) -> str:
+    where = " and ".join(case.leftovers)
+    step = f"Delete {derived_name(case)} at {where}, then `syncect jobs acknowledge {case.id}`"
+    return f"{step}." if _reopen(case, JobState(case.state)) else f"{step}; or {_take_back(case)}."
+
+
+def _incomplete(case: Case, why_not: str) -> str:
+    again = "Send the series again from the scanner"
+    if why_not:
+        return f"{again}: what is missing must come. `jobs complete` would be refused, because {why_not.rstrip('.')}."
+    return f"{again}; or, if it is all there, `syncect jobs complete {case.id}`."
+
+
+def _receiving(_case: Case, facts: Facts) -> str:
+    waiting = "Nothing to do: slices are arriving, or the sender may still come back"
+    return _with_process("receive", facts, waiting, "no series is judged")
+
+
+def _queued(case: Case, facts: Facts) -> str:
+    if facts.cannot_work:
+        return f"The worker cannot translate: {facts.cannot_work}. Mend that, or the job will be HELD."
+    again = f"it is tried again by itself; the last attempt ended with: {case.reason}" if case.attempts else ""
+    return _with_process("work", facts, f"Nothing to do: {again or 'a worker takes it next'}", "no job is translated")
+
+
+def _running(_case: Case, facts: Facts) -> str:
+    return _with_process(
+        "work", facts, "Nothing to do: the model is at work", "the job waits until one takes it up again"
+    )
+
+
+def _held(case: Case, facts: Facts) -> str:
+    again = f"`syncect jobs retry {case.id}`"
+    if case.product_dir is None:
+        mend = f": {facts.cannot_work}" if facts.cannot_work else ""
+        return f"Nothing was produced, so nothing can be released. Mend the cause{mend}; then {again}."
+    goes = f"sends it to {', '.join(facts.destinations)}" if facts.destinations else "frees it (no destination is set)"
+    return (
+        f"Look at the series and decide: `syncect jobs release {case.id} --reason ...` {goes}, "
+        f"`syncect jobs reject {case.id}` never does; {again} computes it again once the cause is gone."
+    )
+
+
+def _produced(case: Case, facts: Facts) -> str:
+    if not case.deliveries:
+        if not facts.destinations:
+            return "No destination is set: add a [[destination]] to the settings, restart the node, then " + (
+                f"`syncect jobs resend {case.id}`."
+            )
+        return f"It was produced when no destination was set: `syncect jobs resend {case.id}` sends it."
+    return _sending(case, facts)
+
+
+def _sending(case: Case, facts: Facts) -> str:
+    waiting = [view for view in case.deliveries if view.state in (DeliveryState.PENDING, DeliveryState.SENDING)]
+    if gone := _removed(waiting, facts):
+        return f"{gone}: put it back into the settings, or give it up with `syncect jobs cancel {case.id}`."
+    silent = [view for view in waiting if view.destination in facts.unreachable or (view.attempts and view.reason)]
+    step = "Nothing to do: the courier sends it, and tries again by itself"
+    if silent:
+        words = "; ".join(_trouble(view, facts) for view in silent)
+        test = f"`syncect peers echo {silent[0].destination}` tells whether it answers"
+        step = f"{words}. The courier tries again by itself; {test}"
+    return _with_process("deliver", facts, step, "nothing is sent")
+
+
+def _trouble(view: DeliveryView, facts: Facts) -> str:
+    """What keeps a delivery from getting on, and since when."""
+    if view.destination in facts.unreachable:
+        return f"{view.destination} cannot be reached {facts.unreachable[view.destination]}"
+    since = view.last_accepted_at or view.created_at
+    return f"{view.destination} has taken nothing since {local_time(since, facts.zone)} ({view.reason.rstrip('.')})"
+
+
+def _sent(_case: Case, _facts: Facts) -> str:
+    return "Nothing to do: every destination accepted every instance."
+
+
+def _confirmed(_case: Case, _facts: Facts) -> str:
+    return "Nothing to do: the destination showed that it holds every instance."
+
+
+def _failed(case: Case, facts: Facts) -> str:
+    failed = [view for view in case.deliveries if view.state == DeliveryState.FAILED]
+    if not failed:
+        mend = "Remove the cause named in the reason"
+        return f"{mend}, then `syncect jobs retry {case.id}`; or give it up with `syncect jobs cancel {case.id}`."
+    if gone := _removed(failed, facts):
+        return (
+            f"{gone}. Put it back into the settings and `syncect jobs retry {case.id}`, or give it up with "
+            f"`syncect jobs cancel {case.id}`."
+        )
+    names = ", ".join(view.destination for view in failed)
+    return f"Remove the cause at {names} that the reason names, then `syncect jobs retry {case.id}`."
+
+
+def _closed(case: Case, _facts: Facts) -> str:
+    by = "stopped" if case.state == JobState.CANCELLED else "rejected"
+    if not case.is_present:
+        return f"Nothing to do: a person {by} it, and its series came again since; {_newer(case)}."
+    return f"A person {by} it; {_take_back(case)}."
+
+
+def _skipped(_case: Case, _facts: Facts) -> str:
+    return "Nothing to do if the reason is right. A corrected series may simply be sent again."
+
+
+def _superseded(case: Case, _facts: Facts) -> str:
+    return f"Nothing to do: the source series changed; {_newer(case)}."
+
+
+def _newer(case: Case) -> str:
+    return f"`syncect jobs ls --series {case.series_uid}` lists its newer job"
+
+
+def _take_back(case: Case) -> str:
+    return f"`syncect jobs reopen {case.id}` takes that back"
+
+
+def _removed(views: list[DeliveryView], facts: Facts) -> str:
+    gone = [view.destination for view in views if view.destination not in facts.destinations]
+    return f"{gone[0]} is no longer a destination of the settings" if gone else ""
+
+
+def _with_process(role: str, facts: Facts, step: str, otherwise: str) -> str:
+    """The step, and first what has to run for it."""
+    if role in facts.roles:
+        return f"{step}."
+    start = f"Start `syncect serve` (or `syncect {role}`): its {role} process does not run"
+    return (
+        f"{start} on this host, and {otherwise}." if facts.one_host else f"{step}. On this host no {role} process runs."
+    )
+
+
+NEXT_STEP: Final[dict[str, Callable[[Case, Facts], str]]] = {
+    "RECEIVING": _receiving,
+    "INCOMPLETE": lambda case, _facts: _incomplete(case, ""),
+    "SKIPPED": _skipped,
+    "QUEUED": _queued,
+    "RUNNING": _running,
+    "HELD": _held,
+    "PRODUCED": _produced,
+    "SENDING": _sending,
+    "SENT": _sent,
+    "CONFIRMED": _confirmed,
+    "FAILED": _failed,
+    "CANCELLED": _closed,
+    "REJECTED": _closed,
+    "SUPERSEDED": _superseded,
+}

@@ -1,0 +1,153 @@
+"""`jobs show`, `why` and `events`: everything that is known, in the time of the department, and a true next step."""
+
+import json
+import re
+
+import pytest
+
+from node.ops.processes import process_lock
+from tests.builders import make_series
+from tests.departments import START
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_show_tells_everything(run, department) -> None:
+    case_id = department.held(doubt="metal artefact reduction (iMAR)", description="Thorax")
+    assert run("jobs", "release", case_id, "-m", "seen by Dr Wu")[0] == 0
+    department.refuse(2, series_uid="1.2.3.1")
+    out = flat(run("jobs", "show", case_id)[1])
+    for text in (
+        "version 1",
+        "doubt metal artefact reduction (iMAR)",
+        "override HELD: looks enhanced. Released by operator",
+        "seen by Dr Wu",
+        "derived series number 301",
+        "derived description sCE-CT AI Thorax",
+        "to tps PENDING, 0/3 accepted, 0 confirmed, attempt 0",
+        "refused 2 instances from CTSIM",
+        "status C000, a UID has a leading zero",
+        "job HELD -> PRODUCED by operator",
+        "measured changed_share 0.25",
+        "next step",
+    ):
+        assert text in out
+    row = json.loads(run("jobs", "show", case_id, "--json")[1])
+    assert row["refused"][0]["count"] == 2
+    assert row["events"][-1]["machine"] == "delivery"
+
+
+def test_show_tells_what_was_left_out_and_what_stands_at_a_tps(run, department) -> None:
+    case_id = department.sent(remarks=["KVP of the source broke its VR and was left out", "PatientName was repaired"])
+    run("jobs", "cancel", case_id, "--yes", "-m", "wrong")
+    out = flat(run("jobs", "show", case_id)[1])
+    assert "remark KVP of the source broke its VR and was left out" in out
+    assert "remark PatientName was repaired" in out
+    assert re.search(r"to tps SENT, 3/3 accepted, .* it still stands there", out)
+    assert "delivered 3/3 to tps" in out
+    run("jobs", "acknowledge", case_id)
+    assert "a person has dealt with what stood there" in flat(run("jobs", "show", case_id)[1])
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata", "America/New_York"])
+def test_people_read_the_time_of_the_department_and_programs_utc(run, department, config, zone) -> None:
+    from zoneinfo import ZoneInfo
+
+    department.held()
+    config.write_text(f'[node]\ntimezone = "{zone}"\n{config.read_text()}')
+    local = f"{START.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S %Z}"
+    assert local in run("jobs", "events", "1")[1]
+    assert local in run("jobs", "show", "1")[1]
+    assert json.loads(run("jobs", "events", "1", "--json")[1])[0]["at"].endswith("Z")
+
+
+def test_text_of_a_peer_does_nothing_to_the_terminal(run, department) -> None:
+    department.held("\x1b[31m[red]:boom:", description="[bold]\x1b]0;title\x07")
+    for command in (("ls",), ("show", "1"), ("why", "1"), ("events", "1")):
+        out = run("jobs", *command)[1]
+        assert "\x1b" not in out
+        assert "\x07" not in out
+    assert "[red]:boom:" in run("jobs", "why", "1")[1]
+    assert "[bold]" in run("jobs", "show", "1")[1]
+
+
+def test_why_knows_which_processes_live(run, department) -> None:
+    department.queued()
+    assert "Start `syncect serve`" in run("jobs", "why", "1")[1]
+    with process_lock(department.node.run_dir, "work", "1") as describe:
+        assert "a worker takes it next" in run("jobs", "why", "1")[1]
+        describe("CANNOT WORK: there is no CUDA device")
+        assert "The worker cannot translate: there is no CUDA device." in run("jobs", "why", "1")[1]
+    assert "Start `syncect serve`" in run("jobs", "why", "1")[1]
+
+
+def test_why_knows_which_destinations_are_left(run, department, config) -> None:
+    department.send_failed()
+    assert "Remove the cause at tps" in run("jobs", "why", "1")[1]
+    config.write_text(config.read_text().replace('"tps"', '"other"'))
+    out = run("jobs", "why", "1")[1]
+    assert "tps is no longer a destination of the settings" in out
+    assert "syncect jobs cancel 1" in out
+
+
+def test_why_does_not_advise_to_complete_what_has_a_gap(run, department, tmp_path) -> None:
+    """The slices themselves are asked, not the words of the reason."""
+    whole, gap = department.incomplete("the association was aborted"), department.incomplete()
+    for case_id, missing in ((whole, ()), (gap, (5,))):
+        names = put_into_spool(
+            department, case_id, make_series(tmp_path / case_id, slices=12, missing=missing, seed=case_id)
+        )
+        assert names
+    assert "`syncect jobs complete 1`" in run("jobs", "why", whole)[1]
+    _, out, err = run("jobs", "why", gap)
+    assert err == ""
+    assert "would be refused, because" in out
+    assert "`syncect jobs complete" not in out
+    code, _, err = run("jobs", "complete", gap, whole)
+    assert code == 4
+    assert err.splitlines()[-1] == "1 refused, 1 completed"
+    assert department.node.overview.case(whole).state == "RECEIVING"
+    assert department.node.overview.case(gap).state == "INCOMPLETE"
+
+
+def put_into_spool(department, case_id, paths):
+    """Give the instances of a series these files."""
+    from sqlalchemy import delete
+
+    from node.dicom.headers import read_header
+    from storage.tables import Instance, Series
+
+    names = []
+    with department.node.database.write() as session:
+        series = session.get_one(Series, int(case_id))
+        series.series_uid = read_header(paths[0]).series_uid
+        session.execute(delete(Instance).where(Instance.series_id == series.id))
+        for n, path in enumerate(paths):
+            names.append(department.node.spool.keep((path.read_bytes(),), START))
+            fields = {"sop_class_uid": "1.2", "transfer_syntax_uid": "1.2", "size_bytes": 1, "received_at": START}
+            session.add(
+                Instance(
+                    series_id=series.id,
+                    sop_instance_uid=f"7.{case_id}.{n}",
+                    sha256=f"{case_id}{n:063}",
+                    spool_name=names[-1],
+                    is_current=True,
+                    **fields,
+                )
+            )
+    return names
+
+
+def test_a_series_of_which_nothing_was_stored_cannot_be_completed(run, department) -> None:
+    from sqlalchemy import delete
+
+    from storage.tables import Instance
+
+    case_id = department.incomplete("its only instance was refused")
+    with department.node.database.write() as session:
+        session.execute(delete(Instance))
+    code, _, err = run("jobs", "complete", case_id)
+    assert (code, "none of its instances was stored" in err) == (4, True)
+    assert "would be refused, because none of its instances was stored." in run("jobs", "why", case_id)[1]
