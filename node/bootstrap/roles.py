@@ -66,6 +66,7 @@ def eligibility_policy(settings: Settings) -> EligibilityPolicy:
     """The built-in gate with the site's own rules behind it; raises ConfigError for a rule that cannot work."""
     return EligibilityPolicy(
         min_slices=settings.eligibility.min_slices,
+        metal_artifact_reduction=settings.eligibility.metal_artifact_reduction,
         rules=tuple(_rule(number, rule) for number, rule in enumerate(settings.eligibility.rules)),
     )
 

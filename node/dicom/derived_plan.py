@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Final
 
 from pydicom.config import RAISE
@@ -95,7 +95,8 @@ class DerivedSeriesPlan:
     """All that the slices of one derived series share.
 
     produced_at: an aware datetime, frozen at the first production. site_timezone: in which DA and TM values are
-    written where the source names no TimezoneOffsetFromUTC. slice_spacing_mm: step of the source's lattice.
+    written where the source names no TimezoneOffsetFromUTC; None for the machine's. slice_spacing_mm: step of the
+    source's lattice.
     """
 
     series_uid: str
@@ -106,7 +107,7 @@ class DerivedSeriesPlan:
     model: ModelIdentity
     produced_at: datetime
     slice_spacing_mm: float
-    site_timezone: tzinfo = UTC
+    site_timezone: tzinfo | None = None
 
     def __post_init__(self) -> None:
         if self.produced_at.tzinfo is None:

@@ -8,6 +8,7 @@ looked at in one case: a series with a gap that is enhanced anyway needs nobody 
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,7 +76,7 @@ class Completion:
             return self._settle_gap(series, facts, headers, verdict, vouched=vouched)
         if broken_off:
             return self._hold(series, broken_off)
-        request = self._request_for(headers)
+        request = replace(self._request_for(headers), doubt=verdict.doubt)
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:
             log.info("series %s complete: %d slices queued for %s", series.series_uid, len(headers), request.bundle)
