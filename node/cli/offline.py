@@ -19,7 +19,8 @@ from node.cli.console import progress_bar
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import Permanent, Refused, UnreadableInstance
 from node.receive.eligibility import Accept, judge
-from node.receive.rules import RULES, Outcome
+from node.receive.gate_rule import Outcome
+from node.receive.rules import RULES
 from node.translate.job import JobResult, join_reasons
 from storage.errors import NotFound
 

@@ -12,7 +12,8 @@ from node.dicom.attribute_rules import Rule
 from node.dicom.geometry import Flaw, FlawKind, describe_stack, is_transverse
 from node.dicom.headers import SliceHeader
 from node.dicom.volume import plane_of
-from node.receive.rules import DOUBTS, IDENTITY, KINDS, GateRule, SeriesRule, Topic
+from node.receive.gate_rule import GateRule, SeriesRule, Topic
+from node.receive.rules import DOUBTS, IDENTITY, KINDS
 
 DEFAULT_MIN_SLICES: Final = 8
 

@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 from node.dicom.content import COPIED, GATE
 from node.dicom.headers import SliceHeader, read_header
 from node.receive.eligibility import Accept, EligibilityPolicy, Skip, Verdict, judge
-from node.receive.rules import RULES, Outcome, WordRule
+from node.receive.gate_rule import Outcome, WordRule
+from node.receive.rules import RULES
 from tests.builders import make_series, put_raw
 
 POLICY = EligibilityPolicy()
