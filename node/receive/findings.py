@@ -120,22 +120,15 @@ def _is_lossless_copy(header: SliceHeader) -> bool:
 
 
 def why_derived(header: SliceHeader, *, metal_reduced: bool) -> str:
-    """Reformats and projections, and DERIVED\\SECONDARY unless a metal reduction or a lossless copy explains it."""
+    """Reformats and projections, and DERIVED unless a metal reduction or a lossless copy explains it."""
     words = type_words(header)
     if projection := sorted(words & PROJECTIONS):
         return f"ImageType names {projection[0]}"
     if "REFORMATTED" in words and not metal_reduced:
         return "ImageType names REFORMATTED"
-    if image_type(header, 0) != "DERIVED" or image_type(header, 1) != "SECONDARY":
+    if image_type(header, 0) != "DERIVED" or metal_reduced or _is_lossless_copy(header):
         return ""
-    return "" if metal_reduced or _is_lossless_copy(header) else "ImageType names DERIVED\\SECONDARY"
-
-
-def why_processed(header: SliceHeader, *, metal_reduced: bool) -> str:
-    """DERIVED, though PRIMARY, and nothing explains it."""
-    if image_type(header, 0) != "DERIVED" or image_type(header, 1) == "SECONDARY":
-        return ""
-    return "" if metal_reduced or _is_lossless_copy(header) else "ImageType names DERIVED"
+    return "ImageType names DERIVED"
 
 
 def why_not_axial(header: SliceHeader, *, metal_reduced: bool) -> bool:

@@ -34,7 +34,7 @@ METAL: Final = WordRule(
 )
 
 
-def _is_derived(header: SliceHeader) -> str:
+def _why_derived(header: SliceHeader) -> str:
     return findings.why_derived(header, metal_reduced=bool(METAL.breaks(header)))
 
 
@@ -107,10 +107,10 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
     ),
     SliceRule(
         "derived",
-        _is_derived,
+        _why_derived,
         "the images are derived from others (reformat, projection, processed copy), not as they were measured",
         attributes=("ImageType", "DerivationDescription", "LossyImageCompression"),
-        source="PS3.3 C.7.6.1.1.2, values 1 and 2",
+        source="PS3.3 C.7.6.1.1.2, value 1; not a lossless copy, nor SECONDARY alone, a later reconstruction",
         words=tuple(sorted(findings.PROJECTIONS | {"REFORMATTED"})),
     ),
     SliceRule(
@@ -330,14 +330,6 @@ IDENTITY: Final = (
 # What a person must look at, because a free text says it or the header contradicts itself.
 DOUBTS: Final = (
     METAL,
-    SliceRule(
-        "derived_primary",
-        lambda h: findings.why_processed(h, metal_reduced=bool(METAL.breaks(h))),
-        "the images were processed after their reconstruction, in a way that the header does not tell",
-        attributes=("ImageType", "DerivationDescription", "LossyImageCompression"),
-        source="PS3.3 C.7.6.1.1.2: DERIVED, though PRIMARY",
-        outcome=Outcome.HOLD,
-    ),
     SliceRule(
         "contrast_unknown",
         findings.why_agent_unknown,

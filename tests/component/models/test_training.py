@@ -105,6 +105,9 @@ def test_the_card_says_what_the_bundle_was_trained_on_and_how_it_was_chosen(coho
     assert told["validation"] == {key: round(value, 4) for key, value in result.best.figures.items()}
     assert card.envelope.pixel_spacing_mm == pytest.approx((1.25, 1.5), abs=0.0101)
     assert card.envelope.slice_spacing_mm == pytest.approx((5, 5), abs=0.0101)
+    assert card.envelope.age_years == (18, 120)
+    assert "CHEST" in (card.envelope.body_parts or ())
+    assert "HEAD" not in (card.envelope.body_parts or ())
     assert any("phantom" in limit for limit in card.limits)
 
 

@@ -42,6 +42,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "time_resolved_type": [{"ImageType": f"{AXIAL}\\CT_SOM7 SPI\\RESP"}, {"ImageType": f"{AXIAL}\\CARDIAC_GATED"}],
     "derived": [
         {"ImageType": "DERIVED\\SECONDARY\\AXIAL"},
+        {"ImageType": "DERIVED\\PRIMARY\\AXIAL\\CT_SOM5 SPI"},
         {"ImageType": "DERIVED\\PRIMARY\\AXIAL\\CT_SOM5 MPR"},
         {"ImageType": "ORIGINAL\\PRIMARY\\AXIAL\\MIP"},
         {"ImageType": "DERIVED\\SECONDARY\\AXIAL\\MIP", "SeriesDescription": "iMAR"},
@@ -127,7 +128,6 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
         {"ConvolutionKernel": "Br40d\\iMAR"},
         {"DerivationDescription": "Metal Artifact Reduction"},
     ],
-    "derived_primary": [{"ImageType": "DERIVED\\PRIMARY\\AXIAL\\CT_SOM5 SPI"}],
     "contrast_unknown": [{"ContrastBolusAgent": "UNKNOWN"}, {"ContrastBolusAgent": "unk"}],
     "contrast_said": [
         {"SeriesDescription": "Neck C+ 60s"},
