@@ -245,7 +245,7 @@ def why_mixed_exposures(headers: Sequence[SliceHeader]) -> str:
     for keyword in EXPOSURE_ATTRIBUTES:
         values = [amount(header.attribute(keyword)) for header in ordered]
         if len(values) >= 4 and all(values) and _alternates(values):
-            return f"{keyword} changes to and fro from slice to slice"
+            return f"{keyword} alternates from slice to slice"
     return ""
 
 

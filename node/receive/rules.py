@@ -202,7 +202,7 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
     WordRule(
         "respiratory_phase",
         (
-            *("# % EX", "# % EXP", "# % EXH", "# % IN", "# % INSP", "# % INH", "# % A", "# % AMP", "# % PHASE"),
+            *("# % EX", "# % EXP", "# % IN", "# % INSP", "# % A", "# % AMP", "# % PHASE"),
             *("PHASE # %", "RESPIRATORY PHASE", "RESP PHASE", "BREATHING PHASE"),
         ),
         "the images belong to one phase of breathing; a planner contours on the average or on all phases",
