@@ -108,6 +108,9 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "mixed_studies": [{"StudyInstanceUID": ["1.2.3", "1.2.4"]}],
     "mixed_series": [{"SeriesInstanceUID": ["1.2.3", "1.2.4"]}],
     "frame_of_reference": [{"FrameOfReferenceUID": None}],
+    "long_study_uid": [{"StudyInstanceUID": "1.2" + ".3" * 40}],
+    "long_series_uid": [{"SeriesInstanceUID": "1.2" + ".3" * 40}],
+    "long_frame_uid": [{"FrameOfReferenceUID": "1.2" + ".3" * 40}],
     "repeated_instance": [{"SOPInstanceUID": "1.2.3"}],
     "mixed_reconstructions": [
         {"ConvolutionKernel": ["B30f", "B70f"]},
