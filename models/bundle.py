@@ -33,12 +33,19 @@ class BundleError(ModelsError):
 
 @dataclass(frozen=True)
 class Envelope:
-    """What the training data covered; outside it nothing is known about the result. Ranges are (low, high)."""
+    """What the training data covered; outside it nothing is known about the result. Ranges are (low, high).
+
+    body_part: the region in one word. body_parts: terms of BodyPartExamined that lie in it, capitals, "" for a header
+    that names none. noise_hu: standard deviation in even soft tissue. None: the card does not say, so nobody judges it.
+    """
 
     modality: str = "CT"
     body_part: str = "CHEST"
     pixel_spacing_mm: tuple[float, float] = (0.5, 1.5)
     slice_spacing_mm: tuple[float, float] = (1.0, 10.0)
+    noise_hu: tuple[float, float] | None = None
+    age_years: tuple[float, float] | None = None
+    body_parts: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,37 @@ def _parse_envelope(where: str, values: object) -> Envelope:
         names = ", ".join(item.name for item in fields(Envelope))
         raise BundleError(f"{where}: envelope may hold only {names}.")
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Envelope(**plain)
+    envelope = Envelope(**plain)
+    _check_envelope(where, envelope)
+    return envelope
+
+
+def _check_envelope(where: str, envelope: Envelope) -> None:
+    for key in ("modality", "body_part"):
+        if not isinstance(getattr(envelope, key), str):
+            raise BundleError(f"{where}: envelope.{key} must be a text.")
+    parts = envelope.body_parts
+    if parts is not None and not (isinstance(parts, tuple) and all(isinstance(part, str) for part in parts)):
+        raise BundleError(f"{where}: envelope.body_parts must be a list of texts.")
+    for key, above, words in (
+        ("pixel_spacing_mm", 0.0, "two positive numbers"),
+        ("slice_spacing_mm", 0.0, "two positive numbers"),
+        ("noise_hu", -1.0, "two numbers from 0"),
+        ("age_years", -1.0, "two numbers from 0"),
+    ):
+        limits = getattr(envelope, key)
+        if limits is not None and not _is_range(limits, above):
+            raise BundleError(f"{where}: envelope.{key} is {_as_list(limits)!r}; it must be {words}, the lower first.")
+    if envelope.pixel_spacing_mm is None or envelope.slice_spacing_mm is None:
+        raise BundleError(f"{where}: envelope.pixel_spacing_mm and envelope.slice_spacing_mm must be given.")
+
+
+def _is_range(limits: object, above: float) -> bool:
+    numbers = isinstance(limits, tuple) and len(limits) == 2 and all(isinstance(v, int | float) for v in limits)
+    if not isinstance(limits, tuple) or not numbers:
+        return False
+    low, high = limits
+    return above < low <= high < math.inf and (above >= 0 or low >= 0)
 
 
 def _check_values(where: str, card: BundleCard) -> None:
@@ -225,9 +262,6 @@ def _check_values(where: str, card: BundleCard) -> None:
         raise BundleError(f"{where}: value_scaling is {card.value_scaling!r}; this version knows {VALUE_SCALING!r}.")
     if not _is_sha256(card.weights_sha256):
         raise BundleError(f"{where}: weights_sha256 must be 64 hexadecimal digits.")
-    for low, high in (card.envelope.pixel_spacing_mm, card.envelope.slice_spacing_mm):
-        if not (math.isfinite(low) and 0 < low <= high):
-            raise BundleError(f"{where}: the ranges of envelope must be two positive numbers, the lower first.")
 
 
 def _is_sha256(text: str) -> bool:

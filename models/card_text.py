@@ -64,11 +64,24 @@ def _inline(value: object) -> str:
 
 def _envelope(card: BundleCard) -> str:
     e = card.envelope
-    pixels, slices = (f"{low:g} to {high:g} mm" for low, high in (e.pixel_spacing_mm, e.slice_spacing_mm))
-    return (
-        f"Envelope: {e.modality} of {e.body_part}, pixels of {pixels}, slices {slices} apart. "
-        "Outside it nothing is known."
+    ranges = (
+        ("pixels of", e.pixel_spacing_mm, "mm"),
+        ("slices", e.slice_spacing_mm, "mm apart"),
+        ("noise in soft tissue of", e.noise_hu, "HU"),
+        ("patients of", e.age_years, "years"),
     )
+    covered = [f"{before} {limits[0]:g} to {limits[1]:g} {after}" for before, limits, after in ranges if limits]
+    unsaid = [words for words, value in (("noise", e.noise_hu), ("age", e.age_years)) if value is None]
+    parts = f" BodyPartExamined may be {_parts(e.body_parts)}." if e.body_parts is not None else ""
+    silent = f" The card says nothing of {' and '.join(unsaid)}." if unsaid else ""
+    return (
+        f"Envelope: {e.modality} of {e.body_part}, {', '.join(covered)}.{parts}{silent} "
+        "Outside it nothing is known, and a result is held for a person."
+    )
+
+
+def _parts(names: tuple[str, ...]) -> str:
+    return ", ".join(name or "absent" for name in names)
 
 
 def _table(card: BundleCard) -> str:

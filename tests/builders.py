@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from models.bundle import Envelope
 from node.dicom.elements import put, raw_element, tag_of, vr_of
 from node.dicom.synthetic_scan import ScanIdentity, decimal_string, write_scan
 from node.dicom.uids import UidFactory
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from models import BundleCard  # imported only for the checker: it would load torch
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+WIDE = Envelope(pixel_spacing_mm=(0.1, 10.0), slice_spacing_mm=(0.1, 20.0))
 
 
 def body_hu(
@@ -117,6 +119,7 @@ class FakeTranslator:
     arithmetic: str = "fake arithmetic"
     digest: str = "d" * 64
     hu_window: tuple[float, float] = (-40.0, 400.0)
+    envelope: Envelope = WIDE
     seed: int | None = None
 
     @property

@@ -1,14 +1,23 @@
 """The words and figures of a trained bundle's card."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Final
 
 import torch
 
 from models.bundle import BundleCard, Envelope
-from models.cohort import Cohort
+from models.cohort import Cohort, CohortPatient
 from models.methods.method import Method, describe_bundle
+from models.noise import measure_noise_hu
 from models.training.options import TARGETS, TrainOptions
+
+# The phantom is the thorax of an adult; these are the words of BodyPartExamined for it, and "" for none.
+PHANTOM_BODY_PARTS: Final = ("", "CHEST", "THORAX", "BREAST", "LUNG", "MEDIASTINUM", "HEART")
+PHANTOM_AGE_YEARS: Final = (18.0, 120.0)
+NOISE_MARGIN: Final = (0.5, 1.5)
+"""How far beyond the noise that was trained on a scan may lie: what the demo bundle does there was measured."""
+_MEASURED_PATIENTS: Final = 12
 
 
 def describe_run(
@@ -61,11 +70,34 @@ def _lineage(method: Method) -> dict[str, object]:
 
 
 def _envelope(cohort: Cohort) -> Envelope:
-    """The spacings that were trained on, outwards to the next 0.01 mm."""
-    spacings = [p.record.spacing_mm for p in cohort.split("train")]
+    """What was trained on: spacings outwards to the next 0.01 mm, noise with a margin; of age and header only what is
+    known, which is nothing of patients whose cohort does not keep it.
+    """
+    patients = cohort.split("train")
+    spacings = [p.record.spacing_mm for p in patients]
     pixels = [s for _, rows, columns in spacings for s in (rows, columns)]
     slices = [s for s, _, _ in spacings]
-    return Envelope(pixel_spacing_mm=_range(pixels), slice_spacing_mm=_range(slices))
+    phantom = cohort.kind == "phantom"
+    return Envelope(
+        pixel_spacing_mm=_range(pixels),
+        slice_spacing_mm=_range(slices),
+        noise_hu=_noise_range(patients),
+        age_years=PHANTOM_AGE_YEARS if phantom else None,
+        body_parts=PHANTOM_BODY_PARTS if phantom else None,
+    )
+
+
+def _noise_range(patients: Sequence[CohortPatient]) -> tuple[float, float] | None:
+    """Noise in the middle of some patients, HU, widened by NOISE_MARGIN; None where it could not be measured."""
+    found = []
+    for patient in patients[:: -(-len(patients) // _MEASURED_PATIENTS)]:
+        middle = patient.record.shape[0] // 2
+        if (noise := measure_noise_hu(patient.hu("ncct", slice(max(0, middle - 1), middle + 1)))) is not None:
+            found.append(noise)
+    if not found:
+        return None
+    low, high = NOISE_MARGIN
+    return round(min(found) * low, 1), round(max(found) * high, 1)
 
 
 def _range(values: list[float]) -> tuple[float, float]:

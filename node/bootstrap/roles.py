@@ -102,6 +102,7 @@ def eligibility_policy(settings: Settings) -> EligibilityPolicy:
     return EligibilityPolicy(
         min_slices=settings.eligibility.min_slices,
         position_tolerance_mm=settings.eligibility.position_tolerance_mm,
+        metal_artifact_reduction=settings.eligibility.metal_artifact_reduction,
         rules=tuple(_rule(number, rule) for number, rule in enumerate(settings.eligibility.rules)),
     )
 

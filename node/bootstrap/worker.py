@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 from importlib import metadata
+from zoneinfo import ZoneInfo
 
 import models
 from config.settings import ModelSettings, Settings
@@ -55,4 +56,6 @@ def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, v
         run=repeat + 1,
         version=version,
         position_tolerance_mm=settings.eligibility.position_tolerance_mm,
+        timezone=ZoneInfo(settings.node.timezone) if settings.node.timezone else None,
+        outside_envelope=settings.model.outside_envelope,
     )

@@ -5,7 +5,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,9 @@ from node.cli.console import progress_bar
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import Permanent, Refused, UnreadableInstance
 from node.receive.eligibility import Accept, judge
-from node.translate.job import JobResult
+from node.receive.gate_rule import Outcome
+from node.receive.rules import RULES
+from node.translate.job import JobResult, join_reasons
 from storage.errors import NotFound
 
 Found = dict[str, list[SliceHeader]]
@@ -37,7 +39,10 @@ class Processed:
 
 @dataclass(frozen=True)
 class Checked:
-    """What the eligibility rules decided about one series."""
+    """What the eligibility rules decided about one series.
+
+    verdict: ACCEPT, HOLD (it is translated, and the result held), SKIP or INCOMPLETE.
+    """
 
     series_uid: str
     slices: int
@@ -46,13 +51,40 @@ class Checked:
     reason: str
 
 
+@dataclass(frozen=True)
+class RuleRow:
+    """One rule of the input gate as a reader sees it; words: what it looks for, where it is a list of words."""
+
+    code: str
+    outcome: str
+    attributes: tuple[str, ...]
+    words: tuple[str, ...]
+    reason: str
+    source: str
+
+
+def rule_rows(settings: Settings) -> list[RuleRow]:
+    """The rules that count at this site, in the order in which they are asked; its own come last."""
+    policy = eligibility_policy(settings)
+    built_in = [
+        RuleRow(rule.code, rule.outcome.value, rule.attributes, getattr(rule, "words", ()), rule.reason, rule.source)
+        for rule in RULES
+        if policy.asks(rule)
+    ]
+    own = [
+        RuleRow("site_rule", Outcome.SKIP.value, (rule.keyword,), (rule.op, *rule.values), rule.reason, "the settings")
+        for rule in policy.rules
+    ]
+    return built_in + own
+
+
 def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_uid: str) -> Processed:
     """Translate one series into `out_dir`; a HELD result is returned and nothing is written.
 
     Raises Refused where the series is not eligible or `out_dir` is not empty, NotFound without a series, Permanent
     where nothing can be written there.
     """
-    paths = _eligible(settings, dicom_dir, series_uid)
+    paths, doubt = _eligible(settings, dicom_dir, series_uid)
     if out_dir.exists() and any(out_dir.iterdir()):
         raise Refused(f"{out_dir} is not empty; derived series are never mixed with other files")
     with progress_bar() as bar, _staging(out_dir) as staging:
@@ -62,6 +94,7 @@ def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_ui
         work_dir.mkdir()
         options = job_options(settings, datetime.now(UTC))
         result = executor.run(paths, options, work_dir, _Reporter(bar, task))
+        result = replace(result, held_reason=join_reasons(doubt, result.held_reason))
         if not result.held_reason:
             shutil.copytree(work_dir, out_dir, dirs_exist_ok=True)
     return Processed(result, executor.bundle, executor.description)
@@ -99,8 +132,9 @@ def check_received(node: Node, series_uid: str) -> Checked:
 
 def _check(settings: Settings, uid: str, headers: list[SliceHeader]) -> Checked:
     verdict = judge(headers, eligibility_policy(settings))
-    reason = "" if isinstance(verdict, Accept) else verdict.reason
-    return Checked(uid, len(headers), headers[0].series_description, type(verdict).__name__.upper(), reason)
+    reason = verdict.doubt if isinstance(verdict, Accept) else verdict.reason
+    word = "HOLD" if isinstance(verdict, Accept) and verdict.doubt else type(verdict).__name__.upper()
+    return Checked(uid, len(headers), headers[0].series_description, word, reason)
 
 
 class _Reporter:
@@ -113,7 +147,8 @@ class _Reporter:
         self._bar.update(self._task, description=stage, completed=done, total=total)
 
 
-def _eligible(settings: Settings, folder: Path, series_uid: str) -> list[Path]:
+def _eligible(settings: Settings, folder: Path, series_uid: str) -> tuple[list[Path], str]:
+    """The files of the one series to translate, and why its result must be looked at, or ""."""
     found, unreadable = _headers(settings, _files(folder))
     if series_uid:
         if series_uid not in found:
@@ -127,7 +162,7 @@ def _eligible(settings: Settings, folder: Path, series_uid: str) -> list[Path]:
     verdict = judge(headers, eligibility_policy(settings))
     if not isinstance(verdict, Accept):
         raise Refused(f"series {uid} is not translated: {verdict.reason}")
-    return [header.path for header in headers]
+    return [header.path for header in headers], verdict.doubt
 
 
 def no_series(folder: Path | str, unreadable: Sequence[str]) -> str:

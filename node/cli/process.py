@@ -84,8 +84,26 @@ def check(
         )
         for sentence in unreadable:
             out().print(f"not read: {sentence}", markup=False)
-    if not any(row.verdict == "ACCEPT" for row in rows):
+    if not any(row.verdict in ("ACCEPT", "HOLD") for row in rows):
         raise typer.Exit(Exit.REFUSED)
+
+
+@series.command("rules")
+def rules(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """The rules that decide what is translated, held or skipped: what each looks for, and where it comes from."""
+    from node.cli.offline import rule_rows
+
+    rows = rule_rows(settings_from(context, config))
+    if as_json:
+        print_json([asdict(row) for row in rows])
+        return
+    for row in rows:
+        looked_for = [("looks for", ", ".join(row.words))] if row.words else []
+        print_table(
+            [row.outcome, row.code],
+            [("reason", row.reason), ("looks at", ", ".join(row.attributes)), *looked_for, ("source", row.source)],
+        )
+        out().print()
 
 
 def demo(

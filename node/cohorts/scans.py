@@ -20,6 +20,7 @@ from node.dicom.orientation import Turn
 from node.dicom.volume import CTVolume, UnusableSeries, read_volume
 from node.errors import UnreadableInstance
 from node.receive.eligibility import Accept, EligibilityPolicy, Skip, judge
+from node.receive.findings import names_agent
 from node.translate.native_contrast import NativeContrast, find_native_contrast
 
 Progress = Callable[[int, int], None]
@@ -126,7 +127,7 @@ def read_scan(paths: Sequence[Path], progress: Progress | None = None) -> Scan |
     try:
         headers = [read_header(path, keywords=_KEYWORDS) for path in paths]
         # The gate asks for a native scan; here the pixels answer that.
-        verdict = judge([replace(header, contrast_agent="") for header in headers], EligibilityPolicy())
+        verdict = judge(headers, EligibilityPolicy(takes_contrast=True))
         if not isinstance(verdict, Accept):
             return Unusable(verdict.code if isinstance(verdict, Skip) else "incomplete", verdict.reason)
         volume = read_volume(paths, progress=progress)
@@ -156,7 +157,7 @@ def read_oriented(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Grid]:
 def _describe(volume: CTVolume, headers: Sequence[SliceHeader]) -> Scan:
     """The scan of these pixels; `headers` are those of the volume, with the attributes of _KEYWORDS."""
     first = headers[0]
-    agent_named = any(header.contrast_agent for header in headers)
+    agent_named = any(names_agent(header) for header in headers)
     contrast = find_native_contrast(volume)
     metal = find_metal(volume.hu, volume.spacing_mm)
     facts: dict[str, object] = {

@@ -124,7 +124,8 @@ SCANNER_IDENTITY: Final = (
     "SoftwareVersions",
 )
 
-# Read by the input gate, so a change in them may change what becomes of the series.
+# Read by the input gate and by the comparison with the model's envelope, so a change in them may change what becomes of
+# the series. `SliceHeader.attribute` knows them all.
 GATE: Final = (
     "SOPClassUID",
     "SOPInstanceUID",
@@ -133,10 +134,58 @@ GATE: Final = (
     "Modality",
     "NumberOfFrames",
     "RescaleType",
-    "ContrastBolusAgent",
-    "ContrastBolusAgentSequence",
     "SyntheticData",
     "MultienergyCTAcquisition",
+    # contrast agent
+    "ContrastBolusAgent",
+    "ContrastBolusAgentSequence",
+    "ContrastBolusRoute",
+    "ContrastBolusAdministrationRouteSequence",
+    "ContrastBolusVolume",
+    "ContrastBolusTotalDose",
+    "ContrastBolusStartTime",
+    "ContrastBolusStopTime",
+    "ContrastFlowRate",
+    "ContrastFlowDuration",
+    "ContrastBolusIngredient",
+    "ContrastBolusIngredientConcentration",
+    # what the texts say
+    "SeriesDescription",
+    "ProtocolName",
+    "ImageComments",
+    "DerivationDescription",
+    "LossyImageCompression",
+    # how it was scanned and reconstructed
+    "Manufacturer",
+    "ManufacturerModelName",
+    "ScanOptions",
+    "KVP",
+    "ConvolutionKernel",
+    "FilterType",
+    "ReconstructionDiameter",
+    "Exposure",
+    "XRayTubeCurrent",
+    "ExposureTime",
+    "AcquisitionNumber",
+    "SpiralPitchFactor",
+    "GantryDetectorTilt",
+    # breathing, heart and time
+    "NominalPercentageOfRespiratoryPhase",
+    "RespiratoryTriggerType",
+    "NominalRespiratoryTriggerDelayTime",
+    "ActualRespiratoryTriggerDelayTime",
+    "RespiratoryMotionCompensationTechnique",
+    "NominalPercentageOfCardiacPhase",
+    "CardiacSynchronizationTechnique",
+    "NumberOfTemporalPositions",
+    "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+    # who or what was scanned
+    "BodyPartExamined",
+    "PatientAge",
+    "StudyDate",
+    "PatientSpeciesDescription",
+    "QualityControlSubject",
 )
 
 DIGESTED: Final = tuple(dict.fromkeys((*(keyword for keyword, _ in COPIED), *COPIED_BY_RULE, *SCANNER_IDENTITY, *GATE)))

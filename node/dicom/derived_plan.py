@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Final
 
 from pydicom.config import RAISE
@@ -105,8 +105,9 @@ class DerivedSeriesPlan:
     """All that the slices of one derived series share.
 
     produced_at: an aware datetime, frozen at the first production. site_timezone: in which DA and TM values are
-    written where the source names no TimezoneOffsetFromUTC. slice_spacing_mm: step of the source's lattice. version: 1
-    for the first result of the source series; replaced_number: SeriesNumber of the version before this one, if any.
+    written where the source names no TimezoneOffsetFromUTC; None for the machine's. slice_spacing_mm: step of the
+    source's lattice. version: 1 for the first result of the source series; replaced_number: SeriesNumber of the
+    version before this one, if any.
     """
 
     series_uid: str
@@ -117,7 +118,7 @@ class DerivedSeriesPlan:
     model: ModelIdentity
     produced_at: datetime
     slice_spacing_mm: float
-    site_timezone: tzinfo = UTC
+    site_timezone: tzinfo | None = None
     version: int = 1
     replaced_number: int | None = None
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset, FileDataset
 
 from config.syntax import FOREIGN_UID, UID_ALPHABET
 from node.dicom.constants import UNCOMPRESSED
-from node.dicom.content import content_sha256
+from node.dicom.content import GATE, content_sha256
 from node.dicom.elements import (
     NUMBER_FORMATS,
     charset_of,
@@ -110,7 +110,7 @@ class SliceHeader:
         return self.patient.patient_id
 
     def attribute(self, keyword: str) -> tuple[str, ...]:
-        """Values of an attribute that was asked for when the header was read; () where absent or empty.
+        """Values of an attribute of GATE or asked for when the header was read; () where absent or empty.
 
         Raises KeyError for a keyword that was not asked for: an attribute that nobody read is not an absent one.
         """
@@ -279,7 +279,7 @@ def _header(  # one line per field
         manufacturer_model_name=read.text("ManufacturerModelName"),
         series_description=read.text("SeriesDescription"),
         series_number=read.integer("SeriesNumber"),
-        captured={keyword: read.values(keyword) for keyword in keywords},
+        captured={keyword: read.values(keyword) for keyword in (*GATE, *keywords)},
     )
 
 

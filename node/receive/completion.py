@@ -11,6 +11,7 @@ enhanced anyway needs nobody to look for its missing slices.
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,7 +98,7 @@ class Completion:
             return self._settle_gap(series, facts, headers, verdict, doubt, vouched=vouched)
         if doubt:
             return self._hold(series, doubt)
-        request = self._request_for(headers)
+        request = replace(self._request_for(headers), doubt=verdict.doubt)
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:
             log.info("series %s complete: %d slices queued for %s", series.series_uid, len(headers), request.bundle)

@@ -1,14 +1,16 @@
 """One job: the files of a non-contrast CT series become those of a synthetic contrast-enhanced one.
 
-read -> translate (meanwhile: is it really without contrast?) -> composite -> is it plausible? -> build, write, prove.
+read -> translate (meanwhile: is it really without contrast?) -> does the model know such scans? -> composite -> is it
+plausible? -> build, write, prove.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +27,14 @@ from node.dicom.uids import UidFactory, processing_digest, seed_of
 from node.dicom.volume import CTVolume, read_volume
 from node.errors import Permanent
 from node.translate.composite import Composite, composite
+from node.translate.envelope import describe_outside, judge_envelope
 from node.translate.native_contrast import find_native_contrast
 from node.translate.proof import flush_and_digest, prove_slice
 from node.translate.proof_by_highdicom import load_tables, prove_by_highdicom
 from node.translate.proof_by_simpleitk import prove_by_simpleitk
 from node.translate.quality import judge_result
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total) with the names of STAGES; what it raises ends the job."""
@@ -45,6 +50,8 @@ class JobOptions:
     produced_at: an aware datetime, UTC. run: 1 for the first production of an input, one more for each wanted re-run.
     version: 1 for the first result of a source series, one more for each that follows it, also of other contents.
     position_tolerance_mm: how far a slice may lie from the lattice of its series.
+    timezone: that of the site, None for the machine's. outside_envelope: what becomes of the result of a scan that lies
+    outside what the bundle was trained on.
     """
 
     equipment: EquipmentIdentity
@@ -54,6 +61,8 @@ class JobOptions:
     run: int = 1
     version: int = 1
     position_tolerance_mm: float = POSITION_TOLERANCE_MM
+    timezone: tzinfo | None = None
+    outside_envelope: Literal["hold", "warn"] = "hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +79,9 @@ class DerivedFile:
 class JobResult:
     """A whole derived series, in ascending order along the slice normal.
 
-    held_reason: None, or why a person must look at it before it is sent. measurements: figures of both gates and of the
-    proof. remarks: which values of the source were not simply kept, without patient data, at most 20.
+    held_reason: None, or why a person must look at it before it is sent. measurements: figures of the gates and of the
+    proof. remarks: what lies outside the envelope of a bundle where the site is only warned, and which values of the
+    source were not simply kept, without patient data, at most 21.
     """
 
     series_uid: str
@@ -82,6 +92,11 @@ class JobResult:
     remarks: tuple[str, ...] = ()
     series_number: int | None = None
     series_description: str = ""
+
+
+def join_reasons(*reasons: str | None) -> str | None:
+    """All reasons to hold a result as one text; None where there is none."""
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
 
 
 def run_job(
@@ -110,6 +125,10 @@ def run_job(
         looking = beside.submit(find_native_contrast, volume)
         predicted = _translate(volume, translator, report)
         native = looking.result()
+    envelope = judge_envelope(volume, translator.card.envelope)
+    warned = bool(envelope.outside) and options.outside_envelope == "warn"
+    if warned:
+        log.warning("%s", describe_outside(envelope.outside))
     report("check input", 1, 1)
     result = composite(volume, predicted, translator.card.hu_window)
     verdict = judge_result(volume, predicted, result)
@@ -123,14 +142,17 @@ def run_job(
         series_uid=plan.series_uid,
         study_uid=volume.headers[0].study_uid,
         files=files,
-        held_reason=(native.reason if native.is_enhanced else verdict.reason) or doubt,
+        held_reason=join_reasons(
+            native.reason if native.is_enhanced else verdict.reason, None if warned else envelope.reason, doubt
+        ),
         measurements={
+            **envelope.measurements,
             "native_enhanced_ml": native.enhanced_ml,
             "native_enhanced_mean_hu": native.mean_hu,
             **verdict.measurements,
             **proof,
         },
-        remarks=remarks.lines(),
+        remarks=((envelope.reason,) if warned and envelope.reason else ()) + remarks.lines(),
         series_number=plan.series_number,
         series_description=plan.series_description,
     )
@@ -182,6 +204,7 @@ def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) 
         ),
         produced_at=options.produced_at,
         slice_spacing_mm=volume.spacing_mm[0],
+        site_timezone=options.timezone,
     )
 
 

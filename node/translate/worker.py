@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from node.errors import Doubtful, Permanent, Retryable
-from node.translate.job import Executor, JobOptions, JobResult
+from node.translate.job import Executor, JobOptions, JobResult, join_reasons
 from storage.errors import LeaseLost
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.spool import Spool
@@ -135,7 +135,7 @@ class Worker:
             product_dir = self._spool.publish(staged)
         finally:
             self._spool.unstage(staged)
-        held_reason = "; ".join(reason for reason in (job.doubt, result.held_reason) if reason) or None
+        held_reason = join_reasons(job.doubt, result.held_reason)
         try:
             self._jobs.finish(
                 job.id,

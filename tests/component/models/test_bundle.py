@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 import models
-from models.bundle import BundleCard, BundleError, find_bundle, list_bundles, read_card, verify_bundle, write_bundle
+from models.bundle import (
+    BundleCard,
+    BundleError,
+    Envelope,
+    find_bundle,
+    list_bundles,
+    read_card,
+    verify_bundle,
+    write_bundle,
+)
+from models.card_text import render_card
 from models.testing import write_tiny_bundle
 
 CARD = BundleCard("x", "1", "syndiff", {"architecture": "ncsnpp"}, {"num_timesteps": 4}, "0" * 64)
@@ -64,6 +74,13 @@ def test_missing_weights_are_found(tmp_path: Path) -> None:
         ({"weights_sha256": "abc"}, "64 hexadecimal"),
         ({"envelope": {"planet": "Mars"}}, "envelope may hold only"),
         ({"envelope": {"pixel_spacing_mm": [2.0, 1.0]}}, "two positive numbers"),
+        ({"envelope": {"noise_hu": [9.0, 5.0]}}, "envelope.noise_hu is"),
+        ({"envelope": {"age_years": [-1, 5]}}, "envelope.age_years is"),
+        ({"envelope": {"age_years": "adults"}}, "envelope.age_years is 'adults'"),
+        ({"envelope": {"pixel_spacing_mm": [0.0, 1.0]}}, "two positive numbers"),
+        ({"envelope": {"slice_spacing_mm": None}}, "must be given"),
+        ({"envelope": {"body_parts": "CHEST"}}, "envelope.body_parts must be a list"),
+        ({"envelope": {"modality": 5}}, "envelope.modality must be a text"),
         ({"network": []}, "network is"),
     ],
 )
@@ -105,6 +122,25 @@ def test_digest_follows_what_influences_pixels_and_nothing_else() -> None:
         assert dataclasses.replace(CARD, **change).digest != CARD.digest
 
 
+def test_the_envelope_is_kept_and_is_no_part_of_the_identity(tmp_path: Path) -> None:
+    envelope = Envelope(noise_hu=(4.8, 23.1), age_years=(18, 120), body_parts=("", "CHEST"))
+    card = dataclasses.replace(CARD, envelope=envelope)
+    write_bundle(tmp_path, card, b"weights", text=render_card(card))
+    assert read_card(tmp_path).envelope == envelope
+    assert card.digest == CARD.digest
+    text = (tmp_path / "CARD.md").read_text()
+    assert "noise in soft tissue of 4.8 to 23.1 HU, patients of 18 to 120 years" in text
+    assert "BodyPartExamined may be absent, CHEST." in text
+
+
+def test_a_card_from_before_says_nothing_of_noise_and_age(tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path)
+    edit(tmp_path, envelope={"modality": "CT", "body_part": "CHEST", "pixel_spacing_mm": [0.8, 1.17]})
+    card = read_card(tmp_path)
+    assert (card.envelope.noise_hu, card.envelope.age_years, card.envelope.body_parts) == (None, None, None)
+    assert "The card says nothing of noise and age." in render_card(card)
+
+
 def test_bundles_are_found_by_path_and_by_shipped_name(tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "mine")
     assert find_bundle(tmp_path / "mine") == tmp_path / "mine"
@@ -123,6 +159,7 @@ def test_the_shipped_demo_bundle_is_whole_small_and_honest() -> None:
     assert (card.hu_window, card.matrix) == ((-40.0, 400.0), 256)
     assert {row["name"] for row in card.metrics} >= {"identity", "demo"}
     text = (path / "CARD.md").read_text()
+    assert text == render_card(card)
     assert "phantom" in text
     assert "Not for clinical use" in text
 

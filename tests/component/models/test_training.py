@@ -18,6 +18,7 @@ from models.methods.method import Batch
 from models.methods.optimisation import Regime
 from models.registry import WITHOUT_TEACHER
 from models.training import Diverged, TrainingError, TrainOptions, train
+from models.training.about import PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS
 from models.training.loop import Silent
 from models.training.slices import BatchPlan, SliceSet
 
@@ -105,6 +106,7 @@ def test_the_card_says_what_the_bundle_was_trained_on_and_how_it_was_chosen(coho
     assert told["validation"] == {key: round(value, 4) for key, value in result.best.figures.items()}
     assert card.envelope.pixel_spacing_mm == pytest.approx((1.25, 1.5), abs=0.0101)
     assert card.envelope.slice_spacing_mm == pytest.approx((5, 5), abs=0.0101)
+    assert (card.envelope.age_years, card.envelope.body_parts) == (PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS)
     assert any("phantom" in limit for limit in card.limits)
 
 

@@ -12,6 +12,7 @@ from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.translate.native_contrast import NativeContrast
 from storage.database import Database
+from storage.jobs import JobStore
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesStore
 from storage.spool import Spool
@@ -27,7 +28,7 @@ class Bench:
     def __init__(self, tmp_path, sqlite_file):
         self.now = T0
         self.tmp_path = tmp_path
-        database = Database(f"sqlite:///{sqlite_file}")
+        self.database = database = Database(f"sqlite:///{sqlite_file}")
         self.series, self.overview = SeriesStore(database), Overview(database)
         self.spool = Spool(tmp_path / "spool")
         self.enhanced_ml = 0.0
@@ -180,3 +181,12 @@ def test_a_damaged_file_skips_its_series_and_no_other(bench, files, tmp_path):
     state, reason = bench.after(6)
     assert state == "SKIPPED"
     assert "unreadable" in reason
+
+
+def test_what_a_person_must_look_at_stands_with_the_job(bench, tmp_path):
+    """The gate's doubt is stored when the job is queued, so that the worker holds its result."""
+    bench.receive(make_series(tmp_path / "scan", slices=10, attributes={"SeriesDescription": "Thorax C+ iMAR"}))
+    assert bench.after(6)[0] == "QUEUED"
+    job = JobStore(bench.database).claim("w", 60, bench.now)
+    assert job is not None
+    assert [words in job.doubt for words in ("SeriesDescription names C+", "names IMAR")] == [True, True]

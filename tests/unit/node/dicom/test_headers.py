@@ -100,7 +100,7 @@ def test_attributes_for_site_rules_are_captured_and_others_are_an_error(one_slic
     assert header.attribute("Rows") == ("32",)
     assert header.attribute("ImageType") == ("ORIGINAL", "PRIMARY", "AXIAL")
     with pytest.raises(KeyError):
-        header.attribute("Modality")
+        header.attribute("StationName")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from pydicom.uid import UID
 from node.dicom.attribute_rules import Rule
 from node.dicom.headers import SliceHeader, read_header
 from node.dicom.synthetic_scan import put_number
-from node.receive.eligibility import IDENTITY, KINDS, Accept, EligibilityPolicy, Incomplete, Skip, judge
+from node.receive.eligibility import Accept, EligibilityPolicy, Incomplete, Skip, judge
+from node.receive.rules import RULES
 from tests.builders import make_series, put_raw
 
 POLICY = EligibilityPolicy()
@@ -53,8 +54,8 @@ def test_a_plain_scan_is_accepted(plain: list[SliceHeader]) -> None:
         ({"attributes": {"ImageType": "DERIVED\\PRIMARY\\LOCALIZER"}}, "localizer"),
         ({"attributes": {"ImageType": "DERIVED\\PRIMARY\\AXIAL\\CT_SOM5 MPR"}}, "derived"),
         ({"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\AXIAL\\CT_SOM5 MIP"}}, "derived"),
-        ({"attributes": {"ImageType": "ORIGINAL\\SECONDARY\\AXIAL"}}, "derived"),
-        ({"attributes": {"ImageType": "ORIGINAL\\PRIMARY"}}, "not_original_axial"),
+        ({"attributes": {"ImageType": "DERIVED\\SECONDARY\\AXIAL"}}, "derived"),
+        ({"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\CORONAL"}}, "not_original_axial"),
         ({"absent": ["ImageType"]}, "not_original_axial"),
         ({"attributes": {"ContrastBolusAgent": "ULTRAVIST 370"}}, "contrast_agent"),
         ({"attributes": {"MultienergyCTAcquisition": "YES"}}, "multi_energy"),
@@ -110,6 +111,8 @@ def test_the_series_decides_and_why(tmp_path: Path, series: dict[str, Any], code
     [
         {"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\AXIAL\\CT_SOM5 SPI"}},
         {"attributes": {"ImageType": "ORIGINAL\\PRIMARY\\AXIAL\\HELIX"}},
+        {"attributes": {"ImageType": "ORIGINAL\\SECONDARY\\AXIAL"}},
+        {"attributes": {"ImageType": "ORIGINAL\\PRIMARY"}},
         {"attributes": {"ContrastBolusAgent": ""}},
         {"attributes": {"SyntheticData": "NO", "MultienergyCTAcquisition": "NO"}},
         {"absent": ["RescaleType", "Manufacturer", "KVP"]},
@@ -236,9 +239,9 @@ def test_a_uid_that_is_too_long_is_named(tmp_path: Path, keyword: str, length: i
 
 
 def test_reasons_hold_no_patient_data_and_are_clauses(tmp_path: Path) -> None:
-    codes = [rule.code for rule in (*KINDS, *IDENTITY)]
+    codes = [rule.code for rule in RULES]
     assert len(codes) == len(set(codes))
-    for rule in (*KINDS, *IDENTITY):
+    for rule in RULES:
         assert rule.reason[0].islower()
         assert not rule.reason.endswith(".")
     secret = {"PatientName": b"Secret^Name", "PatientID": b"SECRET", "ContrastBolusAgent": b"Secret"}

@@ -1,21 +1,25 @@
 """run_job: one function from files to a derived series, deterministic and proven."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from time import tzset
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from models.bundle import Envelope
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.orientation import Turn
 from node.dicom.uids import UidFactory
 from node.dicom.volume import read_volume
 from node.errors import Permanent
-from node.translate.job import JobOptions, JobResult, run_job
+from node.translate.job import JobOptions, JobResult, join_reasons, run_job
 from node.translate.proof import ProofFailed
 from tests.builders import FakeTranslator, body_hu, make_series
 
@@ -307,3 +311,47 @@ def test_no_patient_data_in_errors(tmp_path: Path) -> None:
     with pytest.raises(Permanent) as caught:
         run(paths, tmp_path / "out")
     assert "secret" not in str(caught.value).lower()
+
+
+NARROW = Envelope(pixel_spacing_mm=(0.1, 0.5), slice_spacing_mm=(0.1, 20.0))
+
+
+def test_a_scan_outside_the_envelope_is_held_with_both_numbers(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", slices=4)
+    result = run(paths, tmp_path / "out", FakeTranslator(envelope=NARROW))
+    reason = "pixel spacing 1.000 mm lies outside what the model was trained on (0.10 to 0.50 mm)"
+    assert (result.held_reason, result.remarks, len(result.files)) == (reason, (), 4)
+
+
+def test_a_site_may_be_warned_instead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = make_series(tmp_path / "source", slices=4, attributes={"PatientAge": "012Y"})
+    envelope = replace(NARROW, age_years=(18.0, 120.0))
+    result = run(paths, tmp_path / "out", FakeTranslator(envelope=envelope), outside_envelope="warn")
+    assert result.held_reason is None
+    assert [word in result.remarks[0] for word in ("1.000 mm", "age 12 years")] == [True, True]
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line == "the scan lies outside what the model was trained on: pixel spacing, age"
+
+
+def test_all_reasons_are_told(tmp_path: Path) -> None:
+    paths = make_series(tmp_path / "source", slices=4)
+    result = run(paths, tmp_path / "out", FakeTranslator(shift_hu=0.0, envelope=NARROW))
+    assert [words in (result.held_reason or "") for words in ("unchanged", "pixel spacing")] == [True, True]
+    assert join_reasons("", None) is None
+    assert join_reasons("a", None, "b", "a") == "a; b"
+
+
+@pytest.mark.parametrize(
+    ("zone", "time"), [(ZoneInfo("Asia/Tokyo"), "120405"), (ZoneInfo("America/New_York"), "220405"), (None, "080405")]
+)
+def test_times_are_those_of_the_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zone: ZoneInfo | None, time: str
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Karachi")  # the machine's
+    tzset()
+    try:
+        result = run(make_series(tmp_path / "source", slices=2), tmp_path / "out", timezone=zone)
+    finally:
+        monkeypatch.undo()
+        tzset()
+    assert dcmread(result.files[0].path).SeriesTime == time

@@ -1,0 +1,438 @@
+"""The rules of the input gate as one table, RULES: what each looks at, what it looks for, what follows and who says so.
+
+`syncect series rules` prints it. The first rule with SKIPPED that a series breaks is its reason; those with HELD let it
+be translated and are told together to the person who then decides. Reasons name attributes and words of this table,
+never what else a header holds.
+"""
+
+from typing import Final
+
+from config.syntax import MAX_UID_CHARS
+from node.dicom.constants import CT_IMAGE_STORAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE_CLASSES
+from node.dicom.headers import SliceHeader
+from node.dicom.pixels import can_decode
+from node.dicom.volume import plane_of
+from node.receive import findings
+from node.receive.gate_rule import GateRule, Outcome, SeriesRule, SliceRule, Topic, WordRule
+from node.receive.words import CONTRAST_DENIED, CONTRAST_GIVEN, ORAL
+
+_NOT_SCANS: Final = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE", "DOSE_INFO", "PROT", "PATIENT_PROTOCOL"})
+# Head or feet first, supine, prone or on a side; empty (type 2C) is allowed, as the images' orientation says the same.
+_POSITIONS: Final = frozenset({"HFS", "HFP", "HFDL", "HFDR", "FFS", "FFP", "FFDL", "FFDR", ""})
+_IMAGE_TYPE: Final = ("ImageType",)
+_SERIES_TEXTS: Final = ("SeriesDescription", "ImageComments", "DerivationDescription")
+_TEXTS: Final = (*_SERIES_TEXTS, "ProtocolName")
+_EQUIPMENT: Final = ("ManufacturerModelName", "Manufacturer")
+
+METAL: Final = WordRule(
+    "metal_artifact_reduction",
+    (*("IMAR", "OMAR", "O MAR", "MAR", "MARS", "SEMAR", "SMART MAR", "METAL ARTIFACT*", "METAL ARTEFACT*"),),
+    "metal artefact reduction was applied, so the values beside the metal are calculated",
+    attributes=("ImageType", *_SERIES_TEXTS, "ConvolutionKernel", "FilterType", "ScanOptions"),
+    source="Siemens iMAR, Philips O-MAR, GE Smart MAR, Canon SEMAR: names in their conformance statements",
+    outcome=Outcome.HOLD,
+    topic=Topic.METAL,
+)
+
+
+def _why_derived(header: SliceHeader) -> str:
+    return findings.why_derived(header, metal_reduced=bool(METAL.breaks(header)))
+
+
+# What a series is, whatever its geometry. The clearest come first.
+KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
+    SliceRule(
+        "enhanced_multi_frame",
+        lambda h: h.sop_class_uid in MULTI_FRAME_CT_CLASSES or (h.number_of_frames or 1) > 1,
+        "the series is an enhanced (multi-frame) CT object, which this node does not read",
+        attributes=("SOPClassUID", "NumberOfFrames"),
+        source="PS3.3 A.38, enhanced CT image",
+    ),
+    SliceRule(
+        "screen_capture",
+        lambda h: h.sop_class_uid in SECONDARY_CAPTURE_CLASSES or bool(findings.type_words(h) & _NOT_SCANS),
+        "the series is a screen capture, dose or protocol page, not a scan",
+        attributes=("SOPClassUID", "ImageType"),
+        source="PS3.3 A.8; ImageType of dose and protocol pages by Siemens and GE",
+        words=tuple(sorted(_NOT_SCANS)),
+    ),
+    SliceRule(
+        "not_ct_image",
+        lambda h: h.sop_class_uid != CT_IMAGE_STORAGE or h.modality != "CT",
+        "the series holds no CT images",
+        attributes=("SOPClassUID", "Modality"),
+        source="PS3.3 A.3, CT image",
+    ),
+    SliceRule(
+        "synthetic",
+        findings.is_ours,
+        "the series is itself synthetic (made by this node or another one), not a scan",
+        attributes=("SyntheticData", "Manufacturer", "ManufacturerModelName"),
+        source="PS3.3 C.12.1.1, Synthetic Data",
+    ),
+    SliceRule(
+        "localizer",
+        lambda h: "LOCALIZER" in findings.type_words(h),
+        "the series is a localizer (scout, topogram), not an axial scan",
+        attributes=_IMAGE_TYPE,
+        source="PS3.3 C.8.2.1.1.1, value 3",
+        words=("LOCALIZER",),
+    ),
+    WordRule(
+        "spectral_image",
+        (
+            *("VMI", "VNC", "VUE", "VNCA", "MAT_SPECIFIC", "MAT_REMOVED", "MAT_FRACTIONAL", "MAT_MODIFIED"),
+            *("MAT_VALUE_BASED", "ELECTRON_DENSITY", "EFF_ATOMIC_NUM", "ENERGY_PROP_WT", "SUBTRACTION", "GSI"),
+            *("MONO", "MONO*", "MONO #", "MONOENERGETIC", "MONOCHROMATIC", "ME # KEV", "# KEV", "IODINE"),
+            *("IODINE*", "IODINE_MAP", "RHO", "RHO Z", "ZEFF", "Z EFF", "SPECTRAL", "CALCIUM", "CASUPP*", "URIC ACID"),
+            *("QUANTITY", "PERFUSION", "PBV", "DEMEP"),
+        ),
+        "the images are calculated (virtual, spectral or subtracted), not measured at one tube voltage",
+        attributes=_IMAGE_TYPE,
+        source="PS3.3 C.8.2.1.1.1 and C.8.16.1.4 (value 4, Supplement 188); ImageType of NAEOTOM and of GE GSI",
+    ),
+    SliceRule(
+        "dual_energy_half",
+        findings.why_half_of_dual_energy,
+        "the images are one half of a dual-energy scan, whose tube voltage the model never saw",
+        attributes=("ImageType", "KVP", *_TEXTS),
+        source="Siemens SOMATOM ImageType (DE, DET_A, DET_B); SNRG is a single-energy scan with two tubes",
+        words=findings.DUAL_ENERGY,
+    ),
+    WordRule(
+        "time_resolved_type",
+        ("RESP", "RESP_GATED", "CARDIAC", "CARDIAC_GATED", "CARDRESP_GATED", "GATED", "4D", "DYNAMIC", "PHASE"),
+        "the images belong to a phase of breathing or of the heart, or to a moment of several",
+        attributes=_IMAGE_TYPE,
+        source="PS3.3 C.8.16.1.3, image flavours; pydicer#81",
+    ),
+    SliceRule(
+        "derived",
+        _why_derived,
+        "the images are derived from others (reformat, projection, processed copy), not as they were measured",
+        attributes=("ImageType", "DerivationDescription", "LossyImageCompression"),
+        source="PS3.3 C.7.6.1.1.2, value 1; not a lossless copy, nor SECONDARY alone, a later reconstruction",
+        words=tuple(sorted(findings.PROJECTIONS | {"REFORMATTED"})),
+    ),
+    SliceRule(
+        "not_original_axial",
+        lambda h: findings.why_not_axial(h, metal_reduced=bool(METAL.breaks(h))),
+        "the images do not declare themselves as an axial scan (ImageType)",
+        attributes=_IMAGE_TYPE,
+        source="PS3.3 C.8.2.1.1.1; VOLUME by Canon, OTHER by Siemens, no third value by older exporters",
+    ),
+    SliceRule(
+        "oral_contrast",
+        findings.why_oral,
+        "contrast agent was given by mouth or rectally, so the bowel is not native",
+        attributes=("ContrastBolusAgent", "ContrastBolusRoute"),
+        source="PS3.3 C.7.6.4, Contrast/Bolus Route",
+        topic=Topic.CONTRAST,
+        words=ORAL,
+    ),
+    SliceRule(
+        "contrast_agent",
+        findings.names_agent,
+        "a contrast agent was given (ContrastBolusAgent is filled), so there is nothing to synthesise",
+        attributes=("ContrastBolusAgent", "ContrastBolusAgentSequence"),
+        source="PS3.3 C.7.6.4; NONE, NO, C- and the like are no agent (bids-specification#1542)",
+        topic=Topic.CONTRAST,
+    ),
+    SliceRule(
+        "contrast_bolus",
+        findings.why_bolus,
+        "the header says that contrast agent was given, though it names none",
+        attributes=findings.BOLUS_ATTRIBUTES,
+        source="PS3.3 C.7.6.4 (ContrastBolusAgent may be empty)",
+        topic=Topic.CONTRAST,
+    ),
+    SliceRule(
+        "multi_energy",
+        lambda h: h.multienergy.upper() == "YES",
+        "the series is a multi-energy CT acquisition, whose values are no ordinary HU",
+        attributes=("MultienergyCTAcquisition",),
+        source="PS3.3 C.8.2.1, Supplement 188",
+    ),
+    SliceRule(
+        "not_hu",
+        findings.why_no_hu,
+        "the pixel values are not in HU (RescaleType, RescaleSlope or RescaleIntercept)",
+        attributes=("RescaleType", "RescaleSlope", "RescaleIntercept"),
+        source="PS3.3 C.11.1.1.2: US, ED, EDW, Z_EFF and the like are other units; absent means HU",
+    ),
+    WordRule(
+        "density_kernel",
+        ("SD #", "SD #*", "SM #", "SM #*"),
+        "the values are relative electron or mass density (DirectDensity), not HU",
+        attributes=("ConvolutionKernel",),
+        source="Siemens DirectDensity, kernels Sd and Sm: doi 10.1259/bjr.20230004",
+    ),
+    WordRule(
+        "cone_beam",
+        (
+            *("ON BOARD IMAGER", "OBI", "TRUEBEAM", "TRUEBEAM #", "TRUEBEAM STX", "HALCYON", "ETHOS", "HYPERSIGHT"),
+            *("CLINAC", "TRILOGY", "NOVALIS", "VARIAN", "VARIAN MEDICAL SYSTEMS", "ELEKTA", "XVI", "VERSA HD"),
+            *("TOMOTHERAPY", "ACCURAY", "RADIXACT", "HI ART", "TOMOHD", "CYBERKNIFE", "EXACTRAC", "BRAINLAB", "VERO"),
+            *("O ARM", "DYNACT", "ARTIS", "I CAT", "NEWTOM", "LOOP X", "IMAGING RING", "ACUITY", "MVCT", "CBCT"),
+        ),
+        "the images come from a treatment machine or a cone-beam unit, whose values are no ordinary HU",
+        attributes=_EQUIPMENT,
+        source="TCIA 4D-Lung and Pancreatic-CT-CBCT-SEG (Varian, Elekta); TomoTherapy conformance statement",
+    ),
+    WordRule(
+        "cone_beam_option",
+        ("CBCT", "CONE BEAM", "MVCT", "MVCBCT", "KVCBCT", "KVCT CBCT"),
+        "the images come from a cone-beam or megavoltage scan, whose values are no ordinary HU",
+        attributes=("ScanOptions", "ImageType"),
+        source="Varian conformance statements: ScanOptions of On-Board Imager",
+    ),
+    SliceRule(
+        "megavoltage",
+        findings.why_megavoltage,
+        "the images were made with the beam of a treatment machine, not of a CT tube",
+        attributes=("KVP",),
+        source="no CT tube exceeds 150 kV; TomoTherapy MVCT writes 3500",
+    ),
+    SliceRule(
+        "time_resolved",
+        findings.why_time_resolved,
+        "the images belong to a phase of breathing or of the heart, or to a moment of several",
+        attributes=findings.TIME_ATTRIBUTES,
+        source="PS3.3 C.8.15.3.11 and C.7.6.16.2.17 (respiratory and cardiac synchronization), C.7.6.16.2.2.3",
+    ),
+    WordRule(
+        "respiratory_phase",
+        (
+            *("# % EX", "# % EXP", "# % IN", "# % INSP", "# % A", "# % AMP", "# % PHASE"),
+            *("PHASE # %", "RESPIRATORY PHASE", "RESP PHASE", "BREATHING PHASE"),
+        ),
+        "the images belong to one phase of breathing; a planner contours on the average or on all phases",
+        attributes=("SeriesDescription", "ImageComments"),
+        source="Siemens and Philips 4D-CT: phase in SeriesDescription or ImageComments; pydicer#81, cornerstone3D#1312",
+    ),
+    SliceRule(
+        "no_patient_id",
+        lambda h: not h.patient_id.strip(),
+        "the patient ID is empty (PatientID), so nobody could file a result",
+        attributes=("PatientID",),
+        source="PS3.3 C.7.1.1 (type 2, may be empty)",
+    ),
+    SliceRule(
+        "transfer_syntax",
+        lambda h: not can_decode(h.transfer_syntax_uid),
+        "the images are compressed with loss, or in a way that this node cannot decode; send them uncompressed",
+        attributes=("TransferSyntaxUID",),
+        source="PS3.5 8 and 10",
+    ),
+    SliceRule(
+        "pixel_format",
+        findings.has_odd_pixels,
+        "the images have an unusual pixel format (expected: MONOCHROME2, 16 bits allocated, 12 to 16 stored)",
+        attributes=("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+        source="PS3.3 C.8.2.1, CT image",
+    ),
+    SliceRule(
+        "no_geometry",
+        lambda h: plane_of(h) is None,
+        "an image has no position, orientation, pixel spacing or size",
+        attributes=("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
+        source="PS3.3 C.7.6.2",
+    ),
+    SliceRule(
+        "patient_position",
+        lambda h: h.patient_position not in _POSITIONS,
+        "the patient position is not one of HFS, HFP, HFDL, HFDR, FFS, FFP, FFDL, FFDR",
+        attributes=("PatientPosition",),
+        source="PS3.3 C.7.3.1.1.2",
+    ),
+)
+
+# Whose series it is, and whether it is one scan. Nothing is ever made from images of two patients.
+IDENTITY: Final = (
+    SeriesRule(
+        "long_study_uid",
+        lambda hs: any(len(h.study_uid) > MAX_UID_CHARS for h in hs),
+        f"the StudyInstanceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
+        attributes=("StudyInstanceUID",),
+        source="PS3.5 9.1",
+    ),
+    SeriesRule(
+        "long_series_uid",
+        lambda hs: any(len(h.series_uid) > MAX_UID_CHARS for h in hs),
+        f"the SeriesInstanceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
+        attributes=("SeriesInstanceUID",),
+        source="PS3.5 9.1",
+    ),
+    SeriesRule(
+        "long_frame_uid",
+        lambda hs: any(len(h.frame_of_reference_uid) > MAX_UID_CHARS for h in hs),
+        f"the FrameOfReferenceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
+        attributes=("FrameOfReferenceUID",),
+        source="PS3.5 9.1",
+    ),
+    SeriesRule(
+        "mixed_patients",
+        lambda hs: len({h.patient for h in hs}) > 1,
+        "the images carry more than one patient identity (ID, issuer, name, birth date or sex differ)",
+        attributes=("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+        source="PS3.3 C.7.1.1",
+    ),
+    SeriesRule(
+        "mixed_studies",
+        lambda hs: len({h.study_uid for h in hs}) > 1,
+        "the images belong to more than one study",
+        attributes=("StudyInstanceUID",),
+        source="PS3.3 A.1.2",
+    ),
+    SeriesRule(
+        "mixed_series",
+        lambda hs: len({h.series_uid for h in hs}) > 1,
+        "the images belong to more than one series",
+        attributes=("SeriesInstanceUID",),
+        source="PS3.3 A.1.2",
+    ),
+    SeriesRule(
+        "frame_of_reference",
+        lambda hs: len({h.frame_of_reference_uid for h in hs}) > 1 or not hs[0].frame_of_reference_uid,
+        "the images have no frame of reference, or more than one",
+        attributes=("FrameOfReferenceUID",),
+        source="PS3.3 C.7.4.1",
+    ),
+    SeriesRule(
+        "repeated_instance",
+        lambda hs: len({h.sop_instance_uid for h in hs}) < len(hs),
+        "an image occurs twice in the series",
+        attributes=("SOPInstanceUID",),
+        source="PS3.3 C.12.1",
+    ),
+    SeriesRule(
+        "mixed_pixel_format",
+        lambda hs: len({h.pixel_representation for h in hs}) > 1,
+        "the images mix signed and unsigned pixels",
+        attributes=("PixelRepresentation",),
+        source="PS3.3 C.7.6.3; BitsStored may follow each slice's maximum (dicom-numpy#15)",
+    ),
+    SeriesRule(
+        "mixed_reconstructions",
+        findings.why_mixed_reconstructions,
+        "the series mixes reconstructions or tube voltages",
+        attributes=findings.CONSTANT_ATTRIBUTES,
+        source="Slicer#4801: two kernels in one series at interleaved positions",
+    ),
+    SeriesRule(
+        "mixed_exposures",
+        findings.why_mixed_exposures,
+        "the series mixes two scans whose images lie between each other",
+        attributes=findings.EXPOSURE_ATTRIBUTES,
+        source="dcm2niix#48 (scans told apart by their exposure); tube current modulation changes smoothly",
+    ),
+)
+
+# What a person must look at, because a free text says it or the header contradicts itself.
+DOUBTS: Final = (
+    METAL,
+    SliceRule(
+        "contrast_unknown",
+        findings.why_agent_unknown,
+        "nobody knows whether contrast agent was given",
+        attributes=("ContrastBolusAgent",),
+        source="bids-specification#1542 (UNKNOWN beside NONE)",
+        outcome=Outcome.HOLD,
+        topic=Topic.CONTRAST,
+    ),
+    SliceRule(
+        "contrast_said",
+        findings.why_contrast_said,
+        "the text says that contrast agent was given, though ContrastBolusAgent names none",
+        attributes=findings.CONTRAST_TEXTS,
+        source="pylidc#35 (W CONTRAST without an agent); the first text that says either decides",
+        outcome=Outcome.HOLD,
+        topic=Topic.CONTRAST,
+        words=(*CONTRAST_GIVEN, *(f"not {term}" for term in CONTRAST_DENIED)),
+    ),
+    WordRule(
+        "spectral_said",
+        (
+            *(
+                "VNC",
+                "VIRTUAL NON CONTRAST",
+                "VIRTUAL UNENHANCED",
+                "VIRTUAL NATIVE",
+                "VUE",
+                "VMI",
+                "MONO # KEV",
+                "# KEV",
+            ),
+            *("MONO+", "MONO", "MONO #", "MONOE", "MONOE #", "MONOENERGETIC", "MONOCHROMATIC", "RHO", "RHO Z"),
+            *("ZEFF", "Z EFF", "Z EFFECTIVE", "EFFECTIVE Z", "EFFECTIVE ATOMIC NUMBER", "ELECTRON DENSITY", "IODINE"),
+            *("IODINE MAP", "JOD", "JODKARTE", "IODE", "SUBTRACTION", "SUBTRACTED", "SUBTRAKTION", "MATERIAL DENSITY"),
+            *("DUAL ENERGY", "DECT", "GSI", "CALCIUM SUPPRESSED", "URIC ACID", "PERFUSION", "PBV"),
+        ),
+        "the text says that the images are calculated (virtual, spectral or subtracted)",
+        attributes=_TEXTS,
+        source="names that Siemens, GE, Philips and Canon give to spectral results",
+        outcome=Outcome.HOLD,
+    ),
+    WordRule(
+        "dual_energy_mixed",
+        ("DE", "DNRG", "DUAL_ENERGY"),
+        "the images mix both tube voltages of a dual-energy scan",
+        attributes=_IMAGE_TYPE,
+        source="Siemens SOMATOM ImageType; Supplement 188",
+        outcome=Outcome.HOLD,
+    ),
+    WordRule(
+        "density_said",
+        ("DIRECT DENSITY", "DIRECTSPR", "DIRECT SPR", "SD #", "SD #*", "STOPPING POWER", "E DENSITY", "RED MAP"),
+        "the text says that the values are densities, not HU",
+        attributes=_TEXTS,
+        source="Siemens DirectDensity: doi 10.1259/bjr.20230004",
+        outcome=Outcome.HOLD,
+    ),
+    WordRule(
+        "cone_beam_said",
+        ("CBCT", "CONE BEAM", "MVCT", "MVCBCT", "KVCBCT"),
+        "the text says that this is a cone-beam or megavoltage scan",
+        attributes=_TEXTS,
+        source="TCIA 4D-Lung, Pancreatic-CT-CBCT-SEG",
+        outcome=Outcome.HOLD,
+    ),
+    WordRule(
+        "time_said",
+        (
+            *("4D", "4DCT", "4D CT", "AIP", "AVEIP", "AVE IP", "AVGIP", "AVG IP", "AVERAGE IP", "AVERAGE", "AVG"),
+            *("MIP", "MINIP", "T MIP", "TMIP", "T AVG", "TAVG", "T AVERAGE", "ITV"),
+        ),
+        "the text says that the images belong to a 4D scan or were made from one (average, MIP)",
+        attributes=_TEXTS,
+        source="pydicer#81; Dicom_RT_and_Images_to_Mask#35",
+        outcome=Outcome.HOLD,
+    ),
+    WordRule(
+        "gating_said",
+        ("RESP", "RESPIRATORY", "GATED", "GATING"),
+        "the text says that the scan was gated, and not that breath was held",
+        attributes=_TEXTS,
+        source="pydicer#81; a breath-hold scan (DIBH) is an ordinary one",
+        outcome=Outcome.HOLD,
+        unless=("DIBH", "EBH", "EEBH", "BH", "BREATH HOLD", "BREATHHOLD", "ATEMANHALT", "ABC", "APNEA"),
+    ),
+    SliceRule(
+        "tilt_by_tag",
+        findings.why_tilted,
+        "position and orientation describe a gantry that is not tilted, so the header contradicts itself",
+        attributes=("GantryDetectorTilt",),
+        source="dcm2niix#253, dcm2niix#782 (tilt lost by an exporter)",
+        outcome=Outcome.HOLD,
+    ),
+    SeriesRule(
+        "several_acquisitions",
+        findings.why_several_acquisitions,
+        "the series joins several acquisitions, between which the patient may have moved or breathed",
+        attributes=findings.ACQUISITION_ATTRIBUTES,
+        source="dcm2niix#48; each table position of a sequence scan has its own number, which is ordinary",
+        outcome=Outcome.HOLD,
+    ),
+)
+
+RULES: Final[tuple[GateRule, ...]] = (*KINDS, *IDENTITY, *DOUBTS)

@@ -1,0 +1,75 @@
+"""What a site can read of the gate, and what `process` and `series check` say of a doubtful series."""
+
+import json
+
+import numpy as np
+import pytest
+
+from config.settings import EligibilitySettings, ModelSettings, NodeSettings, Settings
+from node.bootstrap.roles import eligibility_policy
+from node.bootstrap.worker import job_options
+from node.receive.rules import RULES
+from tests.builders import body_hu, make_series
+from tests.component.node.conftest import T0
+
+
+def test_the_rules_are_printed_with_their_source(run, config):
+    code, out, _ = run("series", "rules", "--json")
+    rows = {row["code"]: row for row in json.loads(out)}
+    assert code == 0
+    assert list(rows) == [rule.code for rule in RULES]
+    assert all(row["source"] and row["reason"] and row["attributes"] for row in rows.values())
+    assert (rows["spectral_image"]["outcome"], "VMI" in rows["spectral_image"]["words"]) == ("SKIPPED", True)
+    assert rows["metal_artifact_reduction"]["outcome"] == "HELD"
+    shown = run("series", "rules")[1]
+    assert "PS3.3" in shown
+    assert "looks for" in shown
+
+
+def test_the_rules_are_those_of_the_site(run, config):
+    config.write_text(
+        '[eligibility]\nmetal_artifact_reduction = "process"\n[[eligibility.rules]]\nkeyword = "BodyPartExamined"\n'
+        'op = "equals"\nvalues = ["CHEST"]\nreason = "only chests are translated"\n'
+    )
+    rows = json.loads(run("series", "rules", "--json")[1])
+    assert "metal_artifact_reduction" not in {row["code"] for row in rows}
+    assert (rows[-1]["code"], rows[-1]["reason"]) == ("site_rule", "only chests are translated")
+
+
+def test_a_doubtful_series_is_shown_as_held(run, config, tmp_path):
+    make_series(tmp_path / "scan", slices=10, attributes={"SeriesDescription": "Thorax iMAR"})
+    code, out, _ = run("series", "check", tmp_path / "scan", "--json")
+    (row,) = json.loads(out)["series"]
+    assert (code, row["verdict"]) == (0, "HOLD")
+    assert row["reason"].startswith("SeriesDescription names IMAR")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"SeriesDescription": "Thorax C+"}, "SeriesDescription names C+"),
+        ({"BodyPartExamined": "HEAD"}, "body part HEAD"),
+    ],
+)
+def test_process_holds_what_the_node_would_hold(run, config, tmp_path, attributes, words):
+    hu = np.repeat(body_hu(10, 64, 64), 1, axis=0)
+    make_series(tmp_path / "scan", hu=hu, attributes=attributes)
+    config.write_text('[model]\ndevice = "cpu"\n')
+    code, _, err = run("process", tmp_path / "scan", "--out", tmp_path / "out")
+    assert code == 4
+    assert words in " ".join(err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_reach_the_gate_and_the_job(tmp_path):
+    settings = Settings(
+        node=NodeSettings(data_dir=tmp_path, timezone="Asia/Tokyo"),
+        model=ModelSettings(outside_envelope="warn"),
+        eligibility=EligibilitySettings(metal_artifact_reduction="process"),
+    )
+    options = job_options(settings, T0)
+    assert str(options.timezone) == "Asia/Tokyo"
+    assert options.outside_envelope == "warn"
+    assert eligibility_policy(settings).metal_artifact_reduction == "process"
+    plain = job_options(Settings(node=NodeSettings(data_dir=tmp_path)), T0)
+    assert (plain.timezone, plain.outside_envelope) == (None, "hold")
