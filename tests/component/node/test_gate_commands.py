@@ -10,7 +10,7 @@ from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.worker import job_options
 from node.receive.rules import RULES
 from tests.builders import body_hu, make_series
-from tests.component.node.conftest import T0
+from tests.contract.store_bench import T0
 
 
 def test_the_rules_are_printed_with_their_source(run, config):
