@@ -45,8 +45,18 @@ def facts_of(node: Node) -> Facts:
         one_host=node.database.is_sqlite,
         cannot_work=troubled[0].removeprefix(_CANNOT_WORK).rstrip(".") if troubled else "",
         destinations=tuple(node.destination_names),
+        unreachable=_unreachable(node),
         zone=zone_of(node.settings),
     )
+
+
+def _unreachable(node: Node) -> dict[str, str]:
+    zone = zone_of(node.settings)
+    return {
+        peer.destination: f"since {local_time(peer.failing_since, zone)}" + (f" ({peer.reason})" if peer.reason else "")
+        for peer in node.peers.all()
+        if peer.failing_since is not None
+    }
 
 
 # -- what would be refused -----------------------------------------------------------------------------------------

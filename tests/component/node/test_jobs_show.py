@@ -2,6 +2,8 @@
 
 import json
 import re
+from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -53,8 +55,6 @@ def test_show_tells_what_was_left_out_and_what_stands_at_a_tps(run, department) 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata", "America/New_York"])
 def test_people_read_the_time_of_the_department_and_programs_utc(run, department, config, zone) -> None:
-    from zoneinfo import ZoneInfo
-
     department.held()
     config.write_text(f'[node]\ntimezone = "{zone}"\n{config.read_text()}')
     local = f"{START.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S %Z}"
@@ -90,6 +90,20 @@ def test_why_knows_which_destinations_are_left(run, department, config) -> None:
     out = run("jobs", "why", "1")[1]
     assert "tps is no longer a destination of the settings" in out
     assert "syncect jobs cancel 1" in out
+
+
+def test_why_knows_since_when_a_peer_cannot_be_reached(run, department, config) -> None:
+    config.write_text(f'[node]\ntimezone = "Europe/Berlin"\n{config.read_text()}')
+    department.sending()
+    department.node.peers.failed("tps", "connection refused", START)
+    department.node.peers.failed("tps", "connection refused", START + timedelta(minutes=5))
+    since = f"{START.astimezone(ZoneInfo('Europe/Berlin')):%Y-%m-%d %H:%M:%S %Z}"
+    assert "its deliver process does not run" in run("jobs", "why", "1")[1]
+    with process_lock(department.node.run_dir, "deliver", "1"):
+        out = run("jobs", "why", "1")[1]
+        assert f"tps cannot be reached since {since} (connection refused). The courier tries again by itself" in out
+        department.node.peers.answered("tps", START)
+        assert "tps has taken nothing since" in run("jobs", "why", "1")[1]
 
 
 def test_why_does_not_advise_to_complete_what_has_a_gap(run, department, tmp_path) -> None:
