@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +43,7 @@ class FieldCase:
     def make(self, folder: Path) -> "Pushable":
         """Write the files of the case below `folder`."""
         module = _load(self.script)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the generators write what pydicom warns of
-            module.make(folder)
+        module.make(folder)
         steps = getattr(module, "STEPS", None) or [{"files": "**/*.dcm"}]
         return Pushable(folder, steps)
 
