@@ -32,7 +32,7 @@ from typer.testing import CliRunner
 from bench.listing import configure, fill
 from config.load import load_settings
 from config.settings import CompletionSettings, DestinationSettings, ScpSettings
-from models import BundleCard
+from models import BundleCard, Envelope
 from models.cohort import CohortWriter, PatientRecord
 from models.phantom import make_patient
 from models.training import TrainOptions
@@ -164,6 +164,7 @@ class _Brighter:
             digest="0" * 64,
             weights_sha256="0" * 64,
             hu_window=(-40.0, 400.0),
+            envelope=Envelope(pixel_spacing_mm=(0.5, 10.0)),
         ),
     )
 
