@@ -1,7 +1,7 @@
 """The settings of a node as one immutable tree, which is loaded once and passed on in parts; nothing is done here.
 
-One TOML file, every key of which can be overridden as SYNCECT_SECTION__KEY. A wrong key or value stops the program at
-its start with one sentence (`ConfigError`): file, key, and what is allowed.
+One TOML file, every key of which can be overridden as SYNCECT_SECTION__KEY. Wrong keys and values stop the program at
+its start with a sentence for each (`ConfigError`): file, key, and what is allowed.
 """
 
 from pathlib import Path

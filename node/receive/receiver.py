@@ -1,4 +1,6 @@
-"""The receiver answers C-ECHO and stores what C-STORE brings; it decodes nothing and decides nothing.
+"""The receiver answers C-ECHO and stores the CT images that C-STORE brings; of the rest it keeps one row a series.
+
+It decodes no image and decides nothing about one.
 
 An instance is answered with 0x0000 only after its file and its row are durable. Everything a peer sends is bytes of an
 unknown sender: no name, no path and no log line is made from it, except UIDs and an AE title of the safe alphabet.
