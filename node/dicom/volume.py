@@ -25,6 +25,9 @@ from node.errors import Doubtful, Permanent, UnreadableInstance
 # 10 bytes per voxel are held (HU, stored value, a model's answer): about 8 GB at this limit.
 MAX_VOXELS: Final = 3000 * 512 * 512
 
+_CORNER_PX: Final = 4
+_LIKE_AIR_HU: Final = -500.0
+
 Progress = Callable[[int, int], None]
 
 
@@ -51,7 +54,8 @@ class CTVolume:
 
     hu: float32 [z, y, x], HU; padding is AIR_HU. stored: uint16 or int16 [z, y, x], the values as received. z ascends
     along the slice normal, which is not the order of InstanceNumber. padding: bool [z, y, x], the padding values that
-    are connected to the border of their slice (a padding value may be tissue as well), or None where there is none.
+    are connected to the border of their slice (a padding value may be tissue as well), or None where there is none. A
+    value that fills all four corners and is not that of air counts as one.
     slices: as many as z, in the same order. spacing_mm: (z, y, x).
     """
 
@@ -231,10 +235,25 @@ def stored_range(bits: int, *, signed: bool) -> tuple[int, int]:
 def _padding_mask(stored: StoredPixels, slices: Sequence[SourceSlice]) -> NDArray[np.bool_] | None:
     mask = np.zeros(stored.shape, dtype=np.bool_)
     for z, source in enumerate(slices):
-        if source.padding is not None:
-            low, high = source.padding
+        outside = source.padding or _undeclared_padding(stored[z], source.header)
+        if outside is not None:
+            low, high = outside
             mask[z] = _touching_border((stored[z] >= low) & (stored[z] <= high))
     return mask if mask.any() else None
+
+
+def _undeclared_padding(stored: StoredPixels, header: SliceHeader) -> tuple[int, int] | None:
+    """The one value of all four corners where it is not that of air: some writers fill what lies outside the field of
+    view with 0 and declare nothing. What was measured differs from pixel to pixel.
+    """
+    corner = int(stored[0, 0])
+    square = _CORNER_PX, -_CORNER_PX
+    corners = (stored[: square[0], : square[0]], stored[: square[0], square[1] :])
+    corners += (stored[square[1] :, : square[0]], stored[square[1] :, square[1] :])
+    if any((part != corner).any() for part in corners):
+        return None
+    hu = corner * float(header.rescale_slope or 1.0) + float(header.rescale_intercept or 0.0)
+    return None if hu < _LIKE_AIR_HU else (corner, corner)
 
 
 def _touching_border(candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:

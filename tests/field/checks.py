@@ -87,6 +87,16 @@ def assert_no_black_dots(made: Pushable, derived: Derived) -> None:
         assert np.count_nonzero((dataset.pixel_array == source.PixelPaddingValue) & (change != 0)) == 0
 
 
+def assert_corners_unchanged(made: Pushable, derived: Derived) -> None:
+    """What lies outside the circle of the field of view is the source's, though its value is that of water."""
+    sources = _sources(made)
+    assert derived
+    for dataset in (one for group in derived.values() for one in group):
+        y, x = np.ogrid[: dataset.Rows, : dataset.Columns]
+        outside = (y - dataset.Rows / 2) ** 2 + (x - dataset.Columns / 2) ** 2 > (dataset.Columns / 2 + 2) ** 2
+        assert np.array_equal(_hu(dataset)[outside], _hu(sources[_source_uid(dataset)])[outside])
+
+
 def assert_local_time(derived: Derived, zone: ZoneInfo) -> None:
     """The result was made within the last minutes by the clock of the site."""
     assert derived

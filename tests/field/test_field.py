@@ -14,6 +14,7 @@ from storage.overview import Case
 from tests.field.cases import FieldCase, Pushable, field_cases
 from tests.field.checks import (
     assert_clean,
+    assert_corners_unchanged,
     assert_local_time,
     assert_no_black_dots,
     assert_pixels_of_truth,
@@ -94,6 +95,8 @@ def test_a_case_from_the_field_ends_as_it_should(
         assert_pixels_of_truth(tmp_path / "truth", derived)
     if case.name == "b5_padding_zero_hu":
         assert_no_black_dots(made, derived)
+    if case.name == "n3_large_fov":
+        assert_corners_unchanged(made, derived)
     if case.name == "r2_timezone":
         assert_local_time(derived, ZoneInfo(ZONE))
     field_tps.clear()

@@ -9,6 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless
 
+from node.dicom.constants import AIR_HU
 from node.dicom.elements import element_bytes, put, tag_of
 from node.dicom.headers import read_header
 from node.dicom.pixels import can_decode, codestream_size
@@ -64,6 +65,32 @@ def test_a_padding_value_that_is_also_tissue_is_padding_only_where_it_reaches_th
     assert ((tissue.stored >= 1064) & (tissue.stored <= 1070)).any()
     assert tissue.padding is None
     np.testing.assert_array_equal(tissue.hu, plain.hu)
+
+
+@pytest.mark.parametrize("outside_hu", [0.0, 40.0, -40.0, 400.0])
+def test_one_value_in_all_corners_that_is_not_air_was_not_measured(tmp_path: Path, outside_hu: float) -> None:
+    hu = body_hu(rows=64, columns=64)
+    y, x = np.mgrid[-1 : 1 : 64 * 1j, -1 : 1 : 64 * 1j]
+    outside = np.broadcast_to(x**2 + y**2 > 1.0, hu.shape)
+    hu[outside] = outside_hu
+    hu[:, 32, 32] = outside_hu
+    volume = read_volume(make_series(tmp_path, hu=hu))
+    assert volume.padding is not None
+    np.testing.assert_array_equal(volume.padding, outside)
+    assert float(volume.hu[outside].max()) == AIR_HU
+
+
+@pytest.mark.parametrize("corner_hu", [-1000.0, -1024.0, -700.0])
+def test_air_in_the_corners_is_measured(tmp_path: Path, corner_hu: float) -> None:
+    hu = body_hu(rows=64, columns=64)
+    hu[hu == -1000.0] = corner_hu
+    assert read_volume(make_series(tmp_path, hu=hu)).padding is None
+
+
+def test_tissue_that_reaches_one_corner_is_measured(tmp_path: Path) -> None:
+    hu = body_hu(rows=64, columns=64)
+    hu[:, :20, :20] = 0.0
+    assert read_volume(make_series(tmp_path, hu=hu)).padding is None
 
 
 def test_air_inside_that_equals_padding_outside_is_no_padding(tmp_path: Path) -> None:
