@@ -247,10 +247,8 @@ def _undeclared_padding(stored: StoredPixels, header: SliceHeader) -> tuple[int,
     view with 0 and declare nothing. What was measured differs from pixel to pixel.
     """
     corner = int(stored[0, 0])
-    square = _CORNER_PX, -_CORNER_PX
-    corners = (stored[: square[0], : square[0]], stored[: square[0], square[1] :])
-    corners += (stored[square[1] :, : square[0]], stored[square[1] :, square[1] :])
-    if any((part != corner).any() for part in corners):
+    near, far = slice(_CORNER_PX), slice(-_CORNER_PX, None)
+    if any((stored[rows, columns] != corner).any() for rows in (near, far) for columns in (near, far)):
         return None
     hu = corner * float(header.rescale_slope or 1.0) + float(header.rescale_intercept or 0.0)
     return None if hu < _LIKE_AIR_HU else (corner, corner)
