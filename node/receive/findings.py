@@ -19,10 +19,14 @@ from node.receive.words import (
     denies_agent,
     find_word,
     is_unknown,
+    names_amount,
     says_contrast,
 )
 
-PROJECTIONS: Final = frozenset({"MPR", "MIP", "MINIP", "AVERAGE", "AVG", "VRT", "PROJECTION IMAGE"})
+PROJECTIONS: Final[Terms] = (
+    *("MPR", "MIP", "MIN IP", "T MIP", "T MIN IP", "AIP", "AVE IP", "AVE", "AVG", "T AVG", "AVERAGE", "MEAN", "MAXIMUM"),
+    *("MINIMUM", "VRT", "PROJECTION IMAGE"),
+)
 DUAL_ENERGY: Final[Terms] = ("DE_", "DUAL ENERGY", "DECT", "LOW KV", "HIGH KV", "GSI")
 TIME_ATTRIBUTES: Final = (
     "NominalPercentageOfRespiratoryPhase",
@@ -55,7 +59,9 @@ _USUAL_KV: Final = (95.0, 130.0)
 _HU_NAMES: Final = frozenset({"", "HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNSFIELDUNITS", "H.U."})
 # PS3.3 C.8.15.3.11: techniques that leave one state of the breath, or none.
 _STILL: Final = frozenset({"", "NONE", "BREATH_HOLD", "UNKNOWN"})
-_GATED_OPTIONS: Final[Terms] = ("RG", "CG", "RESP", "RESP_GATED", "GATED", "4D", "CARDIAC", "SPIRAL_RESP")
+_GATED_OPTIONS: Final[Terms] = (
+    *("RG", "CG", "RESP", "RESP_GATED", "GATED", "4D", "CARDIAC", "SPIRAL_RESP", "CINE", "PERFUSION", "DYNAMIC"),
+)
 _SPIRAL: Final[Terms] = ("HELIX", "HELICAL", "SPIRAL", "SPI", "HELICAL MODE", "HELICAL_CT", "SPI DUAL")
 _STEP_RATIO: Final = 1.1  # neighbours of one modulated scan differ by less, all along the scan
 
@@ -122,8 +128,8 @@ def _is_lossless_copy(header: SliceHeader) -> bool:
 def why_derived(header: SliceHeader, *, metal_reduced: bool) -> str:
     """Reformats and projections, and DERIVED unless a metal reduction or a lossless copy explains it."""
     words = type_words(header)
-    if projection := sorted(words & PROJECTIONS):
-        return f"ImageType names {projection[0]}"
+    if projection := find_word(PROJECTIONS, text_of(header, "ImageType")):
+        return f"ImageType names {projection}"
     if "REFORMATTED" in words and not metal_reduced:
         return "ImageType names REFORMATTED"
     if image_type(header, 0) != "DERIVED" or metal_reduced or _is_lossless_copy(header):
@@ -188,7 +194,7 @@ def why_oral(header: SliceHeader) -> str:
 def why_bolus(header: SliceHeader) -> str:
     """A volume, dose, rate, time, route or ingredient of contrast agent without its name."""
     for keyword in _AMOUNTS:
-        if amount(header.attribute(keyword)) > 0:
+        if names_amount(header.attribute(keyword)):
             return f"{keyword} is filled"
     if denies_agent(header.attribute("ContrastBolusAgent")):
         return ""  # a template's route of an agent that was not given

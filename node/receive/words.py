@@ -1,10 +1,12 @@
 """Words that the rules of the input gate look for in a header: whole words only, so that PALMAR is no MAR.
 
 A term is written in plain capitals. A blank in it stands for any blanks, dots, hyphens or underscores, or none
-("SMART MAR" finds SmartMAR and Smart-MAR), # for a number, * for up to three more letters or digits.
+("SMART MAR" finds SmartMAR and Smart-MAR), # for a number, * for up to three more letters or digits. Accents and the
+width of a letter are no difference (VENOS finds "venös"). Ideograms are found without blanks around them.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
@@ -22,7 +24,8 @@ NEGATIONS: Final = frozenset(
         *("---", ".", "/", "C-", "WITHOUT", "W/O", "WO", "NATIVE", "NATIV", "NATIF", "NATIVO", "NATIVA"),
         *("UNENHANCED", "NONCONTRAST", "NON-CONTRAST", "PLAIN", "OHNE", "KEIN", "KEINE", "KEINES", "KEINS", "NEIN"),
         *("SANS", "AUCUN", "AUCUNE", "SENZA", "NESSUNO", "NESSUN", "SIN", "NINGUNO", "NINGUN", "NINGUNA", "SEM"),
-        *("NENHUM", "ZONDER", "GEEN", "UTAN", "INGEN", "INGET", "UDEN", "UTEN", "BEZ", "BRAK", "ILMAN"),
+        *("NENHUM", "ZONDER", "GEEN", "UTAN", "INGEN", "INGET", "UDEN", "UTEN", "BEZ", "BRAK", "ILMAN", "NAO", "NIET"),
+        *("NICHT", "NEE", "NEJ", "NIE", "KM-", "IV-", "CE-", "MDC-", "S/C", "БЕЗ", "НЕТ", "なし", "無"),
     )
 )
 _FILLERS: Final = frozenset(
@@ -30,39 +33,54 @@ _FILLERS: Final = frozenset(
         *("AGENT", "AGENTS", "APPLICABLE", "APPLIED", "USED", "GIVEN", "CONTRAST", "CONTRASTE", "CONTRASTO"),
         *("KONTRAST", "KONTRASTMITTEL", "KONTRASTU", "CONTRASTMIDDEL", "CONTRASTMITTEL", "KM", "CM", "MDC", "PDC"),
         *("BOLUS", "IV", "I.V.", "INJECTION", "INJEKTION", "INJ", "IODINE", "JOD", "MEDIA", "MEDIUM", "MEZZO"),
-        *("PRODUIT", "DE", "DI", "OF", "ML", "SCAN", "CT", "ENHANCED", "ENHANCEMENT"),
+        *("PRODUIT", "DE", "DI", "OF", "ML", "CC", "SCAN", "CT", "ENHANCED", "ENHANCEMENT", "C", "CE", "CIV"),
+        *("ADMINISTERED", "TOEGEDIEND", "GEGEBEN", "VERABREICHT", "INJECTED", "INJECTE", "INJECTEE", "КОНТРАСТА"),
     )
+)
+_ANSWERS: Final[Terms] = (
+    *("NO", "NONE", "NON", "NEIN", "KEIN", "KEINE", "KEINS", "NEE", "GEEN", "NEJ", "NAO", "NEGATIV*", "НЕТ"),
 )
 UNKNOWN: Final = frozenset((*("UNKNOWN", "UNK", "UNSPECIFIED", "UNBEKANNT", "INCONNU", "?", "??", "???"),))
 
+# Trade and generic names of agents for CT.
+_AGENTS: Final[Terms] = (
+    *("ULTRAVIST", "IMERON", "IOMERON", "OMNIPAQUE", "ACCUPAQUE", "VISIPAQUE", "XENETIX", "ISOVUE", "IOPAMIRO", "IOPAMIRON"),
+    *("SOLUTRAST", "NIOPAM", "OPTIRAY", "SCANLUX", "OXILAN", "HEXABRIX", "TELEBRIX", "UNILUX", "OPTIJECT", "OYPALOMIN"),
+    *("IOHEXOL", "IOPAMIDOL", "IOPROMID*", "IOMEPROL", "IOBITRIDOL", "IODIXANOL", "IOVERSOL", "IOXILAN"),
+)
 CONTRAST_GIVEN: Final[Terms] = (
-    *("C+", "+C", "CE+", "W CONTRAST", "W/ CONTRAST", "WITH CONTRAST", "W IV CONTRAST", "W/ IV CONTRAST"),
-    *("WITH IV CONTRAST", "W IV", "WITH IV", "POST CONTRAST", "CONTRAST ENHANCED", "ENHANCED", "CECT", "CE CT"),
-    *("KM", "KM+", "+KM", "MIT KONTRAST", "MIT KONTRASTMITTEL", "AVEC CONTRASTE", "AVEC INJECTION", "INJECTE"),
-    *("INJECTED", "POST INJECTION", "CON CONTRASTE", "CON CONTRASTO", "CON MDC", "MDC", "COM CONTRASTE"),
-    *("MET CONTRAST", "MED KONTRAST", "ARTERIAL", "VENOUS", "PORTOVENOUS", "ARTERIELL", "VENÖS", "VENOES"),
-    *("ARTERIOSA", "VENOSA", "PORTAL PHASE", "ANGIO", "ANGIOGRAPHY", "CTA", "CTPA"),
+    *("C+", "+C", "C PLUS", "C/C", "CE", "CE+", "CE PHASE", "ENH", "ENHANCED", "CECT", "CE CT", "W IV", "W/ IV"),
+    *("WITH IV", "IV+", "+IV", "AVEC IV", "CIV", "CONTRAST*", "KONTRAST*", "CONTRASTMIDDEL", "KONTRASTMITTEL"),
+    *("W CONTRAST", "W/ CONTRAST", "WITH CONTRAST", "W IV CONTRAST", "W/ IV CONTRAST", "WITH IV CONTRAST"),
+    *("POST CONTRAST", "CONTRAST ENHANCED", "KM", "KM+", "+KM", "MIT KONTRAST", "MIT KONTRASTMITTEL"),
+    *("AVEC CONTRASTE", "AVEC INJECTION", "INJECTE", "INJECTEE", "INJECTED", "POST INJECTION", "CON CONTRASTE"),
+    *("CON CONTRASTO", "CON MDC", "MDC", "M D C", "COM CONTRASTE", "MET CONTRAST", "MED KONTRAST"),
+    *("ARTERIAL", "ARTERIEL", "ARTERIELL", "ARTERIELLE*", "ARTERIOSA", "ART PHASE", "VENOUS", "VENOS", "VENOS*"),
+    *("VENOES", "VENOESE", "VENØS", "VEINEUX", "VEINEUSE", "VENEUS", "VENEUZE", "PORTOVENOUS", "PORTALVENOUS"),
+    *("PORTALVENOS*", "PORTALVENOES", "PORTOVENOS*", "SPATVENOS*", "SPAETVENOES", "PORTAL", "PORTALE", "PORTAL PHASE"),
+    *("P.V.", "PV PHASE", "SPATPHASE", "SPAETPHASE", "LATE PHASE", "DELAYED", "TARDIF", "TARDIVE", "TARDIVA"),
+    *("ANGIO", "ANGIOGRAPHY", "CTA", "CTPA", "КОНТРАСТ*", "ВЕНОЗН*", "АРТЕРИАЛЬН*", "造影", "增强", "增強", "조영"),
+    *_AGENTS,
 )
 CONTRAST_DENIED: Final[Terms] = (
-    *("C-", "-C", "W/O", "WO CONTRAST", "WO IV", "WITHOUT", "NO CONTRAST", "NO IV", "NO KM", "NON CONTRAST", "NON CON"),
-    *("NON ENHANCED", "NCCT", "UNENHANCED", "NATIVE", "NATIV", "NATIF", "NATIVO", "NATIVA", "PLAIN", "OHNE", "KEIN"),
-    *("KEINE", "KEIN KM", "SANS", "SENZA", "SIN", "SEM", "ZONDER", "GEEN", "UTAN", "UDEN", "UTEN", "BEZ"),
-    *("PRE CONTRAST", "PRE KM", "PRAE KM", "BLANCO"),
+    *("C-", "-C", "W/O", "WO", "WO CONTRAST", "WO IV", "WITHOUT", "NO CONTRAST", "NO IV", "NO KM", "NON CONTRAST"),
+    *("NON CON", "NON ENHANCED", "NON CE", "NON INJECTE", "NON INJECTEE", "NCCT", "UNENHANCED", "NATIVE", "NATIV"),
+    *("NATIF", "NATIVO", "NATIVA", "PLAIN", "OHNE", "KEIN", "KEINE", "KEIN KM", "SANS", "SENZA", "SIN", "SEM"),
+    *("ZONDER", "GEEN", "UTAN", "UDEN", "UTEN", "BEZ", "PRE CONTRAST", "PRE KM", "PRAE KM", "BLANCO", "BASALE"),
+    *("KM-", "IV-", "CE-", "MDC-", "SMDC", "S/MDC", "S/C", "S/CONTRASTE", "S/ CONTRASTE", "БЕЗ", "НАТИВ*"),
+    *("非造影", "造影なし", "造影剤なし", "造影無", "単純", "单纯", "平扫", "平掃", "비조영"),
 )
 ORAL: Final[Terms] = (
     *("ORAL", "ORALLY", "PO", "P.O.", "PER OS", "BY MOUTH", "RECTAL", "RECTALLY", "GASTROGRAFIN", "GASTROVIEW"),
     *("GASTROLUX", "BARIUM", "PERORAL", "PER ORAL", "PEROS"),
 )
 INTRAVENOUS: Final[Terms] = (
-    "IV",
-    "I.V.",
-    "INTRAVENOUS",
-    "INTRAVENÖS",
-    "INTRAVENOES",
-    "INTRAVASCULAR",
-    "VENOUS",
-    "OMNI",
+    *("IV", "I.V.", "INTRAVENOUS", "INTRAVENOS", "INTRAVENOES", "INTRAVASCULAR", "VENOUS", "OMNI"),
 )
+# Scripts that are written without blanks between the words.
+_IDEOGRAMS: Final = r"\u2e80-\ud7ff\uf900-\ufaff"
+_LETTER: Final = rf"[^\W_{_IDEOGRAMS}]"
+_UNDECOMPOSED: Final = str.maketrans({"Ø": "O", "Æ": "AE", "Ł": "L", "Œ": "OE"})
 
 
 @lru_cache(maxsize=64)
@@ -72,16 +90,28 @@ def _pattern(terms: Terms) -> re.Pattern[str]:
 
 
 def _expression(term: str) -> str:
-    body = "".join(_WILDCARDS.get(character) or re.escape(character) for character in term)
-    before = "" if term[0] in "+" else r"(?<![^\W_])"
-    after = "" if term[-1] in "+_%" else r"(?![^\W_])"
+    plain = _capitals(term)
+    body = "".join(_WILDCARDS.get(character) or re.escape(character) for character in plain)
+    before = "" if term[0] in "+" or _is_ideogram(plain[0]) else rf"(?<!{_LETTER})"
+    after = "" if term[-1] in "+_%" or _is_ideogram(plain[-1]) else rf"(?!{_LETTER})"
     return f"{before}{body}{after}"
+
+
+def _is_ideogram(character: str) -> bool:
+    return re.match(f"[{_IDEOGRAMS}]", character) is not None
+
+
+@lru_cache(maxsize=4096)
+def _capitals(text: str) -> str:
+    """A text in capitals, without accents, in the usual width of letters."""
+    letters = (one for one in unicodedata.normalize("NFKD", text.upper()) if not unicodedata.combining(one))
+    return unicodedata.normalize("NFKC", "".join(letters)).translate(_UNDECOMPOSED)
 
 
 @lru_cache(maxsize=4096)
 def find_word(terms: Terms, text: str) -> str:
-    """The first of these terms in a text, in capitals as it stands there; "" where none of them is a word of it."""
-    found = _pattern(terms).search(text.upper())
+    """The first of these terms in a text, in plain capitals; "" where none of them is a word of it."""
+    found = _pattern(terms).search(_capitals(text))
     return found[0] if found else ""
 
 
@@ -91,7 +121,7 @@ def denies_agent(values: Sequence[str]) -> bool:
 
 
 def _denies(value: str) -> bool:
-    words = [_bare(word) for word in value.upper().split()]
+    words = [_bare(word) for word in _capitals(value).split()]
     negated = [word for word in words if word in NEGATIONS]
     return bool(negated) and all(word in NEGATIONS or word in _FILLERS for word in words)
 
@@ -108,8 +138,14 @@ def is_unknown(values: Sequence[str]) -> bool:
 
 
 def amount(values: Sequence[str]) -> float:
-    """A quantity such as ContrastBolusVolume in its own unit; 0 where it is absent, empty or no number."""
+    """A quantity such as KVP in its own unit; 0 where it is absent, empty or no number."""
     return (parse_decimal(values[0]) or 0.0) if len(values) == 1 else 0.0
+
+
+def names_amount(values: Sequence[str]) -> bool:
+    """True where a value, of several also, is a number above 0, or a text with such a number ("80ml")."""
+    numbers = [(value, parse_decimal(value)) for value in values]
+    return any(re.search("[1-9]", value) is not None if number is None else number > 0 for value, number in numbers)
 
 
 def says_contrast(texts: Sequence[tuple[str, str]]) -> str:
@@ -119,8 +155,9 @@ def says_contrast(texts: Sequence[tuple[str, str]]) -> str:
     both (a protocol "C-/C+" of two phases) says nothing of this series.
     """
     for keyword, text in texts:
-        rest = _denials().sub(" ", text.upper())
-        given, denied = find_word(CONTRAST_GIVEN, rest), rest != text.upper()
+        plain = _capitals(text)
+        rest = _denials().sub(" ", plain)
+        given, denied = find_word(CONTRAST_GIVEN, rest), rest != plain
         if bool(given) != denied:
             return f"{keyword} names {given}" if given else ""
     return ""
@@ -128,6 +165,9 @@ def says_contrast(texts: Sequence[tuple[str, str]]) -> str:
 
 @lru_cache(maxsize=1)
 def _denials() -> re.Pattern[str]:
-    """A denial with what it denies: "ohne KM" as a whole, so that its KM is not read alone."""
-    fillers = "|".join(re.escape(word) for word in sorted(_FILLERS, key=len, reverse=True))
-    return re.compile(rf"(?:{_pattern(CONTRAST_DENIED).pattern})(?:[\s._-]+(?:{fillers})(?![^\W_]))*")
+    """A denial with what it denies, "ohne KM" or "KM: nein" as a whole, so that its KM is not read alone."""
+    fillers = _pattern((*_FILLERS, "CONTRAST*", "KONTRAST*", "КОНТРАСТ*")).pattern
+    before = rf"(?:{_pattern(CONTRAST_DENIED).pattern})(?:[\s._-]+(?:{fillers}))*"
+    # Only where nothing follows: "contrast: no reaction" denies something else.
+    behind = rf"(?:{fillers})[\s._-]*[:=]?\s*(?:{_pattern(_ANSWERS).pattern})(?=[.!\s]*(?:$|[,;)]))"
+    return re.compile(f"{before}|{behind}")

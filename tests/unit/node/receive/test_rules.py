@@ -148,6 +148,9 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
         {"DerivationDescription": "Effective atomic number"},
         {"SeriesDescription": "Iodine subtraction"},
     ],
+    "monoenergetic_said": [{"SeriesDescription": "Thorax Mono"}],
+    "processed_said": [{"SeriesDescription": "sCT"}, {"SeriesDescription": "MRCAT"}, {"ImageComments": "deformed CT"}],
+    "percent_said": [{"SeriesDescription": "50 %"}, {"ImageComments": "Thorax 30%"}],
     "dual_energy_mixed": [{"ImageType": f"{AXIAL}\\CT_SOM7 SPI DUAL\\STD\\DE\\DET_AB"}],
     "density_said": [{"SeriesDescription": "Thorax DirectDensity"}, {"SeriesDescription": "Head 1.0 Sd36"}],
     "cone_beam_said": [

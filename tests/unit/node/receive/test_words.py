@@ -12,6 +12,7 @@ from node.receive.words import CONTRAST_DENIED, CONTRAST_GIVEN, denies_agent, fi
         *("SENZA", "SIN", "0", "-", "--", "NIL", "KEIN", "n.a.", "none.", "(none)", "No IV contrast", "ohne KM"),
         *("Kein Kontrastmittel", "sans injection", "senza mezzo di contrasto", "sin contraste", "0 ml", "W/O contrast"),
         *("non-contrast", "unenhanced", "Not given", "not applicable", "zonder contrast", "WO IV CONTRAST", " NONE "),
+        *("KM-", "C -", "s/c", "Non injecté", "not administered", "niet toegediend", "0 cc", "não", "без контраста"),
     ],
 )
 def test_words_for_no_agent(agent: str) -> None:
@@ -72,7 +73,14 @@ def test_nobody_knows() -> None:
         (("C-",), "C-Spine", ""),
         (("C-",), "Chest C-/Thorax", "C-"),
         (("SD #*",), "Sd36f", "SD36F"),
-        (("VENÖS",), "Leber venös", "VENÖS"),
+        (("VENOS",), "Leber venös", "VENOS"),
+        (("VENOS",), "Leber veno\u0308s", "VENOS"),
+        (("INJECTE",), "thorax injecté", "INJECTE"),
+        (("CE",), "\uff23\uff25 60s", "CE"),
+        (("C+",), "胸部C\uff0b", "C+"),
+        (("造影",), "胸部造影CT", "造影"),
+        (("CE",), "胸部CE", "CE"),
+        (("CE",), "Paceport", ""),
     ],
 )
 def test_terms_are_whole_words(terms: tuple[str, ...], text: str, found: str) -> None:
@@ -87,6 +95,9 @@ def test_terms_are_whole_words(terms: tuple[str, ...], text: str, found: str) ->
         ([("SeriesDescription", "Thorax C-"), ("ProtocolName", "Thorax KM")], ""),
         ([("SeriesDescription", "C-/C+"), ("ImageComments", "post contrast")], "ImageComments names POST CONTRAST"),
         ([("SeriesDescription", "no contrast")], ""),
+        ([("SeriesDescription", "IV contrast: no")], ""),
+        ([("ImageComments", "KM nein, Maske")], ""),
+        ([("ImageComments", "IV contrast: no reaction")], "ImageComments names CONTRAST"),
         ([], ""),
     ],
 )
