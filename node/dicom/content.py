@@ -185,6 +185,8 @@ GATE: Final = (
     "PatientAge",
     "StudyDate",
     "PatientSpeciesDescription",
+    "PatientBreedDescription",
+    "PatientSexNeutered",
     "QualityControlSubject",
 )
 

@@ -11,21 +11,24 @@ from typing import Final
 
 from node.dicom.constants import PRODUCT_NAME
 from node.dicom.headers import SliceHeader
+from node.dicom.terms import Terms, find_word
 from node.receive.words import (
     INTRAVENOUS,
     ORAL,
-    Terms,
     amount,
     denies_agent,
-    find_word,
     is_unknown,
     names_amount,
     says_contrast,
 )
 
 PROJECTIONS: Final[Terms] = (
-    *("MPR", "MIP", "MIN IP", "T MIP", "T MIN IP", "AIP", "AVE IP", "AVE", "AVG", "T AVG", "AVERAGE", "MEAN", "MAXIMUM"),
-    *("MINIMUM", "VRT", "PROJECTION IMAGE"),
+    *("MPR", "MIP", "MIN IP", "T MIP", "T MIN IP", "AIP", "AVE IP", "AVE", "AVG", "T AVG", "AVERAGE", "MEAN"),
+    *("MAXIMUM", "MINIMUM", "VRT", "PROJECTION IMAGE"),
+)
+PHANTOMS: Final[Terms] = (
+    *("PHANTOM", "PHANTOMS", "PHANTOME", "FANTOM", "FANTOME", "FANTOMA", "FANTOOM", "CATPHAN", "CATPHAN #", "CIRS"),
+    *("GAMMEX", "ARCCHECK", "DELTA 4", "OCTAVIUS", "RANDO", "ALDERSON", "QA", "QC", "DAILY QA", "ファントム"),
 )
 DUAL_ENERGY: Final[Terms] = ("DE_", "DUAL ENERGY", "DECT", "LOW KV", "HIGH KV", "GSI")
 TIME_ATTRIBUTES: Final = (
@@ -47,7 +50,7 @@ _AMOUNTS: Final = (
 )
 _NAMES: Final = ("ContrastBolusRoute", "ContrastBolusIngredient", "ContrastBolusAdministrationRouteSequence")
 BOLUS_ATTRIBUTES: Final = ("ContrastBolusAgent", *_AMOUNTS, *_NAMES)
-CONTRAST_TEXTS: Final = ("SeriesDescription", "ImageComments", "DerivationDescription", "ProtocolName")
+TEXTS: Final = ("SeriesDescription", "ImageComments", "DerivationDescription", "ProtocolName")
 CONSTANT_ATTRIBUTES: Final = ("ConvolutionKernel", "KVP", "FilterType", "ReconstructionDiameter")
 EXPOSURE_ATTRIBUTES: Final = ("Exposure", "XRayTubeCurrent", "ExposureTime")
 ACQUISITION_ATTRIBUTES: Final = ("AcquisitionNumber", "ScanOptions", "ImageType", "SpiralPitchFactor")
@@ -207,7 +210,7 @@ def why_bolus(header: SliceHeader) -> str:
 
 def why_contrast_said(header: SliceHeader) -> str:
     """The first text that says whether there was contrast agent says yes."""
-    return says_contrast([(keyword, text_of(header, keyword)) for keyword in CONTRAST_TEXTS])
+    return says_contrast([(keyword, text_of(header, keyword)) for keyword in TEXTS])
 
 
 def why_time_resolved(header: SliceHeader) -> str:
@@ -224,6 +227,13 @@ def why_time_resolved(header: SliceHeader) -> str:
         if (count := amount(header.attribute(keyword))) > 1:
             return f"{keyword} is {count:g}"
     return ""
+
+
+def why_phantom(header: SliceHeader) -> str:
+    """The name of the patient or a text names a phantom."""
+    texts = [("PatientName", header.patient.name)]
+    texts += [(keyword, text_of(header, keyword)) for keyword in TEXTS]
+    return next((f"{keyword} names {word}" for keyword, text in texts if (word := find_word(PHANTOMS, text))), "")
 
 
 def why_tilted(header: SliceHeader) -> str:

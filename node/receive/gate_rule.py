@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from node.dicom.headers import SliceHeader
 from node.receive.findings import text_of
-from node.receive.words import Terms, find_word
+from node.dicom.terms import Terms, find_word
 
 Answer = bool | str
 """True or a clause that names what was found, where a rule is broken; False or "" where it is not."""

@@ -1,21 +1,12 @@
-"""Words that the rules of the input gate look for in a header: whole words only, so that PALMAR is no MAR.
-
-A term is written in plain capitals. A blank in it stands for any blanks, dots, hyphens or underscores, or none
-("SMART MAR" finds SmartMAR and Smart-MAR), # for a number, * for up to three more letters or digits. Accents and the
-width of a letter are no difference (VENOS finds "venös"). Ideograms are found without blanks around them.
-"""
+"""What texts of a header say about contrast agent: who was given some, who was not, and of whom nobody knows."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from node.dicom.elements import parse_decimal
-
-Terms = tuple[str, ...]
-
-_WILDCARDS: Final = {" ": r"[\s._-]*", "#": r"\d+(?:[.,]\d+)?", "*": r"\w{0,3}"}
+from node.dicom.terms import Terms, find_word, in_capitals, pattern_of
 
 # What operators type into ContrastBolusAgent to say that there was none: a negation, alone or with words of no meaning.
 NEGATIONS: Final = frozenset(
@@ -44,9 +35,9 @@ UNKNOWN: Final = frozenset((*("UNKNOWN", "UNK", "UNSPECIFIED", "UNBEKANNT", "INC
 
 # Trade and generic names of agents for CT.
 _AGENTS: Final[Terms] = (
-    *("ULTRAVIST", "IMERON", "IOMERON", "OMNIPAQUE", "ACCUPAQUE", "VISIPAQUE", "XENETIX", "ISOVUE", "IOPAMIRO", "IOPAMIRON"),
-    *("SOLUTRAST", "NIOPAM", "OPTIRAY", "SCANLUX", "OXILAN", "HEXABRIX", "TELEBRIX", "UNILUX", "OPTIJECT", "OYPALOMIN"),
-    *("IOHEXOL", "IOPAMIDOL", "IOPROMID*", "IOMEPROL", "IOBITRIDOL", "IODIXANOL", "IOVERSOL", "IOXILAN"),
+    *("ULTRAVIST", "IMERON", "IOMERON", "OMNIPAQUE", "ACCUPAQUE", "VISIPAQUE", "XENETIX", "ISOVUE", "IOPAMIRO"),
+    *("IOPAMIRON", "SOLUTRAST", "NIOPAM", "OPTIRAY", "SCANLUX", "OXILAN", "HEXABRIX", "TELEBRIX", "UNILUX", "OPTIJECT"),
+    *("OYPALOMIN", "IOHEXOL", "IOPAMIDOL", "IOPROMID*", "IOMEPROL", "IOBITRIDOL", "IODIXANOL", "IOVERSOL", "IOXILAN"),
 )
 CONTRAST_GIVEN: Final[Terms] = (
     *("C+", "+C", "C PLUS", "C/C", "CE", "CE+", "CE PHASE", "ENH", "ENHANCED", "CECT", "CE CT", "W IV", "W/ IV"),
@@ -77,42 +68,6 @@ ORAL: Final[Terms] = (
 INTRAVENOUS: Final[Terms] = (
     *("IV", "I.V.", "INTRAVENOUS", "INTRAVENOS", "INTRAVENOES", "INTRAVASCULAR", "VENOUS", "OMNI"),
 )
-# Scripts that are written without blanks between the words.
-_IDEOGRAMS: Final = r"\u2e80-\ud7ff\uf900-\ufaff"
-_LETTER: Final = rf"[^\W_{_IDEOGRAMS}]"
-_UNDECOMPOSED: Final = str.maketrans({"Ø": "O", "Æ": "AE", "Ł": "L", "Œ": "OE"})
-
-
-@lru_cache(maxsize=64)
-def _pattern(terms: Terms) -> re.Pattern[str]:
-    longest_first = sorted(terms, key=len, reverse=True)
-    return re.compile("|".join(_expression(term) for term in longest_first))
-
-
-def _expression(term: str) -> str:
-    plain = _capitals(term)
-    body = "".join(_WILDCARDS.get(character) or re.escape(character) for character in plain)
-    before = "" if term[0] in "+" or _is_ideogram(plain[0]) else rf"(?<!{_LETTER})"
-    after = "" if term[-1] in "+_%" or _is_ideogram(plain[-1]) else rf"(?!{_LETTER})"
-    return f"{before}{body}{after}"
-
-
-def _is_ideogram(character: str) -> bool:
-    return re.match(f"[{_IDEOGRAMS}]", character) is not None
-
-
-@lru_cache(maxsize=4096)
-def _capitals(text: str) -> str:
-    """A text in capitals, without accents, in the usual width of letters."""
-    letters = (one for one in unicodedata.normalize("NFKD", text.upper()) if not unicodedata.combining(one))
-    return unicodedata.normalize("NFKC", "".join(letters)).translate(_UNDECOMPOSED)
-
-
-@lru_cache(maxsize=4096)
-def find_word(terms: Terms, text: str) -> str:
-    """The first of these terms in a text, in plain capitals; "" where none of them is a word of it."""
-    found = _pattern(terms).search(_capitals(text))
-    return found[0] if found else ""
 
 
 def denies_agent(values: Sequence[str]) -> bool:
@@ -121,7 +76,7 @@ def denies_agent(values: Sequence[str]) -> bool:
 
 
 def _denies(value: str) -> bool:
-    words = [_bare(word) for word in _capitals(value).split()]
+    words = [_bare(word) for word in in_capitals(value).split()]
     negated = [word for word in words if word in NEGATIONS]
     return bool(negated) and all(word in NEGATIONS or word in _FILLERS for word in words)
 
@@ -155,7 +110,7 @@ def says_contrast(texts: Sequence[tuple[str, str]]) -> str:
     both (a protocol "C-/C+" of two phases) says nothing of this series.
     """
     for keyword, text in texts:
-        plain = _capitals(text)
+        plain = in_capitals(text)
         rest = _denials().sub(" ", plain)
         given, denied = find_word(CONTRAST_GIVEN, rest), rest != plain
         if bool(given) != denied:
@@ -166,8 +121,8 @@ def says_contrast(texts: Sequence[tuple[str, str]]) -> str:
 @lru_cache(maxsize=1)
 def _denials() -> re.Pattern[str]:
     """A denial with what it denies, "ohne KM" or "KM: nein" as a whole, so that its KM is not read alone."""
-    fillers = _pattern((*_FILLERS, "CONTRAST*", "KONTRAST*", "КОНТРАСТ*")).pattern
-    before = rf"(?:{_pattern(CONTRAST_DENIED).pattern})(?:[\s._-]+(?:{fillers}))*"
+    fillers = pattern_of((*_FILLERS, "CONTRAST*", "KONTRAST*", "КОНТРАСТ*")).pattern
+    before = rf"(?:{pattern_of(CONTRAST_DENIED).pattern})(?:[\s._-]+(?:{fillers}))*"
     # Only where nothing follows: "contrast: no reaction" denies something else.
-    behind = rf"(?:{fillers})[\s._-]*[:=]?\s*(?:{_pattern(_ANSWERS).pattern})(?=[.!\s]*(?:$|[,;)]))"
+    behind = rf"(?:{fillers})[\s._-]*[:=]?\s*(?:{pattern_of(_ANSWERS).pattern})(?=[.!\s]*(?:$|[,;)]))"
     return re.compile(f"{before}|{behind}")

@@ -8,12 +8,75 @@ from typing import Final
 from models.bundle import Envelope
 from models.noise import measure_noise_hu
 from node.dicom.headers import SliceHeader
+from node.dicom.terms import Terms, find_word
 from node.dicom.volume import CTVolume
 
 # Positions and card are rounded to 0.01 mm, so that much more is no deviation.
 _ROUNDING_MM: Final = 0.005
 _DAYS_PER: Final = {"D": 1.0, "W": 7.0, "M": 365.25 / 12, "Y": 365.25}
+_YEARS: Final = ("J", "A", "")  # Jahre, ans, or nothing: how years are written against the standard
 _HUMAN: Final = frozenset({"", "HUMAN", "HOMO SAPIENS", "PERSON"})
+
+# Regions by what BodyPartExamined calls them and by the words for them, for scanners that leave it empty.
+_REGIONS: Final[tuple[tuple[frozenset[str], Terms], ...]] = (
+    (
+        frozenset({"CHEST", "THORAX", "BREAST", "LUNG", "MEDIASTINUM", "HEART"}),
+        (
+            *(
+                "CHEST",
+                "THORA*",
+                "THORAKAL",
+                "TORAX",
+                "TORACE",
+                "BREAST",
+                "MAMMA*",
+                "BRUST",
+                "SEIN",
+                "POITRINE",
+                "MAMA",
+            ),
+            *("MAMMELLA", "BORST", "LUNG*", "LONG*", "POUMON", "POLMON*", "PULMON", "MEDIASTIN*", "OESOPHAG*", "DIBH"),
+            *("ESOPHAG*", "HEART", "HERZ", "STERNUM", "胸部", "乳房", "肺"),
+        ),
+    ),
+    (
+        frozenset({"HEAD", "BRAIN", "SKULL"}),
+        (
+            *("HEAD", "BRAIN", "SKULL", "CRANI*", "KOPF", "SCHADEL", "SCHAEDEL", "HIRN", "TETE", "CERVEAU", "CRANE"),
+            *("TESTA", "ENCEFALO", "CABEZA", "CEREBRO", "HOOFD", "HERSENEN", "頭部", "头部"),
+        ),
+    ),
+    (
+        frozenset({"NECK", "HEADNECK"}),
+        ("NECK", "HALS", "HNO", "H&N", "ORL", "LARYNX", "COU", "COLLO", "CUELLO", "頸部", "颈部"),
+    ),
+    (
+        frozenset({"ABDOMEN", "LIVER"}),
+        ("ABDOM*", "ABDOMEN", "LIVER", "LEBER", "FOIE", "FEGATO", "PANCREA*", "PANKREA*", "KIDNEY", "NIERE", "腹部"),
+    ),
+    (
+        frozenset({"PELVIS", "PROSTATE"}),
+        (
+            *(
+                "PELVI*",
+                "BECKEN",
+                "BASSIN",
+                "BACINO",
+                "BEKKEN",
+                "PROSTA*",
+                "PROSTATE",
+                "PROSTATA",
+                "PROSTAAT",
+                "RECTUM",
+            ),
+            *("REKTUM", "CERVIX", "UTERUS", "BLADDER", "HARNBLASE", "VESSIE", "骨盤", "盆腔"),
+        ),
+    ),
+    (
+        frozenset({"EXTREMITY", "LEG", "ARM"}),
+        ("EXTREMIT*", "EXTREMITY", "FEMUR", "KNEE", "KNIE", "LEG", "BEIN", "FOOT", "ANKLE", "HUMERUS"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +144,24 @@ def _other_body_part(header: SliceHeader, envelope: Envelope) -> str:
         return ""
     part = " ".join("\\".join(header.attribute("BodyPartExamined")).upper().split())
     if part in envelope.body_parts:
-        return ""
+        return "" if part else _other_region(header, envelope.body_parts)
     shown = "".join(character for character in part if character.isalnum() or character == " ")[:16] or "absent"
     known = ", ".join(name or "absent" for name in envelope.body_parts)
     return f"body part {shown} lies outside what the model was trained on ({known})"
+
+
+def _other_region(header: SliceHeader, body_parts: Sequence[str]) -> str:
+    """Where BodyPartExamined is empty, a text that names regions, and none that the model was trained on."""
+    for keyword in ("SeriesDescription", "ProtocolName"):
+        text = " ".join(header.attribute(keyword))
+        said = {names: word for names, words in _REGIONS if (word := find_word(words, text))}
+        if any(names & {*body_parts} for names in said):
+            return ""
+        if said:
+            known = ", ".join(name for name in body_parts if name)
+            word = next(iter(said.values()))
+            return f"BodyPartExamined is absent and {keyword} names {word}; the model was trained on {known}"
+    return ""
 
 
 def _no_patient(header: SliceHeader) -> str:
@@ -92,16 +169,32 @@ def _no_patient(header: SliceHeader) -> str:
     species = " ".join(header.attribute("PatientSpeciesDescription")).strip().upper()
     if species not in _HUMAN:
         return "PatientSpeciesDescription names an animal, and the model was trained on people"
+    for keyword in ("PatientBreedDescription", "PatientSexNeutered"):
+        if any(header.attribute(keyword)):
+            return f"{keyword} is filled, as for animals only, and the model was trained on people"
     if header.attribute("QualityControlSubject") == ("YES",):
         return "QualityControlSubject is YES: a phantom, and the model was trained on people"
     return ""
 
 
 def age_years(header: SliceHeader) -> float | None:
-    """PatientAge such as 004M (PS3.5 6.2, AS), else StudyDate minus PatientBirthDate; None where neither says it."""
-    text = "".join(header.attribute("PatientAge")).strip().upper()
-    if len(text) >= 2 and text[-1] in _DAYS_PER and text[:-1].isascii() and text[:-1].isdigit():
-        return float(int(text[:-1]) * _DAYS_PER[text[-1]] / _DAYS_PER["Y"])
+    """PatientAge such as 004M (PS3.5 6.2, AS), or StudyDate minus PatientBirthDate; None where neither says it.
+
+    Where they contradict each other the lower one counts: one is a default of the console, and children must be seen.
+    """
+    said = [_written_age("".join(header.attribute("PatientAge"))), _age_by_birth(header)]
+    return min((years for years in said if years is not None), default=None)
+
+
+def _written_age(text: str) -> float | None:
+    number = text.strip().upper().rstrip("DWMYJA .")
+    unit = text.strip().upper()[len(number) :].strip(" .")
+    if not (number.isascii() and number.isdigit()) or unit not in (*_DAYS_PER, *_YEARS):
+        return None
+    return float(int(number) * _DAYS_PER.get(unit, _DAYS_PER["Y"]) / _DAYS_PER["Y"])
+
+
+def _age_by_birth(header: SliceHeader) -> float | None:
     born, studied = _date(header.patient.birth_date), _date("".join(header.attribute("StudyDate")))
     if born is None or studied is None or studied < born:
         return None

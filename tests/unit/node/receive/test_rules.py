@@ -165,6 +165,11 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
         {"ProtocolName": "4DCT_Lung"},
     ],
     "gating_said": [{"SeriesDescription": "Thorax resp. gated"}, {"ProtocolName": "Lung_RESP"}],
+    "phantom_said": [
+        {"SeriesDescription": "Catphan604 3mm"},
+        {"ProtocolName": "QA_daily"},
+        {"PatientName": "Phantom^Rando"},
+    ],
     "tilt_by_tag": [{"GantryDetectorTilt": "12"}, {"GantryDetectorTilt": "-0.8"}, {"GantryDetectorTilt": "30"}],
     "several_acquisitions": [
         {"AcquisitionNumber": ["2"] * 5 + ["3"] * 5, "ScanOptions": "HELICAL MODE"},

@@ -64,7 +64,10 @@ ORDINARY: list[tuple[dict[str, str], dict[str, str]]] = [
     (DISCOVERY, {"SeriesDescription": "Scanner dosimétrique sans injection"}),
     (DISCOVERY, {"SeriesDescription": "Sein gauche apnée, thorax non injecté"}),
     (DISCOVERY, {"SeriesDescription": "Resp hold insp"}),
-    (DISCOVERY, {"SeriesDescription": "CT CHEST WO W/ ARMS UP", "ContrastFlowRate": "0\\0", "ContrastBolusVolume": "0.0"}),
+    (
+        DISCOVERY,
+        {"SeriesDescription": "CT CHEST WO W/ ARMS UP", "ContrastFlowRate": "0\\0", "ContrastBolusVolume": "0.0"},
+    ),
     (REVOLUTION, {"SeriesDescription": "ASiR-V 50%"}),
     (REVOLUTION, {"SeriesDescription": "ART replan, Phase 2"}),
     (BIG_BORE, {"SeriesDescription": "Monte Carlo", "ImageComments": "Monte Carlo"}),

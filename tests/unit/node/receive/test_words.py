@@ -2,7 +2,8 @@
 
 import pytest
 
-from node.receive.words import CONTRAST_DENIED, CONTRAST_GIVEN, denies_agent, find_word, is_unknown, says_contrast
+from node.dicom.terms import find_word
+from node.receive.words import CONTRAST_DENIED, CONTRAST_GIVEN, denies_agent, is_unknown, says_contrast
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,26 @@ def test_inside_there_is_no_reason_and_the_noise_is_measured(tmp_path: Path) -> 
         ({"attributes": {"PatientAge": "012Y"}}, "age 12 years"),
         ({"attributes": {"PatientSpeciesDescription": "Canis lupus familiaris"}}, "names an animal"),
         ({"attributes": {"QualityControlSubject": "YES"}}, "QualityControlSubject is YES"),
+        ({"attributes": {"PatientBreedDescription": "Beagle"}}, "PatientBreedDescription is filled"),
+        ({"attributes": {"PatientSexNeutered": "ALTERED"}}, "PatientSexNeutered is filled"),
+        ({"raw": {"PatientAge": b"12"}}, "age 12 years"),
+        ({"raw": {"PatientAge": b"4J"}}, "age 4 years"),
+        ({"attributes": {"PatientAge": "000Y"}}, "age 0 years"),
+        (
+            {"attributes": {"PatientAge": "060Y", "PatientBirthDate": "20200101", "StudyDate": "20260101"}},
+            "age 6 years",
+        ),
+        (
+            {"absent": ["BodyPartExamined"], "attributes": {"SeriesDescription": "PROSTATE 2.5mm"}},
+            "BodyPartExamined is absent and SeriesDescription names PROSTATE; the model was trained on CHEST, THORAX",
+        ),
+        (
+            {
+                "raw": {"BodyPartExamined": b""},
+                "attributes": {"SeriesDescription": "3.0 Br38", "ProtocolName": "RT_Kopf"},
+            },
+            "ProtocolName names KOPF",
+        ),
     ],
 )
 def test_what_lies_outside_is_told_with_both_numbers(tmp_path: Path, series: dict[str, Any], words: str) -> None:
@@ -70,6 +90,10 @@ def test_what_lies_outside_is_told_with_both_numbers(tmp_path: Path, series: dic
         {"attributes": {"PatientAge": "018Y"}},
         {"raw": {"PatientAge": b"old "}},
         {"attributes": {"PatientSpeciesDescription": "Homo sapiens"}},
+        {"attributes": {"PatientAge": "045Y", "PatientBirthDate": "19000101", "StudyDate": "20260101"}},
+        {"absent": ["BodyPartExamined"], "attributes": {"SeriesDescription": "Thorax-Abdomen 3.0"}},
+        {"absent": ["BodyPartExamined"], "attributes": {"SeriesDescription": "Mamma li", "ProtocolName": "RT Becken"}},
+        {"attributes": {"BodyPartExamined": "CHEST", "SeriesDescription": "Hals C"}},
         {"spacing_mm": (5.0, 0.7969, 0.7969)},
         {"spacing_mm": (3.0, 1.171875, 1.171875)},
     ],
