@@ -285,6 +285,8 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
         select(Instance).where(Instance.series_id == series.id, Instance.sop_instance_uid == arrival.sop_instance_uid)
     ).all()
     same = next((row for row in known if row.sha256 == arrival.sha256), None)
+    if same is not None:
+        same.received_at = now
     if same is not None and same.is_current:
         if series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
             reopen(session, series, "the sender tried again", now)

@@ -120,10 +120,15 @@ class SeriesStore(ArrivalStore):
             )
 
     def replaced(self, series_id: int) -> list[str]:
-        """Spool names of what was replaced by other contents under the same UID, oldest first."""
+        """Spool names of what was replaced by other contents under the same UID, oldest first.
+
+        Left out is what came before the sender sent the whole present series (again): that was its last word.
+        """
+        current = select(func.min(Instance.received_at)).where(Instance.series_id == series_id, Instance.is_current)
         with self._database.read() as session:
             replaced = select(Instance.spool_name).where(Instance.series_id == series_id, ~Instance.is_current)
-            return list(session.scalars(replaced.order_by(Instance.id)))
+            since = replaced.where(Instance.received_at >= current.scalar_subquery())
+            return list(session.scalars(since.order_by(Instance.id)))
 
     def nameless(self) -> list[tuple[int, str]]:
         """Id and first spool name of the series that are being received and of which no header was read."""

@@ -106,7 +106,10 @@ class Series(Base):
 
 
 class Instance(Base):
-    """One received SOP Instance; where two contents came under one UID, the newest is `is_current`."""
+    """One received SOP Instance; where two contents came under one UID, the newest is `is_current`.
+
+    received_at: when these contents came last.
+    """
 
     __tablename__ = "instance"
     __table_args__ = (

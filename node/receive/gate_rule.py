@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from node.dicom.headers import SliceHeader
-from node.receive.findings import text_of
 from node.dicom.terms import Terms, find_word
+from node.receive.findings import text_of
 
 Answer = bool | str
 """True or a clause that names what was found, where a rule is broken; False or "" where it is not."""

@@ -246,3 +246,20 @@ def test_what_was_replaced_and_what_a_peer_counts_is_kept(bench):
     assert bench.series.replaced(1) == ["received/1.2.31.2.3.1"]
     bench.series.note_expected(1, 120)
     assert [(one.expected, one.instances) for one in bench.series.undecided(at(60), 5.0)] == [(120, 1)]
+
+
+def test_a_series_that_came_again_as_a_whole_is_the_last_word_of_its_sender(bench):
+    def other_contents(number, now):
+        arrival = Arrival("1.2", "1.2.3", f"1.2.3.{number}", CT, "1.2.840.10008.1.2.1", "f" * 64, "received/other", 9)
+        bench.series.record(association, "CTSIM", arrival, now)
+
+    association = bench.open()
+    bench.arrive(association, 1, 2, 3)
+    other_contents(2, at(1))
+    assert bench.series.replaced(1) == ["received/1.2.31.2.3.2"]
+    bench.arrive(association, 2, now=at(2))
+    assert bench.series.replaced(1) == ["received/other"]
+    bench.arrive(association, 1, 2, 3, now=at(3))
+    assert bench.series.replaced(1) == []
+    other_contents(2, at(4))
+    assert bench.series.replaced(1) == ["received/1.2.31.2.3.2"]
