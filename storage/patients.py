@@ -19,7 +19,8 @@ def doubt_about_patient(session: Session, series: Series, patient: Mapping[str, 
     """Why a new job of `series` for `patient` would put a second patient into one study; "" where it would not.
 
     patient: identity by DICOM keyword, as in `Job.patient`. Identities are shown masked. Looks at results of the series
-    that reached a destination, or may have, and at jobs of other series of its study that are live or were delivered.
+    that reached a destination, or may have, and at jobs of other series of its study that are live or were delivered,
+    and at the PatientID of those that never had a job.
     """
     doubts = []
     for job in session.scalars(_delivered(select(Job).where(Job.series_id == series.id)).order_by(Job.run.desc())):
@@ -43,7 +44,28 @@ def doubt_about_patient(session: Session, series: Series, patient: Mapping[str, 
                 f"{_masked(patient)} in this one ({', '.join(differing)})"
             )
             break
+    else:
+        doubts += _doubt_about_other_series(session, series, patient.get("PatientID", ""))
     return "; ".join(doubts)
+
+
+def _doubt_about_other_series(session: Session, series: Series, patient_id: str) -> list[str]:
+    """A series of the study that never had a job, a scout or an enhanced scan, names another PatientID."""
+    query = (
+        select(Series)
+        .where(Series.study_uid == series.study_uid, Series.id != series.id)
+        .where(Series.patient_id.not_in(("", patient_id)), Job.id.is_(None))
+        .outerjoin(Job, Job.series_id == Series.id)
+        .order_by(Series.id)
+        .limit(1)
+    )
+    other = session.scalar(query)
+    if other is None or not patient_id:
+        return []
+    return [
+        f"the study has series of two patients: {_masked({'PatientID': other.patient_id})} in series {other.id} and "
+        f"{_masked({'PatientID': patient_id})} in this one (PatientID)"
+    ]
 
 
 def _delivered(query: Select[Job], *, also_live: bool = False) -> Select[Job]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from storage.series import Arrival
+from storage.series import Arrival, SeriesFacts
 from tests.contract.store_bench import Bench, at
 
 WRONG = {"PatientID": "123434", "PatientName": "JONES^ANN", "PatientBirthDate": "19600102", "PatientSex": "F"}
@@ -185,3 +185,25 @@ def test_a_whole_study_is_corrected_series_by_series(bench):
     doubt = bench.overview.case("1-2").doubt
     assert "the patient changed" in doubt
     assert "two patients" in doubt
+
+
+def skipped(bench, patient_id):
+    """An enhanced series of the same study, which is left alone."""
+    association = bench.series.open_association("receiver", "CTSIM", "h", at(0))
+    uids = ("1.2", "1.2.9", "1.2.9.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
+    bench.series.record(association, "CTSIM", Arrival(*uids, "9" * 64, "r/9", 10), at(0))
+    bench.series.close_association(association, released=True, now=at(0))
+    (series,) = bench.series.undecided(at(30), 5.0)
+    assert bench.series.skip(series, SeriesFacts("Thorax KM", patient_id), "enhanced", at(30))
+
+
+def test_a_skipped_series_of_another_patient_makes_two_patients_in_the_study(bench):
+    skipped(bench, "77")
+    doubt = other_series(bench, RIGHT)
+    assert doubt == "the study has series of two patients: ... in series 1 and ...-1 in this one (PatientID)"
+
+
+@pytest.mark.parametrize("patient_id", ["", RIGHT["PatientID"]])
+def test_a_skipped_series_of_the_same_patient_or_of_nobody_is_no_doubt(bench, patient_id):
+    skipped(bench, patient_id)
+    assert other_series(bench, RIGHT) == ""
