@@ -5,12 +5,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import exists, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from storage.arrivals import (
     ABORTED,
     LOST,
     OPEN,
+    RELEASED,
     Arrival,
     ArrivalStore,
     Closing,
@@ -222,7 +223,7 @@ def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool)
         arrivals=row.arrivals,
         instances=(kept or 0) + row.ignored,
         association_open=is_open,
-        ended_badly=_last_outcome(session, row.id) in (ABORTED, LOST),
+        ended_badly=_broke_off(session, row.id),
         quiet_for_s=(now - row.last_arrival_at).total_seconds(),
         wait_s=wait_s(session, row.calling_ae, now),
         missing=missing_instances(session, row),
@@ -230,15 +231,20 @@ def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool)
     )
 
 
-def _last_outcome(session: Session, series_id: int) -> str | None:
-    """Outcome of the association that touched the series and closed last."""
-    return session.scalar(
-        select(Association.outcome)
-        .join(AssociationSeries, AssociationSeries.association_id == Association.id)
-        .where(AssociationSeries.series_id == series_id, Association.closed_at.is_not(None))
-        .order_by(Association.closed_at.desc(), Association.id.desc())
-        .limit(1)
+def _broke_off(session: Session, series_id: int) -> bool:
+    """Whether an association of the series was not released, and none that began after it brought the series again.
+
+    One that ran beside it and was released proves nothing: it had instances of its own to bring.
+    """
+    of_series = select(AssociationSeries.association_id).where(AssociationSeries.series_id == series_id)
+    later = aliased(Association)
+    next_try = (
+        exists()
+        .where(later.id.in_(of_series), later.outcome == RELEASED)
+        .where(later.opened_at >= Association.closed_at)
     )
+    broken = exists().where(Association.id.in_(of_series), Association.outcome.in_((ABORTED, LOST)), ~next_try)
+    return bool(session.scalar(select(broken)))
 
 
 def _fresh(session: Session, series: OpenSeries) -> Series | None:

@@ -263,3 +263,20 @@ def test_a_series_that_came_again_as_a_whole_is_the_last_word_of_its_sender(benc
     assert bench.series.replaced(1) == []
     other_contents(2, at(4))
     assert bench.series.replaced(1) == ["received/1.2.31.2.3.2"]
+
+
+def test_an_association_beside_one_that_broke_off_does_not_stand_for_it(bench):
+    def ended_badly():
+        (series,) = bench.series.undecided(at(60), 5.0)
+        return series.ended_badly
+
+    broken, beside = bench.open(), bench.open(ae="OTHER")
+    bench.arrive(broken, 1)
+    bench.arrive(beside, 2, ae="OTHER")
+    bench.close(broken, now=at(1), released=False)
+    bench.close(beside, now=at(2))
+    assert ended_badly()
+    again = bench.open(now=at(3))
+    bench.arrive(again, 1, 3, now=at(3))
+    bench.close(again, now=at(4))
+    assert not ended_badly()
