@@ -26,10 +26,10 @@ PROJECTIONS: Final[Terms] = (
     *("MPR", "MIP", "MIN IP", "T MIP", "T MIN IP", "AIP", "AVE IP", "AVE", "AVG", "T AVG", "AVERAGE", "MEAN"),
     *("MAXIMUM", "MINIMUM", "VRT", "PROJECTION IMAGE"),
 )
-PHANTOMS: Final[Terms] = (
-    *("PHANTOM", "PHANTOMS", "PHANTOME", "FANTOM", "FANTOME", "FANTOMA", "FANTOOM", "CATPHAN", "CATPHAN #", "CIRS"),
-    *("GAMMEX", "ARCCHECK", "DELTA 4", "OCTAVIUS", "RANDO", "ALDERSON", "QA", "QC", "DAILY QA", "ファントム"),
+_PHANTOM_NAMES: Final[Terms] = (
+    *("PHANTOM", "PHANTOMS", "PHANTOME", "FANTOM", "FANTOME", "FANTOMA", "FANTOOM", "CATPHAN", "CATPHAN #"),
 )
+PHANTOMS: Final[Terms] = (*_PHANTOM_NAMES, "CIRS", "GAMMEX", "ARCCHECK", "QA", "QC", "DAILY QA", "ファントム")
 DUAL_ENERGY: Final[Terms] = ("DE_", "DUAL ENERGY", "DECT", "LOW KV", "HIGH KV", "GSI")
 TIME_ATTRIBUTES: Final = (
     "NominalPercentageOfRespiratoryPhase",
@@ -230,10 +230,11 @@ def why_time_resolved(header: SliceHeader) -> str:
 
 
 def why_phantom(header: SliceHeader) -> str:
-    """The name of the patient or a text names a phantom."""
-    texts = [("PatientName", header.patient.name)]
-    texts += [(keyword, text_of(header, keyword)) for keyword in TEXTS]
-    return next((f"{keyword} names {word}" for keyword, text in texts if (word := find_word(PHANTOMS, text))), "")
+    """A text names a phantom, or the name of the patient does by a word that is nobody's name."""
+    if word := find_word(_PHANTOM_NAMES, header.patient.name):
+        return f"PatientName names {word}"
+    said = ((keyword, find_word(PHANTOMS, text_of(header, keyword))) for keyword in TEXTS)
+    return next((f"{keyword} names {word}" for keyword, word in said if word), "")
 
 
 def why_tilted(header: SliceHeader) -> str:

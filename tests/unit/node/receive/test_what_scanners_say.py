@@ -79,6 +79,7 @@ ORDINARY: list[tuple[dict[str, str], dict[str, str]]] = [
     (BIG_BORE, {"SeriesDescription": "Tórax s/contraste"}),
     (AQUILION, {"SeriesDescription": "Kyobu tanjun 2mm"}),
     (AQUILION, {"SeriesDescription": "胸部単純"}),
+    (AQUILION, {"SeriesDescription": "Chest 3.0", "PatientName": "Alderson^Octavius^QA"}),
     (EXCEED, {"SeriesDescription": "胸部 非造影 AiCE"}),
     (EXCEED, {"SeriesDescription": "Chiryo keikaku", "ContrastBolusAgent": "なし"}),
     (EXCEED, {"SeriesDescription": "грудь без контраста"}),
