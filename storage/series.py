@@ -1,5 +1,6 @@
 """SeriesStore records what arrived, from which associations, and what was decided about it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -53,8 +54,9 @@ __all__ = [
 class OpenSeries:
     """A series that waits for a decision; `arrivals` is handed back with the decision to prove it is not stale.
 
-    instances: how many came, each once, those that were thrown away with them. missing: what the node knows to be
-    missing. wait_s: how long its sender is known to pause.
+    association_quiet_for_s: how long its open associations have brought nothing, of any series; infinite where none is
+    open. instances: how many came, each once, those that were thrown away with them. missing: what the node knows to
+    be missing. wait_s: how long its sender is known to pause.
     """
 
     id: int
@@ -64,6 +66,7 @@ class OpenSeries:
     arrivals: int
     instances: int
     association_open: bool
+    association_quiet_for_s: float
     ended_badly: bool
     quiet_for_s: float
     wait_s: float = 0.0
@@ -223,12 +226,28 @@ def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool)
         arrivals=row.arrivals,
         instances=(kept or 0) + row.ignored,
         association_open=is_open,
+        association_quiet_for_s=_association_quiet_for_s(session, row.id, now) if is_open else math.inf,
         ended_badly=_broke_off(session, row.id),
         quiet_for_s=(now - row.last_arrival_at).total_seconds(),
         wait_s=wait_s(session, row.calling_ae, now),
         missing=missing_instances(session, row),
         expected=row.expected,
     )
+
+
+def _association_quiet_for_s(session: Session, series_id: int, now: datetime) -> float:
+    """Seconds since an open association of the series brought an instance of any series."""
+    open_ = (
+        select(Association.id)
+        .join(AssociationSeries, AssociationSeries.association_id == Association.id)
+        .where(AssociationSeries.series_id == series_id, Association.outcome == OPEN)
+    )
+    last = session.scalar(
+        select(func.max(Series.last_arrival_at))
+        .join(AssociationSeries, AssociationSeries.series_id == Series.id)
+        .where(AssociationSeries.association_id.in_(open_))
+    )
+    return (now - last).total_seconds() if last is not None else math.inf
 
 
 def _broke_off(session: Session, series_id: int) -> bool:

@@ -124,6 +124,8 @@ class Completion:
 
     def _must_wait(self, series: OpenSeries) -> bool:
         """Whether the sender may still be about to send; ends `give_up_s` after the last instance."""
+        if series.association_open and series.association_quiet_for_s < self._settings.give_up_s:
+            return True  # a long study in one association: it goes on with another series
         expects_more = series.association_open or series.ended_badly or series.missing
         wait_s = self._settings.give_up_s if expects_more else min(series.wait_s, self._settings.give_up_s)
         return series.quiet_for_s < wait_s

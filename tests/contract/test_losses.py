@@ -280,3 +280,15 @@ def test_an_association_beside_one_that_broke_off_does_not_stand_for_it(bench):
     bench.arrive(again, 1, 3, now=at(3))
     bench.close(again, now=at(4))
     assert not ended_badly()
+
+
+def test_an_association_that_goes_on_with_another_series_is_not_silent(bench):
+    def quiet_for_s(now):
+        return {one.series_uid: one.association_quiet_for_s for one in bench.series.undecided(now, 5.0)}
+
+    association = bench.open()
+    bench.arrive(association, 1)
+    bench.arrive(association, 1, series="1.2.4", now=at(300))
+    assert quiet_for_s(at(310)) == {"1.2.3": 10.0, "1.2.4": 10.0}
+    bench.close(association, now=at(310))
+    assert quiet_for_s(at(310)) == {"1.2.3": float("inf"), "1.2.4": float("inf")}
