@@ -169,7 +169,8 @@ def _plane_flaw(planes: Sequence[SlicePlane]) -> Flaw | None:
 
 def _angle_between(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """The larger of the angles between the row and between the column cosines of two slices, degrees."""
-    return max(float(np.degrees(2 * np.arcsin(min(np.linalg.norm(a - b) / 2, 1)))) for a, b in zip(one.reshape(2, 3), other.reshape(2, 3), strict=True))
+    chord = float(np.linalg.norm((one - other).reshape(2, 3), axis=1).max())
+    return float(np.degrees(2 * np.arcsin(min(chord / 2, 1.0))))
 
 
 def _is_valid(plane: SlicePlane) -> bool:

@@ -142,8 +142,7 @@ def _decode(ds: Dataset, form: PixelFormat) -> DecodedSlice:
     if form.transfer_syntax_uid in UNCOMPRESSED:
         needed = rows * columns * 2
         if not needed <= len(data) < needed + columns * 2:
-            of = "of" if len(data) < needed else "instead of"
-            raise UnreadableInstance(f"has {len(data)} {of} {needed} bytes of pixel data")
+            raise UnreadableInstance(f"has {len(data)} of {needed} bytes of pixel data")
         words: NDArray[np.uint16] = np.frombuffer(data, dtype="<u2", count=rows * columns).reshape(rows, columns)
     else:
         words = _decompress(ds, form, data, rows, columns)

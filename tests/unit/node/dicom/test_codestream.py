@@ -3,15 +3,16 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import jpeg_ls
+import jpeg_ls  # type: ignore[import-untyped]
 import numpy as np
 import pytest
 from openjpeg.utils import encode_array
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless
+from pydicom.uid import UID, JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless
 
 from node.dicom.codestream import codestream_size, why_lossy
 from node.dicom.volume import read_volume
@@ -22,7 +23,7 @@ from tests.conftest import require_program
 Frame = Callable[[Dataset], bytes]
 
 
-def jpeg_2000(ds: Dataset, **options: list[float]) -> bytes:
+def jpeg_2000(ds: Dataset, **options: Any) -> bytes:
     return bytes(encode_array(ds.pixel_array, bits_stored=ds.BitsStored, photometric_interpretation=0, **options))
 
 
@@ -41,7 +42,7 @@ def with_frames(folder: Path, frame: Frame, syntax: str) -> list[Path]:
         ds = dcmread(path)
         ds.PixelData = encapsulate([frame(ds)])
         ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-        ds.file_meta.TransferSyntaxUID = syntax
+        ds.file_meta.TransferSyntaxUID = UID(syntax)
         ds.save_as(path)
     return paths
 
