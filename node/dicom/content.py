@@ -3,6 +3,7 @@ that can influence the derived series, however it was sent.
 """
 
 import hashlib
+import re
 from enum import Enum
 from typing import Final
 
@@ -195,6 +196,10 @@ DIGESTED: Final = tuple(dict.fromkeys((*(keyword for keyword, _ in COPIED), *COP
 
 # Attributes that say how the others are written, not what they say.
 _ENCODING: Final = frozenset(map(tag_of, ("SpecificCharacterSet", "BitsAllocated", "BitsStored", "HighBit")))
+# DCMTK's note on a lossless copy, with the text that stood there before in brackets; it says nothing of the pixels.
+_LOSSLESS_COPY: Final = re.compile(
+    rb"Lossless JPEG(?:-LS)? compression[^\[\]]*(?:\[(.*)\])?", re.DOTALL | re.IGNORECASE
+)
 _DIGESTED_TAGS: Final = tuple(sorted(map(tag_of, DIGESTED)))
 # Where results lie, HU, with a margin: BitsStored matters to them only where it cannot hold all of it.
 _RESULT_HU: Final = (-1000.0, 1000.0)
@@ -256,7 +261,10 @@ def _is_narrow(ds: Dataset, form: PixelFormat) -> bool:
 def _meaning(ds: Dataset, tag: BaseTag, charset: tuple[str, ...]) -> bytes:
     vr = vr_of(tag)
     if vr != "SQ":
-        return meaning_of(element_bytes(ds, tag) or b"", vr, charset)
+        raw = element_bytes(ds, tag) or b""
+        if tag == tag_of("DerivationDescription") and (copy := _LOSSLESS_COPY.fullmatch(raw)):
+            raw = copy[1] or b""
+        return meaning_of(raw, vr, charset)
     return b"".join(_meaning_of_item(item, charset) for item in element_items(ds, tag))
 
 

@@ -72,7 +72,8 @@ def element_items(ds: Dataset, tag: BaseTag) -> list[Dataset]:
     """Items of a sequence element; empty where absent."""
     if tag not in ds:
         return []
-    value = ds[tag].value
+    with quiet_pydicom():  # an item may name a character set that nobody knows
+        value = ds[tag].value
     return list(value) if isinstance(value, DicomSequence) else []
 
 

@@ -93,13 +93,23 @@ def slice_normal(orientation: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray(normal / np.linalg.norm(normal))
 
 
-def is_transverse(orientation: Sequence[float]) -> bool:
-    """True for axial slices whose rows run along the patient's left-right or front-back axis, in either direction."""
+def why_not_transverse(orientation: Sequence[float]) -> str:
+    """How far slices are from transverse, as a clause; "" for axial slices whose rows run along the patient's
+    left-right or front-back axis, in either direction. Raises ValueError where `slice_normal` does.
+    """
     along_x, along_y = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 1.0, 0.0, 1.0, 0.0, 0.0)
-    return any(
-        all(abs(abs(value) - want) <= TRANSVERSE_TOLERANCE for value, want in zip(orientation, wanted, strict=True))
-        for wanted in (along_x, along_y)
-    )
+    for wanted in (along_x, along_y):
+        if all(abs(abs(v) - want) <= TRANSVERSE_TOLERANCE for v, want in zip(orientation, wanted, strict=True)):
+            return ""
+    tilt_deg = _degrees(abs(float(slice_normal(orientation)[2])))
+    turn_deg = _degrees(max(abs(orientation[0]), abs(orientation[1])))
+    if tilt_deg > turn_deg:
+        return f"their normal is {tilt_deg:.1f} degrees off the patient's head-feet axis"
+    return f"their rows are {turn_deg:.1f} degrees off the patient's left-right or front-back axis"
+
+
+def _degrees(cosine: float) -> float:
+    return float(np.degrees(np.arccos(min(cosine, 1.0))))
 
 
 def positions_along_normal(planes: Sequence[SlicePlane]) -> NDArray[np.float64]:
@@ -139,8 +149,10 @@ def _plane_flaw(planes: Sequence[SlicePlane]) -> Flaw | None:
         reason = "an image has an impossible orientation, pixel spacing or size"
         return Flaw(FlawKind.INVALID_PLANE, reason, count=invalid)
     orientations = np.array([plane.orientation for plane in planes])
-    if turned := int((np.abs(orientations - orientations[0]).max(axis=1) > ORIENTATION_TOLERANCE).sum()):
-        reason = "the images do not all have the same orientation"
+    away = np.abs(orientations - orientations[0]).max(axis=1)
+    if turned := int((away > ORIENTATION_TOLERANCE).sum()):
+        angle_deg = _angle_between(orientations[0], orientations[int(away.argmax())])
+        reason = f"the images do not all have the same orientation (they differ by up to {angle_deg:.3g} degrees)"
         return Flaw(FlawKind.MIXED_ORIENTATION, reason, count=turned)
     if resized := sum(1 for plane in planes if (plane.rows, plane.columns) != (first.rows, first.columns)):
         reason = "the images do not all have the same number of rows and columns"
@@ -153,6 +165,12 @@ def _plane_flaw(planes: Sequence[SlicePlane]) -> Flaw | None:
         reason = f"the images do not all have the same pixel spacing ({one[axis]:g} and {two[axis]:g} mm)"
         return Flaw(FlawKind.MIXED_PIXEL_SPACING, reason, count=rescaled)
     return None
+
+
+def _angle_between(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """The larger of the angles between the row and between the column cosines of two slices, degrees."""
+    chord = float(np.linalg.norm((one - other).reshape(2, 3), axis=1).max())
+    return float(np.degrees(2 * np.arcsin(min(chord / 2, 1.0))))
 
 
 def _is_valid(plane: SlicePlane) -> bool:

@@ -18,6 +18,7 @@ from pydicom.uid import UID
 
 from config.syntax import UID_ALPHABET
 from node.dicom import jpeg_lossless
+from node.dicom.codestream import codestream_size, why_lossy
 from node.dicom.constants import UNCOMPRESSED
 from node.dicom.elements import element_bytes, parse_decimal, tag_of, unpack_numbers
 from node.dicom.quiet import quiet_pydicom
@@ -34,7 +35,6 @@ LOSSLESS_COMPRESSED: Final = {
     "1.2.840.10008.1.2.4.90": "pylibjpeg",
     _RLE: "pydicom",
 }
-_JPEG_FRAME_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC} | {0xF7}
 
 StoredPixels = NDArray[np.uint16] | NDArray[np.int16]
 
@@ -160,6 +160,8 @@ def _decompress(ds: Dataset, form: PixelFormat, data: bytes, rows: int, columns:
             frame = next(iter(generate_frames(data, number_of_frames=1)))
             if codestream_size(frame) != (rows, columns):
                 raise UnreadableInstance("has a compressed image of another size than its header says")
+            if loss := why_lossy(frame):
+                raise UnreadableInstance(f"is compressed with loss ({loss}), but its transfer syntax says lossless")
         if form.transfer_syntax_uid in jpeg_lossless.SYNTAXES:
             return jpeg_lossless.DECODER.decode(
                 data,
@@ -178,26 +180,6 @@ def _decompress(ds: Dataset, form: PixelFormat, data: bytes, rows: int, columns:
     if decoded.shape != (rows, columns) or decoded.dtype.itemsize != 2:
         raise UnreadableInstance("has a decoded image of another size than its header says")
     return np.ascontiguousarray(decoded).view(np.uint16)
-
-
-def codestream_size(frame: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None where it declares nothing.
-
-    Decoders allocate by these numbers, so they are compared with Rows and Columns first (ISO/IEC 15444-1 A.5.1,
-    10918-1 B.2.2, 14495-1 C.2.2).
-    """
-    if frame[:4] == b"\xff\x4f\xff\x51":
-        x, y, x0, y0 = (int.from_bytes(frame[i : i + 4]) for i in (8, 12, 16, 20))
-        return y - y0, x - x0
-    position = 2
-    while position + 9 <= len(frame) and frame[position] == 0xFF:
-        marker, length = frame[position + 1], int.from_bytes(frame[position + 2 : position + 4])
-        if marker in _JPEG_FRAME_MARKERS:
-            return int.from_bytes(frame[position + 5 : position + 7]), int.from_bytes(
-                frame[position + 7 : position + 9]
-            )
-        position += 2 + max(length, 2)
-    return None
 
 
 def _overlay_bits(ds: Dataset, bits: int) -> int:

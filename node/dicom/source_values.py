@@ -202,24 +202,23 @@ def doubt_of_text(datasets: Iterable[Dataset]) -> str | None:
     datasets: those of the source slices. Text that is ASCII can be read whatever its character set is.
     """
     for ds in datasets:
-        charset = charset_of(ds)
-        meant = character_set(charset)
-        if not (meant.unknown or meant.unknown_extensions):
-            continue
         for keyword in dict.fromkeys((*(keyword for keyword, _ in COPIED), *SCANNER_IDENTITY)):
-            if any(meant.leaves_open(raw) for raw in _texts(ds, tag_of(keyword))):
-                return (
-                    f"the character set {_printable(charset)} (SpecificCharacterSet) is unknown, and {keyword} has "
-                    "other characters than ASCII: names would arrive garbled"
-                )
+            for charset, raw in _texts(ds, tag_of(keyword), charset_of(ds)):
+                if character_set(charset).leaves_open(raw):
+                    return (
+                        f"the character set {_printable(charset)} (SpecificCharacterSet) is unknown, and {keyword} has "
+                        "other characters than ASCII: names would arrive garbled"
+                    )
     return None
 
 
-def _texts(ds: Dataset, tag: BaseTag) -> list[bytes]:
+def _texts(ds: Dataset, tag: BaseTag, charset: tuple[str, ...]) -> list[tuple[tuple[str, ...], bytes]]:
+    """Text values with the character set that counts for each: an item may name one of its own."""
     vr = vr_of(tag)
     if vr == "SQ":
-        return [raw for item in element_items(ds, tag) for inner in public_tags(item) for raw in _texts(item, inner)]
-    return [element_bytes(ds, tag) or b""] if vr in _TEXT_VRS else []
+        items = ((item, charset_of(item) or charset) for item in element_items(ds, tag))
+        return [text for item, own in items for inner in public_tags(item) for text in _texts(item, inner, own)]
+    return [(charset, element_bytes(ds, tag) or b"")] if vr in _TEXT_VRS else []
 
 
 def _printable(charset: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from node.dicom.attribute_rules import Rule
-from node.dicom.geometry import Flaw, FlawKind, describe_stack, is_transverse
+from node.dicom.geometry import Flaw, FlawKind, describe_stack, why_not_transverse
 from node.dicom.headers import SliceHeader
 from node.dicom.lattice import POSITION_TOLERANCE_MM
 from node.dicom.volume import plane_of
@@ -136,8 +136,8 @@ def _judge_geometry(headers: Sequence[SliceHeader], position_tolerance_mm: float
     stack = describe_stack(planes, position_tolerance_mm)
     if isinstance(stack, Flaw) and not stack.more_slices_could_mend_it:
         return Skip(stack.kind.value, stack.reason)
-    if not all(is_transverse(plane.orientation) for plane in planes):
-        return Skip("not_transverse", "the images are not transverse (sagittal, coronal, oblique or tilted)")
+    if slant := next(filter(None, (why_not_transverse(plane.orientation) for plane in planes)), ""):
+        return Skip("not_transverse", f"the images are not transverse: {slant}")
     if not isinstance(stack, Flaw):
         return Accept(len(headers), stack.spacing_mm)
     if stack.kind is FlawKind.INTERIOR_GAP:

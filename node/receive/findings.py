@@ -103,19 +103,62 @@ def is_ours(header: SliceHeader) -> bool:
     return ours or header.synthetic_data.upper() == "YES"
 
 
-def has_odd_pixels(header: SliceHeader) -> bool:
-    """True where the pixels have another format than those of a CT scanner."""
-    shape = (header.samples_per_pixel, header.photometric_interpretation, header.bits_allocated)
-    bits = header.bits_stored or 0
-    in_range = 12 <= bits <= 16 and header.high_bit == bits - 1 and header.pixel_representation in (0, 1)
-    return shape != (1, "MONOCHROME2", 16) or not in_range
+def why_odd_pixels(header: SliceHeader) -> str:
+    """The first attribute of the pixels that is another than a CT scanner's."""
+    bits = header.bits_stored
+    if header.photometric_interpretation != "MONOCHROME2":
+        return "PhotometricInterpretation is not MONOCHROME2"
+    for keyword, value, allowed in (
+        ("SamplesPerPixel", header.samples_per_pixel, (1,)),
+        ("BitsAllocated", header.bits_allocated, (16,)),
+        ("BitsStored", bits, range(12, 17)),
+        ("PixelRepresentation", header.pixel_representation, (0, 1)),
+    ):
+        if value not in allowed:
+            return f"{keyword} is {'absent' if value is None else value}"
+    if bits is None or header.high_bit == bits - 1:
+        return ""
+    return f"HighBit is {'absent' if header.high_bit is None else header.high_bit} and BitsStored {bits}"
 
 
-def why_no_hu(header: SliceHeader) -> bool:
-    """True where the stored values cannot be turned into HU."""
+def why_single_line(header: SliceHeader) -> str:
+    """Rows and columns, where one of them is no more than 1."""
+    if header.rows is None or header.columns is None or min(header.rows, header.columns) > 1:
+        return ""
+    return f"Rows is {header.rows} and Columns {header.columns}"
+
+
+def why_no_hu(header: SliceHeader) -> str:
+    """What hinders turning the stored values into HU."""
     slope = header.rescale_slope
-    named = " ".join(header.rescale_type.upper().split()) in _HU_NAMES
-    return not named or header.rescale_intercept is None or slope is None or slope <= 0
+    if " ".join(header.rescale_type.upper().split()) not in _HU_NAMES:
+        return "RescaleType names another unit"
+    if header.rescale_intercept is None:
+        return "RescaleIntercept is absent or not a number"
+    if slope is None:
+        return "RescaleSlope is absent or not a number"
+    return f"RescaleSlope is {slope:g}" if slope <= 0 else ""
+
+
+def why_no_geometry(header: SliceHeader) -> str:
+    """The first attribute without which a slice has no place."""
+    for keyword, value in (
+        ("ImagePositionPatient", header.image_position_mm),
+        ("ImageOrientationPatient", header.image_orientation),
+        ("PixelSpacing", header.pixel_spacing_mm),
+        ("Rows", header.rows),
+        ("Columns", header.columns),
+    ):
+        if value is None:
+            return f"{keyword} is absent or not a number"
+    return ""
+
+
+def why_mixed_patients(headers: Sequence[SliceHeader]) -> str:
+    """The attributes of the patient in which the slices differ."""
+    values = [header.patient.by_keyword() for header in headers]
+    differing = [keyword for keyword in values[0] if len({value[keyword] for value in values}) > 1]
+    return f"{' and '.join(differing)} {'differ' if len(differing) > 1 else 'differs'}" if differing else ""
 
 
 def _is_lossless_copy(header: SliceHeader) -> bool:

@@ -11,7 +11,6 @@ from config.syntax import MAX_UID_CHARS
 from node.dicom.constants import CT_IMAGE_STORAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE_CLASSES
 from node.dicom.headers import SliceHeader
 from node.dicom.pixels import can_decode
-from node.dicom.volume import plane_of
 from node.receive import findings
 from node.receive.gate_rule import GateRule, Outcome, SeriesRule, SliceRule, Topic, WordRule
 from node.receive.words import CONTRAST_DENIED, CONTRAST_GIVEN, ORAL
@@ -243,15 +242,22 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
     ),
     SliceRule(
         "pixel_format",
-        findings.has_odd_pixels,
+        findings.why_odd_pixels,
         "the images have an unusual pixel format (expected: MONOCHROME2, 16 bits allocated, 12 to 16 stored)",
         attributes=("PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
         source="PS3.3 C.8.2.1, CT image",
     ),
     SliceRule(
+        "single_line",
+        findings.why_single_line,
+        "an image of a single row or column is no scan",
+        attributes=("Rows", "Columns"),
+        source="GDCM and SimpleITK give no spacing to a single row or column",
+    ),
+    SliceRule(
         "no_geometry",
-        lambda h: plane_of(h) is None,
-        "an image has no position, orientation, pixel spacing or size",
+        findings.why_no_geometry,
+        "without it nobody knows where the pixels lie in the patient",
         attributes=("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns"),
         source="PS3.3 C.7.6.2",
     ),
@@ -289,8 +295,8 @@ IDENTITY: Final = (
     ),
     SeriesRule(
         "mixed_patients",
-        lambda hs: len({h.patient for h in hs}) > 1,
-        "the images carry more than one patient identity (ID, issuer, name, birth date or sex differ)",
+        findings.why_mixed_patients,
+        "the images carry more than one patient identity",
         attributes=("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex"),
         source="PS3.3 C.7.1.1",
     ),

@@ -65,7 +65,17 @@ def pixels(change: Callable[[Any], Any] = lambda words: words, *, signed: bool =
 
 
 JAPANESE = "Yamada^Tarou=山田^太郎"
+LOSSLESS_COPY = b"Lossless JPEG compression, selection value 1, point transform 0, compression ratio 2.3786"
 SAME = {
+    "note on a lossless copy": (sent(), sent(DerivationDescription=LOSSLESS_COPY)),
+    "note on a lossless copy, before a text": (
+        sent(DerivationDescription=b"Noise reduced"),
+        sent(DerivationDescription=LOSSLESS_COPY + b" [Noise reduced]"),
+    ),
+    "note on a lossless copy, of another ratio": (
+        sent(DerivationDescription=LOSSLESS_COPY),
+        sent(DerivationDescription=LOSSLESS_COPY.replace(b"2.3786", b"1.9")),
+    ),
     "name, components": (sent(PatientName=b"A^B"), sent(PatientName=b"A^B^^^")),
     "name, groups": (sent(PatientName=b"A^B"), sent(PatientName=b"A^B^==")),
     "name, spaces": (sent(PatientName=b"A^B"), sent(PatientName=b"A ^ B ")),
@@ -114,6 +124,11 @@ SAME = {
     "excess bytes": (pixels(), pixels(lambda words: np.append(words, [np.uint16(7)] * 5))),
 }
 OTHER = {
+    "note on a lossless copy of what was derived": (
+        sent(),
+        sent(DerivationDescription=LOSSLESS_COPY + b" [MIP]"),
+    ),
+    "note on a lossy copy": (sent(), sent(DerivationDescription=b"Lossy compression with JPEG extended 12 bit")),
     "name": (sent(PatientName=b"A^B"), sent(PatientName=b"A^^B")),
     "name, group": (sent(PatientName=b"A^B"), sent(PatientName=b"=A^B")),
     "name, inner space": (sent(PatientName=b"Van Berg"), sent(PatientName=b"VanBerg")),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from node.dicom.geometry import Flaw, FlawKind, SlicePlane, Stack, describe_stack, is_transverse, slice_normal
+from node.dicom.geometry import Flaw, FlawKind, SlicePlane, Stack, describe_stack, slice_normal, why_not_transverse
 from node.dicom.lattice import POSITION_TOLERANCE_MM
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -43,7 +43,7 @@ def test_an_oblique_stack_along_its_own_normal_is_regular() -> None:
     normal = slice_normal(orientation)
     oblique = [SlicePlane(tuple(normal * 3.0 * i), orientation, (1.0, 1.0), 4, 4) for i in range(5)]
     assert isinstance(describe(oblique), Stack)
-    assert not is_transverse(orientation)
+    assert why_not_transverse(orientation)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,35 @@ def test_noise_of_a_reprinted_orientation_is_no_other_orientation() -> None:
     [AXIAL, (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0), (1.0, 1e-5, 0.0, 0.0, 1.0, 0.0), (0.0, -1.0, 0.0, 1.0, 0.0, 0.0)],
 )
 def test_transverse(orientation: tuple[float, ...]) -> None:
-    assert is_transverse(orientation)
+    assert why_not_transverse(orientation) == ""
+
+
+C5, S5 = float(np.cos(np.radians(5))), float(np.sin(np.radians(5)))
+
+
+@pytest.mark.parametrize(
+    ("orientation", "said"),
+    [
+        ((1.0, 0.0, 0.0, 0.0, C5, S5), "their normal is 5.0 degrees off the patient's head-feet axis"),
+        ((C5, S5, 0.0, -S5, C5, 0.0), "their rows are 5.0 degrees off the patient's left-right or front-back axis"),
+        ((-S5, C5, 0.0, C5, S5, 0.0), "their rows are 5.0 degrees off the patient's left-right or front-back axis"),
+        ((0.0, 1.0, 0.0, 0.0, 0.0, -1.0), "their normal is 90.0 degrees off the patient's head-feet axis"),
+        ((0.9999, 0.005, 0.0, -0.005, 0.9999, 0.0), "their rows are 0.8 degrees"),
+        ((0.6, 0.8, 0.0, -0.8, 0.6, 0.0), "their rows are 36.9 degrees"),
+    ],
+)
+def test_what_is_not_transverse_is_measured(orientation: tuple[float, ...], said: str) -> None:
+    assert why_not_transverse(orientation).startswith(said)
+
+
+@pytest.mark.parametrize(("angle_deg", "said"), [(0.3, "0.3"), (5.0, "5"), (180.0, "180")])
+def test_orientations_that_differ_are_measured(angle_deg: float, said: str) -> None:
+    c, s = float(np.cos(np.radians(angle_deg))), float(np.sin(np.radians(angle_deg)))
+    of = planes([0.0, 3.0, 6.0])
+    of[1] = replace(of[1], orientation=(c, s, 0.0, -s, c, 0.0))
+    flaw = describe(of)
+    assert isinstance(flaw, Flaw)
+    assert flaw.reason == f"the images do not all have the same orientation (they differ by up to {said} degrees)"
 
 
 def test_one_slice_and_none() -> None:

@@ -240,6 +240,18 @@ def test_text_of_an_item_is_doubted_too_and_an_odd_set_is_printed_harmlessly(tmp
     assert len(doubt) < 250
 
 
+@pytest.mark.parametrize(("own", "held"), [(b"LATIN17", True), (b"ISO_IR 100", False), (b"", False)])
+def test_an_item_that_names_a_character_set_of_its_own_is_judged_by_it(tmp_path: Path, own: bytes, held: bool) -> None:
+    described = item(**{**CODE, "CodeMeaning": b"Br\xfcst", "SpecificCharacterSet": own})
+
+    def edit(ds: Dataset, z: int) -> None:
+        put_raw(ds, "SpecificCharacterSet", b"ISO_IR 100")
+        with_items("ProcedureCodeSequence", described)(ds, z)
+
+    volume = read_volume(make_series(tmp_path, slices=2, edit=edit))
+    assert bool(doubt_of_text(source.dataset for source in volume.slices)) is held
+
+
 def test_what_depends_on_an_absent_value_goes_with_it(tmp_path: Path) -> None:
     def mark(ds: Dataset, _z: int) -> None:
         put_raw(ds, "LossyImageCompression", b"yes")

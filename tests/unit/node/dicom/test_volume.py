@@ -9,10 +9,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless
 
+from node.dicom.codestream import codestream_size
 from node.dicom.constants import AIR_HU
 from node.dicom.elements import element_bytes, put, tag_of
 from node.dicom.headers import read_header
-from node.dicom.pixels import can_decode, codestream_size
+from node.dicom.pixels import can_decode
 from node.dicom.synthetic_scan import put_number
 from node.dicom.volume import UnusableSeries, read_volume
 from node.errors import UnreadableInstance
