@@ -30,6 +30,7 @@ _EXIT_CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
 
 def run() -> int:
     """Run the command that was typed; returns its exit code and raises nothing."""
+    _open_closed_streams()
     _take_any_text()
     _forget_useless_width()
     _silence_libraries()
@@ -63,6 +64,13 @@ def _run_command() -> int:
             raise left.__context__ from None
         return left.code if isinstance(left.code, int) else Exit.ERROR if left.code else Exit.OK
     return Exit.OK
+
+
+def _open_closed_streams() -> None:
+    """A stream that the caller closed leads nowhere, and no file of ours is opened under its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
 def _take_any_text() -> None:

@@ -286,3 +286,11 @@ def test_warnings_of_libraries_are_no_business_of_an_operator(run: Run, tmp_path
 
 def test_states_may_end_with_a_comma(run: Run, held: None) -> None:
     assert run("jobs", "ls", "-q", "--state", "held, ") == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_ends_no_command(held: None, closed: str) -> None:
+    command = f"exec {sys.executable} -m node.cli jobs ls {closed}"
+    answer = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert ("HELD" in answer.stdout) == (">&- " not in f"{closed} ".replace("2>&-", ""))
