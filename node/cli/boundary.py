@@ -70,7 +70,7 @@ def _open_closed_streams() -> None:
     """A stream that the caller closed leads nowhere, and no file of ours is opened under its number."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _take_any_text() -> None:

@@ -163,8 +163,12 @@ def leave_behind(bench, *names, age=timedelta(hours=2)):
 
 def start(bench):
     """A worker that starts and finds nothing to do."""
+
+    def open_executor():
+        return FakeExecutor()
+
     bench.stop.set()
-    worker = Worker(bench.jobs, bench.spool, FakeExecutor, no_options, [], name="w", clock=lambda: bench.now)
+    worker = Worker(bench.jobs, bench.spool, open_executor, no_options, [], name="w", clock=lambda: bench.now)
     worker.run(bench.stop)
 
 
