@@ -175,7 +175,7 @@ class JobStore:
                 _fill_outbox(session, job, destinations, worker, now)
 
     def hold(self, job_id: int, worker: str, reason: str, now: datetime) -> None:
-        """RUNNING -> HELD without a product: the machine cannot do the work as it was told to. Raises LeaseLost."""
+        """RUNNING -> HELD without a product: worker or series must be put right by a person first. Raises LeaseLost."""
         with self._database.write() as session:
             move_job(session, _owned(session, job_id, worker), JobState.HELD, actor=worker, reason=reason, now=now)
 
@@ -212,6 +212,15 @@ class JobStore:
                     move_job(session, job, JobState.QUEUED, actor="scheduler", reason=reason, now=now)
                     job.next_attempt_at = now
             return [job.id for job in expired]
+
+    def refers_to(self, job_id: int, product_dir: str) -> bool:
+        """Whether this folder of the spool may be wanted: it holds the job's result, or the job is not settled.
+
+        A job that the store does not know may be that of another store, so its folders may be wanted as well.
+        """
+        with self._database.read() as session:
+            job = session.get(Job, job_id)
+            return job is None or job.state in (JobState.QUEUED, JobState.RUNNING) or job.product_dir == product_dir
 
     # -- operator ----------------------------------------------------------------------------------------------
 
@@ -306,7 +315,7 @@ class JobStore:
             if job.state is not JobState.HELD:
                 raise IllegalTransition(f"only a HELD job can be released; this one is {job.state}")
             if job.product_dir is None:
-                raise IllegalTransition("nothing was produced yet that could be released; retry the job instead")
+                raise IllegalTransition("nothing was produced that could be released")
             move_job(session, job, JobState.PRODUCED, actor=actor, reason=reason, now=now)
             job.override = override
             if rewritten is not None:

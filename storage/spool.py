@@ -117,6 +117,7 @@ class Spool:
         for leftover in (self.root / "derived").glob(f".staging-{job_id}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         folder = self.root / "derived" / f".staging-{job_id}-{attempt}"
+        folder.parent.mkdir(mode=0o700, exist_ok=True)  # a person may have removed it
         folder.mkdir(mode=0o700)
         return folder
 
@@ -130,6 +131,16 @@ class Spool:
         for folder in kept.parent.glob(f"{kept.name.partition('-')[0]}-*"):
             if folder != kept:
                 self.unstage(folder)
+
+    def result_folders(self, *, older_than: datetime) -> dict[str, int]:
+        """The folders of results and of unfinished ones that nobody changed since, and the job of each."""
+        folders = {}
+        for folder in (self.root / "derived").glob("*"):
+            job = folder.name.removeprefix(".staging-").partition("-")[0]
+            with suppress(FileNotFoundError):  # another process removed it a moment ago
+                if job.isdecimal() and folder.stat().st_mtime < older_than.timestamp():
+                    folders[str(folder.relative_to(self.root))] = int(job)
+        return folders
 
     def publish(self, staged: Path) -> str:
         """Rename a staged folder, whose files are already synced, to its final name; durable on return."""

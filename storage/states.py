@@ -4,6 +4,7 @@ Every arrow has one writer, named in its comment; every transition also writes o
 """
 
 from enum import StrEnum
+from typing import Final
 
 from storage.errors import IllegalTransition
 
@@ -41,6 +42,9 @@ class DeliveryState(StrEnum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
+
+WORKER_CANNOT: Final = "the worker cannot translate: "
+"""How the reason of a job begins that is HELD for want of its bundle or device, and not for what its series is."""
 
 SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
     SeriesState.RECEIVING: frozenset(

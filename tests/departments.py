@@ -12,6 +12,7 @@ from node.translate.proof import flush_and_digest
 from storage.jobs import ClaimedJob, ProducedInstance, ProducedSeries
 from storage.refusals import RefusedInstance
 from storage.series import Arrival, JobRequest, SeriesFacts
+from storage.states import WORKER_CANNOT
 
 START = datetime.now(UTC) - timedelta(minutes=1)
 DESCRIPTION = "Synthetic contrast-enhanced CT. Not for dose calculation."
@@ -98,8 +99,8 @@ class Department:
         self.node.jobs.fail(self.claim().id, "w", reason, START)
         return case_id
 
-    def stuck_without_product(self, reason: str = "no CUDA device", **arrival) -> str:
-        """HELD without a product."""
+    def stuck_without_product(self, reason: str = f"{WORKER_CANNOT}no CUDA device", **arrival) -> str:
+        """HELD without a product, for want of a device or, with another reason, for what the series is."""
         case_id = self.queued(**arrival)
         self.node.jobs.hold(self.claim().id, "w", reason, START)
         return case_id

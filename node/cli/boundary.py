@@ -6,6 +6,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from pathlib import Path
 
 from config.load import ConfigError
@@ -16,6 +17,8 @@ from node.errors import Misconfigured, NodeError, Refused
 from storage.errors import IllegalTransition, NotFound, StorageError, UnusableUrl
 
 TRACEBACK_VARIABLE = "SYNCECT_TRACEBACK"
+_WIDTH_VARIABLE = "COLUMNS"
+_NARROWEST_OUTPUT = 20  # columns of text; in fewer no list can be read
 
 _EXIT_CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
     ((ConfigError, Misconfigured, UnusableUrl), Exit.USAGE),
@@ -27,7 +30,10 @@ _EXIT_CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
 
 def run() -> int:
     """Run the command that was typed; returns its exit code and raises nothing."""
+    _open_closed_streams()
     _take_any_text()
+    _forget_useless_width()
+    _silence_libraries()
     settle_process()
     try:
         code = _run_command()
@@ -60,11 +66,31 @@ def _run_command() -> int:
     return Exit.OK
 
 
+def _open_closed_streams() -> None:
+    """A stream that the caller closed leads nowhere, and no file of ours is opened under its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
+
+
 def _take_any_text() -> None:
     """A character that the terminal's encoding lacks is shown as `?` and ends no command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _forget_useless_width() -> None:
+    """A width in the environment that is no number, or too small to read anything in, counts as none."""
+    width = os.environ.get(_WIDTH_VARIABLE, "")
+    if not (width.isascii() and width.isdecimal() and int(width) >= _NARROWEST_OUTPUT):
+        os.environ.pop(_WIDTH_VARIABLE, None)
+
+
+def _silence_libraries() -> None:
+    """A library's warning is for developers, and one of pydicom's quotes values that stand in a patient's file."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
 
 
 def _write_no_more() -> None:

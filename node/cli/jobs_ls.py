@@ -110,7 +110,7 @@ def list_jobs(
 
 def named_states(given: Sequence[str]) -> list[str]:
     """The states that `--state` names, in whatever case, also with commas between; raises BadParameter."""
-    wanted = [name.strip().upper() for entry in given for name in entry.split(",")]
+    wanted = [name.strip().upper() for entry in given for name in entry.split(",") if name.strip()]
     if unknown := [name for name in wanted if name not in NEXT_STEP]:
         raise typer.BadParameter(f"{plain(unknown[0])} is no state; states are {', '.join(NEXT_STEP)}")
     return wanted

@@ -34,7 +34,7 @@ def show(
         folder = node.spool.path(case.product_dir) if case.product_dir else None
         refused = node.refusals.of_series(case.series_uid)
         history = node.overview.events(case)
-        step = next_step(case, facts_of(node), incomplete=lambda: why_incomplete(node, case))
+        step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
         zone = zone_of(node.settings)
     if as_json:
         print_json({**case_json(case, phi=phi), "product_dir": folder, "refused": refused, "events": history})
@@ -54,7 +54,7 @@ def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config:
     """In plain words: why a job is where it is, and what to do next."""
     with reading(context, config) as node:
         case = node.overview.case(job_id)
-        step = next_step(case, facts_of(node), incomplete=lambda: why_incomplete(node, case))
+        step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
     if as_json:
         print_json({"id": case.id, "state": case.state, "reason": case.reason, "next_step": step})
         return

@@ -40,9 +40,9 @@ def moment_before(text: str, now: datetime, zone: tzinfo | None) -> datetime:
     Raises BadParameter (exit code 2) for anything else.
     """
     text = text.strip()
-    if span := _SPAN.fullmatch(text):
-        return now - timedelta(seconds=int(span[1]) * _UNITS_S[span[2]])
     try:
+        if span := _SPAN.fullmatch(text):
+            return now - timedelta(seconds=int(span[1]) * _UNITS_S[span[2]])
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=zone) if zone else moment.astimezone()

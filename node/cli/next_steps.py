@@ -3,6 +3,7 @@
 `refusal` says what a verb would answer, in the words of the machine that refuses it; `next_step` builds on it.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import tzinfo
@@ -13,7 +14,7 @@ from node.cli.cases import derived_name, raw_state
 from node.cli.moments import local_time, zone_of
 from node.ops.processes import running_processes
 from storage.overview import Case, DeliveryView
-from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
+from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, WORKER_CANNOT, DeliveryState, JobState, SeriesState
 
 _CHANGED: Final = "its series came again since, with other contents or unfinished; this job belongs to what it was"
 _CANNOT_WORK: Final = "CANNOT WORK: "  # as the worker announces itself (`node.translate.worker`)
@@ -25,7 +26,8 @@ class Facts:
 
     roles: the kinds of process that are alive on this host. one_host: no other host can run processes of this node.
     cannot_work: why the worker cannot translate, in its own words, or "". unreachable: since when a destination does
-    not answer, and what it answered last, in words. zone: in which people read times; None is the machine's.
+    not answer, and what it answered last, in words. lost_files: the folder of the case's result where files of it are
+    missing, or "". zone: in which people read times; None is the machine's.
     """
 
     roles: frozenset[str] = frozenset()
@@ -33,11 +35,12 @@ class Facts:
     cannot_work: str = ""
     destinations: tuple[str, ...] = ()
     unreachable: Mapping[str, str] = field(default_factory=dict)
+    lost_files: str = ""
     zone: tzinfo | None = None
 
 
-def facts_of(node: Node) -> Facts:
-    """The facts of this moment."""
+def facts_of(node: Node, case: Case) -> Facts:
+    """The facts of this moment for one case."""
     alive = running_processes(node.run_dir)
     troubled = [view.details for view in alive if view.role == "work" and view.details.startswith(_CANNOT_WORK)]
     return Facts(
@@ -46,8 +49,18 @@ def facts_of(node: Node) -> Facts:
         cannot_work=troubled[0].removeprefix(_CANNOT_WORK).rstrip(".") if troubled else "",
         destinations=tuple(node.destination_names),
         unreachable=_unreachable(node),
+        lost_files=_lost_files(node, case),
         zone=zone_of(node.settings),
     )
+
+
+def _lost_files(node: Node, case: Case) -> str:
+    """The folder of a result of which files are gone; "" also where this host or user cannot see the spool."""
+    if case.product_dir is None or not os.access(node.spool.root / "derived", os.R_OK | os.X_OK):
+        return ""
+    folder = node.spool.path(case.product_dir)
+    gone = any(not os.path.lexists(folder / made.file_name) for made in node.overview.products(case))
+    return str(folder) if gone else ""
 
 
 def _unreachable(node: Node) -> dict[str, str]:
@@ -98,7 +111,8 @@ def _cancel(case: Case, state: JobState) -> str:
 def _release(case: Case, state: JobState) -> str:
     if state is not JobState.HELD:
         return f"it is {case.state}, and only a HELD result can be released"
-    return "" if case.product_dir else "nothing was produced yet that could be released; retry the job instead"
+    step = f"`syncect jobs why {case.id}` says what can be done"
+    return "" if case.product_dir else f"nothing was produced that could be released; {step}"
 
 
 def _reject(case: Case, state: JobState) -> str:
@@ -171,13 +185,26 @@ def _running(_case: Case, facts: Facts) -> str:
 def _held(case: Case, facts: Facts) -> str:
     again = f"`syncect jobs retry {case.id}`"
     if case.product_dir is None:
-        mend = f": {facts.cannot_work}" if facts.cannot_work else ""
-        return f"Nothing was produced, so nothing can be released. Mend the cause{mend}; then {again}."
+        return f"Nothing was produced, so nothing can be released. {_held_without_product(case, facts, again)}."
+    if facts.lost_files:
+        return (
+            f"Files of the result are missing in {facts.lost_files}, so it cannot be released: {again} makes it anew."
+        )
     goes = f"sends it to {', '.join(facts.destinations)}" if facts.destinations else "frees it (no destination is set)"
     return (
         f"Look at the series and decide: `syncect jobs release {case.id} --reason ...` {goes}, "
         f"`syncect jobs reject {case.id}` never does; {again} computes it again once the cause is gone."
     )
+
+
+def _held_without_product(case: Case, facts: Facts, again: str) -> str:
+    if not case.reason.startswith(WORKER_CANNOT):
+        return (
+            "The series itself is the cause, and a second try would end the same: correct it where it comes from and "
+            f"send it again, or give it up with `syncect jobs cancel {case.id}`"
+        )
+    mend = f": {facts.cannot_work}" if facts.cannot_work else ""
+    return f"Mend the cause{mend}; then {again}"
 
 
 def _produced(case: Case, facts: Facts) -> str:
@@ -227,6 +254,12 @@ def _failed(case: Case, facts: Facts) -> str:
     if gone := _removed(failed, facts):
         return (
             f"{gone}. Put it back into the settings and `syncect jobs retry {case.id}`, or give it up with "
+            f"`syncect jobs cancel {case.id}`."
+        )
+    if facts.lost_files:
+        return (
+            f"Files of the result are missing in {facts.lost_files}, and a result on its way to a TPS is never made "
+            f"anew. Put them back from a backup and `syncect jobs retry {case.id}`, or give it up with "
             f"`syncect jobs cancel {case.id}`."
         )
     names = ", ".join(view.destination for view in failed)

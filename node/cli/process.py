@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, reading, settings_from
-from node.errors import Refused
+from node.errors import Doubtful, Refused
 from storage.errors import NotFound
 
 series = typer.Typer(no_args_is_help=True, help="Series as they arrive, before any job.")
@@ -27,7 +27,10 @@ def process(
     """Translate one series on disk: the same gate, pixels and UIDs as the node, without network or database."""
     from node.cli.offline import process_folder
 
-    done = process_folder(settings_from(context, config), dicom_dir, out_dir, series_uid)
+    try:
+        done = process_folder(settings_from(context, config), dicom_dir, out_dir, series_uid)
+    except Doubtful as error:
+        raise Refused(f"held, nothing was written: {error}") from error
     result = done.result
     if as_json:
         print_json(

@@ -46,6 +46,8 @@ def write_released(held: Sequence[tuple[Path, str]], doubt: str, actor: str, rea
     """
     targets = [out_dir / path.name for path, _ in held]
     for (path, sha256), target in zip(held, targets, strict=True):
+        if not path.exists():
+            raise ProofFailed(f"{path.name} of the held series is no longer in the spool; retry the job")
         if flush_and_digest(path) != sha256:
             raise ProofFailed(f"{path.name} of the held series is not the file that was produced; retry the job")
         _write(path, target, doubt, actor, reason)

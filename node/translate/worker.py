@@ -1,7 +1,7 @@
 """The worker claims a job, runs it and records its outcome, one job at a time, with a heartbeat beside it.
 
 It may be killed at any line: only the transactions of the JobStore count. A folder that was published without its
-transaction belongs to no job, and the next attempt writes its own.
+transaction belongs to no job: the next attempt writes its own, and a worker that starts removes what is left.
 """
 
 import logging
@@ -16,6 +16,7 @@ from node.translate.job import Executor, JobOptions, JobResult, join_reasons
 from storage.errors import LeaseLost
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.spool import Spool
+from storage.states import WORKER_CANNOT
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ LEASE_S = 60.0
 HEARTBEAT_S = 2.0  # also how old the progress is that a reader sees
 POLL_S = 0.5
 MAX_ATTEMPTS = 3
+LEFT_BEHIND_AFTER = timedelta(hours=1)  # far longer than a result waits between its folder and its transaction
 RETRY_AFTER_S = (10.0, 60.0, 300.0)
 
 
@@ -78,10 +80,18 @@ class Worker:
         """Work until `stop` is set; a job in hand then goes back to the queue."""
         for job_id in self._jobs.release_expired(MAX_ATTEMPTS, self._clock(), dead_worker=self._name):
             log.warning("job %d was left behind by a worker that was killed", job_id)
+        self._sweep()
         self._prepare()
         while not stop.is_set():
             if not self.run_once(stop):
                 stop.wait(POLL_S)
+
+    def _sweep(self) -> None:
+        """Remove folders that no job refers to: those of killed attempts and releases, and of results made anew."""
+        for name, job_id in self._spool.result_folders(older_than=self._clock() - LEFT_BEHIND_AFTER).items():
+            if not self._jobs.refers_to(job_id, name):
+                self._spool.unstage(self._spool.path(name))
+                log.warning("removed %s, which a killed process left behind: job %d does not need it", name, job_id)
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
@@ -116,8 +126,9 @@ class Worker:
             now = self._clock()
             self._jobs.requeue(job.id, self._name, "the worker was stopped", not_before=now, now=now)
         except (ExecutorUnavailable, Doubtful) as error:
-            log.error("job %d held: %s", job.id, error)
-            self._jobs.hold(job.id, self._name, str(error), self._clock())
+            reason = str(error) if isinstance(error, Doubtful) else f"{WORKER_CANNOT}{error}"
+            log.error("job %d held: %s", job.id, reason)
+            self._jobs.hold(job.id, self._name, reason, self._clock())
         except Permanent as error:
             log.error("job %d failed: %s", job.id, error)
             self._jobs.fail(job.id, self._name, str(error), self._clock())

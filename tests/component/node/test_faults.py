@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from models.phantom.patient import make_patient
 from node.cli import boundary
+from node.dicom.quiet import quiet_pydicom
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
+from tests.builders import make_series, put_raw
 
 Run = Callable[..., tuple[int, str, str]]
 DOWN = "postgresql+psycopg://me:secret@127.0.0.1:1/db"
@@ -254,3 +257,40 @@ def test_details_that_cannot_be_kept_say_so(run: Run, config: Path, broken: Path
 def test_the_version_is_printed_and_shells_can_complete(run: Run) -> None:
     assert run("--version")[1].startswith("syncect ")
     assert "--install-completion" in run("--help")[1]
+
+
+@pytest.mark.parametrize("width", ["", "abc", "0", "1", "-5", "²", "٤٠", "8e1"])
+def test_a_width_that_is_no_use_counts_as_none(
+    run: Run, held: None, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    commands = [("jobs", "ls"), ("jobs", "show", "1"), ("peers", "ls")]
+    expected = [run(*command) for command in commands]
+    answers = []
+    for command in commands:
+        monkeypatch.setenv("COLUMNS", width)
+        answers.append(run(*command))
+    assert answers == expected
+    assert {code for code, _, _ in answers} == {0}
+
+
+def test_warnings_of_libraries_are_no_business_of_an_operator(run: Run, tmp_path: Path) -> None:
+    for path in make_series(tmp_path / "scan", slices=3):
+        with quiet_pydicom():
+            ds = dcmread(path)
+            put_raw(ds, "SpecificCharacterSet", b"LATIN17 ")
+            ds.save_as(path)
+    code, _, err = run("series", "check", tmp_path / "scan")
+    assert (code, err) == (4, "")
+
+
+def test_states_may_end_with_a_comma(run: Run, held: None) -> None:
+    assert run("jobs", "ls", "-q", "--state", "held, ") == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_ends_no_command(held: None, closed: str) -> None:
+    command = f"exec {sys.executable} -m node.cli jobs ls {closed}"
+    answer = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert ("HELD" in answer.stdout) == (">&- " not in f"{closed} ".replace("2>&-", ""))

@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 
 from config.settings import EligibilitySettings, ModelSettings, NodeSettings, Settings
 from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.worker import job_options
+from node.dicom.synthetic_scan import put_number
 from node.receive.rules import RULES
-from tests.builders import body_hu, make_series
+from tests.builders import body_hu, make_series, put_raw
 from tests.contract.store_bench import T0
 
 
@@ -73,3 +75,18 @@ def test_settings_reach_the_gate_and_the_job(tmp_path):
     assert eligibility_policy(settings).metal_artifact_reduction == "process"
     plain = job_options(Settings(node=NodeSettings(data_dir=tmp_path)), T0)
     assert (plain.timezone, plain.outside_envelope) == (None, "hold")
+
+
+def test_pixels_that_contradict_their_header_are_held_by_process_too(run, config, tiny_bundle, monkeypatch, tmp_path):
+    monkeypatch.setenv("SYNCECT_MODEL__BUNDLE", str(tiny_bundle))
+    monkeypatch.setenv("SYNCECT_MODEL__DEVICE", "cpu")
+    for path in make_series(tmp_path / "scan", slices=10):
+        ds = dcmread(path)
+        put_number(ds, "BitsStored", 12)
+        put_number(ds, "HighBit", 11)
+        put_raw(ds, "PixelData", b"\x00\x50" + bytes(ds["PixelData"].value)[2:])
+        ds.save_as(path)
+    code, out, err = run("process", tmp_path / "scan", "--out", tmp_path / "out", "--json")
+    assert (code, out) == (4, "")
+    assert err.startswith("syncect: held, nothing was written: the pixels of 10 slices do not fit BitsStored (12)")
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """The next step of every case in every situation: whatever command it names is done, not refused."""
 
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -66,6 +67,10 @@ def rejected(department):
     return case_id
 
 
+def held_for_its_pixels(department):
+    return department.stuck_without_product("the pixels of 3 slices do not fit BitsStored (12)")
+
+
 def produced_for_nobody(department):
     return department.produced(destinations=())
 
@@ -96,6 +101,7 @@ MAKERS: dict[str, Callable[[Department], str]] = {
         cancelled_with_leftover,
         cancelled_with_files,
         rejected,
+        held_for_its_pixels,
         cancelled_and_changed,
         cancelled_with_leftover_and_changed,
         rejected_and_changed,
@@ -134,7 +140,7 @@ def test_no_next_step_names_a_command_that_would_be_refused(run, department, con
         # What is written in the step is what the command line takes.
         options = {"release": ["--reason", "seen"]}.get(verb, [])
         assert run("jobs", verb, case_id, "--dry-run", *options)[0] == 0
-    waits_for_a_person = {"incomplete", "failed", "stuck_without_product", "held", "send_failed"}
+    waits_for_a_person = {"incomplete", "failed", "stuck_without_product", "held", "held_for_its_pixels", "send_failed"}
     assert bool(named) or name not in waits_for_a_person
 
 
@@ -147,6 +153,7 @@ ALLOWED = {
     "running": "cancel",
     "failed": "retry cancel",
     "stuck_without_product": "retry cancel reject",
+    "held_for_its_pixels": "retry cancel reject",
     "held": "retry cancel release reject",
     "produced": "retry cancel resend",
     "sending": "retry cancel resend",
@@ -207,6 +214,11 @@ def test_everything_else_is_refused_by_the_command_and_by_the_store(run, departm
         ("held", Facts(destinations=("tps", "pacs")), "`syncect jobs release 1 --reason ...` sends it to tps, pacs"),
         ("stuck_without_product", Facts(), "Nothing was produced, so nothing can be released."),
         ("stuck_without_product", Facts(cannot_work="no GPU"), "Mend the cause: no GPU; then `syncect jobs retry 1`"),
+        (
+            "held_for_its_pixels",
+            Facts(cannot_work="no GPU"),
+            "send it again, or give it up with `syncect jobs cancel 1`.",
+        ),
         ("produced_for_nobody", Facts(destinations=("tps",)), "`syncect jobs resend 1` sends it"),
         ("produced_for_nobody", Facts(), "No destination is set"),
         ("produced", Facts(roles=ALL, destinations=("tps",)), "the courier sends it"),
@@ -237,10 +249,37 @@ def test_each_situation_has_its_step(department, name, facts, said) -> None:
 
 
 def test_the_facts_are_those_of_this_moment(department) -> None:
-    assert facts_of(department.node).roles == frozenset()
+    case = department.node.overview.case(department.queued())
+    assert facts_of(department.node, case).roles == frozenset()
     with process_lock(department.node.run_dir, "deliver", "1"):
-        facts = facts_of(department.node)
+        facts = facts_of(department.node, case)
     assert (facts.roles, facts.destinations, facts.one_host) == (frozenset({"deliver"}), ("tps",), True)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (Department.held, "so it cannot be released: `syncect jobs retry 1` makes it anew."),
+        (Department.send_failed, "Put them back from a backup and `syncect jobs retry 1`, or give it up"),
+    ],
+)
+def test_a_result_whose_files_are_gone_is_told(run, department, make, said) -> None:
+    case = department.node.overview.case(make(department))
+    folder = department.node.spool.path(case.product_dir)
+    assert facts_of(department.node, case).lost_files == ""
+    (folder / "0001.dcm").unlink()
+    code, out, _ = run("jobs", "why", "1")
+    assert (code, str(folder) in out, said in out) == (0, True, True)
+    shutil.rmtree(folder.parent)
+    assert facts_of(department.node, case).lost_files == ""  # as on a host that does not have the spool
+
+
+def test_a_release_without_its_files_says_what_helps(run, department) -> None:
+    case = department.node.overview.case(department.held())
+    shutil.rmtree(department.node.spool.path(case.product_dir))
+    code, _, err = run("jobs", "release", "1", "--reason", "seen")
+    assert (code, err) == (1, "syncect: 1: 0000.dcm of the held series is no longer in the spool; retry the job\n")
+    assert run("jobs", "retry", "1")[0] == 0
 
 
 def test_the_state_of_the_job_is_found_behind_that_of_its_deliveries(department) -> None:

@@ -1,5 +1,6 @@
 """The worker records exactly one outcome per claim, whatever the executor does."""
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -128,7 +129,8 @@ def test_other_errors_are_tried_again_and_then_fail(bench, error):
 
 def test_a_device_that_is_not_there_holds_the_job(bench):
     case = bench.run(ExecutorUnavailable("no CUDA device"))
-    assert (case.state, case.reason, case.slices.produced) == ("HELD", "no CUDA device", 0)
+    assert (case.state, case.reason) == ("HELD", "the worker cannot translate: no CUDA device")
+    assert case.slices.produced == 0
     assert bench.said == ["CANNOT WORK: no CUDA device"]
 
 
@@ -144,6 +146,53 @@ def test_bundle_and_device_are_loaded_before_the_first_job_and_said_aloud(bench)
     worker = Worker(bench.jobs, bench.spool, open_executor, no_options, [], name="w", announce=said.append)
     worker.run(bench.stop)
     assert (loaded, said) == (["QUEUED"], ["fake on nothing"])
+
+
+def make_old(folder, moment):
+    os.utime(folder, (moment.timestamp(), moment.timestamp()))
+
+
+def leave_behind(bench, *names, age=timedelta(hours=2)):
+    """Folders of results that a killed process left."""
+    for name in names:
+        folder = bench.spool.root / "derived" / name
+        folder.mkdir()
+        (folder / "0001.dcm").write_bytes(b"derived")
+        make_old(folder, bench.now - age)
+
+
+def start(bench):
+    """A worker that starts and finds nothing to do."""
+
+    def open_executor():
+        return FakeExecutor()
+
+    bench.stop.set()
+    worker = Worker(bench.jobs, bench.spool, open_executor, no_options, [], name="w", clock=lambda: bench.now)
+    worker.run(bench.stop)
+
+
+def test_a_worker_that_starts_removes_what_killed_processes_left_behind(bench):
+    bench.run(FakeExecutor(held="looks enhanced"))
+    make_old(bench.spool.root / "derived" / "1-1", bench.now - timedelta(days=9))
+    leave_behind(bench, "1-r12345678", ".staging-1-r12345678", "1-2")
+    start(bench)
+    assert folders(bench) == ["1-1"]
+    assert bench.spool.path("derived/1-1/0001.dcm").exists()
+
+
+def test_what_may_still_be_wanted_is_not_removed(bench):
+    leave_behind(bench, "1-1", ".staging-1-1")  # its job is QUEUED
+    leave_behind(bench, "77-1", "notes")  # a job of another store, and no folder of ours
+    start(bench)
+    assert folders(bench) == [".staging-1-1", "1-1", "77-1", "notes"]
+
+
+def test_a_folder_whose_transaction_may_still_come_is_not_removed(bench):
+    bench.run(FakeExecutor(held="looks enhanced"))
+    leave_behind(bench, "1-r12345678", age=timedelta(minutes=50))
+    start(bench)
+    assert folders(bench) == ["1-1", "1-r12345678"]
 
 
 def test_another_bundle_never_steps_in(bench):

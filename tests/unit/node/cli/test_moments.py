@@ -37,7 +37,7 @@ def test_a_date_is_one_of_the_departments_calendar(text: str, utc: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "2x", "h", "-2h", "2026-13-01", "26.11.2026", "2.5h", "0001-01-01T00:00"]
+    "text", ["", "yesterday", "2x", "h", "-2h", "2026-13-01", "26.11.2026", "2.5h", "0001-01-01T00:00", "999999w"]
 )
 def test_what_is_no_time_is_told_with_what_is(text: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"2h, 3d"):
