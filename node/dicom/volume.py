@@ -26,6 +26,7 @@ from node.errors import Doubtful, Permanent, UnreadableInstance
 MAX_VOXELS: Final = 3000 * 512 * 512
 
 _CORNER_PX: Final = 4
+_SMALLEST_PX: Final = 32  # of a smaller image the corners are no corners
 _LIKE_AIR_HU: Final = -500.0
 
 Progress = Callable[[int, int], None]
@@ -248,7 +249,9 @@ def _undeclared_padding(stored: StoredPixels, header: SliceHeader) -> tuple[int,
     """
     corner = int(stored[0, 0])
     near, far = slice(_CORNER_PX), slice(-_CORNER_PX, None)
-    if any((stored[rows, columns] != corner).any() for rows in (near, far) for columns in (near, far)):
+    if min(stored.shape) < _SMALLEST_PX or any(
+        (stored[rows, columns] != corner).any() for rows in (near, far) for columns in (near, far)
+    ):
         return None
     hu = corner * float(header.rescale_slope or 1.0) + float(header.rescale_intercept or 0.0)
     return None if hu < _LIKE_AIR_HU else (corner, corner)
