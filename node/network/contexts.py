@@ -61,6 +61,8 @@ _IGNORED_SYNTAXES = (
 DEFLATED_SYNTAXES = frozenset(
     {str(DeflatedExplicitVRLittleEndian), "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}  # two of them JPIP
 )
+# A CT that a sender has in none of the others is stored, and skipped with the reason: its send job goes on.
+_LAST_RESORT = tuple(uid for uid in _IGNORED_SYNTAXES if uid not in _CT_SYNTAXES and str(uid) not in DEFLATED_SYNTAXES)
 
 
 def supported_contexts() -> list[PresentationContext]:
@@ -72,6 +74,6 @@ def supported_contexts() -> list[PresentationContext]:
     ignored = [uid for uid in (*classes, *_RETIRED_CLASSES, SIEMENS_CSA_NON_IMAGE) if uid != CT_IMAGE_STORAGE]
     return [
         build_context(VERIFICATION, list(_UNCOMPRESSED)),
-        build_context(CT_IMAGE_STORAGE, list(_CT_SYNTAXES)),
+        build_context(CT_IMAGE_STORAGE, [*_CT_SYNTAXES, *_LAST_RESORT]),
         *(build_context(uid, list(_IGNORED_SYNTAXES)) for uid in ignored),
     ]

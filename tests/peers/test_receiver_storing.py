@@ -144,12 +144,24 @@ def test_explicit_little_endian_is_chosen_where_both_are_offered(start_receiver:
         assert link.accepted_contexts[0].transfer_syntax == [ExplicitVRLittleEndian]
 
 
-def test_lossy_and_big_endian_ct_is_not_negotiated(start_receiver: Any) -> None:
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"])
+def test_big_endian_and_deflated_ct_is_not_negotiated(start_receiver: Any, syntax: str) -> None:
+    link = AE().associate(
+        "127.0.0.1", start_receiver().port, contexts=[build_context(CT, [syntax])], ae_title="SYNCECT"
+    )
+    assert not link.is_established
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.91"],
+)
+def test_lossy_ct_is_taken_only_where_nothing_better_is_offered(start_receiver: Any, syntax: str) -> None:
     receiver = start_receiver()
-    ae = AE()
-    for syntax in ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"):
-        link = ae.associate("127.0.0.1", receiver.port, contexts=[build_context(CT, [syntax])], ae_title="SYNCECT")
-        assert not link.is_established
+    for offered, taken in (([syntax], syntax), ([syntax, "1.2.840.10008.1.2"], "1.2.840.10008.1.2")):
+        link = AE().associate("127.0.0.1", receiver.port, contexts=[build_context(CT, offered)], ae_title="SYNCECT")
+        assert [context.transfer_syntax for context in link.accepted_contexts] == [[taken]]
+        link.release()
 
 
 def test_strange_character_sets_and_nested_sequences_are_no_obstacle(
