@@ -1,7 +1,7 @@
 """The input gate: which series is translated, which is left alone and why. It judges headers that others read.
 
-Read RULES (node/receive/rules.py), the geometry, then the site's own rules: the first that a series breaks is its
-reason. What a person must look at is told with the series that is accepted.
+Read RULES (node/receive/rules.py and doubts.py), the geometry, then the site's own rules: the first that a series
+breaks is its reason. What a person must look at is told with the series that is accepted.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ from node.dicom.geometry import Flaw, FlawKind, describe_stack, why_not_transver
 from node.dicom.headers import SliceHeader
 from node.dicom.lattice import POSITION_TOLERANCE_MM
 from node.dicom.volume import plane_of
+from node.receive.doubts import DOUBTS
 from node.receive.gate_rule import GateRule, SeriesRule, Topic
-from node.receive.rules import DOUBTS, IDENTITY, KINDS
+from node.receive.rules import IDENTITY, KINDS
 
 DEFAULT_MIN_SLICES: Final = 8
 

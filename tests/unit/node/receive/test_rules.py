@@ -77,6 +77,8 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
         {"ConvolutionKernel": "Sd36f"},
         {"ConvolutionKernel": "Sm40"},
         {"ConvolutionKernel": "SD36s\\3"},
+        {"ConvolutionKernel": "Br40d\\Sd"},
+        {"ConvolutionKernel": "Spr36f"},
     ],
     "cone_beam": [
         {"Manufacturer": "Varian Medical Systems", "ManufacturerModelName": "Halcyon"},
@@ -97,6 +99,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     "respiratory_phase": [
         {"SeriesDescription": "Thorax 4D 3.0 B30f 50% Ex"},
         {"SeriesDescription": "0 % In"},
+        {"SeriesDescription": "Thorax 30pct Ex"},
         {"ImageComments": "Respiratory phase 30%"},
         {"SeriesDescription": "P4^P100, Gated, 50.0%A"},
     ],
