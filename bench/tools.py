@@ -21,7 +21,7 @@ def make_scan(folder: Path, slices: int, repeat: int) -> Path:
     hu = planes[[number % 4 for number in range(slices)]]
     folder.mkdir()
     seed = f"bench-{time.time_ns()}-{repeat}"
-    write_scan(hu, (3.0, 0.9766, 0.9766), folder, ScanIdentity("BENCH", "Bench^Phantom", seed))
+    write_scan(hu, (3.0, 0.9766, 0.9766), folder, ScanIdentity("BENCH", "Bench^Series", seed))
     return folder
 
 

@@ -103,7 +103,7 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
     scan = folder / "scan"
     scan.mkdir()
     hu = make_patient(1, slices=SLICES, rows=64, spacing_mm=(5.0, 5.0, 5.0)).ncct_hu
-    paths = write_scan(hu, (5.0, 5.0, 5.0), scan, ScanIdentity("WALK", "Walk^Phantom", "walk"))
+    paths = write_scan(hu, (5.0, 5.0, 5.0), scan, ScanIdentity("WALK", "Walk^Series", "walk"))
     walks = {"receiver": _through_the_receiver(database, spool, [dcmread(path) for path in paths])}
     walks |= {stage: Walk() for stage in STAGES[1:]}
 

@@ -76,7 +76,7 @@ def write_scans(patient: CohortPatient, folder: Path) -> None:
     for name, (number, description, agent) in series.items():
         identity = ScanIdentity(
             patient_id=f"PHANTOM-{record.id}",
-            patient_name=f"Phantom^{record.id}",
+            patient_name=f"Invented^{record.id}",
             seed=f"{seed} {name}",
             study_seed=seed,
             series_number=number,

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset, dcmread
 
+from config.load import load_settings
 from config.settings import DestinationSettings
 from models.bundle import HU_WINDOW
 from models.phantom import make_patient
+from node.bootstrap.store import read_store
 from node.demo.picture import Image, write_picture
 from node.demo.tps import Tps
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
@@ -26,6 +28,8 @@ ROWS = 512
 SPACING_MM = (5.0, 0.9766, 0.9766)  # what the shipped bundles were trained on
 SEED = 20_260
 TIMEOUT_S = 300.0
+SETTINGS = "node.toml"
+_NOT_SENT = ("SKIPPED", "INCOMPLETE", "HELD", "FAILED")
 
 Say = Callable[[str], None]
 
@@ -52,23 +56,34 @@ def play(out_dir: Path, say: Say, *, slices: int = SLICES, rows: int = ROWS, bun
     spacing = (SPACING_MM[0], SPACING_MM[1] * 512 / rows, SPACING_MM[2] * 512 / rows)
     patient = make_patient(SEED, slices=slices, rows=rows, spacing_mm=spacing)
     (run_dir / "scanner").mkdir()
-    identity = ScanIdentity(patient_id="PHANTOM-1", patient_name="Phantom^Thorax", seed=f"demo-{SEED}")
+    identity = ScanIdentity(patient_id="DEMO-1", patient_name="Demo^Thorax", seed=f"demo-{SEED}")
     sources = write_scan(patient.ncct_hu, spacing, run_dir / "scanner", identity)
     with Tps(run_dir / "tps", ae_title="DEMO_TPS") as tps, _node(run_dir, tps, bundle) as port:
         say("2. a node and a second DICOM node that plays the TPS are up")
         _push(sources, port)
         pushed_at = time.monotonic()
         say(f"3. the scanner pushed {len(sources)} slices and got success for each")
-        arrived = tps.wait_for(len(sources), TIMEOUT_S)
+        arrived = _wait_for_result(tps, len(sources), run_dir)
         seconds = time.monotonic() - pushed_at
-    if len(arrived) < len(sources):
-        raise DemoFailed(f"{len(arrived)} of {len(sources)} slices arrived at the TPS; see {run_dir / 'node.log'}")
     say(f"4. the synthetic series arrived at the TPS {seconds:.1f} s after the last slice was sent")
     pairs = _pairs(sources, arrived)
     checks = check_headers(pairs)
     picture = out_dir / "syncect-demo.png"
     write_picture(picture, _rows(pairs), title="syncect demo: a procedural phantom, not a patient. Not for dose.")
     return DemoResult(picture, seconds, checks)
+
+
+def _wait_for_result(tps: Tps, count: int, run_dir: Path) -> list[Path]:
+    """The files at the TPS once all are there; raises DemoFailed, at once where the node does not send the series."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while len(arrived := tps.wait_for(count, 1.0)) < count:
+        with read_store(load_settings(run_dir / SETTINGS)) as node:
+            ended = [f"{case.state}: {case.reason}" for case in node.overview.cases() if case.state in _NOT_SENT]
+        if ended:
+            raise DemoFailed(f"the node does not send the series, it is {ended[0]}")
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"{len(arrived)} of {count} slices arrived at the TPS; see {run_dir / 'node.log'}")
+    return arrived
 
 
 def check_headers(pairs: list[tuple[Dataset, Dataset]]) -> tuple[str, ...]:
@@ -141,7 +156,7 @@ def _push(sources: list[Path], port: int) -> None:
 def _node(run_dir: Path, tps: Tps, bundle: str) -> Iterator[int]:
     """A node with settings of its own, started as an operator would; stopped and its exit checked afterwards."""
     port = _free_port()
-    settings = run_dir / "node.toml"
+    settings = run_dir / SETTINGS
     settings.write_text(
         f'[node]\ndata_dir = "data"\n[scp]\nhost = "127.0.0.1"\nport = {port}\n'
         '[[scp.allowed_peers]]\nae_title = "DEMO_CT"\nhost = "127.0.0.1"\n'
