@@ -35,6 +35,10 @@ class DecoderFailed(Exception):
     """The data is damaged; the message is one clause."""
 
 
+class _ChildEnded(DecoderFailed):
+    """The child is gone: by the data, by its time limit, or killed by somebody who wanted its memory."""
+
+
 class Decoder:
     """One child at a time, started at the first slice and again after one that ended it; threads take turns."""
 
@@ -47,7 +51,8 @@ class Decoder:
     ) -> NDArray[np.uint16]:
         """Stored values [rows, columns] as 16 bit words, of encapsulated single-frame pixel data.
 
-        Raises DecoderFailed where the data is damaged, also where GDCM only warns of it, or takes longer than 60 s.
+        Raises DecoderFailed where the data is damaged, also where GDCM only warns of it, or takes longer than 60 s, or
+        ends two children.
         """
         request = {
             "transfer_syntax_uid": syntax,
@@ -59,11 +64,18 @@ class Decoder:
         }
         with self._lock:
             try:
-                answer = self._ask(request, data, rows * columns * 2)
+                answer = self._ask_twice(request, data, rows * columns * 2)
             except BaseException:
                 self.close()
                 raise
         return np.frombuffer(answer, dtype="<u2").reshape(rows, columns).astype(np.uint16)
+
+    def _ask_twice(self, request: dict[str, Any], data: bytes, expected: int) -> bytes:
+        try:
+            return self._ask(request, data, expected)
+        except _ChildEnded:  # not every child that ends was ended by its data
+            self.close()
+            return self._ask(request, data, expected)
 
     def _ask(self, request: dict[str, Any], data: bytes, expected: int) -> bytes:
         child = self._running()
@@ -71,17 +83,20 @@ class Decoder:
         assert child.stdout
         overdue = threading.Timer(_TIMEOUT_S, child.kill)
         overdue.start()
+        verdict, answer = "", b""
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n" + data)
             child.stdin.flush()
             verdict = child.stdout.readline().decode().strip()
             answer = child.stdout.read(expected) if verdict == "decoded" else b""
         except OSError:  # the pipe of a child that ended
-            verdict = ""
+            pass
         finally:
             overdue.cancel()
-        if verdict != "decoded" or len(answer) != expected:
-            raise DecoderFailed(verdict or "the decoder ended")
+        if verdict and verdict != "decoded":
+            raise DecoderFailed(verdict)
+        if len(answer) != expected:
+            raise _ChildEnded("the decoder ended")
         return answer
 
     def _running(self) -> "subprocess.Popen[bytes]":

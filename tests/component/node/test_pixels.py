@@ -238,6 +238,26 @@ def test_damage_inside_a_jpeg_lossless_image_ends_neither_the_node_nor_passes_as
     assert len(read_volume(whole).slices) == 2
 
 
+def test_a_decoder_that_somebody_kills_costs_no_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_program("dcmcjpeg")
+    paths = make_series(tmp_path, slices=2)
+    for path in paths:
+        subprocess.run(["dcmcjpeg", "+e1", path, path], check=True)
+    started: list[subprocess.Popen[bytes]] = []
+    running = DECODER._running
+
+    def first_one_dies() -> subprocess.Popen[bytes]:
+        child = running()
+        if not started:
+            child.kill()
+        started.append(child)
+        return child
+
+    monkeypatch.setattr(DECODER, "_running", first_one_dies)
+    assert len(read_volume(paths).slices) == 2
+    assert started[0] is not started[1]
+
+
 def test_a_decoder_that_is_killed_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     require_program("dcmcjpeg")
     DECODER.close()  # a child that starts is never faster than a timer that is due
