@@ -250,6 +250,18 @@ class ArrivalStore:
             with self._database.write_plain() as connection:
                 return entry.record(connection)
 
+    def file_of(self, series_uid: str, sop_instance_uid: str, sha256: str) -> str | None:
+        """Spool name of the instance with this content; None where it is not known."""
+        query = select(Instance.spool_name).join(Series, Series.id == Instance.series_id)
+        with self._database.read() as session:
+            return session.scalar(
+                query.where(
+                    Series.series_uid == series_uid,
+                    Instance.sop_instance_uid == sop_instance_uid,
+                    Instance.sha256 == sha256,
+                )
+            )
+
     def is_referenced(self, spool_name: str) -> bool:
         """Whether a row refers to a spooled file; after a commit whose outcome is unknown, only this may say no."""
         with self._database.read() as session:

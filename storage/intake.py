@@ -86,7 +86,7 @@ class Intake:
             self._discard(name)
             raise
         if recorded is Recorded.DUPLICATE:
-            self._discard(name)
+            self._restore_or_discard(arrival)
         elif recorded is Recorded.NEW:
             self._measure_pause(association_id, calling_ae, identifiers.series_uid, now)
         return recorded
@@ -100,6 +100,14 @@ class Intake:
             self.commit(Pause(calling_ae, pause_s, now))
         except Exception:
             log.exception("a pause of %s could not be recorded", calling_ae)
+
+    def _restore_or_discard(self, arrival: Arrival) -> None:
+        """Of a file that is known already only one is kept; a known one that is gone comes back with this copy."""
+        known = self._series.file_of(arrival.series_uid, arrival.sop_instance_uid, arrival.sha256)
+        if known is not None and known != arrival.spool_name and self._spool.restore(arrival.spool_name, known):
+            log.warning("a file that had gone from the spool came again: %s", known)
+            return
+        self._discard(arrival.spool_name)
 
     def _discard(self, name: str) -> None:
         """Remove a file that came to nothing, unless a row has it."""

@@ -102,6 +102,17 @@ class Spool:
         """Remove a file that no row refers to (a duplicate, or a receipt that failed)."""
         self.path(name).unlink(missing_ok=True)
 
+    def restore(self, name: str, lost: str) -> bool:
+        """Put a kept file in the place of one with the same content that is gone; False where that is still there."""
+        target = self.path(lost)
+        if target.exists():
+            return False
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.path(name).rename(target)
+        for folder in (target.parent, target.parent.parent):
+            fsync_directory(folder)
+        return True
+
     def sweep_incoming(self) -> int:
         """Remove what aborted transfers and killed processes left unfinished; returns the number of entries."""
         leftovers = list(self.incoming.iterdir())

@@ -158,6 +158,8 @@ def _damage_is_unreadable() -> Iterator[None]:
         yield
     except UnreadableInstance:
         raise
+    except FileNotFoundError:
+        raise UnreadableInstance("a file of the series does not exist any more; send the series again") from None
     except Exception as error:  # whatever pydicom stumbles over in a damaged file, the answer is the same
         raise UnreadableInstance(f"the file is damaged or no DICOM instance ({type(error).__name__})") from error
 

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from storage.database import Database
 from storage.errors import StoreUnavailable
 from storage.intake import Intake
-from storage.series import Arrival, Closing, Opening, Receipt, Recorded, SeriesStore
+from storage.series import Arrival, Closing, Identifiers, Opening, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
 from storage.tables import Association, Instance
 
@@ -198,3 +198,21 @@ def test_arrivals_of_many_threads_are_all_recorded(crowd: Crowd) -> None:
     assert len(crowd.recorded()) == 60
     (series,) = crowd.store.real.undecided(NOW, 0.0)
     assert series.arrivals == 60
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_known_file_that_is_gone_comes_back_with_the_same_instance(
+    database: Database, tmp_path: Path, is_gone: bool
+) -> None:
+    store, spool = SeriesStore(database), Spool(tmp_path / "spool")
+    intake = Intake(spool, store)
+    association = store.open_association("receiver", "CTSIM", "10.0.0.1", NOW)
+    known = Identifiers("1.2", "1.2.3", "1.2.3.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
+    assert intake.keep(association, "CTSIM", known, (b"head", b"data"), NOW) is Recorded.NEW
+    (path,) = (tmp_path / "spool" / "received").rglob("*.dcm")
+    if is_gone:
+        path.unlink()
+        path.parent.rmdir()
+    assert intake.keep(association, "CTSIM", known, (b"head", b"data"), NOW) is Recorded.DUPLICATE
+    assert list((tmp_path / "spool" / "received").rglob("*.dcm")) == [path]
+    assert path.read_bytes() == b"headdata"
