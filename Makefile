@@ -8,7 +8,10 @@ PYTEST ?= $(BIN)/pytest
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-.PHONY: setup demo test unit coverage abuse field check quick format bench walk gpu reproduce-small clean
+WITH_PEERS := tests/field tests/peers tests/slice
+ALONE := $(filter-out $(WITH_PEERS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+
+.PHONY: setup demo test test-alone test-with-peers unit coverage abuse field check quick format bench walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -22,7 +25,13 @@ demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
 	$(BIN)/syncect demo
 
 test: $(STAMP)  ## every test this machine can run; a missing peer skips its tests and says so
-	$(PYTEST)
+	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-alone test-with-peers
+
+test-alone: $(STAMP)  ## half of them, beside the other half: tests with peers mostly wait
+	$(PYTEST) $(ALONE)
+
+test-with-peers: $(STAMP)
+	$(PYTEST) $(WITH_PEERS)
 
 unit: $(STAMP)  ## the fast tier: no sockets, no processes
 	$(BIN)/pytest tests/unit

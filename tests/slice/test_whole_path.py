@@ -80,7 +80,7 @@ def test_a_series_interleaved_over_two_associations_is_one_job(real_data, node_a
 
 ODD = [
     ("ct/ge_abdomen_cect", "SKIPPED", "contrast agent"),
-    ("odd/gantry_tilt_philips_head_phantom", "SKIPPED", "tilt"),
+    ("odd/gantry_tilt_philips_head_phantom", "SKIPPED", "shifted sideways evenly"),
     ("odd/localizer/siemens_topogram.dcm", "SKIPPED", "localizer"),
     ("odd/localizer/philips_surview.dcm", "SKIPPED", "localizer"),
     ("odd/screen_captures_as_ct", "SKIPPED", "screen"),
