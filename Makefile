@@ -25,7 +25,7 @@ demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
 	$(BIN)/syncect demo
 
 test: $(STAMP)  ## every test this machine can run; a missing peer skips its tests and says so
-	$(MAKE) --jobs=2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=line) test-alone test-with-peers
+	$(MAKE) --jobs=2 $(if $(CI),--output-sync=target) test-alone test-with-peers
 
 test-alone: $(STAMP)  ## half of them, beside the other half: tests with peers mostly wait
 	$(PYTEST) $(ALONE)
