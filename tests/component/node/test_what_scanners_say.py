@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from node.receive.eligibility import Accept
-from tests.unit.node.receive.test_rules import verdict_on
+from tests.component.node.test_rules import verdict_on
 
 AXIAL = "ORIGINAL\\PRIMARY\\AXIAL"
 CONFIDENCE = {
