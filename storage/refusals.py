@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
 from storage.tables import Refusal
 
-NOTICE_HOURS = 24
 MAX_ROWS = 10_000  # a peer that goes wrong every night must not fill the database
 
 
@@ -87,16 +86,6 @@ class RefusalStore:
         with self._database.read() as session:
             query = select(Refusal).where(Refusal.last_at >= now - timedelta(hours=hours))
             return _views(session.scalars(query.order_by(Refusal.last_at.desc())).all())
-
-    def notice(self, now: datetime) -> str:
-        """One line for a listing of series, where an instance of an unknown series has no row; "" for none."""
-        with self._database.read() as session:
-            last_day = Refusal.last_at >= now - timedelta(hours=NOTICE_HOURS)
-            count = session.scalar(select(func.sum(Refusal.count)).where(last_day)) or 0
-        if not count:
-            return ""
-        were = "1 instance was" if count == 1 else f"{count} instances were"
-        return f"{were} refused, the last within {NOTICE_HOURS} h; see `syncect status`"
 
     def of_series(self, series_uid: str) -> list[RefusedView]:
         """What was refused of one series, newest first."""

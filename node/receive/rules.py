@@ -5,6 +5,7 @@ be translated and are told together to the person who then decides. Reasons name
 never what else a header holds.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from config.syntax import MAX_UID_CHARS
@@ -259,29 +260,22 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
     ),
 )
 
+
+def _long_uid(code: str, keyword: str, uid_of: Callable[[SliceHeader], str]) -> SeriesRule:
+    return SeriesRule(
+        code,
+        lambda headers: any(len(uid_of(header)) > MAX_UID_CHARS for header in headers),
+        f"the {keyword} is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
+        attributes=(keyword,),
+        source="PS3.5 9.1",
+    )
+
+
 # Whose series it is, and whether it is one scan. Nothing is ever made from images of two patients.
 IDENTITY: Final = (
-    SeriesRule(
-        "long_study_uid",
-        lambda hs: any(len(h.study_uid) > MAX_UID_CHARS for h in hs),
-        f"the StudyInstanceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
-        attributes=("StudyInstanceUID",),
-        source="PS3.5 9.1",
-    ),
-    SeriesRule(
-        "long_series_uid",
-        lambda hs: any(len(h.series_uid) > MAX_UID_CHARS for h in hs),
-        f"the SeriesInstanceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
-        attributes=("SeriesInstanceUID",),
-        source="PS3.5 9.1",
-    ),
-    SeriesRule(
-        "long_frame_uid",
-        lambda hs: any(len(h.frame_of_reference_uid) > MAX_UID_CHARS for h in hs),
-        f"the FrameOfReferenceUID is longer than {MAX_UID_CHARS} characters (PS3.5 9.1)",
-        attributes=("FrameOfReferenceUID",),
-        source="PS3.5 9.1",
-    ),
+    _long_uid("long_study_uid", "StudyInstanceUID", lambda header: header.study_uid),
+    _long_uid("long_series_uid", "SeriesInstanceUID", lambda header: header.series_uid),
+    _long_uid("long_frame_uid", "FrameOfReferenceUID", lambda header: header.frame_of_reference_uid),
     SeriesRule(
         "mixed_patients",
         findings.why_mixed_patients,

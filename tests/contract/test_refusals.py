@@ -47,12 +47,12 @@ def test_many_associations_count_one_refusal(database):
     assert [row.count for row in store.of_series("1.2.3")] == [8]
 
 
-def test_a_listing_says_in_one_line_that_instances_were_refused(database):
+def test_the_refusals_of_a_day_are_counted_with_those_of_unknown_series(database):
     store = RefusalStore(database)
-    assert store.notice(at(0)) == ""
+    assert store.since(at(0), hours=24) == []
     store.record(refused(series=""), at(0))
-    assert store.notice(at(60)) == "1 instance was refused, the last within 24 h; see `syncect status`"
+    assert [row.count for row in store.since(at(60), hours=24)] == [1]
     store.record(refused(series=""), at(60))
     store.record(refused("too large"), at(60))
-    assert store.notice(at(60)).startswith("3 instances were refused")
-    assert store.notice(at(2 * 86400)) == ""
+    assert sum(row.count for row in store.since(at(60), hours=24)) == 3
+    assert store.since(at(2 * 86400), hours=24) == []
