@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import TlsSettings
 from node.errors import NodeError
@@ -75,8 +76,8 @@ def client_tls(destination: Peer) -> ssl.SSLContext | None:
 def why_none(association: Association, destination: Peer, calling_ae: str, *, connected: bool) -> NoAssociation:
     """Why a requested association was not established; `connected` is whether there was a connection."""
     where = f"{destination.ae_title} at {destination.host} port {destination.port}"
-    answer: Any = association.acceptor.primitive
-    if association.is_rejected and answer is not None:
+    answer = _answer(association)
+    if answer is not None and answer.result != 0:
         return _rejection(where, answer, destination, calling_ae)
     if association.accepted_contexts:
         return NoAssociation(Outcome.TRANSIENT, "the peer accepted the association and broke it off at once")
@@ -87,6 +88,16 @@ def why_none(association: Association, destination: Peer, calling_ae: str, *, co
         return NoAssociation(outcome, f"{where} cannot be reached: {why}")
     hint = "; does it trust our certificate?" if destination.tls is not None else ""
     return NoAssociation(Outcome.TRANSIENT, f"{where} did not answer the association request{hint}")
+
+
+def _answer(association: Association) -> Any:
+    """The answer to the association request, None where there was none.
+
+    pynetdicom does not look at an answer that rejects, and whose connection is closed, before the requesting thread
+    has noticed that there was a connection.
+    """
+    unread = association.dul.peek_next_pdu()
+    return unread if isinstance(unread, A_ASSOCIATE) else association.acceptor.primitive
 
 
 def _rejection(where: str, answer: Any, destination: Peer, calling_ae: str) -> NoAssociation:

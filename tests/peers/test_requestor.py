@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dul import DULServiceProvider
 
+from config.settings import DestinationSettings
 from node.network import requestor
-from node.network.answers import MAX_MESSAGE_BYTES, MAX_PDU_BYTES, Answers
+from node.network.answers import MAX_MESSAGE_BYTES, MAX_PDU_BYTES, Answers, BoundedSocket
 from node.network.no_association import NoAssociation, Outcome
 from node.network.query import find_instances
 from node.network.requestor import Timeouts, associate
@@ -335,6 +338,50 @@ def test_an_association_that_has_ended_is_not_used_again(peer: Peer, instance: A
                 association.send_c_store(instance()[1])
     peer.wait()
     assert len(peer.received) == 2
+
+
+def test_a_rejection_counts_also_where_the_connection_ends_before_the_requestor_looks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stock: an abort, in a tenth of all associations that a quick peer rejects."""
+
+    class Late(threading.Event):
+        """What the requesting thread waits in; it comes after the thread of the upper layer has ended."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            done = super().wait(timeout)
+            upper_layer = next(one for one in threading.enumerate() if isinstance(one, DULServiceProvider))
+            upper_layer.join(5)
+            assert not upper_layer.is_alive()
+            return done
+
+    class LateSocket(BoundedSocket):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._ready = Late()
+
+    monkeypatch.setattr(requestor, "BoundedSocket", LateSocket)
+    with rejecting((1, 1, 3)) as port:
+        destination = DestinationSettings(name="TPS", ae_title="TPS", host="127.0.0.1", port=port)
+        with pytest.raises(NoAssociation, match="does not know our AE title") as caught:
+            associate(destination, "SYNCECT", _ct_contexts(), QUICK).__enter__()
+    assert caught.value.outcome is Outcome.MISCONFIGURED
+
+
+@contextmanager
+def rejecting(reason: tuple[int, int, int]) -> Iterator[int]:
+    """The port of a peer that rejects one association and closes at once."""
+
+    def serve() -> None:
+        with server.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"\3\0\0\0\0\4\0" + bytes(reason))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(10)
 
 
 # -- pynetdicom's reactor ------------------------------------------------------------------------------------------
