@@ -343,6 +343,7 @@ def _instance_values(series_id: int, receipt: Receipt) -> dict[str, object]:
         "spool_name": arrival.spool_name,
         "size_bytes": arrival.size_bytes,
         "is_current": True,
+        "calling_ae": receipt.calling_ae,
         "received_at": receipt.now,
     }
 

@@ -28,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
-SCHEMA_REVISION = "0003"  # of the newest migration, which makes exactly these tables
+SCHEMA_REVISION = "0004"  # of the newest migration, which makes exactly these tables
 
 UID = String(64)  # PS3.5 section 9: at most 64 characters
 FOREIGN_UID = String(128)  # of a study or series as a peer sent it: a longer one than allowed is skipped, not refused
@@ -83,7 +83,10 @@ class Series(Base):
 
     job_id: the job of the contents that the series has now; None until it has one. ignored: instances of classes that
     this node accepts and does not keep. expected: images of the series as a peer counted them
-    (`completion.count_from`), None where nobody was asked or answered.
+    (`completion.count_from`), None where nobody was asked or answered. calling_ae, certificate: the peer that opened
+    the series, which owns it; `certificate` is the SHA-256 of its client certificate, "" without TLS. in_hand: the
+    process that judges the series at the moment; deaths: how many processes ended while they did. purged_at: when
+    retention removed the received files.
     """
 
     __tablename__ = "series"
@@ -100,6 +103,10 @@ class Series(Base):
     job_id: Mapped[int | None] = mapped_column(Integer, default=None)
     ignored: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     expected: Mapped[int | None] = mapped_column(Integer, default=None)
+    certificate: Mapped[str] = mapped_column(SHA256, default="", server_default="")
+    in_hand: Mapped[str | None] = mapped_column(String(80), default=None)
+    deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -108,7 +115,8 @@ class Series(Base):
 class Instance(Base):
     """One received SOP Instance; where two contents came under one UID, the newest is `is_current`.
 
-    received_at: when these contents came last.
+    received_at: when these contents came last. calling_ae: the peer that sent them first, "" where an earlier version
+    took them.
     """
 
     __tablename__ = "instance"
@@ -133,6 +141,7 @@ class Instance(Base):
     spool_name: Mapped[str] = mapped_column(String(80), unique=True)
     size_bytes: Mapped[int] = mapped_column(Integer)
     is_current: Mapped[bool] = mapped_column(Boolean)
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
     received_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -227,7 +236,9 @@ class Job(Base):
     doubt: why a person must look at the result whatever the gates say of it; set when the job is queued. patient: the
     identity under which the job was queued. remarks: what of the source was changed or left out. progress: the stage
     that a running job has reached. series_number, series_description: of the derived series, as a planner sees them.
-    override: who released the result against which doubt, and why.
+    override: who released the result against which doubt, and why. attempts counts failures, `deaths` those during
+    which the process ended; device_faults: how often the device ran out of memory, was lost or hung, from which the
+    worker takes its next measure. purged_at: when retention removed the files of the result.
     """
 
     __tablename__ = "job"
@@ -254,6 +265,9 @@ class Job(Base):
     remarks: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
     progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    device_faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     worker: Mapped[str | None] = mapped_column(String(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
@@ -282,7 +296,7 @@ class Product(Base):
 class Delivery(Base):
     """The outbox: one derived series to one destination.
 
-    leftover: a value of `storage.states.Leftover`.
+    leftover: a value of `storage.states.Leftover`. progress: what the courier has reached, as in `Job.progress`.
     """
 
     __tablename__ = "delivery"
@@ -297,6 +311,7 @@ class Delivery(Base):
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
     reason: Mapped[str] = mapped_column(Text, default="")
     leftover: Mapped[str] = mapped_column(String(12), default="", server_default="", index=True)
+    progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     courier: Mapped[str | None] = mapped_column(String(80), default=None)
@@ -332,3 +347,63 @@ class Event(Base):
     to_state: Mapped[str] = mapped_column(String(16))
     actor: Mapped[str] = mapped_column(String(80))
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class Alert(Base):
+    """Something that a person has to know: open until its cause is gone, told once and then as a reminder.
+
+    kind and subject name the cause (a series, a destination, the disk); at most one alert of a cause is open. text
+    never holds patient data. notified: what was told on which channel, and when.
+    """
+
+    __tablename__ = "alert"
+    __table_args__ = (
+        Index(
+            "uq_alert_open",
+            "kind",
+            "subject",
+            unique=True,
+            sqlite_where=text("closed_at IS NULL"),
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(128))
+    text: Mapped[str] = mapped_column(Text)
+    series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"), default=None, index=True)
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"), default=None)
+    notified: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    told_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    acknowledged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    acknowledged_by: Mapped[str] = mapped_column(String(80), default="", server_default="")
+    closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None, index=True)
+
+
+class Shadow(Base):
+    """What a second bundle made of a job's source beside the first (`model.shadow`); it is measured and never sent.
+
+    outcome: PENDING, MEASURED or FAILED; reason: why it failed, or what a gate said of the result.
+    """
+
+    __tablename__ = "shadow"
+    __table_args__ = (UniqueConstraint("job_id", "bundle"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
+    bundle: Mapped[str] = mapped_column(String(120))
+    outcome: Mapped[str] = mapped_column(String(8), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="", server_default="")
+    measurements: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class StoreMark(Base):
+    """One row: a name of this store that its spool knows too, so that neither is used with another's."""
+
+    __tablename__ = "store_mark"
+
+    uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -1,0 +1,87 @@
+"""What ownership, deaths of processes, device faults, retention, alerts and shadow results need."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0004"
+down_revision: str | None = "0003"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
+
+_ADDED: dict[str, list[sa.Column[object]]] = {
+    "series": [
+        sa.Column("certificate", sa.String(length=64), server_default="", nullable=False),
+        sa.Column("in_hand", sa.String(length=80), nullable=True),
+        sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
+    ],
+    "instance": [sa.Column("calling_ae", sa.String(length=16), server_default="", nullable=False)],
+    "job": [
+        sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("device_faults", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
+    ],
+    "delivery": [sa.Column("progress", sa.JSON(), server_default="{}", nullable=False)],
+}
+
+
+def upgrade() -> None:
+    """Bring the schema one revision forward."""
+    for table, columns in _ADDED.items():
+        for column in columns:
+            op.add_column(table, column.copy())
+    op.create_table(
+        "alert",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("subject", sa.String(length=128), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("series_id", sa.Integer(), nullable=True),
+        sa.Column("job_id", sa.Integer(), nullable=True),
+        sa.Column("notified", sa.JSON(), server_default="{}", nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("acknowledged_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("acknowledged_by", sa.String(length=80), server_default="", nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["series_id"], ["series.id"], name=op.f("fk_alert_series_id_series")),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_alert_job_id_job")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alert")),
+    )
+    op.create_index(op.f("ix_alert_series_id"), "alert", ["series_id"], unique=False)
+    op.create_index(op.f("ix_alert_closed_at"), "alert", ["closed_at"], unique=False)
+    is_open = sa.text("closed_at IS NULL")
+    op.create_index(
+        "uq_alert_open", "alert", ["kind", "subject"], unique=True, sqlite_where=is_open, postgresql_where=is_open
+    )
+    op.create_table(
+        "shadow",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.Integer(), nullable=False),
+        sa.Column("bundle", sa.String(length=120), nullable=False),
+        sa.Column("outcome", sa.String(length=8), nullable=False),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("measurements", sa.JSON(), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_shadow_job_id_job")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_shadow")),
+        sa.UniqueConstraint("job_id", "bundle", name=op.f("uq_shadow_job_id_bundle")),
+    )
+    op.create_index(op.f("ix_shadow_outcome"), "shadow", ["outcome"], unique=False)
+    op.create_table(
+        "store_mark",
+        sa.Column("uid", sa.String(length=64), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("uid", name=op.f("pk_store_mark")),
+    )
+
+
+def downgrade() -> None:
+    """Take this revision back."""
+    for table in ("store_mark", "shadow", "alert"):
+        op.drop_table(table)
+    for table, columns in _ADDED.items():
+        for column in columns:
+            op.drop_column(table, column.name)
