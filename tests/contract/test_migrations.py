@@ -102,7 +102,33 @@ INSERT INTO refusal (id, calling_ae, peer_host, series_uid, sop_instance_uid, di
    '2026-11-02 10:05:00.000000');
 """
 
-ROWS = {"0001": FIRST_SCHEMA, "0002": FIRST_SCHEMA + REFUSALS}
+EVENTS_OF_A_SERIES = """
+INSERT INTO lost_instance (id, association_id, series_uid, sop_instance_uid, reason, at) VALUES
+  (1, 2, '1.2.3.2', '1.2.3.2.7', 'under way when its association was aborted', '2026-11-02 08:00:01.000000'),
+  (2, NULL, '', '1.2.3.2.8', 'refused with status A700 (the spool takes no more)', '2026-11-02 08:00:02.000000');
+
+INSERT INTO sender (calling_ae, pause_s, measured_at) VALUES ('CTSIM', 7.25, '2026-11-02 08:10:00.000000');
+
+INSERT INTO peer_state (destination, failing_since, answered_at, reason) VALUES
+  ('tps', '2026-11-02 07:17:02.000000', '2026-11-02 07:17:01.000000', 'refused the connection'),
+  ('archive', NULL, '2026-11-02 07:18:00.000000', '');
+
+UPDATE series SET ignored = 2, expected = 3 WHERE id = 2;
+
+UPDATE series SET job_id = 1 WHERE id = 1;
+
+UPDATE job SET version = 2, doubt = 'other spacing', override = 'Dr. A: seen', patient = '{"PatientID": "MRN-1"}',
+               remarks = '["a date was left out"]', progress = '{"stage": "translate", "done": 1, "total": 2}',
+               series_number = 301, series_description = 'sCE-CT AI Thorax' WHERE id = 1;
+
+UPDATE delivery SET leftover = 'STANDS' WHERE id = 3;
+"""
+
+ROWS = {
+    "0001": FIRST_SCHEMA,
+    "0002": FIRST_SCHEMA + REFUSALS,
+    "0003": FIRST_SCHEMA + REFUSALS + EVENTS_OF_A_SERIES,
+}
 """What a node with the schema of each revision had in its tables: at least one row in every table."""
 
 CASES = {"1": "SENDING", "2": "INCOMPLETE", "3": "SKIPPED", "4": "SUPERSEDED", "4-2": "RUNNING", "5": "RECEIVING"}
