@@ -4,6 +4,8 @@ One TOML file, every key of which can be overridden as SYNCECT_SECTION__KEY. Wro
 its start with a sentence for each (`ConfigError`): file, key, and what is allowed.
 """
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import available_timezones
@@ -36,6 +38,21 @@ def _hosts(value: str) -> str:
     if value:
         network_of(value)
     return value
+
+
+_FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def _certificate(value: str) -> str:
+    """A name in lower case, or a fingerprint without the colons that OpenSSL prints."""
+    if value.lower().startswith("sha256:"):
+        fingerprint = "sha256:" + value.lower().removeprefix("sha256:").replace(":", "")
+        if not _FINGERPRINT.fullmatch(fingerprint):
+            raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits")
+        return fingerprint
+    if not value.isprintable() or value != value.strip() or len(value) > 253:
+        raise ValueError("it is neither the name in a certificate nor its fingerprint, sha256: and 64 digits")
+    return value.lower()
 
 
 def _timezone(value: str) -> str:
@@ -78,19 +95,29 @@ class TlsSettings(Section):
 
 
 class PeerSettings(Section):
-    """A peer that may open associations; `host` is an IP address, a network, a host name, or empty for any."""
+    """A peer that may open associations; `host` is an IP address, a network, a host name, or empty for any.
+
+    certificate: a common name or DNS name that its client certificate must have, or its fingerprint; empty for any that
+    `scp.tls.ca` signed.
+    """
 
     ae_title: AeTitle
     host: Annotated[str, AfterValidator(_hosts)] = ""
+    certificate: Annotated[str, AfterValidator(_certificate)] = ""
 
 
 class ScpSettings(Section):
-    """The receiver. An empty `allowed_peers` accepts every calling AE title, and says so at the start."""
+    """The receiver. With an empty `allowed_peers` it accepts every calling AE title, of this machine only.
+
+    allow_everyone: of every machine. foreign_instances: what becomes of an instance of a series that another peer sent.
+    """
 
     ae_title: AeTitle = "SYNCECT"
     host: Host = "0.0.0.0"  # noqa: S104 - a storage SCP is there to be reached
     port: Port = 11112
     allowed_peers: tuple[PeerSettings, ...] = ()
+    allow_everyone: bool = False
+    foreign_instances: Literal["refuse", "hold"] = "refuse"
     max_associations: Annotated[int, Field(ge=1, le=200)] = 25
     max_associations_per_peer: Annotated[int, Field(ge=0, le=200)] = 0
     tls: TlsSettings | None = None
@@ -102,6 +129,31 @@ class ScpSettings(Section):
                 "max_associations must be at least the number of allowed_peers: each has a place of its own"
             )
         return self
+
+    @model_validator(mode="after")
+    def _certificates_are_shown(self) -> Self:
+        if self.tls is None and any(peer.certificate for peer in self.allowed_peers):
+            raise ValueError("allowed_peers names a certificate, and without [scp.tls] no peer shows one")
+        return self
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `host` is not listened on, because nobody said who may send."""
+        return not self.allowed_peers and not self.allow_everyone and not _is_loopback(self.host)
+
+    @property
+    def listening_host(self) -> str:
+        """The address that is listened on: `host`, or a loopback address where nobody said who may send."""
+        if self.is_closed:
+            return "::1" if ":" in self.host else "127.0.0.1"
+        return self.host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class AskedPeer(Section):

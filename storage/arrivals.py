@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database, Prepared
 from storage.errors import StoreUnavailable
+from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, may_share, named, note_foreign, own
 from storage.states import SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import begin_series, move_series, note_that_it_came_again, supersede_live_job
@@ -37,6 +38,8 @@ _COUNT = Prepared(
     .where(
         _SERIES.c.series_uid == bindparam("uid"),
         _SERIES.c.state == SeriesState.RECEIVING,
+        _SERIES.c.calling_ae == bindparam("ae"),
+        _SERIES.c.certificate == bindparam("certificate"),
         ~exists().where(_INSTANCE.c.series_id == _SERIES.c.id, _INSTANCE.c.sop_instance_uid == bindparam("instance")),
     )
     .values(arrivals=_SERIES.c.arrivals + 1, last_arrival_at=bindparam("now"), updated_at=bindparam("now"))
@@ -84,6 +87,7 @@ class Recorded(Enum):
     NEW = "new"
     DUPLICATE = "duplicate"  # same UID, same bytes: the file just written is not referenced and can go
     REPLACED = "replaced"  # same UID, other bytes: the newest counts, the series is judged again
+    FOREIGN = "foreign"  # the series belongs to another peer: nothing is kept, and the file just written can go
 
 
 class Entry(Protocol[T_co]):
@@ -137,12 +141,17 @@ class Closing:
 
 @dataclass(frozen=True)
 class Receipt:
-    """An arrival, the association that brought it, and when."""
+    """An arrival, the association that brought it, and when.
+
+    takes_foreign: what another peer than the owner adds to a series becomes part of it, and a person is asked.
+    """
 
     association_id: int
     calling_ae: str
     arrival: Arrival
     now: datetime
+    shown: Credentials = UNKNOWN_CREDENTIALS
+    takes_foreign: bool = False
 
     def record(self, connection: Connection) -> Recorded:
         """Insert the instance, and its series where it is the first of it."""
@@ -165,11 +174,20 @@ class Discard:
     series_uid: str
     why: str
     now: datetime
+    shown: Credentials = UNKNOWN_CREDENTIALS
 
-    def record(self, connection: Connection) -> None:
-        """Count the instance; a series of which nothing is kept is SKIPPED at once, any other is judged without it."""
+    def record(self, connection: Connection) -> bool:
+        """Count the instance; a series of which nothing is kept is SKIPPED at once, any other is judged without it.
+
+        False, and only an event of the series, where it belongs to another peer.
+        """
         with Session(connection, expire_on_commit=False) as session:
             row = series_row(session, self.study_uid, self.series_uid, self.calling_ae, self.now)
+            if is_foreign(session, row, self.calling_ae, self.shown):
+                who = named(row, self.calling_ae, self.shown)
+                note_foreign(session, row, f"{who} sent what is no CT image for it", self.now)
+                session.flush()
+                return False
             link_series(session, row.id, self.association_id)
             row.ignored, row.updated_at = row.ignored + 1, self.now
             count = "1 instance" if row.ignored == 1 else f"{row.ignored} instances"
@@ -182,6 +200,7 @@ class Discard:
                 reason = f"{self.why} ({count})"
                 move_series(session, row, SeriesState.SKIPPED, actor="receiver", reason=reason, now=self.now)
             session.flush()
+        return True
 
 
 class ArrivalStore:
@@ -277,6 +296,8 @@ def _record_usual(connection: Connection, receipt: Receipt) -> bool:
             "uid": arrival.series_uid,
             "instance": arrival.sop_instance_uid,
             "association": receipt.association_id,
+            "ae": receipt.calling_ae,
+            "certificate": receipt.shown.certificate,
             "now": receipt.now,
         },
     ).first()
@@ -292,19 +313,21 @@ def _record_usual(connection: Connection, receipt: Receipt) -> bool:
 def _record_any(session: Session, receipt: Receipt) -> Recorded:
     arrival, now = receipt.arrival, receipt.now
     series = series_row(session, arrival.study_uid, arrival.series_uid, receipt.calling_ae, now)
-    link_series(session, series.id, receipt.association_id)
     known = session.scalars(
         select(Instance).where(Instance.series_id == series.id, Instance.sop_instance_uid == arrival.sop_instance_uid)
     ).all()
     same = next((row for row in known if row.sha256 == arrival.sha256), None)
+    if is_foreign(session, series, receipt.calling_ae, receipt.shown):
+        settled = _settle_foreign(session, series, receipt, next((row for row in known if row.is_current), None))
+        if settled is not None:
+            return settled
+    else:
+        own(session, series, receipt.calling_ae, receipt.shown, now)
+    link_series(session, series.id, receipt.association_id)
     if same is not None:
-        same.received_at = now
+        same.received_at, same.calling_ae = now, receipt.calling_ae
     if same is not None and same.is_current:
-        if series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
-            reopen(session, series, "the sender tried again", now)
-            series.last_arrival_at, series.arrivals = now, series.arrivals + 1
-        elif series.state is SeriesState.QUEUED and series.job_id is not None:
-            note_that_it_came_again(session, series, session.get_one(Job, series.job_id), now)
+        _note_duplicate(session, series, now)
         return Recorded.DUPLICATE
     for row in known:
         row.is_current = False
@@ -321,6 +344,33 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
         reopen(session, series, f"late slice {arrival.sop_instance_uid}", now)
     series.last_arrival_at, series.arrivals, series.updated_at = now, series.arrivals + 1, now
     return Recorded.DUPLICATE if same is not None else (Recorded.REPLACED if known else Recorded.NEW)
+
+
+def _settle_foreign(session: Session, series: Series, receipt: Receipt, present: Instance | None) -> Recorded | None:
+    """What becomes of an instance of a peer that does not own the series; None where it becomes part of it.
+
+    The same bytes harm nobody. Nothing replaces what another peer sent, and an AE title of the owner with another
+    certificate adds nothing either: its instances could not be told from the owner's.
+    """
+    who = named(series, receipt.calling_ae, receipt.shown)
+    if present is not None and present.sha256 == receipt.arrival.sha256:
+        note_foreign(session, series, f"{who} sent instances again that are here already", receipt.now)
+        return Recorded.DUPLICATE
+    is_free = present is None or present.calling_ae == receipt.calling_ae
+    if receipt.takes_foreign and is_free and may_share(series, receipt.calling_ae):
+        note_foreign(session, series, f"{who} added instances, so a person is to look at the result", receipt.now)
+        return None
+    note_foreign(session, series, f"{who} was refused an instance", receipt.now)
+    return Recorded.FOREIGN
+
+
+def _note_duplicate(session: Session, series: Series, now: datetime) -> None:
+    """The owner sent an instance again that is here."""
+    if series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
+        reopen(session, series, "the sender tried again", now)
+        series.last_arrival_at, series.arrivals = now, series.arrivals + 1
+    elif series.state is SeriesState.QUEUED and series.job_id is not None:
+        note_that_it_came_again(session, series, session.get_one(Job, series.job_id), now)
 
 
 def series_row(session: Session, study_uid: str, series_uid: str, calling_ae: str, now: datetime) -> Series:

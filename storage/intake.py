@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
+from storage.owners import UNKNOWN_CREDENTIALS, Credentials
 from storage.senders import LONGEST_PAUSE_S
 from storage.series import Arrival, Entry, Identifiers, Pause, Receipt, Recorded, SeriesStore
 from storage.spool import Spool
@@ -43,10 +44,10 @@ class _Waiting:
 
 
 class Intake:
-    """The way into one spool and one store."""
+    """The way into one spool and one store; `takes_foreign` as in `Receipt`."""
 
-    def __init__(self, spool: Spool, series: SeriesStore) -> None:
-        self._spool, self._series = spool, series
+    def __init__(self, spool: Spool, series: SeriesStore, *, takes_foreign: bool = False) -> None:
+        self._spool, self._series, self._takes_foreign = spool, series, takes_foreign
         self.pauses = Pauses()
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
@@ -64,9 +65,18 @@ class Intake:
         return self._spool.spare_bytes()
 
     def keep(
-        self, association_id: int, calling_ae: str, identifiers: Identifiers, parts: Sequence[bytes], now: datetime
+        self,
+        association_id: int,
+        calling_ae: str,
+        identifiers: Identifiers,
+        parts: Sequence[bytes],
+        now: datetime,
+        *,
+        shown: Credentials = UNKNOWN_CREDENTIALS,
     ) -> Recorded:
         """Make one instance durable, file and row; only after this returns may it be answered with 0x0000.
+
+        With `Recorded.FOREIGN` nothing was kept: the series belongs to another peer.
 
         `parts` joined are the file. Raises SpoolFull, or what went wrong; then no row exists, or it has its file.
         """
@@ -81,12 +91,14 @@ class Intake:
                 spool_name=name,
                 size_bytes=sum(len(part) for part in parts),
             )
-            recorded = self.commit(Receipt(association_id, calling_ae, arrival, now))
+            recorded = self.commit(Receipt(association_id, calling_ae, arrival, now, shown, self._takes_foreign))
         except BaseException:
             self._discard(name)
             raise
         if recorded is Recorded.DUPLICATE:
             self._restore_or_discard(arrival)
+        elif recorded is Recorded.FOREIGN:
+            self._discard(arrival.spool_name)
         elif recorded is Recorded.NEW:
             self._measure_pause(association_id, calling_ae, identifiers.series_uid, now)
         return recorded

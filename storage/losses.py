@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Exists, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.arrivals import link_series, reopen, series_row
+from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, named, note_foreign
 from storage.tables import AssociationSeries, Instance, LostInstance, Series
 from storage.transitions import note_series
 
@@ -52,17 +53,25 @@ class Loss:
     sop_instance_uid: str
     reason: str
     now: datetime
+    shown: Credentials = UNKNOWN_CREDENTIALS
 
     def record(self, connection: Connection) -> None:
-        """Write the row; its series, where it is known, is received again until the instance comes."""
+        """Write the row; its series, where it is known, is received again until the instance comes.
+
+        What another peer than the owner lost of a series is nothing that the series lacks: it is an event of it only.
+        """
         with Session(connection, expire_on_commit=False) as session:
             if not self.series_uid or self._concerns_series(session):
                 self._write(session)
             session.flush()
 
     def _concerns_series(self, session: Session) -> bool:
-        """Make or reopen the series; False, with nothing written, where it has the instance already."""
+        """Make or reopen the series; False where it has the instance already, or belongs to another peer."""
         row = session.scalar(select(Series).where(Series.series_uid == self.series_uid).with_for_update())
+        if row is not None and is_foreign(session, row, self.calling_ae, self.shown):
+            who = named(row, self.calling_ae, self.shown)
+            note_foreign(session, row, f"{who} failed to send an instance", self.now)
+            return False
         if row is not None and session.scalar(select(_stored(row.id, self.sop_instance_uid))):
             return False
         row = row or series_row(session, self.study_uid, self.series_uid, self.calling_ae, self.now)
@@ -126,4 +135,7 @@ def _name(sop_instance_uid: str) -> str:
 
 
 def _stored(series_id: int, sop_instance_uid: Any) -> Exists:
-    return exists().where(Instance.series_id == series_id, Instance.sop_instance_uid == sop_instance_uid)
+    # Not one that was taken out of the series again.
+    return exists().where(
+        Instance.series_id == series_id, Instance.sop_instance_uid == sop_instance_uid, Instance.is_current
+    )

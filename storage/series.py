@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
 from storage.arrivals import (
@@ -25,11 +25,12 @@ from storage.arrivals import (
 )
 from storage.errors import IllegalTransition, NotFound
 from storage.losses import Loss, MissingInstance, forget_missing, missing_instances
+from storage.owners import OwnerView, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
 from storage.senders import Pause, wait_s
 from storage.states import LIVE_JOB_STATES, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
-from storage.transitions import begin_job, move_series, note_that_it_came_again, supersede_live_job
+from storage.transitions import begin_job, move_series, note_series, note_that_it_came_again, supersede_live_job
 
 __all__ = [
     "Arrival",
@@ -124,13 +125,18 @@ class SeriesStore(ArrivalStore):
             )
 
     def replaced(self, series_id: int) -> list[str]:
-        """Spool names of what was replaced by other contents under the same UID, oldest first.
+        """Spool names of what its owner sent and replaced by other contents under the same UID, oldest first.
 
         Left out is what came before the sender sent the whole present series (again): that was its last word.
         """
         current = select(func.min(Instance.received_at)).where(Instance.series_id == series_id, Instance.is_current)
         with self._database.read() as session:
-            replaced = select(Instance.spool_name).where(Instance.series_id == series_id, ~Instance.is_current)
+            owner = select(Series.calling_ae).where(Series.id == series_id)
+            replaced = (
+                select(Instance.spool_name)
+                .where(Instance.series_id == series_id, ~Instance.is_current)
+                .where(or_(Instance.calling_ae == "", Instance.calling_ae == owner.scalar_subquery()))
+            )
             since = replaced.where(Instance.received_at >= current.scalar_subquery())
             return list(session.scalars(since.order_by(Instance.id)))
 
@@ -162,6 +168,7 @@ class SeriesStore(ArrivalStore):
             row = _fresh(session, series)
             if row is None:
                 return False
+            reason = _with_doubt(session, row, reason)
             move_series(session, row, SeriesState.INCOMPLETE, actor="completion", reason=reason, now=now)
             return True
 
@@ -173,6 +180,7 @@ class SeriesStore(ArrivalStore):
                 return False
             _complete(session, row, facts, now)
             supersede_live_job(session, row.id, "the series changed and is now skipped", "completion", now)
+            reason = _with_doubt(session, row, reason)
             move_series(session, row, SeriesState.SKIPPED, actor="eligibility", reason=reason, now=now)
             return True
 
@@ -188,7 +196,11 @@ class SeriesStore(ArrivalStore):
                 return False
             _complete(session, row, facts, now)
             same = session.scalars(select(Job).where(Job.job_key == request.key).order_by(Job.repeat.desc())).first()
-            doubts = [request.doubt, doubt_about_patient(session, row, request.patient)]
+            doubts = [
+                request.doubt,
+                doubt_about_patient(session, row, request.patient),
+                doubt_about_owners(session, row),
+            ]
             if same is None or same.state not in LIVE_JOB_STATES:
                 supersede_live_job(session, row.id, "the contents of the series changed", "completion", now)
             if same is None or same.state is JobState.SUPERSEDED:
@@ -199,15 +211,37 @@ class SeriesStore(ArrivalStore):
             note_that_it_came_again(session, row, same, now)
             return True
 
+    def owner(self, series_id: int) -> OwnerView:
+        """Whose a series is, and which other peers added to it; raises NotFound."""
+        with self._database.read() as session:
+            return owner_of(session, _known(session, series_id))
+
+    def drop(self, series_id: int, calling_ae: str, actor: str, reason: str, now: datetime) -> int:
+        """Take the instances of one peer out of a series, which is judged anew; returns their number.
+
+        A live job of it is superseded. Raises NotFound, and IllegalTransition where none came from this peer.
+        """
+        with self._database.write() as session:
+            row = _known(session, series_id, locked=True)
+            count = drop_instances(session, row, calling_ae)
+            dropped = f"{count} instance{'s' if count > 1 else ''} from {calling_ae} dropped"
+            said = f"{dropped}: {reason}" if reason else dropped
+            supersede_live_job(session, row.id, said, actor, now)
+            if row.state is SeriesState.RECEIVING:
+                note_series(session, row, actor=actor, reason=said, now=now)
+            else:
+                move_series(session, row, SeriesState.RECEIVING, actor=actor, reason=said, now=now)
+            # It counts as an arrival, so that no decision about the series as it was before can pass.
+            row.arrivals, row.last_arrival_at, row.updated_at = row.arrivals + 1, now, now
+            return count
+
     def complete_by_operator(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
         """INCOMPLETE -> COMPLETE: a person confirms that nothing more will come. Geometry is still judged.
 
         What the node knew to be missing is forgotten.
         """
         with self._database.write() as session:
-            row = session.get(Series, series_id)
-            if row is None:
-                raise NotFound(f"there is no series {series_id}")
+            row = _known(session, series_id)
             if row.state is not SeriesState.INCOMPLETE:
                 raise IllegalTransition(f"only an INCOMPLETE series can be completed; this one is {row.state}")
             forget_missing(session, row)
@@ -266,12 +300,26 @@ def _broke_off(session: Session, series_id: int) -> bool:
     return bool(session.scalar(select(broken)))
 
 
+def _known(session: Session, series_id: int, *, locked: bool = False) -> Series:
+    """The row; raises NotFound."""
+    row = session.get(Series, series_id, with_for_update=locked)
+    if row is None:
+        raise NotFound(f"there is no series {series_id}")
+    return row
+
+
 def _fresh(session: Session, series: OpenSeries) -> Series | None:
     """The row, locked, if nothing arrived and nobody decided since `series` was read."""
     row = session.scalar(select(Series).where(Series.id == series.id).with_for_update())
     if row is None or row.arrivals != series.arrivals or row.state is not series.state:
         return None
     return row
+
+
+def _with_doubt(session: Session, row: Series, reason: str) -> str:
+    """A reason, and that instances of other peers may be it."""
+    doubt = doubt_about_owners(session, row)
+    return f"{reason}; {doubt}" if doubt else reason
 
 
 def _complete(session: Session, row: Series, facts: SeriesFacts, now: datetime) -> None:

@@ -55,7 +55,7 @@ SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
     ),
     SeriesState.INCOMPLETE: frozenset(
         {
-            SeriesState.RECEIVING,  # receiver: the sender tries again
+            SeriesState.RECEIVING,  # receiver: the sender tries again; operator: `jobs drop`
             SeriesState.COMPLETE,  # operator: `jobs complete`
         }
     ),
@@ -66,8 +66,10 @@ SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
             SeriesState.RECEIVING,  # receiver: late or lost slice, or differing duplicate
         }
     ),
-    SeriesState.QUEUED: frozenset({SeriesState.RECEIVING}),  # receiver: late or lost slice, or differing duplicate
-    SeriesState.SKIPPED: frozenset({SeriesState.RECEIVING}),  # receiver: late or lost slice, or differing duplicate
+    SeriesState.QUEUED: frozenset({SeriesState.RECEIVING}),  # receiver: late or lost slice, other contents; `jobs drop`
+    SeriesState.SKIPPED: frozenset(
+        {SeriesState.RECEIVING}
+    ),  # receiver: late or lost slice, other contents; `jobs drop`
 }
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {

@@ -83,8 +83,9 @@ class Series(Base):
 
     job_id: the job of the contents that the series has now; None until it has one. ignored: instances of classes that
     this node accepts and does not keep. expected: images of the series as a peer counted them
-    (`completion.count_from`), None where nobody was asked or answered. calling_ae, certificate: the peer that opened
-    the series, which owns it; `certificate` is the SHA-256 of its client certificate, "" without TLS. in_hand: the
+    (`completion.count_from`), None where nobody was asked or answered. calling_ae, certificate: the peer that owns
+    the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
+    TLS. in_hand: the
     process that judges the series at the moment; deaths: how many processes ended while they did. purged_at: when
     retention removed the received files.
     """

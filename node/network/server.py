@@ -23,6 +23,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
+from node.network.tls import PeerCertificate, peer_certificate
 from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
 
 log = logging.getLogger(__name__)
@@ -36,16 +37,20 @@ _TITLES_END = 74  # of an A-ASSOCIATE-RQ: header, version and AE titles, before 
 
 @dataclass(frozen=True)
 class Rejection:
-    """An association that is not wanted: result, source and reason of PS3.8 table 9-21."""
+    """An association that is not wanted: result, source and reason of PS3.8 table 9-21.
+
+    told: what an administrator is to find in the list of refusals; "" where the log is enough.
+    """
 
     result: int
     source: int
     reason: int
+    told: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
 class Admission:
-    """Who decides about an association request, by called and calling AE title and the peer's address.
+    """Who decides about an association request, by called and calling AE title, the peer's address and certificate.
 
     `admit` returns a session, which is any object of the receiver, or a Rejection. `ended` gets the session exactly
     once, when nothing of its association runs any more; `released` is False for whatever is no orderly release.
@@ -53,7 +58,7 @@ class Admission:
     `ended`, every instance of the session that had begun to come and that nobody has dealt with.
     """
 
-    admit: Callable[[str, str, str], object]
+    admit: Callable[[str, str, str, PeerCertificate | None], object]
     ended: Callable[[Any, bool], None]
     is_known_host: Callable[[str], bool]
     cut_off: Callable[[Any, CutOff], None] = lambda session, instance: None
@@ -252,7 +257,8 @@ class HardenedServer(ThreadedAssociationServer):
             request.settimeout(SEND_TIMEOUT_S)
             request.sendall(answer.encode())
             return
-        session = self._admission.admit(asked.called_ae_title, asked.calling_ae_title, str(client_address[0]))
+        host, certificate = str(client_address[0]), peer_certificate(request)
+        session = self._admission.admit(asked.called_ae_title, asked.calling_ae_title, host, certificate)
         if isinstance(session, Rejection):
             refusal = A_ASSOCIATE_RJ()
             refusal.result, refusal.source, refusal.reason_diagnostic = session.result, session.source, session.reason

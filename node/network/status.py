@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 SUCCESS = 0x0000
+NOT_AUTHORIZED = 0x0124
 OUT_OF_RESOURCES = 0xA700
 DATASET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000

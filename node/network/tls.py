@@ -1,7 +1,10 @@
 """Builds the TLS contexts of the BCP 195 RFC 8996 profile (PS3.15 B.12); it opens no connection."""
 
+import hashlib
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from node.errors import Misconfigured
 
@@ -14,6 +17,37 @@ CIPHERS = (
 
 class UnusableCertificate(Misconfigured):
     """A certificate, a key or a CA file cannot be used; an administrator has to replace or correct it."""
+
+
+@dataclass(frozen=True)
+class PeerCertificate:
+    """What the certificate of a peer proves, once its signature was verified.
+
+    names: common names and DNS names in lower case. fingerprint: SHA-256 of the certificate. identity: SHA-256 of its
+    subject, which a renewed certificate has too.
+    """
+
+    names: frozenset[str]
+    fingerprint: str
+    identity: str
+
+
+def peer_certificate(connection: object) -> PeerCertificate | None:
+    """The certificate of the peer of a connection after the handshake; None without TLS, or where it showed none."""
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    encoded, fields = connection.getpeercert(binary_form=True), connection.getpeercert()
+    if not encoded or not fields:
+        return None
+    subject: Any = fields.get("subject", ())
+    alternatives: Any = fields.get("subjectAltName", ())
+    names = {value for part in subject for key, value in part if key == "commonName"}
+    names |= {value for kind, value in alternatives if kind == "DNS"}
+    # A certificate without a subject is named by its alternative names (RFC 5280 4.2.1.6).
+    identity = hashlib.sha256(repr(subject or alternatives).encode())
+    return PeerCertificate(
+        frozenset(name.lower() for name in names), hashlib.sha256(encoded).hexdigest(), identity.hexdigest()
+    )
 
 
 def server_context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:

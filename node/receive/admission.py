@@ -5,13 +5,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
-from config.settings import ScpSettings
+from config.settings import PeerSettings, ScpSettings
 from config.syntax import MAX_AE_TITLE_CHARS, NOT_IN_AE_TITLE, IpNetwork, network_of
 from node.network.server import Rejection
+from node.network.tls import PeerCertificate
 from node.receive.host_names import FIRST_ANSWER_S, HostName, IpAddress, Resolve, look_up
+from storage.owners import Credentials
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Session:
     peer_host: str
     peer: str
     turn: Turn
+    shown: Credentials
     progress_s: float = 0.0  # monotonic time of its beginning or of the last instance that it stored
     association_id: int | None = None
     stored: int = 0
@@ -102,16 +105,25 @@ class Places:
         self._turns: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
 
-    def admit(self, called_ae: str, calling_ae: str, host: str) -> Session | Rejection:
+    def admit(
+        self, called_ae: str, calling_ae: str, host: str, certificate: PeerCertificate | None
+    ) -> Session | Rejection:
         """A session with a place, or why there is none. A session that stores nothing may be aborted to make room."""
-        calling_ae = _safe(calling_ae)
-        peer = self._peer(calling_ae, host)
-        if peer is None:
+        calling_ae = safe_title(calling_ae)
+        entries = self._entries(calling_ae, host)
+        if not entries:
             return _rejected(WRONG_CALLING_AE, calling_ae, host, "not in scp.allowed_peers")
-        if called_ae.strip() != self._settings.ae_title.strip():
+        peer, is_bound = next(
+            ((peer, bool(bound)) for peer, bound in entries if _is_shown(bound, certificate)), ("", False)
+        )
+        if not peer:
+            told = f"association rejected: its certificate ({_name(certificate)}) is not the one of scp.allowed_peers"
+            return _rejected(replace(WRONG_CALLING_AE, told=told), calling_ae, host, told)
+        if called_ae.strip(" ") != self._settings.ae_title:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
-            session = Session(calling_ae, host, peer, self._turn(calling_ae, host), self._clock_s())
+            shown = Credentials(host, certificate.identity if certificate else "", is_bound)
+            session = Session(calling_ae, host, peer, self._turn(calling_ae, host), shown, self._clock_s())
             idle = self._make_room(peer)
             if idle is None:
                 return _rejected(LIMIT_REACHED, calling_ae, host, "all places for this peer are taken")
@@ -141,17 +153,24 @@ class Places:
         lock = self._turns.setdefault((calling_ae, host), threading.Lock())
         return Turn(lock)
 
-    def _peer(self, calling_ae: str, host: str) -> str | None:
-        """The peer that asks, by its place in `allowed_peers` or by its address; None for a stranger."""
+    def _entries(self, calling_ae: str, host: str) -> list[tuple[str, str]]:
+        """The peers that the asking one may be, each with its certificate of the settings; none for a stranger.
+
+        A peer is called by its place in `allowed_peers`, or by its address where the list is empty.
+        """
         peers = self._settings.allowed_peers
         if not peers:
-            return host
-        for number, peer in enumerate(peers):
-            if peer.ae_title == calling_ae and (
-                not peer.host or self._hosts.has(peer.host, host, wait_s=FIRST_ANSWER_S)
-            ):
-                return f"peer {number}"
-        return None
+            return [(host, "")]
+        return [
+            (f"peer {number}", peer.certificate)
+            for number, peer in enumerate(peers)
+            if self._may_be(peer, calling_ae, host)
+        ]
+
+    def _may_be(self, peer: PeerSettings, calling_ae: str, host: str) -> bool:
+        if peer.ae_title != calling_ae:
+            return False
+        return not peer.host or self._hosts.has(peer.host, host, wait_s=FIRST_ANSWER_S)
 
     def _make_room(self, peer: str) -> list[Session] | None:
         """The sessions that have to end for one more session of `peer`; None where there is no room."""
@@ -181,9 +200,24 @@ class Places:
         return [idle]
 
 
-def _safe(title: str) -> str:
-    """A peer's AE title as it may be stored and logged."""
-    return NOT_IN_AE_TITLE.sub("?", title.strip())[:MAX_AE_TITLE_CHARS]
+def safe_title(title: str) -> str:
+    """A peer's AE title as it may be stored and logged; only spaces at its ends mean nothing (PS3.5 VR AE)."""
+    return NOT_IN_AE_TITLE.sub("?", title.strip(" "))[:MAX_AE_TITLE_CHARS]
+
+
+def _is_shown(bound: str, certificate: PeerCertificate | None) -> bool:
+    """Whether a peer showed the certificate that the settings bind to its AE title, where they do."""
+    if not bound or certificate is None:
+        return not bound
+    return bound in certificate.names or bound == f"sha256:{certificate.fingerprint}"
+
+
+def _name(certificate: PeerCertificate | None) -> str:
+    """How a certificate is called in a sentence."""
+    if certificate is None:
+        return "none"
+    names = [NOT_IN_AE_TITLE.sub("?", name)[:64] for name in sorted(certificate.names)[:2]]
+    return ", ".join([*names, f"sha256:{certificate.fingerprint[:16]}..."])
 
 
 def _rejected(rejection: Rejection, calling_ae: str, host: str, why: str) -> Rejection:

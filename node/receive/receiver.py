@@ -11,6 +11,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
@@ -28,17 +29,17 @@ from node.network import server, status
 from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
 from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
 from node.network.library import configure_libraries
-from node.network.server import Admission, HardenedServer
-from node.network.tls import server_context
+from node.network.server import Admission, HardenedServer, Rejection
+from node.network.tls import PeerCertificate, server_context
 from node.network.upper_layer import MAX_PDU_BYTES
-from node.receive.admission import WRONG_APPLICATION, Places, Session
+from node.receive.admission import WRONG_APPLICATION, Places, Session, safe_title
 from node.receive.discarded import why_discarded
 from node.receive.header import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from storage.errors import SpoolFull
 from storage.intake import Intake
 from storage.losses import UNKNOWN
 from storage.refusals import RefusalStore, RefusedInstance
-from storage.series import Closing, Discard, Identifiers, Loss, Opening, SeriesStore
+from storage.series import Closing, Discard, Identifiers, Loss, Opening, Recorded, SeriesStore
 from storage.spool import Spool
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Receiver:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
-        self._intake = Intake(spool, series)
+        self._intake = Intake(spool, series, takes_foreign=settings.foreign_instances == "hold")
         self._refusals = refusals
         self._name = name
         self._requested_port = settings.port if port is None else port
@@ -94,7 +95,7 @@ class Receiver:
     def start(self) -> None:
         """Listen, then clear what a killed receiver left behind, then accept. Raises Misconfigured."""
         if not self._settings.allowed_peers:
-            log.warning("scp.allowed_peers is empty: every calling AE title from every host is accepted")
+            log.warning("scp.allowed_peers is empty: %s", _who_may_send(self._settings))
         listening = self._listen()
         try:
             # Only now: a second receiver that was started by mistake must not clear the files of the first.
@@ -107,7 +108,7 @@ class Receiver:
         self._server = listening
         self._thread = threading.Thread(target=listening.serve_forever, args=(0.05,), name="receiver", daemon=True)
         self._thread.start()
-        log.info("listening as %s on %s port %d", self._settings.ae_title, self._settings.host, self.port)
+        log.info("listening as %s on %s port %d", self._settings.ae_title, self._settings.listening_host, self.port)
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Stop accepting, let open associations end by themselves for `grace_s`, then abort them."""
@@ -137,7 +138,7 @@ class Receiver:
         ae.acse_timeout, ae.network_timeout = server.ACSE_TIMEOUT_S, QUIET_TIMEOUT_S
         try:
             listening: Any = ae.make_server(
-                (settings.host, self._requested_port),
+                (settings.listening_host, self._requested_port),
                 contexts=supported_contexts(),
                 ssl_context=None if tls is None else server_context(tls.certificate, tls.private_key, tls.ca),
                 evt_handlers=[
@@ -149,17 +150,26 @@ class Receiver:
                     (evt.EVT_C_STORE, self._store),
                 ],
                 server_class=HardenedServer,
-                admission=Admission(self._places.admit, self._ended, self._places.is_known_host, self._cut_off),
+                admission=Admission(self._admit, self._ended, self._places.is_known_host, self._cut_off),
                 limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._intake.spare_bytes),
                 max_associations=settings.max_associations,
             )
             assert isinstance(listening, HardenedServer)
             return listening
         except OSError as error:
-            where = f"{settings.host} port {self._requested_port}"
+            where = f"{settings.listening_host} port {self._requested_port}"
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse(f"another program listens on {where}; stop it, or change scp.port") from None
             raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
+
+    def _admit(
+        self, called_ae: str, calling_ae: str, host: str, certificate: PeerCertificate | None
+    ) -> Session | Rejection:
+        """A session, or why there is none; what an administrator has to mend is recorded."""
+        answer = self._places.admit(called_ae, calling_ae, host, certificate)
+        if isinstance(answer, Rejection) and answer.told:
+            self._record(RefusedInstance(safe_title(calling_ae), host, "", "", status.NOT_AUTHORIZED, answer.told))
+        return answer
 
     def _opened(self, event: Any) -> None:
         association, session = event.assoc, _session(event)
@@ -242,21 +252,29 @@ class Receiver:
         readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
         identity = read_identity(BytesIO(readable), len(readable), implicit_vr=syntax.is_implicit_VR)
         code, comment = _check(request, identity)
-        if code == status.SUCCESS and identity.sop_class_uid != CT_IMAGE_STORAGE:
-            self._discard(session, identity)
-        elif code == status.SUCCESS:
-            self._keep(session, data, identity, str(syntax))
-        return code, comment
+        if code != status.SUCCESS:
+            return code, comment
+        if identity.sop_class_uid != CT_IMAGE_STORAGE:
+            is_taken = self._discard(session, identity)
+        else:
+            is_taken = self._keep(session, data, identity, str(syntax))
+        # It names no owner: without TLS the AE title of one is all that another needs to become it.
+        return (code, comment) if is_taken else (status.NOT_AUTHORIZED, "the series belongs to another peer")
 
-    def _discard(self, session: Session, identity: InstanceIdentity) -> None:
-        """Make the row durable that says what was not kept."""
+    def _discard(self, session: Session, identity: InstanceIdentity) -> bool:
+        """Make the row durable that says what was not kept; False where the series belongs to another peer."""
         why = why_discarded(identity.sop_class_uid)
         study_uid, series_uid = identity.study_uid, identity.series_uid
         association_id = self._association_id(session)
-        self._intake.commit(Discard(association_id, session.calling_ae, study_uid, series_uid, why, self._clock()))
+        return self._intake.commit(
+            Discard(association_id, session.calling_ae, study_uid, series_uid, why, self._clock(), session.shown)
+        )
 
-    def _keep(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> None:
-        """Make file and row durable; on an exception no row exists, or it has its file."""
+    def _keep(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> bool:
+        """Make file and row durable; on an exception no row exists, or it has its file.
+
+        False where the series belongs to another peer; then nothing is kept.
+        """
         now, association_id = self._clock(), self._association_id(session)
         head = part10_head(identity.sop_class_uid, identity.sop_instance_uid, syntax_uid)
         identifiers = Identifiers(
@@ -266,7 +284,10 @@ class Receiver:
             sop_class_uid=identity.sop_class_uid,
             transfer_syntax_uid=syntax_uid,
         )
-        self._intake.keep(association_id, session.calling_ae, identifiers, (head, data), now)
+        recorded = self._intake.keep(
+            association_id, session.calling_ae, identifiers, (head, data), now, shown=session.shown
+        )
+        return recorded is not Recorded.FOREIGN
 
     def _association_id(self, session: Session) -> int:
         """The row of the association, which is opened when there is something to say of it."""
@@ -284,21 +305,20 @@ class Receiver:
         log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
         try:
             request, identity = event.request, _glimpse(data, event.context.transfer_syntax)
-            self._refusals.record(
-                RefusedInstance(
-                    session.calling_ae,
-                    session.peer_host,
-                    identity.series_uid,
-                    identity.sop_instance_uid,
-                    code,
-                    comment[:200],
-                ),
-                self._clock(),
-            )
-            if str(request.AffectedSOPClassUID) == CT_IMAGE_STORAGE:
+            uids = identity.series_uid, identity.sop_instance_uid
+            self._record(RefusedInstance(session.calling_ae, session.peer_host, *uids, code, comment))
+            # What another peer's series does not get, it does not lack.
+            if str(request.AffectedSOPClassUID) == CT_IMAGE_STORAGE and code != status.NOT_AUTHORIZED:
                 reason = f"refused with status {code:04X} ({comment})"
                 asked_uid = str(request.AffectedSOPInstanceUID)
                 self._lose(session, identity, "" if asked_uid == NO_UID else asked_uid, data, reason)
+        except Exception:
+            log.exception("a refusal could not be recorded")
+
+    def _record(self, refused: RefusedInstance) -> None:
+        """Let `status` and `jobs show` tell of a refusal; never raises."""
+        try:
+            self._refusals.record(replace(refused, reason=refused.reason[:200]), self._clock())
         except Exception:
             log.exception("a refusal could not be recorded")
 
@@ -320,13 +340,24 @@ class Receiver:
         self._intake.pauses.interrupted(identity.series_uid)
         association_id = self._association_id(session)
         study_uid, series_uid = identity.study_uid, identity.series_uid
-        self._intake.commit(Loss(association_id, session.calling_ae, study_uid, series_uid, uid, reason, self._clock()))
+        self._intake.commit(
+            Loss(association_id, session.calling_ae, study_uid, series_uid, uid, reason, self._clock(), session.shown)
+        )
 
 
 def _session(event: Any) -> Session:
     session = event.assoc.dul.session
     assert isinstance(session, Session)
     return session
+
+
+def _who_may_send(settings: ScpSettings) -> str:
+    if settings.is_closed:
+        return (
+            f"the receiver listens on {settings.listening_host} and not on {settings.host}, so only programs of this "
+            "machine can send; name the peers, or set scp.allow_everyone = true"
+        )
+    return "every calling AE title from every host is accepted"
 
 
 def _check(request: Any, identity: InstanceIdentity) -> tuple[int, str]:

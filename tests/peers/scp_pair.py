@@ -145,7 +145,7 @@ def hardened(
     max_associations: int = 10,
     max_dataset_bytes: int = 1 << 20,
     max_in_flight_bytes: int = 1 << 22,
-    admit: Callable[[str, str, str], object] = lambda called, calling, host: object(),
+    admit: Callable[[str, str, str, Any], object] = lambda called, calling, host, certificate: object(),
     **options: Any,
 ) -> Iterator[Scp]:
     """The SCP on the receiver's server, which admits whoever `admit` wants."""

@@ -151,7 +151,7 @@ def test_presentation_contexts_of_a_stranger_are_not_decoded(monkeypatch: pytest
     with stock() as plain:
         plain.server.ae.require_calling_aet = ["SIMULATOR"]
         assert decoded_for_a_stranger(plain) == 128
-    with hardened(admit=lambda called, calling, host: Rejection(1, 1, 3)) as guarded:
+    with hardened(admit=lambda called, calling, host, certificate: Rejection(1, 1, 3)) as guarded:
         assert decoded_for_a_stranger(guarded) == 0
 
 

@@ -28,8 +28,8 @@ def places(clock: Clock, **settings: Any) -> Places:
     return Places(ScpSettings(**settings), clock)
 
 
-def enter(of: Places, ae: str = "CT1", host: str = "10.0.0.1") -> Any:
-    return of.admit("SYNCECT", ae, host)
+def enter(of: Places, ae: str = "CT1", host: str = "10.0.0.1", certificate: Any = None) -> Any:
+    return of.admit("SYNCECT", ae, host, certificate)
 
 
 def admitted(of: Places, count: int, ae: str = "CT1", host: str = "10.0.0.1") -> list[Session]:
@@ -42,8 +42,8 @@ def test_a_stranger_and_a_wrong_called_title_are_told_apart(clock: Clock) -> Non
     some = places(clock, allowed_peers=[CT1])
     assert enter(some, "CT9") == WRONG_CALLING_AE
     assert enter(some, host="10.0.0.9") == WRONG_CALLING_AE
-    assert some.admit("OTHER", "CT1", "10.0.0.1") == WRONG_CALLED_AE
-    assert isinstance(some.admit("SYNCECT ", "CT1", "::ffff:10.0.0.1"), Session)
+    assert some.admit("OTHER", "CT1", "10.0.0.1", None) == WRONG_CALLED_AE
+    assert isinstance(some.admit("SYNCECT ", "CT1", "::ffff:10.0.0.1", None), Session)
 
 
 def test_one_peer_cannot_take_the_places_that_are_kept_for_another(clock: Clock) -> None:

@@ -106,6 +106,6 @@ def test_a_peer_is_admitted_by_network_and_refused_by_a_name_that_does_not_exist
             {"allowed_peers": [{"ae_title": "A", "host": "10.1.0.0/16"}, {"ae_title": "B", "host": "no-such.invalid"}]}
         )
     )
-    assert isinstance(some.admit("SYNCECT", "A", "10.1.200.7"), Session)
-    assert isinstance(some.admit("SYNCECT", "A", "10.2.0.1"), Rejection)
-    assert isinstance(some.admit("SYNCECT", "B", "10.1.200.7"), Rejection)
+    assert isinstance(some.admit("SYNCECT", "A", "10.1.200.7", None), Session)
+    assert isinstance(some.admit("SYNCECT", "A", "10.2.0.1", None), Rejection)
+    assert isinstance(some.admit("SYNCECT", "B", "10.1.200.7", None), Rejection)

@@ -1,0 +1,138 @@
+"""Whose a series is: the peer that stored its first instance. What another peer brings for it is judged here.
+
+Any peer that may send could else replace a slice of another's scan, or keep that scan from completing. A series of
+which nothing is stored belongs to nobody yet, so that a refused or discarded instance locks no owner out.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.orm import Session
+
+from storage.errors import IllegalTransition
+from storage.tables import Event, Instance, Series
+from storage.transitions import note_series
+
+MAX_EVENTS = 20  # of one series: a peer that sends all night must not fill the database
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What the node knows of a sender beside its AE title.
+
+    certificate: what its client certificate proves, as in `Series.certificate`; "" without TLS. is_bound: the settings
+    bind the AE title to this certificate, so that the title alone names the peer, whatever certificate it has next.
+    """
+
+    host: str = ""
+    certificate: str = ""
+    is_bound: bool = False
+
+
+UNKNOWN_CREDENTIALS = Credentials()
+
+
+@dataclass(frozen=True)
+class OwnerView:
+    """The owner of a series, and how many of its present instances came from other AE titles."""
+
+    calling_ae: str
+    certificate: str
+    others: dict[str, int]
+
+
+def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credentials) -> bool:
+    """Whether a series belongs to another peer than this one."""
+    same = series.calling_ae == calling_ae and not _is_impostor(series, shown)
+    return not same and bool(session.scalar(select(exists().where(*_present(series.id)))))
+
+
+def may_share(series: Series, calling_ae: str) -> bool:
+    """Whether instances of a foreign peer can be told from the owner's later: they are, by the AE title alone."""
+    return series.calling_ae != calling_ae
+
+
+def named(series: Series, calling_ae: str, shown: Credentials) -> str:
+    """How a foreign peer is called in an event."""
+    who = f"{calling_ae} with another certificate" if calling_ae == series.calling_ae else calling_ae
+    return f"{who} at {shown.host or 'an unknown address'}"
+
+
+def own(session: Session, series: Series, calling_ae: str, shown: Credentials, now: datetime) -> None:
+    """Write down who owns a series, when its owner stores an instance of it, or the first peer to do so."""
+    if series.calling_ae != calling_ae:
+        reason = f"the series belongs to {calling_ae} now; of {series.calling_ae} nothing is kept"
+        note_series(session, series, actor="receiver", reason=reason, now=now)
+        series.calling_ae, series.certificate = calling_ae, shown.certificate
+    series.certificate = shown.certificate or series.certificate
+
+
+def note_foreign(session: Session, series: Series, what: str, now: datetime) -> None:
+    """Write what a foreign peer did, a sentence with its name, as an event of the series; each thing once."""
+    reason = f"{what}; the series belongs to {series.calling_ae}"
+    known = select(Event.reason).where(Event.series_id == series.id, Event.reason.contains("; the series belongs to"))
+    told = session.scalars(known.limit(MAX_EVENTS)).all()
+    if reason not in told and len(told) < MAX_EVENTS:
+        note_series(session, series, actor="receiver", reason=reason, now=now)
+
+
+def doubt_about_owners(session: Session, series: Series) -> str:
+    """Why a person must look at a series to which other peers added instances; "" where none did."""
+    others = _others(session, series)
+    parts = [f"{count} instance{'s' if count > 1 else ''} of it came from {ae}" for ae, count in others.items()]
+    if not parts:
+        return ""
+    steps = " or ".join(f"`syncect jobs drop {series.id} --from {ae}`" for ae in others)
+    return f"the series belongs to {series.calling_ae}, but {' and '.join(parts)}: {steps} judges it without them"
+
+
+def owner_of(session: Session, series: Series) -> OwnerView:
+    """The owner of a series as a reader sees it."""
+    return OwnerView(series.calling_ae, series.certificate, _others(session, series))
+
+
+def drop_instances(session: Session, series: Series, calling_ae: str) -> int:
+    """Take the instances of a peer out of a series and return their number; their files stay until retention.
+
+    Where they were the owner's, the series passes to the sender of the oldest one that remains, or to nobody. Raises
+    IllegalTransition where none came from this peer.
+    """
+    rows = session.scalars(select(Instance).where(*_present(series.id)).order_by(Instance.id)).all()
+    dropped = [row for row in rows if _sender(row, series) == calling_ae]
+    if not dropped:
+        senders = ", ".join(dict.fromkeys(_sender(row, series) for row in rows)) or "nobody"
+        raise IllegalTransition(f"no instance of this series came from {calling_ae}; its instances came from {senders}")
+    left = [row for row in rows if row not in dropped]
+    if left and calling_ae == series.calling_ae:
+        series.calling_ae, series.certificate = _sender(left[0], series), ""
+    for row in dropped:
+        row.is_current, row.calling_ae = False, calling_ae
+    return len(dropped)
+
+
+def _present(series_id: int) -> tuple[ColumnElement[bool], ...]:
+    return Instance.series_id == series_id, Instance.is_current == True  # noqa: E712 - a condition of SQL
+
+
+def _is_impostor(series: Series, shown: Credentials) -> bool:
+    """Whether the AE title of the owner comes with a certificate that is not its own."""
+    return (
+        not shown.is_bound
+        and bool(shown.certificate and series.certificate)
+        and (shown.certificate != series.certificate)
+    )
+
+
+def _sender(row: Instance, series: Series) -> str:
+    return row.calling_ae or series.calling_ae  # "": it came before senders were kept for each instance
+
+
+def _others(session: Session, series: Series) -> dict[str, int]:
+    counts = (
+        select(Instance.calling_ae, func.count())
+        .where(*_present(series.id), Instance.calling_ae.not_in(("", series.calling_ae)))
+        .group_by(Instance.calling_ae)
+        .order_by(Instance.calling_ae)
+    )
+    return {ae: count for ae, count in session.execute(counts)}
