@@ -7,7 +7,7 @@ from config.load import ConfigError
 from config.settings import AskedPeer, Settings, TlsSettings
 from node.bootstrap.roles import eligibility_policy
 from node.ops.certificates import check_tls
-from node.ops.checks import check_bundle, check_data_dir, check_database, check_hosts, check_port
+from node.ops.checks import check_bundle, check_callers, check_data_dir, check_database, check_hosts, check_port
 from node.ops.findings import Finding
 
 
@@ -24,6 +24,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     except ConfigError as error:
         yield from map(Finding, error.mistakes)
     yield from check_bundle(settings.model)
+    yield from check_callers(settings.scp)
 
 
 def _tls(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:

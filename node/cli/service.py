@@ -125,7 +125,7 @@ def _check(settings: Settings, run_dir: Path) -> None:
 
 def _address(settings: Settings) -> str:
     scp = settings.scp
-    return f"{scp.ae_title} on {scp.host}:{scp.port}"
+    return f"{scp.ae_title} on {scp.listening_host}:{scp.port}"
 
 
 def add_to(app: typer.Typer) -> None:

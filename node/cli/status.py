@@ -82,7 +82,9 @@ def _facts(node: Node) -> dict[str, Any]:
     processes = running_processes(node.run_dir)
     return {
         "ae_title": node.settings.scp.ae_title,
+        "host": node.settings.scp.listening_host,
         "port": node.settings.scp.port,
+        "only_this_machine": node.settings.scp.is_closed,
         "bundle": node.settings.model.bundle,
         "processes": processes,
         "missing": [role for role in ROLES if not any(view.role == role for view in processes)],
@@ -125,7 +127,7 @@ def _print(facts: dict[str, Any]) -> None:
     print_table(
         ["", ""],
         [
-            ("receiver", f"{facts['ae_title']}, port {facts['port']}"),
+            ("receiver", _listening(facts)),
             ("bundle", facts["bundle"]),
             ("destinations", ", ".join(facts["destinations"]) or "none"),
             *((f"peer {peer.destination}", _reached(peer)) for peer in facts["peers"]),
@@ -136,6 +138,13 @@ def _print(facts: dict[str, Any]) -> None:
             ("free space", f"{facts['free_gb']} GB"),
         ],
     )
+
+
+def _listening(facts: dict[str, Any]) -> str:
+    text = f"{facts['ae_title']}, port {facts['port']} of {facts['host']}"
+    if facts["only_this_machine"]:
+        text += "; only programs of this machine can send, because scp.allowed_peers is empty"
+    return text
 
 
 def _reached(peer: PeerView) -> str:
@@ -177,9 +186,11 @@ def list_peers(context: typer.Context, as_json: JsonOption = False, config: Conf
         ("sends to", peer.name, peer.ae_title, f"{peer.host}:{peer.port}", "TLS" if peer.tls else "")
         for peer in settings.destination
     ]
-    rows += [("accepts", "", peer.ae_title, peer.host or "any host", "") for peer in settings.scp.allowed_peers]
+    rows += [
+        ("accepts", "", peer.ae_title, peer.host or "any host", peer.certificate) for peer in settings.scp.allowed_peers
+    ]
     if not settings.scp.allowed_peers:
-        rows.append(("accepts", "", "any AE title", "any host", ""))
+        rows.append(("accepts", "", "any AE title", "this machine" if settings.scp.is_closed else "any host", ""))
     print_table(["ROLE", "NAME", "AE TITLE", "ADDRESS", ""], rows)
 
 

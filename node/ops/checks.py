@@ -67,7 +67,8 @@ def _addresses(host: str) -> frozenset[str] | str:
 
 
 def _own(settings: Settings, found: Found) -> Iterator[Finding]:
-    listening = found[settings.scp.host]
+    scp = settings.scp
+    listening = frozenset({scp.listening_host}) if scp.is_closed else found[scp.host]
     everywhere = {"0.0.0.0", "::"} & set(listening)  # noqa: S104 - compared, not bound
     for number, peer in enumerate(settings.destination):
         addresses = found[peer.host]
@@ -114,9 +115,15 @@ def _count_from(settings: Settings) -> Iterator[Finding]:
 
 def check_port(scp: ScpSettings, run_dir: Path) -> Iterator[Finding]:
     """Whether the receiver could listen where it should; its own port, while it runs, is no finding."""
-    place = f"scp.host = {scp.host!r}, scp.port = {scp.port}"
+    yield from _check_place(scp.listening_host, scp, run_dir)
+    if scp.is_closed:  # an address that this machine has not is a mistake although nobody listens there yet
+        yield from (found for found in _check_place(scp.host, scp, run_dir) if found.is_mistake)
+
+
+def _check_place(host: str, scp: ScpSettings, run_dir: Path) -> Iterator[Finding]:
+    place = f"scp.host = {host!r}, scp.port = {scp.port}"
     try:
-        family, kind, _, _, address = socket.getaddrinfo(scp.host, scp.port, type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, scp.port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError):
         return  # told with the other names
     with socket.socket(family, kind) as probe:
@@ -133,6 +140,24 @@ def check_port(scp: ScpSettings, run_dir: Path) -> Iterator[Finding]:
                     yield warning(f"{place}: another program listens there")
             else:
                 yield warning(f"{place}: {error.strerror}")
+
+
+def check_callers(scp: ScpSettings) -> Iterator[Finding]:
+    """Who may send: nobody but this machine, everybody, or AE titles that any certificate of the CA may call itself."""
+    if scp.is_closed:
+        yield warning(
+            f"scp.allowed_peers is empty: the receiver listens on {scp.listening_host} and not on scp.host = "
+            f"{scp.host!r}, so only programs of this machine can send; name the peers, or set scp.allow_everyone = true"
+        )
+    elif not scp.allowed_peers and scp.allow_everyone:
+        yield warning("scp.allow_everyone = true: every program that reaches the port may send, under any AE title")
+    unbound = [peer.ae_title for peer in scp.allowed_peers if not peer.certificate]
+    if scp.tls is not None and (unbound or not scp.allowed_peers):
+        titles = ", ".join(unbound) or "every AE title"
+        yield warning(
+            f"scp.tls: whoever has a certificate that the CA signed may call itself {titles}; `certificate` in "
+            "scp.allowed_peers binds an AE title to one"
+        )
 
 
 def check_data_dir(data_dir: Path) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ import models
 from config.settings import ScpSettings, Settings
 from models.testing import write_tiny_bundle
 from node.ops.certificates import check_tls, validity
-from node.ops.checks import check_hosts, check_port, why_no_better
+from node.ops.checks import check_callers, check_hosts, check_port, why_no_better
 from node.ops.processes import process_lock
 from tests.conftest import require_program
 from tests.peers.certificates import Certificates, make_certificates
@@ -161,6 +161,39 @@ def test_a_port_that_this_user_may_not_take_is_a_warning(tmp_path: Path) -> None
     finally:
         os.seteuid(0)
     assert (finding.is_mistake, "may not listen" in finding.text) == (False, True)
+
+
+# -- who may send ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scp", "words"),
+    [
+        ({}, "the receiver listens on 127.0.0.1 and not on scp.host = '0.0.0.0', so only programs of this machine"),
+        ({"host": "::"}, "the receiver listens on ::1 and not on scp.host = '::'"),
+        ({"host": "10.1.2.3"}, "the receiver listens on 127.0.0.1 and not on scp.host = '10.1.2.3'"),
+        ({"host": "127.0.0.1"}, None),
+        ({"host": "::1"}, None),
+        ({"host": "localhost"}, None),
+        ({"allowed_peers": [{"ae_title": "CTSIM"}]}, None),
+        ({"allow_everyone": True}, "every program that reaches the port may send, under any AE title"),
+    ],
+)
+def test_who_may_send_is_told_where_nobody_was_named(scp: dict[str, object], words: str | None) -> None:
+    found = list(check_callers(ScpSettings.model_validate(scp)))
+    assert [words in finding.text for finding in found] == [True for _ in found if words]
+    assert len(found) == (words is not None)
+    assert not any(finding.is_mistake for finding in found)
+
+
+def test_titles_without_a_certificate_of_their_own_are_told(certificates: Certificates) -> None:
+    bound, unbound = {"ae_title": "A", "certificate": "a.example"}, {"ae_title": "B"}
+    tls = certificates.settings()
+    assert list(check_callers(ScpSettings.model_validate({"tls": tls, "allowed_peers": [bound]}))) == []
+    (found,) = check_callers(ScpSettings.model_validate({"tls": tls, "allowed_peers": [bound, unbound]}))
+    assert "whoever has a certificate that the CA signed may call itself B; `certificate`" in found.text
+    (found,) = check_callers(ScpSettings.model_validate({"tls": tls, "host": "127.0.0.1"}))
+    assert "may call itself every AE title" in found.text
 
 
 # -- TLS -------------------------------------------------------------------------------------------------------

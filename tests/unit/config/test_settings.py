@@ -25,6 +25,15 @@ def clean_environment(monkeypatch):
             "max_associations must be at least the number of allowed_peers",
         ),
         ("[scp]\nport = 0", "scp.port = 0 is not allowed: it should be greater than or equal to 1"),
+        (
+            '[scp]\nallowed_peers = [{ ae_title = "A", certificate = "a.example" }]',
+            "allowed_peers names a certificate, and without [scp.tls] no peer shows one",
+        ),
+        (
+            '[scp]\nallowed_peers = [{ ae_title = "A", certificate = "sha256:12" }]',
+            "a fingerprint is sha256: and 64 hexadecimal digits",
+        ),
+        ('[scp]\nforeign_instances = "drop"', "it should be 'refuse' or 'hold'"),
         ("[spc]\nport = 104", "spc is not a setting; allowed here: node, scp, completion"),
         ('[model]\ndevice = "gpu"', "model.device = 'gpu' is not allowed: it should be 'auto', 'cuda' or 'cpu'"),
         ('[[destination]]\nname = "tps"', "destination.0.ae_title is missing and has no default"),
@@ -120,6 +129,14 @@ def test_mistakes_in_the_environment(monkeypatch, variable, value, sentence):
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=sentence):
         load_settings()
+
+
+def test_a_certificate_is_written_as_openssl_prints_it_or_as_it_is_named():
+    digits = "3F:A0:" * 15 + "3F:A0"
+    tls = {"certificate": "a", "private_key": "b", "ca": "c"}
+    peers = [{"ae_title": "A", "certificate": f"SHA256:{digits}"}, {"ae_title": "B", "certificate": "CT1.Hospital"}]
+    scp = Settings.model_validate({"scp": {"tls": tls, "allowed_peers": peers}}).scp
+    assert [peer.certificate for peer in scp.allowed_peers] == ["sha256:" + "3fa0" * 16, "ct1.hospital"]
 
 
 def test_a_relative_data_dir_belongs_to_the_folder_of_the_file(tmp_path, monkeypatch):

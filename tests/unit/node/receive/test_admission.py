@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 
 from config.settings import ScpSettings
+from node.network.tls import PeerCertificate
 from node.receive.admission import LIMIT_REACHED, SPARE_S, WRONG_CALLED_AE, WRONG_CALLING_AE, Places, Session
+from storage.owners import Credentials
 
 CT1 = {"ae_title": "CT1", "host": "10.0.0.1"}
 CT2 = {"ae_title": "CT2", "host": "10.0.0.2"}
@@ -98,6 +100,48 @@ def test_a_peer_cannot_make_another_one_give_up_its_kept_place(clock: Clock) -> 
     clock.now_s += SPARE_S + 1
     assert isinstance(enter(some), Session)
     assert aborted == own[:1]
+
+
+CERTIFICATE = PeerCertificate(frozenset({"ct1.example", "ct 1"}), "3f" * 32, "a" * 64)
+TLS = {"certificate": "a", "private_key": "b", "ca": "c"}
+
+
+@pytest.mark.parametrize("bound", ["ct1.example", "CT1.Example", "CT 1", "sha256:" + "3f" * 32])
+def test_a_title_that_is_bound_to_a_certificate_is_admitted_with_it_only(clock: Clock, bound: str) -> None:
+    some = places(clock, tls=TLS, allowed_peers=[CT1 | {"certificate": bound}])
+    session = enter(some, certificate=CERTIFICATE)
+    assert session.shown == Credentials("10.0.0.1", "a" * 64, is_bound=True)
+    other = PeerCertificate(frozenset({"ct2.example"}), "4e" * 32, "b" * 64)
+    for shown, name in ((other, "ct2.example, sha256:4e4e4e4e4e4e4e4e..."), (None, "none")):
+        rejection = enter(some, certificate=shown)
+        assert rejection == WRONG_CALLING_AE
+        told = f"association rejected: its certificate ({name}) is not the one of scp.allowed_peers"
+        assert rejection.told == told
+    assert enter(some, "CT9", certificate=CERTIFICATE).told == ""  # a stranger fills no list
+
+
+def test_one_title_may_have_two_certificates(clock: Clock) -> None:
+    """The old one and its successor, or two machines under one title."""
+    entries = [CT1 | {"certificate": "old.example"}, CT1 | {"certificate": "ct1.example"}]
+    assert isinstance(enter(places(clock, tls=TLS, allowed_peers=entries), certificate=CERTIFICATE), Session)
+
+
+def test_a_title_without_a_binding_is_admitted_with_any_certificate(clock: Clock) -> None:
+    session = enter(places(clock, tls=TLS, allowed_peers=[CT1]), certificate=CERTIFICATE)
+    assert session.shown == Credentials("10.0.0.1", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("title", "known"),
+    [("CT1", True), (" CT1   ", True), ("ct1", False), ("CT1\0", False), ("CT1\r\n", False), ("CT1\\", False)],
+)
+def test_only_spaces_at_the_ends_of_a_title_mean_nothing(clock: Clock, title: str, known: bool) -> None:
+    assert isinstance(enter(places(clock, allowed_peers=[CT1]), title), Session) is known
+
+
+def test_two_peers_behind_one_address_are_told_apart_by_their_titles(clock: Clock) -> None:
+    some = places(clock, allowed_peers=[CT1, CT2 | {"host": "10.0.0.1"}], max_associations=4)
+    assert [enter(some, ae).calling_ae for ae in ("CT1", "CT2")] == ["CT1", "CT2"]
 
 
 def test_titles_of_peers_are_made_safe_for_the_log(clock: Clock) -> None:
