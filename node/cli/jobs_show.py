@@ -13,6 +13,7 @@ from node.cli.next_steps import facts_of, next_step
 from node.cli.tables import print_text
 from node.errors import Permanent
 from storage.overview import Case, DeliveryView, EventView
+from storage.owners import OwnerView
 from storage.refusals import RefusedView
 from storage.states import Leftover, SeriesState
 
@@ -33,14 +34,19 @@ def show(
         case = node.overview.case(job_id)
         folder = node.spool.path(case.product_dir) if case.product_dir else None
         refused = node.refusals.of_series(case.series_uid)
+        owner = node.series.owner(case.series_id)
         history = node.overview.events(case)
         step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
         zone = zone_of(node.settings)
     if as_json:
-        print_json({**case_json(case, phi=phi), "product_dir": folder, "refused": refused, "events": history})
+        print_json(
+            {**case_json(case, phi=phi), "product_dir": folder, "owner": owner, "refused": refused, "events": history}
+        )
         return
     rows = [
         *_facts(case, zone, phi=phi),
+        ("owner", _owner(owner)),
+        *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
         *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
         *(("refused", _refused(one, zone)) for one in refused),
         *([("files", str(folder))] if folder else []),
@@ -137,6 +143,11 @@ def _delivery(case: Case, view: DeliveryView, zone: tzinfo | None) -> str:
         parts.append(_LEFTOVERS[Leftover(view.leftover)])
     text = ", ".join(parts)
     return f"{text}: {view.reason}" if view.reason else text
+
+
+def _owner(owner: OwnerView) -> str:
+    subject = f", by a certificate whose subject has the SHA-256 {owner.certificate}" if owner.certificate else ""
+    return f"{owner.calling_ae}{subject}"
 
 
 def _refused(one: RefusedView, zone: tzinfo | None) -> str:

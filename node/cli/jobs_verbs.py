@@ -33,6 +33,7 @@ MaybeIds = Annotated[list[str] | None, typer.Argument(help="Job ids, as listed b
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and do nothing.")]
 At = Annotated[list[str] | None, typer.Option("--at", help="Only at these destinations.", metavar="NAME")]
+From = Annotated[str, typer.Option("--from", help="The AE title whose instances are dropped.", metavar="AE")]
 To = Annotated[list[str] | None, typer.Option("--to", help="Only these destinations.", metavar="NAME")]
 States = Annotated[
     list[str] | None, typer.Option("--state", "-s", help="Instead of ids: all in these states.", metavar="STATE")
@@ -214,6 +215,31 @@ def complete(
         return "it will be judged within seconds"
 
     _each(Call(context, config, dry_run), ids, Verb("complete", "completed", act))
+
+
+def drop(
+    context: typer.Context,
+    ids: Ids,
+    calling_ae: From,
+    reason: ReasonOption = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Take out of a series what one AE title sent, and judge the series anew; its next sender owns it if none is left.
+
+    Where somebody else sent first under the UID of a scan, this frees it for its true sender.
+    """
+    reason = _tidy(reason)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        count = node.series.drop(case.series_id, calling_ae, operator(), reason, now)
+        owner = node.series.owner(case.series_id)
+        left = node.series.spool_names(case.series_id)
+        whose = f"the series belongs to {owner.calling_ae}" if left else "the series belongs to who sends it next"
+        return f"{count} instance{'s' if count > 1 else ''} from {plain(calling_ae)}; {whose}"
+
+    _each(Call(context, config, dry_run, yes), ids, Verb("drop", "dropped", act, asks=True))
 
 
 # -- one after the other -----------------------------------------------------------------------------------------------

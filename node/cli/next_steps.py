@@ -86,6 +86,8 @@ def refusal(verb: str, case: Case, *, incomplete: Callable[[], str] = lambda: ""
         return incomplete()
     if verb == "acknowledge":
         return "" if case.leftovers else "nothing of it lies at a destination that would have to be dealt with"
+    if verb == "drop":
+        return ""  # the store knows whose instances there are
     state = raw_state(case)
     if state is None:
         return f"it is {case.state} and has no job yet"

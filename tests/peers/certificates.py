@@ -6,10 +6,15 @@ from pathlib import Path
 
 from config.settings import TlsSettings
 
+SUBJECTS = {"renewed": "node"}
+
 
 @dataclass(frozen=True)
 class Certificates:
-    """A CA with certificates for 127.0.0.1, and a stranger that the CA did not sign."""
+    """A CA with certificates for 127.0.0.1, and a stranger that the CA did not sign.
+
+    `renewed` is another certificate of the subject of `node`, `other` one of another subject.
+    """
 
     folder: Path
 
@@ -33,8 +38,8 @@ def make_certificates(folder: Path, openssl_program: str) -> Certificates:
     name = ["-addext", "subjectAltName=IP:127.0.0.1"]
     for issuer in ("ca", "stranger-ca"):
         openssl("req", "-x509", *key, "-keyout", f"{issuer}.key", "-out", f"{issuer}.pem", "-subj", f"/CN={issuer}")
-    for owner, issuer in (("node", "ca"), ("stranger", "stranger-ca")):
+    for owner, issuer in (("node", "ca"), ("renewed", "ca"), ("other", "ca"), ("stranger", "stranger-ca")):
         signed = ["-CA", f"{issuer}.pem", "-CAkey", f"{issuer}.key"]
-        out = ["-keyout", f"{owner}.key", "-out", f"{owner}.pem", "-subj", f"/CN={owner}"]
+        out = ["-keyout", f"{owner}.key", "-out", f"{owner}.pem", "-subj", f"/CN={SUBJECTS.get(owner, owner)}"]
         openssl("req", "-x509", *key, *signed, *name, *out)
     return Certificates(folder)
