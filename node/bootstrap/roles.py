@@ -21,7 +21,7 @@ from node.send.courier import Courier
 from node.translate.native_contrast import why_enhanced
 from storage.series import JobRequest
 
-QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0)
+QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
 
 def make_receiver(node: Node) -> Receiver:

@@ -23,12 +23,15 @@ from pynetdicom.transport import AssociationSocket
 from node.network.no_association import NoAssociation, Outcome
 
 MAX_PDU_BYTES = (1 << 17) + 6  # sent, whatever a peer allows
-MAX_MESSAGE_BYTES = 1 << 20  # received; an answer is a few hundred bytes
+MAX_MESSAGE_BYTES = 1 << 16  # received; an answer, and what a query finds, is a few hundred bytes
+MAX_ANSWERS = 20_000  # to one request: a query for a series may be answered with the whole study, an image each
+MAX_ANSWERS_BYTES = 16 << 20  # to one request, all together
 _POLL_S = 0.05  # how often pynetdicom's thread looks whether it is to end
 _LOOK_S = 0.05  # how often a waiting sender looks whether the association still exists
 
 _BROKEN_OFF = "the peer broke the association off"
 _MALFORMED = "the peer's answer is malformed"
+_OF_ANOTHER = "the peer's answer names another instance than it was sent"
 _NOT_TAKEN = "the peer does not take what it is sent"
 _INVALID_PDU = 0x05  # reason of the A-P-ABORT that pynetdicom issues for a PDU that is none or belongs elsewhere
 _P_DATA_TF, _A_ABORT = 0x04, 0x07  # PDU types, PS3.8 section 9.3.1
@@ -143,14 +146,19 @@ class Answers(DIMSEServiceProvider):
     """Sends one request at a time and hands out nothing but the answers to it.
 
     Whatever else happens raises NoAssociation, out of `Association.send_c_store` and the like; `ended` then says why,
-    and the association is of no more use.
+    and the association is of no more use. `answers_s` bounds the wait for all answers to one request: without it, and
+    without a bound of their number and size, a peer that answers "pending" for ever is listened to for ever.
     """
 
-    def __init__(self, association: Association) -> None:
+    def __init__(self, association: Association, answers_s: float) -> None:
         super().__init__(association)
         self.ended = ""
+        self._answers_s, self._deadline = answers_s, 0.0
         self._asked: Any = None
+        self._context_id: int | None = None
         self._size_bytes = 0
+        self._answers, self._answers_bytes = 0, 0
+        self._excess = ""
 
     @property
     def maximum_pdu_size(self) -> int:
@@ -161,12 +169,14 @@ class Answers(DIMSEServiceProvider):
     def send_msg(self, primitive: Any, context_id: int) -> None:
         """Send a request; raises NoAssociation where the association has ended since the last answer."""
         self._check()
-        self._asked = primitive
+        self._asked, self._context_id = primitive, context_id
+        self._answers = self._answers_bytes = 0
         try:
             super().send_msg(primitive, context_id)
         except BaseException:
             self.ended = "a request could not be sent whole"
             raise
+        self._deadline = time.monotonic() + self._answers_s
 
     def get_msg(self, block: bool = False) -> Any:
         """The answer to the request; raises NoAssociation. Without `block` there is none: only the reactor asks so."""
@@ -177,8 +187,11 @@ class Answers(DIMSEServiceProvider):
             type(answer) is not type(self._asked)
             or not answer.is_valid_response
             or answer.MessageIDBeingRespondedTo != self._asked.MessageID
+            or context_id != self._context_id
         ):
             self._end(_MALFORMED)
+        if not _names(answer, self._asked):
+            self._end(_OF_ANOTHER)
         return context_id, answer
 
     def receive_primitive(self, primitive: P_DATA) -> None:
@@ -200,8 +213,9 @@ class Answers(DIMSEServiceProvider):
         if self.message is None:
             self.message, self._size_bytes = DIMSEMessage(), 0
         self._size_bytes += len(value)
-        second_command = value[0] & _COMMAND and self.message.context_id is not None
-        if second_command or self._size_bytes > MAX_MESSAGE_BYTES:
+        begun_in = self.message.context_id
+        second_command = value[0] & _COMMAND and begun_in is not None
+        if second_command or begun_in not in (None, context_id) or self._size_bytes > MAX_MESSAGE_BYTES:
             raise ValueError("not a fragment that belongs here")
         part = P_DATA()
         part.presentation_data_value_list.append((context_id, value))
@@ -209,12 +223,26 @@ class Answers(DIMSEServiceProvider):
             whole, self.message = self.message, None
             if not whole.command_set.CommandField & _RESPONSE:
                 raise ValueError("not an answer")
+            self._count()
             self.msg_queue.put((context_id, whole.message_to_primitive()))  # type: ignore[arg-type]
+
+    def _count(self) -> None:
+        """Count an answer, whether somebody waits for it or not; raises where there are too many."""
+        self._answers, self._answers_bytes = self._answers + 1, self._answers_bytes + self._size_bytes
+        if self._answers > MAX_ANSWERS or self._answers_bytes > MAX_ANSWERS_BYTES:
+            self._excess = (
+                f"the peer gave more than {MAX_ANSWERS} answers or {MAX_ANSWERS_BYTES >> 20} MiB to one request"
+            )
+            raise ValueError(self._excess)
 
     def _wait(self) -> Any:
         timeout_s = self.dimse_timeout or 0.0
         deadline = time.monotonic() + timeout_s
         while True:
+            if self._excess:
+                self._end(self._excess)
+            if time.monotonic() > self._deadline:
+                self._end(f"the peer did not come to the end of its answers within {self._answers_s:g} s")
             try:
                 message = self.msg_queue.get(timeout=_LOOK_S)
             except queue.Empty:
@@ -223,7 +251,7 @@ class Answers(DIMSEServiceProvider):
                     self._end(f"the peer did not answer within {timeout_s:.0f} s")
                 continue
             if message[1] is None:  # the peer has aborted or closed
-                self._end(_BROKEN_OFF)
+                self._end(self._excess or _BROKEN_OFF)
             return message
 
     @property
@@ -247,3 +275,9 @@ class Answers(DIMSEServiceProvider):
     def _end(self, why: str) -> NoReturn:
         self.ended = _NOT_TAKEN if self._socket.stalled else why
         raise NoAssociation(Outcome.TRANSIENT, self.ended)
+
+
+def _names(answer: Any, asked: Any) -> bool:
+    """Whether an answer is about the instance that was sent; it may leave the name out (PS3.7 table 9.1-1)."""
+    name = getattr(answer, "AffectedSOPInstanceUID", None)
+    return not name or str(name).rstrip("\0 ") == str(getattr(asked, "AffectedSOPInstanceUID", name))

@@ -28,12 +28,13 @@ _END_S = 1.0  # for an A-ABORT to go out and for threads that have nothing left 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Bounds of one association: to get one, or one answer, takes less than a minute."""
+    """Bounds of one association: to get one, or one answer, takes less than a minute; `answers_s` is for all to one."""
 
     connection_s: float = 10.0
     acse_s: float = 15.0
     dimse_s: float = 30.0
     send_s: float = 20.0
+    answers_s: float = 60.0
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def _request(
     parking: _Parking,
 ) -> Association:
     def connected(event: Any) -> None:
-        event.assoc.dimse = Answers(event.assoc)
+        event.assoc.dimse = Answers(event.assoc, timeouts.answers_s)
         _socket(event.assoc).prepare(timeouts.send_s)
 
     def established(event: Any) -> None:

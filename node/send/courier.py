@@ -7,6 +7,7 @@ answered for every instance; what it accepted before a failure is never sent aga
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -29,6 +30,7 @@ BACKOFF_CAP_S = 60.0  # one try a minute burdens nobody, and a planner waits for
 MISCONFIGURED_PAUSE_S = 900.0
 UNCLEAR_ATTEMPTS = 60  # about an hour of back-off; then a person has to look
 _PAUSE_AFTER_ERROR_S = 5.0
+STOP_GRACE_S = 20.0  # below the supervisor's, which then kills
 
 
 def backoff_s(attempt: int, rng: random.Random) -> float:
@@ -71,7 +73,11 @@ class Courier:
     # -- process -----------------------------------------------------------------------------------------------
 
     def run(self, stop: threading.Event, *, poll_s: float = 0.5) -> None:
-        """Deliver until `stop` is set; then the instances in flight are finished and the rest is due at once."""
+        """Deliver until `stop` is set; then the instances in flight are finished and the rest is due at once.
+
+        A peer that keeps an instance or a question for longer than `STOP_GRACE_S` is left: its thread ends with the
+        process, and the next courier of this name frees the delivery, as after a kill.
+        """
         for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
             log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
         self._fail_without_destination()
@@ -84,8 +90,11 @@ class Courier:
             thread.start()
         while not stop.wait(LEASE_TICK_S):
             self.release_expired()
+        deadline_s = time.monotonic() + STOP_GRACE_S
         for thread in threads:
-            thread.join()
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+            if thread.is_alive():
+                log.warning("%s is left in the middle: its peer took longer than %g s", thread.name, STOP_GRACE_S)
 
     def _fail_without_destination(self) -> None:
         """What shall go to a destination that the settings no longer name waits for nobody."""

@@ -18,13 +18,17 @@ def elements(*pairs: tuple[int, int]) -> bytes:
     return b"".join(struct.pack("<HHLH", 0, tag, 2, value) for tag, value in pairs)
 
 
-def answer(status: int = 0, *, field: int = 0x8001, message_id: int = 1, data_set: int = 0x0101) -> bytes:
-    return elements((0x0100, field), (0x0120, message_id), (0x0800, data_set), (0x0900, status))
+def answer(
+    status: int = 0, *, field: int = 0x8001, message_id: int = 1, data_set: int = 0x0101, instance: bytes | None = None
+) -> bytes:
+    """A command set of an answer; `instance` is its Affected SOP Instance UID, of even length."""
+    named = b"" if instance is None else struct.pack("<HHL", 0, 0x1000, len(instance)) + instance
+    return elements((0x0100, field), (0x0120, message_id), (0x0800, data_set), (0x0900, status)) + named
 
 
-def value(control: int, data: bytes) -> bytes:
+def value(control: int, data: bytes, *, context_id: int = 1) -> bytes:
     """A presentation data value."""
-    return struct.pack(">LBB", len(data) + 2, 1, control) + data
+    return struct.pack(">LBB", len(data) + 2, context_id, control) + data
 
 
 def pdu(*values: bytes) -> bytes:

@@ -156,7 +156,7 @@ def test_the_owner_of_a_series_is_known_by_the_subject_of_its_certificate(
     ds = make_ct()
     ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     ds.save_as(tmp_path / "ct.dcm", enforce_file_format=True)
-    answers = {}
+    answers: dict[str, int] = {}
     for owner in ("node", "renewed", "other"):
         to = make_tps(running=False).destination(
             port=receiver.port, ae_title="SYNCECT", tls=certificates.settings(owner)

@@ -178,8 +178,8 @@ def test_nonsense_inside_an_instance_ends_the_association(peer: Peer, instance: 
 def test_an_endless_message_ends_the_association(peer: Peer, instance: Any) -> None:
     def flood(peer: Peer) -> None:
         peer.read_message()
-        fragment = pdu(value(0b01, bytes(1 << 17)))
-        for _ in range(MAX_MESSAGE_BYTES // (1 << 17) + 1):
+        fragment = pdu(value(0b01, bytes(1 << 14)))
+        for _ in range(MAX_MESSAGE_BYTES // (1 << 14) + 1):
             peer.send(fragment)
 
     peer.script = flood
@@ -427,8 +427,8 @@ def test_no_other_thread_takes_an_answer(
 
     create = Answers.__init__
 
-    def create_late(self: Any, association: Any) -> None:
-        create(self, association)
+    def create_late(self: Any, association: Any, answers_s: float) -> None:
+        create(self, association, answers_s)
         self.msg_queue = LateQueue()
 
     monkeypatch.setattr(Answers, "__init__", create_late)

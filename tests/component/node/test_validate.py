@@ -181,8 +181,8 @@ def test_a_port_that_this_user_may_not_take_is_a_warning(tmp_path: Path) -> None
 )
 def test_who_may_send_is_told_where_nobody_was_named(scp: dict[str, object], words: str | None) -> None:
     found = list(check_callers(ScpSettings.model_validate(scp)))
-    assert [words in finding.text for finding in found] == [True for _ in found if words]
     assert len(found) == (words is not None)
+    assert all(words is not None and words in finding.text for finding in found)
     assert not any(finding.is_mistake for finding in found)
 
 
