@@ -1,70 +1,50 @@
-"""Digests of compressed instances, made in a process of its own: a decoder of somebody else that crashes or is slow
-harms nobody, least of all the receiver.
-"""
+"""Digests of compressed instances by their decoded content, so that one image has one digest however it was sent."""
 
 import logging
-import os
-import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from node.dicom.constants import UNCOMPRESSED
-from node.dicom.headers import SliceHeader, read_header
+from node.dicom.content import content_sha256
+from node.dicom.headers import SliceHeader, read_dataset
+from node.dicom.pixels import decode_slice, pixel_format_of
+from node.dicom.sandbox import DecoderStopped
 from node.errors import UnreadableInstance
 
 log = logging.getLogger(__name__)
 
-COMMAND: Final = [sys.executable, "-P", "-m", "node.dicom.decoding_apart"]
-_START_S: Final = 60.0
-_SLICE_S: Final = 5.0  # RLE, which is decoded in Python, takes 0.1 s at 512 x 512
-_NICER: Final = 5
-_NONE: Final = "-"
+MAX_FAILURES_S: Final = 5.0
 
 
 def with_decoded_digests(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
     """The same headers, those of compressed instances with the digest of their decoded content.
 
-    headers: as `read_header` makes them without decoding. Where the decoder fails, crashes or hangs, the digest stays
-    that of the encapsulated bytes; the job says why when it decodes them. Starts a process only where it must decode.
+    headers: as `read_header` makes them without decoding. Where an image cannot be decoded, its digest stays that of
+    the encapsulated bytes; the job says why when it decodes it. Nothing more is decoded after one that took too much,
+    or after `MAX_FAILURES_S` for nothing: a JPEG-LS image that was cut takes CharLS seconds.
     """
-    compressed = [header.path for header in headers if header.transfer_syntax_uid not in UNCOMPRESSED]
-    digests = _ask(compressed) if compressed else {}
-    return [replace(header, content_sha256=digests.get(header.path, header.content_sha256)) for header in headers]
-
-
-def _ask(paths: Sequence[Path]) -> dict[Path, str]:
-    asked = "".join(f"{path.absolute()}\n" for path in paths)
-    try:
-        answer = subprocess.run(
-            COMMAND,
-            input=asked.encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=_START_S + _SLICE_S * len(paths),
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        log.warning("decoding %d compressed instances took too long; they count by their bytes", len(paths))
-        return {}
-    digests = answer.stdout.decode("ascii").split()
-    if answer.returncode or len(digests) != len(paths):
-        log.warning("the decoder of %d compressed instances crashed; they count by their bytes", len(paths))
-        return {}
-    return {path: digest for path, digest in zip(paths, digests, strict=True) if digest != _NONE}
-
-
-def _answer() -> None:
-    """Read paths from standard input and write the digest of each to standard output."""
-    os.nice(_NICER)
-    for line in sys.stdin:
+    answer, failures_s = list(headers), 0.0
+    for number, header in enumerate(headers):
+        if header.transfer_syntax_uid in UNCOMPRESSED:
+            continue
+        if failures_s > MAX_FAILURES_S:
+            log.warning("decoding failed for %.0f s; the images that are left count by their bytes", failures_s)
+            break
+        begin_s = time.monotonic()
         try:
-            sys.stdout.write(read_header(Path(line.rstrip("\n"))).content_sha256 + "\n")
+            answer[number] = replace(header, content_sha256=_decoded_sha256(header.path))
+        except DecoderStopped as error:
+            log.warning("%s; the images behind it count by their bytes", error)
+            break
         except UnreadableInstance:
-            sys.stdout.write(f"{_NONE}\n")
+            failures_s += time.monotonic() - begin_s
+    return answer
 
 
-if __name__ == "__main__":
-    _answer()
+def _decoded_sha256(path: Path) -> str:
+    ds = read_dataset(path)
+    form = pixel_format_of(ds)
+    return content_sha256(ds, form, decode_slice(ds, form).sound)

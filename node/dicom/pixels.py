@@ -1,30 +1,32 @@
 """The stored values of one slice, decoded once: for the digest of its content and for the volume.
 
-Nothing is decoded before its size is checked.
+Nothing is decoded before its size is checked, and nothing compressed is decoded in this process.
 """
 
+import struct
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import generate_fragments
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from config.syntax import UID_ALPHABET
-from node.dicom import jpeg_lossless
-from node.dicom.codestream import codestream_size, why_lossy
+from node.dicom.codestream import why_lossy, why_not_as_declared, why_not_rle
 from node.dicom.constants import UNCOMPRESSED
 from node.dicom.elements import element_bytes, parse_decimal, tag_of, unpack_numbers
-from node.dicom.quiet import quiet_pydicom
+from node.dicom.sandbox import SANDBOX, DecoderStopped
 from node.errors import UnreadableInstance
 
 MAX_SLICE_PIXELS: Final = 4096 * 4096
+MAX_FRAGMENTS: Final = 4096  # encoders that write fragments at all make one of some 16 kB
+_ITEM: Final = 0xE000FFFE  # as two little endian words give it
 _RLE: Final = "1.2.840.10008.1.2.5"
 # Lossless syntaxes whose pixels equal the scanner's, each with its decoder: pydicom would take whichever it finds
 # first. A lossy syntax never enters, whatever could decode it.
@@ -115,10 +117,12 @@ def decode_slice(ds: Dataset, form: PixelFormat) -> DecodedSlice:
     Bits above BitsStored must be the sign, or zero in every pixel (PS3.5 8.1.1); those of an overlay that lies in the
     pixels are masked. Bytes behind the last pixel are ignored where they are less than one more row: writers pad.
     Raises UnreadableInstance, which names the slice, where the sizes of header and pixel data disagree, the slice is
-    implausibly large, or the pixel data cannot be decoded.
+    implausibly large, or the pixel data cannot be decoded; DecoderStopped, a kind of it, where decoding took too much.
     """
     try:
         return _decode(ds, form)
+    except DecoderStopped as error:
+        raise DecoderStopped(f"the slice with {_name(ds)} {error}", error.reason) from error
     except UnreadableInstance as error:
         raise UnreadableInstance(f"the slice with {_name(ds)} {error}") from error
 
@@ -145,41 +149,47 @@ def _decode(ds: Dataset, form: PixelFormat) -> DecodedSlice:
             raise UnreadableInstance(f"has {len(data)} of {needed} bytes of pixel data")
         words: NDArray[np.uint16] = np.frombuffer(data, dtype="<u2", count=rows * columns).reshape(rows, columns)
     else:
-        words = _decompress(ds, form, data, rows, columns)
+        words = _decompress(form, data, rows, columns)
     overlay = _overlay_bits(ds, bits)
     if overlay:
         words = words & np.uint16(0xFFFF & ~overlay)
     return _within_bits(words, bits, overlay, signed=form.pixel_representation == 1)
 
 
-def _decompress(ds: Dataset, form: PixelFormat, data: bytes, rows: int, columns: int) -> NDArray[np.uint16]:
-    if not can_decode(form.transfer_syntax_uid):
-        raise UnreadableInstance(f"has the transfer syntax {form.transfer_syntax_uid}, which cannot be decoded here")
+def _decompress(form: PixelFormat, data: bytes, rows: int, columns: int) -> NDArray[np.uint16]:
+    syntax = form.transfer_syntax_uid
+    if not can_decode(syntax):
+        raise UnreadableInstance(f"has the transfer syntax {syntax}, which cannot be decoded here")
+    frame = _only_frame(data)
+    if syntax == _RLE:
+        misfit = why_not_rle(frame, rows, columns, 2)
+    elif not (misfit := why_not_as_declared(frame, rows, columns, 16)) and (loss := why_lossy(frame)):
+        misfit = f"is compressed with loss ({loss}), but its transfer syntax says lossless"
+    if misfit:
+        raise UnreadableInstance(misfit)
+    return SANDBOX.decode(
+        frame,
+        syntax,
+        LOSSLESS_COMPRESSED[syntax],
+        rows=rows,
+        columns=columns,
+        bits_stored=form.bits_stored or 16,
+        signed=form.pixel_representation == 1,
+    )
+
+
+def _only_frame(data: bytes) -> bytes:
+    """The codestream of encapsulated pixel data that hold one frame (PS3.5 A.4), whatever its offset table says."""
+    tag, table_bytes = struct.unpack("<2I", data[:8].ljust(8, b"\0"))
+    if tag != _ITEM or table_bytes > 4 * MAX_FRAGMENTS:
+        raise UnreadableInstance("has compressed pixel data that do not begin with an offset table")
     try:
-        if form.transfer_syntax_uid != _RLE:
-            frame = next(iter(generate_frames(data, number_of_frames=1)))
-            if codestream_size(frame) != (rows, columns):
-                raise UnreadableInstance("has a compressed image of another size than its header says")
-            if loss := why_lossy(frame):
-                raise UnreadableInstance(f"is compressed with loss ({loss}), but its transfer syntax says lossless")
-        if form.transfer_syntax_uid in jpeg_lossless.SYNTAXES:
-            return jpeg_lossless.DECODER.decode(
-                data,
-                form.transfer_syntax_uid,
-                rows=rows,
-                columns=columns,
-                bits_stored=form.bits_stored or 16,
-                signed=form.pixel_representation == 1,
-            )
-        with quiet_pydicom():
-            decoded = pixel_array(ds, raw=True, decoding_plugin=LOSSLESS_COMPRESSED[form.transfer_syntax_uid])
-    except UnreadableInstance:
-        raise
-    except Exception as error:  # decoders of third parties raise anything on damaged data
-        raise UnreadableInstance(f"has pixel data that cannot be decoded ({type(error).__name__})") from error
-    if decoded.shape != (rows, columns) or decoded.dtype.itemsize != 2:
-        raise UnreadableInstance("has a decoded image of another size than its header says")
-    return np.ascontiguousarray(decoded).view(np.uint16)
+        fragments = list(islice(generate_fragments(data[8 + table_bytes :]), MAX_FRAGMENTS + 1))
+    except ValueError:
+        raise UnreadableInstance("has compressed pixel data whose fragments are damaged") from None
+    if len(fragments) > MAX_FRAGMENTS:
+        raise UnreadableInstance(f"has compressed pixel data in more than {MAX_FRAGMENTS} fragments")
+    return b"".join(fragments)
 
 
 def _overlay_bits(ds: Dataset, bits: int) -> int:

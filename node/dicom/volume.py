@@ -3,23 +3,35 @@
 Each file is read and parsed once, and no slice is decoded before its size and that of the volume are checked.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from scipy.ndimage import label
 
-from node.dicom.constants import AIR_HU
+from node.dicom.constants import AIR_HU, UNCOMPRESSED
 from node.dicom.content import DIGESTED
 from node.dicom.elements import element_bytes, tag_of, unpack_numbers
 from node.dicom.geometry import Flaw, SlicePlane, describe_stack
 from node.dicom.headers import SliceHeader, header_of, read_dataset
 from node.dicom.lattice import POSITION_TOLERANCE_MM
-from node.dicom.pixels import MAX_SLICE_PIXELS, DecodedSlice, Sign, StoredPixels, decode_slice, pixel_format_of
+from node.dicom.pixels import (
+    MAX_SLICE_PIXELS,
+    DecodedSlice,
+    PixelFormat,
+    Sign,
+    StoredPixels,
+    decode_slice,
+    pixel_format_of,
+)
+from node.dicom.sandbox import CHILDREN, DecoderStopped
 from node.errors import Doubtful, Permanent, UnreadableInstance
 
 # 10 bytes per voxel are held (HU, stored value, a model's answer): about 8 GB at this limit.
@@ -131,6 +143,11 @@ class _Doubts:
         self._misfits: list[tuple[SliceHeader, int]] = []
         self._signs: dict[str, set[Sign]] = {}
 
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a slice cannot be decoded, so that nothing is made of the others either."""
+        return self._damage is not None
+
     def damaged(self, error: UnreadableInstance) -> None:
         self._damage = self._damage or error
 
@@ -171,19 +188,15 @@ def _read_slices(
     words = np.empty((0, 0, 0), dtype=np.uint16)
     slices: list[SourceSlice] = []
     doubts = _Doubts()
-    for number, path in enumerate(paths):
-        parsed = read_dataset(path)
-        form = pixel_format_of(parsed)
+    for number, (path, parsed, form, decode) in enumerate(_decoding_ahead(paths)):
         size = form.rows or 0, form.columns or 0
         if number == 0:
-            if len(paths) * size[0] * size[1] > MAX_VOXELS or size[0] * size[1] > MAX_SLICE_PIXELS:
-                raise UnusableSeries(
-                    f"{len(paths)} slices of {size[0]} x {size[1]} pixels are more than this node processes"
-                )
             words = np.empty((len(paths), *size), dtype=np.uint16)
         decoded: DecodedSlice | None = None
         try:
-            decoded = decode_slice(parsed, form)
+            decoded = None if doubts.is_damaged else decode()
+        except DecoderStopped:  # the other slices may take as much
+            raise
         except UnreadableInstance as error:
             doubts.damaged(error)
         header = header_of(path, parsed, form, decoded.sound if decoded else None)
@@ -198,6 +211,36 @@ def _read_slices(
         if progress:
             progress(number + 1, len(paths))
     return words, slices, doubts
+
+
+def _decoding_ahead(
+    paths: Sequence[Path],
+) -> Iterator[tuple[Path, FileDataset, PixelFormat, Callable[[], DecodedSlice]]]:
+    """Each file parsed, with what gives or raises its decoding: a child decodes while this process does the rest."""
+    waiting: deque[tuple[Path, FileDataset, PixelFormat, Callable[[], DecodedSlice]]] = deque()
+    beside = ThreadPoolExecutor(CHILDREN)  # it starts no thread before it has something to do
+    try:
+        for path in paths:
+            parsed = read_dataset(path)
+            form = pixel_format_of(parsed)
+            if not waiting:
+                _refuse_too_large(len(paths), form)
+            if form.transfer_syntax_uid in UNCOMPRESSED:
+                waiting.append((path, parsed, form, partial(decode_slice, parsed, form)))
+            else:
+                waiting.append((path, parsed, form, beside.submit(decode_slice, parsed, form).result))
+            if len(waiting) > CHILDREN:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        beside.shutdown(cancel_futures=True)
+
+
+def _refuse_too_large(count: int, form: PixelFormat) -> None:
+    rows, columns = form.rows or 0, form.columns or 0
+    if count * rows * columns > MAX_VOXELS or rows * columns > MAX_SLICE_PIXELS:
+        raise UnusableSeries(f"{count} slices of {rows} x {columns} pixels are more than this node processes")
 
 
 def _lattice(headers: Sequence[SliceHeader], position_tolerance_mm: float) -> tuple[tuple[int, ...], float]:

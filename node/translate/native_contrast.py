@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, label, uniform_filter
 
+from node.dicom.sandbox import DecoderStopped
 from node.dicom.volume import CTVolume, read_volume
 from node.errors import Permanent
 
@@ -89,6 +90,8 @@ def why_enhanced(paths: Sequence[Path]) -> str | None:
     for path in (paths[k * len(paths) // count] for k in range(count)):
         try:
             found.append(find_native_contrast(read_volume([path])))
+        except DecoderStopped:  # the other slices may take as much; the job, if there is one, says why
+            return None
         except Permanent:
             continue
     volume_ml = sum(one.enhanced_ml for one in found)

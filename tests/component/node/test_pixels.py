@@ -13,9 +13,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.tag import Tag
 from pydicom.uid import JPEG2000Lossless
 
-from node.dicom import jpeg_lossless
 from node.dicom.elements import raw_element
-from node.dicom.jpeg_lossless import DECODER
 from node.dicom.pixels import can_decode
 from node.dicom.synthetic_scan import put_number
 from node.dicom.volume import MisfitPixels, read_volume
@@ -236,36 +234,3 @@ def test_damage_inside_a_jpeg_lossless_image_ends_neither_the_node_nor_passes_as
     with pytest.raises(UnreadableInstance, match="cannot be decoded"):
         read_volume(cut)
     assert len(read_volume(whole).slices) == 2
-
-
-def test_a_decoder_that_somebody_kills_costs_no_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_program("dcmcjpeg")
-    paths = make_series(tmp_path, slices=2)
-    for path in paths:
-        subprocess.run(["dcmcjpeg", "+e1", path, path], check=True)
-    started: list[subprocess.Popen[bytes]] = []
-    running = DECODER._running
-
-    def first_one_dies() -> subprocess.Popen[bytes]:
-        child = running()
-        if not started:
-            child.kill()
-        started.append(child)
-        return child
-
-    monkeypatch.setattr(DECODER, "_running", first_one_dies)
-    assert len(read_volume(paths).slices) == 2
-    assert started[0] is not started[1]
-
-
-def test_a_decoder_that_is_killed_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_program("dcmcjpeg")
-    DECODER.close()  # a child that starts is never faster than a timer that is due
-    monkeypatch.setattr("node.dicom.jpeg_lossless._TIMEOUT_S", 0.0)
-    paths = make_series(tmp_path, slices=1)
-    subprocess.run(["dcmcjpeg", "+e1", paths[0], paths[0]], check=True)
-    jpeg_lossless.DECODER.close()  # a child that runs already could answer before it is killed
-    with pytest.raises(UnreadableInstance):
-        read_volume(paths)
-    monkeypatch.undo()
-    assert len(read_volume(paths).slices) == 1

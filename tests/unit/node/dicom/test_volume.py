@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEGLSLossless, RLELossless
 
-from node.dicom.codestream import codestream_size
+from node.dicom.codestream import CodestreamHead, codestream_head
 from node.dicom.constants import AIR_HU
 from node.dicom.elements import element_bytes, put, tag_of
 from node.dicom.headers import read_header
@@ -178,13 +178,12 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path: 
         read_volume(paths)
 
 
-def test_codestream_sizes() -> None:
-    assert codestream_size(b"\xff\x4f\xff\x51\x00\x29\x00\x00" + bytes([0, 0, 2, 0, 0, 0, 1, 0]) + b"\0" * 8) == (
-        256,
-        512,
-    )
-    assert codestream_size(b"\xff\xd8\xff\xf7\x00\x0b\x0c\x01\x00\x02\x00\x01") == (256, 512)
-    assert codestream_size(b"no image at all") is None
+def test_codestream_heads() -> None:
+    siz = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + bytes([0, 0, 2, 0, 0, 0, 1, 0]) + b"\0" * 24 + b"\0\x01\x0b"
+    assert codestream_head(siz) == CodestreamHead(256, 512, components=1, precision_bits=12)
+    sof = b"\xff\xd8\xff\xf7\x00\x0b\x0c\x01\x00\x02\x00\x01"
+    assert codestream_head(sof) == CodestreamHead(256, 512, components=1, precision_bits=12)
+    assert codestream_head(b"no image at all") is None
 
 
 @pytest.mark.parametrize(
