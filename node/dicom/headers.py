@@ -1,7 +1,6 @@
 """What the node knows of one received instance without decoding its pixels."""
 
 import io
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -25,13 +24,13 @@ from node.dicom.elements import (
     unpack_numbers,
     vr_of,
 )
+from node.dicom.identity import refuse_costly
 from node.dicom.meaning import person_name
 from node.dicom.pixels import PixelFormat, StoredPixels, decode_slice, pixel_format_of
 from node.dicom.quiet import quiet_pydicom
 from node.errors import UnreadableInstance
 
 MAX_FILE_BYTES: Final = 1 << 30
-_DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,30 +166,17 @@ def _damage_is_unreadable() -> Iterator[None]:
 def load_dataset(path: Path) -> FileDataset:
     """Parse a Part 10 file with its values left as bytes.
 
-    Raises UnreadableInstance for a file that is too large, a Deflated one that inflates beyond the same limit, and
-    passes on whatever pydicom or the file system raises.
+    Raises UnreadableInstance for a file that is too large or would cost more to parse than an image does, see
+    `identity.refuse_costly`, and passes on whatever pydicom or the file system raises.
     """
     if path.stat().st_size > MAX_FILE_BYTES:
         raise UnreadableInstance(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
     data = path.read_bytes()
     if data[128:132] != b"DICM":
         raise UnreadableInstance("the file has no DICM prefix: it is no DICOM Part 10 file")
-    if _DEFLATED.encode() in data[:1024]:
-        _refuse_inflation_bomb(data)
+    refuse_costly(data)
     with quiet_pydicom():
         return dcmread(io.BytesIO(data))
-
-
-def _refuse_inflation_bomb(data: bytes) -> None:
-    """Inflate in pieces and throw them away, only to learn the size before pydicom inflates the whole."""
-    start = 144 + int.from_bytes(data[140:144], "little")  # 128 + 4 + the 12 byte group length element (PS3.10 7.1)
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    total, chunk = 0, data[start:]
-    while chunk and not inflater.eof:
-        total += len(inflater.decompress(chunk, 1 << 20))
-        chunk = inflater.unconsumed_tail
-        if total > MAX_FILE_BYTES:
-            raise UnreadableInstance("the deflated dataset inflates beyond the size limit")
 
 
 class _Reader:

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from io import BytesIO
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -24,6 +23,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
 from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from node.errors import Misconfigured, UnreadableInstance
 from node.network import server, status
 from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
@@ -34,7 +34,6 @@ from node.network.tls import PeerCertificate, server_context
 from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session, safe_title
 from node.receive.discarded import why_discarded
-from node.receive.header import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from storage.errors import SpoolFull
 from storage.intake import Intake
 from storage.losses import UNKNOWN
@@ -250,7 +249,7 @@ class Receiver:
     def _take(self, session: Session, request: Any, data: bytes, syntax: UID) -> tuple[int, str]:
         """Keep an instance, or write down that it was thrown away; the status with which that is answered."""
         readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
-        identity = read_identity(BytesIO(readable), len(readable), implicit_vr=syntax.is_implicit_VR)
+        identity = read_identity(readable, implicit_vr=syntax.is_implicit_VR)
         code, comment = _check(request, identity)
         if code != status.SUCCESS:
             return code, comment

@@ -169,7 +169,7 @@ def test_deeply_nested_sequences_are_refused_not_a_crash(one_slice: Path) -> Non
 
 
 def test_a_deflated_bomb_is_refused_before_it_inflates(one_slice: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("node.dicom.headers.MAX_FILE_BYTES", 1 << 20)
+    monkeypatch.setattr("node.dicom.identity.MAX_INFLATED_TO_PARSE_BYTES", 1 << 20)
     ds = dcmread(one_slice)
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     ds.save_as(one_slice)
