@@ -7,11 +7,11 @@ which nothing is stored belongs to nobody yet, so that a refused or discarded in
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.errors import IllegalTransition
-from storage.tables import Event, Instance, Series
+from storage.tables import Association, AssociationSeries, Event, Instance, LostInstance, Series
 from storage.transitions import note_series
 
 MAX_EVENTS = 20  # of one series: a peer that sends all night must not fill the database
@@ -64,6 +64,8 @@ def own(session: Session, series: Series, calling_ae: str, shown: Credentials, n
     if series.calling_ae != calling_ae:
         reason = f"the series belongs to {calling_ae} now; of {series.calling_ae} nothing is kept"
         note_series(session, series, actor="receiver", reason=reason, now=now)
+        # What others failed to send before is nothing that the series waits for.
+        _forget(session, series, Association.calling_ae != calling_ae)
         series.calling_ae, series.certificate = calling_ae, shown.certificate
     series.certificate = shown.certificate or series.certificate
 
@@ -106,9 +108,19 @@ def drop_instances(session: Session, series: Series, calling_ae: str) -> int:
     left = [row for row in rows if row not in dropped]
     if left and calling_ae == series.calling_ae:
         series.calling_ae, series.certificate = _sender(left[0], series), ""
+    _forget(session, series, Association.calling_ae == calling_ae)
     for row in dropped:
         row.is_current, row.calling_ae = False, calling_ae
     return len(dropped)
+
+
+def _forget(session: Session, series: Series, of: ColumnElement[bool]) -> None:
+    """Drop what associations left to a series: that it waits for them, and for what they failed to bring."""
+    associations = select(Association.id).where(of)
+    lost = LostInstance.series_uid == series.series_uid, LostInstance.association_id.in_(associations)
+    session.execute(delete(LostInstance).where(*lost))
+    linked = AssociationSeries.series_id == series.id, AssociationSeries.association_id.in_(associations)
+    session.execute(delete(AssociationSeries).where(*linked))
 
 
 def _present(series_id: int) -> tuple[ColumnElement[bool], ...]:

@@ -162,6 +162,14 @@ def test_who_stored_nothing_owns_nothing(bench):
     assert bench.send(OTHER, 1, content="x") == [Recorded.FOREIGN]
 
 
+def test_what_others_lost_before_somebody_owned_the_series_holds_nothing_up(bench):
+    bench.lose(OTHER, 7)
+    bench.lose("THIRD", 8)
+    bench.send(OWNER, 1)
+    series = bench.waiting()
+    assert (series.missing, series.ended_badly) == ((), False)
+
+
 def test_who_sent_another_class_owns_nothing(bench):
     assert bench.discard(OTHER)
     assert bench.send(OWNER, 1) == [Recorded.NEW]
@@ -264,6 +272,14 @@ def test_a_dropped_instance_is_missing_when_its_owner_loses_it(bench):
     bench.series.drop(1, OTHER, "operator", "", at(30))
     bench.lose(OWNER, 2)
     assert [one.sop_instance_uid for one in bench.waiting().missing] == ["1.2.3.2"]
+
+
+def test_dropping_ends_the_wait_for_the_one_that_is_dropped(bench):
+    bench.send(OWNER, 1)
+    bench.send(OTHER, 2, hold=True, released=False, now=at(1))
+    assert bench.waiting().ended_badly
+    bench.series.drop(1, OTHER, "operator", "", at(30))
+    assert not bench.waiting().ended_badly
 
 
 def test_dropping_is_taken_back_by_sending_again(bench):
