@@ -266,7 +266,7 @@ class Answers(DIMSEServiceProvider):
             self._end(self.ended)
         last: Any = self.dul.peek_next_pdu()  # an A-ABORT, A-P-ABORT or A-RELEASE
         if isinstance(last, A_P_ABORT) and last.provider_reason == _INVALID_PDU:
-            self._end(_MALFORMED)
+            self._end(self._excess or _MALFORMED)
         if isinstance(last, A_RELEASE):
             self.answer_release()
         if last is not None or not self.dul.is_alive():
