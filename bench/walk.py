@@ -114,6 +114,7 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
         CompletionSettings(),
         EligibilityPolicy(),
         lambda headers: JobRequest(key=job_key(headers, "0" * 64, processing), bundle="walk"),
+        name="complete-1@here",
         why_enhanced=lambda _paths: None,
         clock=_later,
     )

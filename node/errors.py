@@ -4,6 +4,7 @@ NodeError
 ├── Retryable          the same work may succeed later (a peer is down, a disk is full, a lease was lost)
 ├── Permanent          the same work will fail again (a file cannot be read, a geometry cannot be processed)
 │   ├── UnreadableInstance   one file is not a DICOM image that this node can read
+│   │   └── AmbiguousInstance    two programs may read two different images in it
 │   ├── Doubtful             the work can be done, but a person must first say that it should
 │   └── Misconfigured        this machine cannot do what the settings ask for; nothing starts
 └── Refused            an operator asked for something that a safety rule forbids
@@ -26,6 +27,10 @@ class Permanent(NodeError):
 
 class UnreadableInstance(Permanent):
     """A file is not a DICOM instance, or lacks what every instance must have."""
+
+
+class AmbiguousInstance(UnreadableInstance):
+    """A file says something twice, or something else than what the receiver read: nothing may be made of it."""
 
 
 class Doubtful(Permanent):

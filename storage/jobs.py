@@ -10,10 +10,19 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.states import CLOSED_BY_A_PERSON, DeliveryState, JobState, Leftover, SeriesState
+from storage.states import (
+    CLOSED_BY_A_PERSON,
+    MAX_DEATHS,
+    NOT_JUDGED,
+    DeliveryState,
+    JobState,
+    Leftover,
+    SeriesState,
+)
 from storage.tables import Delivery, Instance, Job, Product, Series, case_id
 from storage.transitions import (
     begin_delivery,
+    judge_again,
     last_event,
     mark_leftover,
     move_job,
@@ -191,10 +200,11 @@ class JobStore:
             move_job(session, job, JobState.QUEUED, actor=worker, reason=reason, now=now)
             job.next_attempt_at = not_before
 
-    def release_expired(self, max_attempts: int, now: datetime, *, dead_worker: str | None = None) -> list[int]:
-        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which `max_attempts` workers ended.
+    def release_expired(self, now: datetime, *, dead_worker: str | None = None) -> list[int]:
+        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which `MAX_DEATHS` workers ended.
 
-        A restarted worker gives its own name as `dead_worker`: what its predecessor held is free at once.
+        A restarted worker gives its own name as `dead_worker`: what its predecessor held is free at once. A worker that
+        is told to stop gives its job back and counts as no death.
         """
         with self._database.write() as session:
             expired = session.scalars(
@@ -204,8 +214,12 @@ class JobStore:
                 .with_for_update(skip_locked=True)
             ).all()
             for job in expired:
-                if job.attempts >= max_attempts:
-                    reason = f"the worker died during all {job.attempts} attempts"
+                job.deaths += 1
+                if job.deaths >= MAX_DEATHS:
+                    reason = (
+                        f"{job.deaths} worker processes ended or stopped answering while they translated it; it is not "
+                        "tried again by itself"
+                    )
                     move_job(session, job, JobState.FAILED, actor="scheduler", reason=reason, now=now)
                 else:
                     reason = f"worker {job.worker} stopped answering"
@@ -225,11 +239,17 @@ class JobStore:
     # -- operator ----------------------------------------------------------------------------------------------
 
     def retry(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
-        """FAILED, HELD or CANCELLED -> QUEUED, its attempts counted anew; a produced series is never made again."""
+        """FAILED, HELD or CANCELLED -> QUEUED, its attempts counted anew; a produced series is never made again.
+
+        A series that could not be judged is judged once more: its job becomes SUPERSEDED by what comes of that.
+        """
         with self._database.write() as session:
             job = _get(session, job_id)
             if job.state not in (JobState.FAILED, JobState.HELD, JobState.CANCELLED):
                 raise IllegalTransition(f"only what FAILED, is HELD or CANCELLED is tried again; this is {job.state}")
+            if job.bundle == NOT_JUDGED:
+                judge_again(session, job, _require_present(session, job), actor=actor, reason=reason, now=now)
+                return
             if job.state is JobState.CANCELLED:
                 if job.product_dir is not None:
                     raise IllegalTransition(
@@ -260,6 +280,9 @@ class JobStore:
             if job.state not in CLOSED_BY_A_PERSON:
                 raise IllegalTransition(f"only a CANCELLED or REJECTED job can be reopened; this one is {job.state}")
             series = _require_present(session, job)
+            if job.bundle == NOT_JUDGED:
+                judge_again(session, job, series, actor=actor, reason=reason, now=now)
+                return
             before = _state_before(session, job)
             if before is JobState.QUEUED:
                 _queue_again(session, job, actor, reason, now)
@@ -358,6 +381,7 @@ def _owned(session: Session, job_id: int, worker: str) -> Job:
 def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:
     move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
     job.attempts, job.next_attempt_at = 0, now
+    job.deaths = min(job.deaths, MAX_DEATHS - 1)  # one more try, which a person wanted
 
 
 def _require_present(session: Session, job: Job) -> Series:

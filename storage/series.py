@@ -1,9 +1,11 @@
 """SeriesStore records what arrived, from which associations, and what was decided about it."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
@@ -28,9 +30,16 @@ from storage.losses import Loss, MissingInstance, forget_missing, missing_instan
 from storage.owners import OwnerView, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
 from storage.senders import Pause, wait_s
-from storage.states import LIVE_JOB_STATES, JobState, SeriesState
+from storage.states import LIVE_JOB_STATES, MAX_DEATHS, NOT_JUDGED, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
-from storage.transitions import begin_job, move_series, note_series, note_that_it_came_again, supersede_live_job
+from storage.transitions import (
+    begin_job,
+    move_job,
+    move_series,
+    note_series,
+    note_that_it_came_again,
+    supersede_live_job,
+)
 
 __all__ = [
     "Arrival",
@@ -46,6 +55,7 @@ __all__ = [
     "Pause",
     "Receipt",
     "Recorded",
+    "RecordedInstance",
     "SeriesFacts",
     "SeriesStore",
 ]
@@ -73,6 +83,15 @@ class OpenSeries:
     wait_s: float = 0.0
     missing: tuple[MissingInstance, ...] = ()
     expected: int | None = None
+
+
+@dataclass(frozen=True)
+class RecordedInstance:
+    """What the receiver read of an instance, and where it lies in the spool."""
+
+    spool_name: str
+    sop_instance_uid: str
+    sop_class_uid: str
 
 
 @dataclass(frozen=True)
@@ -116,6 +135,13 @@ class SeriesStore(ArrivalStore):
                 .order_by(Series.last_arrival_at)
             ).all()
             return [_open_series(session, row, now, is_open=bool(is_open)) for row, is_open in rows]
+
+    def recorded(self, series_id: int) -> list[RecordedInstance]:
+        """The current instances of a series as the receiver read them."""
+        query = select(Instance.spool_name, Instance.sop_instance_uid, Instance.sop_class_uid)
+        with self._database.read() as session:
+            rows = session.execute(query.where(Instance.series_id == series_id, Instance.is_current))
+            return [RecordedInstance(*row) for row in rows]
 
     def spool_names(self, series_id: int) -> list[str]:
         """Spool names of the current instances of a series."""
@@ -235,6 +261,47 @@ class SeriesStore(ArrivalStore):
             row.arrivals, row.last_arrival_at, row.updated_at = row.arrivals + 1, now, now
             return count
 
+    def take_in_hand(self, series_id: int, name: str) -> None:
+        """Note that a process is about to look into a series; should it end meanwhile, that counts as a death."""
+        with self._database.write() as session:
+            session.execute(update(Series).where(Series.id == series_id).values(in_hand=name))
+
+    def put_down(self, series_id: int, *, judged: bool) -> None:
+        """Note that a process has looked into a series and lives; one that was judged to the end has no deaths."""
+        values: dict[str, object] = {"in_hand": None, **({"deaths": 0} if judged else {})}
+        with self._database.write() as session:
+            session.execute(update(Series).where(Series.id == series_id).values(values))
+
+    def count_deaths(self, name: str, now: datetime) -> list[str]:
+        """What a former process of this name had in hand when it ended; returns the UIDs of these series.
+
+        A series over which `MAX_DEATHS` processes ended gets a job that is FAILED with that reason.
+        """
+        with self._database.write() as session:
+            rows = session.scalars(select(Series).where(Series.in_hand == name).with_for_update()).all()
+            for row in rows:
+                row.in_hand, row.deaths = None, row.deaths + 1
+                if row.deaths >= MAX_DEATHS and row.state in (SeriesState.RECEIVING, SeriesState.COMPLETE):
+                    reason = (
+                        f"{row.deaths} processes ended while they read it; it is not read again until its contents "
+                        "change or somebody says so"
+                    )
+                    _fail(session, row, reason, now)
+            return [row.series_uid for row in rows]
+
+    def fail(self, series: OpenSeries, facts: SeriesFacts, reason: str, now: datetime) -> bool:
+        """RECEIVING -> COMPLETE -> QUEUED with a job that is FAILED at once: nothing may be made of the series.
+
+        False when stale.
+        """
+        with self._database.write() as session:
+            row = _fresh(session, series)
+            if row is None:
+                return False
+            row.description, row.patient_id = facts.description, facts.patient_id
+            _fail(session, row, reason, now)
+            return True
+
     def complete_by_operator(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
         """INCOMPLETE -> COMPLETE: a person confirms that nothing more will come. Geometry is still judged.
 
@@ -328,6 +395,18 @@ def _complete(session: Session, row: Series, facts: SeriesFacts, now: datetime) 
         move_series(session, row, SeriesState.COMPLETE, actor="completion", reason="", now=now)
 
 
+def _fail(session: Session, row: Series, reason: str, now: datetime) -> None:
+    """Give a series that was not judged a job that says so; `jobs retry` lets it be judged once more."""
+    if row.state is SeriesState.RECEIVING:
+        move_series(session, row, SeriesState.COMPLETE, actor="completion", reason="", now=now)
+    supersede_live_job(session, row.id, "the series changed and cannot be judged now", "completion", now)
+    key = hashlib.sha256(f"not judged {row.series_uid} {uuid4()}".encode()).hexdigest()
+    job = _add_job(session, row, JobRequest(key, NOT_JUDGED), now, repeat=0)
+    move_job(session, job, JobState.FAILED, actor="completion", reason=reason, now=now)
+    row.job_id, row.deaths = job.id, 0
+    move_series(session, row, SeriesState.QUEUED, actor="completion", reason="", now=now)
+
+
 def _add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
     runs = session.scalar(select(func.count()).select_from(Job).where(Job.series_id == series.id)) or 0
     count = session.scalar(
@@ -347,5 +426,6 @@ def _add_job(session: Session, series: Series, request: JobRequest, now: datetim
         doubt=request.doubt,
         patient=dict(request.patient),
     )
-    begin_job(session, job, actor="eligibility", reason=f"bundle {request.bundle}", now=now)
+    reason = f"bundle {request.bundle}" if request.bundle else "for a series that cannot be judged"
+    begin_job(session, job, actor="eligibility", reason=reason, now=now)
     return job

@@ -46,6 +46,12 @@ class DeliveryState(StrEnum):
 WORKER_CANNOT: Final = "the worker cannot translate: "
 """How the reason of a job begins that is HELD for want of its bundle or device, and not for what its series is."""
 
+MAX_DEATHS: Final = 2
+"""So many processes end over one series or job before it is FAILED and touched no more."""
+
+NOT_JUDGED: Final = ""
+"""The bundle of a job that stands for a series which could not be judged; no worker runs it."""
+
 SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
     SeriesState.RECEIVING: frozenset(
         {
@@ -66,14 +72,23 @@ SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
             SeriesState.RECEIVING,  # receiver: late or lost slice, or differing duplicate
         }
     ),
-    SeriesState.QUEUED: frozenset({SeriesState.RECEIVING}),  # receiver: late or lost slice, other contents; `jobs drop`
+    SeriesState.QUEUED: frozenset(
+        {SeriesState.RECEIVING}
+    ),  # receiver: late or lost slice, other contents; `jobs drop`, `jobs retry` of what was not judged
     SeriesState.SKIPPED: frozenset(
         {SeriesState.RECEIVING}
     ),  # receiver: late or lost slice, other contents; `jobs drop`
 }
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.SUPERSEDED}),  # worker: claim
+    JobState.QUEUED: frozenset(
+        {
+            JobState.RUNNING,  # worker: claim
+            JobState.FAILED,  # completion: a series that cannot be judged, in one transaction with its job
+            JobState.CANCELLED,
+            JobState.SUPERSEDED,
+        }
+    ),
     JobState.RUNNING: frozenset(
         {
             JobState.PRODUCED,  # worker: series written, outbox rows in the same transaction

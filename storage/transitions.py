@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from storage.states import (
     CLOSED_BY_A_PERSON,
     LIVE_JOB_STATES,
+    MAX_DEATHS,
     OPEN_DELIVERY_STATES,
     DeliveryState,
     JobState,
@@ -163,6 +164,15 @@ def mark_leftover(
     row.leftover = to
     if to is Leftover.STANDS:
         row.next_attempt_at = now + LEFTOVER_PAUSE
+
+
+def judge_again(session: Session, job: Job, series: Series, *, actor: str, reason: str, now: datetime) -> None:
+    """Let completion judge a series once more that ended it before; the job that stood for it is superseded."""
+    if job.state is JobState.CANCELLED:
+        move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
+    move_job(session, job, JobState.SUPERSEDED, actor=actor, reason=reason or "the series is judged again", now=now)
+    move_series(session, series, SeriesState.RECEIVING, actor=actor, reason=reason, now=now)
+    series.deaths = MAX_DEATHS - 1
 
 
 def note_that_it_came_again(session: Session, series: Series, job: Job, now: datetime) -> None:

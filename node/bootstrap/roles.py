@@ -47,6 +47,7 @@ def make_completion(node: Node) -> Completion:
         policy,
         request_for,
         why_enhanced=why_enhanced,
+        name=process_name("complete"),
         expected=expected_counts(node.settings),
     )
 

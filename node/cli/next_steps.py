@@ -168,7 +168,7 @@ def _incomplete(case: Case, why_not: str) -> str:
 
 def _receiving(_case: Case, facts: Facts) -> str:
     waiting = "Nothing to do: slices are arriving, or the sender may still come back"
-    return _with_process("receive", facts, waiting, "no series is judged")
+    return _with_process("complete", facts, waiting, "no series is judged")
 
 
 def _queued(case: Case, facts: Facts) -> str:

@@ -1,9 +1,9 @@
-"""`serve`, `receive`, `work`, `deliver`: the processes of the node."""
+"""`serve`, `receive`, `complete`, `work`, `deliver`: the processes of the node."""
 
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from node.ops.supervisor import Supervisor, stop_event
 LEASE_TICK_S = 5.0
 COMPLETION_TICK_S = 0.5
 SWITCH_INTERVAL_S = 0.0005
+ROLES = ("receive", "complete", "work", "deliver")
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Name = Annotated[
@@ -29,16 +30,14 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step."
 
 
 def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose = False) -> None:
-    """Run the whole node: receiver, worker and courier as processes of their own, restarted when they die."""
+    """Run the whole node: receiver, completion, worker and courier, each a process that is restarted when it dies."""
     settings = settings_from(context, config)
     configure_logging("serve", verbose=verbose)
     path = config or context.obj
     stop = stop_event(supervised=False)
     with open_store(settings) as node, process_lock(node.run_dir, "serve", "1"):
         _check(settings, node.run_dir)
-        base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(path)] if path else [])]
-        flags = ["--supervised", *(["--verbose"] if verbose else [])]
-        commands: dict[str, Sequence[str]] = {role: [*base, role, *flags] for role in ("receive", "work", "deliver")}
+        commands = {role: _command(role, path, verbose=verbose) for role in ROLES}
         code = Supervisor(commands).run(stop)
     raise typer.Exit(code)
 
@@ -46,22 +45,39 @@ def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose 
 def receive(
     context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
 ) -> None:
-    """Run the receiver: C-STORE in, and the decision when a series is complete."""
-    from node.bootstrap.roles import make_completion, make_receiver
-    from node.ops.scheduler import Ticker
+    """Run the receiver: C-STORE in. Started alone, it brings the completion with it as a process of its own."""
+    from node.bootstrap.roles import make_receiver
 
     settings = settings_from(context, config)
     # With 25 associations at work, another peer's echo waits its turn for the interpreter some twenty times.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    if not supervised:
+        _check_completion(settings)
     frame = _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose)
     with frame as (node, stop, _):
-        completion, receiver = make_completion(node), make_receiver(node)
+        receiver = make_receiver(node)
         receiver.start()
+        command = _command("complete", config or context.obj, verbose=verbose)
         try:
-            with Ticker({completion.tick: COMPLETION_TICK_S}):
+            with nullcontext() if supervised else _beside(command):
                 stop.wait()
         finally:
             receiver.stop()
+
+
+def complete(
+    context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
+) -> None:
+    """Run the completion: it decides when a received series is complete, and what becomes of it."""
+    from node.bootstrap.roles import make_completion
+    from node.ops.scheduler import Ticker
+
+    frame = _process("complete", "1", settings_from(context, config), supervised=supervised, verbose=verbose)
+    with frame as (node, stop, _):
+        completion = make_completion(node)
+        completion.begin()
+        with Ticker({completion.tick: COMPLETION_TICK_S}):
+            stop.wait()
 
 
 def work(
@@ -98,6 +114,31 @@ def deliver(
         make_courier(node, name).run(stop)
 
 
+def _command(role: str, config: Path | None, *, verbose: bool) -> Sequence[str]:
+    """How a supervised process of a role is started."""
+    base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(config)] if config else [])]
+    return [*base, role, "--supervised", *(["--verbose"] if verbose else [])]
+
+
+@contextmanager
+def _beside(command: Sequence[str]) -> Iterator[None]:
+    """Keep the completion running while the block runs, also where another one still holds its lock."""
+    stop = threading.Event()
+
+    def supervise() -> None:
+        while not stop.is_set():
+            Supervisor({"complete": command}).run(stop)
+            stop.wait(LEASE_TICK_S)
+
+    thread = threading.Thread(target=supervise, name="completion", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
 @contextmanager
 def _process(
     role: str, name: str, settings: Settings, details: str = "", *, supervised: bool, verbose: bool
@@ -111,16 +152,22 @@ def _process(
 
 def _check(settings: Settings, run_dir: Path) -> None:
     """What can be known to be wrong before any process starts."""
-    from node.bootstrap.roles import eligibility_policy, expected_counts, verified_card
     from node.ops.checks import check_port
 
     for finding in check_port(settings.scp, run_dir):
         raise Misconfigured(finding.text)
+    _check_completion(settings)
+    if not settings.destination:
+        say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
+
+
+def _check_completion(settings: Settings) -> None:
+    """What the completion cannot work with; raises ConfigError."""
+    from node.bootstrap.roles import eligibility_policy, expected_counts, verified_card
+
     verified_card(settings)
     eligibility_policy(settings)
     expected_counts(settings)
-    if not settings.destination:
-        say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
 
 
 def _address(settings: Settings) -> str:
@@ -130,5 +177,5 @@ def _address(settings: Settings) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (serve, receive, work, deliver):
+    for command in (serve, receive, complete, work, deliver):
         app.command()(command)

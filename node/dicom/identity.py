@@ -22,7 +22,7 @@ from pydicom.filewriter import write_file_meta_info
 
 from config.syntax import FOREIGN_UID, MAX_FOREIGN_UID_CHARS, UID_ALPHABET
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
-from node.errors import UnreadableInstance
+from node.errors import AmbiguousInstance, UnreadableInstance
 
 MAX_ELEMENTS: Final = 20_000  # with those inside sequences; a CT slice has some hundred
 MAX_DEPTH: Final = 32  # sequences and their items, each; a CT slice has up to 6
@@ -274,9 +274,9 @@ def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> None:
         if element.depth:
             continue
         if element.tag in seen:
-            raise UnreadableInstance(f"the data set holds {_named(element)} twice")
+            raise AmbiguousInstance(f"the data set holds {_named(element)} twice")
         if element.tag < _DATA_SET:
-            raise UnreadableInstance(f"the data set holds {_named(element)}, an element of a file or a command")
+            raise AmbiguousInstance(f"the data set holds {_named(element)}, an element of a file or a command")
         seen.add(element.tag)
         if element.tag == PIXEL_DATA:
             pixel_bytes = len(data) - element.begin if element.length == UNDEFINED else element.length

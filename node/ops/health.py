@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 REFUSING_FOR = timedelta(minutes=15)  # an instance refused so recently: a sender has trouble now
-ROLES = {"receive": "the receiver", "work": "the worker", "deliver": "the courier"}
+ROLES = {"receive": "the receiver", "complete": "the completion", "work": "the worker", "deliver": "the courier"}
 
 _WAITING = {
     "series:INCOMPLETE": "incomplete series",

@@ -9,19 +9,19 @@ enhanced anyway needs nobody to look for its missing slices.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from config.settings import CompletionSettings
 from node.dicom.headers import SliceHeader, read_header
-from node.errors import UnreadableInstance
+from node.errors import AmbiguousInstance, UnreadableInstance
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from node.receive.expected import ExpectedCounts
 from node.receive.shortfall import describe_missing, lost_by_replacement
-from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
+from storage.series import JobRequest, OpenSeries, RecordedInstance, SeriesFacts, SeriesStore
 from storage.spool import Spool
 from storage.states import SeriesState
 
@@ -33,7 +33,8 @@ class Completion:
 
     `request_for(headers)` names the job that an accepted series gets: its key and its bundle. `why_enhanced(paths)`
     looks into the pixels of a series with a gap: a clause where they look as if contrast agent had been given, or None.
-    `expected` knows how many instances a peer counts; None where no peer is asked.
+    `expected` knows how many instances a peer counts; None where no peer is asked. `name`: of the process, the same
+    after a restart.
     """
 
     def __init__(
@@ -45,21 +46,27 @@ class Completion:
         request_for: Callable[[list[SliceHeader]], JobRequest],
         *,
         why_enhanced: Callable[[Sequence[Path]], str | None],
+        name: str,
         expected: ExpectedCounts | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._series, self._spool = series, spool
         self._settings, self._policy = settings, policy
         self._request_for, self._why_enhanced, self._clock = request_for, why_enhanced, clock
-        self._expected = expected
+        self._expected, self._name = expected, name
         self._named: set[int] = set()
+
+    def begin(self) -> None:
+        """Count what a former process of this name had in hand when it ended; called once, before the first tick."""
+        for series_uid in self._series.count_deaths(self._name, self._clock()):
+            log.error("a process ended while it read series %s", series_uid)
 
     def tick(self) -> int:
         """Judge what is quiet; returns the number of series that changed their state."""
         decided = 0
         for series in self._series.undecided(self._clock(), self._settings.quiet_s):
             try:
-                decided += self._decide(series)
+                decided += self._judge(series)
             except Exception as error:  # the boundary between series: one that cannot be judged stops no other
                 log.exception("series %s could not be judged", series.series_uid)
                 reason = f"the series could not be judged: unexpected {type(error).__name__}"
@@ -73,18 +80,40 @@ class Completion:
         nameless = self._series.nameless()
         for series_id, spool_name in nameless:
             if series_id not in self._named:
-                try:
-                    facts = _facts([read_header(self._spool.path(spool_name), decode=False)])
-                    self._series.note_facts(series_id, facts)
-                except UnreadableInstance:  # it is judged, and named, when the series is quiet
-                    log.info("the first instance of series %d cannot be read", series_id)
+                with self._in_hand(series_id):
+                    self._name_series(series_id, spool_name)
         self._named = {series_id for series_id, _ in nameless}
 
-    def _decide(self, series: OpenSeries) -> bool:
+    def _name_series(self, series_id: int, spool_name: str) -> None:
+        try:
+            facts = _facts([read_header(self._spool.path(spool_name), decode=False)])
+            self._series.note_facts(series_id, facts)
+        except UnreadableInstance:  # it is judged, and named, when the series is quiet
+            log.info("the first instance of series %d cannot be read", series_id)
+
+    def _judge(self, series: OpenSeries) -> bool:
+        """Judge a series that need not be waited for."""
         vouched = series.state is SeriesState.COMPLETE
         if not vouched and (self._must_wait(series) or self._is_to_be_longer(series)):
             return False
-        headers, unreadable = self._read(series)
+        with self._in_hand(series.id, judging=True):
+            return self._decide(series, vouched=vouched)
+
+    @contextmanager
+    def _in_hand(self, series_id: int, *, judging: bool = False) -> Iterator[None]:
+        """Let the next process know what this one looked into, should it end here."""
+        self._series.take_in_hand(series_id, self._name)
+        try:
+            yield
+        finally:
+            self._series.put_down(series_id, judged=judging)
+
+    def _decide(self, series: OpenSeries, *, vouched: bool) -> bool:
+        try:
+            headers, unreadable = self._read(series)
+        except AmbiguousInstance as error:
+            log.error("series %s is FAILED: %s", series.series_uid, error)
+            return self._series.fail(series, _facts([]), f"nothing is made of this series: {error}", self._clock())
         facts = _facts(headers)
         if unreadable:
             return self._skip(series, facts, f"{unreadable[0]} ({len(unreadable)} unreadable instances)")
@@ -178,11 +207,16 @@ class Completion:
         return headers
 
     def _read(self, series: OpenSeries) -> tuple[list[SliceHeader], list[str]]:
+        """The headers, and why others cannot be read. Raises AmbiguousInstance."""
         headers, unreadable = [], []
-        for name in self._series.spool_names(series.id):
+        for recorded in self._series.recorded(series.id):
             try:
-                path = self._spool.path(name)
-                headers.append(read_header(path, keywords=self._policy.keywords, decode=False))
+                path = self._spool.path(recorded.spool_name)
+                header = read_header(path, keywords=self._policy.keywords, decode=False)
+                _refuse_other_identity(header, series, recorded)
+                headers.append(header)
+            except AmbiguousInstance:
+                raise
             except UnreadableInstance as error:
                 unreadable.append(str(error))
         return headers, unreadable
@@ -201,3 +235,18 @@ def _facts(headers: list[SliceHeader]) -> SeriesFacts:
         return SeriesFacts(description="", patient_id="")
     first = headers[0]
     return SeriesFacts(description=first.series_description, patient_id=first.patient_id)
+
+
+def _refuse_other_identity(header: SliceHeader, series: OpenSeries, recorded: RecordedInstance) -> None:
+    """Two parsers read each file, the receiver's and pydicom; raises AmbiguousInstance where they do not agree."""
+    for keyword, received, read in (
+        ("SOPInstanceUID (0008,0018)", recorded.sop_instance_uid, header.sop_instance_uid),
+        ("SOPClassUID (0008,0016)", recorded.sop_class_uid, header.sop_class_uid),
+        ("StudyInstanceUID (0020,000D)", series.study_uid, header.study_uid),
+        ("SeriesInstanceUID (0020,000E)", series.series_uid, header.series_uid),
+    ):
+        if received != read:
+            raise AmbiguousInstance(
+                f"in instance {recorded.sop_instance_uid} the receiver read the {keyword} {received}, and the whole "
+                f"header gives {read}"
+            )

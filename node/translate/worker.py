@@ -78,7 +78,7 @@ class Worker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; a job in hand then goes back to the queue."""
-        for job_id in self._jobs.release_expired(MAX_ATTEMPTS, self._clock(), dead_worker=self._name):
+        for job_id in self._jobs.release_expired(self._clock(), dead_worker=self._name):
             log.warning("job %d was left behind by a worker that was killed", job_id)
         self._sweep()
         self._prepare()
@@ -95,7 +95,7 @@ class Worker:
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
-        for job_id in self._jobs.release_expired(MAX_ATTEMPTS, self._clock()):
+        for job_id in self._jobs.release_expired(self._clock()):
             log.warning("the lease of job %d ran out", job_id)
 
     def run_once(self, stop: threading.Event) -> bool:

@@ -15,7 +15,7 @@ from node.cli.next_steps import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
 from storage.jobs import ProducedSeries
 from storage.series import JobRequest, Recorded, SeriesStore
-from storage.states import DeliveryState, JobState, SeriesState
+from storage.states import MAX_DEATHS, DeliveryState, JobState, SeriesState
 from storage.tables import SCHEMA_REVISION, Association, Base, Delivery, Job, Series
 from tests.contract.store_bench import FACTS, T0, Bench, arrival, at
 
@@ -193,8 +193,8 @@ def test_a_lost_lease_frees_the_job_and_silences_its_old_worker(bench):
     bench.queue()
     job = bench.jobs.claim("w1", 60, at(11))
     bench.jobs.heartbeat(job.id, "w1", 60, at(50))
-    assert bench.jobs.release_expired(3, at(100)) == []
-    assert bench.jobs.release_expired(3, at(111)) == [job.id]
+    assert bench.jobs.release_expired(at(100)) == []
+    assert bench.jobs.release_expired(at(111)) == [job.id]
     again = bench.jobs.claim("w2", 60, at(112))
     assert again.attempt == 2
     with pytest.raises(LeaseLost):
@@ -209,21 +209,34 @@ def test_a_restarted_worker_frees_what_it_held_without_waiting(bench):
     bench.receive()
     bench.queue()
     bench.jobs.claim("w1", 60, at(11))
-    assert bench.jobs.release_expired(3, at(12), dead_worker="w2") == []
-    assert bench.jobs.release_expired(3, at(12), dead_worker="w1") == [1]
+    assert bench.jobs.release_expired(at(12), dead_worker="w2") == []
+    assert bench.jobs.release_expired(at(12), dead_worker="w1") == [1]
 
 
 def test_a_job_that_kills_its_workers_fails_in_the_end(bench):
     bench.receive()
     bench.queue()
-    for attempt in range(3):
+    for attempt in range(MAX_DEATHS):
         assert bench.jobs.claim("w", 60, at(100 * attempt + 11)) is not None
-        bench.jobs.release_expired(3, at(100 * attempt + 100))
+        bench.jobs.release_expired(at(100 * attempt + 100))
     assert bench.jobs.claim("w", 60, at(1000)) is None
     case = bench.overview.case("1")
-    assert (case.state, case.attempts) == ("FAILED", 3)
+    assert (case.state, case.attempts) == ("FAILED", 2)
+    assert "2 worker processes ended" in case.reason
     bench.jobs.retry(case.job_id, "operator", "fixed", at(1001))
     assert bench.jobs.claim("w", 60, at(1002)).attempt == 1
+    bench.jobs.release_expired(at(1100))
+    assert bench.overview.case("1").state == "FAILED"  # one more try is one
+
+
+def test_a_worker_that_is_told_to_stop_is_no_death(bench):
+    bench.receive()
+    bench.queue()
+    for attempt in range(MAX_DEATHS + 1):
+        job = bench.jobs.claim("w", 60, at(100 * attempt + 11))
+        now = at(100 * attempt + 12)
+        bench.jobs.requeue(job.id, "w", "the worker was stopped", not_before=now, now=now)
+    assert bench.overview.case("1").state == "QUEUED"
 
 
 def test_a_held_job_has_no_delivery_until_a_person_releases_it(bench):

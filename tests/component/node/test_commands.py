@@ -104,7 +104,7 @@ def test_an_unreachable_peer_has_code_5(run, config):
 def test_status_says_what_is_not_running(run, config):
     code, out, _ = run("status", "--json")
     facts = json.loads(out)
-    assert (code, facts["state"], facts["missing"]) == (2, "down", ["receive", "work", "deliver"])
+    assert (code, facts["state"], facts["missing"]) == (2, "down", ["receive", "complete", "work", "deliver"])
     assert run("status")[1].startswith("DOWN: the receiver does not run; ")
 
 
@@ -116,7 +116,7 @@ def test_status_counts_what_needs_a_person_and_whom_it_cannot_reach(run, held, c
         node.refusals.record(RefusedInstance("CTSIM", "h", "1.2.3", "1.2.3.4", 0xA700, "the spool is full"), now)
         run_dir = node.run_dir
     with ExitStack() as running:
-        for role in ("receive", "work", "deliver"):
+        for role in ("receive", "complete", "work", "deliver"):
             running.enter_context(process_lock(run_dir, role, "1"))
         code, out, _ = run("status", "--json")
         facts = json.loads(out)
@@ -147,10 +147,10 @@ def test_doctor_reports_settings_processes_and_peers(run, config):
     code, out, _ = run("doctor", "--json")
     report = json.loads(out)
     assert (code, report["state"], report["mistakes"]) == (2, "down", [])
-    assert report["status"]["missing"] == ["receive", "work", "deliver"]
+    assert report["status"]["missing"] == ["receive", "complete", "work", "deliver"]
     assert report["destinations"]["tps"]["ok"] is False
     with ExitStack() as running:
-        for role in ("receive", "work", "deliver"):
+        for role in ("receive", "complete", "work", "deliver"):
             running.enter_context(process_lock(config.parent / "syncect-data" / "run", role, "1"))
         code, out, _ = run("doctor")
     assert code == 1

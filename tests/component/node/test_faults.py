@@ -34,7 +34,7 @@ READERS: list[tuple[str, ...]] = [
     ("db", "current"),
 ]
 WRITERS: list[tuple[str, ...]] = [("jobs", "retry", "1"), ("jobs", "release", "1", "--reason", "r"), ("db", "upgrade")]
-DAEMONS: list[tuple[str, ...]] = [("serve",), ("receive",), ("work",), ("deliver",)]
+DAEMONS: list[tuple[str, ...]] = [("serve",), ("receive",), ("complete",), ("work",), ("deliver",)]
 WITHOUT_STORE: list[tuple[str, ...]] = [
     ("config", "show"),
     ("config", "validate"),

@@ -14,7 +14,7 @@ from node.ops.processes import process_lock
 from storage.errors import IllegalTransition
 from tests.departments import START, Department
 
-ALL = frozenset({"receive", "work", "deliver"})
+ALL = frozenset({"receive", "complete", "work", "deliver"})
 BERLIN_SINCE = "since 2026-11-26 08:30:00 CET (connection refused)"
 
 
@@ -202,8 +202,8 @@ def test_everything_else_is_refused_by_the_command_and_by_the_store(run, departm
     ("name", "facts", "said"),
     [
         ("arrive", Facts(roles=ALL), "Nothing to do: slices are arriving"),
-        ("arrive", Facts(), "Start `syncect serve` (or `syncect receive`): its receive process does not run"),
-        ("arrive", Facts(one_host=False), "On this host no receive process runs."),
+        ("arrive", Facts(), "Start `syncect serve` (or `syncect complete`): its complete process does not run"),
+        ("arrive", Facts(one_host=False), "On this host no complete process runs."),
         ("incomplete", Facts(), "syncect jobs complete 1"),
         ("queued", Facts(roles=ALL), "a worker takes it next"),
         ("queued", Facts(), "no job is translated"),
