@@ -233,10 +233,24 @@ class SeriesSettings(Section):
 
 
 class RetentionSettings(Section):
-    """`days` after which confirmed series leave the disk (0 keeps all); below `min_free_gb` the receiver refuses."""
+    """When files leave the disk; only what no delivery needs any more goes. Below `min_free_gb` the receiver refuses.
 
-    days: Annotated[int, Field(ge=0, le=0)] = 0
+    days: of results, 0 keeps them. source_days: of received files, 0 as long as results; never before the result of
+    the series was delivered. target_free_gb: below it the oldest go earlier, 0 is never. history_days: after which the
+    events of a series without files go, 0 keeps them.
+    """
+
+    days: Annotated[int, Field(ge=0, le=36500)] = 0
+    source_days: Annotated[int, Field(ge=0, le=36500)] = 0
+    target_free_gb: Annotated[float, Field(ge=0)] = 0.0
     min_free_gb: Annotated[float, Field(ge=0)] = 2.0
+    history_days: Annotated[int, Field(ge=0, le=36500)] = 400
+
+    @model_validator(mode="after")
+    def _target_above_the_reserve(self) -> Self:
+        if 0 < self.target_free_gb <= self.min_free_gb:
+            raise ValueError("target_free_gb must be more than min_free_gb, at which the receiver already refuses")
+        return self
 
 
 class WebSettings(Section):

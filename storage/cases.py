@@ -58,6 +58,8 @@ class Case:
     moved_at: when it last got further; a failed attempt to send is no step forward, but it does change `updated_at`.
     series_number and series_description are those of the derived series, as a planner sees them. leftovers: where a
     withdrawn result stands and a person has to delete it. is_present: whether the series still has these contents.
+    purged_at: when the files of the result were removed, or the received files of a series without a job.
+    received_purged_at: when the received files were.
     """
 
     id: str
@@ -86,6 +88,8 @@ class Case:
     remarks: tuple[str, ...] = ()
     progress: ProgressView | None = None
     is_present: bool = True
+    purged_at: datetime | None = None
+    received_purged_at: datetime | None = None
     leftovers: tuple[str, ...] = ()
     measurements: dict[str, Any] = field(default_factory=dict)
     deliveries: tuple[DeliveryView, ...] = ()

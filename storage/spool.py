@@ -3,7 +3,7 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -112,6 +112,37 @@ class Spool:
         for folder in (target.parent, target.parent.parent):
             fsync_directory(folder)
         return True
+
+    def received_files(self, *, older_than: datetime) -> Iterator[list[str]]:
+        """The names of received files that nobody changed since, day by day."""
+        for day in sorted((self.root / "received").glob("*")):
+            names = []
+            for file in day.glob("*.dcm"):
+                with suppress(FileNotFoundError):  # another process removed it a moment ago
+                    if file.stat().st_mtime < older_than.timestamp():
+                        names.append(str(file.relative_to(self.root)))
+            yield names
+
+    def remove(self, received: Iterable[str], folders: Iterable[str]) -> int:
+        """Remove files and folders to which no row refers any more; returns how many bytes that freed.
+
+        Days of which nothing is left go as well. What is gone already is no error; the disk's OSError is.
+        """
+        freed, days = 0, set()
+        for name in received:
+            file = self.path(name)
+            with suppress(FileNotFoundError):
+                freed += file.stat().st_size
+                file.unlink()
+                days.add(file.parent)
+        for name in folders:
+            folder = self.path(name)
+            freed += sum(file.stat().st_size for file in folder.glob("*"))
+            shutil.rmtree(folder, ignore_errors=True)
+        for day in days:
+            with suppress(OSError):  # it is not empty, or a receiver is about to write into it
+                day.rmdir()
+        return freed
 
     def sweep_incoming(self) -> int:
         """Remove what aborted transfers and killed processes left unfinished; returns the number of entries."""

@@ -1,6 +1,7 @@
 """`jobs show`, `why` and `events`: everything about one job, and what to do about it."""
 
 from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -49,7 +50,7 @@ def show(
         *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
         *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
         *(("refused", _refused(one, zone)) for one in refused),
-        *([("files", str(folder))] if folder else []),
+        *_files(case, folder, zone),
         *_events(history, zone),
         ("next step", step),
     ]
@@ -105,7 +106,8 @@ def why_incomplete(node: Node, case: Case) -> str:
 
 def _facts(case: Case, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str]]:
     """What stands in the JSON, in words; a value that says nothing has no row."""
-    own_rows = ("deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at")
+    own_rows = {"deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at"}
+    own_rows |= {"purged_at", "received_purged_at"}
     values = {key: value for key, value in case_json(case, phi=phi).items() if key not in own_rows}
     shown = [(key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None)]
     counts = case.slices
@@ -120,6 +122,18 @@ def _facts(case: Case, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str
         *([("measured", _measured(case.measurements))] if case.measurements else []),
         *(("remark", remark) for remark in case.remarks),
     ]
+
+
+def _files(case: Case, folder: Path | None, zone: tzinfo | None) -> list[tuple[str, str]]:
+    """Where the result lies, and what of the case has left the disk."""
+    rows = []
+    if case.purged_at is not None:
+        rows.append(("files", f"removed on {local_time(case.purged_at, zone)}"))
+    elif folder is not None:
+        rows.append(("files", str(folder)))
+    if case.received_purged_at is not None and case.job_id is not None:
+        rows.append(("received files", f"removed on {local_time(case.received_purged_at, zone)}"))
+    return rows
 
 
 def _text(value: Any, zone: tzinfo | None) -> str:
