@@ -251,6 +251,7 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         moved_at=max([job.updated_at, *(_moved_at(view) for view in deliveries)]),
         product_dir=job.product_dir,
         version=job.version,
+        repeat=job.repeat,
         series_number=job.series_number,
         series_description=job.series_description,
         doubt=job.doubt,
