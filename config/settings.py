@@ -204,13 +204,23 @@ class EligibilitySettings(Section):
 
 
 class ModelSettings(Section):
-    """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in."""
+    """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in.
+
+    shadow: a second bundle, which is measured beside the first and sends nothing.
+    """
 
     bundle: str = "demo"
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     batch_size: Annotated[int, Field(ge=0, le=256)] = 0
     outside_envelope: Literal["hold", "warn"] = "hold"
+    shadow: str = ""
+
+    @model_validator(mode="after")
+    def _another_bundle(self) -> Self:
+        if self.shadow and self.shadow == self.bundle:
+            raise ValueError("shadow must be another bundle than the one that translates")
+        return self
 
 
 class DestinationSettings(Section):

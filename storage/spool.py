@@ -1,5 +1,6 @@
 """The spool keeps files under names of our own (temporary file, rename, fsync); no name has text of a peer in it."""
 
+import hashlib
 import os
 import shutil
 import uuid
@@ -183,6 +184,13 @@ class Spool:
                 if job.isdecimal() and folder.stat().st_mtime < older_than.timestamp():
                     folders[str(folder.relative_to(self.root))] = int(job)
         return folders
+
+    def empty_scratch(self, owner: str) -> Path:
+        """An empty folder of one process, for what is measured and thrown away; what was left in it is removed."""
+        folder = self.root / "scratch" / hashlib.sha256(owner.encode()).hexdigest()[:16]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        return folder
 
     def publish(self, staged: Path) -> str:
         """Rename a staged folder, whose files are already synced, to its final name; durable on return."""

@@ -20,6 +20,7 @@ from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.retention import RetentionStore
 from storage.series import SeriesStore
+from storage.shadows import ShadowStore
 from storage.spool import Spool
 
 
@@ -66,6 +67,11 @@ class Node:
     def peers(self) -> PeerStore:
         """What is known about the destinations."""
         return PeerStore(self.database)
+
+    @property
+    def shadows(self) -> ShadowStore:
+        """What a second bundle made of the same sources."""
+        return ShadowStore(self.database)
 
     @property
     def retention(self) -> RetentionStore:
