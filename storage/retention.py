@@ -130,10 +130,10 @@ class RetentionStore:
     def first_to_go(self, ages: Ages) -> tuple[str, datetime] | None:
         """The case whose files go next, and since when it is settled; None where nothing may go, whatever its age.
 
-        Looked for among the oldest 200 series with files; `ages` says of which kind.
+        Looked for among the oldest 20 series with files; `ages` says of which kind.
         """
         with self._database.read() as session:
-            ids = self.with_files(ages, 200)
+            ids = self.with_files(ages, 20)
             rows = session.scalars(select(Series).where(Series.id.in_(ids)))
             settled = [(_settled_at(whole, whole.jobs), whole) for whole in (_whole(session, row) for row in rows)]
             free = [(at, whole.series.id) for at, whole in settled if not self._why_sources_stay(whole)]

@@ -1,12 +1,12 @@
 """Only what nobody needs any more may leave the disk; on SQLite and on PostgreSQL alike."""
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, text
 
 from storage.errors import IllegalTransition
 from storage.retention import Ages, RetentionStore
-from storage.tables import AssociationSeries, Event, Instance, LostInstance, Product
-from tests.contract.store_bench import FACTS, Bench, at
+from storage.tables import AssociationSeries, Delivery, Event, Instance, Job, LostInstance, Product, Refusal, Series
+from tests.contract.store_bench import FACTS, T0, Bench, at
 
 DAY = 86400.0
 LATE = Ages(at(DAY), at(DAY))
@@ -147,6 +147,17 @@ def test_nothing_is_promised_about_files_that_are_gone(bench):
             verb(2, "operator", "", at(2 * DAY))
 
 
+def test_what_another_process_changes_at_this_moment_is_left_for_the_next_time(bench):
+    sent(bench)
+    if bench.database.is_sqlite:
+        pytest.skip("SQLite has one writer at a time")
+    for table in (Series, Job, Delivery):
+        with bench.database.write() as session:
+            session.scalars(select(table).with_for_update()).one()
+            assert purge(bench.retention) == [], f"a {table.__tablename__} is locked"
+    assert len(purge(bench.retention)) == 1
+
+
 def test_a_folder_of_a_removed_result_is_wanted_by_nobody(bench):
     sent(bench)
     assert bench.jobs.refers_to(1, "derived/1-1")
@@ -246,3 +257,25 @@ def test_the_node_is_quiet_when_nothing_moves(bench):
     bench.queue()
     bench.jobs.claim("w", 60, at(11))
     assert not bench.retention.is_quiet()
+
+
+def test_a_database_that_is_mostly_empty_gives_its_space_back(bench):
+    def pages(session, name="page_count"):
+        return session.execute(text(f"PRAGMA {name}")).scalar_one()
+
+    if not bench.database.is_sqlite:
+        assert not bench.retention.compact(10**12), "PostgreSQL does this by itself"
+        return
+    with bench.database.write() as session:
+        refused = {"calling_ae": "A", "peer_host": "h", "sop_instance_uid": "1", "dimse_status": 1, "reason": "r" * 200}
+        rows = [{**refused, "series_uid": f"1.{n}", "count": 1, "first_at": T0, "last_at": T0} for n in range(30_000)]
+        session.execute(insert(Refusal), rows)
+    assert not bench.retention.compact(10**12), "all of it is used"
+    bench.retention.forget(at(1))
+    with bench.database.read() as session:
+        before = pages(session)
+        assert pages(session, "freelist_count") > before / 2
+    assert not bench.retention.compact(1000), "there is no room to write it anew"
+    assert bench.retention.compact(10**12)
+    with bench.database.read() as session:
+        assert pages(session) < before / 2
