@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import func, insert, select, text
 
 from storage.errors import IllegalTransition
+from storage.owners import Credentials, is_foreign
 from storage.retention import Ages, RetentionStore
 from storage.tables import AssociationSeries, Delivery, Event, Instance, Job, LostInstance, Product, Refusal, Series
 from tests.contract.store_bench import FACTS, T0, Bench, at
@@ -279,3 +280,12 @@ def test_a_database_that_is_mostly_empty_gives_its_space_back(bench):
     assert bench.retention.compact(10**12)
     with bench.database.read() as session:
         assert pages(session) < before / 2
+
+
+def test_a_removed_series_still_belongs_to_the_peer_that_sent_it(bench):
+    sent(bench)
+    purge(bench.retention)
+    with bench.database.read() as session:
+        series = session.scalars(select(Series)).one()
+        assert is_foreign(session, series, "OTHER", Credentials())
+        assert not is_foreign(session, series, "CTSIM", Credentials())
