@@ -339,9 +339,12 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
     if known:
         reopen(session, series, f"instance {arrival.sop_instance_uid} arrived with other contents", now)
     else:
-        if series.state is not SeriesState.RECEIVING:
+        # A series whose received files were removed begins anew: only the whole of it says what its result is worth.
+        anew = series.purged_at is not None
+        if series.state is not SeriesState.RECEIVING and not anew:
             supersede_live_job(session, series.id, "a late slice arrived", "receiver", now)
-        reopen(session, series, f"late slice {arrival.sop_instance_uid}", now)
+        reason = "it came again after its files were removed" if anew else f"late slice {arrival.sop_instance_uid}"
+        reopen(session, series, reason, now)
     series.last_arrival_at, series.arrivals, series.updated_at = now, series.arrivals + 1, now
     return Recorded.DUPLICATE if same is not None else (Recorded.REPLACED if known else Recorded.NEW)
 

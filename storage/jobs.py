@@ -234,7 +234,9 @@ class JobStore:
         """
         with self._database.read() as session:
             job = session.get(Job, job_id)
-            return job is None or job.state in (JobState.QUEUED, JobState.RUNNING) or job.product_dir == product_dir
+            if job is None or job.state in (JobState.QUEUED, JobState.RUNNING):
+                return True
+            return job.product_dir == product_dir and job.purged_at is None
 
     # -- operator ----------------------------------------------------------------------------------------------
 
@@ -255,7 +257,8 @@ class JobStore:
                     raise IllegalTransition(
                         "the series of this job was produced already; `jobs reopen` takes that back"
                     )
-                _require_present(session, job)
+                series = _require_present(session, job)
+                _require_files(series.purged_at, "its received files")
             _queue_again(session, job, actor, reason, now)
 
     def cancel(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
@@ -283,8 +286,10 @@ class JobStore:
             if job.bundle == NOT_JUDGED:
                 judge_again(session, job, series, actor=actor, reason=reason, now=now)
                 return
+            _require_files(job.purged_at, "the files of its result")
             before = _state_before(session, job)
             if before is JobState.QUEUED:
+                _require_files(series.purged_at, "its received files")
                 _queue_again(session, job, actor, reason, now)
             else:
                 move_job(session, job, before, actor=actor, reason=reason, now=now)
@@ -356,6 +361,7 @@ class JobStore:
             job = _get(session, job_id)
             if job.state is not JobState.PRODUCED:
                 raise IllegalTransition(f"only a PRODUCED job can be resent; this one is {job.state}")
+            _require_files(job.purged_at, "the files of its result")
             existing = {row.destination: row for row in session.scalars(_deliveries(job))}
             for row in (existing[name] for name in destinations if name in existing):
                 if row.state in (DeliveryState.PENDING, DeliveryState.SENDING):
@@ -398,6 +404,14 @@ def _require_present(session: Session, job: Job) -> Series:
             f"which is {other.state}"
         )
     return series
+
+
+def _require_files(purged_at: datetime | None, which: str) -> None:
+    if purged_at is not None:
+        raise IllegalTransition(
+            f"{which} were removed on {purged_at:%Y-%m-%d}; send the series again from where it came, "
+            "and it is translated anew"
+        )
 
 
 def _state_before(session: Session, job: Job) -> JobState:

@@ -45,7 +45,10 @@ class OwnerView:
 def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credentials) -> bool:
     """Whether a series belongs to another peer than this one."""
     same = series.calling_ae == calling_ae and not _is_impostor(series, shown)
-    return not same and bool(session.scalar(select(exists().where(*_present(series.id)))))
+    if same:
+        return False
+    # Retention takes the instances away, not the series: its result stands at a destination.
+    return series.purged_at is not None or bool(session.scalar(select(exists().where(*_present(series.id)))))
 
 
 def may_share(series: Series, calling_ae: str) -> bool:

@@ -13,6 +13,7 @@ from node.dicom.headers import SliceHeader
 from node.dicom.uids import job_key, processing_digest
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
+from node.ops.retention import Retention
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
@@ -83,6 +84,11 @@ def make_courier(node: Node, name: str) -> Courier:
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
     )
+
+
+def make_retention(node: Node) -> Retention:
+    """What removes files that no delivery needs any more."""
+    return Retention(node.retention, node.jobs, node.spool, node.settings.retention)
 
 
 def verified_card(settings: Settings) -> BundleCard:

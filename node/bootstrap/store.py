@@ -18,7 +18,9 @@ from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore
+from storage.retention import RetentionStore
 from storage.series import SeriesStore
+from storage.shadows import ShadowStore
 from storage.spool import Spool
 
 
@@ -65,6 +67,17 @@ class Node:
     def peers(self) -> PeerStore:
         """What is known about the destinations."""
         return PeerStore(self.database)
+
+    @property
+    def shadows(self) -> ShadowStore:
+        """What a second bundle made of the same sources."""
+        return ShadowStore(self.database)
+
+    @property
+    def retention(self) -> RetentionStore:
+        """Which files may leave the disk."""
+        confirming = [peer.name for peer in self.settings.destination if peer.confirm != "none"]
+        return RetentionStore(self.database, confirming)
 
     @property
     def overview(self) -> Overview:

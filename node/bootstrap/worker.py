@@ -1,5 +1,7 @@
 """Wires the worker, and the job of `process`, from the settings; importing it loads what only a job needs."""
 
+import logging
+import threading
 from collections.abc import Callable
 from datetime import datetime
 from importlib import metadata
@@ -12,7 +14,10 @@ from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.uids import UidFactory
 from node.translate.job import Executor, JobOptions
+from node.translate.shadow import ShadowRunner
 from node.translate.worker import ExecutorUnavailable, Worker
+
+log = logging.getLogger(__name__)
 
 
 def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worker:
@@ -26,7 +31,29 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worke
         node.destination_names,
         name=process_name("work", name),
         announce=announce,
+        idle=_shadow(node, process_name("work", name)),
     )
+
+
+def _shadow(node: Node, name: str) -> Callable[[threading.Event], bool]:
+    """What a worker does where no job is due: the second bundle of the settings, if there is one that can be read."""
+    settings = node.settings
+    if not settings.model.shadow:
+        return lambda _stop: False
+    second = settings.model.model_copy(update={"bundle": settings.model.shadow})
+    try:
+        label = bundle_label(models.read_card(models.find_bundle(second.bundle)))
+    except models.BundleError as error:
+        log.error("model.shadow = %r cannot be used, so nothing is measured: %s", second.bundle, error)
+        return lambda _stop: False
+    return ShadowRunner(
+        node.shadows,
+        node.spool,
+        label,
+        lambda: open_executor(second),
+        lambda job, now: job_options(settings, now, repeat=job.repeat, version=job.version),
+        name=name,
+    ).run_once
 
 
 def open_executor(settings: ModelSettings) -> Executor:

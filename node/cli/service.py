@@ -107,10 +107,12 @@ def deliver(
     verbose: Verbose = False,
 ) -> None:
     """Run a courier: it sends produced series to their destinations."""
-    from node.bootstrap.roles import make_courier
+    from node.bootstrap.roles import make_courier, make_retention
+    from node.ops.retention import TICK_S
+    from node.ops.scheduler import Ticker
 
     frame = _process("deliver", name, settings_from(context, config), supervised=supervised, verbose=verbose)
-    with frame as (node, stop, _):
+    with frame as (node, stop, _), Ticker({make_retention(node).tick: TICK_S}):
         make_courier(node, name).run(stop)
 
 

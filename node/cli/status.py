@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,11 +25,13 @@ from node.cli.console import (
     system_answer,
     write,
 )
+from node.cli.moments import local_time, time_left, zone_of
 from node.ops.health import ROLES, Facts, Health, down, judge
 from node.ops.processes import running_processes
 from storage.errors import NotFound, StorageError
 from storage.peers import PeerView
 from storage.refusals import RefusedView
+from storage.retention import Ages
 
 if TYPE_CHECKING:
     from node.send.scu import EchoResult
@@ -94,9 +96,45 @@ def _facts(node: Node) -> dict[str, Any]:
         "refused_24_h": node.refusals.since(datetime.now(UTC), hours=24),
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
         "reserve_gb": node.settings.retention.min_free_gb,
+        "retention": _retention(node),
         "destinations": node.destination_names,
         "peers": [view for view in node.peers.all() if view.destination in node.destination_names],
     }
+
+
+def _retention(node: Node) -> dict[str, Any]:
+    """How long the disk lasts, whether it is so full that files go early, and what goes next."""
+    settings, now = node.settings.retention, datetime.now(UTC)
+    free_gb = node.spool.free_bytes() / 1024**3
+    growth_gb_per_h = node.retention.growth_bytes_per_h(now) / 1024**3
+    spare_gb = max(0.0, free_gb - settings.min_free_gb)
+    first = node.retention.first_to_go(Ages(now, now))
+    next_at = first[1] + timedelta(days=settings.days) if first is not None and settings.days else None
+    below = free_gb < settings.target_free_gb
+    return {
+        "growth_gb_per_h": round(growth_gb_per_h, 4),
+        "hours_left": round(spare_gb / growth_gb_per_h, 1) if growth_gb_per_h > 0 else None,
+        "target_free_gb": settings.target_free_gb,
+        "below_target": below,
+        "next_id": first[0] if first is not None else None,
+        "next_at": next_at,
+        "words": _goes(first, next_at, zone_of(node.settings), below=below),
+    }
+
+
+def _goes(first: tuple[str, datetime] | None, next_at: datetime | None, zone: tzinfo | None, *, below: bool) -> str:
+    state = "less is free than target_free_gb: the oldest go early; " if below else ""
+    if first is None:
+        return f"{state}nothing may go: everything on the disk is still needed"
+    when = f"on {local_time(next_at, zone)}" if next_at else "only where space is needed" if below else "by no setting"
+    return f"{state}the files of {first[0]} go first, {when}"
+
+
+def _space(facts: dict[str, Any]) -> str:
+    hours = facts["retention"]["hours_left"]
+    if hours is None:
+        return f"{facts['free_gb']} GB"
+    return f"{facts['free_gb']} GB; at the pace of the last 3 days the receiver refuses in {time_left(hours * 3600)}"
 
 
 def _judge(node: Node, facts: dict[str, Any]) -> Health:
@@ -135,7 +173,8 @@ def _print(facts: dict[str, Any]) -> None:
             ("oldest queued", _since(facts["oldest_queued_at"])),
             ("last sent", _since(facts["last_sent_at"])),
             ("refused in 24 h", _refused(facts["refused_24_h"])),
-            ("free space", f"{facts['free_gb']} GB"),
+            ("free space", _space(facts)),
+            ("retention", facts["retention"]["words"]),
         ],
     )
 

@@ -54,7 +54,8 @@ class Worker:
     """Runs jobs of the store until it is told to stop.
 
     `open_executor` loads bundle and device, again at every job after it failed (ExecutorUnavailable); `announce` gets
-    in words what was loaded, or why nothing was. `options_for(job, produced_at)` says what the settings want in the
+    in words what was loaded, or why nothing was. `idle(stop)` is called where no job is due, and says whether it did
+    anything; it must give way to a job. `options_for(job, produced_at)` says what the settings want in the
     derived series.
     """
 
@@ -68,9 +69,10 @@ class Worker:
         *,
         name: str,
         announce: Callable[[str], None] = lambda _words: None,
+        idle: Callable[[threading.Event], bool] = lambda _stop: False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._jobs, self._spool = jobs, spool
+        self._jobs, self._spool, self._idle = jobs, spool, idle
         self._open_executor, self._options_for, self._announce = open_executor, options_for, announce
         self._destinations = tuple(destinations)
         self._name, self._clock = name, clock
@@ -83,7 +85,7 @@ class Worker:
         self._sweep()
         self._prepare()
         while not stop.is_set():
-            if not self.run_once(stop):
+            if not (self.run_once(stop) or self._idle(stop)):
                 stop.wait(POLL_S)
 
     def _sweep(self) -> None:
