@@ -257,7 +257,8 @@ class HardenedServer(ThreadedAssociationServer):
             request.settimeout(SEND_TIMEOUT_S)
             request.sendall(answer.encode())
             return
-        host, certificate = str(client_address[0]), peer_certificate(request)
+        certificate = peer_certificate(request) if isinstance(request, ssl.SSLSocket) else None
+        host = str(client_address[0])
         session = self._admission.admit(asked.called_ae_title, asked.calling_ae_title, host, certificate)
         if isinstance(session, Rejection):
             refusal = A_ASSOCIATE_RJ()
