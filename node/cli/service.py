@@ -21,6 +21,7 @@ from node.ops.log import configure_logging
 from node.ops.processes import Sign, kill_silent, process_lock
 from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
+from storage.database import Database
 from storage.errors import StoreUnavailable
 
 LEASE_TICK_S = 5.0

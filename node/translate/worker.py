@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from models.translator import DeviceFault
-from node.beats import IDLE_LIMIT_S, LONG_LIMIT_S, Beating, no_beat
+from node.beats import FIRST_LIMIT_S_PER_SLICE, IDLE_LIMIT_S, LONG_LIMIT_S, Beating, no_beat
 from node.errors import Doubtful, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
@@ -30,7 +30,6 @@ POLL_S = 0.5
 MAX_ATTEMPTS = 3
 LEFT_BEHIND_AFTER = timedelta(hours=1)  # far longer than a result waits between its folder and its transaction
 RETRY_AFTER_S = (10.0, 60.0, 300.0)
-FIRST_LIMIT_S_PER_SLICE = 20.0  # of silence, while nobody has measured this translator on this device
 
 
 class ExecutorUnavailable(Permanent):
