@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def status(node: RunningNode) -> dict[str, Any]:
 def test_every_process_that_is_stopped_is_replaced(node_at: Any, tps: Any) -> None:
     node = node_at(tps).start()
     for role in ("receive", "deliver", "work"):
-        before = wait_for(f"the start of {role}", lambda role=role: process(node, role))
+        before = wait_for(f"the start of {role}", partial(process, node, role))
         os.kill(before.pid, signal.SIGSTOP)
 
         def replaced(role: str = role, pid: int = before.pid) -> bool:
@@ -151,7 +152,7 @@ def readers_work(node: RunningNode) -> None:
 
 def test_a_disk_without_inodes_is_waited_for(small_disk: Path, node_at: Any, tps: Any) -> None:
     node = on(small_disk, node_at, tps)
-    fillers = []
+    fillers: list[Path] = []
     while True:
         try:
             fillers.append(small_disk / f"filler-{len(fillers)}")
