@@ -48,7 +48,7 @@ def status(node: RunningNode) -> dict[str, Any]:
 
 def test_every_process_that_is_stopped_is_replaced(node_at: Any, tps: Any) -> None:
     node = node_at(tps).start()
-    for role in ("receive", "deliver", "work"):
+    for role in ("receive", "complete", "deliver", "work"):
         before = wait_for(f"the start of {role}", partial(process, node, role))
         os.kill(before.pid, signal.SIGSTOP)
 

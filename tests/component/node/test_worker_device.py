@@ -115,7 +115,7 @@ def test_a_job_that_stands_still_loses_its_lease_and_its_late_end_writes_nothing
 
     def during() -> None:  # a call of the GPU that does not come back; meanwhile another host looks at the leases
         bench.now += timedelta(seconds=61)
-        assert bench.jobs.release_expired(3, bench.now) == [1]
+        assert bench.jobs.release_expired(bench.now) == [1]
         assert bench.jobs.claim("other", 60, bench.now) is not None
 
     bench.worker(FakeExecutor(during=during)).run_once(bench.stop)
