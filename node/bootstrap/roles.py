@@ -6,6 +6,7 @@ import models
 from config.load import ConfigError
 from config.settings import AskedPeer, DestinationSettings, RuleSettings, Settings
 from models import BundleCard
+from node.beats import Beating, no_beat
 from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
@@ -25,9 +26,9 @@ from storage.series import JobRequest
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
 
-def make_receiver(node: Node) -> Receiver:
+def make_receiver(node: Node, beat: Beating = no_beat) -> Receiver:
     """The storage SCP."""
-    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=process_name("receive"))
+    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=process_name("receive"), beat=beat)
 
 
 def make_completion(node: Node) -> Completion:
@@ -74,7 +75,7 @@ def expected_counts(settings: Settings) -> ExpectedCounts | None:
     return ExpectedCounts(name, count)
 
 
-def make_courier(node: Node, name: str) -> Courier:
+def make_courier(node: Node, name: str, beat: Beating = no_beat) -> Courier:
     """The sender of what the workers produced."""
     return Courier(
         node.outbox,
@@ -83,6 +84,7 @@ def make_courier(node: Node, name: str) -> Courier:
         peers=node.peers,
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
+        beat=beat,
     )
 
 

@@ -24,6 +24,10 @@ from storage.shadows import ShadowStore
 from storage.spool import Spool
 
 
+class DataDirUnusable(ConfigError):
+    """The data folder cannot be written now: read-only, full, without inodes, or another user's."""
+
+
 @dataclass(frozen=True)
 class Node:
     """One node's spool and database, opened to write or only to read, and the settings they were opened with.
@@ -95,22 +99,28 @@ class Node:
         return [destination.name for destination in self.settings.destination]
 
 
-@contextmanager
-def open_store(settings: Settings) -> Iterator[Node]:
-    """Open spool and database to write, creating them where there are none.
-
-    Raises ConfigError, SchemaMismatch or StoreUnavailable.
-    """
+def make_data_dir(settings: Settings) -> Path:
+    """The data folder, made where there is none, for this user alone. Raises DataDirUnusable."""
     data_dir = settings.node.data_dir
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=data_dir):
             pass
     except OSError as error:
-        raise ConfigError(
+        raise DataDirUnusable(
             f"node.data_dir = {str(data_dir)!r} cannot be used: {error.strerror}; "
             "it must be a folder this user may write"
         ) from error
+    return data_dir
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Node]:
+    """Open spool and database to write, creating them where there are none.
+
+    Raises ConfigError, SchemaMismatch or StoreUnavailable.
+    """
+    data_dir = make_data_dir(settings)
     installation_uid(data_dir, create=True)
     database = Database(settings.node.url())
     try:
