@@ -7,13 +7,19 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from config.load import ConfigError
 from config.settings import Settings
+from node.errors import Refused
+from node.ops.modes import mend_modes
+from node.ops.processes import running_processes
 from storage.database import Database
+from storage.errors import StoreUnavailable, WrongStore
 from storage.jobs import JobStore
+from storage.mark import mismatch, missing_store, settle_mark
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.peers import PeerStore
@@ -86,9 +92,10 @@ class Node:
 def open_store(settings: Settings) -> Iterator[Node]:
     """Open spool and database to write, creating them where there are none.
 
-    Raises ConfigError, SchemaMismatch or StoreUnavailable.
+    Raises ConfigError, SchemaMismatch, StoreUnavailable, or WrongStore where a new or a foreign store stands beside a
+    spool with files.
     """
-    data_dir = settings.node.data_dir
+    data_dir, spool = settings.node.data_dir, settings.node.data_dir / "spool"
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=data_dir):
@@ -98,10 +105,14 @@ def open_store(settings: Settings) -> Iterator[Node]:
             f"node.data_dir = {str(data_dir)!r} cannot be used: {error.strerror}; "
             "it must be a folder this user may write"
         ) from error
+    mend_modes(data_dir)
     installation_uid(data_dir, create=True)
     database = Database(settings.node.url())
     try:
+        if not database.has_schema() and (why := missing_store(database.location, spool)):
+            raise WrongStore(why)
         database.ensure_schema()
+        database.expect(settle_mark(database, spool, datetime.now(UTC)))
         yield Node(settings, database, database.location, writable=True)
     finally:
         database.close()
@@ -113,15 +124,24 @@ def read_store(settings: Settings) -> Iterator[Node]:
 
     Raises SchemaMismatch or StoreUnavailable.
     """
-    database = Database(settings.node.url(), read_only=True)
+    database, spool = Database(settings.node.url(), read_only=True), settings.node.data_dir / "spool"
     try:
         location, is_new = database.location, not database.has_schema()
+        if why := missing_store(location, spool) if is_new else mismatch(database, spool):
+            raise StoreUnavailable(why)
         if is_new:
             database.close()
             database = Database.empty()
         yield Node(settings, database, location, writable=False, is_new=is_new)
     finally:
         database.close()
+
+
+def refuse_while_running(settings: Settings) -> None:
+    """Raise Refused while a process of this host works with the store."""
+    running = running_processes(settings.node.data_dir / "run")
+    if running:
+        raise Refused(f"{running[0].role} is running (pid {running[0].pid}); stop the node first")
 
 
 def installation_uid(data_dir: Path, *, create: bool) -> str | None:
