@@ -180,9 +180,12 @@ class Database:
 
     def _tell(self, context: ExceptionContext) -> None:
         """A database that is gone, locked, full, damaged or not ours is told in a sentence, whatever was done."""
+        if context.is_pre_ping:
+            return  # the pool connects anew
         # A broken constraint or a wrong statement is a more special kind of the last one, and stays what it is.
         if type(context.sqlalchemy_exception) in (OperationalError, InterfaceError, DatabaseError):
             raise self._unavailable(context.original_exception) from context.original_exception
+        _forget_values(context)
 
     def _unavailable(self, cause: BaseException) -> StoreUnavailable:
         words = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
@@ -277,6 +280,17 @@ def _usable(url: str) -> URL:
     if find_spec(driver) is None:
         raise UnusableUrl("node.database_url cannot be used: PostgreSQL needs the extra package syncect[postgres]")
     return parts
+
+
+def _forget_values(context: ExceptionContext) -> None:
+    """PostgreSQL says with a broken constraint which row breaks it; that row can be a patient's."""
+    original, told = context.original_exception, context.sqlalchemy_exception
+    diagnosis = getattr(original, "diag", None)
+    if diagnosis is None or told is None:
+        return
+    constraint = f", constraint {diagnosis.constraint_name}" if diagnosis.constraint_name else ""
+    words = f"{type(original).__name__} (SQLSTATE {diagnosis.sqlstate}{constraint})"
+    original.args = told.args = (words,)
 
 
 def _watched_engine(url: str, file: WrittenFile) -> Engine:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
+from storage.errors import StoreUnavailable
+from storage.outage import Outage
+
 log = logging.getLogger(__name__)
 
 
@@ -30,9 +33,14 @@ class Ticker:
 
 
 def _guarded(function: Callable[[], object]) -> Callable[[], None]:
+    outage = Outage(f"the tick `{getattr(function, '__name__', 'tick')}`")
+
     def tick() -> None:
         try:
             function()
+            outage.over()
+        except StoreUnavailable as error:
+            outage.failed(error)
         except Exception:  # the process boundary of a tick: a locked database now is no reason to stop for ever
             log.exception("tick failed; the next one tries again")
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from node.errors import Doubtful, Permanent, Retryable
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
+from storage.outage import Outage
 from storage.spool import Spool
 from storage.states import WORKER_CANNOT
 
@@ -77,9 +78,20 @@ class Worker:
         self._executor: Executor | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; a job in hand then goes back to the queue."""
+        """Work until `stop` is set; a job in hand then goes back to the queue. It waits for a database that is gone."""
+        outage = Outage("the worker")
+        while True:
+            try:
+                self._work(stop, outage)
+                return
+            except StoreUnavailable as error:
+                if stop.wait(outage.failed(error)):
+                    return
+
+    def _work(self, stop: threading.Event, outage: Outage) -> None:
         for job_id in self._jobs.release_expired(self._clock(), dead_worker=self._name):
             log.warning("job %d was left behind by a worker that was killed", job_id)
+        outage.over()
         self._sweep()
         self._prepare()
         while not stop.is_set():
@@ -120,7 +132,7 @@ class Worker:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
         try:
             self._produce(job, stop)
-        except LeaseLost:
+        except (LeaseLost, StoreUnavailable):  # without the database no outcome can be recorded
             raise
         except _Stopped:
             now = self._clock()
@@ -208,7 +220,7 @@ class Worker:
     @contextmanager
     def _heartbeat(self, job: ClaimedJob) -> Iterator["_Beating"]:
         """Extend the lease while the block runs, and write down how far the job is."""
-        beating, done = _Beating(), threading.Event()
+        beating, done, outage = _Beating(), threading.Event(), Outage(f"the heartbeat of job {job.id}")
 
         def beat() -> None:
             while not done.wait(HEARTBEAT_S):
@@ -217,6 +229,8 @@ class Worker:
                 except LeaseLost:
                     beating.lost.set()
                     return
+                except StoreUnavailable as error:
+                    done.wait(outage.failed(error))
                 except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
                     log.exception("heartbeat of job %d failed", job.id)
 
