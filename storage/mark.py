@@ -31,7 +31,7 @@ def settle_mark(database: Database, spool: Path, now: datetime) -> str:
         raise WrongStore(problem)
     mark = mark_of_store(database) or mark_of_spool(spool)
     if mark is None:
-        mark = f"2.25.{uuid.uuid4().int}"
+        mark = new_mark()
     if mark_of_spool(spool) is None:
         mark = write_mark(spool, mark)
     with suppress(IntegrityError), database.write() as session:  # another process was first, with the same mark
@@ -42,7 +42,7 @@ def settle_mark(database: Database, spool: Path, now: datetime) -> str:
 
 def adopt_mark(database: Database, spool: Path, now: datetime) -> str:
     """Give a store the mark of a spool, or the spool that of the store where it has none; the mark."""
-    mark = mark_of_spool(spool) or write_mark(spool, mark_of_store(database) or f"2.25.{uuid.uuid4().int}")
+    mark = mark_of_spool(spool) or write_mark(spool, mark_of_store(database) or new_mark())
     with database.write() as session:
         session.execute(delete(StoreMark))
         session.add(StoreMark(uid=mark, made_at=now))
@@ -88,6 +88,11 @@ def holds_files(spool: Path) -> bool:
     """Whether the spool holds a received instance or a result."""
     received, derived = spool / "received", spool / "derived"
     return any(True for _ in received.glob("*/*.dcm")) or any(True for _ in derived.glob("*/*.dcm"))
+
+
+def new_mark() -> str:
+    """A random UID."""
+    return f"2.25.{uuid.uuid4().int}"
 
 
 def mark_of_store(database: Database) -> str | None:

@@ -130,7 +130,8 @@ class Completion:
             return self._settle_gap(series, facts, headers, verdict, doubt, vouched=vouched)
         if doubt:
             return self._hold(series, doubt)
-        request = replace(self._request_for(headers), doubt=verdict.doubt)
+        asked = self._request_for(headers)
+        request = replace(asked, doubt="; ".join(clause for clause in (asked.doubt, verdict.doubt) if clause))
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:
             log.info("series %s complete: %d slices queued for %s", series.series_uid, len(headers), request.bundle)
