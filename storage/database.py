@@ -4,6 +4,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from sqlalchemy import (
     ExceptionContext,
     create_engine,
     event,
+    func,
     inspect,
     make_url,
+    select,
 )
 from sqlalchemy.exc import (
     ArgumentError,
@@ -138,6 +141,15 @@ class Database:
             yield session
         if self._file is not None:
             self._file.check()
+
+    def now(self) -> datetime:
+        """The time of the database's own clock, by which all its hosts can go; PostgreSQL only.
+
+        Raises StoreUnavailable.
+        """
+        with self.read() as session:
+            moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+            return moment.astimezone(UTC)
 
     def close(self) -> None:
         """Give back all connections."""

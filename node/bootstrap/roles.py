@@ -27,7 +27,8 @@ QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=
 
 def make_receiver(node: Node) -> Receiver:
     """The storage SCP."""
-    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=process_name("receive"))
+    name = process_name("receive")
+    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=name, clock=node.clock)
 
 
 def make_completion(node: Node, *, doubt: str = "") -> Completion:
@@ -41,6 +42,7 @@ def make_completion(node: Node, *, doubt: str = "") -> Completion:
         why_enhanced=why_enhanced,
         name=process_name("complete"),
         expected=expected_counts(node.settings),
+        clock=node.clock,
     )
 
 
@@ -86,6 +88,7 @@ def make_courier(node: Node, name: str) -> Courier:
         peers=node.peers,
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
+        clock=node.clock,
     )
 
 

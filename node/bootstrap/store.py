@@ -14,6 +14,7 @@ from pathlib import Path
 from config.load import ConfigError
 from config.settings import Settings
 from node.errors import Refused
+from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
 from node.ops.processes import running_processes
 from storage.database import Database
@@ -25,6 +26,7 @@ from storage.overview import Overview
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.series import SeriesStore
+from storage.shifted import shift_waiting
 from storage.spool import Spool
 
 
@@ -76,6 +78,13 @@ class Node:
     def overview(self) -> Overview:
         """What became of every series, for readers."""
         return Overview(self.database)
+
+    @cached_property
+    def clock(self) -> HostClock | StoreClock:
+        """The time by which leases and waiting times are measured."""
+        if not self.database.is_sqlite:
+            return StoreClock(self.database.now)
+        return HostClock(self.run_dir / "clock.json", lambda jump: shift_waiting(self.database, jump))
 
     @property
     def run_dir(self) -> Path:

@@ -26,6 +26,7 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worke
         node.destination_names,
         name=process_name("work", name),
         announce=announce,
+        clock=node.clock,
     )
 
 

@@ -51,6 +51,12 @@ def test_a_restarted_server_is_found_again_without_help(database: Database) -> N
     assert open_one(database) > 0
 
 
+def test_the_server_tells_its_time(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    assert abs((database.now() - datetime.now(UTC)).total_seconds()) < 5
+    database.close()
+
+
 def test_a_server_that_is_down_is_told_at_once() -> None:
     down = Database("postgresql+psycopg://me:secret@127.0.0.1:1/db")
     began_s = time.monotonic()
