@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 
 from config.settings import Settings
@@ -19,9 +18,9 @@ from node.bootstrap.roles import make_completion, request_maker, verified_card
 from node.bootstrap.store import Node, refuse_while_running
 from node.dicom.elements import ascii_text, element_items, tag_of
 from node.dicom.headers import read_dataset, read_header
+from node.dicom.identity import inflated, read_identity
 from node.errors import Refused, UnreadableInstance
 from node.network.contexts import DEFLATED_SYNTAXES
-from node.receive.header import inflated, read_identity
 from storage.database import Database
 from storage.jobs import ProducedInstance, ProducedSeries
 from storage.mark import new_mark, settle_mark, write_mark
@@ -170,7 +169,7 @@ def _arrival(path: Path, name: str) -> Arrival:
     data = raw[head:]
     readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
     implicit_vr = syntax == "1.2.840.10008.1.2"
-    identity = read_identity(BytesIO(readable), len(readable), implicit_vr=implicit_vr)
+    identity = read_identity(readable, implicit_vr=implicit_vr)
     return Arrival(
         study_uid=identity.study_uid,
         series_uid=identity.series_uid,
