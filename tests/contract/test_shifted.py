@@ -26,7 +26,7 @@ def test_leases_and_waiting_times_move_with_the_clock(database: Database, jump: 
     assert job is not None
     shift_waiting(database, jump)
     then = NOW + timedelta(seconds=5) + jump
-    assert jobs.release_expired(3, then) == []
+    assert jobs.release_expired(then) == []
     assert [one.series_uid for one in series.undecided(then, 5.0)] == [second.series_uid]
     assert series.undecided(then, 6.0) == []
-    assert jobs.release_expired(3, then + timedelta(seconds=60)) == [job.id]
+    assert jobs.release_expired(then + timedelta(seconds=60)) == [job.id]

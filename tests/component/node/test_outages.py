@@ -75,13 +75,19 @@ def test_a_series_is_not_held_for_want_of_the_database(monkeypatch: pytest.Monke
     monkeypatch.setattr(SeriesStore, "hold_incomplete", lambda *args: held.append(args))
     unused: Any = None
     completion = Completion(
-        SeriesStore(unused), unused, CompletionSettings(), unused, unused, why_enhanced=lambda _paths: None
+        SeriesStore(unused),
+        unused,
+        CompletionSettings(),
+        unused,
+        unused,
+        why_enhanced=lambda _paths: None,
+        name="complete",
     )
 
-    def decide(_series: object) -> bool:
+    def judge(_series: object) -> bool:
         raise StoreUnavailable("the store is gone")
 
-    monkeypatch.setattr(completion, "_decide", decide)
+    monkeypatch.setattr(completion, "_judge", judge)
     with pytest.raises(StoreUnavailable):
         completion.tick()
     assert held == []
