@@ -41,6 +41,7 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None], beat: Be
         beat=beat,
         record=record,
         previous_end=previous_end(),
+        clock=node.clock,
     )
 
 
@@ -63,6 +64,7 @@ def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Calla
         lambda job, now: job_options(settings, now, repeat=job.repeat, version=job.version),
         name=name,
         beat=beat,
+        clock=node.clock,
     ).run_once
 
 

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -123,7 +122,7 @@ def complete(
 
         def release_expired() -> None:
             """Also where no worker lives, a job does not stay RUNNING."""
-            frame.node.jobs.release_expired(datetime.now(UTC))
+            frame.node.jobs.release_expired(frame.node.clock())
 
         completion = make_completion(frame.node)
         completion.begin()

@@ -8,6 +8,8 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from node.beats import STEP_LIMIT_S, Beating
+from storage.errors import StoreUnavailable
+from storage.outage import Outage
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +39,15 @@ class Ticker:
 
 
 def _guarded(function: Callable[[], object], beat: Callable[[str, int, int, float], None]) -> Callable[[], None]:
+    outage = Outage(f"the tick `{getattr(function, '__name__', 'tick')}`")
+
     def tick() -> None:
         beat("ticking", 0, 0, STEP_LIMIT_S)
         try:
             function()
+            outage.over()
+        except StoreUnavailable as error:
+            outage.failed(error)
         except Exception:  # the process boundary of a tick: a locked database now is no reason to stop for ever
             log.exception("tick failed; the next one tries again")
 

@@ -17,7 +17,8 @@ from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 from node.send.confirmation import Confirmer
 from node.send.scu import SendReport, StorageScu
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, StoreUnavailable
+from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
 from storage.peers import PeerStore
 from storage.spool import Spool
@@ -72,6 +73,7 @@ class Courier:
         self._rng = rng or random.Random()
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, clock=clock)
         self._stop = threading.Event()
+        self._outage = Outage("the release of old leases")
 
     # -- process -----------------------------------------------------------------------------------------------
 
@@ -81,10 +83,8 @@ class Courier:
         A peer that keeps an instance or a question for longer than `STOP_GRACE_S` is left: its thread ends with the
         process, and the next courier of this name frees the delivery, as after a kill.
         """
-        for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
-            log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
-        self._fail_without_destination()
         self._stop = stop
+        self._begin()
         threads = [
             threading.Thread(target=self._serve, args=(peer, poll_s), name=f"courier-{peer.name}", daemon=True)
             for peer in self._destinations
@@ -101,6 +101,19 @@ class Courier:
             if thread.is_alive():
                 log.warning("%s is left in the middle: its peer took longer than %g s", thread.name, STOP_GRACE_S)
 
+    def _begin(self) -> None:
+        """Take up what a killed courier left, once the database can be used."""
+        outage = Outage("the courier")
+        while not self._stop.is_set():
+            try:
+                for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
+                    log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
+                self._fail_without_destination()
+                outage.over()
+                return
+            except StoreUnavailable as error:
+                self._stop.wait(outage.failed(error))
+
     def _fail_without_destination(self) -> None:
         """What shall go to a destination that the settings no longer name waits for nobody."""
         names = [peer.name for peer in self._destinations]
@@ -112,15 +125,23 @@ class Courier:
         try:
             for delivery_id in self._outbox.release_expired(self._clock()):
                 log.warning("the lease of delivery %d ran out", delivery_id)
+            self._outage.over()
+        except StoreUnavailable as error:
+            self._outage.failed(error)
         except Exception:
             log.exception("expired leases could not be released")
 
     def _serve(self, destination: DestinationSettings, poll_s: float) -> None:
         """The loop of one destination; the boundary of its thread."""
+        outage = Outage(f"the courier to {destination.name}")
         while not self._stop.is_set():
             self._beat(destination.name, "waiting", 0, 0, STEP_LIMIT_S)
             try:
                 busy = self.run_once(destination) or self.confirm_once(destination)
+                outage.over()
+            except StoreUnavailable as error:
+                self._stop.wait(outage.failed(error))
+                continue
             except Exception:
                 log.exception("delivery to %s paused after an internal error", destination.name)
                 self._stop.wait(_PAUSE_AFTER_ERROR_S)
@@ -179,7 +200,7 @@ class Courier:
         items = ((instance.sop_instance_uid, self._spool.path(instance.file_name)) for instance in delivery.missing)
         try:
             return StorageScu(destination, self._calling_ae, self._timeouts).send(items, keep, self._stop.is_set)
-        except LeaseLost:
+        except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:  # the process boundary: one unusual series must not stop the others
             log.exception("delivery %d ended with an unexpected error", delivery.id)

@@ -17,8 +17,9 @@ from node.beats import FIRST_LIMIT_S_PER_SLICE, IDLE_LIMIT_S, LONG_LIMIT_S, Beat
 from node.errors import Doubtful, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
+from storage.outage import Outage
 from storage.spool import Spool
 from storage.states import WORKER_CANNOT
 
@@ -107,11 +108,26 @@ class Worker:
         self._failed_device = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; a job in hand then goes back to the queue. Raises DeviceFailed."""
+        """Work until `stop` is set; a job in hand then goes back to the queue. It waits for a database that is gone.
+
+        Raises DeviceFailed.
+        """
+        outage = Outage("the worker")
+        while True:
+            try:
+                self._work(stop, outage)
+                return
+            except StoreUnavailable as error:
+                self._beat("", "waiting for the database", 0, 0, IDLE_LIMIT_S)
+                if stop.wait(outage.failed(error)):
+                    return
+
+    def _work(self, stop: threading.Event, outage: Outage) -> None:
         self._beat("", "starting", 0, 0, LONG_LIMIT_S)
         why = f"the worker was killed: {self._previous_end}" if self._previous_end else ""
         for job_id in self._jobs.release_expired(self._clock(), dead_worker=self._name, why=why):
             log.warning("job %d was left behind by a worker that was killed", job_id)
+        outage.over()
         self._sweep()
         self._prepare()
         while not stop.is_set():
@@ -163,7 +179,7 @@ class Worker:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
         try:
             self._produce(job, stop)
-        except LeaseLost:
+        except (LeaseLost, StoreUnavailable):  # without the database no outcome can be recorded
             raise
         except _Stopped:
             self._jobs.give_back(job.id, self._name, "the worker was stopped", now=self._clock())
@@ -279,7 +295,7 @@ class Worker:
     @contextmanager
     def _heartbeat(self, job: ClaimedJob, limit_s: float) -> Iterator["_Beating"]:
         """Extend the lease while the block runs and gets on, and write down how far the job is."""
-        beating, done = _Beating(limit_s), threading.Event()
+        beating, done, outage = _Beating(limit_s), threading.Event(), Outage(f"the heartbeat of job {job.id}")
 
         def beat() -> None:
             while not done.wait(HEARTBEAT_S):
@@ -291,6 +307,8 @@ class Worker:
                 except LeaseLost:
                     beating.lost.set()
                     return
+                except StoreUnavailable as error:
+                    done.wait(outage.failed(error))
                 except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
                     log.exception("heartbeat of job %d failed", job.id)
 
