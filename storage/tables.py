@@ -354,8 +354,8 @@ class Alert(Base):
     """Something that a person has to know: open until its cause is gone, told once and then as a reminder.
 
     kind and subject name the cause (a series, a destination, the disk); at most one alert of a cause is open. text
-    never holds patient data. notified: by channel, when it was told there first (`opened`), last (`told`) and that it is
-    over (`over`), UTC ISO 8601. acknowledged_for: why a person needs no reminder.
+    never holds patient data. notified: by channel, when it was told there first (`opened`), last (`told`) and that it
+    is over (`over`), UTC ISO 8601. acknowledged_for: why a person needs no reminder.
     """
 
     __tablename__ = "alert"

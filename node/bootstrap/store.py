@@ -12,7 +12,9 @@ from pathlib import Path
 
 from config.load import ConfigError
 from config.settings import Settings
+from storage.alerts import AlertStore
 from storage.database import Database
+from storage.forecast import Forecast
 from storage.jobs import JobStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
@@ -78,6 +80,16 @@ class Node:
         """Which files may leave the disk."""
         confirming = [peer.name for peer in self.settings.destination if peer.confirm != "none"]
         return RetentionStore(self.database, confirming)
+
+    @property
+    def alerts(self) -> AlertStore:
+        """What a person has to know."""
+        return AlertStore(self.database)
+
+    @property
+    def forecast(self) -> Forecast:
+        """When results will be there."""
+        return Forecast(self.database)
 
     @property
     def overview(self) -> Overview:

@@ -1,4 +1,4 @@
-"""`serve`, `receive`, `complete`, `work`, `deliver`: the processes of the node."""
+"""`serve`, `receive`, `complete`, `work`, `deliver`, `watch`: the processes of the node."""
 
 import sys
 import threading
@@ -13,14 +13,16 @@ from config.settings import Settings
 from node.bootstrap.store import Node, open_store
 from node.cli.console import ConfigOption, say, settings_from
 from node.errors import Misconfigured
+from node.ops.health import ROLES
 from node.ops.log import configure_logging
 from node.ops.processes import process_lock
 from node.ops.supervisor import Supervisor, stop_event
 
 LEASE_TICK_S = 5.0
 COMPLETION_TICK_S = 0.5
+WATCH_TICK_S = 5.0
+TELL_TICK_S = 5.0
 SWITCH_INTERVAL_S = 0.0005
-ROLES = ("receive", "complete", "work", "deliver")
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Name = Annotated[
@@ -30,7 +32,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step."
 
 
 def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose = False) -> None:
-    """Run the whole node: receiver, completion, worker and courier, each a process that is restarted when it dies."""
+    """Run the whole node: receiver, completion, worker, courier and watch, each a process that is restarted when it dies."""
     settings = settings_from(context, config)
     configure_logging("serve", verbose=verbose)
     path = config or context.obj
@@ -116,6 +118,22 @@ def deliver(
         make_courier(node, name).run(stop)
 
 
+def watch(
+    context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
+) -> None:
+    """Run the watch: it opens and closes alerts, and tells them by the channels of the settings."""
+    from node.bootstrap.watch import make_tellers, make_watch
+    from node.ops.scheduler import Ticker
+
+    frame = _process("watch", "1", settings_from(context, config), supervised=supervised, verbose=verbose)
+    with frame as (node, stop, _):
+        tellers = make_tellers(node)
+        watching = make_watch(node, tellers, supervised=supervised)
+        ticks: dict[Callable[[], object], float] = {teller.tick: TELL_TICK_S for teller in tellers}
+        with Ticker({watching.tick: WATCH_TICK_S, **ticks}):
+            stop.wait()
+
+
 def _command(role: str, config: Path | None, *, verbose: bool) -> Sequence[str]:
     """How a supervised process of a role is started."""
     base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(config)] if config else [])]
@@ -179,5 +197,5 @@ def _address(settings: Settings) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (serve, receive, complete, work, deliver):
+    for command in (serve, receive, complete, work, deliver, watch):
         app.command()(command)

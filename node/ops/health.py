@@ -6,7 +6,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 REFUSING_FOR = timedelta(minutes=15)  # an instance refused so recently: a sender has trouble now
-ROLES = {"receive": "the receiver", "complete": "the completion", "work": "the worker", "deliver": "the courier"}
+ROLES = {
+    "receive": "the receiver",
+    "complete": "the completion",
+    "work": "the worker",
+    "deliver": "the courier",
+    "watch": "the watch",
+}
 
 _WAITING = {
     "series:INCOMPLETE": "incomplete series",
@@ -32,7 +38,8 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Facts:
     """What the judgement needs. Sizes in GB; `refused` holds time, caller and reason of what was refused, newest first;
-    `unreachable` since when and why for each destination; `standing` results to be deleted at each destination."""
+    `unreachable` since when and why for each destination; `standing` results to be deleted at each destination;
+    `alerts` how many nobody has acknowledged, and the most urgent of them."""
 
     missing: Sequence[str]
     counts: Mapping[str, int]
@@ -42,6 +49,7 @@ class Facts:
     refused: Sequence[tuple[datetime, str, str]] = ()
     unreachable: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
     standing: Mapping[str, int] = field(default_factory=dict)
+    alerts: tuple[int, str] = (0, "")
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,9 @@ def judge(facts: Facts) -> Health:
     ]
     if waiting:
         reasons.append("waiting for a person: " + ", ".join(f"{count} {what}" for what, count in waiting.items()))
+    count, most_urgent = facts.alerts
+    if count:
+        reasons.append(f"{count} alert{'s are' if count > 1 else ' is'} not acknowledged: {most_urgent}")
     state = State.DOWN if "receive" in facts.missing else State.DEGRADED if reasons else State.OK
     return Health(state, tuple(reasons), waiting)
 
