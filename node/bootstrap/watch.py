@@ -35,7 +35,12 @@ def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Wa
         Look(frozenset({"channel"}), partial(failing, tellers)),
         *(Look(frozenset(one.kinds), one.find) for one in (processes, disk, certificates, silence)),
     ]
-    return Watch(looks, alerts)
+
+    def tell_of_store(trouble: str) -> None:
+        for teller in tellers:
+            teller.store_trouble = trouble
+
+    return Watch(looks, alerts, on_store=tell_of_store)
 
 
 def make_channels(settings: Settings) -> list[Channel]:

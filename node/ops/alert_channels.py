@@ -22,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from config.settings import SmtpSettings
 from node.ops.alert_texts import Message, compose, plain_message
 from storage.alerts import AlertStore, Cause, News
-from storage.errors import StorageError
+from storage.errors import StorageError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,10 @@ def _words(error: object) -> str:
 
 
 class Teller:
-    """`tick()` tells on one channel what is new there; `trouble` says why it cannot, or is ""."""
+    """`tick()` tells on one channel what is new there; `trouble` says why it cannot, or is "".
+
+    store_trouble: set by the watch, why the store can keep no alerts at present, or "".
+    """
 
     def __init__(
         self,
@@ -146,7 +149,8 @@ class Teller:
         self._channel, self._alerts, self._node = channel, alerts, node
         self._remind_s, self._quiet, self._zone = remind_s, quiet, zone
         self._clock, self._clock_s = clock, clock_s
-        self.name, self.trouble = channel.name, ""
+        self.name, self.trouble, self.store_trouble = channel.name, "", ""
+        self._unwritten: tuple[News, datetime] | None = None  # told, and not yet noted in the store
         self._failures, self._not_before_s = 0, clock_s()
         self._store_away_s: float | None = None
         self._told_of_store_s: float | None = None
@@ -163,6 +167,9 @@ class Teller:
             self._tell_of_store(str(error))
 
     def _tell_news(self) -> None:
+        self._note()  # before anything else is told: what is not noted would be told again and again
+        if self.store_trouble:
+            raise StoreUnavailable(self.store_trouble)
         now = self._clock()
         news = self._own_left_out(
             self._alerts.news(self._channel.name, now, remind_s=self._remind_s, quiet=self._quiet)
@@ -170,7 +177,13 @@ class Teller:
         self._store_is_back(now)
         if news:
             self._send(compose(self._node, news, now, self._zone))
-            self._alerts.told(self._channel.name, news, now)
+            self._unwritten = news, now
+            self._note()
+
+    def _note(self) -> None:
+        if self._unwritten is not None:
+            self._alerts.told(self.name, *self._unwritten)
+            self._unwritten = None
 
     def _own_left_out(self, news: News) -> News:
         """A channel does not tell of itself that it cannot tell."""

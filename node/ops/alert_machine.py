@@ -23,6 +23,7 @@ CANNOT_WORK: Final = "CANNOT WORK: "  # as a worker announces itself (`node.tran
 
 _SAMPLE_EVERY_S, _TREND_S, _SHORTEST_TREND_S = 60.0, 6 * 3600.0, 1800.0
 HOURS_LEFT: Final = 12.0
+LEAST_GB: Final = 1.0
 _SLACK: Final = 1.1  # an alert ends only well above the limit at which it began
 
 CERTIFICATES_EVERY: Final = timedelta(hours=1)
@@ -117,7 +118,10 @@ def _is_stopped(pid: int) -> bool:
 
 
 class Disk:
-    """Less than twice the reserve is free, or the reserve is reached within hours at the rate of the last hours."""
+    """Less than twice the reserve is free, or the reserve is reached within hours at the rate of the last hours.
+
+    Also without a reserve, less than `LEAST_GB` is too little: the store needs room, too.
+    """
 
     kinds = ("disk",)
 
@@ -132,7 +136,7 @@ class Disk:
         hours = self._hours_left(now, free)
         slack = _SLACK if self._is_open else 1.0
         is_short = hours is not None and hours < HOURS_LEFT * slack
-        self._is_open = free < 2 * self._reserve_gb * slack or is_short
+        self._is_open = free < max(2 * self._reserve_gb, LEAST_GB) * slack or is_short
         if not self._is_open:
             return []
         limit = f"below {self._reserve_gb:g} GB (retention.min_free_gb) every C-STORE is refused"

@@ -12,6 +12,7 @@ from typing import Final, get_args
 
 from config.settings import AlertKind
 from storage.alerts import AlertStore, AlertView, Cause
+from storage.errors import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,22 @@ class Watch:
         looks: Sequence[Look],
         alerts: AlertStore,
         *,
+        on_store: Callable[[str], None] = lambda _trouble: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._looks, self._alerts, self._clock = looks, alerts, clock
+        """on_store: gets after each tick why the store could not keep alerts, or ""."""
+        self._looks, self._alerts, self._on_store, self._clock = looks, alerts, on_store, clock
 
     def tick(self) -> None:
         """Open and close alerts; raises StorageError where the store cannot keep them."""
+        try:
+            self._take_looks()
+        except StorageError as error:
+            self._on_store(str(error))
+            raise
+        self._on_store("")
+
+    def _take_looks(self) -> None:
         now = self._clock()
         causes: list[Cause] = []
         kinds: set[str] = set()

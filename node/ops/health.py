@@ -97,7 +97,7 @@ def needs_person(facts: Facts) -> dict[str, int]:
 
 def _refusing(facts: Facts) -> list[str]:
     """Why C-STOREs are refused now."""
-    if facts.free_gb < facts.reserve_gb:
+    if facts.free_gb <= facts.reserve_gb:
         return [
             f"every C-STORE is refused: {facts.free_gb:.1f} GB are free, "
             f"and retention.min_free_gb is {facts.reserve_gb:g}"

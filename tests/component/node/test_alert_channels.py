@@ -16,6 +16,7 @@ import pytest
 from config.settings import SmtpSettings
 from node.ops.alert_channels import PAUSES_S, STORE_AWAY_S, ChannelFailed, Mail, Teller, Webhook, failing
 from node.ops.alert_texts import MOST_LINES, Message, compose, plain_message
+from node.ops.alerts import Watch
 from storage.alerts import AlertStore, Cause, News
 from storage.database import Database
 from storage.errors import StoreUnavailable
@@ -355,6 +356,39 @@ def test_a_store_that_cannot_be_used_is_told_once_and_so_is_its_end(scene, monke
     scene.tick(STORE_AWAY_S + 700)
     scene.tick(STORE_AWAY_S + 701)
     assert [message.subject for message in scene.channel.messages[2:]] == ["[syncect N@h] the store can be used again"]
+
+
+def test_a_store_that_can_only_be_read_makes_no_flood_of_messages(scene, monkeypatch):
+    def full(*_: Any) -> None:
+        raise StoreUnavailable("the store cannot be used: database or disk is full")
+
+    scene.settle("tps")
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.alerts, "told", full)
+        for second in range(0, 300, 5):
+            scene.tick(second)
+    subjects = [message.subject for message in scene.channel.messages]
+    assert subjects == ["[syncect N@h] 1 new: peer", "[syncect N@h] the store cannot be used"]
+    scene.tick(301)
+    scene.tick(302)
+    assert [message.subject for message in scene.channel.messages[2:]] == ["[syncect N@h] the store can be used again"]
+
+
+def test_the_watch_says_that_it_can_keep_no_alert_and_the_channel_tells_it(scene, monkeypatch):
+    def full(*_: Any) -> None:
+        raise StoreUnavailable("the store cannot be used: database or disk is full")
+
+    watch = Watch([], scene.alerts, on_store=lambda trouble: setattr(scene.teller, "store_trouble", trouble))
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.alerts, "settle", full)
+        with pytest.raises(StoreUnavailable):
+            watch.tick()
+        scene.tick(0)
+        scene.tick(STORE_AWAY_S)
+        assert [message.text for message in scene.channel.messages] == [f"{scene.teller.store_trouble}\n"]
+    watch.tick()
+    scene.tick(STORE_AWAY_S + 5)
+    assert len(scene.channel.messages) == 2
 
 
 def test_hundreds_of_alerts_fit_into_one_mail(scene):

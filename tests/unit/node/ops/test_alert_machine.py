@@ -129,6 +129,10 @@ def test_less_than_twice_the_reserve_is_an_alert_that_ends_well_above():
     assert space.see(4.1, 4) == []
 
 
+def test_without_a_reserve_a_full_disk_is_an_alert_all_the_same():
+    assert "0.0 GB are free" in Space(0.0, reserve_gb=0.0).see(0.0, 0)[0]
+
+
 def test_a_disk_that_fills_is_an_alert_hours_before():
     space = Space(100.0)
     found = [space.see(100 - minutes / 6, minutes) for minutes in range(0, 61)]
