@@ -32,7 +32,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step."
 
 
 def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose = False) -> None:
-    """Run the whole node: receiver, completion, worker, courier and watch, each a process that is restarted when it dies."""
+    """Run the whole node: receiver, completion, worker, courier and watch, each restarted when it dies."""
     settings = settings_from(context, config)
     configure_logging("serve", verbose=verbose)
     path = config or context.obj

@@ -224,19 +224,19 @@ def test_json_has_what_is_new_beside_the_contract(run, department) -> None:
 
 def test_what_is_waited_for_shows_when_it_is_due_and_what_is_overdue(run, department, monkeypatch) -> None:
     came = datetime.now(UTC) - timedelta(seconds=61)
-    department.queued(at=came)
     department.failed(at=came - timedelta(minutes=26))
     department.sent()
-    sent, failed, queued = listed(run, monkeypatch, 132)[1:]
-    assert re.match(r"1 +QUEUED +1m +in 14 min +…45", queued)
-    assert re.match(r"2 +FAILED +27m +overdue 12 min +…45", failed)
-    assert re.match(r"3 +SENT +\d+m +…45", sent)
+    department.queued(at=came)
+    queued, sent, failed = listed(run, monkeypatch, 132)[1:]
+    assert re.match(r"1 +FAILED +27m +overdue 12 min +…45", failed)
+    assert re.match(r"2 +SENT +\d+m +…45", sent)
+    assert re.match(r"3 +QUEUED +1m +in 14 min +…45", queued)
     rows = {row["id"]: row for row in json.loads(run("jobs", "ls", "--json")[1])}
-    assert (rows["3"]["due_at"], rows["3"]["eta_at"]) == (None, None)
-    due_at = datetime.fromisoformat(rows["1"]["due_at"])
+    assert (rows["2"]["due_at"], rows["2"]["eta_at"]) == (None, None)
+    due_at = datetime.fromisoformat(rows["3"]["due_at"])
     assert abs(due_at - came - timedelta(minutes=15)) < timedelta(seconds=1)
-    assert json.loads(run("jobs", "show", "1", "--json")[1])["due_at"] == rows["1"]["due_at"]
-    assert re.search(r"due at +20", run("jobs", "show", "1")[1])
+    assert json.loads(run("jobs", "show", "3", "--json")[1])["due_at"] == rows["3"]["due_at"]
+    assert re.search(r"due at +20", run("jobs", "show", "3")[1])
 
 
 def test_an_end_is_told_only_where_it_was_measured(run, department, monkeypatch) -> None:
