@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from config.load import CONFIG_VARIABLE
-from node.cli import cohort, db, doctor, evaluate, jobs, models_cli, process, replay, service, setup, status, train
+from node.cli import (
+    alerts,
+    cohort,
+    db,
+    doctor,
+    evaluate,
+    jobs,
+    models_cli,
+    process,
+    replay,
+    service,
+    setup,
+    status,
+    train,
+)
 from node.cli.console import write
 
 app = typer.Typer(
@@ -52,3 +66,4 @@ cohort.add_to(app)
 train.add_to(app)
 evaluate.add_to(app)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(alerts.app, name="alerts")
