@@ -15,9 +15,10 @@ from sqlalchemy import Connection, Table, bindparam, exists, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from storage.database import Database, Prepared
+from storage.database import Prepared
 from storage.errors import StoreUnavailable
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, may_share, named, note_foreign, own
+from storage.sources import SourceStore
 from storage.states import SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import begin_series, move_series, note_that_it_came_again, supersede_live_job
@@ -203,11 +204,8 @@ class Discard:
         return True
 
 
-class ArrivalStore:
+class ArrivalStore(SourceStore):
     """The only writer of instances and associations."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def open_association(self, receiver: str, calling_ae: str, peer_host: str, now: datetime) -> int:
         """Record an accepted association and return its id."""
@@ -323,11 +321,14 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
         if settled is not None:
             return settled
     link_series(session, series.id, receipt.association_id)
+    if series.purged_at is not None:
+        _start_anew(session, series)
     if same is not None:
         same.received_at, same.calling_ae = now, receipt.calling_ae
     if same is not None and same.is_current:
         _note_duplicate(session, series, now)
         return Recorded.DUPLICATE
+    replaces = any(row.is_current for row in known)
     for row in known:
         row.is_current = False
     session.flush()
@@ -336,7 +337,8 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
     else:
         session.add(Instance(**_instance_values(series.id, receipt)))
     if known:
-        reopen(session, series, f"instance {arrival.sop_instance_uid} arrived with other contents", now)
+        how = "arrived with other contents" if replaces else "came again"
+        reopen(session, series, f"instance {arrival.sop_instance_uid} {how}", now)
     else:
         # A series whose received files were removed begins anew: only the whole of it says what its result is worth.
         anew = series.purged_at is not None
@@ -376,6 +378,12 @@ def _note_duplicate(session: Session, series: Series, now: datetime) -> None:
         series.last_arrival_at, series.arrivals = now, series.arrivals + 1
     elif series.state is SeriesState.QUEUED and series.job_id is not None:
         note_that_it_came_again(session, series, session.get_one(Job, series.job_id), now)
+
+
+def _start_anew(session: Session, series: Series) -> None:
+    """The files of a purged series are gone on purpose: only what comes from now on counts."""
+    session.execute(update(Instance).where(Instance.series_id == series.id).values(is_current=False))
+    series.purged_at = None
 
 
 def series_row(session: Session, study_uid: str, series_uid: str, calling_ae: str, now: datetime) -> Series:

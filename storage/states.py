@@ -73,11 +73,12 @@ SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
         }
     ),
     SeriesState.QUEUED: frozenset(
-        {SeriesState.RECEIVING}
-    ),  # receiver: late or lost slice, other contents; `jobs drop`, `jobs retry` of what was not judged
-    SeriesState.SKIPPED: frozenset(
-        {SeriesState.RECEIVING}
-    ),  # receiver: late or lost slice, other contents; `jobs drop`
+        {
+            SeriesState.RECEIVING,  # receiver: late or lost slice, or differing duplicate
+            SeriesState.INCOMPLETE,  # worker: received files are damaged or gone
+        }
+    ),
+    SeriesState.SKIPPED: frozenset({SeriesState.RECEIVING}),  # receiver: late or lost slice, or differing duplicate
 }
 
 JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
