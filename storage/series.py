@@ -55,7 +55,6 @@ __all__ = [
     "Pause",
     "Receipt",
     "Recorded",
-    "RecordedInstance",
     "SeriesFacts",
     "SeriesStore",
 ]
@@ -83,15 +82,6 @@ class OpenSeries:
     wait_s: float = 0.0
     missing: tuple[MissingInstance, ...] = ()
     expected: int | None = None
-
-
-@dataclass(frozen=True)
-class RecordedInstance:
-    """What the receiver read of an instance, and where it lies in the spool."""
-
-    spool_name: str
-    sop_instance_uid: str
-    sop_class_uid: str
 
 
 @dataclass(frozen=True)
@@ -135,13 +125,6 @@ class SeriesStore(ArrivalStore):
                 .order_by(Series.last_arrival_at)
             ).all()
             return [_open_series(session, row, now, is_open=bool(is_open)) for row, is_open in rows]
-
-    def recorded(self, series_id: int) -> list[RecordedInstance]:
-        """The current instances of a series as the receiver read them."""
-        query = select(Instance.spool_name, Instance.sop_instance_uid, Instance.sop_class_uid)
-        with self._database.read() as session:
-            rows = session.execute(query.where(Instance.series_id == series_id, Instance.is_current))
-            return [RecordedInstance(*row) for row in rows]
 
     def spool_names(self, series_id: int) -> list[str]:
         """Spool names of the current instances of a series."""
@@ -242,7 +225,7 @@ class SeriesStore(ArrivalStore):
                 doubts.append(f"a person {same.state.lower()} an earlier result of the same images")
             if same is None or removed or same.state is JobState.SUPERSEDED:
                 request = replace(request, doubt="; ".join(doubt for doubt in doubts if doubt))
-                same = _add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
+                same = add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
             row.job_id, row.purged_at = same.id, None
             move_series(session, row, SeriesState.QUEUED, actor="eligibility", reason="", now=now)
             note_that_it_came_again(session, row, same, now)
@@ -412,13 +395,14 @@ def _fail(session: Session, row: Series, reason: str, now: datetime) -> None:
         move_series(session, row, SeriesState.COMPLETE, actor="completion", reason="", now=now)
     supersede_live_job(session, row.id, "the series changed and cannot be judged now", "completion", now)
     key = hashlib.sha256(f"not judged {row.series_uid} {uuid4()}".encode()).hexdigest()
-    job = _add_job(session, row, JobRequest(key, NOT_JUDGED), now, repeat=0)
+    job = add_job(session, row, JobRequest(key, NOT_JUDGED), now, repeat=0)
     move_job(session, job, JobState.FAILED, actor="completion", reason=reason, now=now)
     row.job_id, row.deaths = job.id, 0
     move_series(session, row, SeriesState.QUEUED, actor="completion", reason="", now=now)
 
 
-def _add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
+def add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
+    """A job in QUEUED for the present contents of a series, after those that it has."""
     runs = session.scalar(select(func.count()).select_from(Job).where(Job.series_id == series.id)) or 0
     count = session.scalar(
         select(func.count()).select_from(Instance).where(Instance.series_id == series.id, Instance.is_current)

@@ -11,9 +11,9 @@ from sqlalchemy import Connection, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from storage.database import Database
-from storage.states import JobState, SeriesState
+from storage.states import NOT_JUDGED, JobState, SeriesState
 from storage.tables import Instance, Job, LostInstance, Series
-from storage.transitions import move_job, move_series, note_series
+from storage.transitions import judge_again, move_job, move_series, note_series
 
 MAX_EVENTS = 20  # of one loss; the rest is counted
 
@@ -26,6 +26,7 @@ class SourceFile:
     """One received instance as it was kept; `sha256` is that of its file, hex, which has `size_bytes`."""
 
     sop_instance_uid: str
+    sop_class_uid: str
     spool_name: str
     sha256: str
     size_bytes: int
@@ -50,7 +51,9 @@ class Restored:
                 move_series(session, series, SeriesState.RECEIVING, actor="receiver", reason=reason, now=self.now)
                 series.arrivals, series.last_arrival_at = series.arrivals + 1, self.now
             job = _job_of(session, series)
-            if job is not None and job.state is JobState.FAILED:
+            if job is not None and job.state is JobState.FAILED and job.bundle == NOT_JUDGED:
+                judge_again(session, job, series, actor="receiver", reason=reason, now=self.now)
+            elif job is not None and job.state is JobState.FAILED:
                 _queue(session, job, "receiver", reason, self.now)
             session.flush()
 
@@ -64,8 +67,7 @@ class SourceStore:
     def sources(self, series_id: int) -> list[SourceFile]:
         """The current instances of a series."""
         with self._database.read() as session:
-            rows = session.scalars(select(Instance).where(Instance.series_id == series_id, Instance.is_current))
-            return [_source_file(row) for row in rows]
+            return current_sources(session, series_id)
 
     def lost_sources(self, series_id: int) -> list[SourceFile]:
         """The newest file of each instance that the spool lost and nobody sent again."""
@@ -75,9 +77,9 @@ class SourceStore:
     def lose_sources(self, series_id: int, lost: Mapping[str, str], actor: str, now: datetime) -> int:
         """These files (by spool name, with their `Condition`) are no use: the series waits for a resend of them.
 
-        A series whose job still needs its files becomes INCOMPLETE, and its job is QUEUED until they came again. Returns
-        how many instances are missing of it; 0, with nothing written, where none of the files is current any more or
-        the job has its result, which needs no source.
+        A series whose job still needs its files becomes INCOMPLETE, and its job is QUEUED until they came again.
+        Returns how many instances are missing of it; 0, with nothing written, where none of the files is current any
+        more or the job has its result, which needs no source.
         """
         with self._database.write() as session:
             series = session.scalars(select(Series).where(Series.id == series_id).with_for_update()).one()
@@ -86,9 +88,9 @@ class SourceStore:
             rows = session.scalars(current.where(Instance.spool_name.in_(lost))).all()
             if not rows or (job is not None and not _needs_sources(job)):
                 return 0
-            _write_lost(session, series, rows, lost, actor, now)
+            _write_lost(session, series, rows, lost, actor=actor, now=now)
             missing = len(_lost_rows(session, series_id))
-            _wait_for_resend(session, series, job, missing, actor, now)
+            _wait_for_resend(session, series, job, missing, actor=actor, now=now)
             return missing
 
     def find_sources(self, series_id: int, spool_names: Sequence[str], actor: str, now: datetime) -> int:
@@ -106,12 +108,20 @@ class SourceStore:
             return len(rows)
 
 
+def current_sources(session: Session, series_id: int) -> list[SourceFile]:
+    """The current instances of a series."""
+    rows = session.scalars(select(Instance).where(Instance.series_id == series_id, Instance.is_current))
+    return [_source_file(row) for row in rows]
+
+
 def _needs_sources(job: Job) -> bool:
+    if job.bundle == NOT_JUDGED:
+        return False
     return job.state in _NEEDS_SOURCES or (job.state is JobState.HELD and job.product_dir is None)
 
 
 def _write_lost(
-    session: Session, series: Series, rows: Sequence[Instance], lost: Mapping[str, str], actor: str, now: datetime
+    session: Session, series: Series, rows: Sequence[Instance], lost: Mapping[str, str], *, actor: str, now: datetime
 ) -> None:
     for number, row in enumerate(rows):
         row.is_current = False
@@ -132,7 +142,7 @@ def _write_lost(
 
 
 def _wait_for_resend(
-    session: Session, series: Series, job: Job | None, missing: int, actor: str, now: datetime
+    session: Session, series: Series, job: Job | None, missing: int, *, actor: str, now: datetime
 ) -> None:
     # It counts as an arrival, so that no decision about the series as it was before can pass.
     series.arrivals, series.updated_at = series.arrivals + 1, now
@@ -186,7 +196,7 @@ def _lost_rows(session: Session, series_id: int) -> Sequence[Instance]:
 
 
 def _source_file(row: Instance) -> SourceFile:
-    return SourceFile(row.sop_instance_uid, row.spool_name, row.sha256, row.size_bytes)
+    return SourceFile(row.sop_instance_uid, row.sop_class_uid, row.spool_name, row.sha256, row.size_bytes)
 
 
 def _images(count: int) -> str:

@@ -110,7 +110,13 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
         }
     ),
     JobState.FAILED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}),  # operator: `jobs retry`
-    JobState.PRODUCED: frozenset({JobState.CANCELLED, JobState.SUPERSEDED}),  # operator; a changed source series
+    JobState.PRODUCED: frozenset(
+        {
+            JobState.QUEUED,  # courier: files of the result are damaged or gone, and are made again
+            JobState.CANCELLED,
+            JobState.SUPERSEDED,
+        }
+    ),
     JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.HELD, JobState.PRODUCED}),  # operator: `retry`, `reopen`
     JobState.REJECTED: frozenset({JobState.HELD}),  # operator: `jobs reopen`
     JobState.SUPERSEDED: frozenset(),

@@ -3,8 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from importlib import metadata
+from pathlib import PurePath
 from zoneinfo import ZoneInfo
 
 import models
@@ -27,7 +29,10 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worke
         node.jobs,
         node.spool,
         lambda: open_executor(settings.model),
-        lambda job, produced_at: job_options(settings, produced_at, repeat=job.repeat, version=job.version),
+        lambda job, produced_at: replace(
+            job_options(settings, produced_at, repeat=job.repeat, version=job.version),
+            sha256={PurePath(source.spool_name).name: source.sha256 for source in job.sources},
+        ),
         node.destination_names,
         name=process_name("work", name),
         announce=announce,
