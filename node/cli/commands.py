@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from config.load import CONFIG_VARIABLE
-from node.cli import cohort, doctor, evaluate, jobs, models_cli, process, replay, service, setup, status, train
+from node.cli import cohort, doctor, evaluate, jobs, models_cli, process, replay, service, setup, spool, status, train
 from node.cli.console import write
 
 app = typer.Typer(
@@ -50,4 +50,5 @@ models_cli.add_to(app)
 cohort.add_to(app)
 train.add_to(app)
 evaluate.add_to(app)
+spool.add_to(app)
 app.add_typer(jobs.app, name="jobs")
