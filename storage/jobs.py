@@ -299,7 +299,7 @@ class JobStore(SourceStore):
             if before is JobState.HELD:
                 held = last_event(session, job, JobState.HELD, from_state=JobState.RUNNING)
                 job.reason = held.reason if held is not None else reason
-            elif before is JobState.PRODUCED:
+            elif before is JobState.PRODUCED or was_given_away(session, job):  # the latter was being made again
                 reopen_deliveries(session, job, actor, reason, now)
             series.reason = ""
 

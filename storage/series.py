@@ -308,6 +308,28 @@ class SeriesStore(ArrivalStore):
             forget_missing(session, row)
             move_series(session, row, SeriesState.COMPLETE, actor=actor, reason=reason, now=now)
 
+    def judge_again(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
+        """SKIPPED -> RECEIVING: a person wants a series judged by the rules of today, with what came of it."""
+        with self._database.write() as session:
+            row = _known(session, series_id, locked=True)
+            if row.state is not SeriesState.SKIPPED:
+                raise IllegalTransition(f"only a SKIPPED series can be judged again; this one is {row.state}")
+            move_series(session, row, SeriesState.RECEIVING, actor=actor, reason=reason, now=now)
+            row.arrivals += 1
+
+    def give_up(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
+        """INCOMPLETE -> SKIPPED: a person says that nobody will send the rest. A job of earlier contents is superseded.
+
+        What comes of it later, or `judge_again`, takes that back.
+        """
+        with self._database.write() as session:
+            row = _known(session, series_id, locked=True)
+            if row.state is not SeriesState.INCOMPLETE:
+                raise IllegalTransition(f"only an INCOMPLETE series can be given up; this one is {row.state}")
+            why = f"given up by {actor}" + (f": {reason}" if reason else "") + f" ({row.reason})"
+            supersede_live_job(session, row.id, "its series was given up", actor, now)
+            move_series(session, row, SeriesState.SKIPPED, actor=actor, reason=why, now=now)
+
 
 def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool) -> OpenSeries:
     kept = session.scalar(
