@@ -74,7 +74,7 @@ SERIES_ARROWS: Final[dict[SeriesState, dict[SeriesState, str]]] = {
         SeriesState.INCOMPLETE: "worker: received files are damaged or gone",
     },
     SeriesState.SKIPPED: {
-        SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate; operator: `jobs retry`, `jobs drop`",
+        SeriesState.RECEIVING: "receiver: late, lost or differing slice; operator: `jobs retry`, `jobs drop`",
     },
 }
 

@@ -31,10 +31,10 @@ class Bench:
         for number in range(3):
             assert self.send(number) is Recorded.NEW
 
-    def send(self, number: int, data: bytes = b"head and pixels") -> Recorded:
-        association = self.series.open_association("receiver", "CTSIM", "10.0.0.1", NOW)
+    def send(self, number: int, data: bytes = b"head and pixels", ae: str = "CTSIM") -> Recorded:
+        association = self.series.open_association("receiver", ae, "10.0.0.1", NOW)
         uids = Identifiers("1.2", "1.2.3", f"1.2.3.{number}", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
-        recorded = self.intake.keep(association, "CTSIM", uids, (b"%d" % number, data), NOW)
+        recorded = self.intake.keep(association, ae, uids, (b"%d" % number, data), NOW)
         self.series.close_association(association, released=True, now=NOW)
         return recorded
 
@@ -114,6 +114,13 @@ def test_the_resend_heals_by_itself_and_the_job_goes_on(bench: Bench) -> None:
     assert job is not None
     assert (job.id, job.attempt, len(job.spool_names)) == (1, 1, 3)
     assert bench.condition(1) is Condition.INTACT
+
+
+def test_a_series_that_lost_all_its_files_keeps_its_owner(bench: Bench) -> None:
+    bench.queue()
+    bench.lose(0, 1, 2)
+    assert bench.send(1, b"other pixels", ae="STRANGER") is Recorded.FOREIGN
+    assert bench.send(1) is Recorded.DUPLICATE
 
 
 def test_a_resend_of_a_part_leaves_the_rest_missing(bench: Bench) -> None:

@@ -30,7 +30,12 @@ Run = Callable[..., tuple[int, str, str]]
 Make = Callable[[Department], str]
 
 MACHINES: list[Mapping[Any, Mapping[Any, str]]] = [SERIES_ARROWS, JOB_ARROWS, DELIVERY_ARROWS]
-OPTIONS = {"cancel": ["--yes"], "reject": ["--yes"], "release": ["--reason", "seen"], "drop": ["--from", "CTSIM", "--yes"]}
+OPTIONS = {
+    "cancel": ["--yes"],
+    "reject": ["--yes"],
+    "release": ["--reason", "seen"],
+    "drop": ["--from", "CTSIM", "--yes"],
+}
 
 
 def whole_but_broken_off(department: Department) -> str:
