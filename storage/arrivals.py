@@ -321,8 +321,6 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
         if settled is not None:
             return settled
     link_series(session, series.id, receipt.association_id)
-    if series.purged_at is not None:
-        _start_anew(session, series)
     if same is not None:
         same.received_at, same.calling_ae = now, receipt.calling_ae
     if same is not None and same.is_current:
@@ -378,12 +376,6 @@ def _note_duplicate(session: Session, series: Series, now: datetime) -> None:
         series.last_arrival_at, series.arrivals = now, series.arrivals + 1
     elif series.state is SeriesState.QUEUED and series.job_id is not None:
         note_that_it_came_again(session, series, session.get_one(Job, series.job_id), now)
-
-
-def _start_anew(session: Session, series: Series) -> None:
-    """The files of a purged series are gone on purpose: only what comes from now on counts."""
-    session.execute(update(Instance).where(Instance.series_id == series.id).values(is_current=False))
-    series.purged_at = None
 
 
 def series_row(session: Session, study_uid: str, series_uid: str, calling_ae: str, now: datetime) -> Series:

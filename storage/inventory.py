@@ -86,8 +86,7 @@ class Inventory:
 
 
 def _received() -> Any:
-    query = select(Instance, Series.id).join(Series, Series.id == Instance.series_id)
-    return query.where(Instance.is_current, Series.purged_at.is_(None))
+    return select(Instance).where(Instance.is_current)
 
 
 def _produced() -> Any:

@@ -87,7 +87,9 @@ class SpoolCheck:
                 yield SpoolFinding(kind, condition, one.spool_name, str(series_id), one.sop_instance_uid, series_id)
 
     def _orphans(self, now: datetime) -> Iterator[SpoolFinding]:
-        old = self._spool.received_before(now - IN_FLIGHT)  # before the rows are read: a file is older than its row
+        old = [
+            name for day in self._spool.received_files(older_than=now - IN_FLIGHT) for name in day
+        ]  # before the rows are read: a file is older than its row
         known = self._inventory.known_names()
         for name in old:
             if name not in known:

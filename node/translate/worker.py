@@ -143,6 +143,8 @@ class Worker:
             self._retry_later(job, f"unexpected {type(error).__name__}; the worker's log has the details")
 
     def _produce(self, job: ClaimedJob, stop: threading.Event) -> None:
+        if not job.sources:
+            raise Permanent("its received files were removed from the disk; send the series again, then retry the job")
         executor = self._executor_for(job)
         staged = self._spool.stage(job.id, job.attempt)
         try:

@@ -14,7 +14,7 @@ from storage.overview import Overview
 from storage.series import Identifiers, JobRequest, OpenSeries, Recorded, SeriesFacts, SeriesStore
 from storage.sources import SourceFile
 from storage.spool import LOST, Condition, Spool
-from storage.tables import Event, Series
+from storage.tables import Event
 from tests.damages import EVERY, deleted, overwritten
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -171,19 +171,6 @@ def test_files_that_are_there_again_count_without_a_resend(bench: Bench) -> None
     assert bench.series.find_sources(1, names[:2], "operator", NOW) == 2
     assert [one.sop_instance_uid for one in bench.series.lost_sources(1)] == ["1.2.3.2"]
     assert bench.open().instances == 2
-
-
-def test_a_resend_to_a_purged_series_starts_it_anew(bench: Bench) -> None:
-    bench.queue()
-    with bench.database.write() as session:
-        session.get_one(Series, 1).purged_at = NOW
-    for one in bench.series.sources(1):
-        bench.spool.discard(one.spool_name)
-    assert bench.send(1) is Recorded.DUPLICATE
-    assert [one.sop_instance_uid for one in bench.series.sources(1)] == ["1.2.3.1"]
-    assert (bench.condition(1), bench.open().instances) == (Condition.INTACT, 1)
-    with bench.database.read() as session:
-        assert session.get_one(Series, 1).purged_at is None
 
 
 def test_a_loss_makes_a_decision_about_the_series_stale(bench: Bench) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from config.load import load_settings
 from node.bootstrap.store import Node, open_store
 from storage.intake import Intake
 from storage.series import Identifiers, JobRequest, SeriesFacts
-from storage.tables import Job, Series
+from storage.tables import Instance, Job, Series
 from tests.damages import EVERY, OF_A_FILE, deleted, overwritten
 from tests.departments import START, Department
 
@@ -166,6 +167,7 @@ def test_what_retention_removed_is_no_finding(run: Run, kept: Kept) -> None:
     kept.source().unlink()
     kept.product().unlink()
     with kept.node.database.write() as session:
+        session.execute(delete(Instance))  # as retention does it
         session.get_one(Series, 1).purged_at = session.get_one(Job, 1).purged_at = START
     assert findings(run) == []
 
