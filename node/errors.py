@@ -4,7 +4,8 @@ NodeError
 ├── Retryable          the same work may succeed later (a peer is down, a disk is full, a lease was lost)
 ├── Permanent          the same work will fail again (a file cannot be read, a geometry cannot be processed)
 │   ├── UnreadableInstance   one file is not a DICOM image that this node can read
-│   │   └── AmbiguousInstance    two programs may read two different images in it
+│   │   ├── AmbiguousInstance    two programs may read two different images in it
+│   │   └── DamagedInstance  its file is gone, or has other bytes than were received: the instance must come again
 │   ├── Doubtful             the work can be done, but a person must first say that it should
 │   └── Misconfigured        this machine cannot do what the settings ask for; nothing starts
 └── Refused            an operator asked for something that a safety rule forbids
@@ -31,6 +32,10 @@ class UnreadableInstance(Permanent):
 
 class AmbiguousInstance(UnreadableInstance):
     """A file says something twice, or something else than what the receiver read: nothing may be made of it."""
+
+
+class DamagedInstance(UnreadableInstance):
+    """A file that was kept is gone, cannot be read, or has other bytes than were received."""
 
 
 class Doubtful(Permanent):

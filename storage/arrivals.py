@@ -15,9 +15,10 @@ from sqlalchemy import Connection, Table, bindparam, exists, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from storage.database import Database, Prepared
+from storage.database import Prepared
 from storage.errors import StoreUnavailable
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, may_share, named, note_foreign, own
+from storage.sources import SourceStore
 from storage.states import SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import begin_series, move_series, note_that_it_came_again, supersede_live_job
@@ -203,11 +204,8 @@ class Discard:
         return True
 
 
-class ArrivalStore:
+class ArrivalStore(SourceStore):
     """The only writer of instances and associations."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def open_association(self, receiver: str, calling_ae: str, peer_host: str, now: datetime) -> int:
         """Record an accepted association and return its id."""
@@ -328,6 +326,7 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
     if same is not None and same.is_current:
         _note_duplicate(session, series, now)
         return Recorded.DUPLICATE
+    replaces = any(row.is_current for row in known)
     for row in known:
         row.is_current = False
     session.flush()
@@ -336,7 +335,8 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
     else:
         session.add(Instance(**_instance_values(series.id, receipt)))
     if known:
-        reopen(session, series, f"instance {arrival.sop_instance_uid} arrived with other contents", now)
+        how = "arrived with other contents" if replaces else "came again"
+        reopen(session, series, f"instance {arrival.sop_instance_uid} {how}", now)
     else:
         # A series whose received files were removed begins anew: only the whole of it says what its result is worth.
         anew = series.purged_at is not None

@@ -90,6 +90,7 @@ class Case:
     override: str = ""
     remarks: tuple[str, ...] = ()
     progress: ProgressView | None = None
+    job_state: str = ""
     is_present: bool = True
     purged_at: datetime | None = None
     received_purged_at: datetime | None = None

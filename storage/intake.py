@@ -29,7 +29,8 @@ from storage.outage import Outage
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials
 from storage.senders import LONGEST_PAUSE_S
 from storage.series import Arrival, Entry, Identifiers, Pause, Receipt, Recorded, SeriesStore
-from storage.spool import Spool
+from storage.sources import Restored
+from storage.spool import Condition, Spool
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Intake:
             self._discard(name)
             raise
         if recorded is Recorded.DUPLICATE:
-            self._restore_or_discard(arrival)
+            self._restore_or_discard(arrival, now)
         elif recorded is Recorded.FOREIGN:
             self._discard(arrival.spool_name)
         elif recorded is Recorded.NEW:
@@ -127,13 +128,23 @@ class Intake:
         except Exception:
             log.exception("a pause of %s could not be recorded", calling_ae)
 
-    def _restore_or_discard(self, arrival: Arrival) -> None:
-        """Of a file that is known already only one is kept; a known one that is gone comes back with this copy."""
-        known = self._series.file_of(arrival.series_uid, arrival.sop_instance_uid, arrival.sha256)
-        if known is not None and known != arrival.spool_name and self._spool.restore(arrival.spool_name, known):
-            log.warning("a file that had gone from the spool came again: %s", known)
-            return
-        self._discard(arrival.spool_name)
+    def _restore_or_discard(self, arrival: Arrival, now: datetime) -> None:
+        """Of a file that is known already only one is kept; a known one that is not intact gives way to this copy.
+
+        The known file is read once more for that, which costs less than keeping the copy has cost already.
+        """
+        name = arrival.spool_name
+        try:
+            known = self._series.file_of(arrival.series_uid, arrival.sop_instance_uid, arrival.sha256)
+            if known in (None, name):
+                return
+            condition = self._spool.condition(known, arrival.sha256, arrival.size_bytes)
+            if condition is not Condition.INTACT:
+                self._spool.restore(name, known)
+                log.warning("a file that was %s in the spool came again: %s", condition, known)
+                self.commit(Restored(arrival.series_uid, arrival.sop_instance_uid, condition, now))
+        finally:
+            self._discard(name)
 
     def _discard(self, name: str) -> None:
         """Remove a file that came to nothing, unless a row has it."""

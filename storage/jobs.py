@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from storage.database import Database
 from storage.errors import IllegalTransition, LeaseLost, NotFound
+from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, succeed, was_given_away
+from storage.sources import SourceFile, SourceStore, current_sources
 from storage.states import (
     CLOSED_BY_A_PERSON,
     MAX_DEATHS,
@@ -19,7 +20,7 @@ from storage.states import (
     Leftover,
     SeriesState,
 )
-from storage.tables import Delivery, Instance, Job, Product, Series, case_id
+from storage.tables import Delivery, Job, Product, Series, case_id
 from storage.transitions import (
     begin_delivery,
     judge_again,
@@ -36,7 +37,8 @@ from storage.transitions import (
 class ClaimedJob:
     """A job that this worker owns until its lease ends.
 
-    attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt.
+    attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
+    the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
     """
 
     id: int
@@ -48,9 +50,15 @@ class ClaimedJob:
     version: int
     doubt: str
     attempt: int
-    spool_names: tuple[str, ...]
+    sources: tuple[SourceFile, ...]
+    produced_at: datetime
     device_faults: int = 0
     deaths: int = 0
+
+    @property
+    def spool_names(self) -> tuple[str, ...]:
+        """Where the source files lie."""
+        return tuple(source.spool_name for source in self.sources)
 
 
 @dataclass(frozen=True)
@@ -94,11 +102,8 @@ class RewrittenFiles:
     sha256: Mapping[str, str]
 
 
-class JobStore:
+class JobStore(SourceStore):
     """The only writer of jobs and products."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     # -- worker ------------------------------------------------------------------------------------------------
 
@@ -120,9 +125,6 @@ class JobStore:
             move_job(session, job, JobState.RUNNING, actor=worker, reason="", now=now)
             job.attempts += 1
             job.worker, job.lease_until = worker, now + timedelta(seconds=lease_s)
-            names = session.scalars(
-                select(Instance.spool_name).where(Instance.series_id == job.series_id, Instance.is_current)
-            )
             return ClaimedJob(
                 id=job.id,
                 series_id=job.series_id,
@@ -133,9 +135,10 @@ class JobStore:
                 version=job.version,
                 doubt=job.doubt,
                 attempt=job.attempts,
-                spool_names=tuple(names),
                 device_faults=job.device_faults,
                 deaths=job.deaths,
+                sources=tuple(current_sources(session, job.series_id)),
+                produced_at=claimed_at(session, job) or now,
             )
 
     def heartbeat(
@@ -166,29 +169,26 @@ class JobStore:
         held_reason: str | None,
         now: datetime,
     ) -> None:
-        """RUNNING -> PRODUCED with one outbox row per destination, or RUNNING -> HELD with none. Raises LeaseLost."""
+        """RUNNING -> PRODUCED with one outbox row per destination, or RUNNING -> HELD with none. Raises LeaseLost.
+
+        A result that was in the outbox already, and was made again, goes on to be sent where its bytes are the same.
+        Where they are not, the job is SUPERSEDED by a new one, and LeaseLost is raised: nobody refers to the files.
+        """
+        successor = None
         with self._database.write() as session:
             job = _owned(session, job_id, worker)
-            # An earlier attempt may have ended HELD and been retried; its rows give way to the new files.
-            session.execute(delete(Product).where(Product.job_id == job.id))
-            job.derived_series_uid, job.product_dir = product.series_uid, product.product_dir
-            job.measurements, job.remarks = product.measurements, list(product.remarks)
-            job.series_number, job.series_description = product.series_number, product.series_description
-            for made in product.instances:
-                session.add(
-                    Product(
-                        job_id=job.id,
-                        sop_instance_uid=made.sop_instance_uid,
-                        source_sop_instance_uid=made.source_sop_instance_uid,
-                        file_name=made.file_name,
-                        sha256=made.sha256,
-                    )
-                )
-            if held_reason is not None:
-                move_job(session, job, JobState.HELD, actor=worker, reason=held_reason, now=now)
-            else:
+            if not was_given_away(session, job):
+                _keep_product(session, job, product)
+                to = JobState.PRODUCED if held_reason is None else JobState.HELD
+                move_job(session, job, to, actor=worker, reason=held_reason or "", now=now)
+                _fill_outbox(session, job, destinations if held_reason is None else (), worker, now)
+            elif has_same_bytes(session, job, {made.sop_instance_uid: made.sha256 for made in product.instances}):
+                job.product_dir = product.product_dir
                 move_job(session, job, JobState.PRODUCED, actor=worker, reason="", now=now)
-                _fill_outbox(session, job, destinations, worker, now)
+            else:
+                successor = succeed(session, job, worker, now)
+        if successor is not None:
+            raise LeaseLost(f"{OTHER_BYTES}; job {case_id(successor.series_id, successor.run)} takes its place")
 
     def hold(self, job_id: int, worker: str, reason: str, now: datetime) -> None:
         """RUNNING -> HELD without a product: worker or series must be put right by a person first. Raises LeaseLost."""
@@ -314,7 +314,7 @@ class JobStore:
             if before is JobState.HELD:
                 held = last_event(session, job, JobState.HELD, from_state=JobState.RUNNING)
                 job.reason = held.reason if held is not None else reason
-            elif before is JobState.PRODUCED:
+            elif before is JobState.PRODUCED or was_given_away(session, job):  # the latter was being made again
                 reopen_deliveries(session, job, actor, reason, now)
             series.reason = ""
 
@@ -400,6 +400,24 @@ def _owned(session: Session, job_id: int, worker: str) -> Job:
     if job.state is not JobState.RUNNING or job.worker != worker:
         raise LeaseLost(f"job {job_id} is {job.state} and no longer belongs to {worker}")
     return job
+
+
+def _keep_product(session: Session, job: Job, product: ProducedSeries) -> None:
+    # An earlier attempt may have ended HELD and been retried; its rows give way to the new files.
+    session.execute(delete(Product).where(Product.job_id == job.id))
+    job.derived_series_uid, job.product_dir = product.series_uid, product.product_dir
+    job.measurements, job.remarks = product.measurements, list(product.remarks)
+    job.series_number, job.series_description = product.series_number, product.series_description
+    for made in product.instances:
+        session.add(
+            Product(
+                job_id=job.id,
+                sop_instance_uid=made.sop_instance_uid,
+                source_sop_instance_uid=made.source_sop_instance_uid,
+                file_name=made.file_name,
+                sha256=made.sha256,
+            )
+        )
 
 
 def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:

@@ -152,7 +152,7 @@ def _name(sop_instance_uid: str) -> str:
 
 
 def _stored(series_id: int, sop_instance_uid: Any) -> Exists:
-    # Not one that was taken out of the series again.
+    # Not one that was taken out of the series again, or that the spool lost.
     return exists().where(
         Instance.series_id == series_id, Instance.sop_instance_uid == sop_instance_uid, Instance.is_current
     )

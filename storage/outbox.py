@@ -8,8 +8,9 @@ from typing import cast
 from sqlalchemy import Connection, Table, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from storage.database import Database, Prepared
+from storage.database import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
+from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import LEFTOVER_PAUSE, mark_leftover, move_delivery
@@ -43,11 +44,15 @@ _ANSWERED = Prepared(
 
 @dataclass(frozen=True)
 class OutgoingInstance:
-    """One derived instance that the peer has not accepted yet; `file_name` is relative to the spool."""
+    """One derived instance that the peer has not accepted yet.
+
+    file_name: relative to the spool. sha256: of the file as it was produced, hex.
+    """
 
     product_id: int
     sop_instance_uid: str
     file_name: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,8 @@ class SentDelivery:
     sent_at: datetime
 
 
-class OutboxStore:
+class OutboxStore(ProductStore):
     """The only writer of deliveries once their rows exist."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def claim(self, courier: str, destination: str, lease_s: float, now: datetime) -> ClaimedDelivery | None:
         """PENDING -> SENDING for the oldest due delivery to `destination`; None if there is none.
@@ -355,7 +357,7 @@ def _claimed(session: Session, delivery: Delivery, job: Job) -> ClaimedDelivery:
         attempt=delivery.attempts,
         total=len(products),
         missing=tuple(
-            OutgoingInstance(row.id, row.sop_instance_uid, f"{job.product_dir}/{row.file_name}")
+            OutgoingInstance(row.id, row.sop_instance_uid, f"{job.product_dir}/{row.file_name}", row.sha256)
             for row in products
             if row.id not in done
         ),

@@ -267,6 +267,7 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         doubt=job.doubt,
         override=job.override,
         remarks=tuple(job.remarks),
+        job_state=job.state.value,
         is_present=series.state is SeriesState.QUEUED and series.job_id in (None, job.id),
         purged_at=job.purged_at,
         received_purged_at=series.purged_at,

@@ -49,8 +49,13 @@ def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credent
     same = series.calling_ae == calling_ae and not _is_impostor(series, shown)
     if same:
         return False
+    # What the spool lost is waited for: it is its owner's still.
+    lost = exists().where(
+        LostInstance.series_uid == series.series_uid, LostInstance.sop_instance_uid == Instance.sop_instance_uid
+    )
+    kept = exists().where(Instance.series_id == series.id, Instance.is_current | lost)
     # Retention takes the instances away, not the series: its result stands at a destination.
-    return series.purged_at is not None or bool(session.scalar(select(exists().where(*_present(series.id)))))
+    return series.purged_at is not None or bool(session.scalar(select(kept)))
 
 
 def may_share(series: Series, calling_ae: str) -> bool:

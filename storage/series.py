@@ -55,7 +55,6 @@ __all__ = [
     "Pause",
     "Receipt",
     "Recorded",
-    "RecordedInstance",
     "SeriesFacts",
     "SeriesStore",
 ]
@@ -83,15 +82,6 @@ class OpenSeries:
     wait_s: float = 0.0
     missing: tuple[MissingInstance, ...] = ()
     expected: int | None = None
-
-
-@dataclass(frozen=True)
-class RecordedInstance:
-    """What the receiver read of an instance, and where it lies in the spool."""
-
-    spool_name: str
-    sop_instance_uid: str
-    sop_class_uid: str
 
 
 @dataclass(frozen=True)
@@ -135,13 +125,6 @@ class SeriesStore(ArrivalStore):
                 .order_by(Series.last_arrival_at)
             ).all()
             return [_open_series(session, row, now, is_open=bool(is_open)) for row, is_open in rows]
-
-    def recorded(self, series_id: int) -> list[RecordedInstance]:
-        """The current instances of a series as the receiver read them."""
-        query = select(Instance.spool_name, Instance.sop_instance_uid, Instance.sop_class_uid)
-        with self._database.read() as session:
-            rows = session.execute(query.where(Instance.series_id == series_id, Instance.is_current))
-            return [RecordedInstance(*row) for row in rows]
 
     def spool_names(self, series_id: int) -> list[str]:
         """Spool names of the current instances of a series."""
@@ -242,7 +225,7 @@ class SeriesStore(ArrivalStore):
                 doubts.append(f"a person {same.state.lower()} an earlier result of the same images")
             if same is None or removed or same.state is JobState.SUPERSEDED:
                 request = replace(request, doubt="; ".join(doubt for doubt in doubts if doubt))
-                same = _add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
+                same = add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
             row.job_id, row.purged_at = same.id, None
             move_series(session, row, SeriesState.QUEUED, actor="eligibility", reason="", now=now)
             note_that_it_came_again(session, row, same, now)
@@ -324,6 +307,28 @@ class SeriesStore(ArrivalStore):
                 raise IllegalTransition(f"only an INCOMPLETE series can be completed; this one is {row.state}")
             forget_missing(session, row)
             move_series(session, row, SeriesState.COMPLETE, actor=actor, reason=reason, now=now)
+
+    def judge_again(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
+        """SKIPPED -> RECEIVING: a person wants a series judged by the rules of today, with what came of it."""
+        with self._database.write() as session:
+            row = _known(session, series_id, locked=True)
+            if row.state is not SeriesState.SKIPPED:
+                raise IllegalTransition(f"only a SKIPPED series can be judged again; this one is {row.state}")
+            move_series(session, row, SeriesState.RECEIVING, actor=actor, reason=reason, now=now)
+            row.arrivals += 1
+
+    def give_up(self, series_id: int, actor: str, reason: str, now: datetime) -> None:
+        """INCOMPLETE -> SKIPPED: a person says that nobody will send the rest. A job of earlier contents is superseded.
+
+        What comes of it later, or `judge_again`, takes that back.
+        """
+        with self._database.write() as session:
+            row = _known(session, series_id, locked=True)
+            if row.state is not SeriesState.INCOMPLETE:
+                raise IllegalTransition(f"only an INCOMPLETE series can be given up; this one is {row.state}")
+            why = f"given up by {actor}" + (f": {reason}" if reason else "") + f" ({row.reason})"
+            supersede_live_job(session, row.id, "its series was given up", actor, now)
+            move_series(session, row, SeriesState.SKIPPED, actor=actor, reason=why, now=now)
 
 
 def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool) -> OpenSeries:
@@ -412,13 +417,14 @@ def _fail(session: Session, row: Series, reason: str, now: datetime) -> None:
         move_series(session, row, SeriesState.COMPLETE, actor="completion", reason="", now=now)
     supersede_live_job(session, row.id, "the series changed and cannot be judged now", "completion", now)
     key = hashlib.sha256(f"not judged {row.series_uid} {uuid4()}".encode()).hexdigest()
-    job = _add_job(session, row, JobRequest(key, NOT_JUDGED), now, repeat=0)
+    job = add_job(session, row, JobRequest(key, NOT_JUDGED), now, repeat=0)
     move_job(session, job, JobState.FAILED, actor="completion", reason=reason, now=now)
     row.job_id, row.deaths = job.id, 0
     move_series(session, row, SeriesState.QUEUED, actor="completion", reason="", now=now)
 
 
-def _add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
+def add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
+    """A job in QUEUED for the present contents of a series, after those that it has."""
     runs = session.scalar(select(func.count()).select_from(Job).where(Job.series_id == series.id)) or 0
     count = session.scalar(
         select(func.count()).select_from(Instance).where(Instance.series_id == series.id, Instance.is_current)

@@ -1,12 +1,15 @@
 """The spool keeps files under names of our own (temporary file, rename, fsync); no name has text of a peer in it."""
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from storage.errors import SpoolFull
@@ -14,12 +17,26 @@ from storage.errors import SpoolFull
 _GIB = 1024**3
 
 
+class Condition(StrEnum):
+    """What became of a kept file."""
+
+    INTACT = "intact"
+    GONE = "gone"
+    DAMAGED = "damaged"  # other bytes than were kept, or no file at all
+    UNREADABLE = "unreadable"  # rights, or a fault of the disk: it may pass
+
+
+LOST = (Condition.GONE, Condition.DAMAGED)
+"""Conditions in which only the same bytes from elsewhere help."""
+
+
 class Spool:
     """The received instances and the derived series of one node.
 
-    Layout below `root`: `incoming/` (unfinished), `received/<day>/<uuid>.dcm`, `derived/<job>-<attempt>/<n>.dcm`.
-    With `create=False`, for a reader, none of these folders is made. A name handed out by this class is relative to
-    `root` and contains nothing that came from the network.
+    Layout below `root`: `incoming/` (unfinished), `received/<day>/<uuid>.dcm`, `derived/<job>-<attempt>/<n>.dcm`, and
+    `set-aside/` for what belonged to nobody. With `create=False`, for a reader, none of these folders is made. A
+    folder that is removed while the node runs is made again. A name handed out by this class is relative to `root` and
+    contains nothing that came from the network.
     """
 
     def __init__(self, root: Path, *, min_free_gb: float = 0.0, create: bool = True) -> None:
@@ -28,7 +45,7 @@ class Spool:
         self._min_free_bytes = int(min_free_gb * _GIB)
         self._settled_days: set[Path] = set()
         for folder in (self.incoming, root / "received", root / "derived") if create else ():
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._make_folder(folder)
 
     def free_bytes(self) -> int:
         """Free space of the spool's file system, also where the spool has no folder yet."""
@@ -59,7 +76,7 @@ class Spool:
         day = f"{now:%Y%m%d}"
         name = f"received/{day}/{uuid.uuid4().hex}.dcm"
         file = self.incoming / f"rx-{uuid.uuid4().hex}.part"
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        descriptor = self._open_new(file)
         try:
             for part in parts:
                 _write_all(descriptor, part)
@@ -72,17 +89,42 @@ class Spool:
             os.close(descriptor)
         return name
 
+    def _open_new(self, file: Path) -> int:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+        try:
+            return os.open(file, flags, 0o600)
+        except (FileNotFoundError, NotADirectoryError):
+            self._make_folder(file.parent)
+            return os.open(file, flags, 0o600)
+
     def _rename(self, file: Path, target: Path) -> Path:
         try:
             return file.rename(target)
-        except FileNotFoundError:
-            self._make_day(target.parent.name)
+        except (FileNotFoundError, NotADirectoryError):
+            self._make_folder(target.parent)
+            self._settled_days.discard(target.parent)
             return file.rename(target)
 
-    def _make_day(self, day: str) -> None:
-        folder = self.root / "received" / day
-        folder.mkdir(exist_ok=True, mode=0o700)
-        self._settled_days.discard(folder)
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder of the spool and those above it; what is no folder and stands in the place of one is set aside.
+
+        Somebody may have removed any of them, the spool itself too, while the node runs.
+        """
+        parts = folder.relative_to(self.root)
+        for path in (self.root / part for part in (*reversed(parts.parents), parts)):
+            if path.is_dir():
+                continue
+            if os.path.lexists(path) and path != self.root:
+                self.set_aside(path)
+            path.mkdir(parents=path == self.root, exist_ok=True, mode=0o700)
+            fsync_directory(path.parent)
+
+    def set_aside(self, path: Path) -> Path:
+        """Move what belongs to nobody out of the way, below `set-aside/`; returns where it lies now. Raises OSError."""
+        target = self.root / "set-aside" / f"{uuid.uuid4().hex[:8]}-{'-'.join(path.relative_to(self.root).parts)}"
+        target.parent.mkdir(exist_ok=True, mode=0o700)
+        path.rename(target)
+        return target
 
     def settle(self, names: Iterable[str]) -> None:
         """Force the directory entries of placed files to the disk, each directory once however many files there are."""
@@ -93,26 +135,46 @@ class Spool:
                 self._settled_days.add(day)
 
     def path(self, name: str) -> Path:
-        """Absolute path of a name handed out before."""
-        path = (self.root / name).resolve()
-        if not path.is_relative_to(self.root.resolve()):
+        """Absolute path of a name handed out before, whatever lies there now; a link is not followed."""
+        path = Path(os.path.normpath(self.root.absolute() / name))
+        if not path.is_relative_to(os.path.normpath(self.root.absolute())):
             raise ValueError("a spool name points outside the spool")
         return path
+
+    def condition(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
+        """Whether a kept file still has the bytes that it had; the whole file is read where its size is right.
+
+        size_bytes: None where nobody wrote it down.
+        """
+        try:
+            # Without O_NONBLOCK a pipe in the place of the file would be waited for.
+            descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            return _condition_for(error)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or size_bytes not in (None, status.st_size):
+                return Condition.DAMAGED
+            with os.fdopen(descriptor, "rb", closefd=False) as stream:
+                same = hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+        except OSError as error:
+            return _condition_for(error)
+        finally:
+            os.close(descriptor)
+        return Condition.INTACT if same else Condition.DAMAGED
 
     def discard(self, name: str) -> None:
         """Remove a file that no row refers to (a duplicate, or a receipt that failed)."""
         self.path(name).unlink(missing_ok=True)
 
-    def restore(self, name: str, lost: str) -> bool:
-        """Put a kept file in the place of one with the same content that is gone; False where that is still there."""
+    def restore(self, name: str, lost: str) -> None:
+        """Put a kept file in the place of one with the same content that is gone or damaged; durable on return."""
         target = self.path(lost)
-        if target.exists():
-            return False
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._make_folder(target.parent)
+        if target.is_dir() and not target.is_symlink():
+            self.set_aside(target)
         self.path(name).rename(target)
-        for folder in (target.parent, target.parent.parent):
-            fsync_directory(folder)
-        return True
+        fsync_directory(target.parent)
 
     def received_files(self, *, older_than: datetime) -> Iterator[list[str]]:
         """The names of received files that nobody changed since, day by day."""
@@ -149,7 +211,7 @@ class Spool:
         """Remove what aborted transfers and killed processes left unfinished; returns the number of entries."""
         leftovers = list(self.incoming.iterdir())
         for entry in leftovers:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            _remove(entry)
         return len(leftovers)
 
     def stage(self, job_id: int, attempt: int | str) -> Path:
@@ -160,7 +222,7 @@ class Spool:
         for leftover in (self.root / "derived").glob(f".staging-{job_id}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         folder = self.root / "derived" / f".staging-{job_id}-{attempt}"
-        folder.parent.mkdir(mode=0o700, exist_ok=True)  # a person may have removed it
+        self._make_folder(folder.parent)  # a person may have removed it
         folder.mkdir(mode=0o700)
         return folder
 
@@ -196,10 +258,24 @@ class Spool:
         """Rename a staged folder, whose files are already synced, to its final name; durable on return."""
         fsync_directory(staged)
         target = staged.with_name(staged.name.removeprefix(".staging-"))
-        shutil.rmtree(target, ignore_errors=True)  # left by a crash between rename and commit; nobody ever saw it
+        _remove(target)  # left by a crash between rename and commit; nobody ever saw it
         staged.rename(target)
         fsync_directory(target.parent)
         return str(target.relative_to(self.root))
+
+
+def _condition_for(error: OSError) -> Condition:
+    if error.errno in (errno.EISDIR, errno.ELOOP):
+        return Condition.DAMAGED
+    return Condition.GONE if error.errno in (errno.ENOENT, errno.ENOTDIR) else Condition.UNREADABLE
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it; what is not there is no error."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -1,10 +1,11 @@
 """The states of series, jobs and deliveries, and the transitions between them, as one table each; no SQL.
 
-Every arrow has one writer, named in its comment; every transition also writes one event row (`storage.transitions`).
+Every arrow names who draws it; every transition also writes one event row (`storage.transitions`).
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from storage.errors import IllegalTransition
 
@@ -52,90 +53,104 @@ MAX_DEATHS: Final = 2
 NOT_JUDGED: Final = ""
 """The bundle of a job that stands for a series which could not be judged; no worker runs it."""
 
-SERIES_TRANSITIONS: dict[SeriesState, frozenset[SeriesState]] = {
-    SeriesState.RECEIVING: frozenset(
-        {
-            SeriesState.COMPLETE,  # completion: closed associations, quiet, gap-free; receiver: it keeps nothing of it
-            SeriesState.INCOMPLETE,  # completion: a gap, or the sender gave up
-        }
-    ),
-    SeriesState.INCOMPLETE: frozenset(
-        {
-            SeriesState.RECEIVING,  # receiver: the sender tries again; operator: `jobs drop`
-            SeriesState.COMPLETE,  # operator: `jobs complete`
-        }
-    ),
-    SeriesState.COMPLETE: frozenset(
-        {
-            SeriesState.QUEUED,  # eligibility: Accept
-            SeriesState.SKIPPED,  # eligibility: Skip(reason); receiver: it keeps nothing of it
-            SeriesState.RECEIVING,  # receiver: late or lost slice, or differing duplicate
-        }
-    ),
-    SeriesState.QUEUED: frozenset(
-        {SeriesState.RECEIVING}
-    ),  # receiver: late or lost slice, other contents; `jobs drop`, `jobs retry` of what was not judged
-    SeriesState.SKIPPED: frozenset(
-        {SeriesState.RECEIVING}
-    ),  # receiver: late or lost slice, other contents; `jobs drop`
+# Of each state, to which others it goes: who draws the arrow, and when. An operator's arrow names its command.
+SERIES_ARROWS: Final[dict[SeriesState, dict[SeriesState, str]]] = {
+    SeriesState.RECEIVING: {
+        SeriesState.COMPLETE: "completion: closed associations, quiet, gap-free; receiver: it keeps nothing of it",
+        SeriesState.INCOMPLETE: "completion: a gap, a lost image, or the sender gave up",
+    },
+    SeriesState.INCOMPLETE: {
+        SeriesState.RECEIVING: "receiver: the sender tries again; operator: `jobs drop`",
+        SeriesState.COMPLETE: "operator: `jobs complete`",
+        SeriesState.SKIPPED: "operator: `jobs cancel`",
+    },
+    SeriesState.COMPLETE: {
+        SeriesState.QUEUED: "eligibility: Accept",
+        SeriesState.SKIPPED: "eligibility: Skip(reason); receiver: it keeps nothing of it",
+        SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate",
+    },
+    SeriesState.QUEUED: {
+        SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate; operator: `jobs drop`",
+        SeriesState.INCOMPLETE: "worker: received files are damaged or gone",
+    },
+    SeriesState.SKIPPED: {
+        SeriesState.RECEIVING: "receiver: late, lost or differing slice; operator: `jobs retry`, `jobs drop`",
+    },
 }
 
-JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.QUEUED: frozenset(
-        {
-            JobState.RUNNING,  # worker: claim
-            JobState.FAILED,  # completion: a series that cannot be judged, in one transaction with its job
-            JobState.CANCELLED,
-            JobState.SUPERSEDED,
-        }
-    ),
-    JobState.RUNNING: frozenset(
-        {
-            JobState.PRODUCED,  # worker: series written, outbox rows in the same transaction
-            JobState.HELD,  # worker: a quality gate wants a person
-            JobState.FAILED,  # worker: permanent error, or too many attempts
-            JobState.QUEUED,  # worker: retryable error; scheduler: lease expired
-            JobState.CANCELLED,
-            JobState.SUPERSEDED,
-        }
-    ),
-    JobState.HELD: frozenset(
-        {
-            JobState.PRODUCED,  # operator: `jobs release`
-            JobState.REJECTED,  # operator: `jobs reject`
-            JobState.QUEUED,  # operator: `jobs retry`
-            JobState.CANCELLED,
-            JobState.SUPERSEDED,
-        }
-    ),
-    JobState.FAILED: frozenset({JobState.QUEUED, JobState.CANCELLED, JobState.SUPERSEDED}),  # operator: `jobs retry`
-    JobState.PRODUCED: frozenset({JobState.CANCELLED, JobState.SUPERSEDED}),  # operator; a changed source series
-    JobState.CANCELLED: frozenset({JobState.QUEUED, JobState.HELD, JobState.PRODUCED}),  # operator: `retry`, `reopen`
-    JobState.REJECTED: frozenset({JobState.HELD}),  # operator: `jobs reopen`
-    JobState.SUPERSEDED: frozenset(),
+_WITHDRAWN: Final = {
+    JobState.CANCELLED: "operator: `jobs cancel`",
+    JobState.SUPERSEDED: "receiver or completion: the source series changed",
 }
 
-DELIVERY_TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.PENDING: frozenset(
-        {
-            DeliveryState.SENDING,  # courier: claim
-            DeliveryState.FAILED,  # courier: the settings have no such destination any more
-            DeliveryState.CANCELLED,
-        }
-    ),
-    DeliveryState.SENDING: frozenset(
-        {
-            DeliveryState.SENT,  # courier: every instance answered with success or a "stored" warning
-            DeliveryState.PENDING,  # courier: transient refusal; scheduler: lease expired
-            DeliveryState.FAILED,  # courier: permanent refusal
-            DeliveryState.CANCELLED,
-        }
-    ),
-    DeliveryState.SENT: frozenset({DeliveryState.CONFIRMED, DeliveryState.PENDING}),  # confirmation; operator: `resend`
-    DeliveryState.FAILED: frozenset({DeliveryState.PENDING, DeliveryState.CANCELLED}),  # operator: `retry`, `resend`
-    DeliveryState.CONFIRMED: frozenset({DeliveryState.PENDING}),  # operator: `resend`
-    DeliveryState.CANCELLED: frozenset({DeliveryState.PENDING}),  # operator: `jobs reopen`
+JOB_ARROWS: Final[dict[JobState, dict[JobState, str]]] = {
+    JobState.QUEUED: {
+        JobState.RUNNING: "worker: claim",
+        JobState.FAILED: "completion: a series that cannot be judged, in one transaction with its job",
+        **_WITHDRAWN,
+    },
+    JobState.RUNNING: {
+        JobState.PRODUCED: "worker: series written, outbox rows in the same transaction",
+        JobState.HELD: "worker: a quality gate wants a person",
+        JobState.FAILED: "worker: permanent error, or too many attempts",
+        JobState.QUEUED: "worker: retryable error, or sources to be sent again; scheduler: lease expired",
+        JobState.CANCELLED: "operator: `jobs cancel`",
+        JobState.SUPERSEDED: "receiver or completion: the source series changed; worker: a lost result has other bytes",
+    },
+    JobState.HELD: {
+        JobState.PRODUCED: "operator: `jobs release`",
+        JobState.REJECTED: "operator: `jobs reject`",
+        JobState.QUEUED: "operator: `jobs retry`",
+        **_WITHDRAWN,
+    },
+    JobState.FAILED: {JobState.QUEUED: "operator: `jobs retry`; receiver: a lost image came again", **_WITHDRAWN},
+    JobState.PRODUCED: {
+        JobState.QUEUED: "courier: files of the result are damaged or gone, and it is made again",
+        **_WITHDRAWN,
+    },
+    JobState.CANCELLED: {
+        JobState.QUEUED: "operator: `jobs retry`, `jobs reopen`",
+        JobState.HELD: "operator: `jobs reopen`",
+        JobState.PRODUCED: "operator: `jobs reopen`",
+    },
+    JobState.REJECTED: {JobState.HELD: "operator: `jobs reopen`"},
+    JobState.SUPERSEDED: {},
 }
+
+DELIVERY_ARROWS: Final[dict[DeliveryState, dict[DeliveryState, str]]] = {
+    DeliveryState.PENDING: {
+        DeliveryState.SENDING: "courier: claim",
+        DeliveryState.FAILED: "courier: the settings have no such destination any more",
+        DeliveryState.CANCELLED: "the job was cancelled or superseded",
+    },
+    DeliveryState.SENDING: {
+        DeliveryState.SENT: 'courier: every instance answered with success or a "stored" warning',
+        DeliveryState.PENDING: "courier: transient refusal, or a damaged file; scheduler: lease expired",
+        DeliveryState.FAILED: "courier: permanent refusal",
+        DeliveryState.CANCELLED: "the job was cancelled or superseded",
+    },
+    DeliveryState.SENT: {
+        DeliveryState.CONFIRMED: "courier: the peer shows that it holds every instance",
+        DeliveryState.PENDING: "operator: `jobs resend`",
+    },
+    DeliveryState.FAILED: {
+        DeliveryState.PENDING: "operator: `jobs retry`, `jobs resend`",
+        DeliveryState.CANCELLED: "the job was cancelled or superseded",
+    },
+    DeliveryState.CONFIRMED: {DeliveryState.PENDING: "operator: `jobs resend`"},
+    DeliveryState.CANCELLED: {DeliveryState.PENDING: "operator: `jobs reopen`"},
+}
+
+SERIES_TRANSITIONS: Final = {state: frozenset(arrows) for state, arrows in SERIES_ARROWS.items()}
+JOB_TRANSITIONS: Final = {state: frozenset(arrows) for state, arrows in JOB_ARROWS.items()}
+DELIVERY_TRANSITIONS: Final = {state: frozenset(arrows) for state, arrows in DELIVERY_ARROWS.items()}
+
+FINAL_STATES: Final = (
+    *(SeriesState.SKIPPED, SeriesState.QUEUED),  # the series is done with; what goes on is its job
+    *(JobState.PRODUCED, JobState.REJECTED, JobState.CANCELLED, JobState.SUPERSEDED),  # what goes on is its deliveries
+    *(DeliveryState.SENT, DeliveryState.CONFIRMED, DeliveryState.CANCELLED),
+)
+"""States in which nothing has to happen any more; from most of them an operator can take the work up again."""
 
 
 class Leftover(StrEnum):
@@ -174,3 +189,17 @@ def _targets(current: State) -> frozenset[State]:
     if isinstance(current, JobState):
         return frozenset(JOB_TRANSITIONS[current])
     return frozenset(DELIVERY_TRANSITIONS[current])
+
+
+def state_graph(arrows: Mapping[Any, Mapping[Any, str]]) -> str:
+    """One machine as a Mermaid state diagram: final states end in a dot, and each arrow says who draws it."""
+    lines = ["stateDiagram-v2", f"    [*] --> {next(iter(arrows))}"]
+    for state, targets in arrows.items():
+        # A colon, a semicolon or a backtick would end the text of an arrow.
+        lines += [
+            f"    {state} --> {to}: {words.replace(': ', ' - ').replace(';', ',').replace('`', '')}"
+            for to, words in targets.items()
+        ]
+        if any(state is final for final in FINAL_STATES):
+            lines.append(f"    {state} --> [*]")
+    return "\n".join(lines) + "\n"

@@ -3,8 +3,10 @@
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from importlib import metadata
+from pathlib import PurePath
 from zoneinfo import ZoneInfo
 
 import models
@@ -33,7 +35,10 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None], beat: Be
         node.jobs,
         node.spool,
         lambda faults: open_recorded(settings.model, record, faults),
-        lambda job, produced_at: job_options(settings, produced_at, repeat=job.repeat, version=job.version),
+        lambda job, produced_at: replace(
+            job_options(settings, produced_at, repeat=job.repeat, version=job.version),
+            sha256={PurePath(source.spool_name).name: source.sha256 for source in job.sources},
+        ),
         node.destination_names,
         name=process_name("work", name),
         announce=announce,

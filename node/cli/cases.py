@@ -10,7 +10,7 @@ from node.cli.console import masked
 from node.cli.moments import span, time_left
 from storage.filters import is_expected
 from storage.overview import Case
-from storage.states import DeliveryState, JobState
+from storage.states import JobState
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,7 @@ def case_json(case: Case, when: Expected, *, phi: bool) -> dict[str, Any]:
 
 def raw_state(case: Case) -> JobState | None:
     """The state of the job itself, where the reader's state tells how far its deliveries are; None without a job."""
-    if case.job_id is None:
-        return None
-    of_deliveries = case.deliveries and case.state == DeliveryState.FAILED
-    return JobState(case.state) if case.state in set(JobState) and not of_deliveries else JobState.PRODUCED
+    return JobState(case.job_state) if case.job_state else None
 
 
 def delivered(case: Case) -> str:

@@ -19,6 +19,7 @@ from node.cli import (
     replay,
     service,
     setup,
+    spool,
     status,
     train,
 )
@@ -65,5 +66,6 @@ models_cli.add_to(app)
 cohort.add_to(app)
 train.add_to(app)
 evaluate.add_to(app)
+spool.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import typer
 
 from node.bootstrap.store import Node, open_store
-from node.cli.cases import delivered
+from node.cli.cases import delivered, raw_state
 from node.cli.console import ConfigOption, Exit, ReasonOption, masked, operator, reading, say, settings_from
 from node.cli.console import tidy_reason as _tidy
 from node.cli.jobs_ls import named_states
@@ -26,6 +26,7 @@ from node.cli.tables import plain
 from node.errors import Permanent, Refused, Retryable
 from storage.errors import IllegalTransition, NotFound, SpoolFull
 from storage.overview import Case
+from storage.states import JobState, SeriesState
 
 Ids = Annotated[list[str], typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
 MaybeIds = Annotated[list[str] | None, typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
@@ -79,13 +80,17 @@ def retry(
     dry_run: DryRun = False,
     config: ConfigOption = None,
 ) -> None:
-    """Try a failed, held or cancelled job again; a produced series is sent again to where it failed, never re-made."""
+    """Try a failed, held or cancelled job again, judge a skipped series anew, or send to where sending failed."""
     if bool(ids) == bool(state):
         raise typer.BadParameter("name either job ids or --state")
     reason = _tidy(reason)
 
     def act(node: Node, case: Case, now: datetime) -> str:
-        if case.deliveries and node.outbox.retry(_job(case), operator(), reason, now):
+        if case.state == SeriesState.SKIPPED:
+            node.series.judge_again(case.series_id, operator(), reason, now)
+            return "the series is judged anew within seconds"
+        produced = raw_state(case) is JobState.PRODUCED
+        if produced and node.outbox.retry(_job(case), operator(), reason, now):
             return "its deliveries are due now"
         node.jobs.retry(_job(case), operator(), reason, now)
         return ""
@@ -103,10 +108,13 @@ def cancel(
     dry_run: DryRun = False,
     config: ConfigOption = None,
 ) -> None:
-    """Stop a job, and every delivery of it that is not finished. What a TPS has already got stays there."""
+    """Stop a job and its unfinished deliveries, or give up an incomplete series. What a TPS has got stays there."""
     reason = _tidy(reason)
 
     def act(node: Node, case: Case, now: datetime) -> str:
+        if case.state == SeriesState.INCOMPLETE:
+            node.series.give_up(case.series_id, operator(), reason, now)
+            return f"`syncect jobs retry {case.id}` takes that back"
         node.jobs.cancel(_job(case), operator(), reason, now)
         after = node.overview.case(case.id)
         if not after.leftovers:
@@ -351,7 +359,11 @@ def _words(case: Case) -> str:
 
 def _ids_in(call: Call, states: list[str]) -> list[str]:
     with reading(call.context, call.config) as node:
-        return [case.id for case in node.overview.cases(states=states, limit=0) if case.job_id is not None]
+        return [case.id for case in node.overview.cases(states=states, limit=0) if _has_a_verb(case)]
+
+
+def _has_a_verb(case: Case) -> bool:
+    return case.job_id is not None or case.state == SeriesState.SKIPPED
 
 
 @contextmanager

@@ -93,6 +93,8 @@ def refusal(verb: str, case: Case, *, incomplete: Callable[[], str] = lambda: ""
     if verb == "drop":
         return ""  # the store knows whose instances there are
     state = raw_state(case)
+    if (case.state, verb) in ((SeriesState.SKIPPED, "retry"), (SeriesState.INCOMPLETE, "cancel")):
+        return ""
     if state is None:
         return f"it is {case.state} and has no job yet"
     return _JOB_VERBS[verb](case, state)
@@ -178,9 +180,11 @@ def _leftover(case: Case) -> str:
 
 def _incomplete(case: Case, why_not: str) -> str:
     again = "Send the series again from the scanner"
+    end = f"If nobody can, `syncect jobs cancel {case.id}` gives it up."
     if why_not:
-        return f"{again}: what is missing must come. `jobs complete` would be refused, because {why_not.rstrip('.')}."
-    return f"{again}; or, if it is all there, `syncect jobs complete {case.id}`."
+        refused = f"`jobs complete` would be refused, because {why_not.rstrip('.')}"
+        return f"{again}: what is missing must come. {refused}. {end}"
+    return f"{again}; or, if it is all there, `syncect jobs complete {case.id}`. {end}"
 
 
 def _receiving(_case: Case, facts: Facts) -> str:
@@ -189,6 +193,11 @@ def _receiving(_case: Case, facts: Facts) -> str:
 
 
 def _queued(case: Case, facts: Facts) -> str:
+    if not case.is_present:
+        return (
+            "It waits until its series is whole: images came again, or are to be sent again; "
+            f"`syncect jobs ls --series {case.series_uid}` says which."
+        )
     if facts.cannot_work:
         return f"The worker cannot translate: {facts.cannot_work}. Mend that, or the job will be HELD."
     again = f"it is tried again by itself; the last attempt ended with: {case.reason}" if case.attempts else ""
@@ -267,7 +276,7 @@ def _confirmed(_case: Case, _facts: Facts) -> str:
 
 def _failed(case: Case, facts: Facts) -> str:
     failed = [view for view in case.deliveries if view.state == DeliveryState.FAILED]
-    if not failed:
+    if raw_state(case) is JobState.FAILED or not failed:
         mend = "Remove the cause named in the reason"
         return f"{mend}, then `syncect jobs retry {case.id}`; or give it up with `syncect jobs cancel {case.id}`."
     if gone := _removed(failed, facts):
@@ -277,9 +286,8 @@ def _failed(case: Case, facts: Facts) -> str:
         )
     if facts.lost_files:
         return (
-            f"Files of the result are missing in {facts.lost_files}, and a result on its way to a TPS is never made "
-            f"anew. Put them back from a backup and `syncect jobs retry {case.id}`, or give it up with "
-            f"`syncect jobs cancel {case.id}`."
+            f"Files of the result are missing in {facts.lost_files}: `syncect jobs retry {case.id}` makes it again and "
+            f"sends it, or give it up with `syncect jobs cancel {case.id}`."
         )
     names = ", ".join(view.destination for view in failed)
     return f"Remove the cause at {names} that the reason names, then `syncect jobs retry {case.id}`."
@@ -293,8 +301,9 @@ def _closed(case: Case, _facts: Facts) -> str:
     return f"A person {by} it; {why_not or _take_back(case)}."
 
 
-def _skipped(_case: Case, _facts: Facts) -> str:
-    return "Nothing to do if the reason is right. A corrected series may simply be sent again."
+def _skipped(case: Case, _facts: Facts) -> str:
+    again = f"`syncect jobs retry {case.id}` judges what came by the rules of today"
+    return f"Nothing to do if the reason is right. A corrected series may simply be sent again; {again}."
 
 
 def _superseded(case: Case, _facts: Facts) -> str:

@@ -1,6 +1,8 @@
 """What the node knows of one received instance without decoding its pixels."""
 
+import hashlib
 import io
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,7 +30,7 @@ from node.dicom.identity import refuse_costly
 from node.dicom.meaning import person_name
 from node.dicom.pixels import PixelFormat, StoredPixels, decode_slice, pixel_format_of
 from node.dicom.quiet import quiet_pydicom
-from node.errors import UnreadableInstance
+from node.errors import DamagedInstance, UnreadableInstance
 
 MAX_FILE_BYTES: Final = 1 << 30
 
@@ -116,18 +118,18 @@ class SliceHeader:
         return self.captured[keyword]
 
 
-def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True) -> SliceHeader:
+def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True, sha256: str = "") -> SliceHeader:
     """Read one Part 10 file; `keywords` names further attributes for `SliceHeader.attribute`.
 
     decode: False where no decoder may run, as in the receiver's process; compressed pixels then count by their bytes in
-    the digest, which `decoding_apart` replaces.
+    the digest, which `decoding_apart` replaces. sha256: as in `read_dataset`.
 
     Text in an unknown or broken character set never fails, nor do pixels that cannot be decoded. Raises
     UnreadableInstance, and nothing else, where the file is no DICOM instance, is damaged, or has no class, instance,
     study or series UID.
     """
     with _damage_is_unreadable():
-        ds = load_dataset(path)
+        ds = load_dataset(path, sha256=sha256)
         form = pixel_format_of(ds)
         stored: StoredPixels | None = None
         if decode or form.transfer_syntax_uid in UNCOMPRESSED:
@@ -136,13 +138,14 @@ def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True
         return _header(path, ds, form, stored, tuple(keywords))
 
 
-def read_dataset(path: Path) -> FileDataset:
+def read_dataset(path: Path, *, sha256: str = "") -> FileDataset:
     """Parse one Part 10 file; raises UnreadableInstance, and nothing else.
 
-    As long as the dataset lives, the bytes of the whole file stay in memory.
+    sha256: hex, of the file as it was received; "" where nobody knows. Other bytes raise DamagedInstance. As long as
+    the dataset lives, the bytes of the whole file stay in memory.
     """
     with _damage_is_unreadable():
-        return load_dataset(path)
+        return load_dataset(path, sha256=sha256)
 
 
 def header_of(path: Path, ds: FileDataset, form: PixelFormat, stored: StoredPixels | None) -> SliceHeader:
@@ -158,20 +161,29 @@ def _damage_is_unreadable() -> Iterator[None]:
     except UnreadableInstance:
         raise
     except FileNotFoundError:
-        raise UnreadableInstance("a file of the series does not exist any more; send the series again") from None
+        raise DamagedInstance("a file of the series does not exist any more; send the series again") from None
+    except OSError as error:
+        raise DamagedInstance(f"a file of the series cannot be read ({error.strerror})") from error
     except Exception as error:  # whatever pydicom stumbles over in a damaged file, the answer is the same
         raise UnreadableInstance(f"the file is damaged or no DICOM instance ({type(error).__name__})") from error
 
 
-def load_dataset(path: Path) -> FileDataset:
+def load_dataset(path: Path, *, sha256: str = "") -> FileDataset:
     """Parse a Part 10 file with its values left as bytes.
 
     Raises UnreadableInstance for a file that is too large or would cost more to parse than an image does, see
-    `identity.refuse_costly`, and passes on whatever pydicom or the file system raises.
+    `identity.refuse_costly`, DamagedInstance for one with another digest than `sha256`, and passes on whatever pydicom
+    or the file system raises.
     """
-    if path.stat().st_size > MAX_FILE_BYTES:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise DamagedInstance("in the place of a file of the series lies something else")
+    if status.st_size > MAX_FILE_BYTES:
         raise UnreadableInstance(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB")
     data = path.read_bytes()
+    # What is hashed is what is used: nothing can change the file in between.
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise DamagedInstance("a file of the series has other bytes than were received")
     if data[128:132] != b"DICM":
         raise UnreadableInstance("the file has no DICM prefix: it is no DICOM Part 10 file")
     refuse_costly(data)

@@ -4,7 +4,7 @@ Each file is read and parsed once, and no slice is decoded before its size and t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -106,17 +106,19 @@ def read_volume(
     paths: Sequence[Path],
     *,
     position_tolerance_mm: float = POSITION_TOLERANCE_MM,
+    sha256: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> CTVolume:
     """Read, sort and decode the slices of one series; progress(done, total) counts slices.
 
-    position_tolerance_mm: how far a slice may lie from the lattice, see `describe_stack`.
+    position_tolerance_mm: how far a slice may lie from the lattice, see `describe_stack`. sha256: hex, of files by
+    their names, as they were received; one that has other bytes raises DamagedInstance.
 
     HU is stored value x RescaleSlope + RescaleIntercept of the same slice (PS3.3 C.11.1). Raises UnreadableInstance for
     a damaged file, UnusableSeries where the slices belong to several series, mix pixel formats, form no gap-free
     lattice or are too many, and MisfitPixels where pixels have bits above BitsStored that mean nothing.
     """
-    words, slices, doubts = _read_slices(paths, progress)
+    words, slices, doubts = _read_slices(paths, sha256 or {}, progress)
     order, spacing_z = _lattice([source.header for source in slices], position_tolerance_mm)
     slices = [slices[index] for index in order]
     _check_formats([source.header for source in slices])
@@ -178,7 +180,7 @@ class _Doubts:
 
 
 def _read_slices(
-    paths: Sequence[Path], progress: Progress | None
+    paths: Sequence[Path], sha256: Mapping[str, str], progress: Progress | None
 ) -> tuple[NDArray[np.uint16], list[SourceSlice], _Doubts]:
     """Read each file once: stored values as 16 bit words and slices, in the order of `paths`, and what is wrong.
 
@@ -188,7 +190,7 @@ def _read_slices(
     words = np.empty((0, 0, 0), dtype=np.uint16)
     slices: list[SourceSlice] = []
     doubts = _Doubts()
-    for number, (path, parsed, form, decode) in enumerate(_decoding_ahead(paths)):
+    for number, (path, parsed, form, decode) in enumerate(_decoding_ahead(paths, sha256)):
         size = form.rows or 0, form.columns or 0
         if number == 0:
             words = np.empty((len(paths), *size), dtype=np.uint16)
@@ -214,14 +216,14 @@ def _read_slices(
 
 
 def _decoding_ahead(
-    paths: Sequence[Path],
+    paths: Sequence[Path], sha256: Mapping[str, str]
 ) -> Iterator[tuple[Path, FileDataset, PixelFormat, Callable[[], DecodedSlice]]]:
     """Each file parsed, with what gives or raises its decoding: a child decodes while this process does the rest."""
     waiting: deque[tuple[Path, FileDataset, PixelFormat, Callable[[], DecodedSlice]]] = deque()
     beside = ThreadPoolExecutor(CHILDREN)  # it starts no thread before it has something to do
     try:
         for path in paths:
-            parsed = read_dataset(path)
+            parsed = read_dataset(path, sha256=sha256.get(path.name, ""))
             form = pixel_format_of(parsed)
             if not waiting:
                 _refuse_too_large(len(paths), form)

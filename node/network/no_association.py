@@ -51,6 +51,7 @@ class Outcome(Enum):
     TRANSIENT = "transient"  # tried again, at first after seconds
     MISCONFIGURED = "misconfigured"  # tried again slowly: an administrator can put it right while the series waits
     UNCLEAR = "unclear"  # tried again a limited number of times
+    DAMAGED = "damaged"  # a file is not as it was produced: the result is made again
     PERMANENT = "permanent"
 
 

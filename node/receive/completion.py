@@ -22,8 +22,9 @@ from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from node.receive.expected import ExpectedCounts
 from node.receive.shortfall import describe_missing, lost_by_replacement
 from storage.errors import StoreUnavailable
-from storage.series import JobRequest, OpenSeries, RecordedInstance, SeriesFacts, SeriesStore
-from storage.spool import Spool
+from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
+from storage.sources import SourceFile
+from storage.spool import LOST, Spool
 from storage.states import SeriesState
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,8 @@ class Completion:
             log.error("series %s is FAILED: %s", series.series_uid, error)
             return self._series.fail(series, _facts([]), f"nothing is made of this series: {error}", self._clock())
         facts = _facts(headers)
+        if unreadable and self._lose_damaged(series):
+            return False  # the next tick finds what is missing
         if unreadable:
             return self._skip(series, facts, f"{unreadable[0]} ({len(unreadable)} unreadable instances)")
         verdict = judge(headers, self._policy)
@@ -213,17 +216,29 @@ class Completion:
     def _read(self, series: OpenSeries) -> tuple[list[SliceHeader], list[str]]:
         """The headers, and why others cannot be read. Raises AmbiguousInstance."""
         headers, unreadable = [], []
-        for recorded in self._series.recorded(series.id):
+        for source in self._series.sources(series.id):
             try:
-                path = self._spool.path(recorded.spool_name)
-                header = read_header(path, keywords=self._policy.keywords, decode=False)
-                _refuse_other_identity(header, series, recorded)
+                path = self._spool.path(source.spool_name)
+                header = read_header(path, keywords=self._policy.keywords, decode=False, sha256=source.sha256)
+                _refuse_other_identity(header, series, source)
                 headers.append(header)
             except AmbiguousInstance:
                 raise
             except UnreadableInstance as error:
                 unreadable.append(str(error))
         return headers, unreadable
+
+    def _lose_damaged(self, series: OpenSeries) -> bool:
+        """Whether files of the series are not as they were received: then they must come again, which no skip says."""
+        lost = {
+            source.spool_name: condition
+            for source in self._series.sources(series.id)
+            if (condition := self._spool.condition(source.spool_name, source.sha256, source.size_bytes)) in LOST
+        }
+        if not lost:
+            return False
+        log.error("series %s: %d received files are damaged or gone", series.series_uid, len(lost))
+        return self._series.lose_sources(series.id, lost, "completion", self._clock()) > 0
 
     def _skip(self, series: OpenSeries, facts: SeriesFacts, reason: str) -> bool:
         log.info("series %s skipped: %s", series.series_uid, reason)
@@ -241,7 +256,7 @@ def _facts(headers: list[SliceHeader]) -> SeriesFacts:
     return SeriesFacts(description=first.series_description, patient_id=first.patient_id)
 
 
-def _refuse_other_identity(header: SliceHeader, series: OpenSeries, recorded: RecordedInstance) -> None:
+def _refuse_other_identity(header: SliceHeader, series: OpenSeries, recorded: SourceFile) -> None:
     """Two parsers read each file, the receiver's and pydicom; raises AmbiguousInstance where they do not agree."""
     for keyword, received, read in (
         ("SOPInstanceUID (0008,0018)", recorded.sop_instance_uid, header.sop_instance_uid),

@@ -198,8 +198,10 @@ class Courier:
             self._beat(destination.name, f"delivery {delivery.id}", done, delivery.total, STEP_LIMIT_S)
 
         items = ((instance.sop_instance_uid, self._spool.path(instance.file_name)) for instance in delivery.missing)
+        sha256 = {instance.sop_instance_uid: instance.sha256 for instance in delivery.missing}
         try:
-            return StorageScu(destination, self._calling_ae, self._timeouts).send(items, keep, self._stop.is_set)
+            scu = StorageScu(destination, self._calling_ae, self._timeouts)
+            return scu.send(items, keep, self._stop.is_set, sha256=sha256)
         except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:  # the process boundary: one unusual series must not stop the others
@@ -227,10 +229,19 @@ class Courier:
             self._outbox.fail(delivery.id, self._name, report.reason, now)
             log.error("delivery %d failed: %s", delivery.id, report.reason)
             return
+        if report.outcome is Outcome.DAMAGED:
+            self._make_again(delivery, report.reason, now)
+            return
         wait_s = self._wait_s(delivery, report)
         not_before = now + timedelta(seconds=wait_s)
         self._outbox.postpone(delivery.id, self._name, report.reason, not_before=not_before, now=now)
         log.warning("delivery %d postponed by %.0f s: %s", delivery.id, wait_s, report.reason)
+
+    def _make_again(self, delivery: ClaimedDelivery, reason: str, now: datetime) -> None:
+        """The delivery waits until a worker has made the result again; what the peer has accepted stays accepted."""
+        self._outbox.postpone(delivery.id, self._name, reason, not_before=now, now=now)
+        self._outbox.make_again(delivery.job_id, f"the result is made again: {reason}", self._name, now)
+        log.error("delivery %d waits until job %d was made again: %s", delivery.id, delivery.job_id, reason)
 
     def _wait_s(self, delivery: ClaimedDelivery, report: SendReport) -> float:
         if report.outcome is Outcome.MISCONFIGURED:

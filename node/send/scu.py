@@ -1,8 +1,11 @@
 """The Storage SCU of one destination: one association, one status for each instance; it remembers nothing."""
 
+import hashlib
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,8 +82,12 @@ class StorageScu:
         items: Iterable[tuple[str, Path]],
         on_accepted: Callable[[str, int], None] = _nothing,
         should_stop: Callable[[], bool] = _never,
+        *,
+        sha256: Mapping[str, str] | None = None,
     ) -> SendReport:
         """Send (SOP Instance UID, file) pairs in one association until all are stored, one is refused or told to stop.
+
+        sha256: hex, of the files as they were produced, by SOP Instance UID; one with other bytes is not sent.
 
         `on_accepted(sop_instance_uid, status)` is called after each instance that the peer says it stored; what it
         raises ends the association and is passed on. The first refusal ends the sending: the series cannot become
@@ -95,7 +102,8 @@ class StorageScu:
                 for number, (uid, path) in enumerate(items):
                     if should_stop():
                         return SendReport(Outcome.STOPPED, "the courier was stopped", tuple(accepted), reached)
-                    status, reading = _send_one(association, uid, path, message_id=number % 65535 + 1)
+                    with _intact(path, uid, (sha256 or {}).get(uid, "")) as file:
+                        status, reading = _send_one(association, uid, file, message_id=number % 65535 + 1)
                     if not reading.stored:
                         reason = f"instance {uid}: {reading.sentence}"
                         return SendReport(_REACTIONS[reading.verdict], reason, tuple(accepted), reached)
@@ -133,16 +141,40 @@ def _send_one(association: Association, uid: str, path: Path, *, message_id: int
     try:
         instance = _instance(path, uid, association.accepted_contexts)
         status: int = association.send_c_store(instance, msg_id=message_id).Status
-    except FileNotFoundError:
-        raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} is not in the spool") from None
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise NoAssociation(Outcome.TRANSIENT, f"the file of instance {uid} cannot be read: {why}") from None
+        raise _unreadable(uid, error) from None
     except (ValueError, AttributeError, InvalidDicomError):
         raise NoAssociation(
             Outcome.PERMANENT, f"instance {uid} cannot be sent in any transfer syntax that the peer accepts"
         ) from None
     return status, classify(status)
+
+
+def _unreadable(uid: str, error: OSError) -> NoAssociation:
+    why = error.strerror or type(error).__name__
+    return NoAssociation(Outcome.TRANSIENT, f"the file of instance {uid} cannot be read: {why}")
+
+
+@contextmanager
+def _intact(path: Path, uid: str, sha256: str) -> Iterator[Path]:
+    """A copy of the file in memory, as a path, after its bytes were compared: the peer gets these and no others.
+
+    Raises NoAssociation where they are not those that were produced.
+    """
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise FileNotFoundError
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoAssociation(Outcome.DAMAGED, f"the file of instance {uid} is not in the spool") from None
+    except OSError as error:
+        raise _unreadable(uid, error) from None
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise NoAssociation(Outcome.DAMAGED, f"the file of instance {uid} has other bytes than were produced")
+    with os.fdopen(os.memfd_create("instance"), "wb") as memory:
+        memory.write(data)
+        memory.flush()
+        yield Path(f"/proc/self/fd/{memory.fileno()}")
 
 
 def _instance(path: Path, uid: str, contexts: Sequence[PresentationContext]) -> Path | Dataset:

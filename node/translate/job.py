@@ -5,7 +5,7 @@ plausible? -> build, write, prove.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
@@ -45,13 +45,13 @@ _FLUSHING_THREADS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """What the settings and the moment add to a job.
+    """What the settings, the store and the moment add to a job.
 
     produced_at: an aware datetime, UTC. run: 1 for the first production of an input, one more for each wanted re-run.
     version: 1 for the first result of a source series, one more for each that follows it, also of other contents.
     position_tolerance_mm: how far a slice may lie from the lattice of its series.
     timezone: that of the site, None for the machine's. outside_envelope: what becomes of the result of a scan that lies
-    outside what the bundle was trained on.
+    outside what the bundle was trained on. sha256: hex, of the source files by their names, as they were received.
     """
 
     equipment: EquipmentIdentity
@@ -63,6 +63,7 @@ class JobOptions:
     position_tolerance_mm: float = POSITION_TOLERANCE_MM
     timezone: tzinfo | None = None
     outside_envelope: Literal["hold", "warn"] = "hold"
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +112,16 @@ def run_job(
 
     The files are flushed to the disk and read back before this returns; moving `out_dir` to its place is the caller's.
     The same files, translator and options give byte-identical files, in whatever order `paths` come. A result that a
-    gate doubts is written all the same, with `held_reason`. Raises Permanent (UnreadableInstance, UnusableSeries) for
-    an input that cannot become a volume of transverse slices, for a model's answer that is no image, and where the
-    proof of the written files fails; Doubtful for an input whose pixels contradict its header.
+    gate doubts is written all the same, with `held_reason`. Raises Permanent (UnreadableInstance, DamagedInstance for
+    a file that is not as it was received, UnusableSeries) for an input that cannot become a volume of transverse
+    slices, for a model's answer that is no image, and where the proof of the written files fails; Doubtful for an input
+    whose pixels contradict its header.
     """
     report = progress or (lambda _stage, _done, _total: None)
     volume = read_volume(
         paths,
         position_tolerance_mm=options.position_tolerance_mm,
+        sha256=options.sha256,
         progress=lambda done, total: report("read", done, total),
     )
     with ThreadPoolExecutor(1) as beside:  # a doubtful scan is translated all the same, so nothing waits for the answer

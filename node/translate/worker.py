@@ -14,13 +14,13 @@ from pathlib import Path
 
 from models.translator import DeviceFault
 from node.beats import FIRST_LIMIT_S_PER_SLICE, IDLE_LIMIT_S, LONG_LIMIT_S, Beating, no_beat
-from node.errors import Doubtful, Permanent, Retryable
+from node.errors import DamagedInstance, Doubtful, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
 from storage.errors import LeaseLost, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.outage import Outage
-from storage.spool import Spool
+from storage.spool import LOST, Spool
 from storage.states import WORKER_CANNOT
 
 log = logging.getLogger(__name__)
@@ -189,6 +189,8 @@ class Worker:
             reason = str(error) if isinstance(error, Doubtful) else f"{WORKER_CANNOT}{error}"
             log.error("job %d held: %s", job.id, reason)
             self._jobs.hold(job.id, self._name, reason, self._clock())
+        except DamagedInstance as error:
+            self._wait_for_resend(job, str(error))
         except Permanent as error:
             log.error("job %d failed: %s", job.id, error)
             self._jobs.fail(job.id, self._name, str(error), self._clock())
@@ -212,6 +214,8 @@ class Worker:
         self._jobs.hold(job.id, self._name, reason, self._clock())
 
     def _produce(self, job: ClaimedJob, stop: threading.Event) -> None:
+        if not job.sources:
+            raise Permanent("its received files were removed from the disk; send the series again, then retry the job")
         self._beat("", f"job {job.id}: load the model", 0, 0, LONG_LIMIT_S)
         executor, begun_s = self._executor_for(job), time.monotonic()
         staged = self._spool.stage(job.id, job.attempt)
@@ -290,7 +294,7 @@ class Worker:
 
             self._beat("", f"job {job.id}: read", 0, len(job.spool_names), limit_s)
             paths = [self._spool.path(name) for name in job.spool_names]
-            return executor.run(paths, self._options_for(job, self._clock()), staged, progress)
+            return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
 
     @contextmanager
     def _heartbeat(self, job: ClaimedJob, limit_s: float) -> Iterator["_Beating"]:
@@ -319,6 +323,21 @@ class Worker:
         finally:
             done.set()
             thread.join()
+
+    def _wait_for_resend(self, job: ClaimedJob, reason: str) -> None:
+        """Files of the source are damaged or gone: the series waits for them, and the job is no failure."""
+        conditions = {
+            source.spool_name: self._spool.condition(source.spool_name, source.sha256, source.size_bytes)
+            for source in job.sources
+        }
+        lost = {name: condition for name, condition in conditions.items() if condition in LOST}
+        if not lost:  # it cannot be read for the moment, or came again meanwhile
+            self._retry_later(job, reason)
+            return
+        now = self._clock()
+        self._jobs.requeue(job.id, self._name, reason, not_before=now, now=now)
+        missing = self._jobs.lose_sources(job.series_id, lost, self._name, now)
+        log.error("job %d waits: %d files of series %s must be sent again: %s", job.id, missing, job.series_uid, reason)
 
     def _retry_later(self, job: ClaimedJob, reason: str) -> None:
         now = self._clock()

@@ -1,5 +1,6 @@
 """A store, a receiver and small CT instances for tests that speak DICOM over a real socket."""
 
+import hashlib
 import os
 import socket
 import threading
@@ -26,7 +27,7 @@ from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
-from storage.tables import Association, Delivery, DeliveryInstance, Instance
+from storage.tables import Association, Delivery, DeliveryInstance, Instance, Job
 from tests.peers.certificates import Certificates, make_certificates
 
 CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
@@ -58,6 +59,10 @@ class Store:
     def delivery(self, destination: str = "tps") -> Delivery:
         with self.database.read() as session:
             return session.scalars(select(Delivery).where(Delivery.destination == destination)).one()
+
+    def job(self) -> Job:
+        with self.database.read() as session:
+            return session.scalars(select(Job)).one()
 
     def statuses(self) -> list[int]:
         """What peers answered for the instances that count as delivered."""
@@ -287,7 +292,8 @@ def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[
             ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
             ds.file_meta.MediaStorageSOPInstanceUID = uid
             ds.save_as(staged / f"{number:04d}.dcm", enforce_file_format=True)
-            made.append(ProducedInstance(uid, f"1.4.{number}", f"{number:04d}.dcm", "0" * 64))
+            digest = hashlib.sha256((staged / f"{number:04d}.dcm").read_bytes()).hexdigest()
+            made.append(ProducedInstance(uid, f"1.4.{number}", f"{number:04d}.dcm", digest))
         product = ProducedSeries(f"1.8.{ord(key)}", store.spool.publish(staged), tuple(made), {})
         store.jobs.finish(job.id, "w", product, destinations=destinations, held_reason=None, now=now)
         return [instance.sop_instance_uid for instance in made]

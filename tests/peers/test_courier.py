@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import shutil
 import subprocess
 import threading
@@ -16,7 +17,8 @@ import pytest
 from config.settings import DestinationSettings
 from node.network.requestor import Timeouts
 from node.send.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
-from storage.states import DeliveryState
+from storage.states import DeliveryState, JobState
+from tests.damages import EVERY, overwritten
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=0.5, send_s=0.5)
 
@@ -205,13 +207,56 @@ def test_an_unclear_answer_is_not_repeated_for_ever(
     assert "0110" in store.delivery().reason
 
 
-def test_a_lost_file_fails_with_its_uid(store: Any, produce: Any, make_tps: Any, make_courier: Any) -> None:
-    uids = produce(2)
-    shutil.rmtree(store.spool.root / "derived")
-    tps = make_tps()
+@pytest.mark.parametrize("damage", EVERY)
+def test_no_damaged_file_is_sent_and_its_result_is_made_again(
+    store: Any, produce: Any, make_tps: Any, make_courier: Any, clock: Clock, damage: Callable[[Path], None]
+) -> None:
+    uids, tps, courier = produce(3), make_tps(), make_courier()
+    damage(store.spool.root / "derived" / "1-1" / "0001.dcm")
+    assert courier.run_once(tps.destination()) is True
+    assert tps.stored in ([], uids[:1])  # a damaged folder takes the first one with it
+    assert store.delivery().state is DeliveryState.PENDING
+    assert re.search(
+        f"file of instance {uids[len(tps.stored)]} (is not in the spool|has other bytes)", store.job().reason
+    )
+    assert store.job().state is JobState.QUEUED
+    clock.pass_s(3600)
+    assert courier.run_once(tps.destination()) is False
+
+
+def test_a_file_that_is_damaged_while_its_series_is_sent_stays_here(
+    store: Any, produce: Any, make_tps: Any, make_courier: Any
+) -> None:
+    uids, tps = produce(4), make_tps()
+
+    def damage_the_third(number: int) -> int:
+        if number == 2:
+            overwritten(store.spool.root / "derived" / "1-1" / "0002.dcm")
+        return 0x0000
+
+    tps.answer = damage_the_third
     make_courier().run_once(tps.destination())
-    assert store.delivery().state is DeliveryState.FAILED
-    assert uids[0] in store.delivery().reason
+    assert (tps.stored, store.job().state) == (uids[:2], JobState.QUEUED)
+    assert store.statuses() == [0, 0]
+
+
+def test_a_file_that_cannot_be_read_for_the_moment_is_tried_again(
+    store: Any, produce: Any, make_tps: Any, make_courier: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produce(1)
+    tps, courier = make_tps(), make_courier()
+
+    def refused(_path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        courier.run_once(tps.destination())
+    assert (store.delivery().state, store.job().state) == (DeliveryState.PENDING, JobState.PRODUCED)
+    assert "cannot be read: Permission denied" in store.delivery().reason
+    clock.pass_s(60)
+    courier.run_once(tps.destination())
+    assert store.delivery().state is DeliveryState.SENT
 
 
 def test_a_cancelled_delivery_stops_in_the_middle_and_stays_cancelled(

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import socket
 import subprocess
 import time
@@ -22,6 +23,7 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from storage.errors import SpoolFull
 from storage.series import Receipt
+from tests.damages import EVERY
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -117,6 +119,21 @@ def test_the_same_instance_twice_is_one_row_and_one_file(start_receiver: Any, st
     assert store_one(receiver, make_ct()).Status == 0x0000
     assert store_one(receiver, make_ct()).Status == 0x0000
     assert len(store.instances()) == len(store.received()) == 1
+    assert store.unfinished() == []
+
+
+@pytest.mark.parametrize("damage", EVERY)
+def test_a_running_receiver_makes_good_what_happened_to_its_spool(
+    start_receiver: Any, store: Any, make_ct: Any, damage: Any
+) -> None:
+    receiver = start_receiver()
+    assert store_one(receiver, make_ct()).Status == 0x0000
+    (row,) = store.instances()
+    damage(store.spool.path(row.spool_name))
+    shutil.rmtree(store.spool.incoming, ignore_errors=True)
+    assert [store_one(receiver, make_ct(instance=number)).Status for number in (0, 1)] == [0x0000, 0x0000]
+    for row in store.instances():
+        assert store.spool.condition(row.spool_name, row.sha256, row.size_bytes) == "intact"
     assert store.unfinished() == []
 
 

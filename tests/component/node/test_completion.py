@@ -1,7 +1,9 @@
 """When a series is complete: closed associations, quiet, no gap; and what a broken-off transfer leaves behind."""
 
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesStore
 from storage.spool import Spool
 from tests.builders import make_series
+from tests.damages import a_folder, a_pipe, deleted, truncated, zeroed
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 SETTINGS = CompletionSettings(quiet_s=5, give_up_s=60)
@@ -49,9 +52,10 @@ class Bench:
 
     def receive(self, paths, *, released=True, close=True):
         association = self.series.open_association("r", "CTSIM", "h", self.now)
-        for number, path in enumerate(paths):
-            name = self.spool.keep((path.read_bytes(),), self.now)
-            arrival = Arrival("1.2", "1.2.3", path.name, "c", "t", path.name.ljust(64, "0"), name, number)
+        for path in paths:
+            data = path.read_bytes()
+            name = self.spool.keep((data,), self.now)
+            arrival = Arrival("1.2", "1.2.3", path.name, "c", "t", sha256(data).hexdigest(), name, len(data))
             self.series.record(association, "CTSIM", arrival, self.now)
         if close:
             self.series.close_association(association, released=released, now=self.now)
@@ -175,6 +179,21 @@ def test_a_localizer_of_an_aborted_association_is_skipped_all_the_same(bench, tm
     scout = make_series(tmp_path / "scout", slices=1, attributes={"ImageType": "ORIGINAL\\PRIMARY\\LOCALIZER"})
     bench.receive(scout, released=False)
     assert bench.after(61)[0] == "SKIPPED"
+
+
+@pytest.mark.parametrize("damage", [deleted, truncated, zeroed, a_folder, a_pipe])
+def test_a_file_damaged_in_the_spool_is_waited_for_and_comes_again(bench, files, damage):
+    bench.receive(files)
+    path = bench.spool.path(bench.series.sources(1)[3].spool_name)
+    damage(path)
+    assert bench.after(6)[0] == "RECEIVING"
+    state, reason = bench.after(61)
+    assert state == "INCOMPLETE"
+    assert re.search(f"1 instance of this series was (gone from|damaged in) the spool.*: {files[3].name}; send", reason)
+    bench.receive(files)
+    name = bench.spool.keep((files[3].read_bytes(),), bench.now)
+    bench.spool.restore(name, bench.series.sources(1)[3].spool_name)
+    assert bench.after(130)[0] == "QUEUED"
 
 
 def test_a_damaged_file_skips_its_series_and_no_other(bench, files, tmp_path):

@@ -1,6 +1,7 @@
 """Images come again with another patient in their headers, through the node's own judge and stores."""
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import pytest
 
@@ -29,9 +30,10 @@ class Bench:
         association = self.node.series.open_association("r", "CTSIM", "h", now)
         for path in make_series(self.folder / f"{self.times}", slices=12, **scan):
             header = read_header(path)
-            name = self.node.spool.keep((path.read_bytes(),), now)
+            data = f"{self.times:128}".encode() + path.read_bytes()[128:]  # other bytes, the same image
+            name = self.node.spool.keep((data,), now)
             uids = (header.study_uid, header.series_uid, header.sop_instance_uid, header.sop_class_uid)
-            arrival = Arrival(*uids, header.transfer_syntax_uid, name.rjust(64, "0")[-64:], name, 1)
+            arrival = Arrival(*uids, header.transfer_syntax_uid, sha256(data).hexdigest(), name, len(data))
             self.node.series.record(association, "CTSIM", arrival, now)
         self.node.series.close_association(association, released=True, now=now)
         assert self.completion.tick() == 1

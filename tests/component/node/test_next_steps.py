@@ -147,8 +147,8 @@ def test_no_next_step_names_a_command_that_would_be_refused(run, department, con
 VERBS = ("retry", "cancel", "release", "reject", "reopen", "resend", "acknowledge")
 ALLOWED = {
     "arrive": "",
-    "incomplete": "",
-    "skipped": "",
+    "incomplete": "cancel",
+    "skipped": "retry",
     "queued": "cancel",
     "running": "cancel",
     "failed": "retry cancel",
@@ -260,7 +260,7 @@ def test_the_facts_are_those_of_this_moment(department) -> None:
     ("make", "said"),
     [
         (Department.held, "so it cannot be released: `syncect jobs retry 1` makes it anew."),
-        (Department.send_failed, "Put them back from a backup and `syncect jobs retry 1`, or give it up"),
+        (Department.send_failed, "`syncect jobs retry 1` makes it again and sends it, or give it up"),
     ],
 )
 def test_a_result_whose_files_are_gone_is_told(run, department, make, said) -> None:

@@ -2,10 +2,12 @@
 
 import struct
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from sqlalchemy import select
 
 from node.dicom.identity import read_identity
 from node.receive.completion import Completion
@@ -13,6 +15,7 @@ from node.receive.eligibility import EligibilityPolicy
 from storage.jobs import JobStore
 from storage.overview import Case
 from storage.series import Arrival, JobRequest
+from storage.tables import Instance
 from tests.builders import make_series
 from tests.component.node.test_completion import SETTINGS, T0, Bench
 
@@ -42,13 +45,15 @@ ITEM, ITEM_END, END = (
 class TwoParsers(Bench):
     def receive_as_the_receiver_does(self, paths: list[Path]) -> None:
         association = self.series.open_association("r", "CTSIM", "h", self.now)
-        for number, path in enumerate(paths):
+        for path in paths:
             data = path.read_bytes()
             begin = 144 + int.from_bytes(data[140:144], "little")
             seen = read_identity(data[begin:], implicit_vr=False)
             name = self.spool.keep((data,), self.now)
             uids = (seen.study_uid, seen.series_uid, seen.sop_instance_uid, seen.sop_class_uid)
-            self.series.record(association, "CTSIM", Arrival(*uids, "t", f"{number:064}", name, len(data)), self.now)
+            self.series.record(
+                association, "CTSIM", Arrival(*uids, "t", sha256(data).hexdigest(), name, len(data)), self.now
+            )
         self.series.close_association(association, released=True, now=self.now)
 
     def judged(self, tmp_path: Path, change: Change) -> Case:
@@ -87,12 +92,16 @@ def test_an_instance_of_another_series_than_was_recorded_fails_it(bench: TwoPars
     """However another reader is led to another value, its value is compared."""
     paths = make_series(tmp_path / "scan", slices=12)
     bench.receive_as_the_receiver_does(paths)
-    stored = bench.spool.path(bench.series.recorded(1)[5].spool_name)
+    name = bench.series.sources(1)[5].spool_name
+    stored = bench.spool.path(name)
     data = stored.read_bytes()
     uid = str(dcmread(stored).SeriesInstanceUID).encode()
     other = uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2")
     stored.chmod(0o600)
-    stored.write_bytes(data.replace(uid, other))
+    changed = data.replace(uid, other)
+    stored.write_bytes(changed)
+    with bench.database.write() as session:  # else the file would count as damaged
+        session.scalars(select(Instance).where(Instance.spool_name == name)).one().sha256 = sha256(changed).hexdigest()
     state, reason = bench.after(6)
     assert state == "FAILED"
     assert f"SeriesInstanceUID (0020,000E) {uid.decode()}, and the whole header gives {other.decode()}" in reason

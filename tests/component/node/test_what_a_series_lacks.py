@@ -1,6 +1,7 @@
 """A series that the node knows to be short of an instance is not complete, and says of which."""
 
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -56,8 +57,9 @@ class Shortfall(Bench):
     def replace(self, path, uid):
         """Another image arrives under a UID that is known."""
         association = self.series.open_association("r", "CTSIM", "h", self.now)
-        name = self.spool.keep((path.read_bytes(),), self.now)
-        arrival = Arrival("1.2", "1.2.3", uid, "c", "t", "f" * 64, name, 1)
+        data = path.read_bytes()
+        name = self.spool.keep((data,), self.now)
+        arrival = Arrival("1.2", "1.2.3", uid, "c", "t", sha256(data).hexdigest(), name, len(data))
         self.series.record(association, "CTSIM", arrival, self.now)
         self.series.close_association(association, released=True, now=self.now)
 

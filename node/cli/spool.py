@@ -1,0 +1,99 @@
+"""`spool` compares the received and the derived files with the store, and mends what differs."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from node.bootstrap.store import Node, open_store
+from node.cli.console import (
+    ConfigOption,
+    Exit,
+    JsonOption,
+    operator,
+    print_json,
+    print_table,
+    progress_bar,
+    reading,
+    say,
+    settings_from,
+)
+from node.ops.spool_check import Repair, SpoolCheck, SpoolFinding
+
+app = typer.Typer(no_args_is_help=True, help="The received and the derived files.")
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Mend it; without it, exit code 2.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found, and mend nothing.")]
+
+
+@app.command("verify")
+def verify(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Read every file and compare it with its row, also while the node runs; exit code 1 where something differs."""
+    with reading(context, config) as node:
+        count, found = _found(node)
+    _tell(count, found, as_json=as_json)
+    if found:
+        raise typer.Exit(Exit.ERROR)
+
+
+@app.command("repair")
+def repair(
+    context: typer.Context,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Mend what `verify` finds: mark lost images, make lost results again, set aside files that belong to nobody."""
+    if yes == dry_run:
+        raise typer.BadParameter("say either --yes or --dry-run")
+    if dry_run:
+        with reading(context, config) as node:
+            _tell(*_found(node), as_json=as_json)
+        return
+    with open_store(settings_from(context, config)) as node:
+        _, found = _found(node)
+        repairs = list(SpoolCheck(node.spool, node.database).repair(found, operator(), datetime.now(UTC)))
+    if as_json:
+        print_json(repairs)
+        return
+    _print_repairs(repairs)
+
+
+def _found(node: Node) -> tuple[int, list[SpoolFinding]]:
+    """How many files were read, and what differs."""
+    check = SpoolCheck(node.spool, node.database)
+    count = check.count()
+    with progress_bar() as bar:
+        task = bar.add_task("reading", total=count)
+        found = list(check.verify(datetime.now(UTC), lambda: bar.advance(task)))
+    return count, found
+
+
+def _tell(count: int, found: list[SpoolFinding], *, as_json: bool) -> None:
+    if as_json:
+        print_json({"files": count, "findings": found})
+        return
+    if found:
+        print_table(
+            ["KIND", "JOB", "CONDITION", "FILE", "SOP INSTANCE UID"],
+            [(one.kind, one.job, one.condition, one.name, one.sop_instance_uid) for one in found],
+        )
+    kinds = Counter(f"{one.kind} {one.condition}" for one in found)
+    differs = ", ".join(f"{number} {kind}" for kind, number in kinds.items()) or "nothing differs"
+    say(f"{count} files read; {differs}" + ("; `syncect spool repair --yes` mends what can be mended" if found else ""))
+
+
+def _print_repairs(repairs: list[Repair]) -> None:
+    if repairs:
+        print_table(
+            ["KIND", "JOB", "CONDITION", "FILE", "DONE"],
+            [(one.finding.kind, one.finding.job, one.finding.condition, one.finding.name, one.done) for one in repairs],
+        )
+    say(f"{len(repairs)} findings" if repairs else "nothing differs")
+
+
+def add_to(root: typer.Typer) -> None:
+    """Register the commands of this module."""
+    root.add_typer(app, name="spool")

@@ -1,0 +1,150 @@
+"""Compares the spool with the store, file by file, and mends what can be mended; both while the node runs."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from storage.database import Database
+from storage.errors import StorageError
+from storage.inventory import Inventory, KeptFile
+from storage.jobs import JobStore
+from storage.outbox import OutboxStore
+from storage.overview import Overview
+from storage.series import SeriesStore
+from storage.spool import Condition, Spool
+
+IN_FLIGHT: Final = timedelta(minutes=10)
+"""A file lies in the spool before its row is written; only an older one without a row belongs to nobody."""
+UNPUBLISHED: Final = timedelta(hours=1)
+
+# States in which somebody still needs the files of a result.
+_NEEDED: Final = ("PRODUCED", "SENDING", "FAILED", "HELD")
+
+
+@dataclass(frozen=True)
+class SpoolFinding:
+    """One thing that is not as the store says.
+
+    kind: "received" or "result", a file of either that is gone, damaged or unreadable; "found", a file that had been
+    lost and is there again; "waiting", one that is lost and must be sent again; "orphan", what no row refers to.
+    name: relative to the spool.
+    """
+
+    kind: str
+    condition: str
+    name: str
+    job: str = ""
+    sop_instance_uid: str = ""
+    series_id: int = 0
+    job_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done about a finding, in words."""
+
+    finding: SpoolFinding
+    done: str
+
+
+class SpoolCheck:
+    """One spool and its store; `verify` changes nothing."""
+
+    def __init__(self, spool: Spool, database: Database) -> None:
+        self._spool, self._inventory, self._series = spool, Inventory(database), SeriesStore(database)
+        self._jobs, self._outbox, self._overview = JobStore(database), OutboxStore(database), Overview(database)
+
+    def count(self) -> int:
+        """How many files `verify` reads."""
+        return self._inventory.count()
+
+    def verify(self, now: datetime, progress: Callable[[], None] = lambda: None) -> Iterator[SpoolFinding]:
+        """Every finding; `progress` is called after each file that was read."""
+        for kept in self._inventory.files():
+            if (condition := self._condition(kept)) is not Condition.INTACT:
+                kind = "received" if kept.job_id is None else "result"
+                yield SpoolFinding(
+                    *(kind, condition, kept.name, kept.case_id, kept.sop_instance_uid, kept.series_id, kept.job_id)
+                )
+            progress()
+        yield from self._lost()
+        yield from self._orphans(now)
+
+    def _condition(self, kept: KeptFile) -> Condition:
+        condition = self._spool.condition(kept.name, kept.sha256, kept.size_bytes)
+        if condition is Condition.INTACT or not self._inventory.still_wants(kept):
+            return Condition.INTACT
+        return self._spool.condition(kept.name, kept.sha256, kept.size_bytes)  # it may have been restored meanwhile
+
+    def _lost(self) -> Iterator[SpoolFinding]:
+        for series_id in self._inventory.waiting_series():
+            for one in self._series.lost_sources(series_id):
+                condition = self._spool.condition(one.spool_name, one.sha256, one.size_bytes)
+                kind = "found" if condition is Condition.INTACT else "waiting"
+                yield SpoolFinding(kind, condition, one.spool_name, str(series_id), one.sop_instance_uid, series_id)
+
+    def _orphans(self, now: datetime) -> Iterator[SpoolFinding]:
+        old = [
+            name for day in self._spool.received_files(older_than=now - IN_FLIGHT) for name in day
+        ]  # before the rows are read: a file is older than its row
+        known = self._inventory.known_names()
+        for name in old:
+            if name not in known:
+                yield SpoolFinding("orphan", "no row refers to it", name)
+        for name, job_id in self._spool.result_folders(older_than=now - UNPUBLISHED).items():
+            if not self._jobs.refers_to(job_id, name):
+                yield SpoolFinding("orphan", "no job refers to it", name, job_id=job_id)
+
+    # -- repair ------------------------------------------------------------------------------------------------
+
+    def repair(self, findings: list[SpoolFinding], actor: str, now: datetime) -> Iterator[Repair]:
+        """Mend what was found; each finding is told with what was done about it."""
+        received: dict[int, list[SpoolFinding]] = defaultdict(list)
+        found: dict[int, list[SpoolFinding]] = defaultdict(list)
+        made_again: dict[int, str] = {}
+        for finding in findings:
+            if finding.kind == "received":
+                received[finding.series_id].append(finding)
+            elif finding.kind == "found":
+                found[finding.series_id].append(finding)
+            elif finding.kind == "result" and finding.job_id is not None:
+                if finding.job_id not in made_again:
+                    made_again[finding.job_id] = self._make_again(finding, actor, now)
+                yield Repair(finding, made_again[finding.job_id])
+            elif finding.kind == "orphan":
+                yield Repair(finding, self._set_aside(finding))
+            else:
+                yield Repair(finding, "left: the instance must be sent again")
+        for series_id, group in found.items():
+            self._series.find_sources(series_id, [one.name for one in group], actor, now)
+            yield from (Repair(one, "it counts again; the series is judged anew") for one in group)
+        for series_id, group in received.items():
+            yield from self._lose(series_id, group, actor, now)
+
+    def _lose(self, series_id: int, group: list[SpoolFinding], actor: str, now: datetime) -> Iterator[Repair]:
+        missing = self._series.lose_sources(series_id, {one.name: one.condition for one in group}, actor, now)
+        done = (
+            "marked as missing: a resend of the instance makes it good"
+            if missing
+            else "left: the result of the series is there, or a person closed its job; a resend makes it good"
+        )
+        yield from (Repair(one, done) for one in group)
+
+    def _make_again(self, finding: SpoolFinding, actor: str, now: datetime) -> str:
+        assert finding.job_id is not None
+        try:
+            state = self._overview.case(finding.job).state
+        except StorageError:
+            state = ""
+        if state not in _NEEDED:
+            return f"left: the job is {state or 'gone'}; it is made again when it is to be sent again"
+        reason = f"files of the result are {finding.condition} in the spool; it is made again"
+        done = self._outbox.make_again(finding.job_id, reason, actor, now)
+        return "queued: a worker makes the result again" if done else "left: the job went on meanwhile"
+
+    def _set_aside(self, finding: SpoolFinding) -> str:
+        target: Path = self._spool.set_aside(self._spool.path(finding.name))
+        return f"moved to {target}"

@@ -1,0 +1,79 @@
+"""A result whose files are damaged or gone is made again: under its UIDs where the bytes are the same, else anew.
+
+Its deliveries wait meanwhile: only what is PRODUCED is sent.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session
+
+from storage.database import Database
+from storage.series import JobRequest, add_job
+from storage.states import JobState
+from storage.tables import Delivery, Event, Job, Product, Series
+from storage.transitions import move_job, withdraw_deliveries
+
+OTHER_BYTES = "files of its result were damaged or gone, and made again they have other bytes"
+
+
+class ProductStore:
+    """Sends jobs back to the workers whose files are no use."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def make_again(self, job_id: int, reason: str, actor: str, now: datetime) -> bool:
+        """PRODUCED or HELD with files -> QUEUED, its attempts counted anew; False in any other state."""
+        with self._database.write() as session:
+            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            if job is None or job.product_dir is None or job.state not in (JobState.PRODUCED, JobState.HELD):
+                return False
+            move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
+            job.attempts, job.next_attempt_at = 0, now
+            return True
+
+
+def was_given_away(session: Session, job: Job) -> bool:
+    """Whether the result of a job went into the outbox: then its UIDs belong to its bytes for ever."""
+    return bool(session.scalar(select(exists().where(Delivery.job_id == job.id))))
+
+
+def has_same_bytes(session: Session, job: Job, sha256: Mapping[str, str]) -> bool:
+    """Whether these files, by SOP Instance UID, are those that the job was PRODUCED with."""
+    rows = session.scalars(select(Product).where(Product.job_id == job.id))
+    return {row.sop_instance_uid: row.sha256 for row in rows} == sha256
+
+
+def claimed_at(session: Session, job: Job) -> datetime | None:
+    """When the run was claimed whose result went into the outbox; None where none did.
+
+    The files name this moment, so a later run gives the same bytes only with it.
+    """
+    if not was_given_away(session, job):
+        return None
+    events = select(Event).where(Event.job_id == job.id, Event.machine == "job", Event.series_id == job.series_id)
+    given = events.where(Event.to_state == JobState.PRODUCED).order_by(Event.id).limit(1)
+    if (first := session.scalar(given)) is None:
+        return None
+    ended = events.where(Event.from_state == JobState.RUNNING, Event.id <= first.id)
+    ended = ended.where(Event.to_state.in_((JobState.PRODUCED, JobState.HELD)))
+    if (end := session.scalar(ended.order_by(Event.id.desc()).limit(1))) is None:
+        return None
+    began = events.where(Event.to_state == JobState.RUNNING, Event.id < end.id)
+    begin = session.scalar(began.order_by(Event.id.desc()).limit(1))
+    return begin.at if begin is not None else None
+
+
+def succeed(session: Session, job: Job, actor: str, now: datetime) -> Job:
+    """RUNNING -> SUPERSEDED, and a new job for the same contents: its result has UIDs and a version of its own."""
+    move_job(session, job, JobState.SUPERSEDED, actor=actor, reason=OTHER_BYTES, now=now)
+    withdraw_deliveries(session, job, OTHER_BYTES, actor, now)
+    session.flush()
+    series = session.get_one(Series, job.series_id)
+    repeat = session.scalar(select(func.max(Job.repeat)).where(Job.job_key == job.job_key)) or 0
+    request = JobRequest(job.job_key, job.bundle, job.doubt, job.patient)
+    successor = add_job(session, series, request, now, repeat=repeat + 1)
+    series.job_id = successor.id
+    return successor
