@@ -71,7 +71,9 @@ class Run:
     def faults(self, beds: Beds) -> None:
         """Each fault of a whole node."""
         for kept in FAULTS:
-            if kept.only in ("", beds.database) and not self.is_over(f"{kept.name} on {beds.database}"):
+            if kept.awaits:
+                self.report.skipped.append(f"{kept.name} on {beds.database}: awaits that {kept.awaits}")
+            elif kept.only in ("", beds.database) and not self.is_over(f"{kept.name} on {beds.database}"):
                 fault_round(beds, self.report, kept)
                 self.say(f"{beds.database}: {kept.name}")
 

@@ -13,10 +13,11 @@ from typing import TypeVar
 from node.ops.processes import ProcessView, running_processes
 from storage.database import Database
 from storage.errors import SchemaMismatch, StoreUnavailable
+from storage.overview import Case, Overview
 from tests.conftest import PostgresCluster
 from tests.slice.harness import RunningNode, wait_for
 from tests.torture.ledger import Ledger, Verdict, judge, unsettled
-from tests.torture.scans import Scanner, make_scan
+from tests.torture.scans import Scan, Scanner, make_scan
 from tests.torture.shim import Shim
 from tests.torture.tps import Tps
 
@@ -104,13 +105,33 @@ class Bed:
             os.kill(view.pid, signal.SIGKILL)
         self.tps.stop()
 
-    def push(self) -> Scanner:
-        """Let the scanner send one new series."""
+    def push(self, scan: Scan | None = None) -> Scanner:
+        """Let the scanner send one new series, or a known one again."""
         self._scans += 1
         seed = f"{self.folder.name}-{self._scans}-{self.rng.random()}"
-        scanner = Scanner(self.node.port, make_scan(self.folder / "scans" / str(self._scans), seed), self.ledger)
+        scan = scan or make_scan(self.folder / "scans" / str(self._scans), seed)
+        scanner = Scanner(self.node.port, scan, self.ledger)
         self._scanners.append(scanner)
         return scanner
+
+    @property
+    def newest(self) -> Scanner:
+        """The scanner that began last."""
+        return self._scanners[-1]
+
+    def cases(self) -> list[Case]:
+        """What `jobs ls` shows; nothing while the store cannot be read."""
+        try:
+            return self.read(lambda _ledger, database: Overview(database).cases())
+        except (StoreUnavailable, SchemaMismatch):
+            return []
+
+    def await_(self, probe: Callable[[], bool], bound_s: float = 30.0) -> bool:
+        """Wait until something is true, so long at most; whether it is."""
+        deadline = time.monotonic() + bound_s
+        while not (value := probe()) and time.monotonic() < deadline:
+            self.pause(_POLL_S)
+        return value
 
     def pid(self, role: str) -> int | None:
         """The process that holds a role now."""

@@ -8,10 +8,13 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import create_engine, text
 
+from tests.peers.raw_peer import RawPeer
 from tests.torture import tps as peer
 from tests.torture.bed import Bed
 from tests.torture.shim import NEEDS_INODE, NEEDS_SPACE, Kind
@@ -21,20 +24,31 @@ Fault = Callable[[Bed], Iterator[None]]
 _CHANGES = (Kind.OPEN, Kind.CREATE, Kind.WRITE, Kind.RENAME, Kind.LINK, Kind.UNLINK, Kind.MKDIR, Kind.RMDIR)
 
 
+def _at_once(_bed: Bed) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Kept:
-    """One fault with its name in the table; `only` is the database on which alone it can happen, "" for both."""
+    """One fault with its name in the table.
+
+    only: the database on which alone it can happen, "" for both. is_met: whether the node has met the fault, which is
+    not cured before. awaits: what the node lacks so far to survive it, "" where nothing; then it is not run.
+    """
 
     name: str
     fault: Fault
     only: str = ""
     hold_s: float = 1.5
+    is_met: Callable[[Bed], bool] = _at_once
+    awaits: str = ""
 
 
 def tps_that(answer: peer.Answer) -> Fault:
     """The TPS behaves like this for a while."""
 
     def fault(bed: Bed) -> Iterator[None]:
+        bed.tps.asked.clear()
         bed.tps.answer = answer
         yield
         bed.tps.answer = peer.accept
@@ -116,20 +130,83 @@ def database_restarted(bed: Bed) -> Iterator[None]:
     bed.cluster.start()
 
 
+def _file_of(bed: Bed, folder: str) -> Path:
+    """A file of the newest series that has one in this part of the spool."""
+    files = [path for path in (bed.spool / folder).glob("*/*.dcm") if not path.parent.name.startswith(".")]
+    return max(files, key=lambda path: path.stat().st_mtime_ns)
+
+
+def _spoilt(folder: str, spoil: Callable[[Path], object]) -> Fault:
+    def fault(bed: Bed) -> Iterator[None]:
+        scanner = bed.newest
+        scanner.join(30.0)
+        bed.await_(lambda: any((bed.spool / folder).glob("[!.]*/*.dcm")))
+        spoil(_file_of(bed, folder))
+        yield
+        bed.push(scanner.scan)
+
+    return fault
+
+
+def overwrite(path: Path) -> None:
+    """Damage the pixels at the end of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[:-64] + bytes(64))
+
+
+def foreign_peer(bed: Bed) -> Iterator[None]:
+    """Another peer sends other contents under a UID of the series that comes in."""
+    scanner = bed.newest
+    scanner.wait_for(1, 20.0)
+    first = scanner.scan.slices[0]
+    with suppress(OSError), RawPeer(bed.node.port, calling="FOREIGN") as peer_:
+        peer_.store_status(first.uid.encode(), first.data[:-2] + b"\1\1")
+    yield
+
+
+def hangs_for_good(role: str) -> Fault:
+    """A process hangs until the node itself ends it."""
+
+    def fault(bed: Bed) -> Iterator[None]:
+        if (pid := bed.pid(role)) is not None:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+
+    return fault
+
+
+def _asked(bed: Bed) -> bool:
+    return bed.tps.asked.is_set()
+
+
+def _tried(bed: Bed) -> bool:
+    return any(view.attempts for case in bed.cases() for view in case.deliveries if view.state == "PENDING")
+
+
+def _fired(bed: Bed) -> bool:
+    return bed.shim is not None and bed.shim.fired > 0
+
+
 ROLES = ("receive", "work", "deliver")
+_RESEND = "a job that failed for a file begins again when the file came again"
+_HUNG = "the supervisor ends what makes no progress"
 FAULTS = (
-    Kept("TPS is down", tps_down),
-    Kept("TPS refuses", tps_that(peer.refuse)),
-    Kept("TPS hangs", tps_that(peer.hang)),
-    Kept("TPS breaks off", tps_that(peer.die)),
-    Kept("TPS answers for another instance", tps_that(peer.answer_for_another)),
-    Kept("TPS answers an unknown status", tps_that(peer.unknown_status)),
+    Kept("TPS is down", tps_down, is_met=_tried),
+    Kept("TPS refuses", tps_that(peer.refuse), is_met=_asked),
+    Kept("TPS hangs", tps_that(peer.hang), is_met=_asked),
+    Kept("TPS breaks off", tps_that(peer.die), is_met=_asked),
+    Kept("TPS answers for another instance", tps_that(peer.answer_for_another), is_met=_asked),
+    Kept("TPS answers an unknown status", tps_that(peer.unknown_status), is_met=_asked),
     *(Kept(f"{role} is stopped", stopped(role)) for role in ROLES),
-    Kept("no space left", _disk(ENOSPC, NEEDS_SPACE)),
-    Kept("no inodes left", _disk(ENOSPC, NEEDS_INODE)),
-    Kept("read-only data folder", _disk(EROFS, _CHANGES)),
-    Kept("one input/output error", one_error),
+    *(Kept(f"{role} is stopped for good", hangs_for_good(role), awaits=_HUNG) for role in ROLES),
+    Kept("no space left", _disk(ENOSPC, NEEDS_SPACE), is_met=_fired),
+    Kept("no inodes left", _disk(ENOSPC, NEEDS_INODE), is_met=_fired),
+    Kept("read-only data folder", _disk(EROFS, _CHANGES), is_met=_fired),
+    Kept("one input/output error", one_error, is_met=_fired),
     Kept("port taken", port_taken),
     Kept("database locked", database_locked),
     Kept("database restarted", database_restarted, only="PostgreSQL"),
+    Kept("a source file is deleted", _spoilt("received", Path.unlink), awaits=_RESEND),
+    Kept("a source file is damaged", _spoilt("received", overwrite), awaits=_RESEND),
+    Kept("another peer sends into a series", foreign_peer, awaits="a series belongs to the peer that opened it"),
 )

@@ -84,6 +84,8 @@ def fault_round(beds: Beds, report: Report, kept: Kept, *, bound_s: float = BOUN
     fault = kept.fault(bed)
     next(fault)
     bed.pause(kept.hold_s)
+    if not bed.await_(lambda: kept.is_met(bed)):
+        report.skipped.append(f"{kept.name} on {beds.database}: the node did not meet it")
     for _ in fault:
         raise RuntimeError(f"{kept.name} has two cures")
     bed.push()

@@ -29,6 +29,7 @@ class Tps:
         self.port = free_port()
         self.answer: Answer = accept
         self.released = threading.Event()  # lets go what hangs
+        self.asked = threading.Event()  # set by each C-STORE
         self._ae = AE(ae_title=self.ae_title)
         self._ae.add_supported_context(CTImageStorage, ExplicitVRLittleEndian)
         self._ae.add_supported_context(Verification)
@@ -38,9 +39,13 @@ class Tps:
         """Listen on the port that it keeps for life."""
         self.released.clear()
         self._server = self._ae.start_server(
-            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, lambda e: self.answer(self, e))]
+            ("127.0.0.1", self.port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)]
         )
         return self
+
+    def _store(self, event: Event) -> "Dataset | int":
+        self.asked.set()
+        return self.answer(self, event)
 
     def stop(self) -> None:
         """Cut every association off and listen no more."""
