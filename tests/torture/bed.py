@@ -154,7 +154,8 @@ class Bed:
     def renew(self) -> None:
         """Start the supervisor anew where it would wait long before it starts the next process."""
         if self.deaths >= _FRESH_AFTER_DEATHS:
-            self.kill("serve")
+            self.stop()
+            self.start()
 
     def pause(self, seconds: float) -> None:
         """Let the node work for a moment: the faults come at random times."""

@@ -1,6 +1,5 @@
 """Ends or fails a durable path at each of its calls that change a file, then lets it begin again, and judges."""
 
-import errno
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from storage.database import Database
 from storage.errors import SchemaMismatch, StoreUnavailable
 from tests.torture.ledger import Ledger, Verdict, judge
 from tests.torture.scans import Scan, make_scan
-from tests.torture.shim import EVERY_KIND, EXIT, NEEDS_SPACE, Kind, Shim
+from tests.torture.shim import EVERY_KIND, Kind, Shim
 from tests.torture.tps import Tps, accept
 
 _NEXT_TRY_S = 1000.0  # longer than any wait before the next try
@@ -50,9 +49,9 @@ class Paths:
         self.shim = Shim(folder / "shim", self.root, records=records)
         self.scan: Scan = make_scan(folder / "scan", f"calls-{folder.name}")
         self.files = sorted((folder / "scan").glob("*.dcm"))
-        self.ledger = Ledger()
-        self.tps = Tps(self.ledger).start()
+        self.tps = Tps(Ledger()).start()
         self.tps.answer = self._take
+        self._empty_ledger()
         self._records = records
         self.config = folder / "node.toml"
         self._bundle = bundle
@@ -270,10 +269,3 @@ def _recover(paths: Paths) -> Answer | None:
             return answer
         answer = paths.run(operation, later_s=_NEXT_TRY_S)
     return answer if answer.code else None
-
-
-FAILING: Sequence[tuple[str, int, tuple[Kind, ...]]] = (
-    ("no space", errno.ENOSPC, NEEDS_SPACE),
-    ("input/output error", errno.EIO, EVERY_KIND),
-)
-ENDING: Sequence[tuple[str, int]] = (("killed", EXIT),)

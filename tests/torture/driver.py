@@ -20,7 +20,7 @@ from node.bootstrap.roles import bundle_label, make_completion, process_name, ve
 from node.bootstrap.store import Node, open_store
 from node.bootstrap.worker import job_options
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.receive.header import part10_head
+from node.dicom.identity import part10_head
 from node.send.courier import Courier
 from node.translate.job import Executor
 from node.translate.worker import Worker

@@ -114,10 +114,11 @@ def unsettled(ledger: Ledger, database: Database) -> list[str]:
             cases[case.series_uid] = case
     waiting = []
     for series_uid, ends in list(ledger.ends.items()):
-        case = cases.get(series_uid)
-        if case is None:
+        if series_uid not in cases:
             waiting.append(f"series ..{series_uid[-8:]} is not in the store")
-        elif case.state not in ends or (case.state in WHOLE and case.slices.sent != ledger.sizes[series_uid]):
+            continue
+        case = cases[series_uid]
+        if case.state not in ends or (case.state in WHOLE and case.slices.sent != ledger.sizes[series_uid]):
             slices = f"{case.slices.received} received, {case.slices.sent} sent"
             waiting.append(f"job {case.id} is {case.state} ({case.reason}; {slices})")
     return waiting
@@ -145,7 +146,7 @@ def forgotten(ledger: Ledger, database: Database, spool: Path) -> Iterator[str]:
     """What the TPS took and the node does not have any more: it would make it anew, with other bytes."""
     with database.read() as session:
         rows = session.execute(select(Product, Job.product_dir).join(Job, Job.id == Product.job_id))
-        files = {product.sop_instance_uid: spool / folder / product.file_name for product, folder in rows}
+        files = {product.sop_instance_uid: spool / str(folder) / product.file_name for product, folder in rows}
     for each in ledger.copies()[1]:
         if each.uid not in files or not each.content.is_in(files[each.uid]):
             yield f"the TPS has ..{each.uid[-8:]}, and the node has not"
@@ -208,5 +209,7 @@ def _false(session: Session, spool: Path, taken: list[Taken]) -> Iterator[str]:
             continue
         if product.sop_instance_uid not in has:
             yield f"..{product.sop_instance_uid[-8:]} is recorded as sent, and the TPS never took it"
-        elif not any(content.is_in(spool / folder / product.file_name) for content in has[product.sop_instance_uid]):
+        elif not any(
+            content.is_in(spool / str(folder) / product.file_name) for content in has[product.sop_instance_uid]
+        ):
             yield f"the TPS has other bytes of ..{product.sop_instance_uid[-8:]} than the spool"

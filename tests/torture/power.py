@@ -133,7 +133,8 @@ class Disk:
             folder.now.pop(name, None)
         for folder, name, node in change.made:
             folder.now[name] = node
-        for folder in {id(folder): folder for folder, *_ in (*change.gone, *change.made)}.values():
+        touched = [folder for folder, _ in change.gone] + [folder for folder, _, _ in change.made]
+        for folder in {id(folder): folder for folder in touched}.values():
             folder.since.append(change)
 
 

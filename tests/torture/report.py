@@ -3,7 +3,6 @@
 import os
 import platform
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,10 +83,8 @@ class Report:
         """What went wrong, each kind of sentence once for each row."""
         found: dict[str, None] = {}
         for row in self.rows:
-            seen = defaultdict(int)
-            for text in row.findings:
-                seen[text] += 1
-            found |= {f"{row.fault}, {row.database}: {text}": None for text in list(seen)[:3]}
+            different = list(dict.fromkeys(row.findings))
+            found |= {f"{row.fault}, {row.database}: {text}": None for text in different[:3]}
         return list(found)
 
     def write(self, *, seed: int, minutes: float, version: str, target: Path = TARGET) -> None:

@@ -54,7 +54,7 @@ class Beds:
             self.drop()
 
 
-def kill_round(beds: Beds, report: Report, *, kills: int = 5) -> int:
+def kill_round(beds: Beds, report: Report, *, with_supervisor: bool = True) -> int:
     """One series or two while processes are killed at random moments; how many were."""
     bed, before = beds.bed, beds.bed.kills
     bed.renew()
@@ -62,10 +62,10 @@ def kill_round(beds: Beds, report: Report, *, kills: int = 5) -> int:
     if bed.rng.random() < 0.5:
         bed.push()
     scanner.wait_for(bed.rng.randrange(SLICES), 20.0)
-    roles = list(_ROLES[:kills])
-    if bed.rng.randrange(_SERVE_IN) == 0:
-        roles[0] = "serve"
+    roles = list(_ROLES)
     bed.rng.shuffle(roles)
+    if with_supervisor and bed.rng.randrange(_SERVE_IN) == 0:
+        roles[0] = "serve"
     for role in roles:
         bed.pause(bed.rng.uniform(0.0, _LONGEST_PAUSE_S))
         bed.kill(role)
