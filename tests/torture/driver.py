@@ -60,7 +60,7 @@ def receive(session: Session) -> None:
     for each in scan.slices:
         head = part10_head(CT_IMAGE_STORAGE, each.uid, _EXPLICIT)
         identifiers = Identifiers(
-            study_uid=f"{scan.series_uid}.1",
+            study_uid=scan.study_uid,
             series_uid=scan.series_uid,
             sop_instance_uid=each.uid,
             sop_class_uid=CT_IMAGE_STORAGE,
@@ -74,6 +74,7 @@ def receive(session: Session) -> None:
 def complete(session: Session) -> None:
     """What completion does once the series is quiet."""
     completion, deadline = make_completion(session.node), time.monotonic() + _BOUND_S
+    completion.begin()
     while session.node.series.undecided(_now(), 0.0) and time.monotonic() < deadline:
         completion.tick()
     assert f"series:{SeriesState.QUEUED}" in session.node.overview.counts(), "the series was not queued"
@@ -94,7 +95,7 @@ def work(session: Session) -> None:
         name="work-1",
         clock=_now,
     )
-    session.node.jobs.release_expired(3, _now(), dead_worker="work-1")
+    session.node.jobs.release_expired(_now(), dead_worker="work-1")
     worker.run_once(_NEVER)
 
 

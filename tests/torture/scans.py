@@ -4,7 +4,6 @@ import functools
 import hashlib
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ class Slice:
 class Scan:
     """One series of a scanner."""
 
+    study_uid: str
     series_uid: str
     slices: tuple[Slice, ...]
 
@@ -63,7 +63,8 @@ def read_scan(paths: list[Path]) -> Scan:
         head = read_file_meta_info(path)
         begin = 128 + 4 + 12 + int(head.FileMetaInformationGroupLength)
         slices.append(Slice(str(head.MediaStorageSOPInstanceUID), path.read_bytes()[begin:]))
-    return Scan(str(dcmread(paths[0], stop_before_pixels=True).SeriesInstanceUID), tuple(slices))
+    first = dcmread(paths[0], stop_before_pixels=True)
+    return Scan(str(first.StudyInstanceUID), str(first.SeriesInstanceUID), tuple(slices))
 
 
 class Scanner:
@@ -125,6 +126,3 @@ class Scanner:
             peer.connection.sendall(RELEASE)
             peer.connection.recv(16)
         return len(self._yes) == len(self.scan.slices)
-
-
-Push = Callable[[], Scanner]

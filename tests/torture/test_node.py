@@ -13,7 +13,12 @@ from tests.torture.rounds import Beds, fault_round, kill_round
 from tests.torture.shim import built_shim
 
 _SEED = 20_261
-_IN_SHORT = ("TPS breaks off", "no space left", "one input/output error", "database restarted")
+_IN_SHORT = (
+    "TPS answers for another instance",
+    "no space left",
+    "another peer sends into a series",
+    "database restarted",
+)
 _KILLS = 12
 
 
