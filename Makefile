@@ -11,7 +11,7 @@ ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py i
 WITH_PEERS := tests/field tests/peers tests/slice
 ALONE := $(filter-out $(WITH_PEERS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
-.PHONY: setup demo test test-alone test-with-peers unit coverage abuse field check quick format bench walk gpu reproduce-small clean
+.PHONY: setup demo test test-alone test-with-peers unit coverage abuse retention field check quick format bench walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,9 @@ coverage: $(STAMP)  ## every test, and how much of the product they run; fails u
 
 abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with real numbers; takes about eight minutes
 	SYNCECT_ABUSE=long $(BIN)/pytest -s $(ABUSE)
+
+retention: $(STAMP)  ## ten thousand delivered series come and go, and the disk stays flat; takes about two minutes
+	SYNCECT_RETENTION=long $(BIN)/pytest -s tests/component/node/test_retention.py
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
 	FIELD_CASES=all $(BIN)/pytest tests/field

@@ -204,13 +204,23 @@ class EligibilitySettings(Section):
 
 
 class ModelSettings(Section):
-    """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in."""
+    """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in.
+
+    shadow: a second bundle, which is measured beside the first and sends nothing.
+    """
 
     bundle: str = "demo"
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     batch_size: Annotated[int, Field(ge=0, le=256)] = 0
     outside_envelope: Literal["hold", "warn"] = "hold"
+    shadow: str = ""
+
+    @model_validator(mode="after")
+    def _another_bundle(self) -> Self:
+        if self.shadow and self.shadow == self.bundle:
+            raise ValueError("shadow must be another bundle than the one that translates")
+        return self
 
 
 class DestinationSettings(Section):
@@ -233,10 +243,24 @@ class SeriesSettings(Section):
 
 
 class RetentionSettings(Section):
-    """`days` after which confirmed series leave the disk (0 keeps all); below `min_free_gb` the receiver refuses."""
+    """When files leave the disk; only what no delivery needs any more goes. Below `min_free_gb` the receiver refuses.
 
-    days: Annotated[int, Field(ge=0, le=0)] = 0
+    days: of results, 0 keeps them. source_days: of received files, 0 as long as results; never before the result of
+    the series was delivered. target_free_gb: below it the oldest go earlier, 0 is never. history_days: after which the
+    events of a series without files go, 0 keeps them.
+    """
+
+    days: Annotated[int, Field(ge=0, le=36500)] = 0
+    source_days: Annotated[int, Field(ge=0, le=36500)] = 0
+    target_free_gb: Annotated[float, Field(ge=0)] = 0.0
     min_free_gb: Annotated[float, Field(ge=0)] = 2.0
+    history_days: Annotated[int, Field(ge=0, le=36500)] = 400
+
+    @model_validator(mode="after")
+    def _target_above_the_reserve(self) -> Self:
+        if 0 < self.target_free_gb <= self.min_free_gb:
+            raise ValueError("target_free_gb must be more than min_free_gb, at which the receiver already refuses")
+        return self
 
 
 class WebSettings(Section):

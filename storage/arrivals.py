@@ -317,12 +317,11 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
         select(Instance).where(Instance.series_id == series.id, Instance.sop_instance_uid == arrival.sop_instance_uid)
     ).all()
     same = next((row for row in known if row.sha256 == arrival.sha256), None)
-    if is_foreign(session, series, receipt.calling_ae, receipt.shown):
-        settled = _settle_foreign(session, series, receipt, next((row for row in known if row.is_current), None))
+    # Without TLS the AE title is all that a peer shows: where it is the owner's there is nothing to judge.
+    if series.calling_ae != receipt.calling_ae or receipt.shown.certificate:
+        settled = _settle_owner(session, series, receipt, next((row for row in known if row.is_current), None))
         if settled is not None:
             return settled
-    else:
-        own(session, series, receipt.calling_ae, receipt.shown, now)
     link_series(session, series.id, receipt.association_id)
     if same is not None:
         same.received_at, same.calling_ae = now, receipt.calling_ae
@@ -339,19 +338,25 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
     if known:
         reopen(session, series, f"instance {arrival.sop_instance_uid} arrived with other contents", now)
     else:
-        if series.state is not SeriesState.RECEIVING:
+        # A series whose received files were removed begins anew: only the whole of it says what its result is worth.
+        anew = series.purged_at is not None
+        if series.state is not SeriesState.RECEIVING and not anew:
             supersede_live_job(session, series.id, "a late slice arrived", "receiver", now)
-        reopen(session, series, f"late slice {arrival.sop_instance_uid}", now)
+        reason = "it came again after its files were removed" if anew else f"late slice {arrival.sop_instance_uid}"
+        reopen(session, series, reason, now)
     series.last_arrival_at, series.arrivals, series.updated_at = now, series.arrivals + 1, now
     return Recorded.DUPLICATE if same is not None else (Recorded.REPLACED if known else Recorded.NEW)
 
 
-def _settle_foreign(session: Session, series: Series, receipt: Receipt, present: Instance | None) -> Recorded | None:
-    """What becomes of an instance of a peer that does not own the series; None where it becomes part of it.
+def _settle_owner(session: Session, series: Series, receipt: Receipt, present: Instance | None) -> Recorded | None:
+    """Whose the series is; what becomes of an instance of another peer, None where it becomes part of the series.
 
     The same bytes harm nobody. Nothing replaces what another peer sent, and an AE title of the owner with another
     certificate adds nothing either: its instances could not be told from the owner's.
     """
+    if not is_foreign(session, series, receipt.calling_ae, receipt.shown):
+        own(session, series, receipt.calling_ae, receipt.shown, receipt.now)
+        return None
     who = named(series, receipt.calling_ae, receipt.shown)
     if present is not None and present.sha256 == receipt.arrival.sha256:
         note_foreign(session, series, f"{who} sent instances again that are here already", receipt.now)

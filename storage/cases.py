@@ -58,6 +58,8 @@ class Case:
     moved_at: when it last got further; a failed attempt to send is no step forward, but it does change `updated_at`.
     series_number and series_description are those of the derived series, as a planner sees them. leftovers: where a
     withdrawn result stands and a person has to delete it. is_present: whether the series still has these contents.
+    purged_at: when the files of the result were removed, or the received files of a series without a job.
+    received_purged_at: when the received files were. repeat: how many jobs made the same of the same before.
     """
 
     id: str
@@ -79,6 +81,7 @@ class Case:
     moved_at: datetime
     product_dir: str | None = None
     version: int = 1
+    repeat: int = 0
     series_number: int | None = None
     series_description: str = ""
     doubt: str = ""
@@ -86,6 +89,8 @@ class Case:
     remarks: tuple[str, ...] = ()
     progress: ProgressView | None = None
     is_present: bool = True
+    purged_at: datetime | None = None
+    received_purged_at: datetime | None = None
     leftovers: tuple[str, ...] = ()
     measurements: dict[str, Any] = field(default_factory=dict)
     deliveries: tuple[DeliveryView, ...] = ()

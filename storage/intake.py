@@ -17,6 +17,7 @@ How long a sender pauses within a series is measured here as well, in memory, so
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Intake:
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._has_leader = False
+        self._writing_since_s: float | None = None
 
     def clear_up(self, receiver: str, now: datetime) -> tuple[int, int]:
         """End what a killed receiver of this name left: its open associations and its unfinished files; their counts.
@@ -153,6 +155,11 @@ class Intake:
         """How many entries wait for the next commit."""
         return len(self._waiting)
 
+    def is_late(self, limit_s: float) -> bool:
+        """Whether the commit that is being written began more than `limit_s` seconds ago."""
+        since_s = self._writing_since_s
+        return since_s is not None and time.monotonic() - since_s > limit_s
+
     def commit(self, entry: Entry[T]) -> T:
         """Commit one entry, together with those that wait; on return a power cut loses neither its row nor its file.
 
@@ -174,10 +181,13 @@ class Intake:
         with self._lock:
             group, self._waiting = self._waiting, []
         answers: Sequence[object]
+        self._writing_since_s = time.monotonic()
         try:
             answers = self._write([waiting.entry for waiting in group])
         except BaseException as error:
             answers = [error] * len(group)
+        finally:
+            self._writing_since_s = None
         for waiting, answer in zip(group, answers, strict=True):
             waiting.answer, waiting.answered = answer, True
             waiting.woken.set()

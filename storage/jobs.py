@@ -34,7 +34,10 @@ from storage.transitions import (
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job that this worker owns until its lease ends."""
+    """A job that this worker owns until its lease ends.
+
+    attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt.
+    """
 
     id: int
     series_id: int
@@ -46,6 +49,8 @@ class ClaimedJob:
     doubt: str
     attempt: int
     spool_names: tuple[str, ...]
+    device_faults: int = 0
+    deaths: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,8 @@ class JobStore:
                 doubt=job.doubt,
                 attempt=job.attempts,
                 spool_names=tuple(names),
+                device_faults=job.device_faults,
+                deaths=job.deaths,
             )
 
     def heartbeat(
@@ -194,17 +201,28 @@ class JobStore:
             move_job(session, _owned(session, job_id, worker), JobState.FAILED, actor=worker, reason=reason, now=now)
 
     def requeue(self, job_id: int, worker: str, reason: str, *, not_before: datetime, now: datetime) -> None:
-        """RUNNING -> QUEUED for an error that may pass, or when the worker is told to stop. Raises LeaseLost."""
+        """RUNNING -> QUEUED for an error that may pass. Raises LeaseLost."""
         with self._database.write() as session:
             job = _owned(session, job_id, worker)
             move_job(session, job, JobState.QUEUED, actor=worker, reason=reason, now=now)
             job.next_attempt_at = not_before
 
-    def release_expired(self, now: datetime, *, dead_worker: str | None = None) -> list[int]:
+    def give_back(self, job_id: int, worker: str, reason: str, *, now: datetime, is_device_fault: bool = False) -> None:
+        """RUNNING -> QUEUED, due at once, without a failure: the worker was told to stop, or its device failed.
+
+        A fault of the device is counted as such, and no attempt of the job. Raises LeaseLost.
+        """
+        with self._database.write() as session:
+            job = _owned(session, job_id, worker)
+            move_job(session, job, JobState.QUEUED, actor=worker, reason=reason, now=now)
+            job.attempts, job.next_attempt_at = job.attempts - 1, now
+            job.device_faults += is_device_fault
+
+    def release_expired(self, now: datetime, *, dead_worker: str | None = None, why: str = "") -> list[int]:
         """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which `MAX_DEATHS` workers ended.
 
         A restarted worker gives its own name as `dead_worker`: what its predecessor held is free at once. A worker that
-        is told to stop gives its job back and counts as no death.
+        is told to stop gives its job back and counts as no death. why: how the last one ended, where it is known.
         """
         with self._database.write() as session:
             expired = session.scalars(
@@ -218,11 +236,11 @@ class JobStore:
                 if job.deaths >= MAX_DEATHS:
                     reason = (
                         f"{job.deaths} worker processes ended or stopped answering while they translated it; it is not "
-                        "tried again by itself"
+                        f"tried again by itself{f'; the last: {why}' if why else ''}"
                     )
                     move_job(session, job, JobState.FAILED, actor="scheduler", reason=reason, now=now)
                 else:
-                    reason = f"worker {job.worker} stopped answering"
+                    reason = why or f"worker {job.worker} stopped answering"
                     move_job(session, job, JobState.QUEUED, actor="scheduler", reason=reason, now=now)
                     job.next_attempt_at = now
             return [job.id for job in expired]
@@ -234,7 +252,9 @@ class JobStore:
         """
         with self._database.read() as session:
             job = session.get(Job, job_id)
-            return job is None or job.state in (JobState.QUEUED, JobState.RUNNING) or job.product_dir == product_dir
+            if job is None or job.state in (JobState.QUEUED, JobState.RUNNING):
+                return True
+            return job.product_dir == product_dir and job.purged_at is None
 
     # -- operator ----------------------------------------------------------------------------------------------
 
@@ -255,7 +275,8 @@ class JobStore:
                     raise IllegalTransition(
                         "the series of this job was produced already; `jobs reopen` takes that back"
                     )
-                _require_present(session, job)
+                series = _require_present(session, job)
+                _require_files(series.purged_at, "its received files")
             _queue_again(session, job, actor, reason, now)
 
     def cancel(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
@@ -283,8 +304,10 @@ class JobStore:
             if job.bundle == NOT_JUDGED:
                 judge_again(session, job, series, actor=actor, reason=reason, now=now)
                 return
+            _require_files(job.purged_at, "the files of its result")
             before = _state_before(session, job)
             if before is JobState.QUEUED:
+                _require_files(series.purged_at, "its received files")
                 _queue_again(session, job, actor, reason, now)
             else:
                 move_job(session, job, before, actor=actor, reason=reason, now=now)
@@ -356,6 +379,7 @@ class JobStore:
             job = _get(session, job_id)
             if job.state is not JobState.PRODUCED:
                 raise IllegalTransition(f"only a PRODUCED job can be resent; this one is {job.state}")
+            _require_files(job.purged_at, "the files of its result")
             existing = {row.destination: row for row in session.scalars(_deliveries(job))}
             for row in (existing[name] for name in destinations if name in existing):
                 if row.state in (DeliveryState.PENDING, DeliveryState.SENDING):
@@ -380,7 +404,7 @@ def _owned(session: Session, job_id: int, worker: str) -> Job:
 
 def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:
     move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
-    job.attempts, job.next_attempt_at = 0, now
+    job.attempts, job.device_faults, job.next_attempt_at = 0, 0, now
     job.deaths = min(job.deaths, MAX_DEATHS - 1)  # one more try, which a person wanted
 
 
@@ -398,6 +422,14 @@ def _require_present(session: Session, job: Job) -> Series:
             f"which is {other.state}"
         )
     return series
+
+
+def _require_files(purged_at: datetime | None, which: str) -> None:
+    if purged_at is not None:
+        raise IllegalTransition(
+            f"{which} were removed on {purged_at:%Y-%m-%d}; send the series again from where it came, "
+            "and it is translated anew"
+        )
 
 
 def _state_before(session: Session, job: Job) -> JobState:

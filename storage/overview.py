@@ -151,7 +151,8 @@ def _cases(session: Session, page: Sequence[Series]) -> Iterable[Case]:
     deliveries = _deliveries(session, job_ids)
     for series in page:
         if series.state is not SeriesState.QUEUED:
-            yield _series_case(series, len(jobs[series.id]) + 1, received.get(series.id, 0) or series.ignored)
+            came = received.get(series.id, 0) or (series.arrivals if series.purged_at else series.ignored)
+            yield _series_case(series, len(jobs[series.id]) + 1, came)
         for job in jobs[series.id]:
             yield _job_case(series, job, produced.get(job.id, 0), deliveries[job.id])
 
@@ -216,6 +217,8 @@ def _series_case(series: Series, run: int, received: int) -> Case:
         created_at=series.created_at,
         updated_at=series.updated_at,
         moved_at=series.updated_at,
+        purged_at=series.purged_at,
+        received_purged_at=series.purged_at,
     )
 
 
@@ -248,12 +251,15 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         moved_at=max([job.updated_at, *(_moved_at(view) for view in deliveries)]),
         product_dir=job.product_dir,
         version=job.version,
+        repeat=job.repeat,
         series_number=job.series_number,
         series_description=job.series_description,
         doubt=job.doubt,
         override=job.override,
         remarks=tuple(job.remarks),
         is_present=series.state is SeriesState.QUEUED and series.job_id in (None, job.id),
+        purged_at=job.purged_at,
+        received_purged_at=series.purged_at,
         progress=_progress(job.progress) if job.state is JobState.RUNNING and job.progress else None,
         leftovers=tuple(view.destination for view in deliveries if view.leftover == Leftover.STANDS),
         measurements=job.measurements,

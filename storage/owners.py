@@ -47,7 +47,10 @@ def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credent
     if not series.calling_ae:
         return False
     same = series.calling_ae == calling_ae and not _is_impostor(series, shown)
-    return not same and bool(session.scalar(select(exists().where(*_present(series.id)))))
+    if same:
+        return False
+    # Retention takes the instances away, not the series: its result stands at a destination.
+    return series.purged_at is not None or bool(session.scalar(select(exists().where(*_present(series.id)))))
 
 
 def may_share(series: Series, calling_ae: str) -> bool:

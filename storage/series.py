@@ -30,7 +30,7 @@ from storage.losses import Loss, MissingInstance, forget_missing, missing_instan
 from storage.owners import OwnerView, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
 from storage.senders import Pause, wait_s
-from storage.states import LIVE_JOB_STATES, MAX_DEATHS, NOT_JUDGED, JobState, SeriesState
+from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, MAX_DEATHS, NOT_JUDGED, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import (
     begin_job,
@@ -205,7 +205,9 @@ class SeriesStore(ArrivalStore):
             if row is None:
                 return False
             _complete(session, row, facts, now)
-            supersede_live_job(session, row.id, "the series changed and is now skipped", "completion", now)
+            if row.purged_at is None:  # else nobody knows any more of which contents the earlier result is
+                supersede_live_job(session, row.id, "the series changed and is now skipped", "completion", now)
+            row.purged_at = None
             reason = _with_doubt(session, row, reason)
             move_series(session, row, SeriesState.SKIPPED, actor="eligibility", reason=reason, now=now)
             return True
@@ -214,7 +216,8 @@ class SeriesStore(ArrivalStore):
         """RECEIVING -> COMPLETE -> QUEUED with one job per key, in one transaction. False when stale.
 
         The same contents sent again, even in another transfer syntax, find their job and make no second one; other
-        contents supersede the live job. A job that a person cancelled or rejected is not made again.
+        contents supersede the live job. A job that a person cancelled or rejected is not made again. Where retention
+        removed the result, the series is translated anew under new UIDs: what a destination has of it is superseded.
         """
         with self._database.write() as session:
             row = _fresh(session, series)
@@ -227,12 +230,20 @@ class SeriesStore(ArrivalStore):
                 doubt_about_patient(session, row, request.patient),
                 doubt_about_owners(session, row),
             ]
-            if same is None or same.state not in LIVE_JOB_STATES:
-                supersede_live_job(session, row.id, "the contents of the series changed", "completion", now)
-            if same is None or same.state is JobState.SUPERSEDED:
+            removed = same is not None and same.purged_at is not None
+            if same is None or removed or same.state not in LIVE_JOB_STATES:
+                why = (
+                    "the series came again after its result was removed"
+                    if removed
+                    else "the contents of the series changed"
+                )
+                supersede_live_job(session, row.id, why, "completion", now)
+            if same is not None and removed and same.state in CLOSED_BY_A_PERSON:
+                doubts.append(f"a person {same.state.lower()} an earlier result of the same images")
+            if same is None or removed or same.state is JobState.SUPERSEDED:
                 request = replace(request, doubt="; ".join(doubt for doubt in doubts if doubt))
                 same = _add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
-            row.job_id = same.id
+            row.job_id, row.purged_at = same.id, None
             move_series(session, row, SeriesState.QUEUED, actor="eligibility", reason="", now=now)
             note_that_it_came_again(session, row, same, now)
             return True

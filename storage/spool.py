@@ -1,9 +1,10 @@
 """The spool keeps files under names of our own (temporary file, rename, fsync); no name has text of a peer in it."""
 
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -113,6 +114,37 @@ class Spool:
             fsync_directory(folder)
         return True
 
+    def received_files(self, *, older_than: datetime) -> Iterator[list[str]]:
+        """The names of received files that nobody changed since, day by day."""
+        for day in sorted((self.root / "received").glob("*")):
+            names = []
+            for file in day.glob("*.dcm"):
+                with suppress(FileNotFoundError):  # another process removed it a moment ago
+                    if file.stat().st_mtime < older_than.timestamp():
+                        names.append(str(file.relative_to(self.root)))
+            yield names
+
+    def remove(self, received: Iterable[str], folders: Iterable[str]) -> int:
+        """Remove files and folders to which no row refers any more; returns how many bytes that freed.
+
+        Days of which nothing is left go as well. What is gone already is no error; the disk's OSError is.
+        """
+        freed, days = 0, set()
+        for name in received:
+            file = self.path(name)
+            with suppress(FileNotFoundError):
+                freed += file.stat().st_size
+                file.unlink()
+                days.add(file.parent)
+        for name in folders:
+            folder = self.path(name)
+            freed += sum(file.stat().st_size for file in folder.glob("*"))
+            shutil.rmtree(folder, ignore_errors=True)
+        for day in days:
+            with suppress(OSError):  # it is not empty, or a receiver is about to write into it
+                day.rmdir()
+        return freed
+
     def sweep_incoming(self) -> int:
         """Remove what aborted transfers and killed processes left unfinished; returns the number of entries."""
         leftovers = list(self.incoming.iterdir())
@@ -152,6 +184,13 @@ class Spool:
                 if job.isdecimal() and folder.stat().st_mtime < older_than.timestamp():
                     folders[str(folder.relative_to(self.root))] = int(job)
         return folders
+
+    def empty_scratch(self, owner: str) -> Path:
+        """An empty folder of one process, for what is measured and thrown away; what was left in it is removed."""
+        folder = self.root / "scratch" / hashlib.sha256(owner.encode()).hexdigest()[:16]
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        return folder
 
     def publish(self, staged: Path) -> str:
         """Rename a staged folder, whose files are already synced, to its final name; durable on return."""

@@ -7,6 +7,7 @@ import models
 from config.load import ConfigError
 from config.settings import AskedPeer, DestinationSettings, RuleSettings, Settings
 from models import BundleCard
+from node.beats import Beating, no_beat
 from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
@@ -14,6 +15,7 @@ from node.dicom.headers import SliceHeader
 from node.dicom.uids import job_key, processing_digest
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
+from node.ops.retention import Retention
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
@@ -25,10 +27,11 @@ from storage.series import JobRequest
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
 
-def make_receiver(node: Node) -> Receiver:
+def make_receiver(node: Node, beat: Beating = no_beat) -> Receiver:
     """The storage SCP."""
     name = process_name("receive")
-    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=name, clock=node.clock)
+    stores = node.spool, node.series, node.refusals
+    return Receiver(node.settings.scp, *stores, name=name, clock=node.clock, beat=beat)
 
 
 def make_completion(node: Node, *, doubt: str = "") -> Completion:
@@ -79,7 +82,7 @@ def expected_counts(settings: Settings) -> ExpectedCounts | None:
     return ExpectedCounts(name, count)
 
 
-def make_courier(node: Node, name: str) -> Courier:
+def make_courier(node: Node, name: str, beat: Beating = no_beat) -> Courier:
     """The sender of what the workers produced."""
     return Courier(
         node.outbox,
@@ -89,7 +92,13 @@ def make_courier(node: Node, name: str) -> Courier:
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
         clock=node.clock,
+        beat=beat,
     )
+
+
+def make_retention(node: Node) -> Retention:
+    """What removes files that no delivery needs any more."""
+    return Retention(node.retention, node.jobs, node.spool, node.settings.retention)
 
 
 def verified_card(settings: Settings) -> BundleCard:

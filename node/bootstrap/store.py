@@ -25,9 +25,15 @@ from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore
+from storage.retention import RetentionStore
 from storage.series import SeriesStore
+from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
 from storage.spool import Spool
+
+
+class DataDirUnusable(ConfigError):
+    """The data folder cannot be written now: read-only, full, without inodes, or another user's."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,17 @@ class Node:
         return PeerStore(self.database)
 
     @property
+    def shadows(self) -> ShadowStore:
+        """What a second bundle made of the same sources."""
+        return ShadowStore(self.database)
+
+    @property
+    def retention(self) -> RetentionStore:
+        """Which files may leave the disk."""
+        confirming = [peer.name for peer in self.settings.destination if peer.confirm != "none"]
+        return RetentionStore(self.database, confirming)
+
+    @property
     def overview(self) -> Overview:
         """What became of every series, for readers."""
         return Overview(self.database)
@@ -97,6 +114,21 @@ class Node:
         return [destination.name for destination in self.settings.destination]
 
 
+def make_data_dir(settings: Settings) -> Path:
+    """The data folder, made where there is none, for this user alone. Raises DataDirUnusable."""
+    data_dir = settings.node.data_dir
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=data_dir):
+            pass
+    except OSError as error:
+        raise DataDirUnusable(
+            f"node.data_dir = {str(data_dir)!r} cannot be used: {error.strerror}; "
+            "it must be a folder this user may write"
+        ) from error
+    return data_dir
+
+
 @contextmanager
 def open_store(settings: Settings) -> Iterator[Node]:
     """Open spool and database to write, creating them where there are none.
@@ -104,16 +136,7 @@ def open_store(settings: Settings) -> Iterator[Node]:
     Raises ConfigError, SchemaMismatch, StoreUnavailable, or WrongStore where a new or a foreign store stands beside a
     spool with files.
     """
-    data_dir, spool = settings.node.data_dir, settings.node.data_dir / "spool"
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=data_dir):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"node.data_dir = {str(data_dir)!r} cannot be used: {error.strerror}; "
-            "it must be a folder this user may write"
-        ) from error
+    data_dir, spool = make_data_dir(settings), settings.node.data_dir / "spool"
     mend_modes(data_dir)
     installation_uid(data_dir, create=True)
     database = Database(settings.node.url())

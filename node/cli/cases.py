@@ -37,6 +37,8 @@ def case_json(case: Case, *, phi: bool) -> dict[str, Any]:
         "progress": case.progress,
         "leftovers": case.leftovers,
         "moved_at": case.moved_at,
+        "purged_at": case.purged_at,
+        "received_purged_at": case.received_purged_at,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from config.load import CONFIG_VARIABLE
-from node.cli import cohort, db, doctor, evaluate, jobs, models_cli, process, service, setup, status, train
+from node.cli import cohort, db, doctor, evaluate, jobs, models_cli, process, replay, service, setup, status, train
 from node.cli.console import write
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ def root(
 service.add_to(app)
 status.add_to(app)
 process.add_to(app)
+replay.add_to(app)
 setup.add_to(app)
 db.add_to(app)
 doctor.add_to(app)

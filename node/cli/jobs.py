@@ -11,6 +11,6 @@ for _reader in (jobs_show.show, jobs_show.why, jobs_show.events):
     app.command(_reader.__name__)(_reader)
 for _verb in (
     *(jobs_verbs.retry, jobs_verbs.cancel, jobs_verbs.reopen, jobs_verbs.release, jobs_verbs.reject),
-    *(jobs_verbs.resend, jobs_verbs.acknowledge, jobs_verbs.complete, jobs_verbs.drop),
+    *(jobs_verbs.resend, jobs_verbs.acknowledge, jobs_verbs.complete, jobs_verbs.drop, jobs_verbs.purge),
 ):
     app.command(_verb.__name__)(_verb)

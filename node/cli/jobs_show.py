@@ -1,6 +1,7 @@
 """`jobs show`, `why` and `events`: everything about one job, and what to do about it."""
 
 from datetime import datetime, tzinfo
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from node.errors import Permanent
 from storage.overview import Case, DeliveryView, EventView
 from storage.owners import OwnerView
 from storage.refusals import RefusedView
+from storage.shadows import ShadowView
 from storage.states import Leftover, SeriesState
 
 Id = Annotated[str, typer.Argument(help="Job id, as listed by `jobs ls`.", metavar="ID")]
@@ -35,12 +37,20 @@ def show(
         folder = node.spool.path(case.product_dir) if case.product_dir else None
         refused = node.refusals.of_series(case.series_uid)
         owner = node.series.owner(case.series_id)
+        shadows = node.shadows.views(case.job_id) if case.job_id is not None else []
         history = node.overview.events(case)
         step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
         zone = zone_of(node.settings)
     if as_json:
         print_json(
-            {**case_json(case, phi=phi), "product_dir": folder, "owner": owner, "refused": refused, "events": history}
+            {
+                **case_json(case, phi=phi),
+                "product_dir": folder,
+                "owner": owner,
+                "shadows": shadows,
+                "refused": refused,
+                "events": history,
+            }
         )
         return
     rows = [
@@ -49,7 +59,8 @@ def show(
         *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
         *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
         *(("refused", _refused(one, zone)) for one in refused),
-        *([("files", str(folder))] if folder else []),
+        *((f"shadow {view.bundle}", shadow_text(view)) for view in shadows),
+        *_files(case, folder, zone),
         *_events(history, zone),
         ("next step", step),
     ]
@@ -105,7 +116,8 @@ def why_incomplete(node: Node, case: Case) -> str:
 
 def _facts(case: Case, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str]]:
     """What stands in the JSON, in words; a value that says nothing has no row."""
-    own_rows = ("deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at")
+    own_rows = {"deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at"}
+    own_rows |= {"purged_at", "received_purged_at"}
     values = {key: value for key, value in case_json(case, phi=phi).items() if key not in own_rows}
     shown = [(key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None)]
     counts = case.slices
@@ -120,6 +132,27 @@ def _facts(case: Case, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str
         *([("measured", _measured(case.measurements))] if case.measurements else []),
         *(("remark", remark) for remark in case.remarks),
     ]
+
+
+def shadow_text(view: ShadowView) -> str:
+    """What a second bundle made of the same source, in words."""
+    if view.outcome != "MEASURED":
+        return f"{view.outcome}: {view.reason}".rstrip(": ")
+    mean_hu, max_hu = (view.measurements[key] for key in ("mean_abs_hu", "max_abs_hu"))
+    apart = f"{mean_hu:.1f} HU from the result on average, {max_hu:.0f} HU at most"
+    return f"MEASURED: {apart}; " + (f"it would be held: {view.reason}" if view.reason else "no gate doubts it")
+
+
+def _files(case: Case, folder: Path | None, zone: tzinfo | None) -> list[tuple[str, str]]:
+    """Where the result lies, and what of the case has left the disk."""
+    rows = []
+    if case.purged_at is not None:
+        rows.append(("files", f"removed on {local_time(case.purged_at, zone)}"))
+    elif folder is not None:
+        rows.append(("files", str(folder)))
+    if case.received_purged_at is not None and case.job_id is not None:
+        rows.append(("received files", f"removed on {local_time(case.received_purged_at, zone)}"))
+    return rows
 
 
 def _text(value: Any, zone: tzinfo | None) -> str:

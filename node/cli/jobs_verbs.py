@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -42,12 +42,16 @@ States = Annotated[
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: its name, what was done in one word, and how; `act` returns what a person must know beside it."""
+    """One verb: its name, what was done in one word, and how; `act` returns what a person must know beside it.
+
+    refuses: why it cannot be done, "" where it can; None asks `next_steps.refusal`.
+    """
 
     name: str
     done: str
     act: Callable[[Node, Case, datetime], str]
     asks: bool = False
+    refuses: Callable[[Node, Case], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -242,6 +246,40 @@ def drop(
     _each(Call(context, config, dry_run, yes), ids, Verb("drop", "dropped", act, asks=True))
 
 
+def purge(
+    context: typer.Context,
+    ids: MaybeIds = None,
+    older_than: Annotated[
+        int | None,
+        typer.Option("--older-than", min=1, help="Instead of ids: all that ended so long ago.", metavar="DAYS"),
+    ] = None,
+    reason: ReasonOption = "",
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Remove the files of jobs from this node's disk; refused where a delivery or a person still needs them."""
+    from node.ops.retention import remove_files
+
+    if bool(ids) == (older_than is not None):
+        raise typer.BadParameter("name either job ids or --older-than")
+    reason = _tidy(reason)
+
+    def refuses(node: Node, case: Case) -> str:
+        return node.retention.why_kept(case.series_id, case.job_id)
+
+    def act(node: Node, case: Case, now: datetime) -> str:
+        why = reason or "asked for by a person"
+        removal = node.retention.purge_case(case.series_id, case.job_id, operator(), why, now)
+        return f"{remove_files(node.spool, [removal]) / 1e6:.1f} MB are free again"
+
+    call = Call(context, config, dry_run, yes)
+    if older_than is not None:
+        with reading(context, config) as node:
+            ids = node.retention.old_cases(now_utc() - timedelta(days=older_than))
+    _each(call, ids or [], Verb("purge", "purged", act, asks=True, refuses=refuses))
+
+
 # -- one after the other -----------------------------------------------------------------------------------------------
 
 
@@ -278,7 +316,11 @@ def _one(call: Call, node: Node, case_id: str, verb: Verb) -> tuple[str, Exit]:
 
 def _do(call: Call, node: Node, case: Case, verb: Verb) -> tuple[str, str]:
     """What was done with one case, and what a person must know of it; raises what refuses it."""
-    if why_not := refusal(verb.name, case, incomplete=lambda: why_incomplete(node, case)):
+    if verb.refuses is not None:
+        why_not = verb.refuses(node, case)
+    else:
+        why_not = refusal(verb.name, case, incomplete=lambda: why_incomplete(node, case))
+    if why_not:
         raise Refused(why_not)
     if call.dry_run:
         return f"would be {verb.done}", _words(case)

@@ -1,15 +1,18 @@
 """`models`: which bundles there are, whether their weights are the ones they name, and bundles from elsewhere."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Literal
 
 import typer
 
 import models
 from models.bundle import HU_WINDOW
-from node.cli.console import JsonOption, print_json, print_table, say
+from node.cli.console import ConfigOption, JsonOption, print_json, print_table, reading, say
 from node.errors import Refused
+from storage.shadows import FAILED, MEASURED, ShadowView
 
 app = typer.Typer(no_args_is_help=True, help="The model bundles.")
 
@@ -125,3 +128,44 @@ def import_(
 def add_to(app_: typer.Typer) -> None:
     """Register the commands of this module."""
     app_.add_typer(app, name="models")
+
+
+@app.command("shadow")
+def shadow(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """What bundles of `model.shadow` made of the same scans: how many, how far from the results, how many held."""
+    with reading(context, config) as node:
+        views = node.shadows.views()
+    rows = [_summary(bundle, [view for view in views if view.bundle == bundle]) for bundle in _bundles(views)]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["BUNDLE", "MEASURED", "FAILED", "WOULD BE HELD", "MEDIAN OF MEAN |dHU|", "MEDIAN OF MAX |dHU|"],
+        [
+            tuple(
+                "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+                for value in row.values()
+            )
+            for row in rows
+        ],
+    )
+
+
+def _bundles(views: Sequence[ShadowView]) -> list[str]:
+    return list(dict.fromkeys(view.bundle for view in views))
+
+
+def _summary(bundle: str, views: Sequence[ShadowView]) -> dict[str, str | int | float | None]:
+    measured = [view for view in views if view.outcome == MEASURED]
+
+    def middle(key: str) -> float | None:
+        return median(view.measurements[key] for view in measured) if measured else None
+
+    return {
+        "bundle": bundle,
+        "measured": len(measured),
+        "failed": sum(view.outcome == FAILED for view in views),
+        "would_be_held": sum(bool(view.reason) for view in measured),
+        "median_mean_abs_hu": middle("mean_abs_hu"),
+        "median_max_abs_hu": middle("max_abs_hu"),
+    }

@@ -6,7 +6,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from typing import Final
 
 from node.bootstrap.store import Node
@@ -56,7 +56,11 @@ def facts_of(node: Node, case: Case) -> Facts:
 
 def _lost_files(node: Node, case: Case) -> str:
     """The folder of a result of which files are gone; "" also where this host or user cannot see the spool."""
-    if case.product_dir is None or not os.access(node.spool.root / "derived", os.R_OK | os.X_OK):
+    if (
+        case.product_dir is None
+        or case.purged_at is not None
+        or not os.access(node.spool.root / "derived", os.R_OK | os.X_OK)
+    ):
         return ""
     folder = node.spool.path(case.product_dir)
     gone = any(not os.path.lexists(folder / made.file_name) for made in node.overview.products(case))
@@ -98,7 +102,7 @@ def _retry(case: Case, state: JobState) -> str:
     if state in (JobState.FAILED, JobState.HELD):
         return ""
     if state is JobState.CANCELLED and case.product_dir is None:
-        return "" if case.is_present else _CHANGED
+        return _gone(case.received_purged_at) if case.is_present else _CHANGED
     if state is JobState.CANCELLED:
         return f"its series was produced already{f'; {_take_back(case)}' if case.is_present else ''}"
     if any(view.state in (DeliveryState.FAILED, DeliveryState.PENDING) for view in case.deliveries):
@@ -124,11 +128,21 @@ def _reject(case: Case, state: JobState) -> str:
 def _reopen(case: Case, state: JobState) -> str:
     if state not in CLOSED_BY_A_PERSON:
         return f"it is {case.state}, and only a cancel or a reject can be taken back"
-    return "" if case.is_present else _CHANGED
+    if not case.is_present:
+        return _CHANGED
+    return _gone(case.purged_at if case.product_dir else case.received_purged_at)
 
 
 def _resend(case: Case, state: JobState) -> str:
-    return "" if state is JobState.PRODUCED else f"it is {case.state}, and only a produced series can be sent again"
+    if state is not JobState.PRODUCED:
+        return f"it is {case.state}, and only a produced series can be sent again"
+    return _gone(case.purged_at)
+
+
+def _gone(purged_at: datetime | None) -> str:
+    if purged_at is None:
+        return ""
+    return f"its files were removed on {purged_at:%Y-%m-%d}; send the series again from where it came"
 
 
 _JOB_VERBS: Final[dict[str, Callable[[Case, JobState], str]]] = {
@@ -148,6 +162,9 @@ def next_step(case: Case, facts: Facts, *, incomplete: Callable[[], str] = lambd
     """What a person does about a case now, in one or two sentences; commands are complete with their id."""
     if case.leftovers:
         return _leftover(case)
+    if case.purged_at is not None:
+        again = "sent again from where it came, the series is translated anew"
+        return f"Nothing to do. Its files were removed on {case.purged_at:%Y-%m-%d}; {again}."
     if case.state == SeriesState.INCOMPLETE:
         return _incomplete(case, incomplete())
     return NEXT_STEP[case.state](case, facts)
@@ -272,7 +289,8 @@ def _closed(case: Case, _facts: Facts) -> str:
     by = "stopped" if case.state == JobState.CANCELLED else "rejected"
     if not case.is_present:
         return f"Nothing to do: a person {by} it, and its series came again since; {_newer(case)}."
-    return f"A person {by} it; {_take_back(case)}."
+    why_not = _reopen(case, JobState(case.state))
+    return f"A person {by} it; {why_not or _take_back(case)}."
 
 
 def _skipped(_case: Case, _facts: Facts) -> str:

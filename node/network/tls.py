@@ -32,10 +32,8 @@ class PeerCertificate:
     identity: str
 
 
-def peer_certificate(connection: object) -> PeerCertificate | None:
-    """The certificate of the peer of a connection after the handshake; None without TLS, or where it showed none."""
-    if not isinstance(connection, ssl.SSLSocket):
-        return None
+def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate | None:
+    """The certificate of the peer of a connection after the handshake; None where it showed none."""
     encoded, fields = connection.getpeercert(binary_form=True), connection.getpeercert()
     if not encoded or not fields:
         return None

@@ -22,6 +22,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
+from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, no_beat
 from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from node.errors import Misconfigured, UnreadableInstance
@@ -74,6 +75,7 @@ class Receiver:
         name: str,
         port: int | None = None,
         max_dataset_bytes: int = MAX_DATASET_BYTES,
+        beat: Beating = no_beat,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
@@ -82,6 +84,7 @@ class Receiver:
         self._name = name
         self._requested_port = settings.port if port is None else port
         self._max_dataset_bytes = max_dataset_bytes
+        self._beat = beat
         self._clock = clock
         self._places = Places(settings)
         self._outage = Outage("C-STORE")
@@ -108,6 +111,7 @@ class Receiver:
         if lost or swept:
             log.warning("a former receiver left %d associations and %d unfinished files", lost, swept)
         self._server = listening
+        listening.on_turn = self._turned
         self._thread = threading.Thread(target=listening.serve_forever, args=(0.05,), name="receiver", daemon=True)
         self._thread.start()
         log.info("listening as %s on %s port %d", self._settings.ae_title, self._settings.listening_host, self.port)
@@ -126,6 +130,12 @@ class Receiver:
                 log.error("an association did not end; its unfinished files are removed at the next start")
         if self._thread is not None:
             self._thread.join()
+
+    def _turned(self) -> None:
+        """The accepting thread turns; the writing of instances is late where one commit takes too long."""
+        self._beat("accepting", "waiting for connections", 0, 0, IDLE_LIMIT_S)
+        if not self._intake.is_late(STEP_LIMIT_S):
+            self._beat("storing", "committing", 0, 0, IDLE_LIMIT_S)
 
     # -- connections -------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from config.settings import DestinationSettings
+from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, no_beat
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 from node.send.confirmation import Confirmer
@@ -56,6 +57,7 @@ class Courier:
         calling_ae: str,
         name: str,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
+        beat: Beating = no_beat,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class Courier:
         self._calling_ae = calling_ae
         self._name = name
         self._timeouts = timeouts
+        self._beat = beat
         self._clock = clock
         self._rng = rng or random.Random()
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, clock=clock)
@@ -88,7 +91,9 @@ class Courier:
         ]
         for thread in threads:
             thread.start()
+        self._beat("leases", "looking", 0, 0, IDLE_LIMIT_S)
         while not stop.wait(LEASE_TICK_S):
+            self._beat("leases", "looking", 0, 0, IDLE_LIMIT_S)
             self.release_expired()
         deadline_s = time.monotonic() + STOP_GRACE_S
         for thread in threads:
@@ -130,6 +135,7 @@ class Courier:
         """The loop of one destination; the boundary of its thread."""
         outage = Outage(f"the courier to {destination.name}")
         while not self._stop.is_set():
+            self._beat(destination.name, "waiting", 0, 0, STEP_LIMIT_S)
             try:
                 busy = self.run_once(destination) or self.confirm_once(destination)
                 outage.over()
@@ -174,6 +180,8 @@ class Courier:
         )
         if not delivery.missing:  # a courier died between the last answer and its last transaction
             return SendReport(Outcome.DONE, "", ())
+        done = delivery.total - len(delivery.missing)
+        self._beat(destination.name, f"delivery {delivery.id}", done, delivery.total, STEP_LIMIT_S)
         products = {instance.sop_instance_uid: instance.product_id for instance in delivery.missing}
 
         def keep(sop_instance_uid: str, dimse_status: int) -> None:
@@ -185,6 +193,9 @@ class Courier:
                 lease_s=LEASE_S,
                 now=self._clock(),
             )
+            nonlocal done
+            done += 1
+            self._beat(destination.name, f"delivery {delivery.id}", done, delivery.total, STEP_LIMIT_S)
 
         items = ((instance.sop_instance_uid, self._spool.path(instance.file_name)) for instance in delivery.missing)
         try:
@@ -207,6 +218,10 @@ class Courier:
             self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
             log.info("delivery %d sent: %d instances%s", delivery.id, delivery.total, _suffix(report.reason))
             return
+        if report.outcome is Outcome.STOPPED:
+            self._outbox.give_back(delivery.id, self._name, report.reason, now)
+            log.info("delivery %d goes on after the restart", delivery.id)
+            return
         given_up = report.outcome is Outcome.UNCLEAR and delivery.attempt >= UNCLEAR_ATTEMPTS
         if report.outcome is Outcome.PERMANENT or given_up:
             self._outbox.fail(delivery.id, self._name, report.reason, now)
@@ -218,8 +233,6 @@ class Courier:
         log.warning("delivery %d postponed by %.0f s: %s", delivery.id, wait_s, report.reason)
 
     def _wait_s(self, delivery: ClaimedDelivery, report: SendReport) -> float:
-        if report.outcome is Outcome.STOPPED:
-            return 0.0
         if report.outcome is Outcome.MISCONFIGURED:
             return MISCONFIGURED_PAUSE_S * self._rng.uniform(0.5, 1.0)
         # A peer that took something is alive; the count of attempts only grows while nothing gets through.

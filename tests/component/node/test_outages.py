@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from config.settings import CompletionSettings, DestinationSettings
+from node.beats import no_beat
 from node.ops.scheduler import Ticker
 from node.receive.completion import Completion
 from node.send.courier import Courier
@@ -64,7 +65,7 @@ def test_the_courier_waits(gone: Gone, caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_a_tick_waits(gone: Gone, caplog: pytest.LogCaptureFixture) -> None:
-    with Ticker({gone.tick: 0.01}):
+    with Ticker({gone.tick: 0.01}, no_beat):
         assert gone.stop.wait(WAIT_S)
     waits(caplog, gone)
 

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from config.load import load_settings
+from node.beats import no_beat
 from node.bootstrap.rebuild import _arrival
 from node.bootstrap.roles import make_completion
 from node.bootstrap.store import Node, open_store
@@ -43,7 +44,7 @@ def judge(node: Node) -> None:
 
 
 def translate(node: Node) -> None:
-    worker = make_worker(node, "1", lambda _words: None)
+    worker = make_worker(node, "1", lambda _words: None, no_beat)
     while worker.run_once(threading.Event()):
         pass
 

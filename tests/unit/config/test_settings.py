@@ -40,7 +40,8 @@ def clean_environment(monkeypatch):
         ('[scp]\nae_title = "SEVENTEEN LETTERS"', "an AE title has 1 to 16 printable ASCII characters"),
         ("[completion]\nquiet_s = 9\ngive_up_s = 1", "give_up_s must not be shorter than quiet_s"),
         ('[node]\ninstallation_uid_root = "1.02"', "a UID root consists of numbers and dots"),
-        ("[retention]\ndays = 30", "retention.days = 30 is not allowed"),
+        ("[retention]\ndays = -1", "retention.days = -1 is not allowed"),
+        ("[retention]\ntarget_free_gb = 1", "target_free_gb must be more than min_free_gb"),
         ("[scp", "not valid TOML"),
     ],
 )
