@@ -33,7 +33,7 @@ def test_the_watch_goes_on_when_everything_else_is_dead(tmp_path, tiny_bundle, h
         assert [(alert["kind"], alert["subject"]) for alert in hook.bodies[0]["new"]] == [("overdue", "1")]
         wait_for("the alerts of the dead processes", lambda: len(hook.bodies) > 1)
         dead = {alert["subject"] for body in hook.bodies[1:] for alert in body["new"]}
-        assert dead == {"receive", "work", "deliver"}
+        assert dead == {"receive", "complete", "work", "deliver"}
         answer = node.run("alerts", "ls", "--json")
         assert {alert["kind"] for alert in json.loads(answer.stdout)} == {"overdue", "process"}
         assert node.stop() == [0]
