@@ -1,6 +1,7 @@
 """A node whose database is lost says so, begins with no empty one, and goes on when it is back."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def test_a_writer_refuses_to_begin_and_makes_no_database(lost: Path) -> None:
 
 @pytest.mark.parametrize("command", [("receive",), ("serve",), ("jobs", "retry", "1")], ids=" ".join)
 def test_commands_that_write_end_with_a_sentence_and_code_2(run, lost, monkeypatch, command) -> None:
-    for name in ("stop_event", "configure_logging"):
-        monkeypatch.setattr(f"node.cli.service.{name}", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr("node.cli.service.configure_logging", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr("node.cli.service.stop_event", lambda **_kwargs: threading.Event())
     code, _, err = run(*command)
     assert code == 2
     assert "holds files" in err
