@@ -125,7 +125,7 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
     worker = Worker(
         JobStore(database),
         spool,
-        lambda: executor,
+        lambda _faults: executor,
         lambda job, produced_at: JobOptions(EquipmentIdentity("walk"), produced_at, run=job.repeat + 1),
         ["tps"],
         name="walk",

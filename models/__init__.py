@@ -10,15 +10,24 @@ from models.bundle import (
     verify_bundle,
     write_bundle,
 )
-from models.translator import DeviceUnavailable, TranslationError, Translator, load_bundle
+from models.translator import (
+    DeviceFault,
+    DeviceUnavailable,
+    TranslationError,
+    Translator,
+    count_alike_gpus,
+    load_bundle,
+)
 
 __all__ = [
     "BundleCard",
     "BundleError",
+    "DeviceFault",
     "DeviceUnavailable",
     "Envelope",
     "TranslationError",
     "Translator",
+    "count_alike_gpus",
     "find_bundle",
     "list_bundles",
     "load_bundle",

@@ -21,6 +21,10 @@ class DeviceUnavailable(ModelsError):
     """The asked device does not exist on this machine; nothing slower is taken in its place."""
 
 
+class DeviceFault(ModelsError):
+    """The device failed; what it computes in this process is not to be trusted any more, and a new process may help."""
+
+
 class TranslationError(ModelsError):
     """A model returned something that is no image, such as a value that is not finite."""
 
@@ -51,25 +55,40 @@ class Translator(Protocol):
         so that a slice's result depends neither on its neighbours nor on the batch (on a CPU to the last bit).
         progress(done, total) counts slices. Returns float32 HU [N, H, W] inside `card.hu_window`: the source clipped to
         the window plus the upsampled predicted difference, which is zero for a slice that has no pixel in it. Raises
-        TranslationError where the prediction is not finite, ValueError for a wrong shape.
+        TranslationError where the prediction is not finite, ValueError for a wrong shape, DeviceFault where the device
+        fails.
         """
         ...
 
 
 def load_bundle(
-    path: str | Path, *, device: Device = "cpu", precision: Precision = "fp32", batch_size: int | None = None
+    path: str | Path,
+    *,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+    gpu: int = 0,
 ) -> Translator:
     """Load the bundle folder `path` for a device.
 
     "cuda" without a usable GPU raises DeviceUnavailable; "auto" takes the GPU where there is one, and
     `Translator.device` says what was taken. precision "auto" is bf16 on a GPU and on a CPU with instructions for it
     (AVX512-BF16, AMX), else fp32. batch_size is the number of slices a GPU takes at once (default 8), halved where the
-    memory is too small; a CPU always takes one: faster there, and bit-reproducible.
-    Raises BundleError for a damaged bundle or an unknown method.
+    memory is too small; a CPU always takes one: faster there, and bit-reproducible. gpu: its number, from 0, where
+    there are several. Raises BundleError for a damaged bundle or an unknown method, DeviceFault where the device fails.
     """
     folder = Path(path)
     method = read_card(folder).method
     if method not in METHODS:
         raise BundleError(f"{folder}: method {method!r} is unknown; known are {', '.join(sorted(METHODS))}.")
     module = importlib.import_module(METHODS[method].translation)
-    return cast("Translator", module.load(folder, device=device, precision=precision, batch_size=batch_size))
+    devices = importlib.import_module("models.translators.devices")
+    with devices.device_faults():
+        if device != "cpu":
+            devices.use_gpu(gpu)
+        return cast("Translator", module.load(folder, device=device, precision=precision, batch_size=batch_size))
+
+
+def count_alike_gpus() -> int:
+    """How many GPUs of this machine are of the kind of the first one, counted from it; 0 without a GPU."""
+    return cast("int", importlib.import_module("models.translators.devices").count_alike())

@@ -3,11 +3,11 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
@@ -18,18 +18,28 @@ from sqlalchemy import (
     ExceptionContext,
     create_engine,
     event,
+    func,
     inspect,
     make_url,
+    select,
 )
-from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+)
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.expression import ClauseElement
 
 from storage.errors import NotFound, SchemaMismatch, StoreUnavailable, UnusableUrl
+from storage.sqlite_file import Identity, ReadOnlyFile, WrittenFile, require_sound
 from storage.tables import SCHEMA_REVISION, Base
 
-SQLITE_BUSY_TIMEOUT_MS = 30_000
-CONNECT_TIMEOUT_S = 10  # a host that swallows packets would otherwise be waited for, for two minutes
+CONNECT_TIMEOUT_S = 2  # the least that libpq knows; a receiver has to answer its sender
+PLAIN_LOCK_WAIT_MS = 1000
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
 
@@ -49,20 +59,29 @@ class Database:
         self._read_only = read_only
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._path = Path(self.url.database) if self.is_sqlite and self.url.database else None
-        self._file = _ReadOnlyFile(self._path) if read_only and self._path is not None else None
-        if self._file is not None:
-            self.engine = create_engine(url, creator=self._file.connect)
-            event.listen(self.engine, "begin", _begin)
-        elif self.is_sqlite:
-            self.engine = _sqlite_engine(url)
-        else:
-            options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if read_only else {}
-            wait = {"connect_timeout": CONNECT_TIMEOUT_S}
-            self.engine = create_engine(url, pool_pre_ping=True, execution_options=options, connect_args=wait)
+        self._file = ReadOnlyFile(self._path) if read_only and self._path is not None else None
+        self._written = WrittenFile(self._path) if not read_only and self._path is not None else None
+        self.engine = self._make_engine(url)
         event.listen(self.engine, "handle_error", self._tell)
         self._writing = self.engine.execution_options(syncect_writes=True)
         self._plain: Connection | None = None
         self._plain_turn = threading.Lock()
+
+    def _make_engine(self, url: str) -> Engine:
+        if not self.is_sqlite:
+            options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if self._read_only else {}
+            wait = {"connect_timeout": CONNECT_TIMEOUT_S}
+            return create_engine(
+                url, pool_pre_ping=True, execution_options=options, connect_args=wait, hide_parameters=True
+            )
+        if self._file is not None:
+            engine = create_engine(url, creator=self._file.connect, hide_parameters=True)
+        elif self._written is not None:
+            engine = _watched_engine(url, self._written)
+        else:
+            engine = create_engine(url, hide_parameters=True)
+        event.listen(engine, "begin", _begin)
+        return engine
 
     @classmethod
     def empty(cls) -> "Database":
@@ -78,27 +97,39 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One writing transaction: committed on leaving, rolled back on an exception."""
-        with Session(self._writing, expire_on_commit=False) as session, session.begin():
-            yield session
+        """One writing transaction: committed on leaving, rolled back on an exception.
+
+        Raises StoreUnavailable also where it was committed into a file that no reader sees any more.
+        """
+        with Session(self._writing, expire_on_commit=False) as session:
+            with session.begin():
+                opened = _opened(session.connection())
+                yield session
+            self._require_same(opened)
 
     @contextmanager
     def write_plain(self) -> Iterator[Connection]:
         """One writing transaction without the ORM, for what is done thousands of times; else like `write`.
 
         On SQLite its callers take turns on one connection that stays open: SQLite itself would let them wait by
-        sleeping for up to a tenth of a second at a time.
+        sleeping for up to a tenth of a second at a time. Whoever is answered behind it must not wait for long: a
+        database that another program has locked for longer than `PLAIN_LOCK_WAIT_MS` counts as one that is gone.
         """
         if not self.is_sqlite:
             with self._writing.begin() as connection:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PLAIN_LOCK_WAIT_MS}")
                 yield connection
             return
         with self._plain_turn:
-            if self._plain is None:
-                self._plain = self._writing.connect()
             try:
+                if self._plain is None:
+                    self._plain = self._writing.connect()
+                    self._plain.connection.cursor().execute(f"PRAGMA busy_timeout={PLAIN_LOCK_WAIT_MS}")
+                opened = _opened(self._plain)
+                self._require_same(opened)
                 with self._plain.begin():
                     yield self._plain
+                self._require_same(opened)
             except BaseException:
                 self._drop_plain()  # what became of it is not known
                 raise
@@ -111,6 +142,15 @@ class Database:
         if self._file is not None:
             self._file.check()
 
+    def now(self) -> datetime:
+        """The time of the database's own clock, by which all its hosts can go; PostgreSQL only.
+
+        Raises StoreUnavailable.
+        """
+        with self.read() as session:
+            moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+            return moment.astimezone(UTC)
+
     def close(self) -> None:
         """Give back all connections."""
         with self._plain_turn:
@@ -120,7 +160,30 @@ class Database:
     def _drop_plain(self) -> None:
         connection, self._plain = self._plain, None
         if connection is not None:
+            with suppress(StoreUnavailable):
+                connection.invalidate()  # it waits for locks less long than those of the pool
             connection.close()
+
+    def _require_same(self, opened: Identity | None) -> None:
+        if self._written is not None:
+            self._written.check(opened)
+
+    def expect(self, mark: str) -> None:
+        """From now on take no SQLite file for this store that has another mark (`storage.mark`)."""
+        if self._written is not None:
+            self._written.mark = mark
+
+    def require_sound(self) -> None:
+        """Raise StoreUnavailable where SQLite finds its file damaged; it reads the whole file."""
+        if not self.is_sqlite:
+            return
+        try:
+            with self.engine.connect() as connection:
+                driver_connection = connection.connection.driver_connection
+                assert isinstance(driver_connection, sqlite3.Connection)
+                require_sound(driver_connection)
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
 
     @staticmethod
     def masked_url(url: str) -> str:
@@ -129,9 +192,12 @@ class Database:
 
     def _tell(self, context: ExceptionContext) -> None:
         """A database that is gone, locked, full, damaged or not ours is told in a sentence, whatever was done."""
+        if context.is_pre_ping:
+            return  # the pool connects anew
         # A broken constraint or a wrong statement is a more special kind of the last one, and stays what it is.
         if type(context.sqlalchemy_exception) in (OperationalError, InterfaceError, DatabaseError):
             raise self._unavailable(context.original_exception) from context.original_exception
+        _forget_values(context)
 
     def _unavailable(self, cause: BaseException) -> StoreUnavailable:
         words = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
@@ -185,6 +251,11 @@ class Database:
         self._known_revision()
         from storage.schema import upgrade
 
+        if self._written is not None:
+            try:
+                self._written.make()
+            except OSError as error:
+                raise self._unavailable(error) from error
         upgrade(self.engine)
 
     def backup(self, target: Path) -> None:
@@ -223,70 +294,42 @@ def _usable(url: str) -> URL:
     return parts
 
 
-def _sqlite_engine(url: str) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
+def _forget_values(context: ExceptionContext) -> None:
+    """PostgreSQL says with a broken constraint which row breaks it; that row can be a patient's."""
+    original, told = context.original_exception, context.sqlalchemy_exception
+    diagnosis = getattr(original, "diag", None)
+    if diagnosis is None or told is None:
+        return
+    constraint = f", constraint {diagnosis.constraint_name}" if diagnosis.constraint_name else ""
+    words = f"{type(original).__name__} (SQLSTATE {diagnosis.sqlstate}{constraint})"
+    original.args = told.args = (words,)
+
+
+def _watched_engine(url: str, file: WrittenFile) -> Engine:
+    """An engine whose pool gives no connection to a file that is not at its place any more."""
+    engine = create_engine(url, creator=file.connect, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: Any) -> None:
-        # The driver's own transaction control would delay BEGIN until the first write.
-        connection.isolation_level = None
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")  # a committed row survives a power cut, not only a crash
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
-        cursor.close()
+    def keep(_connection: Any, record: Any) -> None:
+        record.info["opened"] = file.opened()
 
-    event.listen(engine, "begin", _begin)
+    @event.listens_for(engine, "checkout")
+    def look(_connection: Any, record: Any, _proxy: Any) -> None:
+        if not file.is_same(record.info["opened"]):
+            raise InvalidatePoolError
+
     return engine
+
+
+def _opened(connection: Connection) -> Identity | None:
+    opened = connection.connection.info.get("opened")
+    assert opened is None or isinstance(opened, Identity)
+    return opened
 
 
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("syncect_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-class _ReadOnlyFile:
-    """Opens a SQLite file for readers, which change nothing beside it and need not be allowed to.
-
-    SQLite itself, asked to open a database in WAL mode for reading, makes its -wal and -shm files and leaves them
-    there; in a folder that it may not write it opens nothing. Where no process has the database open, and none was
-    killed while it had, there is nothing in these files, and the database is opened as one that cannot change. That
-    this was true is checked after every read. Where the files are in use, SQLite makes none and locks as usual.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, ...] | None = None
-
-    def connect(self) -> sqlite3.Connection:
-        """A connection that refuses to write."""
-        in_use = self._in_use()
-        self._stamp = None if in_use else self._stamp_now()
-        uri = f"file:{quote(str(self._path))}?mode=ro{'' if in_use else '&immutable=1'}"
-        return sqlite3.connect(
-            uri, uri=True, timeout=SQLITE_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
-        )
-
-    def check(self) -> None:
-        """Raise StoreUnavailable where the file changed although nobody seemed to have it open."""
-        if self._stamp is not None and self._stamp != self._stamp_now():
-            raise StoreUnavailable(f"the store {self._path} changed while it was read; run the command again")
-
-    def _in_use(self) -> bool:
-        wal, shm, journal = (_size(Path(f"{self._path}{suffix}")) for suffix in ("-wal", "-shm", "-journal"))
-        return bool(wal) or (wal is not None and shm is not None) or journal is not None
-
-    def _stamp_now(self) -> tuple[int, ...]:
-        status = self._path.stat()
-        return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return None
 
 
 class Prepared:

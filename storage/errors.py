@@ -7,6 +7,7 @@ StorageError
 ├── SpoolFull           less free space than the operator reserved; nothing was accepted
 ├── StoreUnavailable    the database cannot be opened or read; the sentence says what the system answered
 ├── UnusableUrl         the settings name a database that this version cannot use
+├── WrongStore          the store is empty beside a full spool, or belongs to another spool; only a person can tell
 └── SchemaMismatch      the database was made by another version; an administrator has to upgrade it
 """
 
@@ -37,6 +38,10 @@ class StoreUnavailable(StorageError):
 
 class UnusableUrl(StorageError):
     """The URL of the database is none, or names a kind of database or a driver that is not there."""
+
+
+class WrongStore(StorageError):
+    """The store and the spool do not belong together; to begin would let what was acknowledged be forgotten."""
 
 
 class SchemaMismatch(StorageError):

@@ -8,18 +8,24 @@ one commit cost the same for one instance as for twenty-five. The first caller t
 leader and commits for all that wait; the others are followers, and when the leader has finished, the first of those
 who came meanwhile is the next leader. A single association hands nothing over to another thread.
 
+While the database cannot be used nothing new is written to the disk. What must not be forgotten meanwhile, such as the
+end of an association, is kept in memory and recorded as soon as the database is back.
+
 How long a sender pauses within a series is measured here as well, in memory, so that an arrival costs nothing for it.
 """
 
 import hashlib
 import logging
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
+from storage.errors import StoreUnavailable
+from storage.outage import Outage
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials
 from storage.senders import LONGEST_PAUSE_S
 from storage.series import Arrival, Entry, Identifiers, Pause, Receipt, Recorded, SeriesStore
@@ -32,6 +38,8 @@ log = logging.getLogger(__name__)
 SHORTEST_PAUSE_S = 1.0  # no series is taken for complete so soon
 _REPORT_AGAIN = timedelta(days=1)
 _MAX_SERIES = 1000
+_MAX_OWED = 10_000  # entries; some megabytes
+_RETRY_S = 1.0  # a sender that tries again shall find a database that is back
 
 
 class _Waiting:
@@ -50,9 +58,11 @@ class Intake:
     def __init__(self, spool: Spool, series: SeriesStore, *, takes_foreign: bool = False) -> None:
         self._spool, self._series, self._takes_foreign = spool, series, takes_foreign
         self.pauses = Pauses()
+        self._debts = _Debts()
         self._lock = threading.Lock()
         self._waiting: list[_Waiting] = []
         self._has_leader = False
+        self._writing_since_s: float | None = None
 
     def clear_up(self, receiver: str, now: datetime) -> tuple[int, int]:
         """End what a killed receiver of this name left: its open associations and its unfinished files; their counts.
@@ -81,6 +91,7 @@ class Intake:
 
         `parts` joined are the file. Raises SpoolFull, or what went wrong; then no row exists, or it has its file.
         """
+        self._debts.require_none()
         name = self._spool.keep(parts, now)
         try:
             digest = hashlib.sha256()
@@ -93,6 +104,9 @@ class Intake:
                 size_bytes=sum(len(part) for part in parts),
             )
             recorded = self.commit(Receipt(association_id, calling_ae, arrival, now, shown, self._takes_foreign))
+        except StoreUnavailable:
+            self._debts.add(name, lambda: self._discard(name))
+            raise
         except BaseException:
             self._discard(name)
             raise
@@ -138,12 +152,24 @@ class Intake:
         if not self._series.is_referenced(name):
             self._spool.discard(name)
 
+    def commit_later(self, entry: Entry[object], about: object) -> None:
+        """Commit an entry once the database can be used again; a later one about the same thing takes its place.
+
+        It is lost with the process.
+        """
+        self._debts.add(about, lambda: self.commit(entry))
+
     # -- group commit ------------------------------------------------------------------------------------------
 
     @property
     def waiting(self) -> int:
         """How many entries wait for the next commit."""
         return len(self._waiting)
+
+    def is_late(self, limit_s: float) -> bool:
+        """Whether the commit that is being written began more than `limit_s` seconds ago."""
+        since_s = self._writing_since_s
+        return since_s is not None and time.monotonic() - since_s > limit_s
 
     def commit(self, entry: Entry[T]) -> T:
         """Commit one entry, together with those that wait; on return a power cut loses neither its row nor its file.
@@ -166,10 +192,13 @@ class Intake:
         with self._lock:
             group, self._waiting = self._waiting, []
         answers: Sequence[object]
+        self._writing_since_s = time.monotonic()
         try:
             answers = self._write([waiting.entry for waiting in group])
         except BaseException as error:
             answers = [error] * len(group)
+        finally:
+            self._writing_since_s = None
         for waiting, answer in zip(group, answers, strict=True):
             waiting.answer, waiting.answered = answer, True
             waiting.woken.set()
@@ -185,6 +214,51 @@ class Intake:
         if names:
             self._spool.settle(names)
         return self._series.record_group(entries)
+
+
+class _Debts:
+    """What could not be done for want of the database; a thread that lives as long as there is any does it in order."""
+
+    def __init__(self) -> None:
+        self._outage = Outage("the receiver")
+        self._turn = threading.Lock()
+        self._owed: OrderedDict[object, Callable[[], object]] = OrderedDict()
+        self._why: StoreUnavailable | None = None
+        self._is_paying = False
+
+    def add(self, about: object, debt: Callable[[], object]) -> None:
+        with self._turn:
+            self._owed[about] = debt
+            if len(self._owed) > _MAX_OWED:
+                self._owed.popitem(last=False)
+            begins, self._is_paying = not self._is_paying, True
+        if begins:
+            threading.Thread(target=self._pay, name="owed-to-the-store", daemon=True).start()
+
+    def require_none(self) -> None:
+        """Raise StoreUnavailable while something is owed."""
+        if self._is_paying and self._why is not None:
+            raise StoreUnavailable(str(self._why))
+
+    def _pay(self) -> None:
+        while True:
+            with self._turn:
+                if not self._owed:
+                    self._is_paying, self._why = False, None
+                    self._outage.over()
+                    return
+                about, debt = next(iter(self._owed.items()))
+            try:
+                debt()
+            except StoreUnavailable as error:
+                self._why = error
+                threading.Event().wait(min(self._outage.failed(error), _RETRY_S))
+                continue
+            except Exception:
+                log.exception("something that the database could not take earlier could not be recorded")
+            with self._turn:
+                if self._owed.get(about) is debt:
+                    del self._owed[about]
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from storage.transitions import (
 class ClaimedJob:
     """A job that this worker owns until its lease ends.
 
+    attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt.
     produced_at: the moment that its result names: that of the claim, or of an earlier one whose files were sent and are
     made again.
     """
@@ -52,6 +53,8 @@ class ClaimedJob:
     attempt: int
     sources: tuple[SourceFile, ...]
     produced_at: datetime
+    device_faults: int = 0
+    deaths: int = 0
 
     @property
     def spool_names(self) -> tuple[str, ...]:
@@ -135,6 +138,8 @@ class JobStore(SourceStore):
                 attempt=job.attempts,
                 sources=tuple(current_sources(session, job.series_id)),
                 produced_at=claimed_at(session, job) or now,
+                device_faults=job.device_faults,
+                deaths=job.deaths,
             )
 
     def heartbeat(
@@ -197,17 +202,28 @@ class JobStore(SourceStore):
             move_job(session, _owned(session, job_id, worker), JobState.FAILED, actor=worker, reason=reason, now=now)
 
     def requeue(self, job_id: int, worker: str, reason: str, *, not_before: datetime, now: datetime) -> None:
-        """RUNNING -> QUEUED for an error that may pass, or when the worker is told to stop. Raises LeaseLost."""
+        """RUNNING -> QUEUED for an error that may pass. Raises LeaseLost."""
         with self._database.write() as session:
             job = _owned(session, job_id, worker)
             move_job(session, job, JobState.QUEUED, actor=worker, reason=reason, now=now)
             job.next_attempt_at = not_before
 
-    def release_expired(self, now: datetime, *, dead_worker: str | None = None) -> list[int]:
+    def give_back(self, job_id: int, worker: str, reason: str, *, now: datetime, is_device_fault: bool = False) -> None:
+        """RUNNING -> QUEUED, due at once, without a failure: the worker was told to stop, or its device failed.
+
+        A fault of the device is counted as such, and no attempt of the job. Raises LeaseLost.
+        """
+        with self._database.write() as session:
+            job = _owned(session, job_id, worker)
+            move_job(session, job, JobState.QUEUED, actor=worker, reason=reason, now=now)
+            job.attempts, job.next_attempt_at = job.attempts - 1, now
+            job.device_faults += is_device_fault
+
+    def release_expired(self, now: datetime, *, dead_worker: str | None = None, why: str = "") -> list[int]:
         """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which `MAX_DEATHS` workers ended.
 
         A restarted worker gives its own name as `dead_worker`: what its predecessor held is free at once. A worker that
-        is told to stop gives its job back and counts as no death.
+        is told to stop gives its job back and counts as no death. why: how the last one ended, where it is known.
         """
         with self._database.write() as session:
             expired = session.scalars(
@@ -221,11 +237,11 @@ class JobStore(SourceStore):
                 if job.deaths >= MAX_DEATHS:
                     reason = (
                         f"{job.deaths} worker processes ended or stopped answering while they translated it; it is not "
-                        "tried again by itself"
+                        f"tried again by itself{f'; the last: {why}' if why else ''}"
                     )
                     move_job(session, job, JobState.FAILED, actor="scheduler", reason=reason, now=now)
                 else:
-                    reason = f"worker {job.worker} stopped answering"
+                    reason = why or f"worker {job.worker} stopped answering"
                     move_job(session, job, JobState.QUEUED, actor="scheduler", reason=reason, now=now)
                     job.next_attempt_at = now
             return [job.id for job in expired]
@@ -407,7 +423,7 @@ def _keep_product(session: Session, job: Job, product: ProducedSeries) -> None:
 
 def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:
     move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
-    job.attempts, job.next_attempt_at = 0, now
+    job.attempts, job.device_faults, job.next_attempt_at = 0, 0, now
     job.deaths = min(job.deaths, MAX_DEATHS - 1)  # one more try, which a person wanted
 
 

@@ -4,14 +4,14 @@ A sender often goes on after a refusal, and releases its association as if nothi
 only here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Exists, delete, exists, func, select
 from sqlalchemy.orm import Session
 
-from storage.arrivals import link_series, reopen, series_row
+from storage.arrivals import Closing, Opening, link_series, reopen, series_row
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, named, note_foreign
 from storage.tables import AssociationSeries, Instance, LostInstance, Series
 from storage.transitions import note_series
@@ -97,6 +97,23 @@ class Loss:
         row.association_id, row.reason, row.at = self.association_id, self.reason[:200], self.now
         session.flush()
         session.execute(delete(LostInstance).where(LostInstance.id <= row.id - MAX_ROWS))
+
+
+@dataclass(frozen=True)
+class LateLoss:
+    """A loss that the database could not take when it happened; `opening` where its association has no row either."""
+
+    loss: Loss
+    opening: Opening | None
+
+    def record(self, connection: Connection) -> None:
+        """Write the row, below an association of its own where there is no other."""
+        if self.opening is None:
+            self.loss.record(connection)
+            return
+        association_id = self.opening.record(connection)
+        replace(self.loss, association_id=association_id).record(connection)
+        Closing(association_id, released=False, now=self.loss.now).record(connection)
 
 
 def missing_instances(session: Session, series: Series) -> tuple[MissingInstance, ...]:

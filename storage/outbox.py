@@ -143,6 +143,15 @@ class OutboxStore(ProductStore):
             )
             delivery.next_attempt_at = not_before
 
+    def give_back(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
+        """SENDING -> PENDING, due at once, without a failure: the courier was told to stop. Raises LeaseLost."""
+        with self._database.write() as session:
+            delivery, job = _owned(session, delivery_id, courier)
+            move_delivery(
+                session, delivery, job.series_id, DeliveryState.PENDING, actor=courier, reason=reason, now=now
+            )
+            delivery.attempts, delivery.next_attempt_at = delivery.attempts - 1, now
+
     def fail(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
         """SENDING -> FAILED after a permanent refusal. Raises LeaseLost."""
         with self._database.write() as session:

@@ -43,7 +43,9 @@ class OwnerView:
 
 
 def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credentials) -> bool:
-    """Whether a series belongs to another peer than this one."""
+    """Whether a series belongs to another peer than this one. Whose a series of a rebuilt store is, nobody knows."""
+    if not series.calling_ae:
+        return False
     same = series.calling_ae == calling_ae and not _is_impostor(series, shown)
     if same:
         return False
@@ -70,7 +72,8 @@ def named(series: Series, calling_ae: str, shown: Credentials) -> str:
 def own(session: Session, series: Series, calling_ae: str, shown: Credentials, now: datetime) -> None:
     """Write down who owns a series, when its owner stores an instance of it, or the first peer to do so."""
     if series.calling_ae != calling_ae:
-        reason = f"the series belongs to {calling_ae} now; of {series.calling_ae} nothing is kept"
+        before = f"of {series.calling_ae} nothing is kept" if series.calling_ae else "its sender was not known"
+        reason = f"the series belongs to {calling_ae} now; {before}"
         note_series(session, series, actor="receiver", reason=reason, now=now)
         # What others failed to send before is nothing that the series waits for.
         _forget(session, series, Association.calling_ae != calling_ae)

@@ -4,55 +4,33 @@ One row of `series` per SeriesInstanceUID, one of `job` per (contents, bundle, p
 (job, destination). All instants are UTC.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     Boolean,
-    DateTime,
-    Dialect,
     Enum,
     Float,
     ForeignKey,
     Index,
     Integer,
     MetaData,
-    String,
-    Text,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
 SCHEMA_REVISION = "0004"  # of the newest migration, which makes exactly these tables
 
-UID = String(64)  # PS3.5 section 9: at most 64 characters
-FOREIGN_UID = String(128)  # of a study or series as a peer sent it: a longer one than allowed is skipped, not refused
-AE_TITLE = String(16)  # PS3.5 VR AE
-SHA256 = String(64)
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime on every database; SQLite keeps no time zone, so it is put back on reading."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse naive datetimes: a local time in the store would be wrong twice a year."""
-        if value is not None and value.tzinfo is None:
-            raise ValueError("naive datetime given to the store")
-        return None if value is None else value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return an aware UTC datetime."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+UID = CleanString(64)  # PS3.5 section 9: at most 64 characters
+FOREIGN_UID = CleanString(
+    128
+)  # of a study or series as a peer sent it: a longer one than allowed is skipped, not refused
+AE_TITLE = CleanString(16)  # PS3.5 VR AE
+SHA256 = CleanString(64)
 
 
 def _state(kind: type[SeriesState] | type[JobState] | type[DeliveryState], name: str) -> Enum:
@@ -96,16 +74,16 @@ class Series(Base):
     series_uid: Mapped[str] = mapped_column(FOREIGN_UID, unique=True)
     study_uid: Mapped[str] = mapped_column(FOREIGN_UID, index=True)
     state: Mapped[SeriesState] = mapped_column(_state(SeriesState, "series_state"), index=True)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(CleanText, default="")
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
-    patient_id: Mapped[str] = mapped_column(Text, default="")
-    description: Mapped[str] = mapped_column(Text, default="")
+    patient_id: Mapped[str] = mapped_column(CleanText, default="")
+    description: Mapped[str] = mapped_column(CleanText, default="")
     arrivals: Mapped[int] = mapped_column(Integer, default=0)
     job_id: Mapped[int | None] = mapped_column(Integer, default=None)
     ignored: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     expected: Mapped[int | None] = mapped_column(Integer, default=None)
     certificate: Mapped[str] = mapped_column(SHA256, default="", server_default="")
-    in_hand: Mapped[str | None] = mapped_column(String(80), default=None)
+    in_hand: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -139,7 +117,7 @@ class Instance(Base):
     sop_class_uid: Mapped[str] = mapped_column(UID)
     transfer_syntax_uid: Mapped[str] = mapped_column(UID)
     sha256: Mapped[str] = mapped_column(SHA256)
-    spool_name: Mapped[str] = mapped_column(String(80), unique=True)
+    spool_name: Mapped[str] = mapped_column(CleanString(80), unique=True)
     size_bytes: Mapped[int] = mapped_column(Integer)
     is_current: Mapped[bool] = mapped_column(Boolean)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
@@ -154,11 +132,11 @@ class Refusal(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
-    peer_host: Mapped[str] = mapped_column(String(64))
+    peer_host: Mapped[str] = mapped_column(CleanString(64))
     series_uid: Mapped[str] = mapped_column(FOREIGN_UID, index=True)
     sop_instance_uid: Mapped[str] = mapped_column(UID)
     dimse_status: Mapped[int] = mapped_column(Integer)
-    reason: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(CleanString(200))
     count: Mapped[int] = mapped_column(Integer)
     first_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
@@ -178,7 +156,7 @@ class LostInstance(Base):
     association_id: Mapped[int | None] = mapped_column(ForeignKey("association.id"), default=None, index=True)
     series_uid: Mapped[str] = mapped_column(FOREIGN_UID)
     sop_instance_uid: Mapped[str] = mapped_column(UID)
-    reason: Mapped[str] = mapped_column(String(200))
+    reason: Mapped[str] = mapped_column(CleanString(200))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -197,10 +175,10 @@ class PeerState(Base):
 
     __tablename__ = "peer_state"
 
-    destination: Mapped[str] = mapped_column(String(64), primary_key=True)
+    destination: Mapped[str] = mapped_column(CleanString(64), primary_key=True)
     failing_since: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    reason: Mapped[str] = mapped_column(Text, default="")
+    reason: Mapped[str] = mapped_column(CleanText, default="")
 
 
 class Association(Base):
@@ -209,10 +187,10 @@ class Association(Base):
     __tablename__ = "association"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    receiver: Mapped[str] = mapped_column(String(80), index=True)
+    receiver: Mapped[str] = mapped_column(CleanString(80), index=True)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
-    peer_host: Mapped[str] = mapped_column(String(64))
-    outcome: Mapped[str] = mapped_column(String(8), index=True)
+    peer_host: Mapped[str] = mapped_column(CleanString(64))
+    outcome: Mapped[str] = mapped_column(CleanString(8), index=True)
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
@@ -256,27 +234,27 @@ class Job(Base):
     job_key: Mapped[str] = mapped_column(SHA256)
     repeat: Mapped[int] = mapped_column(Integer, default=0)
     state: Mapped[JobState] = mapped_column(_state(JobState, "job_state"))
-    reason: Mapped[str] = mapped_column(Text, default="")
-    bundle: Mapped[str] = mapped_column(String(120))
+    reason: Mapped[str] = mapped_column(CleanText, default="")
+    bundle: Mapped[str] = mapped_column(CleanString(120))
     source_count: Mapped[int] = mapped_column(Integer)
     version: Mapped[int] = mapped_column(Integer, default=1, server_default="1")
-    doubt: Mapped[str] = mapped_column(Text, default="", server_default="")
-    override: Mapped[str] = mapped_column(Text, default="", server_default="")
-    patient: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
-    remarks: Mapped[list[str]] = mapped_column(JSON, default=list, server_default="[]")
-    progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    doubt: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    override: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    patient: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict, server_default="{}")
+    remarks: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
+    progress: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     device_faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    worker: Mapped[str | None] = mapped_column(String(80), default=None)
+    worker: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     derived_series_uid: Mapped[str | None] = mapped_column(UID, default=None)
     series_number: Mapped[int | None] = mapped_column(Integer, default=None)
-    series_description: Mapped[str] = mapped_column(Text, default="", server_default="")
-    product_dir: Mapped[str | None] = mapped_column(String(80), default=None)
-    measurements: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    series_description: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    product_dir: Mapped[str | None] = mapped_column(CleanString(80), default=None)
+    measurements: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
@@ -290,7 +268,7 @@ class Product(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"), index=True)
     sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
     source_sop_instance_uid: Mapped[str] = mapped_column(UID)
-    file_name: Mapped[str] = mapped_column(String(80))
+    file_name: Mapped[str] = mapped_column(CleanString(80))
     sha256: Mapped[str] = mapped_column(SHA256)
 
 
@@ -308,14 +286,14 @@ class Delivery(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
-    destination: Mapped[str] = mapped_column(String(64))
+    destination: Mapped[str] = mapped_column(CleanString(64))
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
-    reason: Mapped[str] = mapped_column(Text, default="")
-    leftover: Mapped[str] = mapped_column(String(12), default="", server_default="", index=True)
-    progress: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    reason: Mapped[str] = mapped_column(CleanText, default="")
+    leftover: Mapped[str] = mapped_column(CleanString(12), default="", server_default="", index=True)
+    progress: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    courier: Mapped[str | None] = mapped_column(String(80), default=None)
+    courier: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -343,11 +321,11 @@ class Event(Base):
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     job_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"), default=None)
     delivery_id: Mapped[int | None] = mapped_column(ForeignKey("delivery.id"), default=None)
-    machine: Mapped[str] = mapped_column(String(8))
-    from_state: Mapped[str] = mapped_column(String(16))
-    to_state: Mapped[str] = mapped_column(String(16))
-    actor: Mapped[str] = mapped_column(String(80))
-    reason: Mapped[str] = mapped_column(Text, default="")
+    machine: Mapped[str] = mapped_column(CleanString(8))
+    from_state: Mapped[str] = mapped_column(CleanString(16))
+    to_state: Mapped[str] = mapped_column(CleanString(16))
+    actor: Mapped[str] = mapped_column(CleanString(80))
+    reason: Mapped[str] = mapped_column(CleanText, default="")
 
 
 class Alert(Base):
@@ -370,16 +348,16 @@ class Alert(Base):
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    subject: Mapped[str] = mapped_column(String(128))
-    text: Mapped[str] = mapped_column(Text)
+    kind: Mapped[str] = mapped_column(CleanString(32))
+    subject: Mapped[str] = mapped_column(CleanString(128))
+    text: Mapped[str] = mapped_column(CleanText)
     series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"), default=None, index=True)
     job_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"), default=None)
-    notified: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict, server_default="{}")
+    notified: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict, server_default="{}")
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
     told_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     acknowledged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    acknowledged_by: Mapped[str] = mapped_column(String(80), default="", server_default="")
+    acknowledged_by: Mapped[str] = mapped_column(CleanString(80), default="", server_default="")
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None, index=True)
 
 
@@ -394,10 +372,10 @@ class Shadow(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("job.id"))
-    bundle: Mapped[str] = mapped_column(String(120))
-    outcome: Mapped[str] = mapped_column(String(8), index=True)
-    reason: Mapped[str] = mapped_column(Text, default="", server_default="")
-    measurements: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    bundle: Mapped[str] = mapped_column(CleanString(120))
+    outcome: Mapped[str] = mapped_column(CleanString(8), index=True)
+    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    measurements: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

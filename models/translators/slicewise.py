@@ -16,7 +16,8 @@ from torch import Tensor
 
 from models.bundle import BundleCard, BundleError, read_weights
 from models.frame import Frame, all_finite
-from models.translator import Device, DeviceUnavailable, Precision, Progress, TranslationError
+from models.translator import Device, DeviceFault, DeviceUnavailable, Precision, Progress, TranslationError
+from models.translators.devices import device_faults
 
 _GPU_BATCH = 8
 
@@ -174,7 +175,8 @@ def translate_slices(
     Returns float32 HU [N, H, W] as `Translator.translate` promises; raises TranslationError where a prediction is not
     finite. What `predict` returns for a slice must not depend on the other slices. A slice without a pixel in the
     window comes back clipped, and the network does not run. Out of memory halves the batch, says so, and starts the
-    series over, so that one batch size, the one `Runtime.arithmetic` names, made all of it.
+    series over, so that one batch size, the one `Runtime.arithmetic` names, made all of it; with one slice at a time
+    it raises DeviceFault, as does any other failure of the device.
     """
     result, wanted, done = np.empty(hu.shape, dtype=np.float32), list[int](), 0
     for z, image in enumerate(hu):
@@ -185,9 +187,10 @@ def translate_slices(
     while done < len(wanted):
         batch = wanted[done : done + runtime.batch_size]
         try:
-            result[batch] = _translate_batch(hu, batch, frame, runtime, predict)
-        except torch.OutOfMemoryError:
-            if not runtime.halve_batch():
+            with device_faults():
+                result[batch] = _translate_batch(hu, batch, frame, runtime, predict)
+        except DeviceFault as fault:
+            if not isinstance(fault.__cause__, torch.OutOfMemoryError) or not runtime.halve_batch():
                 raise
             log.warning("out of memory: %d slices at once from now on, and this series again", runtime.batch_size)
             done = 0

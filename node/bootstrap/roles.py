@@ -1,11 +1,13 @@
 """Wires receiver, completion and courier from the settings and the opened stores."""
 
 import socket
+from collections.abc import Callable
 
 import models
 from config.load import ConfigError
 from config.settings import AskedPeer, DestinationSettings, RuleSettings, Settings
 from models import BundleCard
+from node.beats import Beating, no_beat
 from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
@@ -25,32 +27,37 @@ from storage.series import JobRequest
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
 
-def make_receiver(node: Node) -> Receiver:
+def make_receiver(node: Node, beat: Beating = no_beat) -> Receiver:
     """The storage SCP."""
-    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=process_name("receive"))
+    name = process_name("receive")
+    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=name, beat=beat, clock=node.clock)
 
 
-def make_completion(node: Node) -> Completion:
-    """The judge of what the receiver got."""
-    card, model = verified_card(node.settings), node.settings.model
-    # The worker chooses the device; the setting stands for it here, so that all workers take a series for one job.
-    processing = processing_digest(f"{model.device}, {model.precision}")
-
-    def request_for(headers: list[SliceHeader]) -> JobRequest:
-        key = job_key(with_decoded_digests(headers), card.digest, processing)
-        return JobRequest(key=key, bundle=bundle_label(card), patient=headers[0].patient.by_keyword())
-
-    policy = eligibility_policy(node.settings)
+def make_completion(node: Node, *, doubt: str = "") -> Completion:
+    """The judge of what the receiver got; `doubt` holds every result for a person."""
     return Completion(
         node.series,
         node.spool,
         node.settings.completion,
-        policy,
-        request_for,
+        eligibility_policy(node.settings),
+        request_maker(node.settings, verified_card(node.settings), doubt),
         why_enhanced=why_enhanced,
         name=process_name("complete"),
         expected=expected_counts(node.settings),
+        clock=node.clock,
     )
+
+
+def request_maker(settings: Settings, card: BundleCard, doubt: str = "") -> Callable[[list[SliceHeader]], JobRequest]:
+    """What names the job that a series gets."""
+    # The worker chooses the device; the setting stands for it here, so that all workers take a series for one job.
+    processing = processing_digest(f"{settings.model.device}, {settings.model.precision}")
+
+    def request_for(headers: list[SliceHeader]) -> JobRequest:
+        key = job_key(with_decoded_digests(headers), card.digest, processing)
+        return JobRequest(key, bundle_label(card), doubt, headers[0].patient.by_keyword())
+
+    return request_for
 
 
 def expected_counts(settings: Settings) -> ExpectedCounts | None:
@@ -74,7 +81,7 @@ def expected_counts(settings: Settings) -> ExpectedCounts | None:
     return ExpectedCounts(name, count)
 
 
-def make_courier(node: Node, name: str) -> Courier:
+def make_courier(node: Node, name: str, beat: Beating = no_beat) -> Courier:
     """The sender of what the workers produced."""
     return Courier(
         node.outbox,
@@ -83,12 +90,14 @@ def make_courier(node: Node, name: str) -> Courier:
         peers=node.peers,
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
+        beat=beat,
+        clock=node.clock,
     )
 
 
 def make_retention(node: Node) -> Retention:
     """What removes files that no delivery needs any more."""
-    return Retention(node.retention, node.jobs, node.spool, node.settings.retention)
+    return Retention(node.retention, node.jobs, node.spool, node.settings.retention, clock=node.clock)
 
 
 def verified_card(settings: Settings) -> BundleCard:

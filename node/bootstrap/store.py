@@ -7,13 +7,20 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from config.load import ConfigError
 from config.settings import Settings
+from node.errors import Refused
+from node.ops.clock import HostClock, StoreClock
+from node.ops.modes import mend_modes
+from node.ops.processes import running_processes
 from storage.database import Database
+from storage.errors import StoreUnavailable, WrongStore
 from storage.jobs import JobStore
+from storage.mark import mismatch, missing_store, settle_mark
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.peers import PeerStore
@@ -21,7 +28,12 @@ from storage.refusals import RefusalStore
 from storage.retention import RetentionStore
 from storage.series import SeriesStore
 from storage.shadows import ShadowStore
+from storage.shifted import shift_waiting
 from storage.spool import Spool
+
+
+class DataDirUnusable(ConfigError):
+    """The data folder cannot be written now: read-only, full, without inodes, or another user's."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,13 @@ class Node:
         """What became of every series, for readers."""
         return Overview(self.database)
 
+    @cached_property
+    def clock(self) -> HostClock | StoreClock:
+        """The time by which leases and waiting times are measured."""
+        if not self.database.is_sqlite:
+            return StoreClock(self.database.now)
+        return HostClock(self.run_dir / "clock.json", lambda jump: shift_waiting(self.database, jump))
+
     @property
     def run_dir(self) -> Path:
         """Where the processes of this node hold their locks."""
@@ -95,26 +114,38 @@ class Node:
         return [destination.name for destination in self.settings.destination]
 
 
-@contextmanager
-def open_store(settings: Settings) -> Iterator[Node]:
-    """Open spool and database to write, creating them where there are none.
-
-    Raises ConfigError, SchemaMismatch or StoreUnavailable.
-    """
+def make_data_dir(settings: Settings) -> Path:
+    """The data folder, made where there is none, for this user alone. Raises DataDirUnusable."""
     data_dir = settings.node.data_dir
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=data_dir):
             pass
     except OSError as error:
-        raise ConfigError(
+        raise DataDirUnusable(
             f"node.data_dir = {str(data_dir)!r} cannot be used: {error.strerror}; "
             "it must be a folder this user may write"
         ) from error
+    return data_dir
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Node]:
+    """Open spool and database to write, creating them where there are none.
+
+    Raises ConfigError, SchemaMismatch, StoreUnavailable, or WrongStore where a new or a foreign store stands beside a
+    spool with files.
+    """
+    data_dir = make_data_dir(settings)
+    spool = data_dir / "spool"
+    mend_modes(data_dir)
     installation_uid(data_dir, create=True)
     database = Database(settings.node.url())
     try:
+        if not database.has_schema() and (why := missing_store(database.location, spool)):
+            raise WrongStore(why)
         database.ensure_schema()
+        database.expect(settle_mark(database, spool, datetime.now(UTC)))
         yield Node(settings, database, database.location, writable=True)
     finally:
         database.close()
@@ -126,15 +157,24 @@ def read_store(settings: Settings) -> Iterator[Node]:
 
     Raises SchemaMismatch or StoreUnavailable.
     """
-    database = Database(settings.node.url(), read_only=True)
+    database, spool = Database(settings.node.url(), read_only=True), settings.node.data_dir / "spool"
     try:
         location, is_new = database.location, not database.has_schema()
+        if why := missing_store(location, spool) if is_new else mismatch(database, spool):
+            raise StoreUnavailable(why)
         if is_new:
             database.close()
             database = Database.empty()
         yield Node(settings, database, location, writable=False, is_new=is_new)
     finally:
         database.close()
+
+
+def refuse_while_running(settings: Settings) -> None:
+    """Raise Refused while a process of this host works with the store."""
+    running = running_processes(settings.node.data_dir / "run")
+    if running:
+        raise Refused(f"{running[0].role} is running (pid {running[0].pid}); stop the node first")
 
 
 def installation_uid(data_dir: Path, *, create: bool) -> str | None:

@@ -11,24 +11,30 @@ from zoneinfo import ZoneInfo
 
 import models
 from config.settings import ModelSettings, Settings
+from node.beats import Beating
 from node.bootstrap.roles import bundle_label, process_name
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.uids import UidFactory
+from node.ops.supervised import previous_end
+from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions
 from node.translate.shadow import ShadowRunner
 from node.translate.worker import ExecutorUnavailable, Worker
 
 log = logging.getLogger(__name__)
 
+DEVICE_FILE = "device.json"  # in the data folder
 
-def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worker:
+
+def make_worker(node: Node, name: str, announce: Callable[[str], None], beat: Beating) -> Worker:
     """A worker with an executor in its own process; `announce` gets in words what it works with."""
     settings = node.settings
+    record = DeviceRecord(settings.node.data_dir / DEVICE_FILE)
     return Worker(
         node.jobs,
         node.spool,
-        lambda: open_executor(settings.model),
+        lambda faults: open_recorded(settings.model, record, faults),
         lambda job, produced_at: replace(
             job_options(settings, produced_at, repeat=job.repeat, version=job.version),
             sha256={PurePath(source.spool_name).name: source.sha256 for source in job.sources},
@@ -36,11 +42,15 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None]) -> Worke
         node.destination_names,
         name=process_name("work", name),
         announce=announce,
-        idle=_shadow(node, process_name("work", name)),
+        idle=_shadow(node, process_name("work", name), record, beat),
+        beat=beat,
+        record=record,
+        previous_end=previous_end(),
+        clock=node.clock,
     )
 
 
-def _shadow(node: Node, name: str) -> Callable[[threading.Event], bool]:
+def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Callable[[threading.Event], bool]:
     """What a worker does where no job is due: the second bundle of the settings, if there is one that can be read."""
     settings = node.settings
     if not settings.model.shadow:
@@ -55,22 +65,46 @@ def _shadow(node: Node, name: str) -> Callable[[threading.Event], bool]:
         node.shadows,
         node.spool,
         label,
-        lambda: open_executor(second),
+        lambda: open_recorded(second, record, 0),
         lambda job, now: job_options(settings, now, repeat=job.repeat, version=job.version),
         name=name,
+        beat=beat,
+        clock=node.clock,
     ).run_once
+
+
+def open_recorded(settings: ModelSettings, record: DeviceRecord, faults: int) -> Executor:
+    """`open_executor` for an installation that remembers its GPU, and never goes on without it unless it is told to."""
+    executor, device = _opened(settings, faults)
+    if settings.device == "auto" and device == "cpu" and record.had_gpu:
+        raise ExecutorUnavailable(
+            "the GPU is gone: this node translated on one before, and torch finds none now; bring it back, or set "
+            'model.device = "cpu" to translate on the processor, which is slower'
+        )
+    record.uses(device)
+    return executor
 
 
 def open_executor(settings: ModelSettings) -> Executor:
     """Load the bundle on the configured device; raises ExecutorUnavailable, never takes another device or bundle."""
+    return _opened(settings, 0)[0]
+
+
+def _opened(settings: ModelSettings, faults: int) -> tuple[Executor, str]:
+    """The executor and its device; after a fault one slice at a time, after each more on the next GPU of its kind."""
+    alike = models.count_alike_gpus() if settings.device != "cpu" else 0
     try:
         path = models.find_bundle(settings.bundle)
         translator = models.load_bundle(
-            path, device=settings.device, precision=settings.precision, batch_size=settings.batch_size or None
+            path,
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=1 if faults else settings.batch_size or None,
+            gpu=min(max(0, faults - 1), max(0, alike - 1)),
         )
     except (models.BundleError, models.DeviceUnavailable) as error:
         raise ExecutorUnavailable(str(error)) from error
-    return Executor(bundle_label(translator.card), translator)
+    return Executor(bundle_label(translator.card), translator, max(0, alike - 1)), translator.device
 
 
 def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, version: int = 1) -> JobOptions:

@@ -14,14 +14,15 @@ from models.errors import ModelsError
 from models.process import settle_process
 from node.cli.console import INTERRUPTED, Exit, say, system_answer, write
 from node.errors import Misconfigured, NodeError, Refused
-from storage.errors import IllegalTransition, NotFound, StorageError, UnusableUrl
+from node.ops.modes import close_to_others
+from storage.errors import IllegalTransition, NotFound, StorageError, UnusableUrl, WrongStore
 
 TRACEBACK_VARIABLE = "SYNCECT_TRACEBACK"
 _WIDTH_VARIABLE = "COLUMNS"
 _NARROWEST_OUTPUT = 20  # columns of text; in fewer no list can be read
 
 _EXIT_CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
-    ((ConfigError, Misconfigured, UnusableUrl), Exit.USAGE),
+    ((ConfigError, Misconfigured, UnusableUrl, WrongStore), Exit.USAGE),
     ((NotFound,), Exit.NOT_FOUND),
     ((Refused, IllegalTransition), Exit.REFUSED),
     ((NodeError, StorageError, ModelsError), Exit.ERROR),
@@ -30,6 +31,7 @@ _EXIT_CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
 
 def run() -> int:
     """Run the command that was typed; returns its exit code and raises nothing."""
+    close_to_others()
     _open_closed_streams()
     _take_any_text()
     _forget_useless_width()

@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from config.load import CONFIG_VARIABLE
-from node.cli import cohort, doctor, evaluate, jobs, models_cli, process, replay, service, setup, spool, status, train
+from node.cli import (
+    cohort,
+    db,
+    doctor,
+    evaluate,
+    jobs,
+    models_cli,
+    process,
+    replay,
+    service,
+    setup,
+    spool,
+    status,
+    train,
+)
 from node.cli.console import write
 
 app = typer.Typer(
@@ -45,6 +59,7 @@ status.add_to(app)
 process.add_to(app)
 replay.add_to(app)
 setup.add_to(app)
+db.add_to(app)
 doctor.add_to(app)
 models_cli.add_to(app)
 cohort.add_to(app)

@@ -3,24 +3,32 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from config.settings import Settings
-from node.bootstrap.store import Node, open_store
+from node.beats import Beating, Heart
+from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_store
 from node.cli.console import ConfigOption, say, settings_from
 from node.errors import Misconfigured
 from node.ops.log import configure_logging
-from node.ops.processes import process_lock
-from node.ops.supervisor import Supervisor, stop_event
+from node.ops.processes import Sign, kill_silent, process_lock
+from node.ops.supervised import Link, stop_event
+from node.ops.supervisor import Supervisor, keep_trying
+from storage.database import Database
+from storage.errors import StoreUnavailable
 
 LEASE_TICK_S = 5.0
 COMPLETION_TICK_S = 0.5
 SWITCH_INTERVAL_S = 0.0005
 ROLES = ("receive", "complete", "work", "deliver")
+TRANSIENT = (DataDirUnusable, Misconfigured, StoreUnavailable, OSError)
+"""What can pass by itself, or when a person mends the machine: no reason for `serve` to end."""
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
 Name = Annotated[
@@ -29,17 +37,55 @@ Name = Annotated[
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step.")]
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What a role works in: the opened stores, the event that ends it, its text for `status`, and its beat."""
+
+    node: Node
+    stop: threading.Event
+    announce: Callable[[str], None]
+    beat: Beating
+
+
 def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose = False) -> None:
-    """Run the whole node: receiver, completion, worker and courier, each a process that is restarted when it dies."""
+    """Run the whole node, each role in a process of its own; what dies, hangs or cannot start yet is tried again.
+
+    It ends by itself only for settings that can never work.
+    """
     settings = settings_from(context, config)
     configure_logging("serve", verbose=verbose)
     path = config or context.obj
     stop = stop_event(supervised=False)
-    with open_store(settings) as node, process_lock(node.run_dir, "serve", "1"):
-        _check(settings, node.run_dir)
-        commands = {role: _command(role, path, verbose=verbose) for role in ROLES}
-        code = Supervisor(commands).run(stop)
-    raise typer.Exit(code)
+    keep_trying(lambda: _check(settings), stop, transient=(OSError,))
+    supervise(settings, {role: _command(role, path, verbose=verbose) for role in ROLES}, stop)
+
+
+def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: threading.Event) -> None:
+    """Run these commands as the roles of a node until `stop` is set, from whenever the machine allows it.
+
+    Raises ConfigError and SchemaMismatch, which will not pass by themselves.
+    """
+    run_dir = settings.node.data_dir / "run"
+    with ExitStack() as held:
+
+        def hold() -> Sign:
+            make_data_dir(settings)
+            kill_silent(run_dir, "serve", "1")
+            return held.enter_context(process_lock(run_dir, "serve", "1"))
+
+        def prepare() -> bool:
+            with open_store(settings):  # the schema is made once, before several processes want it
+                return True
+
+        sign = keep_trying(hold, stop, transient=TRANSIENT)
+        if sign is None or not keep_trying(prepare, stop, transient=TRANSIENT, show=sign.waiting):
+            return
+        Supervisor(
+            commands,
+            beat=Heart(sign.beats).beat,
+            show=sign.waiting,
+            before_start=partial(kill_silent, run_dir, name="1"),
+        ).run(stop)
 
 
 def receive(
@@ -53,14 +99,13 @@ def receive(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if not supervised:
         _check_completion(settings)
-    frame = _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose)
-    with frame as (node, stop, _):
-        receiver = make_receiver(node)
+    with _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose) as frame:
+        receiver = make_receiver(frame.node, frame.beat)
         receiver.start()
         command = _command("complete", config or context.obj, verbose=verbose)
         try:
             with nullcontext() if supervised else _beside(command):
-                stop.wait()
+                frame.stop.wait()
         finally:
             receiver.stop()
 
@@ -72,12 +117,17 @@ def complete(
     from node.bootstrap.roles import make_completion
     from node.ops.scheduler import Ticker
 
-    frame = _process("complete", "1", settings_from(context, config), supervised=supervised, verbose=verbose)
-    with frame as (node, stop, _):
-        completion = make_completion(node)
+    settings = settings_from(context, config)
+    with _process("complete", "1", settings, supervised=supervised, verbose=verbose) as frame:
+
+        def release_expired() -> None:
+            """Also where no worker lives, a job does not stay RUNNING."""
+            frame.node.jobs.release_expired(frame.node.clock())
+
+        completion = make_completion(frame.node)
         completion.begin()
-        with Ticker({completion.tick: COMPLETION_TICK_S}):
-            stop.wait()
+        with Ticker({completion.tick: COMPLETION_TICK_S, release_expired: LEASE_TICK_S}, frame.beat):
+            frame.stop.wait()
 
 
 def work(
@@ -92,11 +142,10 @@ def work(
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
-    frame = _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose)
-    with frame as (node, stop, announce):
-        worker = make_worker(node, name, announce)
-        with Ticker({worker.release_expired: LEASE_TICK_S}):
-            worker.run(stop)
+    with _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame:
+        worker = make_worker(frame.node, name, frame.announce, frame.beat)
+        with Ticker({worker.release_expired: LEASE_TICK_S}, frame.beat):
+            worker.run(frame.stop)
 
 
 def deliver(
@@ -111,9 +160,10 @@ def deliver(
     from node.ops.retention import TICK_S
     from node.ops.scheduler import Ticker
 
-    frame = _process("deliver", name, settings_from(context, config), supervised=supervised, verbose=verbose)
-    with frame as (node, stop, _), Ticker({make_retention(node).tick: TICK_S}):
-        make_courier(node, name).run(stop)
+    settings = settings_from(context, config)
+    frame = _process("deliver", name, settings, supervised=supervised, verbose=verbose)
+    with frame as it, Ticker({make_retention(it.node).tick: TICK_S}, it.beat):
+        make_courier(it.node, name, it.beat).run(it.stop)
 
 
 def _command(role: str, config: Path | None, *, verbose: bool) -> Sequence[str]:
@@ -126,13 +176,7 @@ def _command(role: str, config: Path | None, *, verbose: bool) -> Sequence[str]:
 def _beside(command: Sequence[str]) -> Iterator[None]:
     """Keep the completion running while the block runs, also where another one still holds its lock."""
     stop = threading.Event()
-
-    def supervise() -> None:
-        while not stop.is_set():
-            Supervisor({"complete": command}).run(stop)
-            stop.wait(LEASE_TICK_S)
-
-    thread = threading.Thread(target=supervise, name="completion", daemon=True)
+    thread = threading.Thread(target=Supervisor({"complete": command}).run, args=(stop,), name="completion")
     thread.start()
     try:
         yield
@@ -144,20 +188,23 @@ def _beside(command: Sequence[str]) -> Iterator[None]:
 @contextmanager
 def _process(
     role: str, name: str, settings: Settings, details: str = "", *, supervised: bool, verbose: bool
-) -> Iterator[tuple[Node, threading.Event, Callable[[str], None]]]:
-    """The opened stores, the event that ends the process and what tells `status` details, while it holds its role."""
+) -> Iterator[Frame]:
+    """What the role works in, while this process holds it; its end is told to the supervisor, with the reason."""
     configure_logging(role, verbose=verbose)
     stop = stop_event(supervised=supervised)
-    with open_store(settings) as node, process_lock(node.run_dir, role, name, details) as announce:
-        yield node, stop, announce
+    with ExitStack() as held:
+        link = Link() if supervised else None
+        if link is not None:
+            held.enter_context(link.last_words())
+        node = held.enter_context(open_store(settings))
+        sign = held.enter_context(process_lock(node.run_dir, role, name, details))
+        heart = Heart(sign.beats, *([link.beats] if link is not None else []))
+        yield Frame(node, stop, sign, heart.beat)
 
 
-def _check(settings: Settings, run_dir: Path) -> None:
-    """What can be known to be wrong before any process starts."""
-    from node.ops.checks import check_port
-
-    for finding in check_port(settings.scp, run_dir):
-        raise Misconfigured(finding.text)
+def _check(settings: Settings) -> None:
+    """What no pause can put right, before any process starts. Raises ConfigError and UnusableUrl."""
+    Database.masked_url(settings.node.url())
     _check_completion(settings)
     if not settings.destination:
         say("no [[destination]] is configured: synthetic series will be produced and stay on this node")

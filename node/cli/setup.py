@@ -1,4 +1,4 @@
-"""`config` writes, shows and checks the settings; `db` looks after the schema of the store."""
+"""`config` writes, shows and checks the settings."""
 
 import importlib.resources
 from pathlib import Path
@@ -10,10 +10,8 @@ from config.load import ConfigError
 from node.cli.console import ConfigOption, Exit, JsonOption, print_json, say, settings_from, write
 from node.errors import Refused
 from storage.database import Database
-from storage.tables import SCHEMA_REVISION
 
 config_app = typer.Typer(no_args_is_help=True, help="Write, show and check the settings file.")
-db_app = typer.Typer(no_args_is_help=True, help="The schema of the store.")
 
 
 @config_app.command("init")
@@ -71,38 +69,6 @@ def findings(context: typer.Context, config: Path | None) -> tuple[list[str], li
     return [one.text for one in found if one.is_mistake], [one.text for one in found if not one.is_mistake]
 
 
-@db_app.command("upgrade")
-def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
-    """Bring the schema to this version; make a backup first."""
-    database = Database(settings_from(context, config).node.url())
-    database.upgrade()
-    say(f"the schema is at revision {database.current_revision()}")
-
-
-@db_app.command("current")
-def current(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Print the revision of the schema and the one this version needs."""
-    found = Database(settings_from(context, config).node.url(), read_only=True).current_revision()
-    if as_json:
-        print_json({"current": found, "needed": SCHEMA_REVISION})
-    else:
-        write(f"current {found or 'none'}, needed {SCHEMA_REVISION}\n")
-
-
-@db_app.command("backup")
-def backup(
-    context: typer.Context,
-    target: Annotated[Path, typer.Argument(help="File to write; must not exist.")],
-    config: ConfigOption = None,
-) -> None:
-    """Write a consistent copy of a SQLite store, whatever its schema, also while the node runs."""
-    if target.exists():
-        raise Refused(f"{target} exists and is not overwritten")
-    Database(settings_from(context, config).node.url(), read_only=True).backup(target)
-    say(f"wrote {target}")
-
-
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.add_typer(config_app, name="config")
-    app.add_typer(db_app, name="db")

@@ -26,8 +26,9 @@ from node.cli.console import (
     write,
 )
 from node.cli.moments import local_time, time_left, zone_of
+from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, down, judge
-from node.ops.processes import running_processes
+from node.ops.processes import ProcessView, Waiting, running_processes
 from storage.errors import NotFound, StorageError
 from storage.peers import PeerView
 from storage.refusals import RefusedView
@@ -90,6 +91,8 @@ def _facts(node: Node) -> dict[str, Any]:
         "bundle": node.settings.model.bundle,
         "processes": processes,
         "missing": [role for role in ROLES if not any(view.role == role for view in processes)],
+        "not_started": [role for view in processes for role in view.waiting],
+        "unwritable": why_unwritable(node.settings.node.data_dir),
         "counts": node.overview.counts(),
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
@@ -150,16 +153,49 @@ def _judge(node: Node, facts: dict[str, Any]) -> Health:
                 peer.destination: (peer.failing_since, peer.reason) for peer in facts["peers"] if peer.failing_since
             },
             standing=node.peers.standing(),
+            waiting={one.role: _waits(one) for one in facts["not_started"]},
+            troubles=_troubles(facts),
+            silent=[view.role for view in facts["processes"] if view.silent() is not None],
         )
     )
 
 
+def _troubles(facts: dict[str, Any]) -> list[str]:
+    """What is wrong with the disk and with processes that run, and why the node as a whole cannot start."""
+    found = [facts["unwritable"]] if facts["unwritable"] else []
+    found += [f"the node cannot start {_waits(one)}" for one in facts["not_started"] if one.role == "serve"]
+    for view in facts["processes"]:
+        if words := _silence(view):
+            found.append(f"{ROLES.get(view.role, view.role)} is {words}")
+        elif view.details.startswith("CANNOT WORK"):
+            found.append(f"{ROLES.get(view.role, view.role)} {view.details.replace('CANNOT WORK', 'cannot work', 1)}")
+    return found
+
+
+def _silence(view: ProcessView) -> str:
+    """How long a process has not responded, and where it was; "" for one that responds."""
+    late = view.silent()
+    return f"not responding for {late.silent_s(time.monotonic()):.0f} s, at {late.work}" if late is not None else ""
+
+
+def _waits(one: Waiting) -> str:
+    """Since when and why a role does not run, and when it is tried again."""
+    left_s = max(0.0, (datetime.fromisoformat(one.next_try_at) - datetime.now(UTC)).total_seconds())
+    since = datetime.fromisoformat(one.since).astimezone()
+    return f"since {since:%Y-%m-%d %H:%M}, next try in {left_s:.0f} s: {one.reason}"
+
+
 def _print(facts: dict[str, Any]) -> None:
     rows = [
-        (view.role, "running", f"pid {view.pid}, since {view.started_at}, {view.details}".rstrip(", "))
+        (
+            view.role,
+            "NOT RESPONDING" if _silence(view) else "running",
+            f"pid {view.pid}, since {view.started_at}, {_silence(view) or view.details}".rstrip(", "),
+        )
         for view in facts["processes"]
     ]
-    rows += [(role, "NOT RUNNING", "start `syncect serve`") for role in facts["missing"]]
+    waiting = {one.role: _waits(one) for one in facts["not_started"]}
+    rows += [(role, "NOT RUNNING", waiting.get(role, "start `syncect serve`")) for role in facts["missing"]]
     print_table(["PROCESS", "STATE", "DETAILS"], rows)
     counts = ", ".join(f"{count} {key.replace(':', ' ')}" for key, count in sorted(facts["counts"].items()))
     print_table(

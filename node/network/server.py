@@ -149,6 +149,7 @@ class HardenedServer(ThreadedAssociationServer):
         self._changed = threading.Condition()
         self.running: set[Association] = set()
         self.is_stopping = False
+        self.on_turn: Callable[[], None] = lambda: None
         super().__init__(*arguments, **options, request_handler=_Handler)  # type: ignore[misc]
         self.contexts = _Shared(self.contexts)
 
@@ -189,7 +190,8 @@ class HardenedServer(ThreadedAssociationServer):
         return room
 
     def service_actions(self) -> None:
-        """Nothing; without this every sixtieth turn of the accepting thread collects garbage."""
+        """Say that the accepting thread turns; without this every sixtieth turn of it collects garbage."""
+        self.on_turn()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start the thread of a connection."""

@@ -14,6 +14,7 @@ from config.syntax import network_of
 from models import BundleCard
 from models.errors import ModelsError
 from node.ops.findings import Finding, nearest_folder, warning
+from node.ops.modes import loose
 from node.ops.processes import running_processes
 from storage.database import Database
 from storage.errors import StorageError
@@ -161,7 +162,7 @@ def check_callers(scp: ScpSettings) -> Iterator[Finding]:
 
 
 def check_data_dir(data_dir: Path) -> Iterator[Finding]:
-    """Whether this user may write there, or could make the folder; nothing is left there."""
+    """Whether this user, and no other, may write there, or could make the folder; nothing is left there."""
     folder = nearest_folder(data_dir.absolute())
     try:
         with tempfile.TemporaryFile(dir=folder):
@@ -169,14 +170,18 @@ def check_data_dir(data_dir: Path) -> Iterator[Finding]:
     except OSError as error:
         place = "" if folder == data_dir.absolute() else f" in {folder}"
         yield Finding(f"node.data_dir = {str(data_dir)!r} cannot be written{place}: {error.strerror}")
+    if open_ones := loose(data_dir):
+        count = f" and {len(open_ones) - 1} more" if len(open_ones) > 1 else ""
+        yield warning(f"other users of this machine can read {open_ones[0]}{count}; the next start of the node ends it")
 
 
 def check_database(url: str) -> Iterator[Finding]:
-    """Whether the database answers, takes these credentials and has this version's tables, or none."""
+    """Whether the database answers, takes these credentials, is sound and has this version's tables, or none."""
     try:
         database = Database(url, read_only=True)
         try:
-            database.has_schema()
+            if database.has_schema():
+                database.require_sound()
         finally:
             database.close()
     except StorageError as error:

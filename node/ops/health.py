@@ -32,7 +32,9 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Facts:
     """What the judgement needs. Sizes in GB; `refused` holds time, caller and reason of what was refused, newest first;
-    `unreachable` since when and why for each destination; `standing` results to be deleted at each destination."""
+    `unreachable` since when and why for each destination; `standing` results to be deleted at each destination.
+    `waiting` says of roles since when and why they do not run, `troubles` what else is wrong with processes
+    and disk, `silent` which roles do not respond."""
 
     missing: Sequence[str]
     counts: Mapping[str, int]
@@ -42,6 +44,9 @@ class Facts:
     refused: Sequence[tuple[datetime, str, str]] = ()
     unreachable: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
     standing: Mapping[str, int] = field(default_factory=dict)
+    waiting: Mapping[str, str] = field(default_factory=dict)
+    troubles: Sequence[str] = ()
+    silent: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,16 @@ class Health:
 def judge(facts: Facts) -> Health:
     """DOWN without a receiver; DEGRADED where something is missing, refused, unreachable, or waits for a person."""
     waiting = needs_person(facts)
-    reasons = [f"{ROLES[role]} does not run" for role in facts.missing]
+    reasons = [f"{ROLES[role]} does not run{_after(facts.waiting.get(role))}" for role in facts.missing]
+    reasons += facts.troubles
     reasons += _refusing(facts)
     reasons += [
         f"{name} cannot be reached since {_local(since)}: {why}" for name, (since, why) in facts.unreachable.items()
     ]
     if waiting:
         reasons.append("waiting for a person: " + ", ".join(f"{count} {what}" for what, count in waiting.items()))
-    state = State.DOWN if "receive" in facts.missing else State.DEGRADED if reasons else State.OK
+    is_down = "receive" in {*facts.missing, *facts.silent}
+    state = State.DOWN if is_down else State.DEGRADED if reasons else State.OK
     return Health(state, tuple(reasons), waiting)
 
 
@@ -95,6 +102,10 @@ def _refusing(facts: Facts) -> list[str]:
         if facts.now - at <= REFUSING_FOR:
             return [f"C-STOREs are refused, the last at {_local(at)} from {caller}: {reason}"]
     return []
+
+
+def _after(words: str | None) -> str:
+    return f" {words}" if words else ""
 
 
 def _local(moment: datetime) -> str:

@@ -1,19 +1,27 @@
 """One lock file per running process, so that a reader can tell a live process from one that was killed.
 
-The lock is the kernel's (flock): it vanishes with the process, whatever killed it, and needs no clean-up.
+The lock is the kernel's (flock): it vanishes with the process, whatever killed it, and needs no clean-up. The text of
+the file says what the process works at (`node.beats`), and, for `serve`, which roles wait for their next start and why.
 """
 
 import fcntl
 import json
+import logging
 import os
+import signal
+import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from node.beats import Beat, overdue
 from node.errors import Misconfigured
+
+log = logging.getLogger(__name__)
 
 _TRIES, _BETWEEN_TRIES_S = 5, 0.02
 
@@ -23,21 +31,72 @@ class AlreadyRunning(Misconfigured):
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A role that does not run: since when, why, and when it is tried again. Times are UTC, ISO 8601."""
+
+    role: str
+    since: str
+    next_try_at: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ProcessView:
-    """A process that is alive on this host; `details` says what it works with, such as the device."""
+    """A process that is alive on this host; `details` says what it works with, such as the device.
+
+    beats: what it works at, one for each line of its work. waiting: the roles that `serve` could not start.
+    """
 
     role: str
     name: str
     pid: int
     started_at: str
     details: str
+    host: str = ""
+    beats: tuple[Beat, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+
+    def silent(self, now_s: float | None = None) -> Beat | None:
+        """The line of work that says nothing for longer than it said it would; None where the process responds."""
+        if self.host != socket.gethostname():
+            return None  # its clock is not ours
+        return overdue(self.beats, time.monotonic() if now_s is None else now_s)
+
+
+@dataclass
+class Sign:
+    """The text of a lock file, changed by the process that holds it; what cannot be written is not said."""
+
+    _descriptor: int
+    _view: ProcessView
+
+    def __call__(self, details: str) -> None:
+        """Replace `details`."""
+        with suppress(OSError):
+            self.show(replace(self._view, details=details))
+
+    def beats(self, beats: Sequence[Beat]) -> None:
+        """Replace what the process works at. Raises OSError."""
+        self.show(replace(self._view, beats=tuple(beats)))
+
+    def waiting(self, roles: Sequence[Waiting]) -> None:
+        """Replace which roles wait, and why."""
+        with suppress(OSError):
+            self.show(replace(self._view, waiting=tuple(roles)))
+
+    def show(self, view: ProcessView) -> None:
+        """Replace all of it. Raises OSError."""
+        # One write over the whole of the old text: a reader meets either, never a part.
+        self._view = view
+        text = json.dumps(asdict(view)).encode()
+        os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
 
 
 @contextmanager
-def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iterator[Callable[[str], None]]:
-    """Hold the role for as long as the block runs; yields a function that replaces `details`.
+def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iterator[Sign]:
+    """Hold the role for as long as the block runs; yields what changes the text that readers see.
 
-    Raises AlreadyRunning.
+    Raises AlreadyRunning, and OSError where the lock file cannot be written.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / f"{role}-{name}.lock"
@@ -45,15 +104,11 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
     with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
         if not _locked(file.fileno()):
             raise AlreadyRunning(f"another {role} process named {name!r} is running ({path} is locked)")
-        view = ProcessView(role, name, os.getpid(), datetime.now(UTC).isoformat(timespec="seconds"), details)
-
-        def describe(details: str) -> None:
-            # One write over the whole of the old text: a reader meets either, never a part.
-            text = json.dumps(asdict(replace(view, details=details))).encode()
-            os.pwrite(file.fileno(), text.ljust(os.fstat(file.fileno()).st_size), 0)
-
-        describe(details)
-        yield describe
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        view = ProcessView(role, name, os.getpid(), started_at, details, socket.gethostname())
+        sign = Sign(file.fileno(), view)
+        sign.show(view)
+        yield sign
 
 
 def _locked(descriptor: int) -> bool:
@@ -67,13 +122,38 @@ def _locked(descriptor: int) -> bool:
 
 
 def running_processes(run_dir: Path) -> list[ProcessView]:
-    """The processes of this host that hold their lock right now."""
+    """The processes of this host that hold their lock right now; none where nobody may look."""
     views = []
     for path in sorted(run_dir.glob("*.lock")):
-        with path.open("r", encoding="utf-8") as file:
+        with suppress(OSError), path.open("r", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                if text := file.read():
-                    views.append(ProcessView(**json.loads(text)))
+                if view := _view(file.read()):
+                    views.append(view)
     return views
+
+
+def kill_silent(run_dir: Path, role: str, name: str) -> None:
+    """Kill the process of this host that holds a role and has not said for too long that it works at anything.
+
+    Its lock is what keeps the next one from its start.
+    """
+    for view in running_processes(run_dir):
+        if (view.role, view.name) != (role, name) or view.pid == os.getpid() or (late := view.silent()) is None:
+            continue
+        silent_s = late.silent_s(time.monotonic())
+        log.error("killing %s, pid %d, which an earlier start left: silent for %.0f s", role, view.pid, silent_s)
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(view.pid, signal.SIGKILL)
+
+
+def _view(text: str) -> ProcessView | None:
+    """What a lock file says; None for a text that a full disk cut short, or that another version wrote."""
+    try:
+        found: dict[str, Any] = json.loads(text)
+        beats = tuple(Beat(**beat) for beat in found.pop("beats", ()))
+        waiting = tuple(Waiting(**role) for role in found.pop("waiting", ()))
+        return ProcessView(**found, beats=beats, waiting=waiting)
+    except (ValueError, TypeError):
+        return None

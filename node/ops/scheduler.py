@@ -2,24 +2,33 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
+
+from node.beats import STEP_LIMIT_S, Beating
+from storage.errors import StoreUnavailable
+from storage.outage import Outage
 
 log = logging.getLogger(__name__)
 
 
 class Ticker:
-    """Calls each function every so many seconds, never twice at once; an error is logged and the next tick comes."""
+    """Calls each function every so many seconds, never twice at once; an error is logged and the next tick comes.
 
-    def __init__(self, ticks: Mapping[Callable[[], object], float]) -> None:
+    Each tick beats under the name of its function, so that one which hangs is noticed.
+    """
+
+    def __init__(self, ticks: Mapping[Callable[[], object], float], beat: Beating) -> None:
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             executors={"default": ThreadPoolExecutor(max(1, len(ticks)))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
         for function, every_s in ticks.items():
-            self._scheduler.add_job(_guarded(function), "interval", seconds=every_s)
+            name = getattr(function, "__qualname__", "tick")
+            self._scheduler.add_job(_guarded(function, partial(beat, name)), "interval", seconds=every_s)
 
     def __enter__(self) -> "Ticker":
         self._scheduler.start()
@@ -29,10 +38,16 @@ class Ticker:
         self._scheduler.shutdown(wait=True)
 
 
-def _guarded(function: Callable[[], object]) -> Callable[[], None]:
+def _guarded(function: Callable[[], object], beat: Callable[[str, int, int, float], None]) -> Callable[[], None]:
+    outage = Outage(f"the tick `{getattr(function, '__name__', 'tick')}`")
+
     def tick() -> None:
+        beat("ticking", 0, 0, STEP_LIMIT_S)
         try:
             function()
+            outage.over()
+        except StoreUnavailable as error:
+            outage.failed(error)
         except Exception:  # the process boundary of a tick: a locked database now is no reason to stop for ever
             log.exception("tick failed; the next one tries again")
 

@@ -21,6 +21,7 @@ from node.errors import AmbiguousInstance, UnreadableInstance
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from node.receive.expected import ExpectedCounts
 from node.receive.shortfall import describe_missing, lost_by_replacement
+from storage.errors import StoreUnavailable
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
 from storage.sources import SourceFile
 from storage.spool import LOST, Spool
@@ -68,6 +69,8 @@ class Completion:
         for series in self._series.undecided(self._clock(), self._settings.quiet_s):
             try:
                 decided += self._judge(series)
+            except StoreUnavailable:  # says nothing about the series
+                raise
             except Exception as error:  # the boundary between series: one that cannot be judged stops no other
                 log.exception("series %s could not be judged", series.series_uid)
                 reason = f"the series could not be judged: unexpected {type(error).__name__}"
@@ -130,7 +133,8 @@ class Completion:
             return self._settle_gap(series, facts, headers, verdict, doubt, vouched=vouched)
         if doubt:
             return self._hold(series, doubt)
-        request = replace(self._request_for(headers), doubt=verdict.doubt)
+        asked = self._request_for(headers)
+        request = replace(asked, doubt="; ".join(clause for clause in (asked.doubt, verdict.doubt) if clause))
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:
             log.info("series %s complete: %d slices queued for %s", series.series_uid, len(headers), request.bundle)

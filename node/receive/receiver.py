@@ -22,6 +22,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
+from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, no_beat
 from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from node.errors import Misconfigured, UnreadableInstance
@@ -34,9 +35,10 @@ from node.network.tls import PeerCertificate, server_context
 from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session, safe_title
 from node.receive.discarded import why_discarded
-from storage.errors import SpoolFull
+from storage.errors import SpoolFull, StoreUnavailable
 from storage.intake import Intake
-from storage.losses import UNKNOWN
+from storage.losses import UNKNOWN, LateLoss
+from storage.outage import Outage
 from storage.refusals import RefusalStore, RefusedInstance
 from storage.series import Closing, Discard, Identifiers, Loss, Opening, Recorded, SeriesStore
 from storage.spool import Spool
@@ -50,6 +52,7 @@ STOP_GRACE_S = 5.0
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # DICOM's only one, PS3.7 annex A.2.1
 _NO_LIMIT = 1_000_000
 _CLOSE_ATTEMPTS = 5
+_NO_DATABASE = "the database cannot be used; try again"
 
 
 class PortInUse(Misconfigured):
@@ -72,6 +75,7 @@ class Receiver:
         name: str,
         port: int | None = None,
         max_dataset_bytes: int = MAX_DATASET_BYTES,
+        beat: Beating = no_beat,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
@@ -80,8 +84,10 @@ class Receiver:
         self._name = name
         self._requested_port = settings.port if port is None else port
         self._max_dataset_bytes = max_dataset_bytes
+        self._beat = beat
         self._clock = clock
         self._places = Places(settings)
+        self._outage = Outage("C-STORE")
         self._stopping = threading.Event()
         self._server: HardenedServer | None = None
         self._thread: threading.Thread | None = None
@@ -105,6 +111,7 @@ class Receiver:
         if lost or swept:
             log.warning("a former receiver left %d associations and %d unfinished files", lost, swept)
         self._server = listening
+        listening.on_turn = self._turned
         self._thread = threading.Thread(target=listening.serve_forever, args=(0.05,), name="receiver", daemon=True)
         self._thread.start()
         log.info("listening as %s on %s port %d", self._settings.ae_title, self._settings.listening_host, self.port)
@@ -123,6 +130,12 @@ class Receiver:
                 log.error("an association did not end; its unfinished files are removed at the next start")
         if self._thread is not None:
             self._thread.join()
+
+    def _turned(self) -> None:
+        """The accepting thread turns; the writing of instances is late where one commit takes too long."""
+        self._beat("accepting", "waiting for connections", 0, 0, IDLE_LIMIT_S)
+        if not self._intake.is_late(STEP_LIMIT_S):
+            self._beat("storing", "committing", 0, 0, IDLE_LIMIT_S)
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -203,9 +216,13 @@ class Receiver:
             session.refused,
         )
         # While this row stays open no series of the association can complete.
+        closing = Closing(session.association_id, released, self._clock())
         for attempt in range(_CLOSE_ATTEMPTS):
             try:
-                self._intake.commit(Closing(session.association_id, released, self._clock()))
+                self._intake.commit(closing)
+                return
+            except StoreUnavailable:
+                self._intake.commit_later(closing, closing.association_id)
                 return
             except Exception:
                 log.exception("association %d could not be closed in the store", session.association_id)
@@ -230,6 +247,9 @@ class Receiver:
         except SpoolFull as error:
             log.error("the spool takes no more: %s", error)
             code, comment = status.OUT_OF_RESOURCES, "the spool takes no more"
+        except StoreUnavailable as error:
+            self._outage.failed(error)
+            code, comment = status.OUT_OF_RESOURCES, _NO_DATABASE
         except Exception:
             log.exception("an instance from %s could not be stored", session.calling_ae)
             code, comment = status.OUT_OF_RESOURCES, "the instance could not be stored; try again"
@@ -237,6 +257,7 @@ class Receiver:
             event.request.DataSet.release()
         if code == status.SUCCESS:
             session.stored += 1
+            self._outage.over()
             self._places.progressed(session)
         else:
             self._refused(session, event, data, code, comment)
@@ -291,26 +312,29 @@ class Receiver:
     def _association_id(self, session: Session) -> int:
         """The row of the association, which is opened when there is something to say of it."""
         if session.association_id is None:
-            session.association_id = self._intake.commit(
-                Opening(self._name, session.calling_ae, session.peer_host, self._clock())
-            )
+            session.association_id = self._intake.commit(self._opening(session))
         return session.association_id
+
+    def _opening(self, session: Session) -> Opening:
+        return Opening(self._name, session.calling_ae, session.peer_host, self._clock())
 
     # -- what is not stored ------------------------------------------------------------------------------------
 
     def _refused(self, session: Session, event: Any, data: bytes, code: int, comment: str) -> None:
         """Record that an instance was refused; never raises, because the sender learns it from the status anyway."""
         session.refused += 1
-        log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
         try:
             request, identity = event.request, _glimpse(data, event.context.transfer_syntax)
-            uids = identity.series_uid, identity.sop_instance_uid
-            self._record(RefusedInstance(session.calling_ae, session.peer_host, *uids, code, comment))
+            if comment != _NO_DATABASE:
+                log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
+                uids = identity.series_uid, identity.sop_instance_uid
+                self._record(RefusedInstance(session.calling_ae, session.peer_host, *uids, code, comment))
             # What another peer's series does not get, it does not lack.
             if str(request.AffectedSOPClassUID) == CT_IMAGE_STORAGE and code != status.NOT_AUTHORIZED:
                 reason = f"refused with status {code:04X} ({comment})"
                 asked_uid = str(request.AffectedSOPInstanceUID)
-                self._lose(session, identity, "" if asked_uid == NO_UID else asked_uid, data, reason)
+                asked_uid = "" if asked_uid == NO_UID else asked_uid
+                self._lose(session, identity, asked_uid, data, reason, later=comment == _NO_DATABASE)
         except Exception:
             log.exception("a refusal could not be recorded")
 
@@ -318,6 +342,8 @@ class Receiver:
         """Let `status` and `jobs show` tell of a refusal; never raises."""
         try:
             self._refusals.record(replace(refused, reason=refused.reason[:200]), self._clock())
+        except StoreUnavailable as error:
+            self._outage.failed(error)
         except Exception:
             log.exception("a refusal could not be recorded")
 
@@ -328,20 +354,31 @@ class Receiver:
         try:
             identity = _glimpse(instance.head, instance.transfer_syntax)
             reason = "under way when its association was aborted"
-            self._lose(session, identity, instance.sop_instance_uid, instance.head, reason)
+            self._lose(session, identity, instance.sop_instance_uid, instance.head, reason, later=False)
         except Exception:
             log.exception("a broken-off instance could not be recorded")
 
-    def _lose(self, session: Session, identity: InstanceIdentity, asked_uid: str, data: bytes, reason: str) -> None:
-        """Let the series wait for an instance that was not stored; where no UID is known, its bytes stand for it."""
+    def _lose(
+        self, session: Session, identity: InstanceIdentity, asked_uid: str, data: bytes, reason: str, *, later: bool
+    ) -> None:
+        """Let the series wait for an instance that was not stored; where no UID is known, its bytes stand for it.
+
+        later: whether the database is known to take nothing at the moment.
+        """
         uid = identity.sop_instance_uid or (asked_uid if UID_ALPHABET.fullmatch(asked_uid) else "")
         uid = uid or UNKNOWN + hashlib.sha256(asked_uid.encode() + data).hexdigest()[:32]
         self._intake.pauses.interrupted(identity.series_uid)
-        association_id = self._association_id(session)
-        study_uid, series_uid = identity.study_uid, identity.series_uid
-        self._intake.commit(
-            Loss(association_id, session.calling_ae, study_uid, series_uid, uid, reason, self._clock(), session.shown)
-        )
+        study_uid, series_uid, now = identity.study_uid, identity.series_uid, self._clock()
+        association_id, calling_ae = session.association_id or 0, session.calling_ae
+        loss = Loss(association_id, calling_ae, study_uid, series_uid, uid, reason, now, session.shown)
+        try:
+            if not later:
+                self._intake.commit(replace(loss, association_id=self._association_id(session)))
+                return
+        except StoreUnavailable as error:
+            self._outage.failed(error)
+        opening = None if session.association_id else self._opening(session)
+        self._intake.commit_later(LateLoss(loss, opening), (identity.series_uid, uid))
 
 
 def _session(event: Any) -> Session:

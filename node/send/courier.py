@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 from config.settings import DestinationSettings
+from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, no_beat
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 from node.send.confirmation import Confirmer
 from node.send.scu import SendReport, StorageScu
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, StoreUnavailable
+from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
 from storage.peers import PeerStore
 from storage.spool import Spool
@@ -55,6 +57,7 @@ class Courier:
         calling_ae: str,
         name: str,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
+        beat: Beating = no_beat,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -65,10 +68,12 @@ class Courier:
         self._calling_ae = calling_ae
         self._name = name
         self._timeouts = timeouts
+        self._beat = beat
         self._clock = clock
         self._rng = rng or random.Random()
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, clock=clock)
         self._stop = threading.Event()
+        self._outage = Outage("the release of old leases")
 
     # -- process -----------------------------------------------------------------------------------------------
 
@@ -78,23 +83,36 @@ class Courier:
         A peer that keeps an instance or a question for longer than `STOP_GRACE_S` is left: its thread ends with the
         process, and the next courier of this name frees the delivery, as after a kill.
         """
-        for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
-            log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
-        self._fail_without_destination()
         self._stop = stop
+        self._begin()
         threads = [
             threading.Thread(target=self._serve, args=(peer, poll_s), name=f"courier-{peer.name}", daemon=True)
             for peer in self._destinations
         ]
         for thread in threads:
             thread.start()
+        self._beat("leases", "looking", 0, 0, IDLE_LIMIT_S)
         while not stop.wait(LEASE_TICK_S):
+            self._beat("leases", "looking", 0, 0, IDLE_LIMIT_S)
             self.release_expired()
         deadline_s = time.monotonic() + STOP_GRACE_S
         for thread in threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
                 log.warning("%s is left in the middle: its peer took longer than %g s", thread.name, STOP_GRACE_S)
+
+    def _begin(self) -> None:
+        """Take up what a killed courier left, once the database can be used."""
+        outage = Outage("the courier")
+        while not self._stop.is_set():
+            try:
+                for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
+                    log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
+                self._fail_without_destination()
+                outage.over()
+                return
+            except StoreUnavailable as error:
+                self._stop.wait(outage.failed(error))
 
     def _fail_without_destination(self) -> None:
         """What shall go to a destination that the settings no longer name waits for nobody."""
@@ -107,14 +125,23 @@ class Courier:
         try:
             for delivery_id in self._outbox.release_expired(self._clock()):
                 log.warning("the lease of delivery %d ran out", delivery_id)
+            self._outage.over()
+        except StoreUnavailable as error:
+            self._outage.failed(error)
         except Exception:
             log.exception("expired leases could not be released")
 
     def _serve(self, destination: DestinationSettings, poll_s: float) -> None:
         """The loop of one destination; the boundary of its thread."""
+        outage = Outage(f"the courier to {destination.name}")
         while not self._stop.is_set():
+            self._beat(destination.name, "waiting", 0, 0, STEP_LIMIT_S)
             try:
                 busy = self.run_once(destination) or self.confirm_once(destination)
+                outage.over()
+            except StoreUnavailable as error:
+                self._stop.wait(outage.failed(error))
+                continue
             except Exception:
                 log.exception("delivery to %s paused after an internal error", destination.name)
                 self._stop.wait(_PAUSE_AFTER_ERROR_S)
@@ -153,6 +180,8 @@ class Courier:
         )
         if not delivery.missing:  # a courier died between the last answer and its last transaction
             return SendReport(Outcome.DONE, "", ())
+        done = delivery.total - len(delivery.missing)
+        self._beat(destination.name, f"delivery {delivery.id}", done, delivery.total, STEP_LIMIT_S)
         products = {instance.sop_instance_uid: instance.product_id for instance in delivery.missing}
 
         def keep(sop_instance_uid: str, dimse_status: int) -> None:
@@ -164,13 +193,16 @@ class Courier:
                 lease_s=LEASE_S,
                 now=self._clock(),
             )
+            nonlocal done
+            done += 1
+            self._beat(destination.name, f"delivery {delivery.id}", done, delivery.total, STEP_LIMIT_S)
 
         items = ((instance.sop_instance_uid, self._spool.path(instance.file_name)) for instance in delivery.missing)
         sha256 = {instance.sop_instance_uid: instance.sha256 for instance in delivery.missing}
         try:
             scu = StorageScu(destination, self._calling_ae, self._timeouts)
             return scu.send(items, keep, self._stop.is_set, sha256=sha256)
-        except LeaseLost:
+        except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:  # the process boundary: one unusual series must not stop the others
             log.exception("delivery %d ended with an unexpected error", delivery.id)
@@ -187,6 +219,10 @@ class Courier:
         if report.outcome is Outcome.DONE:
             self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
             log.info("delivery %d sent: %d instances%s", delivery.id, delivery.total, _suffix(report.reason))
+            return
+        if report.outcome is Outcome.STOPPED:
+            self._outbox.give_back(delivery.id, self._name, report.reason, now)
+            log.info("delivery %d goes on after the restart", delivery.id)
             return
         given_up = report.outcome is Outcome.UNCLEAR and delivery.attempt >= UNCLEAR_ATTEMPTS
         if report.outcome is Outcome.PERMANENT or given_up:
@@ -208,8 +244,6 @@ class Courier:
         log.error("delivery %d waits until job %d was made again: %s", delivery.id, delivery.job_id, reason)
 
     def _wait_s(self, delivery: ClaimedDelivery, report: SendReport) -> float:
-        if report.outcome is Outcome.STOPPED:
-            return 0.0
         if report.outcome is Outcome.MISCONFIGURED:
             return MISCONFIGURED_PAUSE_S * self._rng.uniform(0.5, 1.0)
         # A peer that took something is alive; the count of attempts only grows while nothing gets through.

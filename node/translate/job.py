@@ -165,10 +165,11 @@ class Executor:
     """Runs jobs in the calling thread, with one translator that is loaded once.
 
     bundle: its label, as it stands in the rows of jobs. description: method, device and precision in words.
+    spare_devices: how many more devices of the same kind this machine has.
     """
 
-    def __init__(self, bundle: str, translator: Translator) -> None:
-        self.bundle, self.description = bundle, translator.description
+    def __init__(self, bundle: str, translator: Translator, spare_devices: int = 0) -> None:
+        self.bundle, self.description, self.spare_devices = bundle, translator.description, spare_devices
         self._translator = translator
         load_tables()
 

@@ -14,6 +14,8 @@ from typing import Final
 
 import numpy as np
 
+from models.translator import DeviceFault
+from node.beats import LONG_LIMIT_S, Beating, no_beat
 from node.dicom.volume import read_volume
 from node.errors import NodeError
 from node.translate.job import Executor, JobOptions, JobResult
@@ -48,18 +50,19 @@ class ShadowRunner:
         options_for: Callable[[ShadowJob, datetime], JobOptions],
         *,
         name: str,
+        beat: Beating = no_beat,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._spool, self._bundle = store, spool, bundle
         self._open_executor, self._options_for = open_executor, options_for
-        self._name, self._clock, self._clock_s = name, clock, clock_s
+        self._name, self._beat, self._clock, self._clock_s = name, beat, clock, clock_s
         self._executor: Executor | None = None
         self._look_at_s = self._ask_at_s = clock_s()
         spool.empty_scratch(name)  # what a killed process left
 
     def run_once(self, stop: threading.Event) -> bool:
-        """Do one shadow where nothing else is due; False where there was none to do. Never raises."""
+        """Do one shadow where nothing else is due; False where there was none to do. Raises DeviceFault."""
         if self._clock_s() < self._look_at_s:
             return False
         self._look_at_s = self._clock_s() + LOOK_EVERY_S
@@ -68,6 +71,8 @@ class ShadowRunner:
             if job is None:
                 return False
             self._settle(job, stop)
+        except DeviceFault:  # the device may be of no use to this process any more, nor to the real bundle
+            raise
         except Exception:  # a shadow must not end the worker
             log.exception("a shadow could not be run or recorded")
             return False
@@ -81,10 +86,12 @@ class ShadowRunner:
             self._store.drop(job.job_id, self._bundle)
         except Exception as error:
             self._executor = None  # what it holds on the device is free for the real bundle
-            told = isinstance(error, NodeError)
+            told = isinstance(error, NodeError | DeviceFault)
             reason = str(error) if told else f"unexpected {type(error).__name__}; the worker's log has the details"
             log.warning("shadow of job %d failed: %s", job.job_id, reason, exc_info=None if told else error)
             self._store.failed(job.job_id, self._bundle, reason, self._clock())
+            if isinstance(error, DeviceFault):
+                raise
         else:
             figures = {**result.measurements, **difference}
             self._store.measured(job.job_id, self._bundle, figures, result.held_reason or "", self._clock())
@@ -93,9 +100,11 @@ class ShadowRunner:
             self._spool.empty_scratch(self._name)
 
     def _run(self, job: ShadowJob, stop: threading.Event) -> tuple[JobResult, dict[str, float]]:
-        def progress(_stage: str, _done: int, _total: int) -> None:
+        def progress(stage: str, done: int, total: int) -> None:
+            self._beat("", f"shadow of job {job.job_id}: {stage}", done, total, LONG_LIMIT_S)
             self._give_way(stop)
 
+        self._beat("", f"shadow of job {job.job_id}: read", 0, 0, LONG_LIMIT_S)
         self._give_way(stop)
         if self._executor is None:
             self._executor = self._open_executor()

@@ -6,15 +6,20 @@ transaction belongs to no job: the next attempt writes its own, and a worker tha
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from models.translator import DeviceFault
+from node.beats import FIRST_LIMIT_S_PER_SLICE, IDLE_LIMIT_S, LONG_LIMIT_S, Beating, no_beat
 from node.errors import DamagedInstance, Doubtful, Permanent, Retryable
+from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
-from storage.errors import LeaseLost
+from storage.errors import LeaseLost, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
+from storage.outage import Outage
 from storage.spool import LOST, Spool
 from storage.states import WORKER_CANNOT
 
@@ -32,19 +37,33 @@ class ExecutorUnavailable(Permanent):
     """The bundle or the device of the settings cannot be used; jobs are HELD, and nothing else is used instead."""
 
 
+class DeviceFailed(Retryable):
+    """The device failed in this process, which ends: a new one takes the next job."""
+
+
 class _Stopped(Exception):
     """The worker was told to stop in the middle of a job."""
 
 
 class _Beating:
-    """What a running job and its heartbeat tell each other: how far it is, and that it is no longer ours (`lost`)."""
+    """What a running job and its heartbeat tell each other: how far it is, and that it is no longer ours (`lost`).
 
-    def __init__(self) -> None:
+    limit_s: how long it may stand still; a job that does so for longer loses its lease.
+    """
+
+    def __init__(self, limit_s: float) -> None:
         self.lost = threading.Event()
         self.progress: Progress | None = None
+        self._limit_s, self._moved_s = limit_s, time.monotonic()
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether the job has made no step for longer than it may."""
+        return time.monotonic() - self._moved_s > self._limit_s
 
     def reach(self, stage: str, done: int, total: int, now: datetime) -> None:
         """The job did `done` of `total` steps of a stage, which began when it was first reached."""
+        self._moved_s = time.monotonic()
         before = self.progress
         started_at = before.started_at if before is not None and before.stage == stage else now
         self.progress = Progress(stage, done, total, started_at)
@@ -53,40 +72,78 @@ class _Beating:
 class Worker:
     """Runs jobs of the store until it is told to stop.
 
-    `open_executor` loads bundle and device, again at every job after it failed (ExecutorUnavailable); `announce` gets
-    in words what was loaded, or why nothing was. `idle(stop)` is called where no job is due, and says whether it did
-    anything; it must give way to a job. `options_for(job, produced_at)` says what the settings want in the
-    derived series.
+    `open_executor(faults)` loads bundle and device, again at every job after it failed (ExecutorUnavailable); `faults`
+    counts how often the device failed during the job, or the process ended. `announce` gets in words what was loaded,
+    or why nothing was. `options_for(job, produced_at)` says what the settings want in the derived series.
+    `idle(stop)` is called where no job is due, and says whether it did anything; it must give way to a job.
+    `previous_end` says why the supervisor killed the worker before this one, or "".
+
+    When the device fails, the process ends. A new one translates the job with one slice at a time, and then on another
+    GPU of the same kind, where there is one; at last the job is HELD. It never takes the processor instead.
     """
 
     def __init__(
         self,
         jobs: JobStore,
         spool: Spool,
-        open_executor: Callable[[], Executor],
+        open_executor: Callable[[int], Executor],
         options_for: Callable[[ClaimedJob, datetime], JobOptions],
         destinations: Sequence[str],
         *,
         name: str,
         announce: Callable[[str], None] = lambda _words: None,
         idle: Callable[[threading.Event], bool] = lambda _stop: False,
+        beat: Beating = no_beat,
+        record: DeviceRecord | None = None,
+        previous_end: str = "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._jobs, self._spool, self._idle = jobs, spool, idle
         self._open_executor, self._options_for, self._announce = open_executor, options_for, announce
         self._destinations = tuple(destinations)
         self._name, self._clock = name, clock
+        self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._executor: Executor | None = None
+        self._opened_for = 0
+        self._failed_device = ""
 
     def run(self, stop: threading.Event) -> None:
-        """Work until `stop` is set; a job in hand then goes back to the queue."""
-        for job_id in self._jobs.release_expired(self._clock(), dead_worker=self._name):
+        """Work until `stop` is set; a job in hand then goes back to the queue. It waits for a database that is gone.
+
+        Raises DeviceFailed.
+        """
+        outage = Outage("the worker")
+        while True:
+            try:
+                self._work(stop, outage)
+                return
+            except StoreUnavailable as error:
+                self._beat("", "waiting for the database", 0, 0, IDLE_LIMIT_S)
+                if stop.wait(outage.failed(error)):
+                    return
+
+    def _work(self, stop: threading.Event, outage: Outage) -> None:
+        self._beat("", "starting", 0, 0, LONG_LIMIT_S)
+        why = f"the worker was killed: {self._previous_end}" if self._previous_end else ""
+        for job_id in self._jobs.release_expired(self._clock(), dead_worker=self._name, why=why):
             log.warning("job %d was left behind by a worker that was killed", job_id)
+        outage.over()
         self._sweep()
         self._prepare()
         while not stop.is_set():
-            if not (self.run_once(stop) or self._idle(stop)):
+            self._beat("", "waiting for a job", 0, 0, IDLE_LIMIT_S)
+            busy = self.run_once(stop) or self._use_idle_time(stop)
+            if self._failed_device:
+                raise DeviceFailed(f"{self._failed_device}; a new process takes the next job")
+            if not busy:
                 stop.wait(POLL_S)
+
+    def _use_idle_time(self, stop: threading.Event) -> bool:
+        try:
+            return self._idle(stop)
+        except DeviceFault as fault:
+            self._failed_device = str(fault)
+            return True
 
     def _sweep(self) -> None:
         """Remove folders that no job refers to: those of killed attempts and releases, and of results made anew."""
@@ -122,11 +179,12 @@ class Worker:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
         try:
             self._produce(job, stop)
-        except LeaseLost:
+        except (LeaseLost, StoreUnavailable):  # without the database no outcome can be recorded
             raise
         except _Stopped:
-            now = self._clock()
-            self._jobs.requeue(job.id, self._name, "the worker was stopped", not_before=now, now=now)
+            self._jobs.give_back(job.id, self._name, "the worker was stopped", now=self._clock())
+        except DeviceFault as fault:
+            self._device_failed(job, fault)
         except (ExecutorUnavailable, Doubtful) as error:
             reason = str(error) if isinstance(error, Doubtful) else f"{WORKER_CANNOT}{error}"
             log.error("job %d held: %s", job.id, reason)
@@ -142,16 +200,32 @@ class Worker:
             log.exception("job %d ended with an unexpected error", job.id)
             self._retry_later(job, f"unexpected {type(error).__name__}; the worker's log has the details")
 
+    def _device_failed(self, job: ClaimedJob, fault: DeviceFault) -> None:
+        """Leave the job to a new process with the next measure, or hold it where none is left."""
+        self._failed_device = str(fault)
+        spare = self._executor.spare_devices if self._executor is not None else 0
+        if job.device_faults <= spare:
+            log.error("job %d goes to a new process: %s", job.id, fault)
+            self._jobs.give_back(job.id, self._name, str(fault), now=self._clock(), is_device_fault=True)
+            return
+        tried = "with one slice at a time in a new process" + (f" and on {spare} more of its kind" if spare else "")
+        reason = f"{WORKER_CANNOT}{fault}, also {tried}"
+        log.error("job %d held: %s", job.id, reason)
+        self._jobs.hold(job.id, self._name, reason, self._clock())
+
     def _produce(self, job: ClaimedJob, stop: threading.Event) -> None:
         if not job.sources:
             raise Permanent("its received files were removed from the disk; send the series again, then retry the job")
-        executor = self._executor_for(job)
+        self._beat("", f"job {job.id}: load the model", 0, 0, LONG_LIMIT_S)
+        executor, begun_s = self._executor_for(job), time.monotonic()
         staged = self._spool.stage(job.id, job.attempt)
         try:
             result = self._compute(executor, job, staged, stop)
             product_dir = self._spool.publish(staged)
         finally:
             self._spool.unstage(staged)
+        self._beat("", f"job {job.id}: record the result", 0, 0, LONG_LIMIT_S)
+        self._record.measured(executor.description, (time.monotonic() - begun_s) / max(1, len(job.spool_names)))
         held_reason = join_reasons(job.doubt, result.held_reason)
         try:
             self._jobs.finish(
@@ -170,17 +244,18 @@ class Worker:
     def _prepare(self) -> None:
         """Load bundle and device before the first job, so that it need not wait; a failure is announced and retried."""
         try:
-            self._loaded()
+            self._loaded(0)
         except ExecutorUnavailable:
             pass
         except Exception:  # the process boundary: a job that comes will meet the same error, and be tried again
             log.exception("bundle and device could not be loaded")
 
-    def _loaded(self) -> Executor:
-        """Bundle and device, loaded once; raises ExecutorUnavailable."""
-        if self._executor is None:
+    def _loaded(self, faults: int) -> Executor:
+        """Bundle and device, loaded once for each number of faults; raises ExecutorUnavailable."""
+        if self._executor is None or self._opened_for != faults:
             try:
-                self._executor = self._open_executor()
+                self._executor = None  # its memory first
+                self._executor, self._opened_for = self._open_executor(faults), faults
             except ExecutorUnavailable as error:
                 log.error("this worker cannot work: %s", error)
                 self._announce(f"CANNOT WORK: {error}")
@@ -190,7 +265,7 @@ class Worker:
         return self._executor
 
     def _executor_for(self, job: ClaimedJob) -> Executor:
-        executor = self._loaded()
+        executor = self._loaded(job.device_faults + job.deaths)
         if executor.bundle != job.bundle:
             raise ExecutorUnavailable(
                 f"the job was queued for bundle {job.bundle}, but this worker has {executor.bundle}; "
@@ -198,8 +273,16 @@ class Worker:
             )
         return executor
 
+    def _limit_s(self, executor: Executor, slices: int) -> float:
+        """How long a job of so many slices may make no step: as long as all of it took, measured in earlier jobs."""
+        known_s = self._record.seconds_per_slice(executor.description)
+        if known_s is None:
+            return max(LONG_LIMIT_S, slices * FIRST_LIMIT_S_PER_SLICE)
+        return max(IDLE_LIMIT_S, slices * known_s)
+
     def _compute(self, executor: Executor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
-        with self._heartbeat(job) as beating:
+        limit_s = self._limit_s(executor, len(job.spool_names))
+        with self._heartbeat(job, limit_s) as beating:
 
             def progress(stage: str, done: int, total: int) -> None:
                 if beating.lost.is_set():
@@ -207,22 +290,29 @@ class Worker:
                 if stop.is_set():
                     raise _Stopped
                 beating.reach(stage, done, total, self._clock())
+                self._beat("", f"job {job.id}: {stage}", done, total, limit_s)
 
+            self._beat("", f"job {job.id}: read", 0, len(job.spool_names), limit_s)
             paths = [self._spool.path(name) for name in job.spool_names]
             return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
 
     @contextmanager
-    def _heartbeat(self, job: ClaimedJob) -> Iterator["_Beating"]:
-        """Extend the lease while the block runs, and write down how far the job is."""
-        beating, done = _Beating(), threading.Event()
+    def _heartbeat(self, job: ClaimedJob, limit_s: float) -> Iterator["_Beating"]:
+        """Extend the lease while the block runs and gets on, and write down how far the job is."""
+        beating, done, outage = _Beating(limit_s), threading.Event(), Outage(f"the heartbeat of job {job.id}")
 
         def beat() -> None:
             while not done.wait(HEARTBEAT_S):
+                if beating.stands_still:
+                    log.error("job %d makes no progress; its lease is not extended", job.id)
+                    continue
                 try:
                     self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock(), progress=beating.progress)
                 except LeaseLost:
                     beating.lost.set()
                     return
+                except StoreUnavailable as error:
+                    done.wait(outage.failed(error))
                 except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
                     log.exception("heartbeat of job %d failed", job.id)
 
@@ -245,7 +335,7 @@ class Worker:
             self._retry_later(job, reason)
             return
         now = self._clock()
-        self._jobs.requeue(job.id, self._name, reason, not_before=now, now=now)
+        self._jobs.give_back(job.id, self._name, reason, now=now)
         missing = self._jobs.lose_sources(job.series_id, lost, self._name, now)
         log.error("job %d waits: %d files of series %s must be sent again: %s", job.id, missing, job.series_uid, reason)
 

@@ -287,6 +287,22 @@ def test_a_cancelled_job_takes_its_worker_and_deliveries_along(bench):
         bench.jobs.retry(1, "operator", "", at(18))
 
 
+def test_work_that_is_given_back_has_used_up_no_attempt(bench):
+    bench.receive()
+    bench.queue()
+    for faults, is_device_fault in ((0, False), (0, True), (1, False)):
+        job = bench.jobs.claim("w", 60, at(11))
+        assert (job.attempt, job.device_faults) == (1, faults)
+        with pytest.raises(LeaseLost):
+            bench.jobs.give_back(job.id, "another", "not mine", now=at(11))
+        bench.jobs.give_back(job.id, "w", "stopped", now=at(11), is_device_fault=is_device_fault)
+    bench.produce()
+    for second in (20, 21):
+        delivery = bench.outbox.claim("c", "tps", 60, at(second))
+        assert delivery.attempt == 1
+        bench.outbox.give_back(delivery.id, "c", "the courier was stopped", at(second))
+
+
 # -- deliveries ------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
-from storage.tables import Association, Base, Delivery, DeliveryInstance, Instance, Job
+from storage.tables import Association, Delivery, DeliveryInstance, Instance, Job
 from tests.peers.certificates import Certificates, make_certificates
 
 CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
@@ -77,9 +77,9 @@ class Store:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    database = Database(f"sqlite:///{tmp_path / 'node.sqlite3'}")
-    Base.metadata.create_all(database.engine)
+def store(tmp_path: Path, sqlite_file: Path) -> Iterator[Store]:
+    database = Database(f"sqlite:///{sqlite_file}")
+    assert database.has_schema()  # its files beside the database are there from now on
     yield Store(
         database,
         Spool(tmp_path / "spool"),

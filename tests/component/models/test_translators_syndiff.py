@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import DeviceUnavailable, TranslationError, Translator, load_bundle
+from models import DeviceFault, DeviceUnavailable, TranslationError, Translator, load_bundle
 from models.frame import Frame
 from models.testing import write_tiny_bundle
 from models.translators.slicewise import Runtime, translate_slices
@@ -178,8 +178,30 @@ def test_a_single_slice_that_does_not_fit_is_an_error() -> None:
     def predict(source: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("as CUDA says it")
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(DeviceFault, match="out of memory: as CUDA says it"):
         translate_slices(slices(2), Frame((-40.0, 400.0), 32), Runtime("cpu", "fp32", 1), predict)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (RuntimeError("CUDA error: an illegal memory access was encountered\nadvice"), DeviceFault),
+        (torch.AcceleratorError("unspecified launch failure"), DeviceFault),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), DeviceFault),
+        (MemoryError(), DeviceFault),
+        (RuntimeError("shapes do not match"), RuntimeError),
+    ],
+)
+def test_what_a_device_reports_is_told_from_other_errors(error: Exception, raised: type[Exception]) -> None:
+    def predict(source: torch.Tensor) -> torch.Tensor:
+        raise error
+
+    runtime = Runtime("cpu", "fp32", 4)
+    with pytest.raises(raised) as caught:
+        translate_slices(slices(2), Frame((-40.0, 400.0), 32), runtime, predict)
+    assert type(caught.value) is raised
+    assert "advice" not in str(caught.value) or raised is RuntimeError
+    assert runtime.batch_size == 4, "only memory that is too small is a reason for a smaller batch"
 
 
 def test_bf16_stays_near_fp32(tmp_path: Path, translator: Translator) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from config.load import load_settings
+from node.beats import no_beat
 from node.bootstrap.store import open_store
 from node.cli import main
 from node.dicom.constants import CT_IMAGE_STORAGE
@@ -83,5 +84,5 @@ def made(request, config, tiny_bundle, tmp_path):
     config.write_text(config.read_text() + f'[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
     with open_store(load_settings(config)) as node:
         receive(node, make_series(tmp_path / "source", slices=4), getattr(request, "param", ""))
-        assert make_worker(node, "1", lambda _words: None).run_once(threading.Event())
+        assert make_worker(node, "1", lambda _words: None, no_beat).run_once(threading.Event())
         yield node

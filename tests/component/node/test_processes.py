@@ -1,14 +1,14 @@
 """A lock says which process runs; it goes with the process."""
 
 import fcntl
+import signal
 import subprocess
 import sys
-import threading
 
 import pytest
 
-from node.ops.processes import AlreadyRunning, process_lock, running_processes
-from node.ops.supervisor import Supervisor
+from node.beats import Heart
+from node.ops.processes import AlreadyRunning, kill_silent, process_lock, running_processes
 
 
 def test_a_role_is_held_once_and_seen_while_held(tmp_path):
@@ -55,10 +55,39 @@ def test_a_killed_process_is_not_seen(tmp_path):
     assert running_processes(tmp_path) == []
 
 
-def test_the_supervisor_restarts_what_died_and_gives_up_on_a_usage_error(tmp_path):
-    counter = tmp_path / "starts"
-    child = f"import pathlib, sys; p = pathlib.Path({str(counter)!r}); n = len(p.read_text()) if p.exists() else 0\n"
-    child += "p.write_text('x' * (n + 1)); sys.exit(2 if n else 1)"
-    code = Supervisor({"work": [sys.executable, "-c", child]}).run(threading.Event())
-    assert code == 2
-    assert counter.read_text() == "xx"
+def test_a_text_that_a_full_disk_cut_short_hides_no_other_process(tmp_path):
+    with process_lock(tmp_path, "receive", "1"), process_lock(tmp_path, "work", "1"):
+        (tmp_path / "receive-1.lock").write_text('{"role": "rec')
+        assert [view.role for view in running_processes(tmp_path)] == ["work"]
+
+
+def test_a_reader_sees_what_a_process_works_at_and_for_how_long_it_says_nothing(tmp_path):
+    clock_s = [1000.0]
+    with process_lock(tmp_path, "work", "1") as sign:
+        heart = Heart(sign.beats, clock_s=lambda: clock_s[0])
+        heart.beat("", "job 7: translate", 3, 64, 30.0)
+        (view,) = running_processes(tmp_path)
+        assert view.beats[0].work == "job 7: translate 3 of 64"
+        assert view.silent(1029.0) is None
+        late = view.silent(1031.0)
+        assert late is not None
+        assert late.silent_s(1031.0) == 31.0
+
+
+def test_only_a_process_that_is_silent_for_too_long_is_killed_for_its_lock(tmp_path):
+    code = (
+        "import pathlib, sys, time; from node.beats import Heart; from node.ops.processes import process_lock\n"
+        "with process_lock(pathlib.Path(sys.argv[1]), 'work', '1') as sign:\n"
+        " Heart(sign.beats).beat('', 'asleep', 0, 0, float(sys.argv[2])); print('held', flush=True); time.sleep(60)"
+    )
+    for limit_s, ends in (("600", False), ("-1", True)):
+        command = [sys.executable, "-c", code, str(tmp_path), limit_s]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n"
+            kill_silent(tmp_path, "deliver", "1")
+            kill_silent(tmp_path, "work", "1")
+            if not ends:
+                assert process.poll() is None
+                process.kill()
+            assert process.wait(10) == -signal.SIGKILL

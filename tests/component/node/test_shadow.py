@@ -10,6 +10,7 @@ import pytest
 from config.load import load_settings
 from models import read_card
 from models.testing import write_tiny_bundle
+from node.beats import no_beat
 from node.bootstrap.roles import bundle_label
 from node.bootstrap.worker import job_options, make_worker, open_executor
 from node.cli.jobs_show import shadow_text
@@ -145,7 +146,7 @@ def test_the_worker_of_the_settings_measures_and_commands_show_it(run, made, tmp
     label = bundle_label(read_card(tmp_path / "other"))
     object.__setattr__(made, "settings", load_settings(config))
     stop = threading.Event()
-    worker = make_worker(made, "1", lambda _words: None)
+    worker = make_worker(made, "1", lambda _words: None, no_beat)
     waited = threading.Thread(target=worker.run, args=(stop,))
     waited.start()
     while not any(view.outcome != "PENDING" for view in made.shadows.views()):

@@ -16,14 +16,16 @@ CHILD = ["/bin/sleep", "600"]
 # One process makes 150 supervisors by fork, each with two children; a start of Python for each would take a minute.
 SUPERVISORS = """
 import os, sys
-from node.ops.supervisor import Supervisor, stop_event
+from node.ops.supervised import stop_event
+from node.ops.supervisor import Supervisor
 
 for _ in range(int(sys.argv[1])):
     pid = os.fork()
     if pid == 0:
         stop = stop_event(supervised=False)
         print(os.getpid(), flush=True)
-        os._exit(Supervisor({role: sys.argv[2:] for role in ("receive", "work")}).run(stop))
+        Supervisor({role: sys.argv[2:] for role in ("receive", "work")}).run(stop)
+        os._exit(0)
     print("ended", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 
@@ -64,7 +66,7 @@ def test_150_of_150_supervisors_end_when_both_signals_come_together() -> None:
 
 def test_signals_that_come_while_the_event_is_locked_are_not_waited_for() -> None:
     code = (
-        "import os, signal; from node.ops.supervisor import stop_event\n"
+        "import os, signal; from node.ops.supervised import stop_event\n"
         "event = stop_event(supervised=False)\n"
         "with event._cond:\n"  # as within `wait` and `set`, between two instructions of the main thread
         "    for number in (signal.SIGTERM, signal.SIGINT):\n"

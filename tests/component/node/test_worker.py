@@ -29,7 +29,7 @@ def no_options(job: ClaimedJob, now: datetime) -> Any:
 class FakeExecutor:
     """Writes one file and returns, or raises what it was given; `during` runs in the middle."""
 
-    bundle, description = "demo", "fake on nothing"
+    bundle, description, spare_devices = "demo", "fake on nothing", 0
 
     def __init__(self, *, error=None, held=None, during=None):
         self.error, self.held, self.during = error, held, during or (lambda: None)
@@ -60,7 +60,7 @@ def bench(tmp_path, sqlite_file):
     bench.overview, bench.outbox = Overview(database), OutboxStore(database)
 
     def run(executor):
-        def open_executor():
+        def open_executor(faults):
             if isinstance(executor, Exception):
                 raise executor
             return executor
@@ -138,7 +138,7 @@ def test_bundle_and_device_are_loaded_before_the_first_job_and_said_aloud(bench)
     loaded: list[str] = []
     said: list[str] = []
 
-    def open_executor():
+    def open_executor(faults):
         loaded.append(bench.overview.cases()[0].state)
         bench.stop.set()
         return FakeExecutor()
@@ -164,7 +164,7 @@ def leave_behind(bench, *names, age=timedelta(hours=2)):
 def start(bench):
     """A worker that starts and finds nothing to do."""
 
-    def open_executor():
+    def open_executor(faults):
         return FakeExecutor()
 
     bench.stop.set()

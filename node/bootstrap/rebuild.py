@@ -1,0 +1,250 @@
+"""Makes a new store of what lies in the spool, for a node whose database is lost.
+
+What was acknowledged is known again: every received file has a row. A result that exists is held for a person, because
+nobody knows any more whether it was sent; a series without one is judged as if it had just come, and its result is held
+as well. Nothing goes out by itself, and no result is made a second time.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from config.settings import Settings
+from node.bootstrap.roles import make_completion, request_maker, verified_card
+from node.bootstrap.store import Node, refuse_while_running
+from node.dicom.elements import ascii_text, element_items, tag_of
+from node.dicom.headers import read_dataset, read_header
+from node.dicom.identity import inflated, read_identity
+from node.errors import Refused, UnreadableInstance
+from node.network.contexts import DEFLATED_SYNTAXES
+from storage.database import Database
+from storage.jobs import ProducedInstance, ProducedSeries
+from storage.mark import new_mark, settle_mark, write_mark
+from storage.rebuilt import DOUBT, FoundResult, RebuiltStore
+from storage.series import Arrival
+from storage.spool import Spool
+
+PREFIX_BYTES = 132
+_SQLITE_FILES = ("", "-wal", "-shm", "-journal")
+
+
+@dataclass
+class Rebuilt:
+    """What was found and what became of it; `aside` where the old database lies now, None where there was none."""
+
+    received: int = 0
+    results: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    series: dict[str, int] = field(default_factory=dict)
+    aside: Path | None = None
+
+
+@dataclass(frozen=True)
+class _Result:
+    study_uid: str
+    series_uid: str
+    model_text: str
+    found: FoundResult
+
+
+def look(settings: Settings, *, step: Callable[[], None] = lambda: None) -> Rebuilt:
+    """What a rebuild would find; nothing is changed."""
+    spool, told = Spool(settings.node.data_dir / "spool", create=False), Rebuilt()
+    told.received = len(_received(spool, told, step))
+    told.results = len(_results(spool, told))
+    return told
+
+
+def rebuild(settings: Settings, now: datetime, *, step: Callable[[], None] = lambda: None) -> Rebuilt:
+    """Make the store anew; the old database file is moved aside. Raises Refused and ConfigError before it begins.
+
+    On SQLite the new database takes its place only when it is whole. `step` is called for every file.
+    """
+    refuse_while_running(settings)
+    card = verified_card(settings)
+    final = Database(settings.node.url())
+    if not final.is_sqlite:
+        return _into(final, settings, card.weights_sha256, now, step)
+    final.close()
+    path = Path(final.location)
+    draft = path.with_name(f"{path.name}.rebuilding")
+    for suffix in _SQLITE_FILES:
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+    database = Database(f"sqlite:///{draft}")
+    try:
+        told = _into(database, settings, card.weights_sha256, now, step)
+    finally:
+        database.close()
+    refuse_while_running(settings)
+    told.aside = _moved_aside(path, now)
+    draft.rename(path)
+    return told
+
+
+def _into(database: Database, settings: Settings, weights: str, now: datetime, step: Callable[[], None]) -> Rebuilt:
+    database.ensure_schema()
+    store, told = RebuiltStore(database), Rebuilt()
+    if not store.is_empty():
+        raise Refused(
+            f"the store {database.location} holds series; it is not rebuilt in its place. Rename that database, or "
+            "name an empty one in node.database_url"
+        )
+    node = Node(settings, database, database.location, writable=True)
+    arrivals = _received(node.spool, told, step)
+    store.receive(arrivals, now)
+    told.received = len(arrivals)
+    results = _results(node.spool, told)
+    told.results = len(results)
+    _attach(store, node, results, weights, now)
+    store.settle_numbers()
+    _judge(node, now)
+    told.series = store.counts()
+    _remark(database, node.spool.root, now)
+    return told
+
+
+def _attach(store: RebuiltStore, node: Node, results: list[_Result], weights: str, now: datetime) -> None:
+    """Give every source series its results."""
+    request_for = request_maker(node.settings, verified_card(node.settings))
+
+    def of_source(result: _Result) -> tuple[str, str]:
+        return result.study_uid, result.series_uid
+
+    for (study_uid, series_uid), group in itertools.groupby(sorted(results, key=of_source), key=of_source):
+        found = sorted(group, key=lambda result: result.found.job_id)
+        last = found[-1]
+        if weights in last.model_text:
+            with suppress(UnreadableInstance):
+                names = store.source_of(series_uid)
+                headers = [read_header(node.spool.path(name), decode=False) for name in names]
+                if headers:
+                    found[-1] = replace(last, found=replace(last.found, request=request_for(headers)))
+        store.add_results(study_uid, series_uid, [result.found for result in found], now)
+
+
+def _judge(node: Node, now: datetime) -> None:
+    """Decide about what has no result, as the node would; what came a moment ago is held for a person."""
+    make_completion(node, doubt=DOUBT).tick()
+    for series in node.series.undecided(now + timedelta(days=1), 0.0):
+        node.series.hold_incomplete(series, DOUBT, now)
+
+
+def _remark(database: Database, spool: Path, now: datetime) -> None:
+    """A new name for both: the old database, should it come back, is not this spool's any more."""
+    write_mark(spool, new_mark(), replace=True)
+    settle_mark(database, spool, now)
+
+
+def _moved_aside(path: Path, now: datetime) -> Path | None:
+    aside = path.with_name(f"{path.name}.before-{now:%Y%m%dT%H%M%S}")
+    for suffix in _SQLITE_FILES:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside if aside.exists() else None
+
+
+# -- what lies in the spool ------------------------------------------------------------------------------------
+
+
+def _received(spool: Spool, told: Rebuilt, step: Callable[[], None]) -> list[tuple[Arrival, datetime]]:
+    """Every received file with the moment at which it came, oldest first."""
+    found = []
+    for path in (spool.root / "received").glob("*/*.dcm"):
+        step()
+        name = str(path.relative_to(spool.root))
+        try:
+            found.append((_arrival(path, name), datetime.fromtimestamp(path.stat().st_mtime, UTC)))
+        except (UnreadableInstance, OSError):
+            told.unreadable.append(name)
+    return sorted(found, key=lambda one: (one[1], one[0].spool_name))
+
+
+def _arrival(path: Path, name: str) -> Arrival:
+    raw = path.read_bytes()
+    head, syntax = _head(raw)
+    data = raw[head:]
+    readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
+    implicit_vr = syntax == "1.2.840.10008.1.2"
+    identity = read_identity(readable, implicit_vr=implicit_vr)
+    return Arrival(
+        study_uid=identity.study_uid,
+        series_uid=identity.series_uid,
+        sop_instance_uid=identity.sop_instance_uid,
+        sop_class_uid=identity.sop_class_uid,
+        transfer_syntax_uid=syntax,
+        sha256=hashlib.sha256(raw).hexdigest(),
+        spool_name=name,
+        size_bytes=len(raw),
+    )
+
+
+def _head(raw: bytes) -> tuple[int, str]:
+    """Where the data set of a file of ours begins, and its transfer syntax; raises UnreadableInstance."""
+    length = int.from_bytes(raw[PREFIX_BYTES + 8 : PREFIX_BYTES + 12], "little")
+    end = PREFIX_BYTES + 12 + length
+    meta = raw[PREFIX_BYTES:end]
+    at = meta.find(b"\x02\x00\x10\x00UI")
+    if raw[128:132] != b"DICM" or len(meta) != 12 + length or at < 0:
+        raise UnreadableInstance("the file does not begin as one of the spool")
+    size = int.from_bytes(meta[at + 6 : at + 8], "little")
+    return end, meta[at + 8 : at + 8 + size].rstrip(b"\0 ").decode("ascii", "replace")
+
+
+def _results(spool: Spool, told: Rebuilt) -> list[_Result]:
+    """The newest folder of every job."""
+    newest: dict[int, Path] = {}
+    for folder in (spool.root / "derived").iterdir() if (spool.root / "derived").is_dir() else ():
+        number = folder.name.partition("-")[0]
+        if number.isdecimal() and any(folder.glob("*.dcm")):
+            known = newest.get(int(number))
+            if known is None or known.stat().st_mtime < folder.stat().st_mtime:
+                newest[int(number)] = folder
+    found = []
+    for job_id, folder in sorted(newest.items()):
+        try:
+            found.append(_result(job_id, folder, str(folder.relative_to(spool.root))))
+        except (UnreadableInstance, OSError, LookupError, ValueError):
+            told.unreadable.append(str(folder.relative_to(spool.root)))
+    return found
+
+
+def _result(job_id: int, folder: Path, name: str) -> _Result:
+    paths = sorted(folder.glob("*.dcm"))
+    made = tuple(_instances(paths))
+    ds = read_dataset(paths[0])
+    related = element_items(ds, tag_of("RelatedSeriesSequence"))[0]
+    number = ascii_text(ds, "SeriesNumber").strip()
+    product = ProducedSeries(
+        series_uid=_uid_text(ascii_text(ds, "SeriesInstanceUID")),
+        product_dir=name,
+        instances=made,
+        measurements={},
+        series_number=int(number) if number else None,
+        series_description=ascii_text(ds, "SeriesDescription").strip(),
+    )
+    return _Result(
+        study_uid=_uid_text(ascii_text(related, "StudyInstanceUID")),
+        series_uid=_uid_text(ascii_text(related, "SeriesInstanceUID")),
+        model_text=ascii_text(ds, "DerivationDescription"),
+        found=FoundResult(job_id, datetime.fromtimestamp(folder.stat().st_mtime, UTC), product),
+    )
+
+
+def _instances(paths: list[Path]) -> Iterator[ProducedInstance]:
+    for path in paths:
+        ds = read_dataset(path)
+        source = element_items(ds, tag_of("SourceImageSequence"))[0]
+        yield ProducedInstance(
+            sop_instance_uid=_uid_text(ascii_text(ds, "SOPInstanceUID")),
+            source_sop_instance_uid=_uid_text(ascii_text(source, "ReferencedSOPInstanceUID")),
+            file_name=path.name,
+            sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+
+
+def _uid_text(value: str) -> str:
+    return value.rstrip("\0 ")

@@ -1,0 +1,101 @@
+"""`db` looks after the store: its schema, a copy of it, and a new one where it is lost."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from, write
+from node.errors import Refused
+from storage.database import Database
+from storage.tables import SCHEMA_REVISION
+
+if TYPE_CHECKING:
+    from node.bootstrap.rebuild import Rebuilt
+
+db_app = typer.Typer(no_args_is_help=True, help="The store: its schema, a copy of it, a new one where it is lost.")
+
+
+@db_app.command("upgrade")
+def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
+    """Bring the schema to this version; make a backup first."""
+    database = Database(settings_from(context, config).node.url())
+    database.upgrade()
+    say(f"the schema is at revision {database.current_revision()}")
+
+
+@db_app.command("current")
+def current(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Print the revision of the schema and the one this version needs."""
+    found = Database(settings_from(context, config).node.url(), read_only=True).current_revision()
+    if as_json:
+        print_json({"current": found, "needed": SCHEMA_REVISION})
+    else:
+        write(f"current {found or 'none'}, needed {SCHEMA_REVISION}\n")
+
+
+@db_app.command("backup")
+def backup(
+    context: typer.Context,
+    target: Annotated[Path, typer.Argument(help="File to write; must not exist.")],
+    config: ConfigOption = None,
+) -> None:
+    """Write a consistent copy of a SQLite store, whatever its schema, also while the node runs."""
+    if target.exists():
+        raise Refused(f"{target} exists and is not overwritten")
+    Database(settings_from(context, config).node.url(), read_only=True).backup(target)
+    say(f"wrote {target}")
+
+
+@db_app.command("adopt")
+def adopt(context: typer.Context, config: ConfigOption = None) -> None:
+    """Say that this store and this spool belong together although their marks differ, or the spool has none."""
+    from node.bootstrap.store import refuse_while_running
+    from storage.mark import adopt_mark
+
+    settings = settings_from(context, config)
+    refuse_while_running(settings)
+    database = Database(settings.node.url())
+    database.ensure_schema()
+    adopt_mark(database, settings.node.data_dir / "spool", datetime.now(UTC))
+    say(f"the store {database.location} and the spool {settings.node.data_dir / 'spool'} belong together now")
+
+
+@db_app.command("rebuild")
+def rebuild(
+    context: typer.Context,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make a new store of the files in the spool, where the database is lost; the old file is moved aside."""
+    from node.bootstrap import rebuild as work
+
+    settings = settings_from(context, config)
+    if dry_run:
+        _say_found(work.look(settings))
+        return
+    question = "make a new store of the files in the spool? What only the old one knew is lost"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise typer.BadParameter("standard input is no terminal: say --yes")
+        typer.confirm(question, abort=True, err=True)
+    told = work.rebuild(settings, datetime.now(UTC))
+    _say_found(told)
+    if told.aside is not None:
+        say(f"the old database is {told.aside} now")
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(told.series.items()))
+    say(f"series: {counts or 'none'}. Every result is HELD: `syncect jobs ls --state HELD,INCOMPLETE` lists what waits")
+
+
+def _say_found(told: "Rebuilt") -> None:
+    say(f"found {told.received} received files and {told.results} results, {len(told.unreadable)} that cannot be read")
+    for name in told.unreadable[:10]:
+        say(f"  not readable, left where it is: {name}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.add_typer(db_app, name="db")

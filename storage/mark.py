@@ -1,0 +1,141 @@
+"""A store and its spool carry the same random name, so that neither is used with another's, or beside an empty one.
+
+The spool keeps it in `store.json`, which is written first: after a crash in between the store takes the spool's name.
+"""
+
+import json
+import os
+import uuid
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import delete, exists, select
+from sqlalchemy.exc import IntegrityError
+
+from storage.database import Database
+from storage.errors import StoreUnavailable, WrongStore
+from storage.tables import Series, StoreMark
+
+FILE_NAME = "store.json"
+_WAY_OUT = (
+    "Put back the database, or restore its backup. If there is none, `syncect db rebuild` makes a store of the files "
+    "in the spool"
+)
+
+
+def settle_mark(database: Database, spool: Path, now: datetime) -> str:
+    """The mark that store and spool share; a new or upgraded pair gets one. Raises WrongStore or StoreUnavailable."""
+    problem = mismatch(database, spool)
+    if problem is not None:
+        raise WrongStore(problem)
+    mark = mark_of_store(database) or mark_of_spool(spool)
+    if mark is None:
+        mark = new_mark()
+    if mark_of_spool(spool) is None:
+        mark = write_mark(spool, mark)
+    with suppress(IntegrityError), database.write() as session:  # another process was first, with the same mark
+        if session.scalar(select(StoreMark.uid)) is None:
+            session.add(StoreMark(uid=mark, made_at=now))
+    return mark
+
+
+def adopt_mark(database: Database, spool: Path, now: datetime) -> str:
+    """Give a store the mark of a spool, or the spool that of the store where it has none; the mark."""
+    mark = mark_of_spool(spool) or write_mark(spool, mark_of_store(database) or new_mark())
+    with database.write() as session:
+        session.execute(delete(StoreMark))
+        session.add(StoreMark(uid=mark, made_at=now))
+    return mark
+
+
+def mismatch(database: Database, spool: Path) -> str | None:
+    """Why this store must not be used with this spool, in sentences; None where it may. Raises StoreUnavailable."""
+    ours, theirs = mark_of_store(database), mark_of_spool(spool)
+    if ours is not None and ours == theirs:
+        return None
+    with database.read() as session:
+        is_empty = not session.scalar(select(exists(select(Series.id))))
+    if ours is None and is_empty:
+        return _beside_files(database, spool)
+    if ours is None or (theirs is None and is_empty):
+        return None
+    if theirs is None:
+        return (
+            f"the spool {spool} has no mark of a store, but the store {database.location} knows series that came into "
+            "a spool: is its disk mounted? If the files are really gone, `syncect db adopt` lets the node begin without"
+        )
+    return (
+        f"the store {database.location} belongs to another spool than {spool}: their marks differ. {_WAY_OUT}; if you "
+        "know that they belong together, `syncect db adopt` says so"
+    )
+
+
+def missing_store(location: str, spool: Path) -> str | None:
+    """Why no new store may be made at `location`; None where the spool holds nothing."""
+    if not holds_files(spool):
+        return None
+    return f"there is no store at {location}, but the spool {spool} holds files. {_WAY_OUT}"
+
+
+def _beside_files(database: Database, spool: Path) -> str | None:
+    if not holds_files(spool):
+        return None
+    return f"the store {database.location} is empty, but the spool {spool} holds files. {_WAY_OUT}"
+
+
+def holds_files(spool: Path) -> bool:
+    """Whether the spool holds a received instance or a result."""
+    received, derived = spool / "received", spool / "derived"
+    return any(True for _ in received.glob("*/*.dcm")) or any(True for _ in derived.glob("*/*.dcm"))
+
+
+def new_mark() -> str:
+    """A random UID."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
+def mark_of_store(database: Database) -> str | None:
+    """The mark in the store; None where it has none yet."""
+    with database.read() as session:
+        return session.scalar(select(StoreMark.uid))
+
+
+def mark_of_spool(spool: Path) -> str | None:
+    """The mark beside the files; None where there is none yet. Raises StoreUnavailable for one that cannot be read."""
+    path = spool / FILE_NAME
+    try:
+        mark = json.loads(path.read_text(encoding="utf-8"))["uid"]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreUnavailable(f"the spool's mark {path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreUnavailable(f"the spool's mark {path} is damaged; remove it and run `syncect db adopt`") from error
+    return str(mark)
+
+
+def write_mark(spool: Path, mark: str, *, replace: bool = False) -> str:
+    """Write the mark durably; without `replace` one that is there already stays. The mark that holds."""
+    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = spool / FILE_NAME
+    draft = spool / f".{FILE_NAME}.{os.getpid()}"
+    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump({"uid": mark}, file)
+        file.flush()
+        os.fsync(descriptor)
+    if replace:
+        draft.replace(path)
+    else:
+        with suppress(FileExistsError):  # another process was first; its mark counts
+            os.link(draft, path)
+        draft.unlink()
+    folder = os.open(spool, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    held = mark_of_spool(spool)
+    assert held is not None
+    return held

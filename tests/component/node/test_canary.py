@@ -1,0 +1,125 @@
+"""No text of a patient's images leaves the store and the spool unless `--phi` asks for it, whatever goes wrong."""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from config.load import load_settings
+from node.bootstrap.store import Node, open_store
+from node.ops.log import SentenceFormatter
+from storage.tables import Event, Job
+from tests.builders import make_series
+from tests.component.node.test_rebuild import judge, keep, translate
+
+CANARY = "CANARY"
+# The name of the series (0008,103E) is what operators know a series by; it is shown, and is not in this list.
+TEXTS = {
+    "PatientName": "CANARY^NAME",
+    "PatientID": "CANARY-ID-77",
+    "IssuerOfPatientID": "CANARY-ISSUER",
+    "OtherPatientIDs": "CANARY-OTHER",
+    "PatientComments": "CANARY comments",
+    "AdditionalPatientHistory": "CANARY history",
+    "StudyDescription": "CANARY study",
+    "StudyID": "CANARY-STUDY",
+    "AccessionNumber": "CANARY-ACC",
+    "ReferringPhysicianName": "CANARY^REF",
+    "PerformingPhysicianName": "CANARY^PERF",
+    "OperatorsName": "CANARY^OP",
+    "InstitutionName": "CANARY institution",
+    "InstitutionalDepartmentName": "CANARY department",
+    "StationName": "CANARY-STATION",
+    "ProtocolName": "CANARY protocol",
+    "ImageComments": "CANARY image",
+    "RequestedProcedureDescription": "CANARY procedure",
+    "DeviceSerialNumber": "CANARY-SERIAL",
+}
+READERS = [
+    ("jobs", "ls"),
+    ("jobs", "ls", "--json"),
+    ("jobs", "ls", "--csv"),
+    ("status",),
+    ("status", "--json"),
+    ("doctor",),
+    *(
+        (("jobs", verb, str(n), *form))
+        for verb in ("show", "why", "events")
+        for n in range(1, 8)
+        for form in ((), ("--json",))
+    ),
+]
+KINDS: dict[str, dict[str, Any]] = {
+    "good": {},
+    "cancelled": {},
+    "enhanced": {"attributes": {"ContrastBolusAgent": "CANARY agent"}},
+    "gap": {"missing": (4,)},
+    "two patients": {"edit": lambda ds, z: setattr(ds, "PatientID", "CANARY-ID-78") if z == 5 else None},
+    "odd numbers": {"raw": {"RescaleSlope": b"CANARY"}},
+    "no spacing": {"absent": ("PixelSpacing",)},
+}
+
+
+def series(folder: Path) -> dict[str, list[Path]]:
+    return {
+        name: make_series(
+            folder / CANARY / name, seed=name, **{**kind, "attributes": {**TEXTS, **kind.get("attributes", {})}}
+        )
+        for name, kind in KINDS.items()
+    }
+
+
+def drive(node: Node, scans: dict[str, list[Path]]) -> None:
+    for paths in scans.values():
+        keep(node, paths)
+    judge(node)
+    with node.database.read() as session:
+        queued = session.scalars(select(Job)).all()
+        assert queued
+    source = node.spool.path(node.series.spool_names(queued[-1].series_id)[0])
+    source.write_bytes(source.read_bytes()[:3000])
+    translate(node)
+    with node.database.read() as session:
+        first = session.scalars(select(Job).order_by(Job.id)).first()
+    assert first is not None
+    if first.state == "PRODUCED":
+        node.jobs.cancel(first.id, "operator", "a reason", datetime.now(UTC))
+
+
+def test_the_canary_is_seen_nowhere_but_in_files_and_database(
+    run: Any, config: Path, tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Any
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.handler.setFormatter(SentenceFormatter())
+    config.write_text(config.read_text() + f'\n[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
+    with open_store(load_settings(config)) as node:
+        drive(node, series(tmp_path))
+        with node.database.read() as session:
+            events = " ".join(f"{e.actor} {e.reason}" for e in session.scalars(select(Event)))
+            states = {case.state for case in node.overview.cases()}
+    assert states >= {"SKIPPED", "INCOMPLETE"}
+    assert CANARY not in events
+    seen = []
+    for command in READERS:
+        _, out, err = run(*command)
+        if CANARY in out + err:
+            seen.append((command, [line for line in (out + err).splitlines() if CANARY in line][:3]))
+    (config.parent / "syncect-data" / "syncect.sqlite3").write_bytes(b"CANARY" * 1000)
+    for command in READERS:
+        _, out, err = run(*command)
+        assert CANARY not in out + err, command
+    assert seen == []
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith(("node", "storage", "models"))]
+    assert not [line for line in ours if CANARY in line]
+
+
+def test_the_canary_is_shown_where_it_is_asked_for(run: Any, config: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    config.write_text(config.read_text() + f'\n[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
+    with open_store(load_settings(config)) as node:
+        keep(node, make_series(tmp_path / "one", attributes=TEXTS))
+        judge(node)
+    assert "CANARY-ID-77" not in run("jobs", "ls", "--json")[1]
+    assert "CANARY-ID-77" in run("jobs", "ls", "--json", "--phi")[1]

@@ -1,0 +1,63 @@
+"""A process whose system clock is set sees the jump by the clock that nobody can set."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from node.ops.clock import HostClock
+clock = HostClock(Path(sys.argv[1]), lambda jump: print(f"{jump.total_seconds():.0f}", flush=True))
+for _ in sys.stdin:
+    clock()
+    print("asked", flush=True)
+"""
+
+
+@pytest.fixture
+def libfaketime() -> Path:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.skip("libfaketime is not installed")
+    return found[0]
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_jump_of_the_system_clock_is_seen_at_the_next_look(libfaketime: Path, tmp_path: Path, jump_s: int) -> None:
+    offset = tmp_path / "offset"
+    offset.write_text("+0s\n")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(libfaketime),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "clock.json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def ask() -> list[str]:
+            print("", file=process.stdin, flush=True)
+            lines = []
+            while (line := process.stdout.readline().strip()) != "asked":  # type: ignore[union-attr]
+                assert process.poll() is None
+                lines.append(line)
+            return lines
+
+        assert ask() == []
+        offset.write_text(f"{jump_s:+d}s\n")
+        assert ask() == [str(jump_s)]
+        assert ask() == []
+        process.stdin.close()
+        assert process.wait(20) == 0

@@ -1,0 +1,64 @@
+"""A node whose database is lost says so, begins with no empty one, and goes on when it is back."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from config.load import load_settings
+from node.bootstrap.store import open_store
+from storage.errors import WrongStore
+
+
+def database_of(config: Path) -> Path:
+    return config.parent / "syncect-data" / "syncect.sqlite3"
+
+
+@pytest.fixture
+def lost(config, held) -> Path:
+    """The settings of a node with a result, whose database was deleted."""
+    shutil.rmtree(config.parent / "away", ignore_errors=True)
+    for path in database_of(config).parent.glob("syncect.sqlite3*"):
+        path.unlink()
+    return config
+
+
+def test_a_writer_refuses_to_begin_and_makes_no_database(lost: Path) -> None:
+    with pytest.raises(WrongStore, match="syncect db rebuild"), open_store(load_settings(lost)):
+        pass
+    assert not database_of(lost).exists()
+
+
+@pytest.mark.parametrize("command", [("receive",), ("serve",), ("jobs", "retry", "1")], ids=" ".join)
+def test_commands_that_write_end_with_a_sentence_and_code_2(run, lost, monkeypatch, command) -> None:
+    for name in ("stop_event", "configure_logging"):
+        monkeypatch.setattr(f"node.cli.service.{name}", lambda *_args, **_kwargs: None)
+    code, _, err = run(*command)
+    assert code == 2
+    assert "holds files" in err
+    assert "syncect db rebuild" in err
+
+
+def test_readers_say_that_the_store_is_lost_and_show_no_empty_list(run, lost) -> None:
+    code, out, err = run("jobs", "ls")
+    assert (code, out) == (1, "")
+    assert err.startswith("syncect: there is no store at ")
+    code, out, _ = run("status")
+    assert code == 2
+    assert out.startswith("DOWN: there is no store at ")
+
+
+def test_an_empty_store_that_an_upgrade_made_is_refused_as_well(run, lost) -> None:
+    assert run("db", "upgrade")[0] == 0
+    with pytest.raises(WrongStore, match="is empty"), open_store(load_settings(lost)):
+        pass
+
+
+def test_doctor_tells_a_damaged_page_that_nothing_has_read_yet(run, config, held) -> None:
+    path = database_of(config)
+    raw = bytearray(path.read_bytes())
+    raw[8 * 4096 : 9 * 4096] = b"\xff" * 4096
+    path.write_bytes(raw)
+    code, _, err = run("config", "validate")
+    assert code == 2
+    assert "it is damaged" in err

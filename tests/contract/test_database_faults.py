@@ -1,0 +1,97 @@
+"""What a writer meets when the database is locked, restarted or full: one kind of error, soon, and no value in it."""
+
+import time
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from storage.database import Database
+from storage.errors import StoreUnavailable
+from storage.outage import TELL_EVERY_S, Outage
+from storage.series import SeriesStore
+from storage.tables import Association
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SOON_S = 2.5
+
+
+def open_one(database: Database) -> int:
+    return SeriesStore(database).open_association("receiver", "CTSIM", "h", NOW)
+
+
+def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(database: Database) -> None:
+    open_one(database)
+    other = create_engine(database.url)
+    with other.connect() as connection:
+        if database.is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(text("LOCK TABLE association IN ACCESS EXCLUSIVE MODE"))
+        began_s = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"cannot be used: .*lock"):
+            open_one(database)
+        assert time.monotonic() - began_s < SOON_S
+    other.dispose()
+    assert open_one(database) > 0
+
+
+def test_a_restarted_server_is_found_again_without_help(database: Database) -> None:
+    if database.is_sqlite:
+        pytest.skip("SQLite has no server")
+    open_one(database)
+    other = create_engine(database.url)
+    with other.connect() as connection:
+        ended = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'test'"
+        )
+        connection.execute(text(ended))
+    other.dispose()
+    assert open_one(database) > 0
+
+
+def test_the_server_tells_its_time(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    assert abs((database.now() - datetime.now(UTC)).total_seconds()) < 5
+    database.close()
+
+
+def test_a_server_that_is_down_is_told_at_once() -> None:
+    down = Database("postgresql+psycopg://me:secret@127.0.0.1:1/db")
+    began_s = time.monotonic()
+    with pytest.raises(StoreUnavailable) as told:
+        open_one(down)
+    assert time.monotonic() - began_s < SOON_S
+    assert "secret" not in str(told.value)
+
+
+def test_no_error_of_the_database_quotes_a_value(database: Database) -> None:
+    values = {"receiver": "CANARY", "calling_ae": "CANARY", "peer_host": None, "outcome": "OPEN", "opened_at": NOW}
+    with pytest.raises(SQLAlchemyError) as told, database.write() as session:
+        session.add(Association(**values))
+    assert "CANARY" not in str(told.value)
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_an_outage_takes_a_line_a_minute_and_one_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    outage = Outage("the courier", clock)
+    pauses = []
+    for _ in range(130):
+        pauses.append(outage.failed(StoreUnavailable("the store is gone")))
+        clock.now_s += 1.0
+    assert pauses[:5] == [0.5, 1.0, 2.0, 5.0, 5.0]
+    assert len(caplog.messages) == 1 + int(129 // TELL_EVERY_S)
+    assert caplog.messages[0] == "the courier waits for the database: the store is gone"
+    assert caplog.messages[1].endswith("(failed 61 times in 60 s)")
+    outage.over()
+    outage.over()
+    assert caplog.messages[-1] == "the courier: the database can be used again after 130 s"
+    assert len(caplog.messages) == 4

@@ -1,0 +1,32 @@
+"""After a jump of the clock a living worker keeps its job and a quiet series is judged when it would have been."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from storage.database import Database
+from storage.jobs import JobStore
+from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
+from storage.shifted import shift_waiting
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)], ids=str)
+def test_leases_and_waiting_times_move_with_the_clock(database: Database, jump: timedelta) -> None:
+    series, jobs = SeriesStore(database), JobStore(database)
+    association = series.open_association("r", "CTSIM", "h", NOW)
+    for n in (1, 2):
+        uids = ("1.2", f"1.2.{n}", f"1.2.{n}.1", "1.2.840", "1.2.840.10008.1.2.1")
+        series.record(association, "CTSIM", Arrival(*uids, "f" * 64, f"received/{n}.dcm", 1), NOW)
+    series.close_association(association, released=True, now=NOW)
+    first, second = series.undecided(NOW, 0.0)
+    assert series.queue(first, SeriesFacts("", ""), JobRequest("k" * 64, "bundle"), NOW)
+    job = jobs.claim("w", 60.0, NOW)
+    assert job is not None
+    shift_waiting(database, jump)
+    then = NOW + timedelta(seconds=5) + jump
+    assert jobs.release_expired(then) == []
+    assert [one.series_uid for one in series.undecided(then, 5.0)] == [second.series_uid]
+    assert series.undecided(then, 6.0) == []
+    assert jobs.release_expired(then + timedelta(seconds=60)) == [job.id]
