@@ -8,10 +8,10 @@ PYTEST ?= $(BIN)/pytest
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-WITH_PEERS := tests/field tests/peers tests/slice
+WITH_PEERS := tests/field tests/peers tests/slice tests/torture
 ALONE := $(filter-out $(WITH_PEERS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
-.PHONY: setup demo test test-alone test-with-peers unit coverage abuse retention field check quick format bench walk gpu reproduce-small clean
+.PHONY: setup demo test test-alone test-with-peers unit coverage abuse retention field torture soak check quick format bench walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -50,6 +50,12 @@ retention: $(STAMP)  ## ten thousand delivered series come and go, and the disk 
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
 	FIELD_CASES=all $(BIN)/pytest tests/field
+
+torture: $(STAMP)  ## every kind of fault on both databases, in 30 minutes; SEED=n repeats a run; writes deploy/torture.md
+	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED))
+
+soak: $(STAMP)  ## a study a minute with faults on, for SOAK_S seconds (1200); what grows fails it; writes deploy/torture.md
+	$(BIN)/python -m tests.torture.soak
 
 check: quick  ## the quick checks and types
 	$(BIN)/mypy

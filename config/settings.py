@@ -6,9 +6,11 @@ its start with a sentence for each (`ConfigError`): file, key, and what is allow
 
 import ipaddress
 import re
+from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from zoneinfo import available_timezones
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -84,6 +86,10 @@ class NodeSettings(Section):
     def url(self) -> str:
         """SQLAlchemy URL; without a setting, a SQLite file inside `data_dir`."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'syncect.sqlite3').absolute()}"
+
+    def zone(self) -> tzinfo | None:
+        """The time zone in which people read times here; None is the machine's."""
+        return ZoneInfo(self.timezone) if self.timezone else None
 
 
 class TlsSettings(Section):
@@ -271,6 +277,74 @@ class WebSettings(Section):
     port: Port = 8042
 
 
+AlertKind = Literal[
+    "store",
+    "process",
+    "disk",
+    "worker",
+    "device",
+    "hung",
+    "silence",
+    "peer",
+    "refused",
+    "overdue",
+    "failed",
+    "held",
+    "incomplete",
+    "deaths",
+    "restarts",
+    "certificate",
+    "leftover",
+    "channel",
+]
+"""What an alert can be about, the most urgent first."""
+
+
+def _webhook(value: str) -> str:
+    if value and not (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
+        raise ValueError("a webhook begins with https:// or http:// and names a host")
+    return value
+
+
+def _mailbox(value: str) -> str:
+    if not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", value):
+        raise ValueError("it should be one e-mail address, such as radiotherapy-it@hospital.example")
+    return value
+
+
+Mailbox = Annotated[str, AfterValidator(_mailbox)]
+
+
+class SmtpSettings(Section):
+    """The mail server that takes alerts; a password is only ever sent inside TLS."""
+
+    host: Host
+    port: Port = 587
+    sender: Mailbox
+    to: Annotated[tuple[Mailbox, ...], Field(min_length=1)]
+    starttls: bool = True
+    username: str = ""
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _password_inside_tls(self) -> Self:
+        if bool(self.username) != (self.password_file is not None):
+            raise ValueError("username and password_file belong together: give both, or neither")
+        if self.username and not self.starttls:
+            raise ValueError("a username needs starttls = true, so that its password is not sent in clear")
+        return self
+
+
+class AlertSettings(Section):
+    """Who is told what a person has to know. due_s, remind_s: seconds; `quiet` kinds are kept and told to nobody."""
+
+    webhook: Annotated[str, AfterValidator(_webhook)] = ""
+    smtp: SmtpSettings | None = None
+    due_s: Annotated[float, Field(ge=10, le=7 * 86400)] = 900.0
+    remind_s: Annotated[float, Field(ge=60, le=7 * 86400)] = 14400.0
+    quiet: tuple[AlertKind, ...] = ()
+
+
 class Settings(Section):
     """The whole tree."""
 
@@ -283,6 +357,7 @@ class Settings(Section):
     series: SeriesSettings = SeriesSettings()
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @model_validator(mode="after")
     def _distinct_destinations(self) -> Self:

@@ -56,6 +56,7 @@ class Case:
 
     `id` is stable: a series is `12` from its first slice on, and its second job, after its contents changed, `12-2`.
     moved_at: when it last got further; a failed attempt to send is no step forward, but it does change `updated_at`.
+    counts_from: the moment from which its result is waited for: its last instance, or what a person last decided.
     series_number and series_description are those of the derived series, as a planner sees them. leftovers: where a
     withdrawn result stands and a person has to delete it. is_present: whether the series still has these contents.
     purged_at: when the files of the result were removed, or the received files of a series without a job.
@@ -79,6 +80,7 @@ class Case:
     created_at: datetime
     updated_at: datetime
     moved_at: datetime
+    counts_from: datetime
     product_dir: str | None = None
     version: int = 1
     repeat: int = 0

@@ -37,9 +37,8 @@ from storage.transitions import (
 class ClaimedJob:
     """A job that this worker owns until its lease ends.
 
-    attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt.
-    produced_at: the moment that its result names: that of the claim, or of an earlier one whose files were sent and are
-    made again.
+    attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
+    the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
     """
 
     id: int
@@ -136,10 +135,10 @@ class JobStore(SourceStore):
                 version=job.version,
                 doubt=job.doubt,
                 attempt=job.attempts,
-                sources=tuple(current_sources(session, job.series_id)),
-                produced_at=claimed_at(session, job) or now,
                 device_faults=job.device_faults,
                 deaths=job.deaths,
+                sources=tuple(current_sources(session, job.series_id)),
+                produced_at=claimed_at(session, job) or now,
             )
 
     def heartbeat(

@@ -40,14 +40,14 @@ class Overview:
         bundle: str = "",
         since: datetime | None = None,
         before: datetime | None = None,
-        stuck_since: datetime | None = None,
+        overdue_since: datetime | None = None,
         limit: int = 200,
     ) -> list[Case]:
         """Cases to which every filter applies, newest first; `limit` 0 returns all of them.
 
         patient: the whole PatientID in whatever case, with `*` for any characters and `?` for one. bundle: the
-        beginning of its label. since and before bound `created_at`, the first included. stuck_since: only what should
-        move by itself (RECEIVING, QUEUED, RUNNING, PRODUCED with a destination, SENDING) and has not since then.
+        beginning of its label. since and before bound `created_at`, the first included. overdue_since: only what has
+        no delivered result and no explained end, and is waited for since before then (`Case.counts_from`).
         """
         wanted = Filters(
             frozenset(states),
@@ -59,7 +59,7 @@ class Overview:
             bundle,
             since,
             before,
-            stuck_since,
+            overdue_since,
         )
         found: list[Case] = []
         with self._database.read() as session:
@@ -149,12 +149,20 @@ def _cases(session: Session, page: Sequence[Series]) -> Iterable[Case]:
     received = _count(session, Instance.series_id, undecided, Instance.is_current)
     produced = _count(session, Product.job_id, job_ids)
     deliveries = _deliveries(session, job_ids)
+    decided = _decided(session, ids)
     for series in page:
+        counts_from = max(series.last_arrival_at, decided.get(series.id, series.last_arrival_at))
         if series.state is not SeriesState.QUEUED:
             came = received.get(series.id, 0) or (series.arrivals if series.purged_at else series.ignored)
-            yield _series_case(series, len(jobs[series.id]) + 1, came)
+            yield _series_case(series, len(jobs[series.id]) + 1, came, counts_from)
         for job in jobs[series.id]:
-            yield _job_case(series, job, produced.get(job.id, 0), deliveries[job.id])
+            yield _job_case(series, job, produced.get(job.id, 0), deliveries[job.id], counts_from)
+
+
+def _decided(session: Session, ids: Sequence[int]) -> dict[int, datetime]:
+    """When a person last decided something about each of these series, where anyone did."""
+    query = select(Event.series_id, func.max(Event.at)).where(Event.series_id.in_(ids), Event.actor.like("operator%"))
+    return {key: at for key, at in session.execute(query.group_by(Event.series_id))}
 
 
 def _count(session: Session, column: Any, ids: Sequence[int], *conditions: Any) -> dict[int, int]:
@@ -195,7 +203,7 @@ def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[Deli
     return views
 
 
-def _series_case(series: Series, run: int, received: int) -> Case:
+def _series_case(series: Series, run: int, received: int, counts_from: datetime) -> Case:
     """A series that has no job for its present contents (yet)."""
     # COMPLETE lasts for one transaction, or until the next tick after `jobs complete`.
     state = SeriesState.RECEIVING if series.state is SeriesState.COMPLETE else series.state
@@ -219,10 +227,11 @@ def _series_case(series: Series, run: int, received: int) -> Case:
         moved_at=series.updated_at,
         purged_at=series.purged_at,
         received_purged_at=series.purged_at,
+        counts_from=counts_from,
     )
 
 
-def _job_case(series: Series, job: Job, produced: int, deliveries: list[DeliveryView]) -> Case:
+def _job_case(series: Series, job: Job, produced: int, deliveries: list[DeliveryView], counts_from: datetime) -> Case:
     state, reason = _reader_state(job, deliveries)
     if job.state in (JobState.CANCELLED, JobState.REJECTED, JobState.SUPERSEDED):
         reason = _reason_of_the_end(series, job, deliveries, produced)
@@ -249,6 +258,7 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         created_at=series.created_at if job.run == 1 else job.created_at,
         updated_at=max([job.updated_at, *(view.updated_at for view in deliveries)]),
         moved_at=max([job.updated_at, *(_moved_at(view) for view in deliveries)]),
+        counts_from=counts_from,
         product_dir=job.product_dir,
         version=job.version,
         repeat=job.repeat,

@@ -332,7 +332,8 @@ class Alert(Base):
     """Something that a person has to know: open until its cause is gone, told once and then as a reminder.
 
     kind and subject name the cause (a series, a destination, the disk); at most one alert of a cause is open. text
-    never holds patient data. notified: what was told on which channel, and when.
+    never holds patient data. notified: by channel, when it was told there first (`opened`), last (`told`) and that it
+    is over (`over`), UTC ISO 8601. acknowledged_for: why a person needs no reminder.
     """
 
     __tablename__ = "alert"
@@ -358,6 +359,7 @@ class Alert(Base):
     told_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     acknowledged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     acknowledged_by: Mapped[str] = mapped_column(CleanString(80), default="", server_default="")
+    acknowledged_for: Mapped[str] = mapped_column(CleanText, default="", server_default="")
     closed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None, index=True)
 
 

@@ -47,6 +47,48 @@ def require_program(name: str, *candidates: str) -> str:
     pytest.skip(message)
 
 
+class PostgresCluster:
+    """A PostgreSQL cluster of our own on a Unix socket; no port, no service, gone when its context ends."""
+
+    def __init__(self) -> None:
+        binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+        initdb = require_program("postgresql", *(str(path / "initdb") for path in reversed(binaries)))
+        self._pg_ctl = str(Path(initdb).with_name("pg_ctl"))
+        self._folder = Path(tempfile.mkdtemp(prefix="syncect-pg-"))
+        self._as_user: list[str] = []
+        if getpass.getuser() == "root":  # PostgreSQL refuses to run as root
+            shutil.chown(self._folder, "postgres")
+            self._as_user = ["runuser", "-u", "postgres", "--"]
+        self._run(initdb, "-D", str(self._folder / "data"), "-A", "trust", "-U", "test")
+
+    def __enter__(self) -> "PostgresCluster":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._folder)
+
+    def url(self, database: str = "postgres") -> str:
+        """SQLAlchemy's URL of a database in this cluster."""
+        return f"postgresql+psycopg://test@/{database}?host={self._folder}"
+
+    def start(self) -> None:
+        """Start the server, which syncs nothing: no test takes the power from it."""
+        options = f"-k {self._folder} -c listen_addresses='' -c fsync=off"
+        self._control("-o", options, "-l", str(self._folder / "log"), "start")
+
+    def stop(self) -> None:
+        """End the server at once, as a crash would."""
+        self._control("-m", "immediate", "stop")
+
+    def _control(self, *arguments: str) -> None:
+        self._run(self._pg_ctl, "-D", str(self._folder / "data"), "-w", *arguments)
+
+    def _run(self, *command: str) -> None:
+        subprocess.run([*self._as_user, *command], check=True, stdout=-3)
+
+
 @pytest.fixture(scope="session")
 def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "syncect.sqlite3"
@@ -64,24 +106,9 @@ def sqlite_file(_migrated_sqlite: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A PostgreSQL cluster of our own on a Unix socket; no port, no service, gone afterwards."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    initdb = require_program("postgresql", *(str(path / "initdb") for path in reversed(binaries)))
-    pg_ctl = str(Path(initdb).with_name("pg_ctl"))
-    folder = Path(tempfile.mkdtemp(prefix="syncect-pg-"))
-    as_user: list[str] = []
-    if getpass.getuser() == "root":  # PostgreSQL refuses to run as root
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-    run = [*as_user, pg_ctl, "-D", str(folder / "data"), "-w"]
-    subprocess.run([*as_user, initdb, "-D", str(folder / "data"), "-A", "trust", "-U", "test"], check=True, stdout=-3)
-    subprocess.run([*run, "-o", options, "-l", str(folder / "log"), "start"], check=True, stdout=-3)
-    try:
-        yield f"postgresql+psycopg://test@/postgres?host={folder}"
-    finally:
-        subprocess.run([*run, "-m", "immediate", "stop"], check=True, stdout=-3)
-        shutil.rmtree(folder)
+    """The URL of a PostgreSQL cluster of these tests."""
+    with PostgresCluster() as cluster:
+        yield cluster.url()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from config.load import ConfigError
-from config.settings import AskedPeer, Settings, TlsSettings
+from config.settings import Settings
 from node.bootstrap.roles import eligibility_policy
-from node.ops.certificates import check_tls
+from node.ops.certificates import check_tls, tls_of
 from node.ops.checks import check_bundle, check_callers, check_data_dir, check_database, check_hosts, check_port
 from node.ops.findings import Finding
 
@@ -17,7 +17,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     yield from check_database(settings.node.url())
     yield from check_hosts(settings)
     yield from check_port(settings.scp, settings.node.data_dir / "run")
-    for key, tls in _tls(settings):
+    for key, tls in tls_of(settings):
         yield from check_tls(key, tls, datetime.now(UTC))
     try:
         eligibility_policy(settings)
@@ -25,13 +25,3 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
         yield from map(Finding, error.mistakes)
     yield from check_bundle(settings.model)
     yield from check_callers(settings.scp)
-
-
-def _tls(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
-    found = [("scp.tls", settings.scp.tls)]
-    found += [(f"destination.{number}.tls", peer.tls) for number, peer in enumerate(settings.destination)]
-    if isinstance(settings.completion.count_from, AskedPeer):
-        found.append(("completion.count_from.tls", settings.completion.count_from.tls))
-    for key, tls in found:
-        if tls is not None:
-            yield key, tls

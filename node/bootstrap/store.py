@@ -17,8 +17,10 @@ from node.errors import Refused
 from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
 from node.ops.processes import running_processes
+from storage.alerts import AlertStore
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
+from storage.forecast import Forecast
 from storage.jobs import JobStore
 from storage.mark import mismatch, missing_store, settle_mark
 from storage.outbox import OutboxStore
@@ -90,6 +92,16 @@ class Node:
         """Which files may leave the disk."""
         confirming = [peer.name for peer in self.settings.destination if peer.confirm != "none"]
         return RetentionStore(self.database, confirming)
+
+    @property
+    def alerts(self) -> AlertStore:
+        """What a person has to know."""
+        return AlertStore(self.database)
+
+    @property
+    def forecast(self) -> Forecast:
+        """When results will be there."""
+        return Forecast(self.database)
 
     @property
     def overview(self) -> Overview:

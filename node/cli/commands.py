@@ -8,6 +8,7 @@ import typer
 
 from config.load import CONFIG_VARIABLE
 from node.cli import (
+    alerts,
     cohort,
     db,
     doctor,
@@ -67,3 +68,4 @@ train.add_to(app)
 evaluate.add_to(app)
 spool.add_to(app)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(alerts.app, name="alerts")

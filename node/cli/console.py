@@ -34,6 +34,7 @@ PhiOption = Annotated[bool, typer.Option("--phi", help="Show patient IDs in full
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; kept with the job's history.")]
 
 
+MAX_REASON = 1000  # characters
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -135,6 +136,14 @@ def masked(patient_id: str, *, show: bool) -> str:
     if show or not patient_id:
         return patient_id
     return "…" + patient_id[-2:] if len(patient_id) > 4 else "…"
+
+
+def tidy_reason(reason: str) -> str:
+    """What a person typed, on one line and without control characters; raises BadParameter where it is too long."""
+    tidy = " ".join(one_line(reason).split())
+    if len(tidy) > MAX_REASON:
+        raise typer.BadParameter(f"--reason has {len(tidy)} characters; at most {MAX_REASON} are kept")
+    return tidy
 
 
 def operator() -> str:

@@ -10,15 +10,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from node.bootstrap.store import Node
-from node.cli.cases import case_json, progress_text
+from node.cli.cases import Expected, case_json, due_text, expected, progress_text
 from node.cli.console import ConfigOption, JsonOption, PhiOption, age, masked, print_json, reading
-from node.cli.moments import moment_before, utc_iso, zone_of
+from node.cli.moments import moment_before, time_left, utc_iso, zone_of
 from node.cli.next_steps import NEXT_STEP
 from node.cli.tables import Cell, Column, plain, print_line, print_list
 from storage.overview import Case
 
-_STUCK_AFTER: Final = timedelta(minutes=15)
 _NEEDS_A_PERSON: Final = "yellow"
+_LATE: Final = "red"
 _STYLES: Final = {
     "FAILED": "red",
     "HELD": _NEEDS_A_PERSON,
@@ -30,6 +30,8 @@ _COLUMNS: Final = (
     Column("ID"),
     Column("STATE"),
     Column("AGE", from_width=100),
+    Column("DUE", from_width=110, at_most=14),
+    Column("ETA", from_width=160, at_most=14),
     Column("PATIENT", at_most=16),
     Column("SLICES", from_width=120),
     Column("FROM", from_width=132, at_most=16),
@@ -51,7 +53,7 @@ To = Annotated[str, typer.Option("--to", help="Only what goes to this destinatio
 Bundle = Annotated[str, typer.Option("--bundle", help="Only what this bundle makes.", metavar="NAME")]
 Since = Annotated[str, typer.Option("--since", help="Arrived since then: 2h, 3d, 2026-11-26.", metavar="TIME")]
 Older = Annotated[str, typer.Option("--older", help="Arrived before then: 2h, 3d, 2026-11-26.", metavar="TIME")]
-Stuck = Annotated[bool, typer.Option("--stuck", help="Only what should move by itself and does not.")]
+Stuck = Annotated[bool, typer.Option("--stuck", help="Only what is overdue: no delivered result, no explained end.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many; 0 lists all.")]
 Csv = Annotated[bool, typer.Option("--csv", help="Print CSV for a spreadsheet.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the ids only.")]
@@ -92,18 +94,19 @@ def list_jobs(
             bundle=bundle,
             since=moment_before(since, now, zone_of(node.settings)) if since else None,
             before=moment_before(older, now, zone_of(node.settings)) if older else None,
-            stuck_since=now - _stuck_after(node) if stuck else None,
+            overdue_since=now - timedelta(seconds=node.settings.alerts.due_s) if stuck else None,
             limit=limit,
         )
+        when = {} if as_csv or quiet else expected(node, cases, now)
         refused = "" if as_csv or quiet or as_json else _refused(node, now)
     if as_json:
-        print_json([case_json(case, phi=phi) for case in cases])
+        print_json([case_json(case, when[case.id], phi=phi) for case in cases])
     elif as_csv:
         _print_csv(cases, phi=phi)
     elif quiet:
         sys.stdout.writelines(f"{case.id}\n" for case in cases)
     else:
-        print_list(_COLUMNS, [_row(case, now, phi=phi) for case in cases])
+        print_list(_COLUMNS, [_row(case, when[case.id], now, phi=phi) for case in cases])
         if refused:
             print_line(refused)
 
@@ -116,17 +119,14 @@ def named_states(given: Sequence[str]) -> list[str]:
     return wanted
 
 
-def _stuck_after(node: Node) -> timedelta:
-    """A series may wait `give_up_s` for its sender without being stuck."""
-    return _STUCK_AFTER + timedelta(seconds=node.settings.completion.give_up_s)
-
-
-def _row(case: Case, now: datetime, *, phi: bool) -> list[Cell]:
+def _row(case: Case, when: Expected, now: datetime, *, phi: bool) -> list[Cell]:
     counts = case.slices
     return [
         Cell(case.id),
         Cell(case.state, _NEEDS_A_PERSON if case.leftovers else _STYLES.get(case.state, "")),
         Cell(age(case.created_at)),
+        Cell(due := due_text(when.due_at, now), _LATE if due.startswith("overdue") else ""),
+        Cell(time_left((when.eta_at - now).total_seconds()) if when.eta_at else ""),
         Cell(masked(case.patient_id, show=phi)),
         Cell(f"{counts.received}/{counts.produced}/{counts.sent}/{counts.confirmed}"),
         Cell(case.calling_ae),
@@ -153,7 +153,7 @@ def _print_csv(cases: Sequence[Case], *, phi: bool) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
     for case in cases:
-        values = {**case_json(case, phi=phi), **asdict(case.slices)}
+        values = {**case_json(case, Expected(), phi=phi), **asdict(case.slices)}
         writer.writerow([_csv_text(values[name]) for name in _CSV_COLUMNS])
 
 

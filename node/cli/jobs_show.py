@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from node.bootstrap.store import Node
-from node.cli.cases import case_json, delivered, progress_text
+from node.cli.cases import Expected, case_json, delivered, expected, progress_text
 from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
 from node.cli.moments import local_time, now_utc, zone_of
 from node.cli.next_steps import facts_of, next_step
@@ -41,10 +41,11 @@ def show(
         history = node.overview.events(case)
         step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
         zone = zone_of(node.settings)
+        when = expected(node, [case], now_utc())[case.id]
     if as_json:
         print_json(
             {
-                **case_json(case, phi=phi),
+                **case_json(case, when, phi=phi),
                 "product_dir": folder,
                 "owner": owner,
                 "shadows": shadows,
@@ -54,7 +55,7 @@ def show(
         )
         return
     rows = [
-        *_facts(case, zone, phi=phi),
+        *_facts(case, when, zone, phi=phi),
         ("owner", _owner(owner)),
         *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
         *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
@@ -114,11 +115,11 @@ def why_incomplete(node: Node, case: Case) -> str:
     return "" if checked.verdict == "ACCEPT" else checked.reason
 
 
-def _facts(case: Case, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str]]:
+def _facts(case: Case, when: Expected, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str]]:
     """What stands in the JSON, in words; a value that says nothing has no row."""
     own_rows = {"deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at"}
     own_rows |= {"purged_at", "received_purged_at"}
-    values = {key: value for key, value in case_json(case, phi=phi).items() if key not in own_rows}
+    values = {key: value for key, value in case_json(case, when, phi=phi).items() if key not in own_rows}
     shown = [(key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None)]
     counts = case.slices
     return [

@@ -17,17 +17,16 @@ import typer
 from node.bootstrap.store import Node, open_store
 from node.cli.cases import delivered, raw_state
 from node.cli.console import ConfigOption, Exit, ReasonOption, masked, operator, reading, say, settings_from
+from node.cli.console import tidy_reason as _tidy
 from node.cli.jobs_ls import named_states
 from node.cli.jobs_show import why_incomplete
 from node.cli.moments import now_utc
 from node.cli.next_steps import refusal
-from node.cli.tables import one_line, plain
+from node.cli.tables import plain
 from node.errors import Permanent, Refused, Retryable
 from storage.errors import IllegalTransition, NotFound, SpoolFull
 from storage.overview import Case
 from storage.states import JobState, SeriesState
-
-MAX_REASON = 1000
 
 Ids = Annotated[list[str], typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
 MaybeIds = Annotated[list[str] | None, typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
@@ -381,14 +380,6 @@ def _job(case: Case) -> int:
     if case.job_id is None:
         raise Refused(f"{case.id} is {case.state} and has no job yet")
     return case.job_id
-
-
-def _tidy(reason: str) -> str:
-    """What a person typed, on one line and without control characters."""
-    tidy = " ".join(one_line(reason).split())
-    if len(tidy) > MAX_REASON:
-        raise typer.BadParameter(f"--reason has {len(tidy)} characters; at most {MAX_REASON} are kept")
-    return tidy
 
 
 def _is_a_person_there() -> bool:

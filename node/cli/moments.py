@@ -3,7 +3,6 @@
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import typer
 
@@ -21,7 +20,7 @@ def now_utc() -> datetime:
 
 def zone_of(settings: Settings) -> tzinfo | None:
     """The time zone in which people read times here: that of the settings, or None for the machine's."""
-    return ZoneInfo(settings.node.timezone) if settings.node.timezone else None
+    return settings.node.zone()
 
 
 def local_time(moment: datetime, zone: tzinfo | None) -> str:
@@ -53,6 +52,13 @@ def moment_before(text: str, now: datetime, zone: tzinfo | None) -> datetime:
 
 def time_left(seconds: float) -> str:
     """A duration that is an estimate, in one unit: `about 40 s`, `about 12 min`, `about 3 h`."""
+    return f"about {span(max(1, seconds))}"
+
+
+def span(seconds: float) -> str:
+    """A duration of at least 0 s in one unit: `40 s`, `12 min`, `3 h`, `4 d`."""
     if seconds < 100:
-        return f"about {max(1, round(seconds))} s"
-    return f"about {round(seconds / 60)} min" if seconds < 5400 else f"about {round(seconds / 3600)} h"
+        return f"{round(seconds)} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h" if seconds < 48 * 3600 else f"{round(seconds / 86400)} d"

@@ -1,4 +1,4 @@
-"""`serve`, `receive`, `complete`, `work`, `deliver`: the processes of the node."""
+"""`serve`, `receive`, `complete`, `work`, `deliver`, `watch`: the processes of the node."""
 
 import sys
 import threading
@@ -16,6 +16,7 @@ from node.beats import Beating, Heart
 from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_store
 from node.cli.console import ConfigOption, say, settings_from
 from node.errors import Misconfigured
+from node.ops.health import ROLES
 from node.ops.log import configure_logging
 from node.ops.processes import Sign, kill_silent, process_lock
 from node.ops.supervised import Link, stop_event
@@ -25,8 +26,9 @@ from storage.errors import StoreUnavailable
 
 LEASE_TICK_S = 5.0
 COMPLETION_TICK_S = 0.5
+WATCH_TICK_S = 5.0
+TELL_TICK_S = 5.0
 SWITCH_INTERVAL_S = 0.0005
-ROLES = ("receive", "complete", "work", "deliver")
 TRANSIENT = (DataDirUnusable, Misconfigured, StoreUnavailable, OSError)
 """What can pass by itself, or when a person mends the machine: no reason for `serve` to end."""
 
@@ -166,6 +168,22 @@ def deliver(
         make_courier(it.node, name, it.beat).run(it.stop)
 
 
+def watch(
+    context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
+) -> None:
+    """Run the watch: it opens and closes alerts, and tells them by the channels of the settings."""
+    from node.bootstrap.watch import make_tellers, make_watch
+    from node.ops.scheduler import Ticker
+
+    settings = settings_from(context, config)
+    with _process("watch", "1", settings, supervised=supervised, verbose=verbose) as frame:
+        tellers = make_tellers(frame.node)
+        watching = make_watch(frame.node, tellers, supervised=supervised)
+        ticks: dict[Callable[[], object], float] = {teller.tick: TELL_TICK_S for teller in tellers}
+        with Ticker({watching.tick: WATCH_TICK_S, **ticks}, frame.beat):
+            frame.stop.wait()
+
+
 def _command(role: str, config: Path | None, *, verbose: bool) -> Sequence[str]:
     """How a supervised process of a role is started."""
     base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(config)] if config else [])]
@@ -226,5 +244,5 @@ def _address(settings: Settings) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (serve, receive, complete, work, deliver):
+    for command in (serve, receive, complete, work, deliver, watch):
         app.command()(command)

@@ -1,6 +1,7 @@
 """`config` writes, shows and checks the settings."""
 
 import importlib.resources
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -33,10 +34,11 @@ def init(
 
 @config_app.command("show")
 def show(context: typer.Context, config: ConfigOption = None) -> None:
-    """Print the settings in force as JSON, the database password masked."""
+    """Print the settings in force as JSON, the database's password and the path of the webhook masked."""
     settings = settings_from(context, config)
     values = settings.model_dump(mode="json")
     values["node"]["database_url"] = Database.masked_url(settings.node.url())
+    values["alerts"]["webhook"] = re.sub(r"(?<=[^:/])/.*", "/...", settings.alerts.webhook)  # it is a secret, too
     print_json(values)
 
 

@@ -26,6 +26,7 @@ from node.cli.console import (
     write,
 )
 from node.cli.moments import local_time, time_left, zone_of
+from node.ops.alerts import urgency
 from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, down, judge
 from node.ops.processes import ProcessView, Waiting, running_processes
@@ -100,6 +101,7 @@ def _facts(node: Node) -> dict[str, Any]:
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
         "reserve_gb": node.settings.retention.min_free_gb,
         "retention": _retention(node),
+        "alerts": _alerts(node),
         "destinations": node.destination_names,
         "peers": [view for view in node.peers.all() if view.destination in node.destination_names],
     }
@@ -140,6 +142,18 @@ def _space(facts: dict[str, Any]) -> str:
     return f"{facts['free_gb']} GB; at the pace of the last 3 days the receiver refuses in {time_left(hours * 3600)}"
 
 
+def _alerts(node: Node) -> dict[str, Any]:
+    """How many alerts are open, how many of them nobody acknowledged, and the most urgent of these in words."""
+    standing = sorted(node.alerts.open(), key=urgency)
+    unknown = [alert for alert in standing if alert.acknowledged_at is None]
+    return {
+        "open": len(standing),
+        "unacknowledged": len(unknown),
+        "most_urgent": f"{unknown[0].kind}: {unknown[0].text}" if unknown else "",
+        "channels_failing": [alert.text for alert in standing if alert.kind == "channel"],
+    }
+
+
 def _judge(node: Node, facts: dict[str, Any]) -> Health:
     return judge(
         Facts(
@@ -156,6 +170,7 @@ def _judge(node: Node, facts: dict[str, Any]) -> Health:
             waiting={one.role: _waits(one) for one in facts["not_started"]},
             troubles=_troubles(facts),
             silent=[view.role for view in facts["processes"] if view.silent() is not None],
+            alerts=(facts["alerts"]["unacknowledged"], facts["alerts"]["most_urgent"]),
         )
     )
 
@@ -211,6 +226,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("refused in 24 h", _refused(facts["refused_24_h"])),
             ("free space", _space(facts)),
             ("retention", facts["retention"]["words"]),
+            ("alerts", _alerts_text(facts["alerts"])),
         ],
     )
 
@@ -220,6 +236,13 @@ def _listening(facts: dict[str, Any]) -> str:
     if facts["only_this_machine"]:
         text += "; only programs of this machine can send, because scp.allowed_peers is empty"
     return text
+
+
+def _alerts_text(alerts: dict[str, Any]) -> str:
+    if not alerts["open"]:
+        return "none is open"
+    text = f"{alerts['open']} open, {alerts['unacknowledged']} of them not acknowledged (`syncect alerts ls`)"
+    return f"{text}; {alerts['most_urgent']}" if alerts["most_urgent"] else text
 
 
 def _reached(peer: PeerView) -> str:

@@ -6,13 +6,24 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from config.settings import TlsSettings
+from config.settings import AskedPeer, Settings, TlsSettings
 from node.network.tls import UnusableCertificate, server_context
 from node.ops.findings import Finding, warning, why_unreadable
 
 WARNED_BEFORE = timedelta(days=30)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 _CONTEXT_0, _UTC_TIME = 0xA0, 0x17  # tags of ASN.1 (X.690): [0], UTCTime
+
+
+def tls_of(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
+    """Every place of the settings that names TLS files, by its key such as scp.tls."""
+    found = [("scp.tls", settings.scp.tls)]
+    found += [(f"destination.{number}.tls", peer.tls) for number, peer in enumerate(settings.destination)]
+    if isinstance(settings.completion.count_from, AskedPeer):
+        found.append(("completion.count_from.tls", settings.completion.count_from.tls))
+    for key, tls in found:
+        if tls is not None:
+            yield key, tls
 
 
 def check_tls(key: str, tls: TlsSettings, now: datetime) -> Iterator[Finding]:

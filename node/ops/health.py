@@ -6,7 +6,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 REFUSING_FOR = timedelta(minutes=15)  # an instance refused so recently: a sender has trouble now
-ROLES = {"receive": "the receiver", "complete": "the completion", "work": "the worker", "deliver": "the courier"}
+ROLES = {
+    "receive": "the receiver",
+    "complete": "the completion",
+    "work": "the worker",
+    "deliver": "the courier",
+    "watch": "the watch",
+}
 
 _WAITING = {
     "series:INCOMPLETE": "incomplete series",
@@ -32,9 +38,9 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Facts:
     """What the judgement needs. Sizes in GB; `refused` holds time, caller and reason of what was refused, newest first;
-    `unreachable` since when and why for each destination; `standing` results to be deleted at each destination.
-    `waiting` says of roles since when and why they do not run, `troubles` what else is wrong with processes
-    and disk, `silent` which roles do not respond."""
+    `unreachable` since when and why for each destination; `standing` results to be deleted at each destination;
+    `waiting` since when and why roles do not run; `troubles` what else is wrong with processes and disk; `silent`
+    which roles do not respond; `alerts` how many nobody has acknowledged, and the most urgent of them."""
 
     missing: Sequence[str]
     counts: Mapping[str, int]
@@ -47,6 +53,7 @@ class Facts:
     waiting: Mapping[str, str] = field(default_factory=dict)
     troubles: Sequence[str] = ()
     silent: Sequence[str] = ()
+    alerts: tuple[int, str] = (0, "")
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,9 @@ def judge(facts: Facts) -> Health:
     ]
     if waiting:
         reasons.append("waiting for a person: " + ", ".join(f"{count} {what}" for what, count in waiting.items()))
+    count, most_urgent = facts.alerts
+    if count:
+        reasons.append(f"{count} alert{'s are' if count > 1 else ' is'} not acknowledged: {most_urgent}")
     is_down = "receive" in {*facts.missing, *facts.silent}
     state = State.DOWN if is_down else State.DEGRADED if reasons else State.OK
     return Health(state, tuple(reasons), waiting)
@@ -93,7 +103,7 @@ def needs_person(facts: Facts) -> dict[str, int]:
 
 def _refusing(facts: Facts) -> list[str]:
     """Why C-STOREs are refused now."""
-    if facts.free_gb < facts.reserve_gb:
+    if facts.free_gb <= facts.reserve_gb:
         return [
             f"every C-STORE is refused: {facts.free_gb:.1f} GB are free, "
             f"and retention.min_free_gb is {facts.reserve_gb:g}"

@@ -130,22 +130,49 @@ def test_the_database_narrows_a_listing_before_any_case_is_made(bench):
     assert len([sql for sql in asked if sql.startswith("SELECT")]) == 1
 
 
-# -- what does not move ----------------------------------------------------------------------------------------
+# -- what is overdue -------------------------------------------------------------------------------------------
 
 
-def test_what_waits_for_a_person_or_is_done_is_not_stuck(bench):
+def test_what_was_delivered_or_ended_for_a_reason_is_not_overdue(bench):
+    add(bench, 1, patient="P")
+    bench.produce(now=at(12))
+    bench.send()
+    add(bench, 2, patient="P", now=50)
+    bench.produce(uid="8", destinations=(), now=at(61))
+    add(bench, 3, patient="P", now=70)
+    bench.jobs.cancel(3, "operator", "a typo", at(80))
+    add(bench, 4, patient="P", now=90, queue=False)
+    bench.series.skip(bench.open_series(at(100))[0], SeriesFacts("Thorax", "P"), "a localizer", at(100))
+    assert sorted(bench.states().values()) == ["CANCELLED", "PRODUCED", "SENT", "SKIPPED"]
+    assert found(bench, overdue_since=at(9999)) == []
+
+
+def test_what_waits_for_a_person_is_overdue_too(bench):
     bench.receive()
     bench.series.hold_incomplete(bench.open_series(at(10))[0], "a slice is missing", at(10))
     add(bench, 7, patient="P", now=20)
     bench.produce(held="looks enhanced", now=at(40))
     add(bench, 8, patient="P", now=50)
-    bench.produce(uid="8", destinations=(), now=at(61))
-    assert sorted(bench.states().values()) == ["HELD", "INCOMPLETE", "PRODUCED"]
-    assert found(bench, stuck_since=at(9999)) == []
+    bench.jobs.claim("w", 60, at(61))
+    bench.jobs.fail(2, "w", "broken", at(62))
+    assert sorted(bench.states().values()) == ["FAILED", "HELD", "INCOMPLETE"]
+    assert found(bench, overdue_since=at(51)) == ["3", "2", "1"]
+    assert found(bench, overdue_since=at(21)) == ["2", "1"]
+
+
+def test_a_decision_of_a_person_gives_new_time_and_one_of_the_node_does_not(bench):
+    add(bench, 1, patient="P")
+    bench.jobs.claim("w", 60, at(11))
+    bench.jobs.fail(1, "w", "broken", at(500))
+    assert bench.overview.case("1").counts_from == at(0)
+    bench.jobs.retry(1, "operator me", "", at(1000))
+    assert bench.overview.case("1").counts_from == at(1000)
+    assert found(bench, overdue_since=at(1000)) == []
+    assert found(bench, overdue_since=at(1001)) == ["1"]
 
 
 @pytest.mark.parametrize("state", ["RECEIVING", "QUEUED", "RUNNING", "PRODUCED", "SENDING"])
-def test_each_state_that_should_pass_is_stuck_after_a_while(bench, state):
+def test_each_state_that_should_pass_is_overdue_after_a_while(bench, state):
     bench.receive()
     if state != "RECEIVING":
         bench.queue()
@@ -156,10 +183,10 @@ def test_each_state_that_should_pass_is_stuck_after_a_while(bench, state):
     if state == "SENDING":
         bench.send(1)
     assert bench.states() == {"1": state}
-    assert found(bench, stuck_since=at(1000)) == ["1"]
-    assert found(bench, stuck_since=at(1000), states=[state]) == ["1"]
-    assert found(bench, stuck_since=at(1000), states=["HELD"]) == []
-    assert found(bench, stuck_since=at(0)) == []
+    assert found(bench, overdue_since=at(1000)) == ["1"]
+    assert found(bench, overdue_since=at(1000), states=[state]) == ["1"]
+    assert found(bench, overdue_since=at(1000), states=["HELD"]) == []
+    assert found(bench, overdue_since=at(0)) == []
 
 
 def test_attempts_that_fail_are_no_step_forward_and_an_accepted_instance_is_one(bench):
@@ -169,9 +196,10 @@ def test_attempts_that_fail_are_no_step_forward_and_an_accepted_instance_is_one(
     for second in range(100, 1000, 100):
         delivery = bench.outbox.claim("c", "tps", 60, at(second))
         bench.outbox.postpone(delivery.id, "c", "connection refused", not_before=at(second), now=at(second))
-    assert found(bench, stuck_since=at(500)) == ["1"]
+    assert bench.overview.case("1").moved_at == at(12)
+    assert found(bench, overdue_since=at(500)) == ["1"]
     bench.send(1, now=at(1000))
-    assert found(bench, stuck_since=at(500)) == []
+    assert bench.overview.case("1").moved_at == at(1000)
 
 
 # -- a running job ---------------------------------------------------------------------------------------------
@@ -201,12 +229,12 @@ def test_nothing_done_or_all_of_it_gives_no_expected_end(bench, done, total):
     assert bench.overview.case("1").progress.expected_end_at is None
 
 
-def test_a_job_that_beats_without_getting_further_is_stuck(bench):
+def test_a_job_that_beats_without_getting_further_does_not_move(bench):
     bench.receive()
     bench.queue()
     bench.jobs.claim("w", 60, at(11))
     for second in (20, 500, 1000):
         bench.jobs.heartbeat(1, "w", 60, at(second), progress=Progress("translate", 5, 100, at(11)))
-    assert found(bench, stuck_since=at(400)) == ["1"]
+    assert bench.overview.case("1").moved_at == at(20)
     bench.jobs.heartbeat(1, "w", 60, at(1010), progress=Progress("translate", 6, 100, at(11)))
-    assert found(bench, stuck_since=at(400)) == []
+    assert bench.overview.case("1").moved_at == at(1010)

@@ -45,6 +45,7 @@ def upgrade() -> None:
         sa.Column("told_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("acknowledged_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("acknowledged_by", sa.String(length=80), server_default="", nullable=False),
+        sa.Column("acknowledged_for", sa.Text(), server_default="", nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name=op.f("fk_alert_series_id_series")),
         sa.ForeignKeyConstraint(["job_id"], ["job.id"], name=op.f("fk_alert_job_id_job")),

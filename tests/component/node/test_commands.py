@@ -10,6 +10,7 @@ from node.bootstrap.store import open_store
 from node.cli.console import masked
 from node.cli.next_steps import NEXT_STEP
 from node.dicom.attribute_rules import OPERATIONS
+from node.ops.health import ROLES
 from node.ops.processes import process_lock
 from storage.refusals import RefusedInstance
 from storage.states import DeliveryState, JobState, SeriesState
@@ -104,7 +105,7 @@ def test_an_unreachable_peer_has_code_5(run, config):
 def test_status_says_what_is_not_running(run, config):
     code, out, _ = run("status", "--json")
     facts = json.loads(out)
-    assert (code, facts["state"], facts["missing"]) == (2, "down", ["receive", "complete", "work", "deliver"])
+    assert (code, facts["state"], facts["missing"]) == (2, "down", ["receive", "complete", "work", "deliver", "watch"])
     assert run("status")[1].startswith("DOWN: the receiver does not run; ")
 
 
@@ -116,7 +117,7 @@ def test_status_counts_what_needs_a_person_and_whom_it_cannot_reach(run, held, c
         node.refusals.record(RefusedInstance("CTSIM", "h", "1.2.3", "1.2.3.4", 0xA700, "the spool is full"), now)
         run_dir = node.run_dir
     with ExitStack() as running:
-        for role in ("receive", "complete", "work", "deliver"):
+        for role in ROLES:
             running.enter_context(process_lock(run_dir, role, "1"))
         code, out, _ = run("status", "--json")
         facts = json.loads(out)
@@ -147,10 +148,10 @@ def test_doctor_reports_settings_processes_and_peers(run, config):
     code, out, _ = run("doctor", "--json")
     report = json.loads(out)
     assert (code, report["state"], report["mistakes"]) == (2, "down", [])
-    assert report["status"]["missing"] == ["receive", "complete", "work", "deliver"]
+    assert report["status"]["missing"] == ["receive", "complete", "work", "deliver", "watch"]
     assert report["destinations"]["tps"]["ok"] is False
     with ExitStack() as running:
-        for role in ("receive", "complete", "work", "deliver"):
+        for role in ROLES:
             running.enter_context(process_lock(config.parent / "syncect-data" / "run", role, "1"))
         code, out, _ = run("doctor")
     assert code == 1

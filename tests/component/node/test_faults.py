@@ -32,9 +32,10 @@ READERS: list[tuple[str, ...]] = [
     ("status", "--json"),
     ("series", "check", "1.2.3"),
     ("db", "current"),
+    ("alerts", "ls"),
 ]
 WRITERS: list[tuple[str, ...]] = [("jobs", "retry", "1"), ("jobs", "release", "1", "--reason", "r"), ("db", "upgrade")]
-DAEMONS: list[tuple[str, ...]] = [("serve",), ("receive",), ("complete",), ("work",), ("deliver",)]
+DAEMONS: list[tuple[str, ...]] = [("serve",), ("receive",), ("complete",), ("work",), ("deliver",), ("watch",)]
 WITHOUT_STORE: list[tuple[str, ...]] = [
     ("config", "show"),
     ("config", "validate"),

@@ -49,9 +49,10 @@ def listed(run, monkeypatch, width, *options):
         (80, "ID STATE PATIENT SERIES REASON"),
         (99, "ID STATE PATIENT SERIES REASON"),
         (100, "ID STATE AGE PATIENT SERIES REASON"),
-        (120, "ID STATE AGE PATIENT SLICES SERIES REASON"),
-        (132, "ID STATE AGE PATIENT SLICES FROM SERIES REASON"),
-        (200, "ID STATE AGE PATIENT SLICES FROM SERIES REASON"),
+        (110, "ID STATE AGE DUE PATIENT SERIES REASON"),
+        (120, "ID STATE AGE DUE PATIENT SLICES SERIES REASON"),
+        (132, "ID STATE AGE DUE PATIENT SLICES FROM SERIES REASON"),
+        (200, "ID STATE AGE DUE ETA PATIENT SLICES FROM SERIES REASON"),
     ],
 )
 def test_one_line_a_job_at_every_width(run, busy, monkeypatch, width, heads) -> None:
@@ -165,7 +166,7 @@ def test_no_color_means_no_escape_sequence(busy, config) -> None:
         (["--patient", "A*", "--state", "SENT"], ["2"]),
         (["--limit", "2"], ["4", "3"]),
         (["--patient", "nobody"], []),
-        (["--stuck"], ["4"]),
+        (["--stuck"], ["3"]),
     ],
 )
 def test_filters_choose_and_combine(run, department, options, ids) -> None:
@@ -173,10 +174,6 @@ def test_filters_choose_and_combine(run, department, options, ids) -> None:
     department.sent(patient="A1")
     department.failed(ae="CT2", patient="B1", at=START - timedelta(days=2))
     department.queued(patient="A2", bundle="other 1 (d)")
-    with department.node.database.write() as session:  # it has not moved for an hour
-        from storage.tables import Job
-
-        session.get_one(Job, 4).updated_at = START - timedelta(hours=1)
     code, out, _ = run("jobs", "ls", "-q", *options)
     assert (code, out.split()) == (0, ids)
 
@@ -220,3 +217,34 @@ def test_json_has_what_is_new_beside_the_contract(run, department) -> None:
     assert row["remarks"] == ["a value was dropped"]
     assert (row["version"], row["doubt"], row["override"], row["progress"]) == (1, "", "", None)
     assert (row["derived_series_number"], row["leftovers"]) == (301, [])
+
+
+# -- when a result is due ------------------------------------------------------------------------------------------
+
+
+def test_what_is_waited_for_shows_when_it_is_due_and_what_is_overdue(run, department, monkeypatch) -> None:
+    came = datetime.now(UTC) - timedelta(seconds=61)
+    department.failed(at=came - timedelta(minutes=26))
+    department.sent()
+    department.queued(at=came)
+    queued, sent, failed = listed(run, monkeypatch, 132)[1:]
+    assert re.match(r"1 +FAILED +27m +overdue 12 min +…45", failed)
+    assert re.match(r"2 +SENT +\d+m +…45", sent)
+    assert re.match(r"3 +QUEUED +1m +in 14 min +…45", queued)
+    rows = {row["id"]: row for row in json.loads(run("jobs", "ls", "--json")[1])}
+    assert (rows["2"]["due_at"], rows["2"]["eta_at"]) == (None, None)
+    due_at = datetime.fromisoformat(rows["3"]["due_at"])
+    assert abs(due_at - came - timedelta(minutes=15)) < timedelta(seconds=1)
+    assert json.loads(run("jobs", "show", "3", "--json")[1])["due_at"] == rows["3"]["due_at"]
+    assert re.search(r"due at +20", run("jobs", "show", "3")[1])
+
+
+def test_an_end_is_told_only_where_it_was_measured(run, department, monkeypatch) -> None:
+    department.queued()
+    assert json.loads(run("jobs", "ls", "--json")[1])[0]["eta_at"] is None
+    department.claim()
+    department.node.jobs.cancel(1, "operator", "", START)
+    department.sent()
+    department.queued()
+    assert re.search(r"QUEUED +\d+m +in 1\d min +about 1 s", listed(run, monkeypatch, 160)[1])
+    assert json.loads(run("jobs", "ls", "--json")[1])[0]["eta_at"] > datetime.now(UTC).isoformat()[:10]

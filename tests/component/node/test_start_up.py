@@ -19,7 +19,7 @@ def loaded_by(code: str, heavy: tuple[str, ...] = HEAVY, **environment: str) -> 
     return set(answer.stdout.splitlines()[-1].split()[1:])
 
 
-@pytest.mark.parametrize("command", [["jobs", "ls"], ["status"]])
+@pytest.mark.parametrize("command", [["jobs", "ls"], ["status"], ["alerts", "ls"]])
 def test_readers_load_nothing_that_only_a_job_needs(tmp_path: Path, command: list[str]) -> None:
     code = f"from node.cli.commands import app; app({command}, standalone_mode=False)"
     assert loaded_by(code, HEAVY_FOR_READERS, SYNCECT_NODE__DATA_DIR=str(tmp_path)) == set()

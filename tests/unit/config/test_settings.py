@@ -7,7 +7,7 @@ import tomllib
 import pytest
 
 from config.load import ConfigError, load_settings
-from config.settings import DestinationSettings, NodeSettings, RuleSettings, Settings, TlsSettings
+from config.settings import DestinationSettings, NodeSettings, RuleSettings, Settings, SmtpSettings, TlsSettings
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +20,19 @@ def clean_environment(monkeypatch):
     ("text", "sentence"),
     [
         ("[scp]\nprot = 104", "scp.prot is not a setting; allowed here: ae_title, host, port"),
+        ('[alerts]\nwebhook = "ftp://h/x"', "a webhook begins with https:// or http:// and names a host"),
+        ('[alerts]\nquiet = ["noise"]', "alerts.quiet.0 = 'noise' is not allowed: it should be 'store', "),
+        ('[alerts.smtp]\nhost = "m"\nsender = "me"\nto = ["a@b"]', "it should be one e-mail address"),
+        ('[alerts.smtp]\nhost = "m"\nsender = "a@b"\nto = []', "alerts.smtp.to = [] is not allowed"),
+        (
+            '[alerts.smtp]\nhost = "m"\nsender = "a@b"\nto = ["a@b"]\nusername = "u"',
+            "username and password_file belong together",
+        ),
+        (
+            '[alerts.smtp]\nhost = "m"\nsender = "a@b"\nto = ["a@b"]\nusername = "u"\npassword_file = "/p"\n'
+            "starttls = false",
+            "a username needs starttls = true",
+        ),
         (
             '[scp]\nmax_associations = 1\nallowed_peers = [{ ae_title = "A" }, { ae_title = "B" }]',
             "max_associations must be at least the number of allowed_peers",
@@ -160,6 +173,7 @@ def test_the_default_file_names_every_key_and_says_what_it_is_for():
     text = importlib.resources.files("config").joinpath("default.toml").read_text()
     sections = {name: type(field.default) for name, field in Settings.model_fields.items()}
     sections |= {"destination": DestinationSettings, "eligibility.rules": RuleSettings, "scp.tls": TlsSettings}
+    sections |= {"alerts.smtp": SmtpSettings}
     for name, section in sections.items():
         own = re.split(rf"^(?:# )?\[+{name}\]+", text, maxsplit=1, flags=re.MULTILINE)[1].split("\n[")[0]
         for key in section.model_fields:

@@ -1,0 +1,80 @@
+"""Wires the watch and the channels that tell what it finds from the settings and the opened store."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import partial
+
+from config.settings import Settings
+from node.bootstrap.store import Node
+from node.ops import alert_rules
+from node.ops.alert_channels import Channel, Mail, Teller, Webhook, failing
+from node.ops.alert_machine import Certificates, Disk, Processes, Silence
+from node.ops.alerts import Look, Watch
+from node.ops.certificates import check_tls, tls_of
+from node.ops.findings import Finding
+from node.ops.health import ROLES
+from storage.watching import WatchStore
+
+
+def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Watch:
+    """Every look at this node; `tellers` are looked at, too. supervised: `serve` runs every role on this host."""
+    settings, zone = node.settings, node.settings.node.zone()
+    watching, alerts = WatchStore(node.database), node.alerts
+    # With a database that other hosts reach, too, a process that is not here may be there.
+    expected = [role for role in ROLES if role != "watch"] if supervised or node.database.is_sqlite else []
+    processes = Processes(node.run_dir, expected)
+    disk = Disk(lambda: node.spool.free_bytes() / 1024**3, settings.retention.min_free_gb)
+    certificates = Certificates(partial(_certificates, settings))
+    silence = Silence(watching, alerts, zone)
+    looks = [
+        Look(alert_rules.OF_SERIES, partial(alert_rules.series, node.overview, settings.alerts.due_s, zone)),
+        Look(frozenset({"deaths"}), partial(alert_rules.deaths, watching)),
+        Look(frozenset({"peer", "leftover"}), partial(alert_rules.peers, node.peers, node.destination_names, zone)),
+        Look(frozenset({"refused"}), partial(alert_rules.refused, node.refusals, zone)),
+        Look(frozenset({"channel"}), partial(failing, tellers)),
+        *(Look(frozenset(one.kinds), one.find) for one in (processes, disk, certificates, silence)),
+    ]
+
+    def tell_of_store(trouble: str) -> None:
+        for teller in tellers:
+            teller.store_trouble = trouble
+
+    return Watch(looks, alerts, on_store=tell_of_store)
+
+
+def make_channels(settings: Settings) -> list[Channel]:
+    """The channels of the settings; none is the default."""
+    found: list[Channel] = []
+    if settings.alerts.webhook:
+        found.append(Webhook(settings.alerts.webhook))
+    if settings.alerts.smtp is not None:
+        found.append(Mail(settings.alerts.smtp))
+    return found
+
+
+def make_tellers(node: Node) -> list[Teller]:
+    """One for each channel."""
+    alerts = node.settings.alerts
+    return [
+        Teller(
+            channel,
+            node.alerts,
+            node_name(node.settings),
+            remind_s=alerts.remind_s,
+            quiet=alerts.quiet,
+            zone=node.settings.node.zone(),
+        )
+        for channel in make_channels(node.settings)
+    ]
+
+
+def node_name(settings: Settings) -> str:
+    """How a message names this node."""
+    return f"{settings.scp.ae_title}@{socket.gethostname()}"
+
+
+def _certificates(settings: Settings, now: datetime) -> Iterator[tuple[str, Finding]]:
+    for key, tls in tls_of(settings):
+        for finding in check_tls(key, tls, now):
+            yield key, finding

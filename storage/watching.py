@@ -1,0 +1,54 @@
+"""WatchStore answers what only the watch asks: when series came, and which work has ended processes or devices."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import or_, select
+
+from storage.database import Database
+from storage.states import JobState, SeriesState
+from storage.tables import Job, Series, case_id
+
+_AT_WORK = (JobState.QUEUED, JobState.RUNNING)
+_UNDECIDED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
+
+
+@dataclass(frozen=True)
+class Harm:
+    """How often a process ended, or the device failed, while this unfinished case was in hand."""
+
+    case_id: str
+    series_id: int
+    job_id: int | None
+    deaths: int
+    device_faults: int
+
+
+class WatchStore:
+    """Read-only questions of the watch."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def arrivals(self, since: datetime) -> list[datetime]:
+        """When series began or last got an instance, since then; in no order."""
+        query = select(Series.created_at, Series.last_arrival_at)
+        with self._database.read() as session:
+            rows = session.execute(query.where(Series.last_arrival_at >= since)).all()
+        return [moment for row in rows for moment in row if moment >= since]
+
+    def harms(self) -> list[Harm]:
+        """Unfinished cases during which a process ended or the device failed at least once, oldest first."""
+        jobs = select(Job).where(Job.state.in_(_AT_WORK), or_(Job.deaths > 0, Job.device_faults > 0))
+        series = select(Series).where(Series.state.in_(_UNDECIDED), Series.deaths > 0)
+        with self._database.read() as session:
+            found = [_of_job(row) for row in session.scalars(jobs.order_by(Job.id))]
+            return found + [_of_series(row) for row in session.scalars(series.order_by(Series.id))]
+
+
+def _of_job(row: Job) -> Harm:
+    return Harm(case_id(row.series_id, row.run), row.series_id, row.id, row.deaths, row.device_faults)
+
+
+def _of_series(row: Series) -> Harm:
+    return Harm(case_id(row.id, 1), row.id, None, row.deaths, 0)
