@@ -335,7 +335,7 @@ class Worker:
             self._retry_later(job, reason)
             return
         now = self._clock()
-        self._jobs.requeue(job.id, self._name, reason, not_before=now, now=now)
+        self._jobs.give_back(job.id, self._name, reason, now=now)
         missing = self._jobs.lose_sources(job.series_id, lost, self._name, now)
         log.error("job %d waits: %d files of series %s must be sent again: %s", job.id, missing, job.series_uid, reason)
 

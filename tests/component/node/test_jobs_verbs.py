@@ -193,7 +193,7 @@ def test_a_dry_run_tells_and_does_nothing(run, department, monkeypatch, make, co
     code, _, err = run("jobs", *command, case_id, "--dry-run")
     assert (code, "would be" in err) == (0, True)
     assert department.node.overview.case(case_id) == before
-    code, _, err = run("jobs", *command, department.skipped(), "77", "--dry-run")
+    code, _, err = run("jobs", *command, department.arrive(), "77", "--dry-run")
     assert (code, err.splitlines()[-1]) == (4, "1 refused, 1 not found")
 
 

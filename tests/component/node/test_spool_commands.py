@@ -16,7 +16,7 @@ from node.bootstrap.store import Node, open_store
 from storage.intake import Intake
 from storage.series import Identifiers, JobRequest, SeriesFacts
 from storage.tables import Instance, Job, Series
-from tests.damages import EVERY, OF_A_FILE, deleted, overwritten
+from tests.damages import EVERY, OF_A_FILE, deleted, overwritten, spool_deleted
 from tests.departments import START, Department
 
 Run = Callable[..., tuple[int, str, str]]
@@ -85,6 +85,9 @@ def test_each_damage_of_a_received_file_is_found_and_marked(
 ) -> None:
     kept.queued()
     damage(kept.source())
+    if damage is spool_deleted:  # commands want to know first that this is no disk that is not mounted
+        assert run("spool", "verify")[0] == 1
+        assert run("db", "adopt")[0] == 0
     assert "1.2.3.1.1" in [uid for _, _, uid in findings(run)]
     code, out, _ = run("spool", "repair", "--yes")
     assert (code, "marked as missing" in out) == (0, True)

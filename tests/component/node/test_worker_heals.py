@@ -82,7 +82,7 @@ class Bench:
             return JobOptions(EquipmentIdentity("0"), produced_at, run=job.repeat + 1, sha256=sha256)
 
         worker = Worker(
-            *(self.jobs, self.spool, lambda: self.executor, options_for, ["tps"]),  # type: ignore[arg-type]
+            *(self.jobs, self.spool, lambda _faults: self.executor, options_for, ["tps"]),  # type: ignore[arg-type]
             name="w",
             clock=lambda: self.now,
         )
