@@ -89,7 +89,7 @@ def work(session: Session) -> None:
     worker = Worker(
         session.node.jobs,
         session.node.spool,
-        lambda: _EXECUTOR[0],
+        lambda _faults: _EXECUTOR[0],
         lambda job, at: job_options(settings, at, repeat=job.repeat, version=job.version),
         session.node.destination_names,
         name="work-1",
