@@ -44,8 +44,11 @@ class Spool:
         self.incoming = root / "incoming"
         self._min_free_bytes = int(min_free_gb * _GIB)
         self._settled_days: set[Path] = set()
-        for folder in (self.incoming, root / "received", root / "derived") if create else ():
-            self._make_folder(folder)
+        if create:
+            for folder in (self.incoming, root / "received", root / "derived"):
+                self._make_folder(folder)
+            for folder in (root, root.absolute().parent):  # who made one of them may have ended before it was durable
+                fsync_directory(folder)
 
     def free_bytes(self) -> int:
         """Free space of the spool's file system, also where the spool has no folder yet."""

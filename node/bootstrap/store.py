@@ -31,7 +31,7 @@ from storage.retention import RetentionStore
 from storage.series import SeriesStore
 from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
-from storage.spool import Spool
+from storage.spool import Spool, fsync_directory
 
 
 class DataDirUnusable(ConfigError):
@@ -133,12 +133,21 @@ def make_data_dir(settings: Settings) -> Path:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=data_dir):
             pass
+        _settle_folders(data_dir)
     except OSError as error:
         raise DataDirUnusable(
             f"node.data_dir = {str(data_dir)!r} cannot be used: {error.strerror}; "
             "it must be a folder this user may write"
         ) from error
     return data_dir
+
+
+def _settle_folders(data_dir: Path) -> None:
+    """Make the folder durable, and those above it as far as this user may: a power cut must not take it away whole."""
+    fsync_directory(data_dir)
+    with suppress(PermissionError):
+        for folder in data_dir.absolute().parents:
+            fsync_directory(folder)
 
 
 @contextmanager
@@ -196,10 +205,14 @@ def installation_uid(data_dir: Path, *, create: bool) -> str | None:
         if not create:
             return None
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps({"uid": f"2.25.{uuid.uuid4().int}"}), encoding="utf-8")
+        with draft.open("w", encoding="utf-8") as file:
+            json.dump({"uid": f"2.25.{uuid.uuid4().int}"}, file)
+            file.flush()
+            os.fsync(file.fileno())  # a power cut would else leave a name without its content
         with suppress(FileExistsError):  # another process was first; its UID counts
             os.link(draft, path)
         draft.unlink()
+        fsync_directory(data_dir)
     uid = json.loads(path.read_text(encoding="utf-8"))["uid"]
     assert isinstance(uid, str)
     return uid

@@ -104,7 +104,7 @@ class Courier:
     def _begin(self) -> None:
         """Take up what a killed courier left, once the database can be used."""
         outage = Outage("the courier")
-        while not self._stop.is_set():
+        while True:
             try:
                 for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
                     log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
@@ -112,7 +112,8 @@ class Courier:
                 outage.over()
                 return
             except StoreUnavailable as error:
-                self._stop.wait(outage.failed(error))
+                if self._stop.wait(outage.failed(error)):
+                    return
 
     def _fail_without_destination(self) -> None:
         """What shall go to a destination that the settings no longer name waits for nobody."""

@@ -8,6 +8,9 @@ engine = context.config.attributes["engine"]
 
 # A migration writes from its first statement on; without the flag SQLite would start a reading transaction.
 with engine.execution_options(syncect_writes=True).connect() as connection:
-    context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+    # One transaction for all of them, on SQLite too: what a killed process began is nothing, and not an older schema.
+    context.configure(
+        connection=connection, target_metadata=Base.metadata, render_as_batch=True, transactional_ddl=True
+    )
     with context.begin_transaction():
         context.run_migrations()

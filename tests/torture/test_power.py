@@ -29,7 +29,6 @@ def test_a_disk_that_does_not_sync_is_found_out(paths_at: Callable[..., Paths], 
     assert sum(bool(outcome.verdict.lost) for outcome in outcomes) > len(outcomes) / 2
 
 
-@pytest.mark.xfail(reason="neither the spool's own folders nor installation.json are synced when they are made")
 def test_a_power_cut_in_the_first_session_of_a_node_loses_nothing(paths_at: Callable[..., Paths]) -> None:
     outcomes = _cut(paths_at(records=True), is_first_start=True)
     assert [outcome for outcome in outcomes if not outcome.verdict.is_clean] == []
