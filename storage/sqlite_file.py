@@ -49,8 +49,8 @@ class WrittenFile:
             raise sqlite3.OperationalError("the file is gone")
         if self._is_beside_a_foreign_log(before):
             raise sqlite3.OperationalError(
-                "the file was replaced while it was in use; stop the node, remove the files that end with -wal and "
-                "-shm, and start it again"
+                "the file was replaced while it was in use; stop the node. If this is the same database as before, "
+                "start the node again; if it is a backup, first remove the files that end with -wal and -shm"
             )
         connection = self._connection("rw")
         try:
