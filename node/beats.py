@@ -18,6 +18,7 @@ IDLE_LIMIT_S: Final = 60.0  # longer than SQLite waits for a lock (30 s) or Post
 STEP_LIMIT_S: Final = 300.0  # one step with bounds of its own: a query of a peer, one instance to a peer, one commit
 LONG_LIMIT_S: Final = 900.0  # what was never measured: the loading of a model, the headers of a large series
 FIRST_LIMIT_S_PER_SLICE: Final = 20.0  # of a job, while nobody has measured its translator on its device
+WAITS_FOR_DATABASE: Final = "waiting for the database"
 _WRITE_EVERY_S: Final = 1.0
 
 Beating = Callable[[str, str, int, int, float], None]

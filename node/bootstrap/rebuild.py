@@ -23,7 +23,7 @@ from node.errors import Refused, UnreadableInstance
 from node.network.contexts import DEFLATED_SYNTAXES
 from storage.database import Database
 from storage.jobs import ProducedInstance, ProducedSeries
-from storage.mark import new_mark, settle_mark, write_mark
+from storage.mark import adopt_mark, new_mark, write_mark
 from storage.rebuilt import DOUBT, FoundResult, RebuiltStore
 from storage.series import Arrival
 from storage.spool import Spool
@@ -136,7 +136,7 @@ def _judge(node: Node, now: datetime) -> None:
 def _remark(database: Database, spool: Path, now: datetime) -> None:
     """A new name for both: the old database, should it come back, is not this spool's any more."""
     write_mark(spool, new_mark(), replace=True)
-    settle_mark(database, spool, now)
+    adopt_mark(database, spool, now)  # also where no file of the spool could be read, and the store is empty
 
 
 def _moved_aside(path: Path, now: datetime) -> Path | None:

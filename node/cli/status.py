@@ -10,6 +10,7 @@ import typer
 
 from config.load import ConfigError
 from config.settings import Settings
+from node.beats import WAITS_FOR_DATABASE
 from node.bootstrap.store import Node
 from node.cli.console import (
     ConfigOption,
@@ -182,6 +183,8 @@ def _troubles(facts: dict[str, Any]) -> list[str]:
     for view in facts["processes"]:
         if words := _silence(view):
             found.append(f"{ROLES.get(view.role, view.role)} is {words}")
+        elif any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
+            found.append(f"{ROLES.get(view.role, view.role)} waits for the database; its log says why")
         elif view.details.startswith("CANNOT WORK"):
             found.append(f"{ROLES.get(view.role, view.role)} {view.details.replace('CANNOT WORK', 'cannot work', 1)}")
     return found

@@ -64,7 +64,9 @@ class Processes:
         now_s, known = self._clock_s(), set(self._since_s)
         alive = {view.role for view in views}
         troubled = {(role, 0) for role in self._expected if role not in alive}
-        troubled |= {(view.role, view.pid) for view in views if self._is_stopped(view.pid)}
+        stopped = {(view.role, view.pid) for view in views if self._is_stopped(view.pid)}
+        silent = {(view.role, view.pid): late.work for view in views if (late := view.silent()) is not None}
+        troubled |= stopped | set(silent)
         for key in known - troubled:
             del self._since_s[key]
         for role, pid in sorted(troubled):
@@ -72,10 +74,10 @@ class Processes:
             if not pid and for_s >= MISSING_AFTER_S:
                 yield Cause("process", role, f"{_named(role)} does not run; next: look at its log, `syncect serve`")
             elif pid and for_s >= STOPPED_AFTER_S:
-                text = (
-                    f"{_named(role)}, pid {pid}, does not respond: the system has stopped it; next: `kill -CONT {pid}`"
-                )
-                yield Cause("process", role, text)
+                why = f"the system has stopped it; next: `kill -CONT {pid}`"
+                if (role, pid) not in stopped:
+                    why = f"it stands still at {silent[role, pid]}; next: `syncect status`"
+                yield Cause("process", role, f"{_named(role)}, pid {pid}, does not respond: {why}")
         for view in views:
             yield from self._restarts(view, now_s)
 

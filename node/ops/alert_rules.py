@@ -17,7 +17,6 @@ from storage.watching import WatchStore
 
 PEER_DOWN_AFTER: Final = timedelta(minutes=5)
 HUNG_AFTER: Final = timedelta(minutes=10)  # a slice takes seconds, and loading a model less than this
-DEATHS: Final = 2
 MOST_CALLERS: Final = 20  # a caller may invent AE titles without end
 _REASON_LENGTH: Final = 300
 
@@ -53,8 +52,8 @@ def deaths(watching: WatchStore, _now: datetime) -> Iterator[Cause]:
     """Unfinished cases that took processes or the device with them; kind `deaths`."""
     for harm in watching.harms():
         said = []
-        if harm.deaths >= DEATHS:
-            said.append(f"{harm.deaths} processes ended")
+        if harm.deaths:
+            said.append(f"a process ended {_times(harm.deaths)}")
         if harm.device_faults:
             said.append(f"the device failed {_times(harm.device_faults)} (out of memory, lost or hung)")
         if said:

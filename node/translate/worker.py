@@ -13,7 +13,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from models.translator import DeviceFault
-from node.beats import FIRST_LIMIT_S_PER_SLICE, IDLE_LIMIT_S, LONG_LIMIT_S, Beating, no_beat
+from node.beats import (
+    FIRST_LIMIT_S_PER_SLICE,
+    IDLE_LIMIT_S,
+    LONG_LIMIT_S,
+    WAITS_FOR_DATABASE,
+    Beating,
+    no_beat,
+)
 from node.errors import DamagedInstance, Doubtful, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
@@ -118,7 +125,7 @@ class Worker:
                 self._work(stop, outage)
                 return
             except StoreUnavailable as error:
-                self._beat("", "waiting for the database", 0, 0, IDLE_LIMIT_S)
+                self._beat("", WAITS_FOR_DATABASE, 0, 0, IDLE_LIMIT_S)
                 if stop.wait(outage.failed(error)):
                     return
 

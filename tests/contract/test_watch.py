@@ -112,13 +112,14 @@ def test_ended_processes_and_a_failing_device_are_named_with_their_job(bench):
     watching = WatchStore(bench.database)
     assert list(alert_rules.deaths(watching, at(0))) == []
     with bench.database.write() as session:
-        session.get_one(Job, 1).deaths, session.get_one(Job, 1).device_faults = 2, 1
-        session.get_one(Series, 2).deaths = 1
+        session.get_one(Job, 1).deaths, session.get_one(Job, 1).device_faults = 1, 2
     (cause,) = alert_rules.deaths(watching, at(0))
     assert (cause.kind, cause.subject) == ("deaths", "1")
-    assert cause.text.startswith("2 processes ended and the device failed once (out of memory, lost or hung) while 1")
+    assert cause.text.startswith(
+        "a process ended once and the device failed 2 times (out of memory, lost or hung) while 1"
+    )
     with bench.database.write() as session:
-        session.get_one(Series, 2).deaths = 2
+        session.get_one(Series, 2).deaths = 1
     assert [one.subject for one in alert_rules.deaths(watching, at(0))] == ["1", "2"]
 
 

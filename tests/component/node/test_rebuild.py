@@ -175,6 +175,16 @@ def test_it_is_refused_while_the_node_runs_and_without_a_yes(run, busy: Path) ->
     assert run("db", "rebuild")[0] == 2
 
 
+def test_a_spool_without_one_readable_file_gets_an_empty_store(run, busy: Path) -> None:
+    lose(busy)
+    spool = busy.parent / "syncect-data" / "spool"
+    for file in (*spool.glob("received/*/*.dcm"), *spool.glob("derived/*/*.dcm")):
+        file.write_bytes(b"not DICOM")
+    assert run("db", "rebuild", "--yes")[0] == 0
+    code, _, err = run("jobs", "ls")
+    assert code == 0, err
+
+
 def test_files_that_are_damaged_are_named_and_left_where_they_are(run, busy: Path) -> None:
     lose(busy)
     broken = next((busy.parent / "syncect-data" / "spool" / "received").glob("*/*.dcm"))

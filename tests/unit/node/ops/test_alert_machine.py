@@ -1,11 +1,14 @@
 """What the machine shows of a process, a disk and a certificate becomes an alert, and ends with its cause."""
 
 import os
+import socket
+import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from node.beats import Beat
 from node.ops.alert_machine import CERTIFICATES_EVERY, RESTARTS, Certificates, Disk, Processes
 from node.ops.findings import warning
 from node.ops.processes import ProcessView, process_lock
@@ -61,6 +64,16 @@ def test_a_process_that_the_system_has_stopped_does_not_respond(host):
     assert host.see(31) == [("process", "receive")]
     assert "the receiver, pid 7, does not respond" in host.words()
     host.stopped = set()
+    assert host.see(32) == []
+
+
+def test_a_process_that_stands_still_does_not_respond_either(host):
+    still = Beat("", "job 3: translate", 1, 9, since_s=0.0, at_s=time.monotonic() - 100, limit_s=60.0)
+    host.views = [ProcessView("receive", "1", 7, "", "", socket.gethostname(), (still,))]
+    assert host.see(0) == host.see(29) == []
+    assert host.see(31) == [("process", "receive")]
+    assert "does not respond: it stands still at job 3: translate 1 of 9; next: `syncect status`" in host.words()
+    host.run(pid=7)
     assert host.see(32) == []
 
 
