@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, text
 
 from storage.database import Database
 
@@ -111,16 +111,32 @@ def postgres_url() -> Iterator[str]:
         yield cluster.url()
 
 
+@pytest.fixture(scope="session")
+def _postgres_server(postgres_url: str) -> Iterator[Engine]:
+    """Makes databases; there is one with the current schema, "migrated", of which the others are copies."""
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text("CREATE DATABASE migrated"))
+    migrated = Database(_named(postgres_url, "migrated"))
+    migrated.ensure_schema()
+    migrated.close()
+    yield server
+    server.dispose()
+
+
+def _named(postgres_url: str, database: str) -> str:
+    return postgres_url.replace("/postgres?", f"/{database}?")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    """An empty store with the current schema."""
+def database(request: pytest.FixtureRequest) -> Iterator[Database]:
+    """An empty store with the current schema; it is copied, for migrating anew would cost more than most tests."""
     if request.param == "sqlite":
-        database = Database(f"sqlite:///{tmp_path / 'store.sqlite3'}")
+        database = Database(f"sqlite:///{request.getfixturevalue('sqlite_file')}")
     else:
-        database = Database(request.getfixturevalue("postgres_url"))
-        with database.engine.begin() as connection:
-            connection.execute(text("DROP SCHEMA public CASCADE"))
-            connection.execute(text("CREATE SCHEMA public"))
-    database.ensure_schema()
+        with request.getfixturevalue("_postgres_server").connect() as connection:
+            connection.execute(text("DROP DATABASE IF EXISTS store WITH (FORCE)"))
+            connection.execute(text("CREATE DATABASE store TEMPLATE migrated"))
+        database = Database(_named(request.getfixturevalue("postgres_url"), "store"))
     yield database
     database.close()

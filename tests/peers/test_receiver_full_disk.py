@@ -13,7 +13,7 @@ from storage.errors import StoreUnavailable
 from tests.peers.test_receiver_storing import association
 
 MOST_LINES_A_MINUTE = 100
-INSTANCES, ASSOCIATIONS = 600, 60
+INSTANCES, ASSOCIATIONS = 200, 20
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 def send_all(receiver: Any, make_ct: Any) -> set[int]:
-    """The statuses of 600 instances in 60 associations."""
+    """The statuses of 200 instances in 20 associations."""
     statuses = set()
     for number in range(ASSOCIATIONS):
         with association(receiver, calling_ae=f"CT{number}") as link:

@@ -1,4 +1,4 @@
-"""The durable paths are ended, or get an error, at a dozen calls; `make torture` takes every call."""
+"""The durable paths are ended, or get an error, at a few calls; `make torture` takes every call."""
 
 import errno
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from tests.torture.calls import CHAIN, Paths, some, strike
 from tests.torture.shim import EVERY_KIND, EXIT, NEEDS_SPACE, TORN, Kind
 
-_EACH = 3  # of each operation
+_EACH = 1  # of each operation
 
 _FAULTS = [
     pytest.param(EXIT, EVERY_KIND, id="killed"),

@@ -19,7 +19,7 @@ _IN_SHORT = (
     "another peer sends into a series",
     "database restarted",
 )
-_KILLS = 12
+_KILLS = 4  # on each database
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
@@ -36,13 +36,13 @@ def beds(request: pytest.FixtureRequest, tmp_path: Path, tiny_bundle: Path) -> I
         cluster.__exit__()
 
 
-def test_a_dozen_kills_and_a_few_faults_lose_nothing(beds: Beds) -> None:
+def test_a_few_kills_and_faults_lose_nothing(beds: Beds) -> None:
     report, kills = Report(), 0
     while kills < _KILLS:
-        # A worker that outlives a killed supervisor and takes its role later ends the next `serve` with 2.
+        # `make torture` kills the supervisor too, whose children need longer to end.
         kills += kill_round(beds, report, with_supervisor=False)
     for kept in FAULTS:
-        if kept.name in _IN_SHORT and kept.only in ("", beds.database):
+        if kept.name in _IN_SHORT and (kept.only or "SQLite") == beds.database:
             fault_round(beds, report, kept)
     assert report.findings() == []
     assert sum(row.acknowledged for row in report.rows) >= 8 * len(report.rows)
