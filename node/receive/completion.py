@@ -257,11 +257,13 @@ def _facts(headers: list[SliceHeader]) -> SeriesFacts:
 
 
 def _refuse_other_identity(header: SliceHeader, series: OpenSeries, recorded: SourceFile) -> None:
-    """Two parsers read each file, the receiver's and pydicom; raises AmbiguousInstance where they do not agree."""
+    """Two parsers read each file, the receiver's and pydicom; raises AmbiguousInstance where they do not agree.
+
+    The StudyInstanceUID is kept for a series and not for each instance; that there is one only is a rule of the gate.
+    """
     for keyword, received, read in (
         ("SOPInstanceUID (0008,0018)", recorded.sop_instance_uid, header.sop_instance_uid),
         ("SOPClassUID (0008,0016)", recorded.sop_class_uid, header.sop_class_uid),
-        ("StudyInstanceUID (0020,000D)", series.study_uid, header.study_uid),
         ("SeriesInstanceUID (0020,000E)", series.series_uid, header.series_uid),
     ):
         if received != read:

@@ -4,11 +4,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
+from pynetdicom import build_context
 
+from config.settings import DestinationSettings
+from node.network.requestor import associate
 from node.ops.processes import running_processes
 from tests.bombs import JPEG_2000, RLE, jpeg_2000, rle, rle_bomb, with_frame
 from tests.builders import make_series
@@ -20,17 +21,14 @@ MAX_RSS_BYTES = 700 << 20  # the worker with torch; the receiver stays below 200
 
 def send(port: int, paths: list[Path]) -> list[int]:
     """Store the files as they are, with an echo behind each; the statuses of the stores."""
-    ae = AE(ae_title="CTSIM")
-    ae.add_requested_context(VERIFICATION)
-    for syntax in (JPEG_2000, RLE, ExplicitVRLittleEndian):
-        ae.add_requested_context(CTImageStorage, syntax)
-    association = ae.associate("127.0.0.1", port, ae_title="SYNCECT")
-    assert association.is_established
+    peer = DestinationSettings(name="NODE", ae_title="SYNCECT", host="127.0.0.1", port=port)
+    syntaxes = (JPEG_2000, RLE, ExplicitVRLittleEndian)
+    contexts = [build_context(VERIFICATION), *(build_context(CTImageStorage, syntax) for syntax in syntaxes)]
     statuses = []
-    for path in paths:
-        statuses.append(int(association.send_c_store(dcmread(path)).Status))
-        assert association.send_c_echo().Status == 0
-    association.release()
+    with associate(peer, "CTSIM", contexts) as association:
+        for path in paths:
+            statuses.append(int(association.send_c_store(dcmread(path)).Status))
+            assert association.send_c_echo().Status == 0
     return statuses
 
 
@@ -63,9 +61,8 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
-@pytest.mark.parametrize("roles", [("receive", "work"), ("serve",)], ids=["alone", "serve"])
-def test_content_that_kills_costs_only_itself(tmp_path: Path, node_at: Any, roles: tuple[str, ...]) -> None:
-    node: RunningNode = node_at().start(*roles)
+def test_content_that_kills_costs_only_itself(tmp_path: Path, node_at: Any) -> None:
+    node: RunningNode = node_at().start("serve")
     run = node.data_dir / "run"
     wait_for("completion's start", lambda: {"receive", "complete"} <= {view.role for view in running_processes(run)})
     receiver = next(view.pid for view in running_processes(run) if view.role == "receive")
