@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, NullPool, create_engine, text
 
 from storage.database import Database
 
@@ -114,7 +114,8 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def _postgres_server(postgres_url: str) -> Iterator[Engine]:
     """Makes databases; there is one with the current schema, "migrated", of which the others are copies."""
-    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    # No connection is kept: a test may end every connection of the server.
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with server.connect() as connection:
         connection.execute(text("CREATE DATABASE migrated"))
     migrated = Database(_named(postgres_url, "migrated"))
