@@ -4,7 +4,6 @@ The spool keeps it in `store.json`, which is written first: after a crash in bet
 """
 
 import json
-import os
 import uuid
 from contextlib import suppress
 from datetime import datetime
@@ -14,6 +13,7 @@ from sqlalchemy import delete, exists, select
 from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
+from storage.durable import write_durably
 from storage.errors import StoreUnavailable, WrongStore
 from storage.tables import Series, StoreMark
 
@@ -118,24 +118,7 @@ def mark_of_spool(spool: Path) -> str | None:
 def write_mark(spool: Path, mark: str, *, replace: bool = False) -> str:
     """Write the mark durably; without `replace` one that is there already stays. The mark that holds."""
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = spool / FILE_NAME
-    draft = spool / f".{FILE_NAME}.{os.getpid()}"
-    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"uid": mark}, file)
-        file.flush()
-        os.fsync(descriptor)
-    if replace:
-        draft.replace(path)
-    else:
-        with suppress(FileExistsError):  # another process was first; its mark counts
-            os.link(draft, path)
-        draft.unlink()
-    folder = os.open(spool, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_durably(spool / FILE_NAME, json.dumps({"uid": mark}), replace=replace)
     held = mark_of_spool(spool)
     assert held is not None
     return held

@@ -12,6 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from storage.durable import fsync_directory
 from storage.errors import SpoolFull
 
 _GIB = 1024**3
@@ -285,12 +286,3 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:  # a nearly full disk takes a part, and says why with the next call
         rest = rest[os.write(descriptor, rest) :]
-
-
-def fsync_directory(path: Path) -> None:
-    """Force the entries of one directory to the disk; without it a rename may vanish in a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """Opens spool and database of a node, to write or only to read; it loads fast, so that every reader starts at once."""
 
 import json
-import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from node.ops.modes import mend_modes
 from node.ops.processes import running_processes
 from storage.alerts import AlertStore
 from storage.database import Database
+from storage.durable import fsync_directory, write_durably
 from storage.errors import StoreUnavailable, WrongStore
 from storage.forecast import Forecast
 from storage.jobs import JobStore
@@ -31,7 +31,7 @@ from storage.retention import RetentionStore
 from storage.series import SeriesStore
 from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
-from storage.spool import Spool, fsync_directory
+from storage.spool import Spool
 
 
 class DataDirUnusable(ConfigError):
@@ -204,15 +204,7 @@ def installation_uid(data_dir: Path, *, create: bool) -> str | None:
     if not path.exists():
         if not create:
             return None
-        draft = path.with_suffix(f".{os.getpid()}")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump({"uid": f"2.25.{uuid.uuid4().int}"}, file)
-            file.flush()
-            os.fsync(file.fileno())  # a power cut would else leave a name without its content
-        with suppress(FileExistsError):  # another process was first; its UID counts
-            os.link(draft, path)
-        draft.unlink()
-        fsync_directory(data_dir)
+        write_durably(path, json.dumps({"uid": f"2.25.{uuid.uuid4().int}"}))
     uid = json.loads(path.read_text(encoding="utf-8"))["uid"]
     assert isinstance(uid, str)
     return uid

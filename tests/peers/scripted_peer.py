@@ -4,7 +4,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -148,3 +148,19 @@ def answering(*data: bytes, close: bool = False) -> Callable[[Peer], None]:
             peer.connection.close()
 
     return script
+
+
+@contextlib.contextmanager
+def rejecting(reason: tuple[int, int, int]) -> Iterator[int]:
+    """The port of a peer that rejects one association and closes at once."""
+
+    def serve() -> None:
+        with server.accept()[0] as connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"\3\0\0\0\0\4\0" + bytes(reason))
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(10)

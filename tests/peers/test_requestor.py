@@ -6,7 +6,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from tests.peers.scripted_peer import (
     answering,
     elements,
     pdu,
+    rejecting,
     value,
 )
 
@@ -366,22 +366,6 @@ def test_a_rejection_counts_also_where_the_connection_ends_before_the_requestor_
         with pytest.raises(NoAssociation, match="does not know our AE title") as caught:
             associate(destination, "SYNCECT", _ct_contexts(), QUICK).__enter__()
     assert caught.value.outcome is Outcome.MISCONFIGURED
-
-
-@contextmanager
-def rejecting(reason: tuple[int, int, int]) -> Iterator[int]:
-    """The port of a peer that rejects one association and closes at once."""
-
-    def serve() -> None:
-        with server.accept()[0] as connection:
-            connection.recv(1 << 16)
-            connection.sendall(b"\3\0\0\0\0\4\0" + bytes(reason))
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield server.getsockname()[1]
-        thread.join(10)
 
 
 # -- pynetdicom's reactor ------------------------------------------------------------------------------------------

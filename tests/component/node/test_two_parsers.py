@@ -138,7 +138,8 @@ def test_a_series_over_which_completion_died_twice_is_left_alone_and_others_go_o
         return JobRequest(key="k".ljust(64, "0"), bundle="demo")
 
     monkeypatch.setattr(type(bench.series), "put_down", lambda *_, **__: None)
-    for _ in range(2):
+
+    def started() -> Completion:
         process = Completion(
             bench.series,
             bench.spool,
@@ -150,20 +151,12 @@ def test_a_series_over_which_completion_died_twice_is_left_alone_and_others_go_o
             clock=lambda: T0.replace(year=2027),
         )
         process.begin()
+        return process
+
+    for _ in range(2):
         with pytest.raises(Killed):
-            process.tick()
-    last = Completion(
-        bench.series,
-        bench.spool,
-        SETTINGS,
-        EligibilityPolicy(),
-        request_for,
-        name="complete-1@here",
-        why_enhanced=bench.why_enhanced,
-        clock=lambda: T0.replace(year=2027),
-    )
-    last.begin()
-    last.tick()
+            started().tick()
+    started().tick()
     states = {case.series_uid == deadly: case for case in bench.overview.cases()}
     assert states[True].state == "FAILED"
     assert "2 processes ended while they read it" in states[True].reason
