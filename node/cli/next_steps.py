@@ -12,7 +12,7 @@ from typing import Final
 from node.bootstrap.store import Node
 from node.cli.cases import derived_name, raw_state
 from node.cli.moments import local_time, zone_of
-from node.ops.processes import running_processes
+from node.ops.processes import running_processes, working_roles
 from storage.overview import Case, DeliveryView
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, WORKER_CANNOT, DeliveryState, JobState, SeriesState
 
@@ -44,7 +44,7 @@ def facts_of(node: Node, case: Case) -> Facts:
     alive = running_processes(node.run_dir)
     troubled = [view.details for view in alive if view.role == "work" and view.details.startswith(_CANNOT_WORK)]
     return Facts(
-        roles=frozenset(view.role for view in alive),
+        roles=working_roles(alive),
         one_host=node.database.is_sqlite,
         cannot_work=troubled[0].removeprefix(_CANNOT_WORK).rstrip(".") if troubled else "",
         destinations=tuple(node.destination_names),

@@ -30,7 +30,7 @@ from node.cli.moments import local_time, time_left, zone_of
 from node.ops.alerts import urgency
 from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, down, judge
-from node.ops.processes import ProcessView, Waiting, running_processes
+from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
 from storage.errors import NotFound, StorageError
 from storage.peers import PeerView
 from storage.refusals import RefusedView
@@ -92,7 +92,7 @@ def _facts(node: Node) -> dict[str, Any]:
         "only_this_machine": node.settings.scp.is_closed,
         "bundle": node.settings.model.bundle,
         "processes": processes,
-        "missing": [role for role in ROLES if not any(view.role == role for view in processes)],
+        "missing": [role for role in ROLES if role not in working_roles(processes)],
         "not_started": [role for view in processes for role in view.waiting],
         "unwritable": why_unwritable(node.settings.node.data_dir),
         "counts": node.overview.counts(),
@@ -211,6 +211,7 @@ def _print(facts: dict[str, Any]) -> None:
             f"pid {view.pid}, since {view.started_at}, {_silence(view) or view.details}".rstrip(", "),
         )
         for view in facts["processes"]
+        if (view.role, view.name) not in {(role, "1") for role in facts["missing"]}
     ]
     waiting = {one.role: _waits(one) for one in facts["not_started"]}
     rows += [(role, "NOT RUNNING", waiting.get(role, "start `syncect serve`")) for role in facts["missing"]]

@@ -12,7 +12,7 @@ from typing import Final
 
 from node.ops.findings import Finding
 from node.ops.health import ROLES
-from node.ops.processes import ProcessView, running_processes
+from node.ops.processes import ProcessView, running_processes, working_roles
 from storage.alerts import AlertStore, Cause
 from storage.watching import WatchStore
 
@@ -62,7 +62,7 @@ class Processes:
 
     def _trouble(self, views: list[ProcessView]) -> Iterator[Cause]:
         now_s, known = self._clock_s(), set(self._since_s)
-        alive = {view.role for view in views}
+        alive = working_roles(views)
         troubled = {(role, 0) for role in self._expected if role not in alive}
         stopped = {(view.role, view.pid) for view in views if self._is_stopped(view.pid)}
         silent = {(view.role, view.pid): late.work for view in views if (late := view.silent()) is not None}

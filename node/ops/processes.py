@@ -134,6 +134,15 @@ def running_processes(run_dir: Path) -> list[ProcessView]:
     return views
 
 
+def working_roles(views: Sequence[ProcessView]) -> frozenset[str]:
+    """The roles that have a process, without those that failed and have not begun their work since.
+
+    A process holds its lock before it can know whether it can work: a receiver whose port is taken, for instance.
+    """
+    failed = {one.role for view in views for one in view.waiting}
+    return frozenset(view.role for view in views) - failed
+
+
 def kill_silent(run_dir: Path, role: str, name: str) -> None:
     """Kill the process of this host that holds a role and has not said for too long that it works at anything.
 

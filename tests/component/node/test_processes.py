@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from node.beats import Heart
-from node.ops.processes import AlreadyRunning, kill_silent, process_lock, running_processes
+from node.ops.processes import AlreadyRunning, Waiting, kill_silent, process_lock, running_processes, working_roles
 
 
 def test_a_role_is_held_once_and_seen_while_held(tmp_path):
@@ -53,6 +53,17 @@ def test_a_killed_process_is_not_seen(tmp_path):
         assert len(running_processes(tmp_path)) == 1
         process.kill()
     assert running_processes(tmp_path) == []
+
+
+def test_a_process_that_tries_to_start_again_does_not_work_yet(tmp_path):
+    with process_lock(tmp_path, "serve", "1") as sign, process_lock(tmp_path, "receive", "1"):
+        assert working_roles(running_processes(tmp_path)) == {"serve", "receive"}
+        sign.waiting(
+            [Waiting("receive", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:30+00:00", "its port is taken")]
+        )
+        assert working_roles(running_processes(tmp_path)) == {"serve"}
+        sign.waiting([])
+        assert working_roles(running_processes(tmp_path)) == {"serve", "receive"}
 
 
 def test_a_text_that_a_full_disk_cut_short_hides_no_other_process(tmp_path):
