@@ -14,6 +14,7 @@ from node.send.courier import Courier
 from storage.database import Database
 from storage.outbox import OutboxStore
 from storage.peers import PeerStore
+from storage.schema import ensure_schema
 from storage.spool import Spool
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, Job, Product, Series
@@ -33,7 +34,7 @@ def delivery(folder: Path, bundle: str = "demo", slices: int = SLICES) -> dict[s
     database = Database(f"sqlite:///{folder / 'store.sqlite3'}")
     try:
         wait_for("storescp's start", lambda: echo(scp.port))
-        database.ensure_schema()
+        ensure_schema(database)
         names = [f"tps{number}" for number in range(REPEATS + 1)]
         queue(database, product_dir, names)
         peers = [DestinationSettings(name=name, ae_title="TPS", host="127.0.0.1", port=scp.port) for name in names]

@@ -15,6 +15,7 @@ from sqlalchemy import insert
 
 from storage.database import Database
 from storage.overview import Overview
+from storage.schema import ensure_schema
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Base, Delivery, DeliveryInstance, Instance, Job, Product, Series
 
@@ -36,7 +37,7 @@ def listing(folder: Path) -> dict[str, float]:
         config = configure(folder / f"{size}")
         database = Database(f"sqlite:///{config.parent / 'data' / 'syncect.sqlite3'}")
         try:
-            database.ensure_schema()
+            ensure_schema(database)
             fill(database, size)
             overview = Overview(database)
             rows[f"jobs ls, query over {size} jobs: s"] = median_s(lambda overview=overview: overview.cases())

@@ -54,6 +54,7 @@ from storage.jobs import JobStore
 from storage.outbox import OutboxStore
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore
+from storage.schema import ensure_schema
 from storage.series import JobRequest, SeriesStore
 from storage.spool import Spool
 
@@ -185,7 +186,7 @@ def _later() -> datetime:
 
 def _database(folder: Path) -> Database:
     database = Database(f"sqlite:///{folder / 'node.sqlite3'}")
-    database.ensure_schema()
+    ensure_schema(database)
     return database
 
 
@@ -263,7 +264,7 @@ def jobs_ls(folder: Path) -> Walk:
     """
     config = configure(folder)
     database = Database(load_settings(config).node.url())
-    database.ensure_schema()
+    ensure_schema(database)
     fill(database, jobs=3)
     database.close()
     walk = Walk()

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, bindparam, exists, insert, select, upd
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from storage.database import Prepared
+from storage.column_types import Prepared
 from storage.errors import StoreUnavailable
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, may_share, named, note_foreign, own
 from storage.sources import SourceStore

@@ -109,3 +109,18 @@ class EventView:
     to_state: str
     actor: str
     reason: str
+
+
+@dataclass(frozen=True)
+class RefusedView:
+    """Instances that were refused for one reason; the UID is that of the newest."""
+
+    calling_ae: str
+    peer_host: str
+    series_uid: str
+    sop_instance_uid: str
+    status: str
+    reason: str
+    count: int
+    first_at: datetime
+    last_at: datetime

@@ -1,47 +1,161 @@
-"""Database gives transactions, to write or only to read; no other module knows its URL and its isolation level."""
+"""Database gives transactions, to write or only to read; no other module knows its URL and its isolation level.
 
+What a writer does to notice that its SQLite file is not the same any more stands here too; how readers open one, in
+`storage.sqlite_file`.
+"""
+
+import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    CursorResult,
-    Dialect,
-    Engine,
-    ExceptionContext,
-    create_engine,
-    event,
-    func,
-    inspect,
-    make_url,
-    select,
-)
-from sqlalchemy.exc import (
-    ArgumentError,
-    DatabaseError,
-    DBAPIError,
-    InterfaceError,
-    InvalidatePoolError,
-    OperationalError,
-)
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session
-from sqlalchemy.sql.expression import ClauseElement
 
-from storage.errors import NotFound, SchemaMismatch, StoreUnavailable, UnusableUrl
-from storage.sqlite_file import Identity, ReadOnlyFile, WrittenFile, require_sound
+from storage.database_errors import tell
+from storage.errors import SchemaMismatch, StoreUnavailable, UnusableUrl
+from storage.sqlite_file import SQLITE_BUSY_TIMEOUT_MS, ReadOnlyFile
 from storage.tables import SCHEMA_REVISION, Base
 
 CONNECT_TIMEOUT_S = 2  # the least that libpq knows; a receiver has to answer its sender
 PLAIN_LOCK_WAIT_MS = 1000
+_SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
+
+
+class Identity(NamedTuple):
+    """Which files a connection has open: device and inode of the database and of its write-ahead log (0 for none)."""
+
+    device: int
+    inode: int
+    wal_inode: int
+
+
+class WrittenFile:
+    """Opens a SQLite file for writers. It makes no file: one that is gone must not come back as an empty store.
+
+    SQLite goes on writing into a file that was deleted or replaced, and no reader ever sees what it writes. `check`
+    costs two calls of the system; it is meant to stand before and after every commit.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.mark: str | None = None  # of the store that this path must lead to, once that is known
+        self._turn = threading.Lock()
+        self._content: tuple[int, int] | None = None
+        self._opened: Identity | None = None
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection to the file that the path leads to now; raises sqlite3.Error."""
+        before = self.identity()
+        if before is None:
+            raise sqlite3.OperationalError("the file is gone")
+        if self._is_beside_a_foreign_log(before):
+            raise sqlite3.OperationalError(
+                "the file was replaced while it was in use; stop the node. If this is the same database as before, "
+                "start the node again; if it is a backup, first remove the files that end with -wal and -shm"
+            )
+        connection = self._connection("rw")
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            connection.execute("PRAGMA synchronous=FULL").close()  # a committed row survives a power cut
+            connection.execute("PRAGMA foreign_keys=ON").close()
+            self._require_mark(connection)  # from here on the write-ahead log is open as well
+            after = self.identity()
+            if after is None or after.inode != before.inode:
+                raise sqlite3.OperationalError("the file was replaced a moment ago")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def identity(self) -> Identity | None:
+        """What the path leads to now; None for nothing."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return Identity(status.st_dev, status.st_ino, _inode(Path(f"{self.path}-wal")))
+
+    def opened(self) -> Identity | None:
+        """What a connection has open that was made a moment ago; `check` wants it."""
+        self._opened = self.identity()
+        return self._opened
+
+    def is_same(self, opened: Identity | None) -> bool:
+        """Whether the path still leads to the files that a connection has open."""
+        return opened is not None and self.identity() == opened
+
+    def check(self, opened: Identity | None) -> None:
+        """Raise StoreUnavailable where readers would not see what was written through a connection."""
+        if not self.is_same(opened):
+            raise StoreUnavailable(f"the store {self.path} cannot be used: the file was removed or replaced")
+        try:
+            self._look_into()
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the store {self.path} cannot be used: {error}") from error
+
+    def _look_into(self) -> None:
+        """Where somebody changed the file, and be it SQLite at a checkpoint, see whether it still is a database."""
+        status = self.path.stat()
+        content = status.st_size, status.st_mtime_ns
+        with self._turn:
+            known = self._content
+        if known == content:
+            return
+        connection = self._connection("ro")
+        try:
+            self._require_mark(connection)
+            if status.st_size <= _SMALL_BYTES or (known is not None and status.st_size < known[0]):
+                require_sound(connection)
+        finally:
+            connection.close()
+        with self._turn:
+            self._content = content
+
+    def _require_mark(self, connection: sqlite3.Connection) -> None:
+        if self.mark is None:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return
+        row = connection.execute("SELECT uid FROM store_mark").fetchone()
+        if row is None or row[0] != self.mark:
+            raise sqlite3.OperationalError("it is another store than the one that this spool belongs to")
+
+    def _is_beside_a_foreign_log(self, found: Identity) -> bool:
+        known = self._opened
+        return known is not None and found.inode != known.inode and 0 != found.wal_inode == known.wal_inode
+
+    def _connection(self, mode: str) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"file:{quote(str(self.path))}?mode={mode}",
+            uri=True,
+            timeout=SQLITE_BUSY_TIMEOUT_MS / 1000,
+            isolation_level=None,  # the driver's own transaction control would delay BEGIN until the first write
+            check_same_thread=False,
+        )
+
+
+def require_sound(connection: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError where SQLite finds the database damaged; it reads the whole file."""
+    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if answer != "ok":
+        raise sqlite3.DatabaseError(f"it is damaged ({' '.join(str(answer).split())})")
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 class Database:
@@ -62,7 +176,7 @@ class Database:
         self._file = ReadOnlyFile(self._path) if read_only and self._path is not None else None
         self._written = WrittenFile(self._path) if not read_only and self._path is not None else None
         self.engine = self._make_engine(url)
-        event.listen(self.engine, "handle_error", self._tell)
+        event.listen(self.engine, "handle_error", partial(tell, self.unavailable))
         self._writing = self.engine.execution_options(syncect_writes=True)
         self._plain: Connection | None = None
         self._plain_turn = threading.Lock()
@@ -139,6 +253,10 @@ class Database:
         """One consistent snapshot for reading; nothing is committed."""
         with Session(self.engine, expire_on_commit=False) as session:
             yield session
+        self.check_read()
+
+    def check_read(self) -> None:
+        """Raise StoreUnavailable where a SQLite file changed while it was read as one that nobody writes."""
         if self._file is not None:
             self._file.check()
 
@@ -173,38 +291,24 @@ class Database:
         if self._written is not None:
             self._written.mark = mark
 
-    def require_sound(self) -> None:
-        """Raise StoreUnavailable where SQLite finds its file damaged; it reads the whole file."""
-        if not self.is_sqlite:
-            return
-        try:
-            with self.engine.connect() as connection:
-                driver_connection = connection.connection.driver_connection
-                assert isinstance(driver_connection, sqlite3.Connection)
-                require_sound(driver_connection)
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-
     @staticmethod
     def masked_url(url: str) -> str:
         """The URL as it may be shown: without its password."""
         return _usable(url).render_as_string(hide_password=True)
 
-    def _tell(self, context: ExceptionContext) -> None:
-        """A database that is gone, locked, full, damaged or not ours is told in a sentence, whatever was done."""
-        if context.is_pre_ping:
-            return  # the pool connects anew
-        # A broken constraint or a wrong statement is a more special kind of the last one, and stays what it is.
-        if type(context.sqlalchemy_exception) in (OperationalError, InterfaceError, DatabaseError):
-            raise self._unavailable(context.original_exception) from context.original_exception
-        _forget_values(context)
-
-    def _unavailable(self, cause: BaseException) -> StoreUnavailable:
+    def unavailable(self, cause: BaseException) -> StoreUnavailable:
+        """Why the store cannot be used, in a sentence."""
         words = (cause.strerror if isinstance(cause, OSError) else None) or str(cause)
         verb = "read" if self._read_only else "used"
         return StoreUnavailable(f"the store {self.location} cannot be {verb}: {' '.join(words.split())}")
 
-    # -- schema ------------------------------------------------------------------------------------------------
+    def make_file(self) -> None:
+        """Make an empty SQLite file that only this user may read, unless there is one. Raises StoreUnavailable."""
+        if self._written is not None:
+            try:
+                os.close(os.open(self._written.path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            except OSError as error:
+                raise self.unavailable(error) from error
 
     def current_revision(self) -> str | None:
         """Revision of the schema in the database; None where there is none, and no file is made to look for it.
@@ -219,11 +323,11 @@ class Database:
                     return None
                 return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
         except (OSError, DBAPIError) as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
 
     def has_schema(self) -> bool:
         """Whether the tables of this version are there; False in an empty database. Raises SchemaMismatch."""
-        current = self._known_revision()
+        current = self.known_revision()
         if current not in (None, SCHEMA_REVISION):
             raise SchemaMismatch(
                 f"the database has schema {current}, this version needs {SCHEMA_REVISION}: "
@@ -231,7 +335,7 @@ class Database:
             )
         return current is not None
 
-    def _known_revision(self) -> str | None:
+    def known_revision(self) -> str | None:
         """Like `current_revision`; raises SchemaMismatch for one that only a newer version can have made."""
         current = self.current_revision()
         if current is not None and not (current.isdecimal() and current <= SCHEMA_REVISION):
@@ -240,44 +344,6 @@ class Database:
                 f"knows {SCHEMA_REVISION}): use that version, or restore the backup from before its upgrade"
             )
         return current
-
-    def ensure_schema(self) -> None:
-        """Create the schema in an empty database; raise SchemaMismatch where an older or newer one is found."""
-        if not self.has_schema():
-            self.upgrade()
-
-    def upgrade(self) -> None:
-        """Bring the schema to the revision of this version, creating it where there is none. Raises SchemaMismatch."""
-        self._known_revision()
-        from storage.schema import upgrade
-
-        if self._written is not None:
-            try:
-                self._written.make()
-            except OSError as error:
-                raise self._unavailable(error) from error
-        upgrade(self.engine)
-
-    def backup(self, target: Path) -> None:
-        """Write a consistent copy of a SQLite database to `target`, also while the node is running.
-
-        Raises FileExistsError and other OSErrors about `target`, NotFound, SchemaMismatch and StoreUnavailable.
-        """
-        if not self.is_sqlite:
-            raise SchemaMismatch("db backup copies SQLite databases; use pg_dump for PostgreSQL")
-        if self.current_revision() is None:
-            raise NotFound(f"there is no store at {self.location}")
-        target.touch(exist_ok=False)  # SQLite's own words for a folder that is missing or not ours name the store
-        connection = self.engine.raw_connection()  # VACUUM must not stand in a transaction
-        try:
-            connection.cursor().execute("VACUUM INTO ?", (str(target),))
-        except sqlite3.Error as error:
-            target.unlink()
-            raise self._unavailable(error) from error
-        finally:
-            connection.close()
-        if self._file is not None:
-            self._file.check()
 
 
 def _usable(url: str) -> URL:
@@ -292,17 +358,6 @@ def _usable(url: str) -> URL:
     if find_spec(driver) is None:
         raise UnusableUrl("node.database_url cannot be used: PostgreSQL needs the extra package syncect[postgres]")
     return parts
-
-
-def _forget_values(context: ExceptionContext) -> None:
-    """PostgreSQL says with a broken constraint which row breaks it; that row can be a patient's."""
-    original, told = context.original_exception, context.sqlalchemy_exception
-    diagnosis = getattr(original, "diag", None)
-    if diagnosis is None or told is None:
-        return
-    constraint = f", constraint {diagnosis.constraint_name}" if diagnosis.constraint_name else ""
-    words = f"{type(original).__name__} (SQLSTATE {diagnosis.sqlstate}{constraint})"
-    original.args = told.args = (words,)
 
 
 def _watched_engine(url: str, file: WrittenFile) -> Engine:
@@ -330,44 +385,3 @@ def _opened(connection: Connection) -> Identity | None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("syncect_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-class Prepared:
-    """A statement that is rendered once and then executed thousands of times, with named parameters.
-
-    What it returns comes as the driver's own values. SQLAlchemy finds a statement in its cache and sets up a result
-    anew for every execution, which takes three times as long as SQLite takes to execute it.
-    """
-
-    def __init__(self, statement: ClauseElement) -> None:
-        self._statement = statement
-        self._rendered: dict[str, _Rendered] = {}
-
-    def execute(self, connection: Connection, values: Mapping[str, object]) -> CursorResult[tuple[Any, ...]]:
-        """Execute in the connection's transaction; every parameter without a value of its own needs one."""
-        rendered = self._rendered.get(connection.dialect.name)
-        if rendered is None:
-            rendered = self._rendered[connection.dialect.name] = _Rendered(self._statement, connection.dialect)
-        return connection.exec_driver_sql(rendered.text, rendered.parameters(values))
-
-
-class _Rendered:
-    """A statement as one kind of database wants it."""
-
-    def __init__(self, statement: ClauseElement, dialect: Dialect) -> None:
-        compiled: Any = statement.compile(dialect=dialect)
-        self.text = str(compiled)
-        self._fixed: dict[str, object] = compiled.params
-        self._convert: dict[str, Callable[[Any], object]] = {}
-        for parameter, name in compiled.bind_names.items():
-            convert = parameter.type.dialect_impl(dialect).bind_processor(dialect)
-            if convert is not None:
-                self._convert[name] = convert
-        self._order: tuple[str, ...] | None = tuple(compiled.positiontup) if compiled.positional else None
-
-    def parameters(self, values: Mapping[str, object]) -> Any:
-        """Converted values, by position or by name."""
-        named = {**self._fixed, **values}
-        for name, convert in self._convert.items():
-            named[name] = convert(named[name])
-        return named if self._order is None else tuple(named[name] for name in self._order)

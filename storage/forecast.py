@@ -4,6 +4,7 @@ What was never measured is not guessed: a bundle or a destination without a fini
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -12,17 +13,34 @@ from sqlalchemy.orm import Session
 
 from storage.cases import Case
 from storage.database import Database
+from storage.filters import is_expected
 from storage.states import DeliveryState, JobState
 from storage.tables import Delivery, DeliveryInstance, Event, Job
 
 MEASURED: Final = 20  # the newest finished jobs, or deliveries, that count
 
 
+@dataclass(frozen=True)
+class Expected:
+    """When a result is due, and when it will probably be there; None where none is waited for, or nobody can tell."""
+
+    due_at: datetime | None = None
+    eta_at: datetime | None = None
+
+
 class Forecast:
-    """Read-only; `ends` answers for a whole listing at once."""
+    """Read-only; each question is answered for a whole listing at once."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def expected(self, cases: Sequence[Case], now: datetime, due_s: float) -> dict[str, Expected]:
+        """By case id, of each of these cases; a result is due `due_s` after its case began to wait for it."""
+        due, ends = timedelta(seconds=due_s), self.ends(cases, now)
+        return {
+            case.id: Expected(case.counts_from + due if is_expected(case) else None, ends.get(case.id))
+            for case in cases
+        }
 
     def ends(self, cases: Sequence[Case], now: datetime) -> dict[str, datetime]:
         """When the last destination will have each of these cases, by case id; those that nobody can tell are left out.

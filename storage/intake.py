@@ -27,7 +27,7 @@ from typing import Any, TypeVar, cast
 from storage.errors import StoreUnavailable
 from storage.outage import Outage
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials
-from storage.senders import LONGEST_PAUSE_S
+from storage.peers import LONGEST_PAUSE_S
 from storage.series import Arrival, Entry, Identifiers, Pause, Receipt, Recorded, SeriesStore
 from storage.sources import Restored
 from storage.spool import Condition, Spool

@@ -13,8 +13,8 @@ from sqlalchemy import delete, exists, select
 from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
-from storage.durable import write_durably
 from storage.errors import StoreUnavailable, WrongStore
+from storage.spool import write_durably
 from storage.tables import Series, StoreMark
 
 FILE_NAME = "store.json"

@@ -8,7 +8,7 @@ from typing import cast
 from sqlalchemy import Connection, Table, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from storage.database import Prepared
+from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, SeriesState

@@ -2,21 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from storage.cases import Case, DeliveryView, EventView, ProgressView, SliceCounts
+from storage.cases import Case, DeliveryView, EventView, ProgressView, RefusedView, SliceCounts
 from storage.database import Database
 from storage.errors import NotFound
 from storage.filters import Filters
 from storage.jobs import ProducedInstance
 from storage.states import DeliveryState, JobState, Leftover, SeriesState
-from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Series, case_id
+from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Refusal, Series, case_id
 
-__all__ = ["Case", "DeliveryView", "EventView", "Overview", "ProgressView", "SliceCounts"]
+__all__ = ["Case", "DeliveryView", "EventView", "Overview", "ProgressView", "RefusedView", "SliceCounts"]
 
 _PAGE = 500
 _MAX_DIGITS = 10  # a 32-bit primary key
@@ -120,6 +120,18 @@ class Overview:
         """When a destination last accepted an instance; None if that never happened."""
         with self._database.read() as session:
             return session.scalar(select(func.max(DeliveryInstance.sent_at)))
+
+    def refused_since(self, now: datetime, *, hours: float) -> list[RefusedView]:
+        """What was refused in the last hours, newest first."""
+        with self._database.read() as session:
+            query = select(Refusal).where(Refusal.last_at >= now - timedelta(hours=hours))
+            return _refusals(session.scalars(query.order_by(Refusal.last_at.desc())).all())
+
+    def refused_of_series(self, series_uid: str) -> list[RefusedView]:
+        """What was refused of one series, newest first."""
+        with self._database.read() as session:
+            query = select(Refusal).where(Refusal.series_uid == series_uid)
+            return _refusals(session.scalars(query.order_by(Refusal.last_at.desc())).all())
 
 
 def _pages(session: Session, wanted: Filters, size: int) -> Iterator[Sequence[Series]]:
@@ -328,6 +340,23 @@ def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView],
     if parts:
         end = f"delivered {', '.join(parts)}, {end}"
     return "; ".join([*said, end]).rstrip(": ")
+
+
+def _refusals(rows: Sequence[Refusal]) -> list[RefusedView]:
+    return [
+        RefusedView(
+            calling_ae=row.calling_ae,
+            peer_host=row.peer_host,
+            series_uid=row.series_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            status=f"{row.dimse_status:04X}",
+            reason=row.reason,
+            count=row.count,
+            first_at=row.first_at,
+            last_at=row.last_at,
+        )
+        for row in rows
+    ]
 
 
 _DELIVERY_ORDER = [

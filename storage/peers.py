@@ -1,15 +1,46 @@
-"""PeerStore remembers since when a destination cannot be reached, and what still lies there that should not."""
+"""What is remembered of the peers: how long a sender pauses within a series, and since when a destination is away."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.tables import Delivery, PeerState
+from storage.tables import Delivery, PeerState, Sender
 
+REMEMBERED = timedelta(days=30)
+LONGEST_PAUSE_S = 120.0  # a longer one is no pause: something went wrong, or the rest was sent by hand
+LONGEST_WAIT_S = 120.0
 STANDS = "STANDS"
+
+
+@dataclass(frozen=True)
+class Pause:
+    """A pause between two instances that proved to be of one series."""
+
+    calling_ae: str
+    pause_s: float
+    now: datetime
+
+    def record(self, connection: Connection) -> None:
+        """Keep the pause where it is the longest that is remembered."""
+        with Session(connection, expire_on_commit=False) as session:
+            row = session.get(Sender, self.calling_ae, with_for_update=True)
+            if row is None:
+                session.add(Sender(calling_ae=self.calling_ae, pause_s=self.pause_s, measured_at=self.now))
+            elif self.pause_s >= row.pause_s or self.now - row.measured_at > REMEMBERED:
+                row.pause_s, row.measured_at = self.pause_s, self.now
+            session.flush()
+
+
+def wait_s(session: Session, calling_ae: str, now: datetime) -> float:
+    """How long a silent series of this sender may still go on: twice its longest pause; 0 where none is remembered."""
+    row = session.get(Sender, calling_ae)
+    if row is None or now - row.measured_at > REMEMBERED:
+        return 0.0
+    return min(2 * row.pause_s, LONGEST_WAIT_S)
 
 
 @dataclass(frozen=True)

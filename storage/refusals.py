@@ -1,8 +1,10 @@
-"""RefusalStore counts the instances that the receiver refused, by caller, series, status and reason."""
+"""RefusalStore counts the instances that the receiver refused, by caller, series, status and reason.
 
-from collections.abc import Sequence
+`Overview` shows them.
+"""
+
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
@@ -23,21 +25,6 @@ class RefusedInstance:
     sop_instance_uid: str
     dimse_status: int
     reason: str
-
-
-@dataclass(frozen=True)
-class RefusedView:
-    """Instances that were refused for one reason; the UID is that of the newest."""
-
-    calling_ae: str
-    peer_host: str
-    series_uid: str
-    sop_instance_uid: str
-    status: str
-    reason: str
-    count: int
-    first_at: datetime
-    last_at: datetime
 
 
 class RefusalStore:
@@ -80,32 +67,3 @@ class RefusalStore:
             row.sop_instance_uid, row.count, row.last_at = refused.sop_instance_uid, row.count + 1, now
             session.flush()
             session.execute(delete(Refusal).where(Refusal.id <= row.id - MAX_ROWS))
-
-    def since(self, now: datetime, *, hours: float) -> list[RefusedView]:
-        """What was refused in the last hours, newest first."""
-        with self._database.read() as session:
-            query = select(Refusal).where(Refusal.last_at >= now - timedelta(hours=hours))
-            return _views(session.scalars(query.order_by(Refusal.last_at.desc())).all())
-
-    def of_series(self, series_uid: str) -> list[RefusedView]:
-        """What was refused of one series, newest first."""
-        with self._database.read() as session:
-            query = select(Refusal).where(Refusal.series_uid == series_uid)
-            return _views(session.scalars(query.order_by(Refusal.last_at.desc())).all())
-
-
-def _views(rows: Sequence[Refusal]) -> list[RefusedView]:
-    return [
-        RefusedView(
-            calling_ae=row.calling_ae,
-            peer_host=row.peer_host,
-            series_uid=row.series_uid,
-            sop_instance_uid=row.sop_instance_uid,
-            status=f"{row.dimse_status:04X}",
-            reason=row.reason,
-            count=row.count,
-            first_at=row.first_at,
-            last_at=row.last_at,
-        )
-        for row in rows
-    ]

@@ -1,23 +1,76 @@
-"""The way to the schema that `storage.tables` describes: Alembic's migrations, in the folder beside this file.
+"""What is done to a database as a whole: its schema is made or changed, a copy is written, its file is looked through.
 
-Nothing else imports Alembic, and this module is loaded only where a schema is made or changed: no reader waits for it.
+The way to the schema that `storage.tables` describes are Alembic's migrations, in the folder beside this file. Nothing
+else imports Alembic, and it is loaded only where a schema is made or changed: no reader waits for it.
 """
 
+import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config as AlembicConfig
 from sqlalchemy import Engine
 
+from storage.database import Database, require_sound
+from storage.errors import NotFound, SchemaMismatch
 
-def upgrade(engine: Engine) -> None:
-    """Bring the schema of a database to `SCHEMA_REVISION`, creating it where there is none."""
-    command.upgrade(alembic_config(engine), "head")
+if TYPE_CHECKING:
+    from alembic.config import Config as AlembicConfig
 
 
-def alembic_config(engine: Engine) -> AlembicConfig:
+def ensure_schema(database: Database) -> None:
+    """Create the schema in an empty database; raise SchemaMismatch where an older or newer one is found."""
+    if not database.has_schema():
+        upgrade(database)
+
+
+def upgrade(database: Database) -> None:
+    """Bring the schema to the revision of this version, creating it where there is none. Raises SchemaMismatch."""
+    from alembic import command
+
+    database.known_revision()
+    database.make_file()
+    command.upgrade(alembic_config(database.engine), "head")
+
+
+def alembic_config(engine: Engine) -> "AlembicConfig":
     """What Alembic's own commands need to reach a database."""
+    from alembic.config import Config as AlembicConfig
+
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["engine"] = engine
     return config
+
+
+def backup(database: Database, target: Path) -> None:
+    """Write a consistent copy of a SQLite database to `target`, also while the node is running.
+
+    Raises FileExistsError and other OSErrors about `target`, NotFound, SchemaMismatch and StoreUnavailable.
+    """
+    if not database.is_sqlite:
+        raise SchemaMismatch("db backup copies SQLite databases; use pg_dump for PostgreSQL")
+    if database.current_revision() is None:
+        raise NotFound(f"there is no store at {database.location}")
+    target.touch(exist_ok=False)  # SQLite's own words for a folder that is missing or not ours name the store
+    connection = database.engine.raw_connection()  # VACUUM must not stand in a transaction
+    try:
+        connection.cursor().execute("VACUUM INTO ?", (str(target),))
+    except sqlite3.Error as error:
+        target.unlink()
+        raise database.unavailable(error) from error
+    finally:
+        connection.close()
+    database.check_read()
+
+
+def look_through(database: Database) -> None:
+    """Raise StoreUnavailable where SQLite finds its file damaged; it reads the whole file."""
+    if not database.is_sqlite:
+        return
+    try:
+        with database.engine.connect() as connection:
+            driver_connection = connection.connection.driver_connection
+            assert isinstance(driver_connection, sqlite3.Connection)
+            require_sound(driver_connection)
+    except sqlite3.Error as error:
+        raise database.unavailable(error) from error

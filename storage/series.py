@@ -29,7 +29,7 @@ from storage.errors import IllegalTransition, NotFound
 from storage.losses import Loss, MissingInstance, forget_missing, missing_instances
 from storage.owners import OwnerView, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
-from storage.senders import Pause, wait_s
+from storage.peers import Pause, wait_s
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, MAX_DEATHS, NOT_JUDGED, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import (

@@ -1,4 +1,7 @@
-"""The spool keeps files under names of our own (temporary file, rename, fsync); no name has text of a peer in it."""
+"""The spool keeps files under names of our own (temporary file, rename, fsync); no name has text of a peer in it.
+
+How a directory or a small file is made safe from a power cut stands here too; all that writes files uses it.
+"""
 
 import errno
 import hashlib
@@ -12,7 +15,6 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from storage.durable import fsync_directory
 from storage.errors import SpoolFull
 
 _GIB = 1024**3
@@ -286,3 +288,29 @@ def _write_all(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:  # a nearly full disk takes a part, and says why with the next call
         rest = rest[os.write(descriptor, rest) :]
+
+
+def fsync_directory(path: Path) -> None:
+    """Force the entries of one directory to the disk; without it a rename may vanish in a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, text: str, *, replace: bool = False) -> None:
+    """Write a file whole and for its owner alone; without `replace` one that is there already stays. Raises OSError."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)  # a power cut would else leave a name without its content
+    if replace:
+        draft.replace(path)
+    else:
+        with suppress(FileExistsError):  # another process was first; its file counts
+            os.link(draft, path)
+        draft.unlink()
+    fsync_directory(path.parent)

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, NullPool, create_engine, text
 
 from storage.database import Database
+from storage.schema import ensure_schema
 
 # The networks of the tests are tiny: threads would only wait for each other. Read when torch is first loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -93,7 +94,7 @@ class PostgresCluster:
 def _migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "syncect.sqlite3"
     database = Database(f"sqlite:///{path}")
-    database.ensure_schema()
+    ensure_schema(database)
     database.close()
     return path
 
@@ -119,7 +120,7 @@ def _postgres_server(postgres_url: str) -> Iterator[Engine]:
     with server.connect() as connection:
         connection.execute(text("CREATE DATABASE migrated"))
     migrated = Database(_named(postgres_url, "migrated"))
-    migrated.ensure_schema()
+    ensure_schema(migrated)
     migrated.close()
     yield server
     server.dispose()

@@ -25,6 +25,7 @@ from storage.database import Database
 from storage.jobs import ProducedInstance, ProducedSeries
 from storage.mark import adopt_mark, new_mark, write_mark
 from storage.rebuilt import DOUBT, FoundResult, RebuiltStore
+from storage.schema import ensure_schema
 from storage.series import Arrival
 from storage.spool import Spool
 
@@ -86,7 +87,7 @@ def rebuild(settings: Settings, now: datetime, *, step: Callable[[], None] = lam
 
 
 def _into(database: Database, settings: Settings, weights: str, now: datetime, step: Callable[[], None]) -> Rebuilt:
-    database.ensure_schema()
+    ensure_schema(database)
     store, told = RebuiltStore(database), Rebuilt()
     if not store.is_empty():
         raise Refused(

@@ -27,7 +27,7 @@ from storage.series import JobRequest
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
 
-def make_receiver(node: Node, beat: Beating = no_beat) -> Receiver:
+def make_receiver(node: Node, beat: Beating | None = None) -> Receiver:
     """The storage SCP."""
     name = process_name("receive")
     return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=name, beat=beat, clock=node.clock)

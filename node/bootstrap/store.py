@@ -18,7 +18,6 @@ from node.ops.modes import mend_modes
 from node.ops.processes import running_processes
 from storage.alerts import AlertStore
 from storage.database import Database
-from storage.durable import fsync_directory, write_durably
 from storage.errors import StoreUnavailable, WrongStore
 from storage.forecast import Forecast
 from storage.jobs import JobStore
@@ -28,10 +27,11 @@ from storage.overview import Overview
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore
 from storage.retention import RetentionStore
+from storage.schema import ensure_schema
 from storage.series import SeriesStore
 from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
-from storage.spool import Spool
+from storage.spool import Spool, fsync_directory, write_durably
 
 
 class DataDirUnusable(ConfigError):
@@ -165,7 +165,7 @@ def open_store(settings: Settings) -> Iterator[Node]:
     try:
         if not database.has_schema() and (why := missing_store(database.location, spool)):
             raise WrongStore(why)
-        database.ensure_schema()
+        ensure_schema(database)
         database.expect(settle_mark(database, spool, datetime.now(UTC)))
         yield Node(settings, database, database.location, writable=True)
     finally:

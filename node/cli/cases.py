@@ -1,41 +1,13 @@
 """How a case is shown: as JSON for programs, and in the words that lists, questions and outcomes share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from node.bootstrap.store import Node
 from node.cli.console import masked
-from node.cli.moments import span, time_left
-from storage.filters import is_expected
+from node.cli.moments import time_left
+from storage.forecast import Expected
 from storage.overview import Case
 from storage.states import JobState
-
-
-@dataclass(frozen=True)
-class Expected:
-    """When a result is due, and when it will probably be there; None where none is waited for, or nobody can tell."""
-
-    due_at: datetime | None = None
-    eta_at: datetime | None = None
-
-
-def expected(node: Node, cases: Sequence[Case], now: datetime) -> dict[str, Expected]:
-    """By case id, of each of these cases."""
-    due = timedelta(seconds=node.settings.alerts.due_s)
-    ends = node.forecast.ends(cases, now)
-    return {
-        case.id: Expected(case.counts_from + due if is_expected(case) else None, ends.get(case.id)) for case in cases
-    }
-
-
-def due_text(due_at: datetime | None, now: datetime) -> str:
-    """`in 4 min`, or `overdue 12 min`; "" where nothing is due."""
-    if due_at is None:
-        return ""
-    left_s = (due_at - now).total_seconds()
-    return f"in {span(left_s)}" if left_s >= 0 else f"overdue {span(-left_s)}"
 
 
 def case_json(case: Case, when: Expected, *, phi: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 
 from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from, write
 from node.errors import Refused
+from storage import schema
 from storage.database import Database
 from storage.tables import SCHEMA_REVISION
 
@@ -22,7 +23,7 @@ db_app = typer.Typer(no_args_is_help=True, help="The store: its schema, a copy o
 def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the schema to this version; make a backup first."""
     database = Database(settings_from(context, config).node.url())
-    database.upgrade()
+    schema.upgrade(database)
     say(f"the schema is at revision {database.current_revision()}")
 
 
@@ -45,7 +46,7 @@ def backup(
     """Write a consistent copy of a SQLite store, whatever its schema, also while the node runs."""
     if target.exists():
         raise Refused(f"{target} exists and is not overwritten")
-    Database(settings_from(context, config).node.url(), read_only=True).backup(target)
+    schema.backup(Database(settings_from(context, config).node.url(), read_only=True), target)
     say(f"wrote {target}")
 
 
@@ -58,7 +59,7 @@ def adopt(context: typer.Context, config: ConfigOption = None) -> None:
     settings = settings_from(context, config)
     refuse_while_running(settings)
     database = Database(settings.node.url())
-    database.ensure_schema()
+    schema.ensure_schema(database)
     adopt_mark(database, settings.node.data_dir / "spool", datetime.now(UTC))
     say(f"the store {database.location} and the spool {settings.node.data_dir / 'spool'} belong together now")
 

@@ -10,11 +10,12 @@ from typing import Annotated, Any, Final
 import typer
 
 from node.bootstrap.store import Node
-from node.cli.cases import Expected, case_json, due_text, expected, progress_text
+from node.cli.cases import case_json, progress_text
 from node.cli.console import ConfigOption, JsonOption, PhiOption, age, masked, print_json, reading
-from node.cli.moments import moment_before, time_left, utc_iso, zone_of
+from node.cli.moments import due_text, moment_before, time_left, utc_iso, zone_of
 from node.cli.next_steps import NEXT_STEP
 from node.cli.tables import Cell, Column, plain, print_line, print_list
+from storage.forecast import Expected
 from storage.overview import Case
 
 _NEEDS_A_PERSON: Final = "yellow"
@@ -83,7 +84,7 @@ def list_jobs(
         raise typer.BadParameter("--json, --csv and --quiet exclude each other")
     wanted = named_states(state) if state else []
     with reading(context, config) as node:
-        now = datetime.now(UTC)
+        now, due_s = datetime.now(UTC), node.settings.alerts.due_s
         cases = node.overview.cases(
             states=wanted,
             patient=patient,
@@ -94,10 +95,10 @@ def list_jobs(
             bundle=bundle,
             since=moment_before(since, now, zone_of(node.settings)) if since else None,
             before=moment_before(older, now, zone_of(node.settings)) if older else None,
-            overdue_since=now - timedelta(seconds=node.settings.alerts.due_s) if stuck else None,
+            overdue_since=now - timedelta(seconds=due_s) if stuck else None,
             limit=limit,
         )
-        when = {} if as_csv or quiet else expected(node, cases, now)
+        when = {} if as_csv or quiet else node.forecast.expected(cases, now, due_s)
         refused = "" if as_csv or quiet or as_json else _refused(node, now)
     if as_json:
         print_json([case_json(case, when[case.id], phi=phi) for case in cases])
@@ -137,7 +138,7 @@ def _row(case: Case, when: Expected, now: datetime, *, phi: bool) -> list[Cell]:
 
 def _refused(node: Node, now: datetime) -> str:
     """One line about what was refused, which no row shows where the node did not learn the series; "" without any."""
-    rows = node.refusals.since(now, hours=24)
+    rows = node.overview.refused_since(now, hours=24)
     if not rows:
         return ""
     count = sum(row.count for row in rows)

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from node.bootstrap.store import Node
-from node.cli.cases import Expected, case_json, delivered, expected, progress_text
+from node.cli.cases import case_json, delivered, progress_text
 from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
 from node.cli.moments import local_time, now_utc, zone_of
 from node.cli.next_steps import facts_of, next_step
 from node.cli.tables import print_text
 from node.errors import Permanent
-from storage.overview import Case, DeliveryView, EventView
+from storage.forecast import Expected
+from storage.overview import Case, DeliveryView, EventView, RefusedView
 from storage.owners import OwnerView
-from storage.refusals import RefusedView
 from storage.shadows import ShadowView
 from storage.states import Leftover, SeriesState
 
@@ -35,13 +35,13 @@ def show(
     with reading(context, config) as node:
         case = node.overview.case(job_id)
         folder = node.spool.path(case.product_dir) if case.product_dir else None
-        refused = node.refusals.of_series(case.series_uid)
+        refused = node.overview.refused_of_series(case.series_uid)
         owner = node.series.owner(case.series_id)
         shadows = node.shadows.views(case.job_id) if case.job_id is not None else []
         history = node.overview.events(case)
         step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
         zone = zone_of(node.settings)
-        when = expected(node, [case], now_utc())[case.id]
+        when = node.forecast.expected([case], now_utc(), node.settings.alerts.due_s)[case.id]
     if as_json:
         print_json(
             {

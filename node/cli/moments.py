@@ -62,3 +62,11 @@ def span(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     return f"{round(seconds / 3600)} h" if seconds < 48 * 3600 else f"{round(seconds / 86400)} d"
+
+
+def due_text(due_at: datetime | None, now: datetime) -> str:
+    """`in 4 min`, or `overdue 12 min`; "" where nothing is due."""
+    if due_at is None:
+        return ""
+    left_s = (due_at - now).total_seconds()
+    return f"in {span(left_s)}" if left_s >= 0 else f"overdue {span(-left_s)}"

@@ -32,8 +32,8 @@ from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, down, judge
 from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
 from storage.errors import NotFound, StorageError
+from storage.overview import RefusedView
 from storage.peers import PeerView
-from storage.refusals import RefusedView
 from storage.retention import Ages
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _facts(node: Node) -> dict[str, Any]:
         "counts": node.overview.counts(),
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
-        "refused_24_h": node.refusals.since(datetime.now(UTC), hours=24),
+        "refused_24_h": node.overview.refused_since(datetime.now(UTC), hours=24),
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
         "reserve_gb": node.settings.retention.min_free_gb,
         "retention": _retention(node),

@@ -12,7 +12,6 @@ from node.ops.health import REFUSING_FOR
 from storage.alerts import Cause
 from storage.overview import Case, Overview
 from storage.peers import PeerStore
-from storage.refusals import RefusalStore
 from storage.watching import WatchStore
 
 PEER_DOWN_AFTER: Final = timedelta(minutes=5)
@@ -77,10 +76,10 @@ def peers(store: PeerStore, destinations: Collection[str], zone: tzinfo | None, 
         yield Cause("leftover", name, text)
 
 
-def refused(store: RefusalStore, zone: tzinfo | None, now: datetime) -> list[Cause]:
+def refused(overview: Overview, zone: tzinfo | None, now: datetime) -> list[Cause]:
     """Callers of whom instances were refused in the last quarter of an hour, with the newest reason of each."""
     newest: dict[str, str] = {}
-    for row in store.since(now, hours=REFUSING_FOR.total_seconds() / 3600):
+    for row in overview.refused_since(now, hours=REFUSING_FOR.total_seconds() / 3600):
         caller = _printable(row.calling_ae) or "(no AE title)"
         words = f"status {row.status}, {_printable(row.reason)}"
         newest.setdefault(

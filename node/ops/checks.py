@@ -18,6 +18,7 @@ from node.ops.modes import loose
 from node.ops.processes import running_processes
 from storage.database import Database
 from storage.errors import StorageError
+from storage.schema import look_through
 
 Found = Mapping[str, frozenset[str] | str]
 """The addresses of every host of the settings, or why it has none."""
@@ -181,7 +182,7 @@ def check_database(url: str) -> Iterator[Finding]:
         database = Database(url, read_only=True)
         try:
             if database.has_schema():
-                database.require_sound()
+                look_through(database)
         finally:
             database.close()
     except StorageError as error:

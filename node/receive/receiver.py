@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -22,7 +23,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
-from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, no_beat
+from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating
 from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from node.errors import Misconfigured, UnreadableInstance
@@ -75,7 +76,7 @@ class Receiver:
         name: str,
         port: int | None = None,
         max_dataset_bytes: int = MAX_DATASET_BYTES,
-        beat: Beating = no_beat,
+        beat: Beating | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
@@ -111,7 +112,8 @@ class Receiver:
         if lost or swept:
             log.warning("a former receiver left %d associations and %d unfinished files", lost, swept)
         self._server = listening
-        listening.on_turn = self._turned
+        if self._beat is not None:
+            listening.on_turn = partial(self._turned, self._beat)
         self._thread = threading.Thread(target=listening.serve_forever, args=(0.05,), name="receiver", daemon=True)
         self._thread.start()
         log.info("listening as %s on %s port %d", self._settings.ae_title, self._settings.listening_host, self.port)
@@ -131,11 +133,11 @@ class Receiver:
         if self._thread is not None:
             self._thread.join()
 
-    def _turned(self) -> None:
+    def _turned(self, beat: Beating) -> None:
         """The accepting thread turns; the writing of instances is late where one commit takes too long."""
-        self._beat("accepting", "waiting for connections", 0, 0, IDLE_LIMIT_S)
+        beat("accepting", "waiting for connections", 0, 0, IDLE_LIMIT_S)
         if not self._intake.is_late(STEP_LIMIT_S):
-            self._beat("storing", "committing", 0, 0, IDLE_LIMIT_S)
+            beat("storing", "committing", 0, 0, IDLE_LIMIT_S)
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -257,7 +259,8 @@ class Receiver:
             event.request.DataSet.release()
         if code == status.SUCCESS:
             session.stored += 1
-            self._outage.over()
+            if self._outage.failures:
+                self._outage.over()
             self._places.progressed(session)
         else:
             self._refused(session, event, data, code, comment)

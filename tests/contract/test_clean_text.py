@@ -6,6 +6,7 @@ import pytest
 
 from storage.column_types import clean
 from storage.database import Database
+from storage.overview import Overview
 from storage.refusals import RefusalStore, RefusedInstance
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.tables import Job, Series
@@ -41,5 +42,5 @@ def test_a_text_is_found_again_by_what_it_was(database: Database, times: int) ->
     store = RefusalStore(database)
     for _ in range(times):
         store.record(RefusedInstance("A\x00E", "h", "1.2.3", "1.2.3.1", 0xC000, NASTY), NOW)
-    (row,) = store.since(NOW, hours=24)
+    (row,) = Overview(database).refused_since(NOW, hours=24)
     assert row.count == times

@@ -14,6 +14,7 @@ import storage
 from node.cli.next_steps import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
 from storage.jobs import ProducedSeries
+from storage.schema import ensure_schema
 from storage.series import JobRequest, Recorded, SeriesStore
 from storage.states import MAX_DEATHS, DeliveryState, JobState, SeriesState
 from storage.tables import SCHEMA_REVISION, Association, Base, Delivery, Job, Series
@@ -44,7 +45,7 @@ def test_a_schema_of_another_version_is_refused_with_the_way_out(database):
     with database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
     with pytest.raises(SchemaMismatch, match="syncect db upgrade"):
-        database.ensure_schema()
+        ensure_schema(database)
 
 
 # -- receiving -------------------------------------------------------------------------------------------------

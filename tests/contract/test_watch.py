@@ -10,6 +10,7 @@ from node.ops import alert_rules
 from node.ops.alert_machine import Silence
 from node.ops.alerts import KINDS, Look, Watch, urgency
 from storage.alerts import AlertStore, Cause
+from storage.overview import Overview
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore, RefusedInstance
 from storage.tables import Job, Series
@@ -144,7 +145,7 @@ def test_refused_instances_are_one_alert_a_caller_for_a_quarter_of_an_hour(datab
     for number in range(30):
         ae = "CTSIM" if number < 5 else f"AE{number}"
         store.record(RefusedInstance(ae, "10.0.0.1", f"1.{number}", "1.2.3.4", 0xC000, "no UID"), at(number))
-    find = partial(alert_rules.refused, store, UTC)
+    find = partial(alert_rules.refused, Overview(database), UTC)
     assert len(find(at(60))) == alert_rules.MOST_CALLERS
     assert [cause.subject for cause in find(at(25 + 900))][-1] == "AE25"
     assert "of AE29 are refused, the last at 2026-01-31 12:00: status C000, no UID" in find(at(60))[0].text

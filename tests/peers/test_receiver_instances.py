@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from storage.overview import Overview
 from storage.tables import Series
 from tests.peers.measures import KNOWN
 from tests.peers.raw_peer import RawPeer, data_set
@@ -78,7 +79,7 @@ def test_a_uid_that_is_none_costs_one_status(start_receiver: Any, store: Any, ui
     assert [row.sop_instance_uid for row in store.instances()] == [GOOD.decode()]
     assert len(store.received()) == 1
     assert store.unfinished() == []
-    (recorded,) = store.refusals.since(datetime.now(UTC), hours=1)
+    (recorded,) = Overview(store.database).refused_since(datetime.now(UTC), hours=1)
     assert (recorded.calling_ae, recorded.status, recorded.count) == ("SIMULATOR", f"{status:04X}", 1)
     assert "UID" in recorded.reason
 

@@ -54,7 +54,7 @@ def test_another_title_replaces_nothing_and_is_told_so(start_receiver: Any, stor
     (kept,) = store.instances()
     assert (kept.calling_ae, [path.name for path in store.received()]) == ("CTSIM", [kept.spool_name.split("/")[-1]])
     assert store.unfinished() == []
-    (refused,) = store.refusals.of_series(str(make_ct().SeriesInstanceUID))
+    (refused,) = Overview(store.database).refused_of_series(str(make_ct().SeriesInstanceUID))
     assert (refused.calling_ae, refused.peer_host, refused.status, refused.count) == ("OTHER", "127.0.0.1", "0124", 1)
     assert reasons(store)[-1] == "OTHER at 127.0.0.1 was refused an instance; the series belongs to CTSIM"
     (waiting,) = store.series.undecided(kept.received_at, 0.0)
@@ -114,7 +114,7 @@ def test_who_sent_first_is_dropped_and_the_true_sender_sends_again(
     receiver = start_receiver()
     assert send(receiver, "OTHER", make_ct(fill=7)).Status == 0x0000
     assert send(receiver, "CTSIM", make_ct()).Status == 0x0124
-    assert store.refusals.since(store.instances()[0].received_at, hours=1)[0].calling_ae == "CTSIM"
+    assert Overview(store.database).refused_since(store.instances()[0].received_at, hours=1)[0].calling_ae == "CTSIM"
     store.series.drop(1, "OTHER", "operator", "", now)
     assert send(receiver, "CTSIM", make_ct()).Status == 0x0000
     assert send(receiver, "OTHER", make_ct(fill=7)).Status == 0x0124
@@ -144,7 +144,7 @@ def test_a_bound_title_needs_its_certificate(
 
     assert echo("CTSIM")
     assert not echo("OTHER")
-    (refused,) = store.refusals.since(datetime.now(UTC), hours=1)
+    (refused,) = Overview(store.database).refused_since(datetime.now(UTC), hours=1)
     assert (refused.calling_ae, refused.status) == ("OTHER", "0124")
     assert refused.reason.startswith("association rejected: its certificate (node, sha256:")
 

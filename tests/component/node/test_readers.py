@@ -19,7 +19,7 @@ from node.bootstrap.store import read_store
 from storage.database import Database
 from storage.errors import SchemaMismatch, StoreUnavailable
 from storage.overview import Overview
-from storage.schema import alembic_config
+from storage.schema import alembic_config, ensure_schema
 from storage.series import SeriesStore
 from storage.tables import Series
 
@@ -249,7 +249,7 @@ def test_a_reader_makes_no_table_on_postgresql(postgres_url: str, monkeypatch) -
     with read_store(load_settings()) as node:
         assert (node.is_new, node.overview.cases()) == (True, [])
     assert database.current_revision() is None
-    database.ensure_schema()
+    ensure_schema(database)
     with database.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     with pytest.raises(SchemaMismatch, match="syncect db upgrade"), read_store(load_settings()):

@@ -1,0 +1,29 @@
+"""What a driver of a database raises, told in a sentence, and never with the values of a row."""
+
+from collections.abc import Callable
+
+from sqlalchemy import ExceptionContext
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
+
+from storage.errors import StoreUnavailable
+
+
+def tell(unavailable: Callable[[BaseException], StoreUnavailable], context: ExceptionContext) -> None:
+    """A database that is gone, locked, full, damaged or not ours is told in a sentence, whatever was done."""
+    if context.is_pre_ping:
+        return  # the pool connects anew
+    # A broken constraint or a wrong statement is a more special kind of the last one, and stays what it is.
+    if type(context.sqlalchemy_exception) in (OperationalError, InterfaceError, DatabaseError):
+        raise unavailable(context.original_exception) from context.original_exception
+    _forget_values(context)
+
+
+def _forget_values(context: ExceptionContext) -> None:
+    """PostgreSQL says with a broken constraint which row breaks it; that row can be a patient's."""
+    original, told = context.original_exception, context.sqlalchemy_exception
+    diagnosis = getattr(original, "diag", None)
+    if diagnosis is None or told is None:
+        return
+    constraint = f", constraint {diagnosis.constraint_name}" if diagnosis.constraint_name else ""
+    words = f"{type(original).__name__} (SQLSTATE {diagnosis.sqlstate}{constraint})"
+    original.args = told.args = (words,)
