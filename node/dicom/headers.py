@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from pydicom import dcmread
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.tag import SequenceDelimiterTag
 
 from config.syntax import FOREIGN_UID, UID_ALPHABET
 from node.dicom.constants import UNCOMPRESSED
@@ -30,7 +32,7 @@ from node.dicom.identity import refuse_costly
 from node.dicom.meaning import person_name
 from node.dicom.pixels import PixelFormat, StoredPixels, decode_slice, pixel_format_of
 from node.dicom.quiet import quiet_pydicom
-from node.errors import DamagedInstance, UnreadableInstance
+from node.errors import AmbiguousInstance, DamagedInstance, UnreadableInstance
 
 MAX_FILE_BYTES: Final = 1 << 30
 
@@ -186,9 +188,24 @@ def load_dataset(path: Path, *, sha256: str = "") -> FileDataset:
         raise DamagedInstance("a file of the series has other bytes than were received")
     if data[128:132] != b"DICM":
         raise UnreadableInstance("the file has no DICM prefix: it is no DICOM Part 10 file")
-    refuse_costly(data)
+    begins = refuse_costly(data)
     with quiet_pydicom():
-        return dcmread(io.BytesIO(data))
+        ds = dcmread(io.BytesIO(data))
+    if begins:
+        _refuse_other_reading(ds, begins)
+    return ds
+
+
+def _refuse_other_reading(ds: Dataset, begins: Mapping[int, int]) -> None:
+    """Raise AmbiguousInstance where pydicom found another element than the walk, or found one at another place."""
+    read = {
+        int(tag): element.file_tell if isinstance(element, DataElement) else element.value_tell
+        for tag, element in ds.items()  # nothing is decoded
+        if tag != SequenceDelimiterTag  # one too many, which some writers leave behind their pixel data, means nothing
+    }
+    if differing := sorted({tag for tag, _ in begins.items() ^ read.items()}):
+        named = f"({differing[0] >> 16:04X},{differing[0] & 0xFFFF:04X})"
+        raise AmbiguousInstance(f"two readers find other elements in the data set, of which {named} is the first")
 
 
 class _Reader:

@@ -180,10 +180,7 @@ def walk(data: bytes, begin: int, *, implicit_vr: bool) -> Iterator[Element]:
         element = Element(len(stack), tag, vr, position, length)
         yield element
         if tag == PIXEL_DATA and length == UNDEFINED and not stack:
-            position = data.find(_SEQUENCE_END_BYTES, position)
-            if position < 0:
-                raise UnreadableInstance("the data set ends inside its pixel data")
-            position += 8
+            position = _end_of_fragments(data, position)
         elif (length == UNDEFINED or vr in _MAY_HOLD_ITEMS) and (
             inner := _opened(data, element, stack, implicit_vr=implicit)
         ):
@@ -194,6 +191,26 @@ def walk(data: bytes, begin: int, *, implicit_vr: bool) -> Iterator[Element]:
             position += length
         if length != UNDEFINED and position > len(data):
             raise UnreadableInstance("an element is longer than the data set")
+
+
+def _end_of_fragments(data: bytes, begin: int) -> int:
+    """Where compressed pixel data end, as pydicom finds it: by the lengths of the fragments, as they may hold any bytes.
+
+    Only where these lead nowhere the first delimiter ends them.
+    """
+    position = begin
+    for _ in range(MAX_ELEMENTS):
+        if data.startswith(_SEQUENCE_END_BYTES, position):
+            return position + 8
+        if not data.startswith(_ITEM_BYTES, position):
+            break
+        position += 8 + int.from_bytes(data[position + 4 : position + 8], "little")
+    else:
+        raise UnreadableInstance(f"the pixel data have more than {MAX_ELEMENTS} fragments")
+    end = data.find(_SEQUENCE_END_BYTES, begin)
+    if end < 0:
+        raise UnreadableInstance("the data set ends inside its pixel data")
+    return end + 8
 
 
 def _close(stack: list[_Open], position: int) -> bool:
@@ -239,21 +256,21 @@ def _is_sequence(tag: int) -> bool:
     return dictionary_has_tag(tag) and dictionary_VR(tag) == "SQ"
 
 
-def refuse_costly(data: bytes) -> None:
+def refuse_costly(data: bytes) -> dict[int, int]:
     """Refuse a Part 10 file that would cost more to parse than a CT slice does; the file has its prefix.
 
-    Raises UnreadableInstance where the data set has too many elements, nests too deep, has more than 32 MiB beside its
+    Where the values of its elements begin, by tag, without those of sequences; empty where it is big endian. Raises UnreadableInstance where the data set has too many elements, nests too deep, has more than 32 MiB beside its
     pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of the groups of file and command.
     """
     syntax, begin = _meta(data)
     if syntax == _BIG_ENDIAN:  # the walk reads little endian; nothing sends this syntax any more
         if len(data) > 2 * MAX_HEADER_BYTES:
             raise UnreadableInstance(f"the file is larger than {2 * MAX_HEADER_BYTES >> 20} MiB and big endian")
-        return
+        return {}
     if syntax == _DEFLATED:
         data, begin = _inflated_whole(data[begin:]), 0
     vr = data[begin + 4 : begin + 6]
-    _look_at(data, begin, implicit_vr=syntax == _IMPLICIT and not (vr.isalpha() and vr.isupper()))
+    return _look_at(data, begin, implicit_vr=syntax == _IMPLICIT and not (vr.isalpha() and vr.isupper()))
 
 
 def _meta(data: bytes) -> tuple[str, int]:
@@ -268,8 +285,8 @@ def _meta(data: bytes) -> tuple[str, int]:
     return syntax, end
 
 
-def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> None:
-    pixel_bytes, seen = 0, set[int]()
+def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> dict[int, int]:
+    pixel_bytes, seen = 0, dict[int, int]()
     for element in walk(data, begin, implicit_vr=implicit_vr):
         if element.depth:
             continue
@@ -277,7 +294,7 @@ def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> None:
             raise AmbiguousInstance(f"the data set holds {_named(element)} twice")
         if element.tag < _DATA_SET:
             raise AmbiguousInstance(f"the data set holds {_named(element)}, an element of a file or a command")
-        seen.add(element.tag)
+        seen[element.tag] = element.begin
         if element.tag == PIXEL_DATA:
             pixel_bytes = len(data) - element.begin if element.length == UNDEFINED else element.length
     if len(data) - pixel_bytes > MAX_HEADER_BYTES:
@@ -285,6 +302,7 @@ def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> None:
             f"the data set has {(len(data) - pixel_bytes) >> 20} MiB beside its pixels, and {MAX_HEADER_BYTES >> 20} "
             "MiB are allowed"
         )
+    return seen
 
 
 def _named(element: Element) -> str:

@@ -9,6 +9,7 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import select
 
+from node.dicom.headers import read_header
 from node.dicom.identity import read_identity
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
@@ -86,6 +87,46 @@ def test_what_is_said_twice_fails_its_series_with_the_attribute_named(
     assert case.state == "FAILED"
     assert named in case.reason
     assert "OTHER" not in case.reason
+
+
+OTHER_PATIENT = element(0x00100020, b"LO", b"OTHER ")
+# A reader that looks for the first delimiter takes what follows it for an element, which hides what comes behind.
+HIDES = END + struct.pack("<HH2sHL", 0x7FE1, 0x1010, b"OB", 0, len(END + OTHER_PATIENT))
+
+
+def compressed(fragment: bytes, behind: bytes = b"") -> Change:
+    """Pixel data of one fragment in the place of the pixels, and other bytes behind them."""
+
+    def change(data: bytes) -> bytes:
+        at = data.index(struct.pack("<HH", 0x7FE0, 0x0010), 340)
+        pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
+        items = struct.pack("<HHLHHL", 0xFFFE, 0xE000, 0, 0xFFFE, 0xE000, len(fragment))
+        return data[:at] + pixels + items + fragment + END + behind
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (compressed(bytes(8) + HIDES, OTHER_PATIENT), "(0010,0020)"),
+        (before(0x7FE00010, ITEM_END), "(7FE0,0010)"),  # pydicom takes it for the end of the data set
+    ],
+)
+def test_what_one_reader_sees_and_another_does_not_fails_its_series(
+    bench: TwoParsers, tmp_path: Path, change: Change, named: str
+) -> None:
+    case = bench.judged(tmp_path, change)
+    assert case.state == "FAILED"
+    assert named in case.reason
+    assert "OTHER" not in case.reason
+
+
+def test_the_bytes_of_a_delimiter_inside_a_fragment_are_pixels(tmp_path: Path) -> None:
+    """RLE data are any bytes: of 500 slices of 200 kB, one series in 40 has these four somewhere."""
+    (path,) = make_series(tmp_path, slices=1)
+    path.write_bytes(compressed(bytes(9) + END + b"\1\2\3")(path.read_bytes()))
+    assert read_header(path, decode=False).patient_id == "TEST-1"
 
 
 def test_an_instance_of_another_series_than_was_recorded_fails_it(bench: TwoParsers, tmp_path: Path) -> None:
