@@ -194,9 +194,9 @@ def walk(data: bytes, begin: int, *, implicit_vr: bool) -> Iterator[Element]:
 
 
 def _end_of_fragments(data: bytes, begin: int) -> int:
-    """Where compressed pixel data end, as pydicom finds it: by the lengths of the fragments, as they may hold any bytes.
+    """Where compressed pixel data end, as pydicom finds it: by the lengths of their fragments, which hold any bytes.
 
-    Only where these lead nowhere the first delimiter ends them.
+    Only where these lead nowhere, the first delimiter ends them.
     """
     position = begin
     for _ in range(MAX_ELEMENTS):
@@ -259,8 +259,10 @@ def _is_sequence(tag: int) -> bool:
 def refuse_costly(data: bytes) -> dict[int, int]:
     """Refuse a Part 10 file that would cost more to parse than a CT slice does; the file has its prefix.
 
-    Where the values of its elements begin, by tag, without those of sequences; empty where it is big endian. Raises UnreadableInstance where the data set has too many elements, nests too deep, has more than 32 MiB beside its
-    pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of the groups of file and command.
+    Returns where the values of its elements begin, by tag, without those inside sequences; nothing where it is big
+    endian. Raises UnreadableInstance where the data set has too many elements, nests too deep, has more than 32 MiB
+    beside its pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of the groups of file and
+    command.
     """
     syntax, begin = _meta(data)
     if syntax == _BIG_ENDIAN:  # the walk reads little endian; nothing sends this syntax any more
