@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from node.errors import UnreadableInstance
 
+SCRIPT: Final = Path(__file__).with_name("sandboxed.py")
 CHILDREN: Final = 2
 CALLS: Final = 1000
 START_S: Final = 60.0
@@ -139,13 +140,13 @@ class _Child:
     def __init__(self) -> None:
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         self._process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).with_name("sandboxed.py"))],
+            [sys.executable, "-I", str(SCRIPT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**environment, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             pipesize=_PIPE_BYTES,
-            start_new_session=True,  # a Ctrl-C at the terminal is the parent's
+            start_new_session=True,  # a Ctrl-C at the terminal is the parent's; `_kill` ends all of it
         )
         self._is_ready = False
         self._calls, self._cpu_s = 0, 0.0
@@ -201,7 +202,7 @@ class _Child:
         return (answer, pixels) if complete else ({}, b"")
 
     def _raise_end(self, request: dict[str, Any], is_overdue: bool, wall_s: float) -> None:
-        self._process.kill()
+        _kill(self._process)
         code = self._process.wait()
         if is_overdue or code == -signal.SIGXCPU:
             limit = f"{wall_s:.0f} s" if is_overdue else f"{request['cpu_s']:.0f} s of CPU time"
@@ -210,7 +211,7 @@ class _Child:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
+        _kill(self._process)
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(OSError):  # what was not written yet
@@ -228,7 +229,7 @@ class _Deadline:
 
     def _kill(self) -> None:
         self.passed = True
-        self._process.kill()
+        _kill(self._process)
 
     def __enter__(self) -> "_Deadline":
         self._timer.start()
@@ -236,6 +237,12 @@ class _Deadline:
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child and what a decoder started in it, which would hold the pipe that is read."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

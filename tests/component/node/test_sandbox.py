@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,34 @@ def test_a_child_is_replaced_before_it_is_worn_out(sandbox: Sandbox, monkeypatch
         decode(sandbox)
         seen |= set(sandbox.pids())
     assert len(seen) == 2
+
+
+def talking(tmp_path: Path, what: str) -> Path:
+    """The sandboxed process, whose decoders do something first."""
+    path = tmp_path / "sandboxed.py"
+    ours = f"import os, time\nasked = _answer\ndef _answer(*given):\n    {what}\n    return asked(*given)\n\n"
+    path.write_text(Path(sandboxed.__file__).read_text().replace('if __name__ == "__main__"', f"{ours}if True"))
+    return path
+
+
+def test_what_a_decoder_prints_is_no_answer(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.dicom.sandbox.SCRIPT", talking(tmp_path, "os.write(1, b'1\\n')"))
+    np.testing.assert_array_equal(decode(sandbox), VALUES)
+
+
+def test_a_process_that_a_decoder_leaves_behind_ends_with_it(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the pipe of the answers, and whoever reads there would wait as long as it lives."""
+    script = talking(tmp_path, "os.fork() or time.sleep(60); os._exit(0)")
+    monkeypatch.setattr("node.dicom.sandbox.SCRIPT", script)
+    monkeypatch.setattr("node.dicom.sandbox.WALL_FACTOR", 0.5)
+    begin_s = time.monotonic()
+    with pytest.raises(DecoderStopped, match="takes more than 1 s"):
+        decode(sandbox)
+    assert time.monotonic() - begin_s < 20
 
 
 PROBE = """
