@@ -10,9 +10,9 @@ from pydicom.uid import UID, JPEG2000Lossless, RLELossless
 from tests.builders import make_series
 
 
-def jpeg_2000(components: int, rows: int, columns: int, *, precision_bits: int = 12) -> bytes:
+def jpeg_2000(components: int, rows: int, columns: int, *, precision_bits: int = 12, subsampling: int = 1) -> bytes:
     """A JPEG 2000 codestream of one tile without data: some 3 bytes for each component that it declares."""
-    of_one = bytes([precision_bits - 1, 1, 1])
+    of_one = bytes([precision_bits - 1, subsampling, subsampling])
     size = struct.pack(">HIIIIIIIIH", 0, columns, rows, 0, 0, columns, rows, 0, 0, components) + of_one * components
     coding = bytes([0, 0, 0, 1, 0, 0, 4, 4, 0, 1])
     quantization = bytes([0x40, 0x40])

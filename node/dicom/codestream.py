@@ -33,7 +33,7 @@ class CodestreamHead:
 def codestream_head(frame: bytes) -> CodestreamHead | None:
     """The head of a codestream (ISO/IEC 15444-1 A.5.1, 10918-1 B.2.2, 14495-1 C.2.2); None where there is none."""
     if frame.startswith(_J2K_START):
-        return _jpeg_2000_head(frame) if len(frame) > _J2K_SSIZ else None
+        return _jpeg_2000_head(frame) if len(frame) > _J2K_SSIZ + 2 else None
     for marker, body in _segments(frame):
         if marker in _JPEG_FRAMES and len(body) >= 6:
             return CodestreamHead(int.from_bytes(body[1:3]), int.from_bytes(body[3:5]), body[5], body[0])
@@ -43,7 +43,9 @@ def codestream_head(frame: bytes) -> CodestreamHead | None:
 def _jpeg_2000_head(frame: bytes) -> CodestreamHead:
     x, y, x0, y0 = (int.from_bytes(frame[i : i + 4]) for i in (8, 12, 16, 20))
     components = int.from_bytes(frame[_J2K_SSIZ - 2 : _J2K_SSIZ])
-    return CodestreamHead(y - y0, x - x0, components, (frame[_J2K_SSIZ] & 0x7F) + 1)
+    dx, dy = (max(step, 1) for step in frame[_J2K_SSIZ + 1 : _J2K_SSIZ + 3])  # a component may have fewer samples
+    rows, columns = (-(-end // step) + (-start // step) for end, start, step in ((y, y0, dy), (x, x0, dx)))
+    return CodestreamHead(rows, columns, components, (frame[_J2K_SSIZ] & 0x7F) + 1)
 
 
 def why_not_as_declared(frame: bytes, rows: int, columns: int, bits_allocated: int) -> str:

@@ -16,6 +16,7 @@ ORIENTATION_TOLERANCE: Final = 1e-4
 TRANSVERSE_TOLERANCE: Final = 1e-3
 # Of the spacing itself: pixel spacing printed with 4 or with 10 digits moves the far end of 500 mm by less than 0.1 mm.
 PIXEL_SPACING_TOLERANCE: Final = 2e-4
+PIXEL_SPACING_LIMITS_MM: Final = (0.01, 100.0)  # no CT scanner is near either; filters take room for 1 / spacing
 DUPLICATE_TOLERANCE_MM: Final = 0.01
 # In-plane drift of the slice origin over the whole stack; 1 degree of tilt drifts 1.7 mm over 100 mm.
 SHEAR_TOLERANCE_MM: Final = 0.2
@@ -178,7 +179,9 @@ def _is_valid(plane: SlicePlane) -> bool:
         slice_normal(plane.orientation)
     except ValueError:
         return False
-    return min(plane.pixel_spacing_mm) > 0 and min(plane.rows, plane.columns) > 0
+    smallest_mm, largest_mm = PIXEL_SPACING_LIMITS_MM
+    is_plausible = all(smallest_mm <= step <= largest_mm for step in plane.pixel_spacing_mm)
+    return is_plausible and min(plane.rows, plane.columns) > 0
 
 
 def _duplicates(positions: NDArray[np.float64], z_mm: NDArray[np.float64]) -> Flaw | None:

@@ -134,8 +134,8 @@ def _shrink(
 ) -> tuple[NDArray[np.float32], tuple[float, float, float]]:
     """Clip, and average blocks of pixels to about WORKING_PIXEL_MM in the plane."""
     z_mm, y_mm, x_mm = spacing_mm
-    ky, kx = (max(1, round(WORKING_PIXEL_MM / step)) for step in (y_mm, x_mm))
     count, rows, columns = hu.shape
+    ky, kx = (min(max(1, round(WORKING_PIXEL_MM / step)), size) for step, size in ((y_mm, rows), (x_mm, columns)))
     rows, columns = rows // ky, columns // kx
     small = np.empty((count, rows, columns), np.float32)
     for z, plane in enumerate(hu):

@@ -124,9 +124,7 @@ def talking(tmp_path: Path, what: str) -> Path:
     return path
 
 
-def test_what_a_decoder_prints_is_no_answer(
-    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_decoder_prints_is_no_answer(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("node.dicom.sandbox.SCRIPT", talking(tmp_path, "os.write(1, b'1\\n')"))
     np.testing.assert_array_equal(decode(sandbox), VALUES)
 
@@ -186,6 +184,8 @@ def no_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
         (jpeg_2000(1, 4096, 4096), JPEG_2000, "4096 x 4096 pixels, and 32 x 32 in the header"),
         (jpeg_2000(100, 4096, 4096), JPEG_2000, "4096 x 4096 pixels, and 32 x 32 in the header"),
         (jpeg_2000(1, 32, 32, precision_bits=38), JPEG_2000, "38 bits per sample, and 16 in its header"),
+        (jpeg_2000(1, 32, 32, subsampling=2), JPEG_2000, "16 x 16 pixels, and 32 x 32 in the header"),
+        (jpeg_2000(1, 32, 32, subsampling=255), JPEG_2000, "1 x 1 pixels, and 32 x 32 in the header"),
         (jpeg_ls(4, 32, 32), JPEGLSLossless, "4 components"),
         (jpeg_ls(1, 0, 0), JPEGLSLossless, "0 x 0 pixels, and 32 x 32"),
         (jpeg_ls(1, 32, 32)[:-10] + jpeg_ls(1, 4096, 4096)[2:], JPEGLSLossless, "more than once"),

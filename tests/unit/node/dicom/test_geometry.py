@@ -105,6 +105,8 @@ def test_tilted_gantry_is_sheared_and_says_by_how_much() -> None:
         ({"orientation": (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)}, FlawKind.INVALID_PLANE),
         ({"pixel_spacing_mm": (1.0, 1.001)}, FlawKind.MIXED_PIXEL_SPACING),
         ({"pixel_spacing_mm": (0.0, 1.0)}, FlawKind.INVALID_PLANE),
+        ({"pixel_spacing_mm": (1e-30, 1e-30)}, FlawKind.INVALID_PLANE),
+        ({"pixel_spacing_mm": (1.0, 1e30)}, FlawKind.INVALID_PLANE),
         ({"rows": 8}, FlawKind.MIXED_SIZE),
     ],
 )

@@ -46,3 +46,8 @@ def test_the_vertebra_alone_does_not_count() -> None:
 def test_air_alone() -> None:
     found = find_native_contrast(volume_of(np.full((8, 32, 32), -1000, np.float32), (3.0, 1.0, 1.0)))
     assert (found.enhanced_ml, found.mean_hu) == (0.0, 0.0)
+
+
+def test_an_image_that_is_smaller_than_a_working_pixel() -> None:
+    found = find_native_contrast(volume_of(np.full((8, 32, 32), 40, np.float32), (3.0, 0.01, 0.01)))
+    assert not found.is_enhanced
