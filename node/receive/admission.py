@@ -209,7 +209,9 @@ def _is_shown(bound: str, certificate: PeerCertificate | None) -> bool:
     """Whether a peer showed the certificate that the settings bind to its AE title, where they do."""
     if not bound or certificate is None:
         return not bound
-    return bound in certificate.names or bound == f"sha256:{certificate.fingerprint}"
+    if bound.startswith("sha256:"):
+        return bound == f"sha256:{certificate.fingerprint}"
+    return bound in certificate.names
 
 
 def _name(certificate: PeerCertificate | None) -> str:

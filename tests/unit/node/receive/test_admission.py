@@ -120,6 +120,13 @@ def test_a_title_that_is_bound_to_a_certificate_is_admitted_with_it_only(clock: 
     assert enter(some, "CT9", certificate=CERTIFICATE).told == ""  # a stranger fills no list
 
 
+def test_a_name_that_looks_like_a_fingerprint_is_none(clock: Clock) -> None:
+    bound = f"sha256:{CERTIFICATE.fingerprint}"
+    some = places(clock, tls=TLS, allowed_peers=[CT1 | {"certificate": bound}])
+    shown = PeerCertificate(frozenset({bound}), "b" * 64, "")
+    assert enter(some, certificate=shown) == WRONG_CALLING_AE
+
+
 def test_one_title_may_have_two_certificates(clock: Clock) -> None:
     """The old one and its successor, or two machines under one title."""
     entries = [CT1 | {"certificate": "old.example"}, CT1 | {"certificate": "ct1.example"}]
