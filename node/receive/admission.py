@@ -22,6 +22,7 @@ WRONG_APPLICATION, WRONG_CALLED_AE, WRONG_CALLING_AE = Rejection(1, 1, 2), Rejec
 LIMIT_REACHED = Rejection(2, 3, 2)
 
 SPARE_S = 30.0  # an association that stored nothing for so long gives its place to one that wants it
+_MAPPED_BITS = 96  # of an IPv6 address that stands for one of IPv4
 KEPT_PLACES = 2  # for each allowed peer, which no other peer can take
 
 
@@ -228,10 +229,12 @@ def _rejected(rejection: Rejection, calling_ae: str, host: str, why: str) -> Rej
 
 
 def _network(host: str) -> IpNetwork | None:
-    """The addresses that are given by themselves; None for a name."""
+    """The addresses that are given by themselves, those of IPv4 as such; None for a name."""
     network = network_of(host)
-    single = network is not None and network.num_addresses == 1
-    return ipaddress.ip_network(_plain(host.partition("/")[0])) if single else network
+    if not isinstance(network, ipaddress.IPv6Network) or network.prefixlen < _MAPPED_BITS:
+        return network
+    mapped = network.network_address.ipv4_mapped
+    return network if mapped is None else ipaddress.ip_network((mapped, network.prefixlen - _MAPPED_BITS))
 
 
 def _plain(host: str) -> IpAddress:

@@ -109,3 +109,10 @@ def test_a_peer_is_admitted_by_network_and_refused_by_a_name_that_does_not_exist
     assert isinstance(some.admit("SYNCECT", "A", "10.1.200.7", None), Session)
     assert isinstance(some.admit("SYNCECT", "A", "10.2.0.1", None), Rejection)
     assert isinstance(some.admit("SYNCECT", "B", "10.1.200.7", None), Rejection)
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "::ffff:10.1.2.3"])
+def test_a_network_of_ipv4_may_be_written_as_one_of_ipv6(address: str) -> None:
+    hosts = PeerHosts(["::ffff:10.1.2.0/120", "::ffff:10.9.9.9"])
+    assert hosts.has("::ffff:10.1.2.0/120", address)
+    assert not hosts.has("::ffff:10.9.9.9", address)
