@@ -19,6 +19,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_16
 
 from config.syntax import FOREIGN_UID, MAX_FOREIGN_UID_CHARS, UID_ALPHABET
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
@@ -39,6 +40,7 @@ _SERIES_INSTANCE_UID = 0x0020000E
 _WANTED = (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID)
 
 MAX_UID_BYTES = MAX_FOREIGN_UID_CHARS + 2  # one byte more than allowed with its padding, so that it is seen to be
+MAX_SHORT_BYTES: Final = 0xFFFE  # of the VRs whose length has 16 bits in explicit VR (PS3.5 7.1.2)
 MAX_INFLATED_BYTES = 8 * 1024**2
 MAX_HEADER_BYTES: Final = 32 << 20  # all but the pixel data; the private elements of a CT slice have up to 1 MB
 MAX_INFLATED_TO_PARSE_BYTES: Final = 128 << 20  # a slice of 4096 x 4096 pixels has 32 MiB
@@ -260,9 +262,9 @@ def refuse_costly(data: bytes) -> dict[int, int]:
     """Refuse a Part 10 file that would cost more to parse than a CT slice does; the file has its prefix.
 
     Returns where the values of its elements begin, by tag, without those inside sequences; nothing where it is big
-    endian. Raises UnreadableInstance where the data set has too many elements, nests too deep, has more than 32 MiB
-    beside its pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of the groups of file and
-    command.
+    endian. Raises UnreadableInstance where the data set has too many elements, a text beyond 64 KiB, nests too deep,
+    has more than 32 MiB beside its pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of
+    the groups of file and command.
     """
     syntax, begin = _meta(data)
     if syntax == _BIG_ENDIAN:  # the walk reads little endian; nothing sends this syntax any more
@@ -290,6 +292,10 @@ def _meta(data: bytes) -> tuple[str, int]:
 def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> dict[int, int]:
     pixel_bytes, seen = 0, dict[int, int]()
     for element in walk(data, begin, implicit_vr=implicit_vr):
+        if _is_too_long(element):  # texts are searched for words
+            raise UnreadableInstance(
+                f"{_named(element)} has {element.length} bytes, and its kind of value at most {MAX_SHORT_BYTES}"
+            )
         if element.depth:
             continue
         if element.tag in seen:
@@ -305,6 +311,12 @@ def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> dict[int, int]:
             "MiB are allowed"
         )
     return seen
+
+
+def _is_too_long(element: Element) -> bool:
+    """Whether a text or number is longer than explicit VR could write it, whatever VR it came with."""
+    is_long = MAX_SHORT_BYTES < element.length < UNDEFINED and dictionary_has_tag(element.tag)
+    return is_long and dictionary_VR(element.tag) in EXPLICIT_VR_LENGTH_16
 
 
 def _named(element: Element) -> str:

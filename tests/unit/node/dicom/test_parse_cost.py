@@ -24,7 +24,7 @@ ITEM, ITEM_END, END = (
 
 def element(tag: int, vr: bytes, value: bytes) -> bytes:
     head = struct.pack("<HH2s", tag >> 16, tag & 0xFFFF, vr)
-    long = vr in (b"OB", b"OW", b"SQ", b"UN")
+    long = vr in (b"OB", b"OW", b"SQ", b"UN", b"UT")
     return head + (struct.pack("<HL", 0, len(value)) if long else struct.pack("<H", len(value))) + value
 
 
@@ -45,6 +45,11 @@ BOMBS = [
     (element(0x00282000, b"OB", bytes(100 << 20)), "100 MiB beside its pixels, and 32 MiB are allowed"),
     (element(0x60003000, b"OW", bytes(MAX_HEADER_BYTES)), "MiB beside its pixels"),
     (element(0x00291010, b"UN", bytes(MAX_HEADER_BYTES)), "MiB beside its pixels"),
+    (
+        element(0x00204000, b"UT", b"no " * 40_000),
+        r"\(0020,4000\) has 120000 bytes, and its kind of value at most 65534",
+    ),
+    (SEQUENCE + ITEM + element(0x00080104, b"UT", bytes(65536)) + ITEM_END + END, r"\(0008,0104\) has 65536 bytes"),
     (element(0x0020000E, b"UI", b"1.2.3\0"), r"holds \(0020,000E\) twice"),
     (element(0x00100020, b"LO", b"OTHER "), r"holds \(0010,0020\) twice"),
     (element(0x00000100, b"US", b"\1\0"), r"holds \(0000,0100\), an element of a file or a command"),
