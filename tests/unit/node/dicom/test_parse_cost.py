@@ -50,6 +50,12 @@ BOMBS = [
         r"\(0020,4000\) has 120000 bytes, and its kind of value at most 65534",
     ),
     (SEQUENCE + ITEM + element(0x00080104, b"UT", bytes(65536)) + ITEM_END + END, r"\(0008,0104\) has 65536 bytes"),
+    (
+        struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF)
+        + struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 5_000_000
+        + END,
+        f"more than {MAX_ELEMENTS} fragments",
+    ),
     (element(0x0020000E, b"UI", b"1.2.3\0"), r"holds \(0020,000E\) twice"),
     (element(0x00100020, b"LO", b"OTHER "), r"holds \(0010,0020\) twice"),
     (element(0x00000100, b"US", b"\1\0"), r"holds \(0000,0100\), an element of a file or a command"),
