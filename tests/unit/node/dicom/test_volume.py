@@ -179,7 +179,7 @@ def test_a_codestream_of_another_size_is_refused_before_it_is_decoded(tmp_path: 
 
 
 def test_codestream_heads() -> None:
-    head = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + bytes([0, 0, 2, 0, 0, 0, 1, 0]) + b"\0" * 24 + b"\0\x01\x0b"
+    head = b"\xff\x4f\xff\x51\x00\x29\x00\x00" + bytes([0, 0, 2, 0, 0, 0, 1, 0]) + b"\0" * 24 + b"\0\x01\x0b\1\1"
     assert codestream_head(head) == CodestreamHead(256, 512, components=1, precision_bits=12)
     sof = b"\xff\xd8\xff\xf7\x00\x0b\x0c\x01\x00\x02\x00\x01"
     assert codestream_head(sof) == CodestreamHead(256, 512, components=1, precision_bits=12)
