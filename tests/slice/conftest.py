@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.slice import harness
 from tests.slice.harness import Orthanc, RunningNode, StoreScp
 
 
@@ -39,3 +40,16 @@ def node_at(tmp_path: Path, tiny_bundle: Path) -> Iterator[Callable[..., Running
     for node in nodes:
         node.close()
         node.forget()
+
+
+@pytest.fixture
+def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Gives the processes of the nodes a Python text to run at their start: the limits of a test, not of a night."""
+    folder = tmp_path / "limits"
+    folder.mkdir()
+
+    def set_to(text: str) -> None:
+        (folder / "sitecustomize.py").write_text(text)
+        monkeypatch.setattr(harness, "_ENVIRONMENT", {**harness._ENVIRONMENT, "PYTHONPATH": str(folder)})
+
+    return set_to

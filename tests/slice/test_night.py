@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import pytest
 
 from models.testing import write_tiny_bundle
 from node.ops.processes import ProcessView, running_processes
-from tests.slice import harness
 from tests.slice.harness import RunningNode, push, wait_for
 
-# Loaded by every Python of the node at its start: the limits of a test instead of those of a night.
+ROLES = ("receive", "complete", "deliver", "work")
+
 SHORT_LIMITS = """
 import node.beats as beats
 beats.IDLE_LIMIT_S, beats.STEP_LIMIT_S, beats.LONG_LIMIT_S, beats.FIRST_LIMIT_S_PER_SLICE = 12.0, 12.0, 25.0, 0.0
@@ -27,11 +27,8 @@ supervisor.LONGEST_DELAY_S = 0.5
 
 
 @pytest.fixture(autouse=True)
-def short_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "limits"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(SHORT_LIMITS)
-    monkeypatch.setattr(harness, "_ENVIRONMENT", {**harness._ENVIRONMENT, "PYTHONPATH": str(folder)})
+def short_limits(limits: Callable[[str], None]) -> None:
+    limits(SHORT_LIMITS)
 
 
 def process(node: RunningNode, role: str) -> ProcessView | None:
@@ -48,15 +45,16 @@ def status(node: RunningNode) -> dict[str, Any]:
 
 def test_every_process_that_is_stopped_is_replaced(node_at: Any, tps: Any) -> None:
     node = node_at(tps).start()
-    for role in ("receive", "complete", "deliver", "work"):
-        before = wait_for(f"the start of {role}", partial(process, node, role))
-        os.kill(before.pid, signal.SIGSTOP)
+    before = {role: wait_for(f"the start of {role}", partial(process, node, role)) for role in ROLES}
+    for view in before.values():  # together: each is found by its own silence, and waited for only once
+        os.kill(view.pid, signal.SIGSTOP)
+    for role, stopped in before.items():
 
-        def replaced(role: str = role, pid: int = before.pid) -> bool:
+        def replaced(role: str = role, pid: int = stopped.pid) -> bool:
             view = process(node, role)
             return view is not None and view.pid != pid
 
-        wait_for(f"another {role}", replaced, 45)
+        wait_for(f"another {role}", replaced)
     assert "made no progress for" in node.log.read_text()
 
 

@@ -23,7 +23,8 @@ def hook():
         thread.join()
 
 
-def test_the_watch_goes_on_when_everything_else_is_dead(tmp_path, tiny_bundle, hook):
+def test_the_watch_goes_on_when_everything_else_is_dead(tmp_path, tiny_bundle, hook, limits):
+    limits("import node.ops.alert_machine as it\nit.MISSING_AFTER_S = 12.0\n")
     node = RunningNode(tmp_path / "node", tiny_bundle, [], extra=f'[alerts]\nwebhook = "{hook.url}"')
     with open_store(load_settings(node.config)) as store:
         Department(store).queued(at=datetime.now(UTC) - timedelta(hours=1))
