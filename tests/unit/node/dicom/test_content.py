@@ -223,7 +223,9 @@ def test_bits_stored_counts_where_it_would_clip_a_result(tmp_path: Path) -> None
     assert digest(tmp_path / "a", pixels(), narrow) != digest(tmp_path / "b", pixels(bits=16), narrow)
 
 
-HARMLESS = [edits for what, edits in SAME.items() if not what.startswith(("name", "ASCII"))]
+# Of the edits left out, one form changes what another edit wrote before it, and the other form leaves it.
+_UNMIXABLE = ("name", "ASCII", "note on a lossless copy")
+HARMLESS = [edits for what, edits in SAME.items() if not what.startswith(_UNMIXABLE)]
 HARMFUL: list[Edit] = [
     lambda ds, _z: put(ds, "PatientID", "TEST-2"),
     lambda ds, _z: put(ds, "PatientName", "Test^Other"),
