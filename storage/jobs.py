@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
+from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, succeed, was_given_away
 from storage.sources import SourceFile, SourceStore, current_sources
@@ -124,7 +125,7 @@ class JobStore(SourceStore):
             job, series_uid = found
             move_job(session, job, JobState.RUNNING, actor=worker, reason="", now=now)
             job.attempts += 1
-            job.worker, job.lease_until = worker, now + timedelta(seconds=lease_s)
+            job.worker, job.starter, job.lease_until = worker, self._starter, now + timedelta(seconds=lease_s)
             return ClaimedJob(
                 id=job.id,
                 series_id=job.series_id,
@@ -219,7 +220,7 @@ class JobStore(SourceStore):
             job.device_faults += is_device_fault
 
     def release_expired(self, now: datetime, *, dead_worker: str | None = None, why: str = "") -> list[int]:
-        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which `MAX_DEATHS` workers ended.
+        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which too many workers ended.
 
         A restarted worker gives its own name as `dead_worker`: what its predecessor held is free at once. A worker that
         is told to stop gives its job back and counts as no death. why: how the last one ended, where it is known.
@@ -232,12 +233,9 @@ class JobStore(SourceStore):
                 .with_for_update(skip_locked=True)
             ).all()
             for job in expired:
-                job.deaths += 1
-                if job.deaths >= MAX_DEATHS:
-                    reason = (
-                        f"{job.deaths} worker processes ended or stopped answering while they translated it; it is not "
-                        f"tried again by itself{f'; the last: {why}' if why else ''}"
-                    )
+                ended = "worker processes ended or stopped answering while they translated it"
+                if deadly := count_death(job, self._starter, ended):
+                    reason = f"{deadly}; it is not tried again by itself{f'; the last: {why}' if why else ''}"
                     move_job(session, job, JobState.FAILED, actor="scheduler", reason=reason, now=now)
                 else:
                     reason = why or f"worker {job.worker} stopped answering"
