@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, succeed, was_given_away
+from storage.remakes import OTHER_BYTES, Release, claimed_at, has_same_bytes, release_of, succeed, was_given_away
 from storage.sources import SourceFile, SourceStore, current_sources
 from storage.states import (
     CLOSED_BY_A_PERSON,
@@ -40,6 +40,7 @@ class ClaimedJob:
 
     attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
     the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
+    release: what a person said of that result, which stands in its files.
     """
 
     id: int
@@ -55,6 +56,7 @@ class ClaimedJob:
     produced_at: datetime
     device_faults: int = 0
     deaths: int = 0
+    release: Release | None = None
 
     @property
     def spool_names(self) -> tuple[str, ...]:
@@ -140,6 +142,7 @@ class JobStore(SourceStore):
                 deaths=job.deaths,
                 sources=tuple(current_sources(session, job.series_id)),
                 produced_at=claimed_at(session, job) or now,
+                release=release_of(session, job),
             )
 
     def heartbeat(

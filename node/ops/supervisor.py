@@ -138,7 +138,9 @@ class Supervisor:
             with theirs:
                 try:
                     with _without_interrupt():
-                        child.process = subprocess.Popen(child.command, stdin=theirs.fileno(), env=self._environment(child))
+                        child.process = subprocess.Popen(
+                            child.command, stdin=theirs.fileno(), env=self._environment(child)
+                        )
                 except BaseException:
                     ours.close()
                     raise

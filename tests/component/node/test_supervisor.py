@@ -114,7 +114,9 @@ def test_a_child_that_stops_saying_anything_is_killed_and_its_successor_knows_wh
 
 
 def test_a_child_knows_whether_the_supervisor_of_the_one_before_it_goes_on(bench: Bench) -> None:
-    code = "from node.ops.processes import starter; open(sys.argv[1] + '.by', 'a').write(starter() + '\\n'); sys.exit(1)"
+    code = (
+        "from node.ops.processes import starter; open(sys.argv[1] + '.by', 'a').write(starter() + '\\n'); sys.exit(1)"
+    )
     for node in (1, 2):
         bench.stop.clear()
         with bench.running({"work": bench.command(code, f"of-{node}")}):
