@@ -1,7 +1,7 @@
 """JobStore hands jobs to workers by lease and records what became of them; each step is one transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -40,12 +40,13 @@ class ClaimedJob:
 
     attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
     the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
-    release: what a person said of that result, which stands in its files.
+    release: what a person said of that result, which stands in its files. patient: identity by DICOM keyword.
     """
 
     id: int
     series_id: int
     series_uid: str
+    study_uid: str
     bundle: str
     job_key: str
     repeat: int
@@ -57,6 +58,7 @@ class ClaimedJob:
     device_faults: int = 0
     deaths: int = 0
     release: Release | None = None
+    patient: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def spool_names(self) -> tuple[str, ...]:
@@ -114,7 +116,7 @@ class JobStore(SourceStore):
         """QUEUED -> RUNNING for the oldest due job whose series is not being received again; None if there is none."""
         with self._database.write() as session:
             found = session.execute(
-                select(Job, Series.series_uid)
+                select(Job, Series.series_uid, Series.study_uid)
                 .join(Series, Series.id == Job.series_id)
                 .where(Job.state == JobState.QUEUED, Job.next_attempt_at <= now)
                 .where(Series.state == SeriesState.QUEUED)
@@ -124,7 +126,7 @@ class JobStore(SourceStore):
             ).first()
             if found is None:
                 return None
-            job, series_uid = found
+            job, series_uid, study_uid = found
             move_job(session, job, JobState.RUNNING, actor=worker, reason="", now=now)
             job.attempts += 1
             job.worker, job.starter, job.lease_until = worker, self._starter, now + timedelta(seconds=lease_s)
@@ -132,6 +134,8 @@ class JobStore(SourceStore):
                 id=job.id,
                 series_id=job.series_id,
                 series_uid=series_uid,
+                study_uid=study_uid,
+                patient=job.patient,
                 bundle=job.bundle,
                 job_key=job.job_key,
                 repeat=job.repeat,

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,14 @@ def test_a_child_knows_whether_the_supervisor_of_the_one_before_it_goes_on(bench
     code = (
         "from node.ops.processes import starter; open(sys.argv[1] + '.by', 'a').write(starter() + '\\n'); sys.exit(1)"
     )
+
+    def is_second(name: str) -> bool:
+        return len(bench.starts(name)) >= 3
+
     for node in (1, 2):
         bench.stop.clear()
         with bench.running({"work": bench.command(code, f"of-{node}")}):
-            wait_for("a second start", lambda node=node: len(bench.starts(f"of-{node}")) >= 3)
+            wait_for("a second start", partial(is_second, f"of-{node}"))
     names = [set((bench.folder / f"of-{node}.by").read_text().split()) for node in (1, 2)]
     assert [len(one) for one in names] == [1, 1]
     assert len(names[0] | names[1] | {starter()}) == 3, "each supervisor has its own, and the boot of the machine"
