@@ -278,10 +278,7 @@ class Product(Base):
 
 
 class Delivery(Base):
-    """The outbox: one derived series to one destination.
-
-    leftover: a value of `storage.states.Leftover`. progress: what the courier has reached, as in `Job.progress`.
-    """
+    """The outbox: one derived series to one destination; leftover: a value of `storage.states.Leftover`."""
 
     __tablename__ = "delivery"
     __table_args__ = (
@@ -295,7 +292,6 @@ class Delivery(Base):
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
     reason: Mapped[str] = mapped_column(CleanText, default="")
     leftover: Mapped[str] = mapped_column(CleanString(12), default="", server_default="", index=True)
-    progress: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     courier: Mapped[str | None] = mapped_column(CleanString(80), default=None)

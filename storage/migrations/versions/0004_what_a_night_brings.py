@@ -27,7 +27,6 @@ _ADDED: dict[str, list[sa.Column[object]]] = {
         sa.Column("device_faults", sa.Integer(), server_default="0", nullable=False),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
     ],
-    "delivery": [sa.Column("progress", sa.JSON(), server_default="{}", nullable=False)],
 }
 
 
