@@ -21,7 +21,7 @@ from config.settings import AskedPeer, Settings
 
 ENV_PREFIX = "SYNCECT_"
 CONFIG_VARIABLE = "SYNCECT_CONFIG"
-_NOT_SETTINGS = {"CONFIG", "TRACEBACK", "TEST_DATA", "REQUIRE_PEERS", "PREVIOUS_END"}
+_NOT_SETTINGS = {"CONFIG", "TRACEBACK", "TEST_DATA", "REQUIRE_PEERS", "PREVIOUS_END", "STARTER"}
 
 
 _KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location where a value may be of two kinds

@@ -1,15 +1,16 @@
 """JobStore hands jobs to workers by lease and records what became of them; each step is one transaction."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
+from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, succeed, was_given_away
+from storage.remakes import OTHER_BYTES, Release, claimed_at, has_same_bytes, release_of, succeed, was_given_away
 from storage.sources import SourceFile, SourceStore, current_sources
 from storage.states import (
     CLOSED_BY_A_PERSON,
@@ -39,11 +40,13 @@ class ClaimedJob:
 
     attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
     the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
+    release: what a person said of that result, which stands in its files. patient: identity by DICOM keyword.
     """
 
     id: int
     series_id: int
     series_uid: str
+    study_uid: str
     bundle: str
     job_key: str
     repeat: int
@@ -54,6 +57,8 @@ class ClaimedJob:
     produced_at: datetime
     device_faults: int = 0
     deaths: int = 0
+    release: Release | None = None
+    patient: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def spool_names(self) -> tuple[str, ...]:
@@ -111,7 +116,7 @@ class JobStore(SourceStore):
         """QUEUED -> RUNNING for the oldest due job whose series is not being received again; None if there is none."""
         with self._database.write() as session:
             found = session.execute(
-                select(Job, Series.series_uid)
+                select(Job, Series.series_uid, Series.study_uid)
                 .join(Series, Series.id == Job.series_id)
                 .where(Job.state == JobState.QUEUED, Job.next_attempt_at <= now)
                 .where(Series.state == SeriesState.QUEUED)
@@ -121,14 +126,16 @@ class JobStore(SourceStore):
             ).first()
             if found is None:
                 return None
-            job, series_uid = found
+            job, series_uid, study_uid = found
             move_job(session, job, JobState.RUNNING, actor=worker, reason="", now=now)
             job.attempts += 1
-            job.worker, job.lease_until = worker, now + timedelta(seconds=lease_s)
+            job.worker, job.starter, job.lease_until = worker, self._starter, now + timedelta(seconds=lease_s)
             return ClaimedJob(
                 id=job.id,
                 series_id=job.series_id,
                 series_uid=series_uid,
+                study_uid=study_uid,
+                patient=job.patient,
                 bundle=job.bundle,
                 job_key=job.job_key,
                 repeat=job.repeat,
@@ -139,6 +146,7 @@ class JobStore(SourceStore):
                 deaths=job.deaths,
                 sources=tuple(current_sources(session, job.series_id)),
                 produced_at=claimed_at(session, job) or now,
+                release=release_of(session, job),
             )
 
     def heartbeat(
@@ -219,7 +227,7 @@ class JobStore(SourceStore):
             job.device_faults += is_device_fault
 
     def release_expired(self, now: datetime, *, dead_worker: str | None = None, why: str = "") -> list[int]:
-        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which `MAX_DEATHS` workers ended.
+        """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which too many workers ended.
 
         A restarted worker gives its own name as `dead_worker`: what its predecessor held is free at once. A worker that
         is told to stop gives its job back and counts as no death. why: how the last one ended, where it is known.
@@ -232,12 +240,9 @@ class JobStore(SourceStore):
                 .with_for_update(skip_locked=True)
             ).all()
             for job in expired:
-                job.deaths += 1
-                if job.deaths >= MAX_DEATHS:
-                    reason = (
-                        f"{job.deaths} worker processes ended or stopped answering while they translated it; it is not "
-                        f"tried again by itself{f'; the last: {why}' if why else ''}"
-                    )
+                ended = "worker processes ended or stopped answering while they translated it"
+                if deadly := count_death(job, self._starter, ended):
+                    reason = f"{deadly}; it is not tried again by itself{f'; the last: {why}' if why else ''}"
                     move_job(session, job, JobState.FAILED, actor="scheduler", reason=reason, now=now)
                 else:
                     reason = why or f"worker {job.worker} stopped answering"

@@ -4,6 +4,7 @@ Its deliveries wait meanwhile: only what is PRODUCED is sent.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import exists, func, select
@@ -13,9 +14,18 @@ from storage.database import Database
 from storage.series import JobRequest, add_job
 from storage.states import JobState
 from storage.tables import Delivery, Event, Job, Product, Series
-from storage.transitions import move_job, withdraw_deliveries
+from storage.transitions import last_event, move_job, withdraw_deliveries
 
 OTHER_BYTES = "files of its result were damaged or gone, and made again they have other bytes"
+
+
+@dataclass(frozen=True)
+class Release:
+    """Who released a result that was HELD for a doubt, and why; all three stand in its files."""
+
+    doubt: str
+    actor: str
+    reason: str
 
 
 class ProductStore:
@@ -33,6 +43,20 @@ class ProductStore:
             move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
             job.attempts, job.next_attempt_at = 0, now
             return True
+
+    def release_of(self, job_id: int) -> Release | None:
+        """The release that stands in the files of a job; None where there is none."""
+        with self._database.read() as session:
+            return release_of(session, session.get_one(Job, job_id))
+
+
+def release_of(session: Session, job: Job) -> Release | None:
+    """The release that stands in the files of a result; None where there is none."""
+    released = last_event(session, job, JobState.PRODUCED, from_state=JobState.HELD) if job.override else None
+    if released is None:
+        return None
+    held = last_event(session, job, JobState.HELD, from_state=JobState.RUNNING, before=released)
+    return Release(held.reason if held is not None else "", released.actor, released.reason)
 
 
 def was_given_away(session: Session, job: Job) -> bool:
@@ -73,7 +97,16 @@ def succeed(session: Session, job: Job, actor: str, now: datetime) -> Job:
     session.flush()
     series = session.get_one(Series, job.series_id)
     repeat = session.scalar(select(func.max(Job.repeat)).where(Job.job_key == job.job_key)) or 0
-    request = JobRequest(job.job_key, job.bundle, job.doubt, job.patient)
+    request = JobRequest(job.job_key, job.bundle, _doubt_about_successor(session, job), job.patient)
     successor = add_job(session, series, request, now, repeat=repeat + 1)
     series.job_id = successor.id
     return successor
+
+
+def _doubt_about_successor(session: Session, job: Job) -> str:
+    """The doubt about the contents, and the release that no longer holds."""
+    if (release := release_of(session, job)) is None:
+        return job.doubt
+    by = f"released by {release.actor} ({release.reason})" if release.reason else f"released by {release.actor}"
+    gone = f"an earlier result of these images, {by}, was lost and made again with other bytes; look at this one again"
+    return f"{job.doubt}; {gone}" if job.doubt else gone

@@ -25,12 +25,13 @@ from storage.arrivals import (
     Receipt,
     Recorded,
 )
+from storage.deaths import count_death
 from storage.errors import IllegalTransition, NotFound
 from storage.losses import Loss, MissingInstance, forget_missing, missing_instances
 from storage.owners import OwnerView, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
 from storage.peers import Pause, wait_s
-from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, MAX_DEATHS, NOT_JUDGED, JobState, SeriesState
+from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, NOT_JUDGED, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import (
     begin_job,
@@ -258,28 +259,26 @@ class SeriesStore(ArrivalStore):
     def take_in_hand(self, series_id: int, name: str) -> None:
         """Note that a process is about to look into a series; should it end meanwhile, that counts as a death."""
         with self._database.write() as session:
-            session.execute(update(Series).where(Series.id == series_id).values(in_hand=name))
+            session.execute(update(Series).where(Series.id == series_id).values(in_hand=name, starter=self._starter))
 
     def put_down(self, series_id: int, *, judged: bool) -> None:
         """Note that a process has looked into a series and lives; one that was judged to the end has no deaths."""
-        values: dict[str, object] = {"in_hand": None, **({"deaths": 0} if judged else {})}
+        values: dict[str, object] = {"in_hand": None, **({"deaths": 0, "node_deaths": 0} if judged else {})}
         with self._database.write() as session:
             session.execute(update(Series).where(Series.id == series_id).values(values))
 
     def count_deaths(self, name: str, now: datetime) -> list[str]:
         """What a former process of this name had in hand when it ended; returns the UIDs of these series.
 
-        A series over which `MAX_DEATHS` processes ended gets a job that is FAILED with that reason.
+        A series over which too many processes ended gets a job that is FAILED with that reason.
         """
         with self._database.write() as session:
             rows = session.scalars(select(Series).where(Series.in_hand == name).with_for_update()).all()
             for row in rows:
-                row.in_hand, row.deaths = None, row.deaths + 1
-                if row.deaths >= MAX_DEATHS and row.state in (SeriesState.RECEIVING, SeriesState.COMPLETE):
-                    reason = (
-                        f"{row.deaths} processes ended while they read it; it is not read again until its contents "
-                        "change or somebody says so"
-                    )
+                row.in_hand = None
+                deadly = count_death(row, self._starter, "processes ended while they read it")
+                if deadly and row.state in (SeriesState.RECEIVING, SeriesState.COMPLETE):
+                    reason = f"{deadly}; it is not read again until its contents change or somebody says so"
                     _fail(session, row, reason, now)
             return [row.series_uid for row in rows]
 

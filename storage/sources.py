@@ -59,10 +59,13 @@ class Restored:
 
 
 class SourceStore:
-    """The only writer of what became of received files."""
+    """The only writer of what became of received files.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    starter: what started this process; others that the same started go on when one of them ends (`storage.deaths`).
+    """
+
+    def __init__(self, database: Database, starter: str = "") -> None:
+        self._database, self._starter = database, starter
 
     def sources(self, series_id: int) -> list[SourceFile]:
         """The current instances of a series."""

@@ -48,7 +48,10 @@ WORKER_CANNOT: Final = "the worker cannot translate: "
 """How the reason of a job begins that is HELD for want of its bundle or device, and not for what its series is."""
 
 MAX_DEATHS: Final = 2
-"""So many processes end over one series or job before it is FAILED and touched no more."""
+"""So many processes end over one series or job, alone, before it is FAILED and touched no more."""
+
+MAX_NODE_DEATHS: Final = 5
+"""So often the whole node, or its machine, ends while a series or job is in hand before that is FAILED."""
 
 NOT_JUDGED: Final = ""
 """The bundle of a job that stands for a series which could not be judged; no worker runs it."""

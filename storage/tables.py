@@ -63,9 +63,9 @@ class Series(Base):
     this node accepts and does not keep. expected: images of the series as a peer counted them
     (`completion.count_from`), None where nobody was asked or answered. calling_ae, certificate: the peer that owns
     the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
-    TLS. in_hand: the
-    process that judges the series at the moment; deaths: how many processes ended while they did. purged_at: when
-    retention removed the received files.
+    TLS. in_hand: the process that judges the series at the moment, starter: what started it; deaths: how many processes
+    ended alone while they did, node_deaths: how many together with the whole node. purged_at: when retention removed
+    the received files.
     """
 
     __tablename__ = "series"
@@ -84,7 +84,9 @@ class Series(Base):
     expected: Mapped[int | None] = mapped_column(Integer, default=None)
     certificate: Mapped[str] = mapped_column(SHA256, default="", server_default="")
     in_hand: Mapped[str | None] = mapped_column(CleanString(80), default=None)
+    starter: Mapped[str] = mapped_column(CleanString(64), default="", server_default="")
     deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    node_deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -216,7 +218,8 @@ class Job(Base):
     identity under which the job was queued. remarks: what of the source was changed or left out. progress: the stage
     that a running job has reached. series_number, series_description: of the derived series, as a planner sees them.
     override: who released the result against which doubt, and why. attempts counts failures, `deaths` those during
-    which the process ended; device_faults: how often the device ran out of memory, was lost or hung, from which the
+    which the process ended alone, node_deaths those during which the whole node ended; starter: what started the
+    worker. device_faults: how often the device ran out of memory, was lost or hung, from which the
     worker takes its next measure. purged_at: when retention removed the files of the result.
     """
 
@@ -244,7 +247,9 @@ class Job(Base):
     remarks: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
     progress: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    starter: Mapped[str] = mapped_column(CleanString(64), default="", server_default="")
     deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    node_deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     device_faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -273,10 +278,7 @@ class Product(Base):
 
 
 class Delivery(Base):
-    """The outbox: one derived series to one destination.
-
-    leftover: a value of `storage.states.Leftover`. progress: what the courier has reached, as in `Job.progress`.
-    """
+    """The outbox: one derived series to one destination; leftover: a value of `storage.states.Leftover`."""
 
     __tablename__ = "delivery"
     __table_args__ = (
@@ -290,7 +292,6 @@ class Delivery(Base):
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
     reason: Mapped[str] = mapped_column(CleanText, default="")
     leftover: Mapped[str] = mapped_column(CleanString(12), default="", server_default="", index=True)
-    progress: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict, server_default="{}")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     courier: Mapped[str | None] = mapped_column(CleanString(80), default=None)

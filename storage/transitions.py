@@ -190,9 +190,13 @@ def note_that_it_came_again(session: Session, series: Series, job: Job, now: dat
     )
 
 
-def last_event(session: Session, job: Job, to: JobState, *, from_state: JobState | None = None) -> Event | None:
-    """The event by which a job last came to a state (from `from_state`); None where there is none."""
+def last_event(
+    session: Session, job: Job, to: JobState, *, from_state: JobState | None = None, before: Event | None = None
+) -> Event | None:
+    """The event by which a job last came to a state (from `from_state`, before another); None where there is none."""
     query = select(Event).where(Event.series_id == job.series_id, Event.job_id == job.id, Event.machine == "job")
     if from_state is not None:
         query = query.where(Event.from_state == from_state)
+    if before is not None:
+        query = query.where(Event.id < before.id)
     return session.scalars(query.where(Event.to_state == to).order_by(Event.id.desc()).limit(1)).first()

@@ -108,19 +108,13 @@ def _sha256(path: Path) -> str:
 def _released(node: Node, case: Case, result: JobResult, folder: Path) -> dict[str, Path]:
     """The files that were made, by SOP Instance UID, with the sentence of the release where there was one."""
     made = {one.sop_instance_uid: one.path for one in result.files}
-    if not case.override:
+    if not case.override or case.job_id is None:
         return made
-    events = [event for event in node.overview.events(case) if event.machine == "job"]
-    released = next((e for e in reversed(events) if (e.from_state, e.to_state) == ("HELD", "PRODUCED")), None)
-    if released is None:
+    if (release := node.outbox.release_of(case.job_id)) is None:
         raise Permanent(f"the history of {case.id} does not say any more who released it")
-    before = events[: events.index(released)]
-    doubt = next(
-        event.reason for event in reversed(before) if (event.from_state, event.to_state) == ("RUNNING", "HELD")
-    )
     folder.mkdir()
     files = [(one.path, one.sha256) for one in result.files]
-    write_released(files, doubt, released.actor, released.reason, folder)
+    write_released(files, release.doubt, release.actor, release.reason, folder)
     return {uid: folder / path.name for uid, path in made.items()}
 
 

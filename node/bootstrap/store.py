@@ -15,7 +15,7 @@ from config.settings import Settings
 from node.errors import Refused
 from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
-from node.ops.processes import running_processes
+from node.ops.processes import running_processes, starter
 from storage.alerts import AlertStore
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
@@ -60,12 +60,12 @@ class Node:
     @property
     def series(self) -> SeriesStore:
         """What arrived, and what was decided about it."""
-        return SeriesStore(self.database)
+        return SeriesStore(self.database, starter())
 
     @property
     def jobs(self) -> JobStore:
         """The translations."""
-        return JobStore(self.database)
+        return JobStore(self.database, starter())
 
     @property
     def outbox(self) -> OutboxStore:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from importlib import metadata
 from pathlib import PurePath
 from zoneinfo import ZoneInfo
@@ -18,9 +19,10 @@ from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.uids import UidFactory
 from node.ops.supervised import previous_end
 from node.translate.device_record import DeviceRecord
-from node.translate.job import Executor, JobOptions
+from node.translate.job import Executor, JobOptions, Recorded
 from node.translate.shadow import ShadowRunner
 from node.translate.worker import ExecutorUnavailable, Worker
+from storage.jobs import ClaimedJob
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,7 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None], beat: Be
         node.jobs,
         node.spool,
         lambda faults: open_recorded(settings.model, record, faults),
-        lambda job, produced_at: replace(
-            job_options(settings, produced_at, repeat=job.repeat, version=job.version),
-            sha256={PurePath(source.spool_name).name: source.sha256 for source in job.sources},
-        ),
+        partial(options_of_job, settings),
         node.destination_names,
         name=process_name("work", name),
         announce=announce,
@@ -105,6 +104,21 @@ def _opened(settings: ModelSettings, faults: int) -> tuple[Executor, str]:
     except (models.BundleError, models.DeviceUnavailable) as error:
         raise ExecutorUnavailable(str(error)) from error
     return Executor(bundle_label(translator.card), translator, max(0, alike - 1)), translator.device
+
+
+def options_of_job(settings: Settings, job: ClaimedJob, produced_at: datetime) -> JobOptions:
+    """`job_options` for a job of the store, with what the store recorded of its files."""
+    files = {PurePath(source.spool_name).name: source for source in job.sources}
+    return replace(
+        job_options(settings, produced_at, repeat=job.repeat, version=job.version),
+        sha256={name: source.sha256 for name, source in files.items()},
+        recorded=Recorded(
+            job.study_uid,
+            job.series_uid,
+            {name: source.sop_instance_uid for name, source in files.items()},
+            job.patient,
+        ),
+    )
 
 
 def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, version: int = 1) -> JobOptions:

@@ -107,18 +107,20 @@ def read_volume(
     *,
     position_tolerance_mm: float = POSITION_TOLERANCE_MM,
     sha256: Mapping[str, str] | None = None,
+    judge: Callable[[SliceHeader], None] = lambda _header: None,
     progress: Progress | None = None,
 ) -> CTVolume:
     """Read, sort and decode the slices of one series; progress(done, total) counts slices.
 
     position_tolerance_mm: how far a slice may lie from the lattice, see `describe_stack`. sha256: hex, of files by
-    their names, as they were received; one that has other bytes raises DamagedInstance.
+    their names, as they were received; one that has other bytes raises DamagedInstance. judge: gets each header before
+    the slices are compared; what it raises ends the reading.
 
     HU is stored value x RescaleSlope + RescaleIntercept of the same slice (PS3.3 C.11.1). Raises UnreadableInstance for
     a damaged file, UnusableSeries where the slices belong to several series, mix pixel formats, form no gap-free
     lattice or are too many, and MisfitPixels where pixels have bits above BitsStored that mean nothing.
     """
-    words, slices, doubts = _read_slices(paths, sha256 or {}, progress)
+    words, slices, doubts = _read_slices(paths, sha256 or {}, judge, progress)
     order, spacing_z = _lattice([source.header for source in slices], position_tolerance_mm)
     slices = [slices[index] for index in order]
     _check_formats([source.header for source in slices])
@@ -180,7 +182,10 @@ class _Doubts:
 
 
 def _read_slices(
-    paths: Sequence[Path], sha256: Mapping[str, str], progress: Progress | None
+    paths: Sequence[Path],
+    sha256: Mapping[str, str],
+    judge: Callable[[SliceHeader], None],
+    progress: Progress | None,
 ) -> tuple[NDArray[np.uint16], list[SourceSlice], _Doubts]:
     """Read each file once: stored values as 16 bit words and slices, in the order of `paths`, and what is wrong.
 
@@ -202,6 +207,7 @@ def _read_slices(
         except UnreadableInstance as error:
             doubts.damaged(error)
         header = header_of(path, parsed, form, decoded.sound if decoded else None)
+        judge(header)
         if decoded and size == words.shape[1:]:
             words[number] = decoded.stored.view(np.uint16)
             doubts.look_at(header, decoded)

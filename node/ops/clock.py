@@ -50,7 +50,7 @@ class HostClock:
     ) -> None:
         self._path, self._shift = path, shift
         self._wall_s, self._boot_s = wall_s, boot_s
-        self._boot_id = _boot_id() if boot_id is None else boot_id
+        self._boot_id = this_boot() if boot_id is None else boot_id
         self._turn = threading.Lock()
         self._known_s: float | None = None
 
@@ -126,7 +126,8 @@ class StoreClock:
         return now
 
 
-def _boot_id() -> str:
+def this_boot() -> str:
+    """What tells this boot of the machine from all others; "" where the system does not say."""
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:

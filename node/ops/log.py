@@ -7,6 +7,7 @@ the traceback of an error that nobody expected comes at most once a minute from 
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
@@ -23,6 +24,8 @@ OPERATIONAL = (NodeError, StorageError, OSError)
 """Errors that say in a sentence what the surroundings refused; where in the program they came up helps nobody."""
 
 _MAX_KEPT = 1000
+_MAX_CAUSES = 8
+_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 
 
 @dataclass
@@ -152,7 +155,24 @@ class SentenceFormatter(logging.Formatter):
             words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
             record.msg, record.args = f"{record.getMessage()}: {words}", None
             record.exc_info = record.exc_text = None
+        elif error is not None:
+            record = copy(record)
+            record.exc_text = None  # as another formatter wrote it
         return super().format(record)
+
+    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - a name of logging
+        """Where an error came from and what kind it was; its text only where it is one of operation.
+
+        A library quotes in its errors what it could not use, and that may be the name of a patient.
+        """
+        parts: list[str] = []
+        error = ei[1]
+        while error is not None and len(parts) < _MAX_CAUSES:
+            text = f": {error}" if isinstance(error, OPERATIONAL) else ""
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            parts.append(f"Traceback (most recent call last):\n{frames}{type(error).__name__}{text}")
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\n\nwhich led to\n\n".join(reversed(parts))
 
 
 class LimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for the checker

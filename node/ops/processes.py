@@ -20,9 +20,11 @@ from typing import Any
 
 from node.beats import Beat, overdue
 from node.errors import Misconfigured
+from node.ops.clock import this_boot
 
 log = logging.getLogger(__name__)
 
+STARTER = "SYNCECT_STARTER"  # of the environment: the supervisor's name for itself
 _TRIES, _BETWEEN_TRIES_S = 5, 0.02
 
 
@@ -109,6 +111,11 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
         sign = Sign(file.fileno(), view)
         sign.show(view)
         yield sign
+
+
+def starter() -> str:
+    """What started this process and goes on where it ends alone: its supervisor, or else this boot of the machine."""
+    return os.environ.get(STARTER) or this_boot()
 
 
 def _locked(descriptor: int) -> bool:

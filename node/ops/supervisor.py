@@ -16,6 +16,7 @@ import socket
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from node.beats import IDLE_LIMIT_S, LONG_LIMIT_S, Beat, Beating, no_beat, overdue
-from node.ops.processes import Waiting
+from node.ops.processes import STARTER, Waiting
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Supervisor:
         self._beat, self._show, self._before_start, self._start_limit_s = beat, show, before_start, start_limit_s
         self._awake_since_s = self._turned_s = time.monotonic()
         self._rng = random.Random()
+        self._name = uuid.uuid4().hex
 
     def run(self, stop: threading.Event) -> None:
         """Start the children and look after them."""
@@ -136,7 +138,9 @@ class Supervisor:
             with theirs:
                 try:
                     with _without_interrupt():
-                        child.process = subprocess.Popen(child.command, stdin=theirs.fileno(), env=_environment(child))
+                        child.process = subprocess.Popen(
+                            child.command, stdin=theirs.fileno(), env=self._environment(child)
+                        )
                 except BaseException:
                     ours.close()
                     raise
@@ -146,6 +150,11 @@ class Supervisor:
         child.link, child.started_s = ours, time.monotonic()
         child.unread, child.beats, child.last_words, child.killed_for = b"", (), "", ""
         log.info("started %s, pid %d", child.role, child.process.pid)
+
+    def _environment(self, child: _Child) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if name != PREVIOUS_END}
+        told = {PREVIOUS_END: child.killed_for} if child.killed_for else {}
+        return {**environment, STARTER: self._name, **told}
 
     def _ended(self, child: _Child, code: int) -> None:
         _listen(child)  # its last words may have come between the last turn and its end
@@ -242,11 +251,6 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _environment(child: _Child) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if name != PREVIOUS_END}
-    return {**environment, PREVIOUS_END: child.killed_for} if child.killed_for else environment
 
 
 def _listen(child: _Child) -> None:

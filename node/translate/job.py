@@ -19,13 +19,14 @@ from models.translator import TranslationError, Translator
 from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
 from node.dicom.elements import write_part10
+from node.dicom.headers import SliceHeader
 from node.dicom.lattice import POSITION_TOLERANCE_MM
 from node.dicom.orientation import Turn
 from node.dicom.pixels import StoredPixels
 from node.dicom.source_values import Remarks, doubt_of_text
 from node.dicom.uids import UidFactory, processing_digest, seed_of
 from node.dicom.volume import CTVolume, read_volume
-from node.errors import Permanent
+from node.errors import Doubtful, Permanent
 from node.translate.composite import Composite, composite
 from node.translate.envelope import describe_outside, judge_envelope
 from node.translate.native_contrast import find_native_contrast
@@ -44,6 +45,20 @@ _FLUSHING_THREADS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the store says of the files of a job, against which each header is compared.
+
+    sop_instance_uids: as the receiver read them, by file name. patient: the identity under which the job was queued, by
+    DICOM keyword; empty where it is not known.
+    """
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uids: Mapping[str, str]
+    patient: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class JobOptions:
     """What the settings, the store and the moment add to a job.
 
@@ -52,6 +67,7 @@ class JobOptions:
     position_tolerance_mm: how far a slice may lie from the lattice of its series.
     timezone: that of the site, None for the machine's. outside_envelope: what becomes of the result of a scan that lies
     outside what the bundle was trained on. sha256: hex, of the source files by their names, as they were received.
+    recorded: None where no store knows the files.
     """
 
     equipment: EquipmentIdentity
@@ -64,6 +80,7 @@ class JobOptions:
     timezone: tzinfo | None = None
     outside_envelope: Literal["hold", "warn"] = "hold"
     sha256: Mapping[str, str] = field(default_factory=dict)
+    recorded: Recorded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +132,14 @@ def run_job(
     gate doubts is written all the same, with `held_reason`. Raises Permanent (UnreadableInstance, DamagedInstance for
     a file that is not as it was received, UnusableSeries) for an input that cannot become a volume of transverse
     slices, for a model's answer that is no image, and where the proof of the written files fails; Doubtful for an input
-    whose pixels contradict its header.
+    whose pixels contradict its header, or whose headers contradict what the store recorded of them.
     """
     report = progress or (lambda _stage, _done, _total: None)
     volume = read_volume(
         paths,
         position_tolerance_mm=options.position_tolerance_mm,
         sha256=options.sha256,
+        judge=lambda header: _compare_identity(header, options.recorded),
         progress=lambda done, total: report("read", done, total),
     )
     with ThreadPoolExecutor(1) as beside:  # a doubtful scan is translated all the same, so nothing waits for the answer
@@ -176,6 +194,29 @@ class Executor:
     def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult:
         """Run one job; raises NodeError, or what `progress` raises."""
         return run_job(paths, self._translator, options, out_dir, progress=progress)
+
+
+def _compare_identity(header: SliceHeader, recorded: Recorded | None) -> None:
+    """Raise Doubtful where the worker reads another identity than the receiver read, and the gate judged."""
+    if recorded is None:
+        return
+    received = recorded.sop_instance_uids[header.path.name]
+    for keyword, known, read in (
+        ("SOPInstanceUID (0008,0018)", received, header.sop_instance_uid),
+        ("SeriesInstanceUID (0020,000E)", recorded.series_uid, header.series_uid),
+        ("StudyInstanceUID (0020,000D)", recorded.study_uid, header.study_uid),
+    ):
+        if known != read:
+            raise Doubtful(f"in instance {received} the {keyword} was received as {known} and is read as {read}")
+    patient = header.patient.by_keyword()
+    other = [key for key, known in recorded.patient.items() if _printable(known) != _printable(patient.get(key, ""))]
+    if other:  # the values are the patient's, and this reason is for everybody
+        raise Doubtful(f"in instance {received} {', '.join(other)} differs from that for which the job was queued")
+
+
+def _printable(text: str) -> str:
+    """What is left of a text by which the store can keep it, on either side."""
+    return "".join(c for c in text if c.isprintable() and c != "\N{REPLACEMENT CHARACTER}")
 
 
 def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) -> DerivedSeriesPlan:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -24,9 +25,11 @@ from node.beats import (
 from node.errors import DamagedInstance, Doubtful, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
+from node.translate.release import write_released
 from storage.errors import LeaseLost, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.outage import Outage
+from storage.remakes import Release
 from storage.spool import LOST, Spool
 from storage.states import WORKER_CANNOT
 
@@ -228,6 +231,8 @@ class Worker:
         staged = self._spool.stage(job.id, job.attempt)
         try:
             result = self._compute(executor, job, staged, stop)
+            if job.release is not None:
+                result = _with_release(result, job.release, staged)
             product_dir = self._spool.publish(staged)
         finally:
             self._spool.unstage(staged)
@@ -355,6 +360,19 @@ class Worker:
         delay_s = RETRY_AFTER_S[job.attempt - 1]
         log.warning("job %d will be tried again in %g s: %s", job.id, delay_s, reason)
         self._jobs.requeue(job.id, self._name, reason, not_before=now + timedelta(seconds=delay_s), now=now)
+
+
+def _with_release(result: JobResult, release: Release, staged: Path) -> JobResult:
+    """A result that was released before, with what a person said then in its files: else its bytes would differ."""
+    folder = staged / "released"
+    folder.mkdir(mode=0o700)
+    made = [(one.path, one.sha256) for one in result.files]
+    digests = write_released(made, release.doubt, release.actor, release.reason, folder)
+    for path, _ in made:
+        (folder / path.name).replace(path)
+    folder.rmdir()
+    files = (replace(one, sha256=sha256) for one, sha256 in zip(result.files, digests, strict=True))
+    return replace(result, files=tuple(files))
 
 
 def _product(result: JobResult, product_dir: str) -> ProducedSeries:

@@ -1,7 +1,12 @@
 """The store under processes that end over one series: it is read once more, and then left for a person."""
 
+from datetime import timedelta
+
 import pytest
 
+from storage.jobs import JobStore
+from storage.series import SeriesStore
+from storage.states import MAX_NODE_DEATHS
 from tests.contract.store_bench import Bench, at
 
 
@@ -82,3 +87,75 @@ def test_the_same_contents_are_not_read_again(bench):
     read_to_death(bench, 2)
     bench.receive(now=at(50))
     assert [case.state for case in bench.overview.cases()] == ["FAILED"]
+
+
+class Night:
+    """The same store as processes see it that were started by different nodes, or boots of the machine."""
+
+    def __init__(self, bench):
+        self.bench, self.nodes = bench, 0
+        self.begin_node()
+
+    def begin_node(self):
+        self.nodes += 1
+        starter = f"node {self.nodes}"
+        self.series = SeriesStore(self.bench.database, starter)
+        self.jobs = JobStore(self.bench.database, starter)
+
+
+def series_in_hand(night, now):
+    night.series.take_in_hand(1, "complete-1@here")
+    return lambda: night.series.count_deaths("complete-1@here", now)
+
+
+def job_in_hand(night, now):
+    assert night.jobs.claim("work-1@here", 60, now) is not None
+    return lambda: night.jobs.release_expired(now, dead_worker="work-1@here")
+
+
+def job_whose_lease_runs_out(night, now):
+    assert night.jobs.claim("work-1@here", 60, now) is not None
+    return lambda: night.jobs.release_expired(now + timedelta(seconds=61))
+
+
+IN_HAND = [series_in_hand, job_in_hand, job_whose_lease_runs_out]
+
+
+@pytest.fixture
+def night(bench, request):
+    bench.receive()
+    if request.node.callspec.params["take"] is not series_in_hand:
+        bench.queue()
+    return Night(bench)
+
+
+@pytest.mark.parametrize("take", IN_HAND)
+def test_power_cuts_are_not_the_fault_of_what_was_in_hand(night, take):
+    before = night.bench.overview.case("1").state
+    for cut in range(MAX_NODE_DEATHS - 1):
+        find = take(night, at(100 + 100 * cut))
+        night.begin_node()
+        assert find() != []
+        assert night.bench.overview.case("1").state == before
+
+
+@pytest.mark.parametrize("take", IN_HAND)
+def test_what_ends_the_whole_node_again_and_again_is_left_alone_too(night, take):
+    for cut in range(MAX_NODE_DEATHS):
+        find = take(night, at(100 + 100 * cut))
+        night.begin_node()
+        find()
+    case = night.bench.overview.case("1")
+    assert case.state == "FAILED"
+    assert f"the whole node ended {MAX_NODE_DEATHS} times" in case.reason
+
+
+@pytest.mark.parametrize("take", IN_HAND)
+def test_a_power_cut_between_forgives_no_process_that_ended_alone(night, take):
+    take(night, at(100))()
+    find = take(night, at(200))
+    night.begin_node()
+    find()
+    assert night.bench.overview.case("1").state != "FAILED"
+    take(night, at(300))()
+    assert night.bench.overview.case("1").state == "FAILED"

@@ -14,16 +14,19 @@ _ADDED: dict[str, list[sa.Column[object]]] = {
     "series": [
         sa.Column("certificate", sa.String(length=64), server_default="", nullable=False),
         sa.Column("in_hand", sa.String(length=80), nullable=True),
+        sa.Column("starter", sa.String(length=64), server_default="", nullable=False),
         sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("node_deaths", sa.Integer(), server_default="0", nullable=False),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
     ],
     "instance": [sa.Column("calling_ae", sa.String(length=16), server_default="", nullable=False)],
     "job": [
+        sa.Column("starter", sa.String(length=64), server_default="", nullable=False),
         sa.Column("deaths", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("node_deaths", sa.Integer(), server_default="0", nullable=False),
         sa.Column("device_faults", sa.Integer(), server_default="0", nullable=False),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
     ],
-    "delivery": [sa.Column("progress", sa.JSON(), server_default="{}", nullable=False)],
 }
 
 

@@ -1,7 +1,9 @@
 """No text of a patient's images leaves the store and the spool unless `--phi` asks for it, whatever goes wrong."""
 
+import json
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email import policy
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,11 @@ import pytest
 from sqlalchemy import select
 
 from config.load import load_settings
+from config.settings import SmtpSettings
 from node.bootstrap.store import Node, open_store
+from node.bootstrap.watch import make_watch
+from node.ops.alert_channels import Mail, Teller
+from node.ops.alert_texts import Message
 from node.ops.log import SentenceFormatter
 from storage.tables import Event, Job
 from tests.builders import make_series
@@ -123,3 +129,59 @@ def test_the_canary_is_shown_where_it_is_asked_for(run: Any, config: Path, tiny_
         judge(node)
     assert "CANARY-ID-77" not in run("jobs", "ls", "--json")[1]
     assert "CANARY-ID-77" in run("jobs", "ls", "--json", "--phi")[1]
+
+
+class Kept:
+    """A channel that keeps what the webhook and the mail server would get."""
+
+    name = "webhook"
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+
+    def send(self, message: Message) -> None:
+        smtp = SmtpSettings(host="mail", sender="node@hospital.example", to=("physics@hospital.example",))
+        mail = Mail(smtp)._mail(message)
+        self.sent += [json.dumps(message.body, ensure_ascii=False), mail.as_bytes(policy=policy.SMTPUTF8).decode()]
+
+
+def crash(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that end over the first job: by an error that quotes the patient, and then without a word."""
+
+    def fail(volume: Any, *_: Any, **__: Any) -> None:
+        raise ValueError(f"cannot use {volume.headers[0].patient.name}")
+
+    monkeypatch.setattr("node.translate.job.composite", fail)
+    translate(node)
+    later = datetime.now(UTC) + timedelta(minutes=10)
+    for death in range(2):
+        assert node.jobs.claim("work-1@here", 60, later + timedelta(hours=death)) is not None
+        node.jobs.release_expired(later + timedelta(hours=death), dead_worker="work-1@here", why="killed: no progress")
+
+
+def test_a_worker_that_crashes_and_every_alert_keep_the_canary_for_themselves(
+    run: Any,
+    config: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.handler.setFormatter(SentenceFormatter())
+    config.write_text(config.read_text() + f'\n[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
+    channel = Kept()
+    with open_store(load_settings(config)) as node:
+        keep(node, make_series(tmp_path / "one", attributes=TEXTS))
+        keep(node, series(tmp_path / "others")["two patients"])
+        judge(node)
+        crash(node, monkeypatch)
+        teller = Teller(channel, node.alerts, "SYNCECT@host", remind_s=3600)
+        make_watch(node, [teller], supervised=False).tick()
+        teller.tick()
+        events = " ".join(event.reason for case in node.overview.cases() for event in node.overview.events(case))
+    assert "unexpected ValueError" in events
+    assert "2 worker processes ended" in events
+    assert len(channel.sent) == 2
+    assert all("FAILED" in one or "failed" in one for one in channel.sent)
+    seen = [events, caplog.text, *channel.sent, *run("alerts", "ls"), *run("alerts", "ls", "--json")]
+    assert [text for text in map(str, seen) if CANARY in text] == []

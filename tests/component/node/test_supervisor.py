@@ -8,13 +8,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from node.ops import supervisor as supervisor_module
-from node.ops.processes import Waiting
+from node.ops.processes import Waiting, starter
 from node.ops.supervisor import Supervisor, delay_s, keep_trying
 from tests.slice.harness import wait_for
 
@@ -111,6 +112,23 @@ def test_a_child_that_stops_saying_anything_is_killed_and_its_successor_knows_wh
     assert before == ""
     assert "made no progress for" in after
     assert "job 7: translate 3 of 64 (limit 0 s)" in after
+
+
+def test_a_child_knows_whether_the_supervisor_of_the_one_before_it_goes_on(bench: Bench) -> None:
+    code = (
+        "from node.ops.processes import starter; open(sys.argv[1] + '.by', 'a').write(starter() + '\\n'); sys.exit(1)"
+    )
+
+    def is_second(name: str) -> bool:
+        return len(bench.starts(name)) >= 3
+
+    for node in (1, 2):
+        bench.stop.clear()
+        with bench.running({"work": bench.command(code, f"of-{node}")}):
+            wait_for("a second start", partial(is_second, f"of-{node}"))
+    names = [set((bench.folder / f"of-{node}.by").read_text().split()) for node in (1, 2)]
+    assert [len(one) for one in names] == [1, 1]
+    assert len(names[0] | names[1] | {starter()}) == 3, "each supervisor has its own, and the boot of the machine"
 
 
 def test_a_child_that_never_begins_its_work_is_killed(bench: Bench) -> None:

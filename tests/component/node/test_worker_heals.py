@@ -4,19 +4,21 @@ import hashlib
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import dcmread
 
-from node.dicom.derived_plan import EquipmentIdentity
+from config.settings import NodeSettings, Settings
+from node.bootstrap.worker import options_of_job
 from node.network.no_association import Outcome
 from node.translate.job import JobOptions, run_job
 from node.translate.worker import Worker
 from storage.database import Database
 from storage.intake import Intake
-from storage.jobs import ClaimedJob, JobStore
+from storage.jobs import JobStore
 from storage.outbox import OutboxStore
 from storage.overview import Case, Overview
 from storage.series import Identifiers, JobRequest, Recorded, SeriesFacts, SeriesStore
@@ -77,10 +79,7 @@ class Bench:
         assert self.series.queue(open_series, SeriesFacts("", ""), JobRequest("k" * 64, "demo"), self.now)
 
     def work(self) -> bool:
-        def options_for(job: ClaimedJob, produced_at: datetime) -> JobOptions:
-            sha256 = {Path(source.spool_name).name: source.sha256 for source in job.sources}
-            return JobOptions(EquipmentIdentity("0"), produced_at, run=job.repeat + 1, sha256=sha256)
-
+        options_for = partial(options_of_job, Settings(node=NodeSettings(data_dir=self.spool.root)))
         worker = Worker(
             *(self.jobs, self.spool, lambda _faults: self.executor, options_for, ["tps"]),  # type: ignore[arg-type]
             name="w",

@@ -182,3 +182,22 @@ def test_an_error_of_ours_is_a_sentence_and_another_one_keeps_its_traceback() ->
     assert formatted(StoreUnavailable("the store is gone")) == "delivery to tps paused: the store is gone"
     assert formatted(Misconfigured("no such device")) == "delivery to tps paused: no such device"
     assert "Traceback" in formatted(ZeroDivisionError())
+
+
+def test_a_traceback_shows_where_and_what_and_quotes_no_error_of_a_library() -> None:
+    def read() -> None:
+        try:
+            int("CANARY^NAME")
+        except ValueError as error:
+            raise RuntimeError("CANARY^NAME again") from error
+
+    try:
+        read()
+    except RuntimeError as error:
+        text = formatted(error)
+    assert "CANARY^NAME again" not in text.replace('raise RuntimeError("CANARY^NAME again")', "")
+    assert "invalid literal" not in text
+    assert [line for line in text.splitlines() if line in ("ValueError", "RuntimeError")] == [
+        "ValueError",
+        "RuntimeError",
+    ]
