@@ -4,7 +4,9 @@ The way to the schema that `storage.tables` describes are Alembic's migrations, 
 else imports Alembic, and it is loaded only where a schema is made or changed: no reader waits for it.
 """
 
+import math
 import sqlite3
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,17 @@ def upgrade(database: Database) -> None:
 
     database.known_revision()
     database.make_file()
-    command.upgrade(alembic_config(database.engine), "head")
+    with _patience(database):
+        command.upgrade(alembic_config(database.engine), "head")
+
+
+def _patience(database: Database) -> AbstractContextManager[None]:
+    """Every row may be rewritten: a server may take as long as it needs for that."""
+    if database.is_sqlite:
+        return nullcontext()
+    from storage.postgresql import silence_limit
+
+    return silence_limit(math.inf)
 
 
 def alembic_config(engine: Engine) -> "AlembicConfig":
