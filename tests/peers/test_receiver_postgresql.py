@@ -15,6 +15,7 @@ from storage.jobs import JobStore
 from storage.outbox import OutboxStore
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore
+from storage.schema import ensure_schema
 from storage.series import SeriesStore
 from storage.spool import Condition, Spool
 from tests.conftest import PostgresCluster
@@ -29,7 +30,7 @@ BACK_S = 15.0
 def cluster() -> Iterator[PostgresCluster]:
     with PostgresCluster() as cluster:
         database = Database(cluster.url())
-        database.ensure_schema()
+        ensure_schema(database)
         database.close()
         yield cluster
 
