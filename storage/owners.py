@@ -1,7 +1,8 @@
 """Whose a series is: the peer that stored its first instance. What another peer brings for it is judged here.
 
 Any peer that may send could else replace a slice of another's scan, or keep that scan from completing. A series of
-which nothing is stored belongs to nobody yet, so that a refused or discarded instance locks no owner out.
+which nothing is stored belongs to nobody, so that a refused or discarded instance locks no owner out, and an archive
+may send what retention removed.
 """
 
 from dataclasses import dataclass
@@ -54,8 +55,7 @@ def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credent
         LostInstance.series_uid == series.series_uid, LostInstance.sop_instance_uid == Instance.sop_instance_uid
     )
     kept = exists().where(Instance.series_id == series.id, Instance.is_current | lost)
-    # Retention takes the instances away, not the series: its result stands at a destination.
-    return series.purged_at is not None or bool(session.scalar(select(kept)))
+    return bool(session.scalar(select(kept)))
 
 
 def may_share(series: Series, calling_ae: str) -> bool:

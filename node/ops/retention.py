@@ -25,7 +25,7 @@ SWEEP_EVERY: Final = timedelta(hours=6)
 LEFT_BEHIND_AFTER: Final = timedelta(hours=1)
 ORPHAN_AFTER: Final = timedelta(days=30)
 """A received file without a row may be an instance that was answered with 0x0000, where the database was put back from
-a backup; so long a person has time to notice it and to run `syncect db rebuild`."""
+a backup; so long a person has time to notice it and to run `syncect db rebuild`. What was set aside stays as long."""
 _GIB: Final = 1024**3
 
 
@@ -98,6 +98,8 @@ class Retention:
         if orphans:
             freed = self._spool.remove(orphans, ())
             log.warning("removed %d received files without a row (%.1f MB)", len(orphans), freed / 1e6)
+        if count := self._spool.empty_set_aside(older_than=now - ORPHAN_AFTER):
+            log.warning("removed %d files and folders that were set aside %d days ago", count, ORPHAN_AFTER.days)
         if self._settings.history_days:
             while self._store.forget(now - timedelta(days=self._settings.history_days)):
                 pass

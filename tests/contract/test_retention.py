@@ -342,10 +342,18 @@ def test_a_store_of_an_earlier_version_shrinks_after_its_upgrade(bench, tmp_path
     database.close()
 
 
-def test_a_removed_series_still_belongs_to_the_peer_that_sent_it(bench):
+def test_a_removed_series_belongs_to_who_sends_it_next(bench):
+    """An archive may send it after years; its result replaces the earlier one only as a leftover that a person sees."""
     sent(bench)
     purge(bench.retention)
+    bench.receive(now=at(3 * DAY), calling_ae="ARCHIVE")
+    bench.queue("k", now=at(3 * DAY + 10))
+    assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
+    case = bench.overview.case("1-2")
+    assert case.calling_ae == "ARCHIVE"
+    assert "the series belongs to ARCHIVE now; of CTSIM nothing is kept" in [
+        event.reason for event in bench.overview.events(case)
+    ]
+    assert bench.overview.case("1").leftovers == ("tps",)
     with bench.database.read() as session:
-        series = session.scalars(select(Series)).one()
-        assert is_foreign(session, series, "OTHER", Credentials())
-        assert not is_foreign(session, series, "CTSIM", Credentials())
+        assert is_foreign(session, session.scalars(select(Series)).one(), "CTSIM", Credentials())
