@@ -65,7 +65,7 @@ class Series(Base):
     the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
     TLS. in_hand: the
     process that judges the series at the moment; deaths: how many processes ended while they did. purged_at: when
-    retention removed the received files.
+    retention removed the received files. barred: AE titles whose instances a person dropped; they add none any more.
     """
 
     __tablename__ = "series"
@@ -86,6 +86,7 @@ class Series(Base):
     in_hand: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    barred: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
