@@ -10,10 +10,17 @@ from tests.contract.store_bench import Bench, at
 SECOND = "second 1 (abc)"
 
 
+class WithShadows(Bench):
+    """A store with one series that waits for its translation."""
+
+    def __init__(self, database):
+        super().__init__(database)
+        self.shadows = ShadowStore(database)
+
+
 @pytest.fixture
 def bench(database):
-    bench = Bench(database)
-    bench.shadows = ShadowStore(database)
+    bench = WithShadows(database)
     bench.receive()
     bench.queue()
     return bench
