@@ -256,7 +256,7 @@ def drop(
         whose = f"the series belongs to {owner.calling_ae}" if left else "the series belongs to who sends it next"
         return f"{count} instance{'s' if count > 1 else ''} from {plain(calling_ae)}, which adds no more; {whose}"
 
-    verb = Verb("allow", "allowed", allow) if forget else Verb("drop", "dropped", act, asks=True)
+    verb = Verb("drop", "allowed", allow) if forget else Verb("drop", "dropped", act, asks=True)
     _each(Call(context, config, dry_run, yes), ids, verb)
 
 
