@@ -279,6 +279,10 @@ class ArrivalStore(SourceStore):
                 )
             )
 
+    def await_commits(self) -> None:
+        """Wait until no instance is in a transaction that has not ended; raises StoreUnavailable after a second."""
+        self._database.await_writers(_INSTANCE)
+
     def is_referenced(self, spool_name: str) -> bool:
         """Whether a row refers to a spooled file; after a commit whose outcome is unknown, only this may say no."""
         with self._database.read() as session:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, inspect, make_url, select
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session
 
@@ -25,7 +25,7 @@ from storage.errors import SchemaMismatch, StoreUnavailable, UnusableUrl
 from storage.sqlite_file import SQLITE_BUSY_TIMEOUT_MS, ReadOnlyFile
 from storage.tables import SCHEMA_REVISION, Base
 
-CONNECT_TIMEOUT_S = 2  # the least that libpq knows; a receiver has to answer its sender
+PLAIN_SILENCE_S = 2.0  # of a PostgreSQL server
 PLAIN_LOCK_WAIT_MS = 1000
 _SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
@@ -183,11 +183,15 @@ class Database:
 
     def _make_engine(self, url: str) -> Engine:
         if not self.is_sqlite:
+            from storage import postgresql
+
             options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if self._read_only else {}
-            wait = {"connect_timeout": CONNECT_TIMEOUT_S}
-            return create_engine(
+            wait = {"connect_timeout": postgresql.CONNECT_TIMEOUT_S}
+            engine = create_engine(
                 url, pool_pre_ping=True, execution_options=options, connect_args=wait, hide_parameters=True
             )
+            event.listen(engine, "do_connect", postgresql.connect)
+            return engine
         if self._file is not None:
             engine = create_engine(url, creator=self._file.connect, hide_parameters=True)
         elif self._written is not None:
@@ -230,7 +234,9 @@ class Database:
         database that another program has locked for longer than `PLAIN_LOCK_WAIT_MS` counts as one that is gone.
         """
         if not self.is_sqlite:
-            with self._writing.begin() as connection:
+            from storage.postgresql import silence_limit
+
+            with silence_limit(PLAIN_SILENCE_S), self._writing.begin() as connection:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PLAIN_LOCK_WAIT_MS}")
                 yield connection
             return
@@ -259,6 +265,15 @@ class Database:
         """Raise StoreUnavailable where a SQLite file changed while it was read as one that nobody writes."""
         if self._file is not None:
             self._file.check()
+
+    def await_writers(self, table: Table) -> None:
+        """Wait until no transaction has rows of a table in it; raises StoreUnavailable after a second.
+
+        A PostgreSQL server may still commit for a process that gave it up. In SQLite nothing is left of such.
+        """
+        if not self.is_sqlite:
+            with self.write_plain() as connection:
+                connection.exec_driver_sql(f"LOCK TABLE {table.name} IN SHARE MODE")
 
     def now(self) -> datetime:
         """The time of the database's own clock, by which all its hosts can go; PostgreSQL only.

@@ -105,7 +105,7 @@ class Intake:
             )
             recorded = self.commit(Receipt(association_id, calling_ae, arrival, now, shown, self._takes_foreign))
         except StoreUnavailable:
-            self._debts.add(name, lambda: self._discard(name))
+            self._debts.add(name, lambda: self._discard_settled(name))
             raise
         except BaseException:
             self._discard(name)
@@ -151,6 +151,11 @@ class Intake:
         # A commit may have reached the database although its answer was lost; a row must never miss its file.
         if not self._series.is_referenced(name):
             self._spool.discard(name)
+
+    def _discard_settled(self, name: str) -> None:
+        """The same, where the commit may not have ended yet: a server that hung goes on with what it was sent."""
+        self._series.await_commits()
+        self._discard(name)
 
     def commit_later(self, entry: Entry[object], about: object) -> None:
         """Commit an entry once the database can be used again; a later one about the same thing takes its place.

@@ -1,7 +1,8 @@
 """Whose a series is: the peer that stored its first instance. What another peer brings for it is judged here.
 
 Any peer that may send could else replace a slice of another's scan, or keep that scan from completing. A series of
-which nothing is stored belongs to nobody yet, so that a refused or discarded instance locks no owner out.
+which nothing is stored belongs to nobody, so that a refused or discarded instance locks no owner out, and an archive
+may send what retention removed.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,12 @@ class OwnerView:
 
 
 def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credentials) -> bool:
-    """Whether a series belongs to another peer than this one. Whose a series of a rebuilt store is, nobody knows."""
+    """Whether this peer may not send for a series: it belongs to another one, or a person dropped what this one sent.
+
+    Whose a series of a rebuilt store is, nobody knows.
+    """
+    if calling_ae in series.barred:
+        return True
     if not series.calling_ae:
         return False
     same = series.calling_ae == calling_ae and not _is_impostor(series, shown)
@@ -54,18 +60,18 @@ def is_foreign(session: Session, series: Series, calling_ae: str, shown: Credent
         LostInstance.series_uid == series.series_uid, LostInstance.sop_instance_uid == Instance.sop_instance_uid
     )
     kept = exists().where(Instance.series_id == series.id, Instance.is_current | lost)
-    # Retention takes the instances away, not the series: its result stands at a destination.
-    return series.purged_at is not None or bool(session.scalar(select(kept)))
+    return bool(session.scalar(select(kept)))
 
 
 def may_share(series: Series, calling_ae: str) -> bool:
     """Whether instances of a foreign peer can be told from the owner's later: they are, by the AE title alone."""
-    return series.calling_ae != calling_ae
+    return series.calling_ae != calling_ae and calling_ae not in series.barred
 
 
 def named(series: Series, calling_ae: str, shown: Credentials) -> str:
     """How a foreign peer is called in an event."""
     who = f"{calling_ae} with another certificate" if calling_ae == series.calling_ae else calling_ae
+    who += ", whose instances a person dropped," if calling_ae in series.barred else ""
     return f"{who} at {shown.host or 'an unknown address'}"
 
 
@@ -83,7 +89,7 @@ def own(session: Session, series: Series, calling_ae: str, shown: Credentials, n
 
 def note_foreign(session: Session, series: Series, what: str, now: datetime) -> None:
     """Write what a foreign peer did, a sentence with its name, as an event of the series; each thing once."""
-    reason = f"{what}; the series belongs to {series.calling_ae}"
+    reason = f"{what}; the series belongs to {series.calling_ae or 'nobody'}"
     known = select(Event.reason).where(Event.series_id == series.id, Event.reason.contains("; the series belongs to"))
     told = session.scalars(known.limit(MAX_EVENTS)).all()
     if reason not in told and len(told) < MAX_EVENTS:
@@ -108,8 +114,8 @@ def owner_of(session: Session, series: Series) -> OwnerView:
 def drop_instances(session: Session, series: Series, calling_ae: str) -> int:
     """Take the instances of a peer out of a series and return their number; their files stay until retention.
 
-    Where they were the owner's, the series passes to the sender of the oldest one that remains, or to nobody. Raises
-    IllegalTransition where none came from this peer.
+    Where they were the owner's, the series passes to the sender of the oldest one that remains, or to nobody. The peer
+    adds none any more, until `allow_again`. Raises IllegalTransition where none came from this peer.
     """
     rows = session.scalars(select(Instance).where(*_present(series.id)).order_by(Instance.id)).all()
     dropped = [row for row in rows if _sender(row, series) == calling_ae]
@@ -117,12 +123,20 @@ def drop_instances(session: Session, series: Series, calling_ae: str) -> int:
         senders = ", ".join(dict.fromkeys(_sender(row, series) for row in rows)) or "nobody"
         raise IllegalTransition(f"no instance of this series came from {calling_ae}; its instances came from {senders}")
     left = [row for row in rows if row not in dropped]
-    if left and calling_ae == series.calling_ae:
-        series.calling_ae, series.certificate = _sender(left[0], series), ""
+    if calling_ae == series.calling_ae:
+        series.calling_ae, series.certificate = _sender(left[0], series) if left else "", ""
+    series.barred = sorted({*series.barred, calling_ae})
     _forget(session, series, Association.calling_ae == calling_ae)
     for row in dropped:
         row.is_current, row.calling_ae = False, calling_ae
     return len(dropped)
+
+
+def allow_again(series: Series, calling_ae: str) -> None:
+    """Let a peer send for a series again; raises IllegalTransition where nothing of it was dropped."""
+    if calling_ae not in series.barred:
+        raise IllegalTransition(f"nothing of {calling_ae} was dropped from this series")
+    series.barred = [one for one in series.barred if one != calling_ae]
 
 
 def _forget(session: Session, series: Series, of: ColumnElement[bool]) -> None:

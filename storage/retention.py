@@ -6,15 +6,17 @@ is judged again inside that transaction, with the rows locked, so that a resend,
 either before it, and is seen, or after it, and is told that the files are gone.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
+from storage.schema import empty_log
 from storage.states import DeliveryState, JobState, Leftover, SeriesState
 from storage.tables import (
     Alert,
@@ -35,7 +37,9 @@ from storage.tables import (
 from storage.transitions import note_series
 
 _ENDED = (JobState.CANCELLED, JobState.REJECTED, JobState.SUPERSEDED)
-_MIN_SPARE_PAGES = 2_500  # 10 MB at the usual 4 kB: to write a smaller file anew gains nothing
+_MIN_SPARE_PAGES = 2_500  # 10 MB at the usual 4 kB: less is used again before long
+_STEP_PAGES = 250
+_STEP_PAUSE_S = 0.05  # an instance that arrives must find the database free in between
 
 
 @dataclass(frozen=True)
@@ -278,42 +282,33 @@ class RetentionStore:
             return 0.0
         return float(size) / max(1.0, (now - first).total_seconds() / 3600)
 
-    def is_quiet(self) -> bool:
-        """Whether no job runs, nothing is being sent and no association is open."""
-        with self._database.read() as session:
-            busy = session.scalar(
-                select(
-                    or_(
-                        exists().where(Job.state == JobState.RUNNING),
-                        exists().where(Delivery.state == DeliveryState.SENDING),
-                        exists().where(Association.outcome == "OPEN"),
-                    )
-                )
-            )
-        return not busy
+    def compact(self, has_time: Callable[[], bool]) -> int:
+        """Give the file system back what a SQLite database does not use; returns the bytes of that.
 
-    def compact(self, free_bytes: int) -> bool:
-        """Give the file system back what a SQLite database does not use, where that is more than a quarter of it.
-
-        The write-ahead log is emptied too. True where the file was written anew, for which it needs its own size in
-        free space. PostgreSQL does this by itself.
+        It begins where that is more than a quarter of the file, and ends when nothing is left or `has_time` says no.
+        Each step takes the database from others for some thousandths of a second. PostgreSQL does this by itself.
         """
         if not self._database.is_sqlite:
-            return False
-        connection = self._database.engine.raw_connection()  # VACUUM must not stand in a transaction
-        try:
-            cursor = connection.cursor()
-            pages, spare, page_bytes = (
-                int(cursor.execute(f"PRAGMA {name}").fetchone()[0])
-                for name in ("page_count", "freelist_count", "page_size")
-            )
-            worth_it = spare > max(_MIN_SPARE_PAGES, pages // 4) and free_bytes > 2 * pages * page_bytes
-            if worth_it:
-                cursor.execute("VACUUM")
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            return worth_it
-        finally:
-            connection.close()
+            return 0
+        freed = 0
+        if self._spare_pages() > max(_MIN_SPARE_PAGES, self._pragma("page_count") // 4):
+            before = self._pragma("page_count")
+            while self._spare_pages() and has_time():
+                with self._database.write() as session:
+                    for _ in range(_STEP_PAGES):  # the driver asks for the first page only, whatever the number
+                        session.connection().exec_driver_sql("PRAGMA incremental_vacuum(1)")
+                time.sleep(_STEP_PAUSE_S)
+            freed = (before - self._pragma("page_count")) * self._pragma("page_size")
+        empty_log(self._database)
+        return freed
+
+    def _spare_pages(self) -> int:
+        """Pages that can be given back; a store of an earlier version that `db upgrade` did not change keeps its."""
+        return self._pragma("freelist_count") if self._pragma("auto_vacuum") else 0
+
+    def _pragma(self, name: str) -> int:
+        with self._database.read() as session:
+            return int(session.scalar(text(f"PRAGMA {name}")) or 0)
 
 
 def _may_have_old_results(before: datetime) -> ColumnElement[bool]:

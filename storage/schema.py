@@ -4,7 +4,9 @@ The way to the schema that `storage.tables` describes are Alembic's migrations, 
 else imports Alembic, and it is loaded only where a schema is made or changed: no reader waits for it.
 """
 
+import math
 import sqlite3
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +26,41 @@ def ensure_schema(database: Database) -> None:
 
 
 def upgrade(database: Database) -> None:
-    """Bring the schema to the revision of this version, creating it where there is none. Raises SchemaMismatch."""
+    """Bring the schema to the revision of this version, creating it where there is none. Raises SchemaMismatch.
+
+    A SQLite file of an earlier version is written anew as well, for which it needs its own size in free space.
+    """
     from alembic import command
 
     database.known_revision()
     database.make_file()
-    command.upgrade(alembic_config(database.engine), "head")
+    with _patience(database):
+        command.upgrade(alembic_config(database.engine), "head")
+    if database.is_sqlite:
+        _let_it_shrink(database)
+
+
+def _let_it_shrink(database: Database) -> None:
+    """Let a SQLite file give back what it does not use in small steps, for which it is written anew once."""
+    connection = database.engine.raw_connection()  # VACUUM must not stand in a transaction
+    try:
+        cursor = connection.cursor()
+        if cursor.execute("PRAGMA auto_vacuum").fetchone() == (0,):
+            cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            # Where there is no room for a second copy the store is whole, and only does not shrink.
+            with suppress(sqlite3.OperationalError):
+                cursor.execute("VACUUM")
+    finally:
+        connection.close()
+
+
+def _patience(database: Database) -> AbstractContextManager[None]:
+    """Every row may be rewritten: a server may take as long as it needs for that."""
+    if database.is_sqlite:
+        return nullcontext()
+    from storage.postgresql import silence_limit
+
+    return silence_limit(math.inf)
 
 
 def alembic_config(engine: Engine) -> "AlembicConfig":
@@ -74,3 +105,18 @@ def look_through(database: Database) -> None:
             require_sound(driver_connection)
     except sqlite3.Error as error:
         raise database.unavailable(error) from error
+
+
+def empty_log(database: Database) -> None:
+    """Write what stands in SQLite's write-ahead log into its file, and empty the log unless somebody reads it."""
+    connection = database.engine.raw_connection()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout=0")  # who waits here for readers lets nobody write meanwhile
+        for mode in ("PASSIVE", "TRUNCATE"):
+            cursor.execute(f"PRAGMA wal_checkpoint({mode})")
+            cursor.fetchall()
+    except sqlite3.Error as error:
+        raise database.unavailable(error) from error
+    finally:
+        connection.invalidate()

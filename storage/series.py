@@ -28,7 +28,7 @@ from storage.arrivals import (
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, NotFound
 from storage.losses import Loss, MissingInstance, forget_missing, missing_instances
-from storage.owners import OwnerView, doubt_about_owners, drop_instances, owner_of
+from storage.owners import OwnerView, allow_again, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
 from storage.peers import Pause, wait_s
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, NOT_JUDGED, JobState, SeriesState
@@ -255,6 +255,14 @@ class SeriesStore(ArrivalStore):
             # It counts as an arrival, so that no decision about the series as it was before can pass.
             row.arrivals, row.last_arrival_at, row.updated_at = row.arrivals + 1, now, now
             return count
+
+    def allow_again(self, series_id: int, calling_ae: str, actor: str, reason: str, now: datetime) -> None:
+        """Let a peer whose instances were dropped send for the series again; raises NotFound and IllegalTransition."""
+        with self._database.write() as session:
+            row = _known(session, series_id, locked=True)
+            allow_again(row, calling_ae)
+            said = f"{calling_ae} may send for it again"
+            note_series(session, row, actor=actor, reason=f"{said}: {reason}" if reason else said, now=now)
 
     def take_in_hand(self, series_id: int, name: str) -> None:
         """Note that a process is about to look into a series; should it end meanwhile, that counts as a death."""

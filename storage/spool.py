@@ -126,11 +126,23 @@ class Spool:
             fsync_directory(path.parent)
 
     def set_aside(self, path: Path) -> Path:
-        """Move what belongs to nobody out of the way, below `set-aside/`; returns where it lies now. Raises OSError."""
+        """Move what belongs to nobody out of the way, below `set-aside/`; returns where it lies now. Raises OSError.
+
+        Its time is that of the move from then on, because `empty_set_aside` counts from there.
+        """
         target = self.root / "set-aside" / f"{uuid.uuid4().hex[:8]}-{'-'.join(path.relative_to(self.root).parts)}"
         target.parent.mkdir(exist_ok=True, mode=0o700)
+        os.utime(path, follow_symlinks=False)
         path.rename(target)
         return target
+
+    def empty_set_aside(self, *, older_than: datetime) -> int:
+        """Remove what was set aside before that moment; returns the number of entries."""
+        entries = list((self.root / "set-aside").glob("*"))
+        old = [entry for entry in entries if entry.lstat().st_mtime < older_than.timestamp()]
+        for entry in old:
+            _remove(entry)
+        return len(old)
 
     def settle(self, names: Iterable[str]) -> None:
         """Force the directory entries of placed files to the disk, each directory once however many files there are."""

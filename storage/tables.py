@@ -65,7 +65,7 @@ class Series(Base):
     the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
     TLS. in_hand: the process that judges the series at the moment, starter: what started it; deaths: how many processes
     ended alone while they did, node_deaths: how many together with the whole node. purged_at: when retention removed
-    the received files.
+    the received files. barred: AE titles whose instances a person dropped; they add none any more.
     """
 
     __tablename__ = "series"
@@ -88,6 +88,7 @@ class Series(Base):
     deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     node_deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    barred: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
     last_arrival_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)

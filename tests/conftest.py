@@ -3,9 +3,11 @@
 import getpass
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -79,9 +81,28 @@ class PostgresCluster:
         options = f"-k {self._folder} -c listen_addresses='' -c fsync=off"
         self._control("-o", options, "-l", str(self._folder / "log"), "start")
 
-    def stop(self) -> None:
-        """End the server at once, as a crash would."""
-        self._control("-m", "immediate", "stop")
+    def stop(self, mode: str = "immediate") -> None:
+        """End the server at once, as a crash would, or with "fast" as an administrator does."""
+        self._control("-m", mode, "stop")
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """Meanwhile no process of the server runs; the system still accepts connections and bytes for it."""
+        stopped: set[int] = set()
+        try:
+            while new := set(self._processes()) - stopped:  # one that was about to begin is a child next time
+                for process in sorted(new):
+                    os.kill(process, signal.SIGSTOP)
+                stopped |= new
+            yield
+        finally:
+            for process in sorted(stopped, reverse=True):
+                os.kill(process, signal.SIGCONT)
+
+    def _processes(self) -> list[int]:
+        server = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        return [server, *map(int, children)]
 
     def _control(self, *arguments: str) -> None:
         self._run(self._pg_ctl, "-D", str(self._folder / "data"), "-w", *arguments)

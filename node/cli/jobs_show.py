@@ -181,7 +181,7 @@ def _delivery(case: Case, view: DeliveryView, zone: tzinfo | None) -> str:
 
 def _owner(owner: OwnerView) -> str:
     subject = f", by a certificate whose subject has the SHA-256 {owner.certificate}" if owner.certificate else ""
-    return f"{owner.calling_ae}{subject}"
+    return f"{owner.calling_ae or 'nobody known'}{subject}"
 
 
 def _refused(one: RefusedView, zone: tzinfo | None) -> str:

@@ -232,6 +232,7 @@ def drop(
     context: typer.Context,
     ids: Ids,
     calling_ae: From,
+    forget: Annotated[bool, typer.Option("--forget", help="Only let it send for the series again.")] = False,
     reason: ReasonOption = "",
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -239,18 +240,24 @@ def drop(
 ) -> None:
     """Take out of a series what one AE title sent, and judge the series anew; its next sender owns it if none is left.
 
-    Where somebody else sent first under the UID of a scan, this frees it for its true sender.
+    Where somebody else sent first under the UID of a scan, this frees it for its true sender. What the dropped AE title
+    sends for the series later is refused, until --forget.
     """
     reason = _tidy(reason)
+
+    def allow(node: Node, case: Case, now: datetime) -> str:
+        node.series.allow_again(case.series_id, calling_ae, operator(), reason, now)
+        return f"{plain(calling_ae)} may send for it again"
 
     def act(node: Node, case: Case, now: datetime) -> str:
         count = node.series.drop(case.series_id, calling_ae, operator(), reason, now)
         owner = node.series.owner(case.series_id)
         left = node.series.spool_names(case.series_id)
         whose = f"the series belongs to {owner.calling_ae}" if left else "the series belongs to who sends it next"
-        return f"{count} instance{'s' if count > 1 else ''} from {plain(calling_ae)}; {whose}"
+        return f"{count} instance{'s' if count > 1 else ''} from {plain(calling_ae)}, which adds no more; {whose}"
 
-    _each(Call(context, config, dry_run, yes), ids, Verb("drop", "dropped", act, asks=True))
+    verb = Verb("drop", "allowed", allow) if forget else Verb("drop", "dropped", act, asks=True)
+    _each(Call(context, config, dry_run, yes), ids, verb)
 
 
 def purge(

@@ -4,7 +4,7 @@ import errno
 import socket
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -193,16 +193,29 @@ def check_database(url: str) -> Iterator[Finding]:
 
 
 def check_bundle(settings: ModelSettings) -> Iterator[Finding]:
-    """Whether the bundle is whole, loads on the device, and was measured to be better than no change at all."""
+    """Whether the bundle is whole, loads on the device, and was measured to be better than no change at all.
+
+    The same for the one of the shadow, which must be another one and may be as bad as it is.
+    """
     key = f"model.bundle = {settings.bundle!r}"
+    card = yield from _check_whole(key, settings.bundle, settings)
+    if card is not None and (why := why_no_better(card)):
+        yield warning(f"{key}: {why}")
+    if settings.shadow:
+        key = f"model.shadow = {settings.shadow!r}"
+        second = yield from _check_whole(key, settings.shadow, settings)
+        if second is not None and second == card:
+            yield Finding(f"{key} is the bundle of model.bundle; a shadow compares another one with it")
+
+
+def _check_whole(key: str, name: str, settings: ModelSettings) -> Generator[Finding, None, BundleCard | None]:
+    """Whether a bundle is whole and loads; returns its card where it is whole."""
     try:
-        path = models.find_bundle(settings.bundle)
+        path = models.find_bundle(name)
         card = models.verify_bundle(path)
     except (ModelsError, OSError) as error:
         yield Finding(f"{key} cannot be used: {error}")
-        return
-    if why := why_no_better(card):
-        yield warning(f"{key}: {why}")
+        return None
     try:
         models.load_bundle(
             path, device=settings.device, precision=settings.precision, batch_size=settings.batch_size or None
@@ -211,6 +224,7 @@ def check_bundle(settings: ModelSettings) -> Iterator[Finding]:
         yield Finding(f"model.device = {settings.device!r} cannot be used: {error}")
     except (ModelsError, RuntimeError, OSError) as error:
         yield Finding(f"{key} cannot be loaded: {' '.join(str(error).split())}")
+    return card
 
 
 def why_no_better(card: BundleCard) -> str:

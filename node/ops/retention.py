@@ -25,7 +25,7 @@ SWEEP_EVERY: Final = timedelta(hours=6)
 LEFT_BEHIND_AFTER: Final = timedelta(hours=1)
 ORPHAN_AFTER: Final = timedelta(days=30)
 """A received file without a row may be an instance that was answered with 0x0000, where the database was put back from
-a backup; so long a person has time to notice it and to run `syncect db rebuild`."""
+a backup; so long a person has time to notice it and to run `syncect db rebuild`. What was set aside stays as long."""
 _GIB: Final = 1024**3
 
 
@@ -52,7 +52,7 @@ class Retention:
         removed = self._by_age(until_s) + self._by_space(until_s)
         now = self._clock()
         if self._swept_at is None or now - self._swept_at >= SWEEP_EVERY:
-            self._sweep(now)
+            self._sweep(now, until_s)
             self._swept_at = now
         return removed
 
@@ -86,7 +86,7 @@ class Retention:
             removed, after = removed + len(removals), ids[-1]
         return removed
 
-    def _sweep(self, now: datetime) -> None:
+    def _sweep(self, now: datetime, until_s: float) -> None:
         """What belongs to nothing: files and folders without a row, and old history; then the database file itself."""
         for name, job_id in self._spool.result_folders(older_than=now - LEFT_BEHIND_AFTER).items():
             if not self._jobs.refers_to(job_id, name):
@@ -98,11 +98,13 @@ class Retention:
         if orphans:
             freed = self._spool.remove(orphans, ())
             log.warning("removed %d received files without a row (%.1f MB)", len(orphans), freed / 1e6)
+        if count := self._spool.empty_set_aside(older_than=now - ORPHAN_AFTER):
+            log.warning("removed %d files and folders that were set aside %d days ago", count, ORPHAN_AFTER.days)
         if self._settings.history_days:
             while self._store.forget(now - timedelta(days=self._settings.history_days)):
                 pass
-        if self._store.is_quiet() and self._store.compact(self._spool.free_bytes()):
-            log.info("the database was written anew without the space that it did not use")
+        if freed := self._store.compact(lambda: self._clock_s() < until_s):
+            log.info("the database gave back %.1f MB that it did not use", freed / 1e6)
 
     def _unknown(self, names: list[str]) -> Iterable[str]:
         for start in range(0, len(names), 500):

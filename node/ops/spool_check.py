@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from node.ops.retention import ORPHAN_AFTER
 from storage.database import Database
 from storage.errors import StorageError
 from storage.inventory import Inventory, KeptFile
@@ -147,4 +148,4 @@ class SpoolCheck:
 
     def _set_aside(self, finding: SpoolFinding) -> str:
         target: Path = self._spool.set_aside(self._spool.path(finding.name))
-        return f"moved to {target}"
+        return f"moved to {target}; retention removes it after {ORPHAN_AFTER.days} days"

@@ -37,11 +37,10 @@ class Bench:
         self.series, self.jobs = SeriesStore(database), JobStore(database)
         self.outbox, self.overview = OutboxStore(database), Overview(database)
 
-    def receive(self, numbers=range(3), *, now=T0, released=True, content="a", series="1.2.3"):
-        association = self.series.open_association("receiver", "CTSIM", "10.0.0.1", now)
-        results = [
-            self.series.record(association, "CTSIM", arrival(n, content=content, series=series), now) for n in numbers
-        ]
+    def receive(self, numbers=range(3), *, now=T0, released=True, content="a", series="1.2.3", calling_ae="CTSIM"):
+        association = self.series.open_association("receiver", calling_ae, "10.0.0.1", now)
+        arrivals = [arrival(n, content=content, series=series) for n in numbers]
+        results = [self.series.record(association, calling_ae, one, now) for one in arrivals]
         self.series.close_association(association, released=released, now=now)
         return results
 

@@ -1,5 +1,6 @@
 """What a writer meets when the database is locked, restarted or full: one kind of error, soon, and no value in it."""
 
+import socket
 import time
 from datetime import UTC, datetime
 
@@ -37,6 +38,21 @@ def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(database: Database) 
     assert open_one(database) > 0
 
 
+def test_a_commit_that_was_given_up_is_waited_for(database: Database) -> None:
+    series = SeriesStore(database)
+    series.await_commits()
+    if database.is_sqlite:
+        return  # nothing commits for a process that gave up
+    with database.engine.connect() as connection:
+        connection.execute(text("DELETE FROM instance"))
+        began_s = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="lock"):
+            series.await_commits()
+        assert time.monotonic() - began_s < SOON_S
+        connection.commit()
+        series.await_commits()
+
+
 def test_a_restarted_server_is_found_again_without_help(database: Database) -> None:
     if database.is_sqlite:
         pytest.skip("SQLite has no server")
@@ -64,6 +80,15 @@ def test_a_server_that_is_down_is_told_at_once() -> None:
         open_one(down)
     assert time.monotonic() - began_s < SOON_S
     assert "secret" not in str(told.value)
+
+
+def test_a_server_that_takes_a_connection_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hole = Database(f"postgresql+psycopg://me@127.0.0.1:{silent.getsockname()[1]}/db")
+        began_s = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="timeout"):
+            open_one(hole)
+        assert time.monotonic() - began_s < SOON_S
 
 
 def test_no_error_of_the_database_quotes_a_value(database: Database) -> None:

@@ -282,10 +282,17 @@ def test_dropping_ends_the_wait_for_the_one_that_is_dropped(bench):
     assert not bench.waiting().ended_badly
 
 
-def test_dropping_is_taken_back_by_sending_again(bench):
+def test_who_was_dropped_is_refused_until_a_person_lets_it_send_again(bench):
     bench.send(OWNER, 1)
     bench.send(OTHER, 2, hold=True)
     bench.series.drop(1, OTHER, "operator", "", at(30))
+    assert bench.send(OTHER, 2, 3, hold=True) == [Recorded.FOREIGN, Recorded.FOREIGN]
+    who = "WORKSTATION, whose instances a person dropped, at 10.0.0.1"
+    assert bench.reasons()[-1] == f"{who} was refused an instance; the series belongs to CTSIM"
+    with pytest.raises(IllegalTransition, match="nothing of CTSIM was dropped from this series"):
+        bench.series.allow_again(1, OWNER, "operator", "", at(31))
+    bench.series.allow_again(1, OTHER, "operator", "it was right", at(31))
+    assert bench.reasons()[-1] == "WORKSTATION may send for it again: it was right"
     assert bench.send(OTHER, 2, hold=True) == [Recorded.DUPLICATE]
     assert bench.series.owner(1).others == {OTHER: 1}
 
@@ -295,6 +302,7 @@ def test_a_series_whose_first_sender_is_dropped_goes_to_who_sends_next(bench):
     bench.send(OTHER, 1, 2)
     assert bench.send(OWNER, 1, content="o") == [Recorded.FOREIGN]
     assert bench.series.drop(1, OTHER, "operator", "", at(30)) == 2
+    assert bench.send(OTHER, 1, 9) == [Recorded.FOREIGN, Recorded.FOREIGN], "it is not the first once more"
     assert bench.send(OWNER, 1, 2, 3, content="o")[-1] is Recorded.NEW
     assert bench.case().calling_ae == OWNER
     assert bench.names() == [f"received/1.2.3-{number}-o" for number in (1, 2, 3)]

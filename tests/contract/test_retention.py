@@ -1,11 +1,20 @@
 """Only what nobody needs any more may leave the disk; on SQLite and on PostgreSQL alike."""
 
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from sqlalchemy import func, insert, select, text
 
+from storage.database import Database
 from storage.errors import IllegalTransition
 from storage.owners import Credentials, is_foreign
 from storage.retention import Ages, RetentionStore
+from storage.schema import look_through, upgrade
 from storage.tables import AssociationSeries, Delivery, Event, Instance, Job, LostInstance, Product, Refusal, Series
 from tests.contract.store_bench import FACTS, T0, Bench, at
 
@@ -252,40 +261,99 @@ def test_only_a_file_without_a_row_is_unknown(bench):
     assert bench.retention.unknown(["received/1.2.3-0-a", "received/x"]) == ["received/x"]
 
 
-def test_the_node_is_quiet_when_nothing_moves(bench):
-    bench.receive()
-    assert bench.retention.is_quiet()
-    bench.queue()
-    bench.jobs.claim("w", 60, at(11))
-    assert not bench.retention.is_quiet()
-
-
-def test_a_database_that_is_mostly_empty_gives_its_space_back(bench):
-    def pages(session, name="page_count"):
+def pragma(database, name):
+    with database.read() as session:
         return session.execute(text(f"PRAGMA {name}")).scalar_one()
 
-    if not bench.database.is_sqlite:
-        assert not bench.retention.compact(10**12), "PostgreSQL does this by itself"
-        return
-    with bench.database.write() as session:
+
+def fill(database):
+    """Ten megabytes that `forget` takes away."""
+    with database.write() as session:
         refused = {"calling_ae": "A", "peer_host": "h", "sop_instance_uid": "1", "dimse_status": 1, "reason": "r" * 200}
         rows = [{**refused, "series_uid": f"1.{n}", "count": 1, "first_at": T0, "last_at": T0} for n in range(30_000)]
         session.execute(insert(Refusal), rows)
-    assert not bench.retention.compact(10**12), "all of it is used"
+
+
+def test_a_database_that_is_mostly_empty_gives_its_space_back_while_instances_arrive(bench):
+    if not bench.database.is_sqlite:
+        assert bench.retention.compact(lambda: True) == 0, "PostgreSQL does this by itself"
+        return
+    fill(bench.database)
+    assert bench.retention.compact(lambda: True) == 0, "all of it is used"
     bench.retention.forget(at(1))
-    with bench.database.read() as session:
-        before = pages(session)
-        assert pages(session, "freelist_count") > before / 2
-    assert not bench.retention.compact(1000), "there is no room to write it anew"
-    assert bench.retention.compact(10**12)
-    with bench.database.read() as session:
-        assert pages(session) < before / 2
+    before = pragma(bench.database, "page_count")
+    assert pragma(bench.database, "freelist_count") > before / 2
+    assert bench.retention.compact(lambda: False) == 0, "there is no time"
+    waits_s, ends, receiver = [], threading.Event(), Bench(Database(str(bench.database.url)))
+
+    def arrive():
+        while not ends.wait(0.02):
+            began_s = time.monotonic()
+            receiver.series.open_association("receiver", "CTSIM", "h", T0)  # raises after a second without the database
+            waits_s.append(time.monotonic() - began_s)
+
+    with ThreadPoolExecutor() as pool:
+        arriving = pool.submit(arrive)
+        try:
+            freed = bench.retention.compact(lambda: True)
+        finally:
+            ends.set()
+        arriving.result()
+    assert freed > before / 2 * 4096
+    assert pragma(bench.database, "page_count") < before / 2
+    assert len(waits_s) > 20
+    assert max(waits_s) < 0.5
+    look_through(bench.database)
 
 
-def test_a_removed_series_still_belongs_to_the_peer_that_sent_it(bench):
+def test_a_reader_of_the_log_holds_up_nobody(bench):
+    if not bench.database.is_sqlite:
+        return
+    bench.receive()
+    with bench.database.read() as session:
+        session.scalars(select(Series)).all()
+        bench.receive(series="1.2.4")
+        began_s = time.monotonic()
+        bench.retention.compact(lambda: True)
+        assert time.monotonic() - began_s < 1
+    bench.retention.compact(lambda: True)
+    assert Path(f"{bench.database.location}-wal").stat().st_size == 0
+
+
+def test_a_store_of_an_earlier_version_shrinks_after_its_upgrade(bench, tmp_path):
+    if not bench.database.is_sqlite:
+        return
+    with closing(sqlite3.connect(bench.database.location)) as old:
+        old.execute("PRAGMA auto_vacuum=NONE")
+        old.execute("VACUUM INTO ?", (str(tmp_path / "old"),))
+    with closing(sqlite3.connect(tmp_path / "old")) as old:
+        old.execute("PRAGMA journal_mode=DELETE")
+        old.execute("PRAGMA auto_vacuum=NONE")
+        old.execute("VACUUM")
+    database = Database(f"sqlite:///{tmp_path / 'old'}")
+    assert pragma(database, "auto_vacuum") == 0
+    fill(database)
+    store = RetentionStore(database)
+    store.forget(at(1))
+    assert store.compact(lambda: True) == 0, "it goes on as it is"
+    upgrade(database)
+    assert pragma(database, "auto_vacuum") == 2
+    assert pragma(database, "freelist_count") == 0
+    database.close()
+
+
+def test_a_removed_series_belongs_to_who_sends_it_next(bench):
+    """An archive may send it after years; its result replaces the earlier one only as a leftover that a person sees."""
     sent(bench)
     purge(bench.retention)
+    bench.receive(now=at(3 * DAY), calling_ae="ARCHIVE")
+    bench.queue("k", now=at(3 * DAY + 10))
+    assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
+    case = bench.overview.case("1-2")
+    assert case.calling_ae == "ARCHIVE"
+    assert "the series belongs to ARCHIVE now; of CTSIM nothing is kept" in [
+        event.reason for event in bench.overview.events(case)
+    ]
+    assert bench.overview.case("1").leftovers == ("tps",)
     with bench.database.read() as session:
-        series = session.scalars(select(Series)).one()
-        assert is_foreign(session, series, "OTHER", Credentials())
-        assert not is_foreign(session, series, "CTSIM", Credentials())
+        assert is_foreign(session, session.scalars(select(Series)).one(), "CTSIM", Credentials())

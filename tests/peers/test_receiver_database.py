@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from storage.database import Database
 from storage.tables import StoreMark
@@ -145,6 +145,37 @@ def test_a_refused_slice_is_remembered_until_the_database_is_back(
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert missing == [make_ct(instance=2).SOPInstanceUID]
+
+
+def test_a_database_that_cannot_grow_is_answered_at_once_and_ends_by_itself(
+    store: Store, start_receiver: StartReceiver, make_ct: MakeCt, sqlite_file: Path, caplog: Any
+) -> None:
+    with closing(sqlite3.connect(sqlite_file)) as connection:
+        pages = int(connection.execute("PRAGMA page_count").fetchone()[0])
+    room = {"pages": pages + 2}  # as on a file system of that size
+
+    @event.listens_for(store.database.engine, "checkout")
+    def limit(connection: Any, *_: Any) -> None:
+        connection.execute(f"PRAGMA max_page_count={room['pages']}").close()
+
+    receiver = start_receiver()
+    stored, answer = 0, None
+    with association(receiver) as link:
+        while (answer := link.send_c_store(make_ct(instance=stored + 1))).Status == 0x0000:
+            stored += 1
+            assert stored < 500, "the database did not get full"
+        for instance in (stored + 1, stored + 2):
+            began_s = time.monotonic()
+            answer = link.send_c_store(make_ct(instance=instance))
+            assert time.monotonic() - began_s < AT_ONCE_S
+            assert (answer.Status, answer.ErrorComment) == (0xA700, "the database cannot be used; try again")
+    assert "database or disk is full" in caplog.text
+    assert rows_that_readers_see(sqlite_file) == stored
+    room["pages"] = 10**6
+    for instance in (stored + 1, stored + 2):
+        send_until_stored(receiver, make_ct(instance=instance))
+    assert rows_that_readers_see(sqlite_file) == stored + 2
+    assert "Traceback" not in caplog.text
 
 
 def _undecided(store: Store) -> list[Any]:

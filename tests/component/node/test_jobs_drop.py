@@ -38,15 +38,19 @@ def test_the_owner_and_who_added_to_a_series_are_shown(run, shared) -> None:
 
 def test_what_one_title_sent_is_dropped(run, department, shared) -> None:
     code, _, err = run("jobs", "drop", shared, "--from", "WORKSTATION", "--yes", "--reason", "sent by mistake")
-    assert (code, err) == (0, "1: dropped; 1 instance from WORKSTATION; the series belongs to CTSIM\n")
+    assert code == 0
+    assert err == "1: dropped; 1 instance from WORKSTATION, which adds no more; the series belongs to CTSIM\n"
     assert department.node.overview.case(shared).slices.received == 3
     assert "WORKSTATION dropped: sent by mistake" in run("jobs", "events", shared)[1]
+    again = ("jobs", "drop", shared, "--from", "WORKSTATION", "--forget")
+    assert run(*again)[2] == "1: allowed; WORKSTATION may send for it again\n"
+    assert run(*again)[0] == 4, "once"
 
 
 def test_a_series_is_freed_for_its_true_sender(run, department, shared) -> None:
     run("jobs", "drop", shared, "--from", "WORKSTATION", "--yes")
     _, _, err = run("jobs", "drop", shared, "--from", "CTSIM", "--yes")
-    assert err == "1: dropped; 3 instances from CTSIM; the series belongs to who sends it next\n"
+    assert err == "1: dropped; 3 instances from CTSIM, which adds no more; the series belongs to who sends it next\n"
     assert department.node.overview.case(shared).slices.received == 0
 
 

@@ -177,6 +177,21 @@ def test_the_status_says_how_long_the_disk_lasts_and_what_goes_next(run, departm
     assert "the files of 1 go first" in run("status")[1]
 
 
+def test_what_was_set_aside_goes_after_thirty_days(department) -> None:
+    """Counted from the move: what is set aside is old already."""
+    spool, now = department.node.spool, datetime.now(UTC)
+    stray = spool.root / "received" / "stray.dcm"
+    stray.parent.mkdir(exist_ok=True)
+    stray.write_bytes(b"x")
+    os.utime(stray, (0, 0))
+    aside = spool.set_aside(stray)
+    (aside.parent / "folder").mkdir()
+    for days, stays in ((29, True), (31, False)):
+        retention(department.node, clock=lambda days=days: now + timedelta(days=days)).tick()
+        assert aside.exists() is stays
+    assert list(aside.parent.iterdir()) == []
+
+
 # -- thousands -----------------------------------------------------------------------------------------------------
 
 

@@ -156,7 +156,8 @@ def test_what_belongs_to_nobody_is_set_aside_when_it_is_old(run: Run, kept: Kept
     assert [kind for kind, *_ in findings(run)] == ["orphan", "orphan"]
     code, _, _ = run("spool", "repair", "--dry-run")
     assert (code, orphan.exists()) == (0, True)
-    run("spool", "repair", "--yes")
+    _, said, _ = run("spool", "repair", "--yes")
+    assert "retention removes it after 30 days" in " ".join(said.split())
     assert (orphan.exists(), folder.exists(), findings(run)) == (False, False, [])
     aside = kept.node.spool.root / "set-aside"
     assert sorted(path.name.partition("-")[2] for path in aside.iterdir()) == [

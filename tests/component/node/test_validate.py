@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
@@ -249,6 +250,20 @@ def test_a_damaged_bundle_and_a_device_that_is_not_there(validate, tmp_path: Pat
     (tmp_path / "tiny" / "weights.safetensors").write_bytes(b"damaged")
     _, mistakes, _ = validate(f'[model]\nbundle = "{tmp_path / "tiny"}"\n')
     assert "do not use it" in mistakes[0]
+
+
+def test_the_bundle_of_the_shadow_is_checked_as_well(validate, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "tiny")
+    model = f'[model]\nbundle = "{tmp_path / "tiny"}"\ndevice = "cpu"\nshadow = '
+    assert validate(f'{model}"demo"\n')[1] == []
+    assert "neither a folder with bundle.json nor shipped" in validate(f'{model}"synddiff"\n')[1][0]
+    shutil.copytree(tmp_path / "tiny", tmp_path / "copy")
+    (same,) = validate(f'{model}"{tmp_path / "copy"}"\n')[1]
+    assert same.endswith("is the bundle of model.bundle; a shadow compares another one with it")
+    (tmp_path / "copy" / "weights.safetensors").write_bytes(b"damaged")
+    (damaged,) = validate(f'{model}"{tmp_path / "copy"}"\n')[1]
+    assert damaged.startswith("model.shadow = ")
+    assert "do not use it" in damaged
 
 
 def test_a_card_shows_a_gain_in_every_cohort_and_measurement_or_what_it_lacks() -> None:
