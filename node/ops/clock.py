@@ -33,16 +33,16 @@ def seconds_since_boot() -> float:
 
 
 class HostClock:
-    """Gives the time in UTC. `shift(jump)` moves what waits in the store.
+    """Gives the time in UTC. `shift(jump, now)` moves what waits in the store.
 
     `path` keeps the known difference of the clocks; all processes of a node share it. It survives a restart of the
-    node, but not one of the machine, after which it is taken anew.
+    node, but not one of the machine, after which it is taken anew and the jump is 0: a machine may begin with any time.
     """
 
     def __init__(
         self,
         path: Path,
-        shift: Callable[[timedelta], None],
+        shift: Callable[[timedelta, datetime], None],
         *,
         wall_s: Callable[[], float] = time.time,
         boot_s: Callable[[], float] = seconds_since_boot,
@@ -80,8 +80,8 @@ class HostClock:
             jump_s = 0.0 if known_s is None else now_s - known_s
             if abs(jump_s) > JUMP_S:
                 log.warning("the clock of this machine was set %s by %.0f s", _way(jump_s), abs(jump_s))
-                self._shift(timedelta(seconds=jump_s))
             if known_s is None or abs(jump_s) > JUMP_S:
+                self._shift(timedelta(seconds=jump_s), datetime.fromtimestamp(self._wall_s(), UTC))
                 file.seek(0)
                 file.truncate()
                 json.dump({"boot_id": self._boot_id, "difference_s": now_s}, file)

@@ -6,8 +6,10 @@ import pytest
 
 from storage.database import Database
 from storage.jobs import JobStore
+from storage.outbox import NEVER, OutboxStore
+from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
-from storage.shifted import shift_waiting
+from storage.shifted import LONGEST_WAIT, shift_waiting
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -24,9 +26,30 @@ def test_leases_and_waiting_times_move_with_the_clock(database: Database, jump: 
     assert series.queue(first, SeriesFacts("", ""), JobRequest("k" * 64, "bundle"), NOW)
     job = jobs.claim("w", 60.0, NOW)
     assert job is not None
-    shift_waiting(database, jump)
+    shift_waiting(database, jump, NOW + jump)
     then = NOW + timedelta(seconds=5) + jump
     assert jobs.release_expired(then) == []
     assert [one.series_uid for one in series.undecided(then, 5.0)] == [second.series_uid]
     assert series.undecided(then, 6.0) == []
+    assert {case.counts_from for case in Overview(database).cases()} == {NOW + jump}  # when its result is due
     assert jobs.release_expired(then + timedelta(seconds=60)) == [job.id]
+
+
+def test_a_machine_that_began_in_1970_waits_for_nothing_of_before(database: Database) -> None:
+    """Nobody knows the jump of a start; when the clock is right again, nothing is sent to the year 2082."""
+    series, jobs = SeriesStore(database), JobStore(database)
+    association = series.open_association("r", "CTSIM", "h", NOW)
+    for n in (1, 2):
+        uids = ("1.2", f"1.2.{n}", f"1.2.{n}.1", "1.2.840", "1.2.840.10008.1.2.1")
+        series.record(association, "CTSIM", Arrival(*uids, "f" * 64, f"received/{n}.dcm", 1), NOW)
+    series.close_association(association, released=True, now=NOW)
+    assert series.queue(series.undecided(NOW, 0.0)[0], SeriesFacts("", ""), JobRequest("k" * 64, "bundle"), NOW)
+    job = jobs.claim("w", 60.0, NOW)
+    assert job is not None
+    boot, ntp = datetime(1970, 1, 1, 0, 1, tzinfo=UTC), NOW + timedelta(minutes=5)
+    shift_waiting(database, timedelta(0), boot)
+    assert len(series.undecided(boot + timedelta(seconds=5), 5.0)) == 1
+    assert jobs.release_expired(boot + LONGEST_WAIT + timedelta(seconds=1)) == [job.id]
+    shift_waiting(database, ntp - boot, ntp)
+    assert len(series.undecided(ntp + timedelta(seconds=5), 5.0)) == 1
+    assert jobs.claim("w", 60.0, ntp + LONGEST_WAIT) is not None

@@ -18,11 +18,17 @@ class Host:
     def __init__(self, path: Path) -> None:
         self.path, self.wall_s, self.boot_s, self.boot_id = path, START_S, 100.0, "a"
         self.shifts: list[timedelta] = []
+        self.looks: list[datetime] = []
+
+    def shift(self, jump: timedelta, now: datetime) -> None:
+        self.looks.append(now)
+        if jump:
+            self.shifts.append(jump)
 
     def process(self) -> HostClock:
         return HostClock(
             self.path,
-            self.shifts.append,
+            self.shift,
             wall_s=lambda: self.wall_s,
             boot_s=lambda: self.boot_s,
             boot_id=self.boot_id,
@@ -69,22 +75,28 @@ def test_a_jump_while_the_node_was_down_is_seen_at_its_start(host: Host) -> None
 
 def test_after_a_boot_the_difference_is_taken_anew(host: Host) -> None:
     host.process()()
-    host.boot_s, host.boot_id = 1.0, "b"
+    host.wall_s, host.boot_s, host.boot_id = 5.0, 1.0, "b"  # in 1970, without a battery
+    host.looks.clear()
     host.process()()
     assert host.shifts == []
+    assert host.looks == [datetime.fromtimestamp(5, UTC)]
+    host.wall_s = START_S  # NTP
+    host.process()()
+    assert host.shifts == [timedelta(seconds=START_S - 5)]
 
 
 def test_what_could_not_be_moved_is_moved_later(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    failures = [StoreUnavailable("locked")]
+    failures: list[StoreUnavailable] = []
     clock = HostClock(
         host.path,
-        lambda jump: host.shifts.append(jump) if not failures else _raise(failures.pop()),
+        lambda jump, now: host.shift(jump, now) if not failures else _raise(failures.pop()),
         wall_s=lambda: host.wall_s,
         boot_s=lambda: host.boot_s,
         boot_id="a",
     )
     clock()
+    failures.append(StoreUnavailable("locked"))
     host.wall_s += 60
     assert clock() == datetime.fromtimestamp(START_S + 60, UTC)
     assert host.shifts == []
