@@ -67,8 +67,13 @@ class ProcessView:
 
 @dataclass
 class Sign:
-    """The text of a lock file, changed by the process that holds it; what cannot be written is not said."""
+    """The text of a lock file, changed by the process that holds it; what cannot be written is not said.
 
+    Where somebody removed the file, or its folder, it is made and locked again: else nobody would see that the process
+    lives, and a second one would begin beside it.
+    """
+
+    _path: Path
     _descriptor: int
     _view: ProcessView
 
@@ -90,8 +95,26 @@ class Sign:
         """Replace all of it. Raises OSError."""
         # One write over the whole of the old text: a reader meets either, never a part.
         self._view = view
+        if not self._is_there():
+            self._come_back()
         text = json.dumps(asdict(view)).encode()
         os.pwrite(self._descriptor, text.ljust(os.fstat(self._descriptor).st_size), 0)
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def _come_back(self) -> None:
+        self._path.parent.mkdir(exist_ok=True)  # never those above: the disk may not be mounted any more
+        descriptor = _open(self._path)
+        try:
+            if _locked(descriptor):
+                os.dup2(descriptor, self._descriptor, inheritable=False)
+                log.warning("somebody removed %s, which says that this process runs; it is there again", self._path)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -102,13 +125,12 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / f"{role}-{name}.lock"
-    # Not truncated on opening: the text may be that of a process which holds the lock.
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b", buffering=0) as file:
+    with os.fdopen(_open(path), "r+b", buffering=0) as file:
         if not _locked(file.fileno()):
             raise AlreadyRunning(f"another {role} process named {name!r} is running ({path} is locked)")
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         view = ProcessView(role, name, os.getpid(), started_at, details, socket.gethostname())
-        sign = Sign(file.fileno(), view)
+        sign = Sign(path, file.fileno(), view)
         sign.show(view)
         yield sign
 
@@ -116,6 +138,11 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
 def starter() -> str:
     """What started this process and goes on where it ends alone: its supervisor, or else this boot of the machine."""
     return os.environ.get(STARTER) or this_boot()
+
+
+def _open(path: Path) -> int:
+    """Not truncated: the text may be that of a process which holds the lock."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
 
 def _locked(descriptor: int) -> bool:

@@ -1,6 +1,7 @@
 """A lock says which process runs; it goes with the process."""
 
 import fcntl
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,24 @@ def test_a_process_changes_what_it_says_of_itself(tmp_path):
             assert view.details == details
     with process_lock(tmp_path, "work", "1", "short"):
         assert [view.details for view in running_processes(tmp_path)] == ["short"]
+
+
+@pytest.mark.parametrize("lost", ["folder", "file"])
+def test_a_process_whose_lock_was_removed_is_seen_again_and_stays_the_only_one(tmp_path, lost):
+    with process_lock(tmp_path / "run", "serve", "1") as sign:
+        shutil.rmtree(tmp_path / "run") if lost == "folder" else (tmp_path / "run" / "serve-1.lock").unlink()
+        sign("at work")
+        assert [view.details for view in running_processes(tmp_path / "run")] == ["at work"]
+        with pytest.raises(AlreadyRunning), process_lock(tmp_path / "run", "serve", "1"):
+            pass
+    assert running_processes(tmp_path / "run") == []
+
+
+def test_a_process_makes_no_folder_where_the_data_are_gone(tmp_path):
+    with process_lock(tmp_path / "data" / "run", "serve", "1") as sign:
+        shutil.rmtree(tmp_path / "data")
+        sign("at work")
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_reader_that_looks_just_then_keeps_no_process_from_its_start(tmp_path, monkeypatch):
