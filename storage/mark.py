@@ -78,6 +78,18 @@ def missing_store(location: str, spool: Path) -> str | None:
     return f"there is no store at {location}, but the spool {spool} holds files. {_WAY_OUT}"
 
 
+def knows_nothing_of(spool: Path, database: Database) -> str | None:
+    """Why no mark makes this store that of the spool: it is missing or empty, and there are files. None where it may.
+
+    Raises SchemaMismatch.
+    """
+    if not database.has_schema():
+        return missing_store(database.location, spool)
+    with database.read() as session:
+        is_empty = not session.scalar(select(exists(select(Series.id))))
+    return _beside_files(database, spool) if is_empty else None
+
+
 def _beside_files(database: Database, spool: Path) -> str | None:
     if not holds_files(spool):
         return None

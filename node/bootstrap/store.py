@@ -1,14 +1,16 @@
 """Opens spool and database of a node, to write or only to read; it loads fast, so that every reader starts at once."""
 
 import json
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Final
 
 from config.load import ConfigError
 from config.settings import Settings
@@ -34,8 +36,11 @@ from storage.shifted import shift_waiting
 from storage.spool import Spool, fsync_directory, write_durably
 
 
+_UID: Final = re.compile(r"[0-9.]{1,64}")
+
+
 class DataDirUnusable(ConfigError):
-    """The data folder cannot be written now: read-only, full, without inodes, or another user's."""
+    """The data folder cannot be used now: read-only, full, without inodes, another user's, or damaged."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ class Node:
         """The time by which leases and waiting times are measured."""
         if not self.database.is_sqlite:
             return StoreClock(self.database.now)
-        return HostClock(self.run_dir / "clock.json", lambda jump: shift_waiting(self.database, jump))
+        return HostClock(self.run_dir / "clock.json", partial(shift_waiting, self.database))
 
     @property
     def run_dir(self) -> Path:
@@ -199,12 +204,19 @@ def refuse_while_running(settings: Settings) -> None:
 
 
 def installation_uid(data_dir: Path, *, create: bool) -> str | None:
-    """UID of this installation, made once at random and kept in `data_dir` (InstanceCreatorUID, DeviceSerialNumber)."""
+    """UID of this installation, made once at random and kept in `data_dir` (InstanceCreatorUID, DeviceSerialNumber).
+
+    Raises DataDirUnusable for a damaged file.
+    """
     path = data_dir / "installation.json"
     if not path.exists():
         if not create:
             return None
         write_durably(path, json.dumps({"uid": f"2.25.{uuid.uuid4().int}"}))
-    uid = json.loads(path.read_text(encoding="utf-8"))["uid"]
-    assert isinstance(uid, str)
-    return uid
+    with suppress(ValueError, KeyError, TypeError):
+        uid = json.loads(path.read_text(encoding="utf-8"))["uid"]
+        if _UID.fullmatch(uid):
+            return str(uid)
+    raise DataDirUnusable(
+        f"{path} is damaged; restore it from a backup, or remove it: then results name this node by a new UID"
+    )

@@ -54,14 +54,16 @@ def backup(
 def adopt(context: typer.Context, config: ConfigOption = None) -> None:
     """Say that this store and this spool belong together although their marks differ, or the spool has none."""
     from node.bootstrap.store import refuse_while_running
-    from storage.mark import adopt_mark
+    from storage.mark import adopt_mark, knows_nothing_of
 
     settings = settings_from(context, config)
     refuse_while_running(settings)
-    database = Database(settings.node.url())
+    database, spool = Database(settings.node.url()), settings.node.data_dir / "spool"
+    if why := knows_nothing_of(spool, database):
+        raise Refused(why)
     schema.ensure_schema(database)
-    adopt_mark(database, settings.node.data_dir / "spool", datetime.now(UTC))
-    say(f"the store {database.location} and the spool {settings.node.data_dir / 'spool'} belong together now")
+    adopt_mark(database, spool, datetime.now(UTC))
+    say(f"the store {database.location} and the spool {spool} belong together now")
 
 
 @db_app.command("rebuild")

@@ -265,7 +265,9 @@ def purge(
     ids: MaybeIds = None,
     older_than: Annotated[
         int | None,
-        typer.Option("--older-than", min=1, help="Instead of ids: all that ended so long ago.", metavar="DAYS"),
+        typer.Option(
+            "--older-than", min=1, max=36500, help="Instead of ids: all that ended so long ago.", metavar="DAYS"
+        ),
     ] = None,
     reason: ReasonOption = "",
     yes: Yes = False,

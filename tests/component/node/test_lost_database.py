@@ -8,6 +8,7 @@ import pytest
 
 from config.load import load_settings
 from node.bootstrap.store import open_store
+from node.cli.service import TRANSIENT
 from storage.errors import WrongStore
 
 
@@ -52,6 +53,28 @@ def test_readers_say_that_the_store_is_lost_and_show_no_empty_list(run, lost) ->
 def test_an_empty_store_that_an_upgrade_made_is_refused_as_well(run, lost) -> None:
     assert run("db", "upgrade")[0] == 0
     with pytest.raises(WrongStore, match="is empty"), open_store(load_settings(lost)):
+        pass
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty store"])
+def test_no_word_of_a_person_makes_an_empty_store_that_of_a_full_spool(run, lost, left) -> None:
+    if left == "an empty store":
+        assert run("db", "upgrade")[0] == 0
+    code, _, err = run("db", "adopt")
+    assert code == 4
+    assert "syncect db rebuild" in err
+    with pytest.raises(WrongStore), open_store(load_settings(lost)):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"uid": 5}', '{"uid": "../x"}', "\xff"])
+def test_a_damaged_identity_of_the_node_is_a_sentence_that_can_pass(run, config, held, text) -> None:
+    path = config.parent / "syncect-data" / "installation.json"
+    path.write_bytes(text.encode("latin-1"))
+    code, _, err = run("spool", "repair", "--yes")
+    assert code == 2
+    assert f"{path.name} is damaged" in err
+    with pytest.raises(TRANSIENT), open_store(load_settings(config)):
         pass
 
 

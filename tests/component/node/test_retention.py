@@ -159,6 +159,7 @@ def test_all_that_is_older_goes_at_once(run, department, monkeypatch) -> None:
 def test_a_purge_needs_ids_or_an_age(run, department) -> None:
     assert run("jobs", "purge", "--yes")[0] == 2
     assert run("jobs", "purge", "1", "--older-than", "3", "--yes")[0] == 2
+    assert run("jobs", "purge", "--older-than", "999999999", "--dry-run")[0] == 2
 
 
 def test_a_closed_case_without_files_is_not_told_to_be_reopened(run, department) -> None:
