@@ -6,18 +6,21 @@ A message is marked as told after it went out: a process that is killed in betwe
 import json
 import logging
 import smtplib
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from email.message import EmailMessage
 from email.utils import format_datetime
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.error import HTTPError, URLError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from config.settings import SmtpSettings
 from node.ops.alert_texts import Message, compose, plain_message
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 TIMEOUT_S: Final = 10.0  # for a connection, and for each answer on it
 PAUSES_S: Final = (30.0, 60.0, 120.0, 300.0, 900.0)  # after so many failures in a row
 STORE_AWAY_S: Final = 120.0
+AT_ONCE, ONE_EVERY_S = 6, 300.0
+"""So many messages go out as soon as there is news, then one in so many seconds: what comes meanwhile is gathered."""
 
 
 class ChannelFailed(Exception):
@@ -54,6 +59,67 @@ class _NoRedirect(HTTPRedirectHandler):
         """Follow nothing; the caller gets the status as an error."""
 
 
+class _Http(HTTPHandler):
+    """Shows the connection that it opens."""
+
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def http_open(self, request: Request) -> HTTPResponse:
+        """For http://."""
+        return self.do_open(_shown(HTTPConnection, self._opened), request)
+
+
+class _Https(HTTPSHandler):
+    """Shows the connection that it opens."""
+
+    def __init__(self, opened: list[HTTPConnection]) -> None:
+        super().__init__()
+        self._opened = opened
+
+    def https_open(self, request: Request) -> HTTPResponse:
+        """For https://."""
+        return self.do_open(_shown(HTTPSConnection, self._opened), request)
+
+
+class _Smtp(smtplib.SMTP):
+    """Shows itself before it connects."""
+
+    def __init__(self, opened: list[smtplib.SMTP], host: str, port: int, *, timeout: float) -> None:
+        opened.append(self)
+        super().__init__(host, port, timeout=timeout)
+
+
+def _shown(kind: type[HTTPConnection], opened: list[HTTPConnection]) -> Callable[..., HTTPConnection]:
+    def connection(host: str, **arguments: Any) -> HTTPConnection:
+        opened.append(kind(host, **arguments))
+        return opened[-1]
+
+    return connection
+
+
+@contextmanager
+def _cut_off(opened: Sequence[HTTPConnection | smtplib.SMTP], timeout_s: float) -> Iterator[None]:
+    """End what is still connected after three times as long as one answer may take.
+
+    The timeout bounds each single wait; what sends one byte after the other would be listened to for ever.
+    """
+
+    def cut() -> None:
+        for one in opened:
+            if one.sock is not None:
+                with suppress(OSError):
+                    one.sock.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(3 * timeout_s, cut)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 @dataclass(frozen=True)
 class Webhook:
     """POSTs `Message.body` as JSON; any status 2xx is a success."""
@@ -66,8 +132,10 @@ class Webhook:
         """Raises ChannelFailed."""
         headers = {"Content-Type": "application/json; charset=utf-8", "User-Agent": "syncect"}
         request = Request(self.url, json.dumps(message.body).encode(), headers)  # noqa: S310 - http or https: settings
+        opened: list[HTTPConnection] = []
+        opener = build_opener(_NoRedirect(), _Http(opened), _Https(opened))
         try:
-            with build_opener(_NoRedirect()).open(request, timeout=self.timeout_s):
+            with _cut_off(opened, self.timeout_s), opener.open(request, timeout=self.timeout_s):
                 return
         except HTTPError as error:
             error.close()
@@ -89,14 +157,15 @@ class Mail:
 
     def send(self, message: Message) -> None:
         """Raises ChannelFailed."""
-        smtp = self.settings
+        opened: list[smtplib.SMTP] = []
         try:
-            with smtplib.SMTP(smtp.host, smtp.port, timeout=self.timeout_s) as server:
-                if smtp.starttls:
-                    server.starttls(context=self.tls())
-                if smtp.username and smtp.password_file is not None:
-                    server.login(smtp.username, _password(smtp.password_file))
-                refused = server.send_message(self._mail(message))
+            with (
+                _cut_off(opened, self.timeout_s),
+                closing(_Smtp(opened, self.settings.host, self.settings.port, timeout=self.timeout_s)) as server,
+            ):
+                refused = self._hand_over(server, message)
+                with suppress(OSError, smtplib.SMTPException):  # it has the mail, whatever it answers now
+                    server.quit()
         except smtplib.SMTPResponseException as error:
             raise ChannelFailed(f"the mail server answered with status {error.smtp_code}") from None
         except smtplib.SMTPRecipientsRefused:
@@ -104,7 +173,16 @@ class Mail:
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise ChannelFailed(f"the mail server cannot be used: {_words(error)}") from None
         if refused:
-            log.warning("the mail server refused %d of %d recipients", len(refused), len(smtp.to))
+            log.warning("the mail server refused %d of %d recipients", len(refused), len(self.settings.to))
+
+    def _hand_over(self, server: smtplib.SMTP, message: Message) -> Collection[str]:
+        """The recipients that the server refused, if it took others."""
+        smtp = self.settings
+        if smtp.starttls:
+            server.starttls(context=self.tls())
+        if smtp.username and smtp.password_file is not None:
+            server.login(smtp.username, _password(smtp.password_file))
+        return server.send_message(self._mail(message))
 
     def _mail(self, message: Message) -> EmailMessage:
         mail = EmailMessage()
@@ -152,6 +230,7 @@ class Teller:
         self.name, self.trouble, self.store_trouble = channel.name, "", ""
         self._unwritten: tuple[News, datetime] | None = None  # told, and not yet noted in the store
         self._failures, self._not_before_s = 0, clock_s()
+        self._allowed, self._allowed_at_s = float(AT_ONCE), clock_s()
         self._store_away_s: float | None = None
         self._told_of_store_s: float | None = None
 
@@ -170,15 +249,23 @@ class Teller:
         self._note()  # before anything else is told: what is not noted would be told again and again
         if self.store_trouble:
             raise StoreUnavailable(self.store_trouble)
-        now = self._clock()
+        now, may_tell = self._clock(), self._may_tell()
         news = self._own_left_out(
             self._alerts.news(self._channel.name, now, remind_s=self._remind_s, quiet=self._quiet)
         )
         self._store_is_back(now)
-        if news:
+        if news and may_tell:
+            self._allowed -= 1
             self._send(compose(self._node, news, now, self._zone))
             self._unwritten = news, now
             self._note()
+
+    def _may_tell(self) -> bool:
+        """Whether news goes out now: a night of 500 HELD series, one by one, is no 500 messages."""
+        now_s = self._clock_s()
+        more = (now_s - self._allowed_at_s) / ONE_EVERY_S
+        self._allowed, self._allowed_at_s = min(AT_ONCE, self._allowed + more), now_s
+        return self._allowed >= 1
 
     def _note(self) -> None:
         if self._unwritten is not None:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Ticker:
     """Calls each function every so many seconds, never twice at once; an error is logged and the next tick comes.
 
-    Each tick beats under the name of its function, so that one which hangs is noticed.
+    Each tick beats under a name of its own, so that one which hangs is noticed.
     """
 
     def __init__(self, ticks: Mapping[Callable[[], object], float], beat: Beating) -> None:
@@ -26,9 +26,10 @@ class Ticker:
             executors={"default": ThreadPoolExecutor(max(1, len(ticks)))},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
-        for function, every_s in ticks.items():
-            name = getattr(function, "__qualname__", "tick")
-            self._scheduler.add_job(_guarded(function, partial(beat, name)), "interval", seconds=every_s)
+        for number, (function, every_s) in enumerate(ticks.items(), 1):
+            # With the number: of two alike, one that hangs would be covered by the beats of the other.
+            line = f"{getattr(function, '__qualname__', 'tick')} {number}"
+            self._scheduler.add_job(_guarded(function, partial(beat, line)), "interval", seconds=every_s)
 
     def __enter__(self) -> "Ticker":
         self._scheduler.start()

@@ -2,10 +2,12 @@
 
 import base64
 import json
+import socket
 import socketserver
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +16,17 @@ from typing import Any
 import pytest
 
 from config.settings import SmtpSettings
-from node.ops.alert_channels import PAUSES_S, STORE_AWAY_S, ChannelFailed, Mail, Teller, Webhook, failing
+from node.ops.alert_channels import (
+    AT_ONCE,
+    ONE_EVERY_S,
+    PAUSES_S,
+    STORE_AWAY_S,
+    ChannelFailed,
+    Mail,
+    Teller,
+    Webhook,
+    failing,
+)
 from node.ops.alert_texts import MOST_LINES, Message, compose, plain_message
 from node.ops.alerts import Watch
 from storage.alerts import AlertStore, Cause, News
@@ -41,6 +53,7 @@ class Hook(HTTPServer):
         super().__init__(("127.0.0.1", 0), _HookHandler)
         self.bodies: list[dict[str, Any]] = []
         self.status: int | None = 200
+        self.trickle = b""  # is sent again and again instead of an answer
         self.released = threading.Event()
 
     @property
@@ -53,6 +66,11 @@ class _HookHandler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.trickle:
+            with suppress(OSError):
+                while not self.server.released.wait(0.05):
+                    self.wfile.write(self.server.trickle)
+            return
         if self.server.status is None:
             self.server.released.wait(30)
             return
@@ -99,6 +117,13 @@ def test_what_a_webhook_does_not_take_is_a_sentence_without_its_address(hook, st
         Webhook(hook.url, timeout_s=0.2).send(HELLO)
     assert "secret" not in str(failed.value)
     assert failed.value.__cause__ is None
+
+
+@pytest.mark.parametrize("trickle", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["bytes", "heads"])
+def test_a_webhook_that_never_ends_its_answer_is_left(hook, trickle):
+    hook.trickle = trickle
+    with pytest.raises(ChannelFailed, match="the webhook did not answer"):
+        Webhook(hook.url, timeout_s=0.2).send(HELLO)
 
 
 def test_a_webhook_that_is_not_there(hook):
@@ -231,6 +256,33 @@ def test_what_a_mail_server_refuses_is_a_sentence(serve_mail):
         Mail(server.settings(starttls=True)).send(HELLO)
     with pytest.raises(ChannelFailed, match="connection refused"):
         Mail(server.settings(port=1)).send(HELLO)
+
+
+@pytest.mark.parametrize("answer", ["421 closing", "500 what?"])
+def test_a_mail_that_was_taken_is_not_sent_again_whatever_the_server_says_then(serve_mail, answer):
+    server = serve_mail()
+    server.refuses = {"QUIT": answer}
+    Mail(server.settings(), timeout_s=0.5).send(HELLO)
+    assert len(server.mails) == 1
+
+
+def test_a_mail_server_that_greets_byte_by_byte_is_left(hook):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            peer, _ = listener.accept()
+            with peer, suppress(OSError):
+                while not hook.released.wait(0.05):
+                    peer.sendall(b"2")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        settings = SmtpSettings(
+            host="127.0.0.1", port=listener.getsockname()[1], sender="a@example.org", to=("b@example.org",)
+        )
+        with pytest.raises(ChannelFailed, match="the mail server"):
+            Mail(settings, timeout_s=0.2).send(HELLO)
+        thread.join()
 
 
 # -- what is told, and when ------------------------------------------------------------------------------------------
@@ -389,6 +441,20 @@ def test_the_watch_says_that_it_can_keep_no_alert_and_the_channel_tells_it(scene
     watch.tick()
     scene.tick(STORE_AWAY_S + 5)
     assert len(scene.channel.messages) == 2
+
+
+def test_alerts_that_come_one_after_the_other_are_gathered(scene):
+    peers = [f"peer{n}" for n in range(60)]
+    for number in range(len(peers)):
+        scene.settle(*peers[: number + 1])
+        scene.tick(number * 10)
+    assert len(scene.channel.messages) <= AT_ONCE + 600 / ONE_EVERY_S
+    scene.tick(600 + ONE_EVERY_S)
+    told = [alert["subject"] for message in scene.channel.messages for alert in message.body["new"]]
+    assert sorted(told) == sorted(peers)
+    scene.settle()
+    scene.tick(600 + 2 * ONE_EVERY_S)
+    assert scene.channel.messages[-1].subject == "[syncect N@h] 60 over: peer"
 
 
 def test_hundreds_of_alerts_fit_into_one_mail(scene):
