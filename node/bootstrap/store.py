@@ -35,7 +35,6 @@ from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
 from storage.spool import Spool, fsync_directory, write_durably
 
-
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 
 

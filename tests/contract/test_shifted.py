@@ -6,10 +6,11 @@ import pytest
 
 from storage.database import Database
 from storage.jobs import JobStore
-from storage.outbox import NEVER, OutboxStore
+from storage.outbox import NEVER
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.shifted import LONGEST_WAIT, shift_waiting
+from tests.contract.store_bench import Bench, at
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -33,6 +34,21 @@ def test_leases_and_waiting_times_move_with_the_clock(database: Database, jump: 
     assert series.undecided(then, 6.0) == []
     assert {case.counts_from for case in Overview(database).cases()} == {NOW + jump}  # when its result is due
     assert jobs.release_expired(then + timedelta(seconds=60)) == [job.id]
+
+
+def test_who_asks_a_peer_for_what_it_holds_waits_no_hour_longer(database: Database) -> None:
+    bench = Bench(database)
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    delivery, jump = bench.send(), timedelta(hours=-1)
+    outbox = bench.outbox
+    outbox.postpone_confirmation(delivery.id, "c", "not yet", not_before=at(130), now=at(120))
+    shift_waiting(database, jump, at(125) + jump)
+    assert outbox.awaiting_confirmation("tps", at(130) + jump) is not None
+    outbox.postpone_confirmation(delivery.id, "c", "given up", not_before=None, now=at(130) + jump)
+    shift_waiting(database, jump, at(131) + 2 * jump)
+    assert outbox.awaiting_confirmation("tps", NEVER - timedelta(days=1)) is None
 
 
 def test_a_machine_that_began_in_1970_waits_for_nothing_of_before(database: Database) -> None:
