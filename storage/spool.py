@@ -181,6 +181,14 @@ class Spool:
             os.close(descriptor)
         return Condition.INTACT if same else Condition.DAMAGED
 
+    def digest(self, name: str) -> str:
+        """SHA-256 of a file, or "" where there is none that can be read."""
+        try:
+            with self.path(name).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return ""
+
     def discard(self, name: str) -> None:
         """Remove a file that no row refers to (a duplicate, or a receipt that failed)."""
         self.path(name).unlink(missing_ok=True)
@@ -194,9 +202,9 @@ class Spool:
         self.path(name).rename(target)
         fsync_directory(target.parent)
 
-    def received_files(self, *, older_than: datetime) -> Iterator[list[str]]:
-        """The names of received files that nobody changed since, day by day."""
-        for day in sorted((self.root / "received").glob("*")):
+    def received_files(self, *, older_than: datetime, newest_days: int = 0) -> Iterator[list[str]]:
+        """The names of received files that nobody changed since, day by day; only of the newest days where not 0."""
+        for day in sorted((self.root / "received").glob("*"))[-newest_days:]:
             names = []
             for file in day.glob("*.dcm"):
                 with suppress(FileNotFoundError):  # another process removed it a moment ago

@@ -1,5 +1,6 @@
 """WatchStore answers what only the watch asks: when series came, and which work has ended processes or devices."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -7,7 +8,7 @@ from sqlalchemy import or_, select
 
 from storage.database import Database
 from storage.states import JobState, SeriesState
-from storage.tables import Job, Series, case_id
+from storage.tables import Instance, Job, Series, case_id
 
 _AT_WORK = (JobState.QUEUED, JobState.RUNNING)
 _UNDECIDED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
@@ -36,6 +37,11 @@ class WatchStore:
         with self._database.read() as session:
             rows = session.execute(query.where(Series.last_arrival_at >= since)).all()
         return [moment for row in rows for moment in row if moment >= since]
+
+    def received_contents(self, digests: Collection[str]) -> set[str]:
+        """Those of some SHA-256 values under which an instance was received; it reads all rows of instances."""
+        with self._database.read() as session:
+            return set(session.scalars(select(Instance.sha256).where(Instance.sha256.in_(digests))))
 
     def harms(self) -> list[Harm]:
         """Unfinished cases during which a process ended or the device failed at least once, oldest first."""

@@ -9,7 +9,7 @@ from config.settings import Settings
 from node.bootstrap.store import Node
 from node.ops import alert_rules
 from node.ops.alert_channels import Channel, Mail, Teller, Webhook, failing
-from node.ops.alert_machine import Certificates, Disk, Processes, Silence
+from node.ops.alert_machine import Certificates, Disk, Processes, Silence, UnknownImages
 from node.ops.alerts import Look, Watch
 from node.ops.certificates import check_tls, tls_of
 from node.ops.findings import Finding
@@ -27,13 +27,14 @@ def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Wa
     disk = Disk(lambda: node.spool.free_bytes() / 1024**3, settings.retention.min_free_gb)
     certificates = Certificates(partial(_certificates, settings))
     silence = Silence(watching, alerts, zone)
+    unknown = UnknownImages(node.spool, node.retention.unknown, watching)
     looks = [
         Look(alert_rules.OF_SERIES, partial(alert_rules.series, node.overview, settings.alerts.due_s, zone)),
         Look(frozenset({"deaths"}), partial(alert_rules.deaths, watching)),
         Look(frozenset({"peer", "leftover"}), partial(alert_rules.peers, node.peers, node.destination_names, zone)),
         Look(frozenset({"refused"}), partial(alert_rules.refused, node.overview, zone)),
         Look(frozenset({"channel"}), partial(failing, tellers)),
-        *(Look(frozenset(one.kinds), one.find) for one in (processes, disk, certificates, silence)),
+        *(Look(frozenset(one.kinds), one.find) for one in (processes, disk, certificates, silence, unknown)),
     ]
 
     def tell_of_store(trouble: str) -> None:

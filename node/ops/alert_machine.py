@@ -5,7 +5,7 @@ Each class remembers what it saw, for a trend or a duration; a watch that starts
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Final
@@ -13,7 +13,9 @@ from typing import Final
 from node.ops.findings import Finding
 from node.ops.health import ROLES
 from node.ops.processes import ProcessView, running_processes, working_roles
+from node.ops.spool_check import IN_FLIGHT
 from storage.alerts import AlertStore, Cause
+from storage.spool import Spool
 from storage.watching import WatchStore
 
 MISSING_AFTER_S: Final = 30.0  # a restart takes less
@@ -27,6 +29,9 @@ LEAST_GB: Final = 1.0
 _SLACK: Final = 1.1  # an alert ends only well above the limit at which it began
 
 CERTIFICATES_EVERY: Final = timedelta(hours=1)
+
+UNKNOWN_EVERY: Final = timedelta(minutes=5)
+NEWEST_DAYS, MOST_UNKNOWN = 3, 100  # days on which something came; files that are read
 
 WEEKS, FEWEST_WEEKS = 4, 3
 SILENT_HOURS: Final = 4
@@ -182,6 +187,42 @@ class Certificates:
             self._found = [Cause("certificate", key, "; ".join(texts)) for key, texts in words.items()]
             self._looked_at = now
         return self._found
+
+
+class UnknownImages:
+    """Received files that the store knows neither by name nor by content: an older database was put back.
+
+    What was received once more is known by its content; so a process that was killed before it answered is no cause.
+    """
+
+    kinds = ("store",)
+
+    def __init__(self, spool: Spool, unknown: Callable[[Sequence[str]], list[str]], watching: WatchStore) -> None:
+        """unknown: gives those of some names to which no row refers."""
+        self._spool, self._unknown, self._watching = spool, unknown, watching
+        self._looked_at: datetime | None = None
+        self._found: list[Cause] = []
+
+    def find(self, now: datetime) -> list[Cause]:
+        """At most one cause; it is looked for every five minutes among the files of the newest days."""
+        if self._looked_at is None or abs(now - self._looked_at) >= UNKNOWN_EVERY:
+            self._found, self._looked_at = list(self._look(now)), now
+        return self._found
+
+    def _look(self, now: datetime) -> Iterator[Cause]:
+        days = self._spool.received_files(older_than=now - IN_FLIGHT, newest_days=NEWEST_DAYS)
+        names = [name for day in days for name in day]
+        unknown = [name for at in range(0, len(names), 500) for name in self._unknown(names[at : at + 500])]
+        if not unknown:
+            return
+        digests = {self._spool.digest(name) for name in unknown[:MOST_UNKNOWN]} - {""}
+        if digests - self._watching.received_contents(digests):
+            yield Cause(
+                "store",
+                "spool",
+                f"{len(unknown)} received images are on the disk and unknown to the store, so nothing becomes of them; "
+                "was an older database put back? Next: send them again, or stop the node and `syncect db rebuild`",
+            )
 
 
 class Silence:

@@ -1,15 +1,22 @@
 """A node whose database is lost says so, begins with no empty one, and goes on when it is back."""
 
+import hashlib
 import shutil
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from config.load import load_settings
-from node.bootstrap.store import open_store
+from node.bootstrap.store import Node, open_store
 from node.cli.service import TRANSIENT
+from node.ops.alert_machine import UnknownImages
+from storage.alerts import Cause
 from storage.errors import WrongStore
+from storage.tables import Instance
+from storage.watching import WatchStore
 
 
 def database_of(config: Path) -> Path:
@@ -65,6 +72,25 @@ def test_no_word_of_a_person_makes_an_empty_store_that_of_a_full_spool(run, lost
     assert "syncect db rebuild" in err
     with pytest.raises(WrongStore), open_store(load_settings(lost)):
         pass
+
+
+def test_images_that_a_restored_backup_does_not_know_are_an_alert_until_they_come_again(config, department) -> None:
+    node, later = department.node, datetime.now(UTC) + timedelta(hours=1)
+    assert not unknown_to(node, later)
+    (name, twin) = (node.spool.keep((b"image",), later) for _ in "12")  # after the backup was made
+    (cause,) = unknown_to(node, later)
+    assert cause.text.startswith("2 received images are on the disk and unknown to the store")
+    assert unknown_to(node, datetime.now(UTC)) == [], "a file lies there before its row"
+    department.arrive()
+    with node.database.write() as session:  # it is sent again, and one file of it stands in no row
+        row = session.scalars(select(Instance)).first()
+        row.spool_name, row.sha256 = name, hashlib.sha256(b"image").hexdigest()
+    assert unknown_to(node, later) == []
+    assert node.spool.path(twin).exists()
+
+
+def unknown_to(node: Node, now: datetime) -> list[Cause]:
+    return UnknownImages(node.spool, node.retention.unknown, WatchStore(node.database)).find(now)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"uid": 5}', '{"uid": "../x"}', "\xff"])
