@@ -165,6 +165,7 @@ def _received(spool: Spool, told: Rebuilt, step: Callable[[], None]) -> list[tup
 
 
 def _arrival(path: Path, name: str) -> Arrival:
+    _require_files([path])
     raw = path.read_bytes()
     head, syntax = _head(raw)
     data = raw[head:]
@@ -215,6 +216,7 @@ def _results(spool: Spool, told: Rebuilt) -> list[_Result]:
 
 def _result(job_id: int, folder: Path, name: str) -> _Result:
     paths = sorted(folder.glob("*.dcm"))
+    _require_files(paths)
     made = tuple(_instances(paths))
     ds = read_dataset(paths[0])
     related = element_items(ds, tag_of("RelatedSeriesSequence"))[0]
@@ -245,6 +247,12 @@ def _instances(paths: list[Path]) -> Iterator[ProducedInstance]:
             file_name=path.name,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         )
+
+
+def _require_files(paths: list[Path]) -> None:
+    """Raise UnreadableInstance for what is none: a pipe would be waited for, a device be read without end."""
+    if not all(path.is_file() for path in paths):
+        raise UnreadableInstance("it is no file")
 
 
 def _uid_text(value: str) -> str:

@@ -20,6 +20,7 @@ from node.translate.job import JobResult
 from node.translate.release import write_released
 from storage.jobs import ProducedInstance
 from storage.overview import Case
+from storage.spool import Condition
 
 Progress = Callable[[str, int, int], None]
 
@@ -59,7 +60,11 @@ def replay(node: Node, case: Case, progress: Progress) -> Replayed:
     products = node.overview.products(case)
     _refuse_without_files(case, products)
     stored = node.spool.path(str(case.product_dir))
-    intact = {made.sop_instance_uid: stored / made.file_name for made in products if _is_intact(stored, made)}
+    intact = {
+        made.sop_instance_uid: stored / made.file_name
+        for made in products
+        if node.spool.condition(f"{case.product_dir}/{made.file_name}", made.sha256) is Condition.INTACT
+    }
     if not intact:
         raise Refused(f"no file of the result of {case.id} is left as it was written, so there is nothing to compare")
     produced_at, software = production_of(next(iter(intact.values())))
@@ -91,13 +96,6 @@ def _refuse_without_files(case: Case, products: Sequence[ProducedInstance]) -> N
         raise Refused(f"{case.id} is {case.state} and has no result that could be computed again")
     if not case.is_present:
         raise Refused(f"the series of {case.id} has other contents by now, so it cannot be computed again")
-
-
-def _is_intact(folder: Path, made: ProducedInstance) -> bool:
-    try:
-        return _sha256(folder / made.file_name) == made.sha256
-    except OSError:
-        return False
 
 
 def _sha256(path: Path) -> str:

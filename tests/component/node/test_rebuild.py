@@ -189,7 +189,12 @@ def test_files_that_are_damaged_are_named_and_left_where_they_are(run, busy: Pat
     lose(busy)
     broken = next((busy.parent / "syncect-data" / "spool" / "received").glob("*/*.dcm"))
     broken.write_bytes(b"not DICOM")
+    os.mkfifo(broken.with_name("pipe.dcm"))
+    broken.with_name("endless.dcm").symlink_to("/dev/zero")
+    folder = broken.parents[2] / "derived" / "99-1"
+    folder.mkdir()
+    os.mkfifo(folder / "0001.dcm")
     code, _, err = run("db", "rebuild", "--yes")
     assert code == 0
-    assert broken.name in err
+    assert all(name in err for name in (broken.name, "pipe.dcm", "endless.dcm", folder.name))
     assert broken.exists()

@@ -1,6 +1,7 @@
 """A job that is computed again gives the same bytes and UIDs, or `replay` says what differs."""
 
 import json
+import os
 from datetime import UTC, datetime
 
 import pytest
@@ -55,8 +56,10 @@ def test_another_bundle_is_named(run, made, monkeypatch) -> None:
 
 def test_a_file_that_was_changed_on_the_disk_is_named(run, made) -> None:
     (folder_of(made) / "0002.dcm").write_bytes(b"x")
+    (folder_of(made) / "0003.dcm").unlink()
+    os.mkfifo(folder_of(made) / "0003.dcm")
     code, out, _ = run("replay", "1", "--json")
-    assert (code, json.loads(out)["same"], json.loads(out)["damaged"]) == (0, 4, ["0002.dcm"])
+    assert (code, json.loads(out)["same"], json.loads(out)["damaged"]) == (0, 4, ["0002.dcm", "0003.dcm"])
 
 
 def test_what_is_gone_cannot_be_computed_again(run, made) -> None:
