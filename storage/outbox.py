@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import cast
 
 from sqlalchemy import Connection, Table, bindparam, func, insert, or_, select, update
@@ -13,9 +13,7 @@ from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
-from storage.transitions import LEFTOVER_PAUSE, mark_leftover, move_delivery
-
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+from storage.transitions import LEFTOVER_PAUSE, NEVER, mark_leftover, move_delivery
 
 _DELIVERY, _ANSWER = (cast(Table, kind.__table__) for kind in (Delivery, DeliveryInstance))
 _EXTEND_LEASE = Prepared(

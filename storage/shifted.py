@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 
 from storage.arrivals import OPEN
 from storage.database import Database
-from storage.outbox import NEVER
 from storage.states import DeliveryState, JobState, Leftover, SeriesState
 from storage.tables import Association, Delivery, Job, Series
+from storage.transitions import NEVER
 
 LONGEST_WAIT: Final = timedelta(minutes=15)
 """No lease and no pause is longer. A moment further ahead was written while the clock was wrong."""

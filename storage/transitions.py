@@ -3,7 +3,7 @@
 What happens to a series without an arrow gets an event here as well.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import delete, exists, select
@@ -23,6 +23,8 @@ from storage.states import (
 )
 from storage.tables import Delivery, DeliveryInstance, Event, Job, Series, case_id
 
+NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
+"""When a peer is asked again for what it does not confirm, once nobody asks any more."""
 LEFTOVER_PAUSE: Final = timedelta(minutes=5)
 """A peer lists what it accepted some time later; only then does an empty list mean that a result is gone."""
 

@@ -6,10 +6,10 @@ import pytest
 
 from storage.database import Database
 from storage.jobs import JobStore
-from storage.outbox import NEVER
 from storage.overview import Overview
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.shifted import LONGEST_WAIT, shift_waiting
+from storage.transitions import NEVER
 from tests.contract.store_bench import Bench, at
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
