@@ -11,7 +11,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from node.ops.clock import HostClock
-clock = HostClock(Path(sys.argv[1]), lambda jump: print(f"{jump.total_seconds():.0f}", flush=True))
+clock = HostClock(Path(sys.argv[1]), lambda jump, _now: print(f"{jump.total_seconds():.0f}", flush=True))
 for _ in sys.stdin:
     clock()
     print("asked", flush=True)
@@ -55,7 +55,7 @@ def test_a_jump_of_the_system_clock_is_seen_at_the_next_look(libfaketime: Path, 
                 lines.append(line)
             return lines
 
-        assert ask() == []
+        assert ask() == ["0"]  # nobody knows what a start of the machine did to the clock
         offset.write_text(f"{jump_s:+d}s\n")
         assert ask() == [str(jump_s)]
         assert ask() == []
