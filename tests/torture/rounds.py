@@ -15,6 +15,7 @@ BOUND_S = 120.0
 _ROLES = ("receive", "deliver", "receive", "complete", "work")
 _SERVE_IN = 6  # one round of so many kills the supervisor as well
 _LONGEST_PAUSE_S = 1.5
+_MET_S = 60.0  # the courier waits 30 s for an answer
 
 
 class Beds:
@@ -85,7 +86,7 @@ def fault_round(beds: Beds, report: Report, kept: Kept, *, bound_s: float = BOUN
     fault = kept.fault(bed)
     next(fault)
     bed.pause(kept.hold_s)
-    if not bed.await_(lambda: kept.is_met(bed)):
+    if not bed.await_(lambda: kept.is_met(bed), _MET_S):
         report.skipped.append(f"{kept.name} on {beds.database}: the node did not meet it")
     for _ in fault:
         raise RuntimeError(f"{kept.name} has two cures")

@@ -15,8 +15,8 @@ import numpy as np
 
 from models.testing import write_tiny_bundle
 from tests.torture import tps as peer
-from tests.torture.bed import Bed
-from tests.torture.faults import ROLES, Fault, stopped, tps_down, tps_that
+from tests.torture.bed import Bed, Fault
+from tests.torture.faults import ROLES, stopped, tps_down, tps_that
 from tests.torture.report import TARGET, markdown, write_soak
 
 _EVERY_S, _SAMPLE_S, _FAULT_S = 60.0, 10.0, 5.0
