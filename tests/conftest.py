@@ -79,8 +79,10 @@ class PostgresCluster:
 
     def kill(self) -> None:
         """SIGKILL to the server, and wait until its other processes have seen that and ended."""
-        os.kill(int((self._folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
-        while subprocess.run(["pgrep", "-f", f"-D {self._folder}"], stdout=-3, check=False).returncode == 0:
+        pid = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(pid, signal.SIGKILL)
+        while any(Path("/proc", child).exists() for child in children):
             threading.Event().wait(0.05)
 
     def start(self) -> None:

@@ -4,6 +4,7 @@ import argparse
 import errno
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,7 +17,8 @@ from random import Random
 from models.testing import write_tiny_bundle
 from tests.conftest import PostgresCluster
 from tests.torture.calls import CHAIN, Paths, strike
-from tests.torture.faults import FAULTS
+from tests.torture.faults import FAULTS, Kept
+from tests.torture.ledger import Verdict
 from tests.torture.power import Session, cut_points, cuts
 from tests.torture.report import TARGET, Report
 from tests.torture.rounds import Beds, fault_round, kill_round
@@ -83,8 +85,16 @@ class Run:
             if kept.only not in ("", beds.database) or self.only not in kept.name:
                 continue
             if not self.is_over(f"{kept.name} on {beds.database}"):
-                fault_round(beds, self.report, kept)
+                self._fault(beds, kept)
                 self.say(f"{beds.database}: {kept.name}")
+
+    def _fault(self, beds: Beds, kept: Kept) -> None:
+        try:
+            fault_round(beds, self.report, kept)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:  # the node did not come back, or worse
+            verdict = Verdict(stuck=[f"{type(error).__name__}: {error}"])
+            self.report.row(kept.name, beds.database).add(verdict, acknowledged=0)
+            beds.drop()
 
     def kills(self, beds: Beds) -> None:
         """Kills at random moments."""

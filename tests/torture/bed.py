@@ -31,11 +31,11 @@ _FRESH_AFTER_DEATHS = 2  # the supervisor waits longer after each; a new one beg
 class TortureNode(RunningNode):
     """A node whose cases are read from either database, and whose processes may run under a shim."""
 
-    def __init__(self, folder: Path, bundle: Path, tps: Tps, url: str, shim: Shim | None, scp: str) -> None:
+    def __init__(self, folder: Path, bundle: Path, tps: Tps, url: str, shim: Shim | None) -> None:
         node = f'database_url = "{url}"' if url else ""
         extra = 'outside_envelope = "warn"'
         completion = "quiet_s = 0.5\ngive_up_s = 300.0"  # the scanner tries again for far less long
-        super().__init__(folder, bundle, [tps], node=node, extra=extra, scp=scp, completion=completion)
+        super().__init__(folder, bundle, [tps], node=node, extra=extra, completion=completion)
         self.url = url or f"sqlite:///{self.data_dir / 'syncect.sqlite3'}"
         self.environment = shim.environment if shim is not None else {}
 
@@ -65,7 +65,6 @@ class Bed:
         *,
         cluster: PostgresCluster | None = None,
         shim: bool = False,
-        scp: str = "",
     ) -> None:
         folder.mkdir(parents=True)
         self.folder, self.rng, self.cluster = folder, rng, cluster
@@ -73,7 +72,7 @@ class Bed:
         self.tps = Tps(self.ledger).start()
         self.shim = Shim(folder / "shim", folder / "node" / "data") if shim else None
         url = "" if cluster is None else _new_database(cluster, folder.name)
-        self.node = TortureNode(folder / "node", bundle, self.tps, url, self.shim, scp)
+        self.node = TortureNode(folder / "node", bundle, self.tps, url, self.shim)
         self.deaths = self.kills = self.judged = 0
         self.missed: list[str] = []
         self._scans = 0
@@ -97,6 +96,13 @@ class Bed:
         if self._serve is not None:
             self._serve.terminate()
             self._serve.wait(60)
+
+    def changed(self, text: str) -> dict[str, str]:
+        """Variables with which each process of the node runs this Python text at its start, such as other limits."""
+        folder = self.folder / "changed"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(text)
+        return {"PYTHONPATH": str(folder)}
 
     @contextmanager
     def environment(self, **variables: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.slice.harness import SHORT_LIMITS
+from tests.slice.harness import short_limits
 from tests.torture import outside, store_faults
 from tests.torture import tps as peer
 from tests.torture.bed import Bed, Fault
@@ -109,16 +109,13 @@ def hangs_for_good(role: str) -> Fault:
     """A process hangs until the node itself ends it, after the limits of a test instead of those of a night."""
 
     def fault(bed: Bed) -> Iterator[None]:
-        limits = bed.folder / "limits"
-        limits.mkdir(exist_ok=True)
-        (limits / "sitecustomize.py").write_text(SHORT_LIMITS)
-        with bed.environment(PYTHONPATH=str(limits)):
+        with bed.environment(**bed.changed(short_limits(idle_s=12.0, long_s=60.0))):
             bed.await_(lambda: bed.pid(role) is not None)
             pid = bed.pid(role)
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
             yield
-            bed.require(bed.await_(lambda: bed.pid(role) not in (None, pid), 60.0), f"{role} hung and was not replaced")
+            bed.require(bed.await_(lambda: bed.pid(role) not in (None, pid), 90.0), f"{role} hung and was not replaced")
 
     return fault
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from pydicom import dcmread
 
 from tests.bombs import JPEG_2000, RLE, jpeg_2000, rle, rle_bomb, with_frame
-from tests.conftest import require_program
 from tests.peers.raw_peer import RawPeer
 from tests.slice.test_content_that_kills import nested, send
 from tests.torture.bed import Bed, Fault
@@ -19,28 +18,14 @@ def clock_jumps(seconds: int) -> Fault:
     """The system clock of all processes is set so far, and the node must go on as if nothing had happened."""
 
     def fault(bed: Bed) -> Iterator[None]:
-        offset = bed.folder / "offset"
-        offset.write_text("+0s\n")
-        libraries = f"{bed.node.environment.get('LD_PRELOAD', '')} {_libfaketime()}"
-        with bed.environment(
-            LD_PRELOAD=libraries,
-            FAKETIME_TIMESTAMP_FILE=str(offset),
-            FAKETIME_NO_CACHE="1",
-            FAKETIME_DONT_FAKE_MONOTONIC="1",
-            NO_FAKE_STAT="1",
-        ):
-            bed.push().wait_for(bed.rng.randrange(9), 20.0)
-            offset.write_text(f"{seconds:+d}s\n")
-            yield
-            bed.push()
-            bed.require(bed.settle(_BOUND_S) < _BOUND_S, f"with the clock at {seconds:+d} s: {bed.unsettled()[:3]}")
+        assert bed.shim is not None
+        bed.shim.set_clock(seconds)
+        yield
+        bed.push()
+        bed.require(bed.settle(_BOUND_S) < _BOUND_S, f"with the clock at {seconds:+d} s: {bed.unsettled()[:3]}")
+        bed.shim.set_clock(0)
 
     return fault
-
-
-def _libfaketime() -> Path:
-    require_program("faketime")
-    return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
 def content_that_kills(bed: Bed) -> Iterator[None]:

@@ -56,7 +56,7 @@ class Beds:
             self.drop()
 
 
-def kill_round(beds: Beds, report: Report, *, with_supervisor: bool = True) -> int:
+def kill_round(beds: Beds, report: Report) -> int:
     """One series or two while processes are killed at random moments; how many were."""
     bed, before = beds.bed, beds.bed.kills
     bed.renew()
@@ -66,7 +66,7 @@ def kill_round(beds: Beds, report: Report, *, with_supervisor: bool = True) -> i
     scanner.wait_for(bed.rng.randrange(SLICES), 20.0)
     roles = list(_ROLES)
     bed.rng.shuffle(roles)
-    if with_supervisor and bed.rng.randrange(_SERVE_IN) == 0:
+    if bed.rng.randrange(_SERVE_IN) == 0:
         roles[0] = "serve"
     for role in roles:
         bed.pause(bed.rng.uniform(0.0, _LONGEST_PAUSE_S))
