@@ -208,7 +208,7 @@ def configure_logging(role: str, *, verbose: bool = False) -> None:
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     threading.excepthook = _thread_ended
     # These libraries log identifiers and whole datasets, which may name patients, or a line per tick.
-    for name in ("pydicom", "apscheduler", "matplotlib", "alembic"):
+    for name in ("pydicom", "matplotlib", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -132,11 +133,18 @@ class Run:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def whole(self) -> None:
-        """Everything."""
+        """Everything; whole nodes mostly wait, so the calls are taken beside them."""
+        with ThreadPoolExecutor(2) as pool:
+            for part in [pool.submit(self._nodes), pool.submit(self._calls)]:
+                part.result()
+
+    def _nodes(self) -> None:
+        self.node(None, self.faults, self.kills)
+        with PostgresCluster() as cluster:
+            self.node(cluster, self.faults, self.kills)
+
+    def _calls(self) -> None:
         self.power()
-        for cluster_or_none in (nullcontext(), PostgresCluster()):
-            with cluster_or_none as cluster:
-                self.node(cluster, self.faults, self.kills)
         self.calls("SQLite", "")
         with PostgresCluster() as cluster:
             self.calls("PostgreSQL", cluster.url("calls"))
