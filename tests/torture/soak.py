@@ -41,7 +41,7 @@ BOUNDS = (
     Bound("threads, all processes", "", 0.0, 2.0),
     Bound("descriptors, all processes", "", 0.0, 4.0),
     Bound("spool", "MB", 0.1, 0.2),
-    Bound("database", "MB", 0.0, 0.02, per_study=True),
+    Bound("database", "MB", 0.1, 0.02, per_study=True),
 )
 # The oldest files go as on a full disk, after minutes instead of an hour.
 _RETENTION = """
