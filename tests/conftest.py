@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,6 +76,14 @@ class PostgresCluster:
     def url(self, database: str = "postgres") -> str:
         """SQLAlchemy's URL of a database in this cluster."""
         return f"postgresql+psycopg://test@/{database}?host={self._folder}"
+
+    def kill(self) -> None:
+        """SIGKILL to the server, and wait until its other processes have seen that and ended."""
+        pid = int((self._folder / "data" / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        os.kill(pid, signal.SIGKILL)
+        while any(Path("/proc", child).exists() for child in children):
+            threading.Event().wait(0.05)
 
     def start(self) -> None:
         """Start the server, which syncs nothing: no test takes the power from it."""

@@ -22,6 +22,17 @@ TIMEOUT_S = 90.0
 POLL_S = 0.05
 
 
+def short_limits(idle_s: float, long_s: float) -> str:
+    """Loaded by every Python of the node at its start: the limits of a test instead of those of a night."""
+    return f"""
+import node.beats as beats
+beats.IDLE_LIMIT_S = beats.STEP_LIMIT_S = {idle_s}
+beats.LONG_LIMIT_S, beats.FIRST_LIMIT_S_PER_SLICE = {long_s}, 0.0
+import node.ops.supervisor as supervisor
+supervisor.LONGEST_DELAY_S = 0.5
+"""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -14,21 +14,14 @@ import pytest
 
 from models.testing import write_tiny_bundle
 from node.ops.processes import ProcessView, running_processes
-from tests.slice.harness import RunningNode, push, wait_for
+from tests.slice.harness import RunningNode, push, short_limits, wait_for
 
 ROLES = ("receive", "complete", "deliver", "work")
 
-SHORT_LIMITS = """
-import node.beats as beats
-beats.IDLE_LIMIT_S, beats.STEP_LIMIT_S, beats.LONG_LIMIT_S, beats.FIRST_LIMIT_S_PER_SLICE = 12.0, 12.0, 25.0, 0.0
-import node.ops.supervisor as supervisor
-supervisor.LONGEST_DELAY_S = 0.5
-"""
-
 
 @pytest.fixture(autouse=True)
-def short_limits(limits: Callable[[str], None]) -> None:
-    limits(SHORT_LIMITS)
+def _short_limits(limits: Callable[[str], None]) -> None:
+    limits(short_limits(idle_s=12.0, long_s=25.0))
 
 
 def process(node: RunningNode, role: str) -> ProcessView | None:

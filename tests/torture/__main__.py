@@ -4,10 +4,12 @@ import argparse
 import errno
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,8 @@ from random import Random
 from models.testing import write_tiny_bundle
 from tests.conftest import PostgresCluster
 from tests.torture.calls import CHAIN, Paths, strike
-from tests.torture.faults import FAULTS
+from tests.torture.faults import FAULTS, Kept
+from tests.torture.ledger import Verdict
 from tests.torture.power import Session, cut_points, cuts
 from tests.torture.report import TARGET, Report
 from tests.torture.rounds import Beds, fault_round, kill_round
@@ -36,8 +39,8 @@ _KINDS = {TORN: (Kind.WRITE,), errno.ENOSPC: NEEDS_SPACE}
 class Run:
     """One run with its time: each part ends when the whole time is over."""
 
-    def __init__(self, folder: Path, seed: int, minutes: float) -> None:
-        self.folder, self.rng, self.report = folder, Random(seed), Report()
+    def __init__(self, folder: Path, seed: int, minutes: float, only: str = "") -> None:
+        self.folder, self.rng, self.only, self.report = folder, Random(seed), only, Report()
         self.begun = time.monotonic()
         self._end = self.begun + 60 * minutes
         self.bundle = folder / "bundle"
@@ -68,14 +71,31 @@ class Run:
                 row.add(outcome.verdict, acknowledged=max(0, outcome.verdict.acknowledged - before))
                 before = max(before, outcome.verdict.acknowledged)
 
+    def node(self, cluster: PostgresCluster | None, *parts: Callable[[Beds], None]) -> None:
+        """Parts that need whole nodes."""
+        beds = Beds(self.folder, self.bundle, self.rng, cluster)
+        try:
+            for part in parts:
+                part(beds)
+        finally:
+            beds.drop()
+
     def faults(self, beds: Beds) -> None:
         """Each fault of a whole node."""
         for kept in FAULTS:
-            if kept.awaits:
-                self.report.skipped.append(f"{kept.name} on {beds.database}: awaits that {kept.awaits}")
-            elif kept.only in ("", beds.database) and not self.is_over(f"{kept.name} on {beds.database}"):
-                fault_round(beds, self.report, kept)
+            if kept.only not in ("", beds.database) or self.only not in kept.name:
+                continue
+            if not self.is_over(f"{kept.name} on {beds.database}"):
+                self._fault(beds, kept)
                 self.say(f"{beds.database}: {kept.name}")
+
+    def _fault(self, beds: Beds, kept: Kept) -> None:
+        try:
+            fault_round(beds, self.report, kept)
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:  # the node did not come back, or worse
+            verdict = Verdict(stuck=[f"{type(error).__name__}: {error}"])
+            self.report.row(kept.name, beds.database).add(verdict, acknowledged=0)
+            beds.drop()
 
     def kills(self, beds: Beds) -> None:
         """Kills at random moments."""
@@ -113,16 +133,18 @@ class Run:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def whole(self) -> None:
-        """Everything."""
+        """Everything; whole nodes mostly wait, so the calls are taken beside them."""
+        with ThreadPoolExecutor(2) as pool:
+            for part in [pool.submit(self._nodes), pool.submit(self._calls)]:
+                part.result()
+
+    def _nodes(self) -> None:
+        self.node(None, self.faults, self.kills)
+        with PostgresCluster() as cluster:
+            self.node(cluster, self.faults, self.kills)
+
+    def _calls(self) -> None:
         self.power()
-        for cluster_or_none in (nullcontext(None), PostgresCluster()):
-            with cluster_or_none as cluster:
-                beds = Beds(self.folder, self.bundle, self.rng, cluster)
-                try:
-                    self.faults(beds)
-                    self.kills(beds)
-                finally:
-                    beds.drop()
         self.calls("SQLite", "")
         with PostgresCluster() as cluster:
             self.calls("PostgreSQL", cluster.url("calls"))
@@ -135,12 +157,18 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=_MINUTES)
     parser.add_argument("--target", type=Path, default=TARGET)
     parser.add_argument("--part", choices=("power", "faults", "kills", "calls"))
+    parser.add_argument("--postgresql", action="store_true", help="run the part on PostgreSQL")
+    parser.add_argument("--only", default="", help="faults of a whole node whose name has this text")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="syncect-torture-"))
-    run = Run(folder, options.seed, options.minutes)
+    run = Run(folder, options.seed, options.minutes, options.only)
     run.say(f"seed {options.seed}; the same seed gives the same faults at the same moments of the test")
     try:
-        run.whole() if options.part is None else _one_part(run, options.part)
+        if options.part is None:
+            run.whole()
+        else:
+            with PostgresCluster() if options.postgresql else nullcontext() as cluster:
+                _one_part(run, options.part, cluster)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     minutes = (time.monotonic() - run.begun) / 60
@@ -151,18 +179,13 @@ def main() -> int:
     return 1 if run.report.wrong else 0
 
 
-def _one_part(run: Run, part: str) -> None:
+def _one_part(run: Run, part: str, cluster: PostgresCluster | None) -> None:
     if part == "power":
         run.power()
     elif part == "calls":
-        run.calls("SQLite", "")
+        run.calls("SQLite" if cluster is None else "PostgreSQL", "" if cluster is None else cluster.url("calls"))
     else:
-        beds = Beds(run.folder, run.bundle, run.rng, None)
-        act: Callable[[Beds], None] = run.faults if part == "faults" else run.kills
-        try:
-            act(beds)
-        finally:
-            beds.drop()
+        run.node(cluster, run.faults if part == "faults" else run.kills)
 
 
 if __name__ == "__main__":

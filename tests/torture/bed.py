@@ -5,7 +5,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -30,11 +31,11 @@ _FRESH_AFTER_DEATHS = 2  # the supervisor waits longer after each; a new one beg
 class TortureNode(RunningNode):
     """A node whose cases are read from either database, and whose processes may run under a shim."""
 
-    def __init__(self, folder: Path, bundle: Path, tps: Tps, url: str, shim: Shim | None, scp: str) -> None:
+    def __init__(self, folder: Path, bundle: Path, tps: Tps, url: str, shim: Shim | None) -> None:
         node = f'database_url = "{url}"' if url else ""
         extra = 'outside_envelope = "warn"'
         completion = "quiet_s = 0.5\ngive_up_s = 300.0"  # the scanner tries again for far less long
-        super().__init__(folder, bundle, [tps], node=node, extra=extra, scp=scp, completion=completion)
+        super().__init__(folder, bundle, [tps], node=node, extra=extra, completion=completion)
         self.url = url or f"sqlite:///{self.data_dir / 'syncect.sqlite3'}"
         self.environment = shim.environment if shim is not None else {}
 
@@ -50,8 +51,11 @@ class TortureNode(RunningNode):
 
 
 class Bed:
-    """Everything that one run of faults needs; `deaths` counts the kills since the
-    supervisor was started, `judged` the acknowledged instances of rounds that are over."""
+    """Everything that one run of faults needs.
+
+    `deaths` counts the kills since the supervisor was started, `judged` the acknowledged instances of rounds that are
+    over; `missed` has what the node did not do although its documents say so.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,6 @@ class Bed:
         *,
         cluster: PostgresCluster | None = None,
         shim: bool = False,
-        scp: str = "",
     ) -> None:
         folder.mkdir(parents=True)
         self.folder, self.rng, self.cluster = folder, rng, cluster
@@ -69,8 +72,9 @@ class Bed:
         self.tps = Tps(self.ledger).start()
         self.shim = Shim(folder / "shim", folder / "node" / "data") if shim else None
         url = "" if cluster is None else _new_database(cluster, folder.name)
-        self.node = TortureNode(folder / "node", bundle, self.tps, url, self.shim, scp)
+        self.node = TortureNode(folder / "node", bundle, self.tps, url, self.shim)
         self.deaths = self.kills = self.judged = 0
+        self.missed: list[str] = []
         self._scans = 0
         self._scanners: list[Scanner] = []
         self._serve: subprocess.Popen[bytes] | None = None
@@ -92,6 +96,24 @@ class Bed:
         if self._serve is not None:
             self._serve.terminate()
             self._serve.wait(60)
+
+    def changed(self, text: str) -> dict[str, str]:
+        """Variables with which each process of the node runs this Python text at its start, such as other limits."""
+        folder = self.folder / "changed"
+        folder.mkdir(exist_ok=True)
+        (folder / "sitecustomize.py").write_text(text)
+        return {"PYTHONPATH": str(folder)}
+
+    @contextmanager
+    def environment(self, **variables: str) -> Iterator[None]:
+        """The node runs with these variables meanwhile; it is restarted before and afterwards."""
+        before = self.node.environment
+        for environment in ({**before, **variables}, before):
+            self.stop()
+            self.node.environment = environment
+            self.start()
+            if environment is not before:
+                yield
 
     def close(self) -> None:
         """End everything, whatever state it is in."""
@@ -118,6 +140,10 @@ class Bed:
     def newest(self) -> Scanner:
         """The scanner that began last."""
         return self._scanners[-1]
+
+    def has_sent(self, series_uid: str) -> bool:
+        """Whether no scanner sends this series any more."""
+        return all(each.finished_at for each in self._scanners if each.scan.series_uid == series_uid)
 
     def cases(self) -> list[Case]:
         """What `jobs ls` shows; nothing while the store cannot be read."""
@@ -157,6 +183,17 @@ class Bed:
             self.stop()
             self.start()
 
+    def require(self, is_so: bool, text: str) -> None:
+        """Keep a sentence for the verdict where something is not so."""
+        if not is_so:
+            self.missed.append(text)
+
+    def command(self, *arguments: str) -> str:
+        """What an operator types, which must succeed; what it said."""
+        answer = self.node.run(*arguments)
+        self.require(answer.returncode == 0, f"syncect {' '.join(arguments)}: {answer.stderr.strip()}")
+        return answer.stdout
+
     def pause(self, seconds: float) -> None:
         """Let the node work for a moment: the faults come at random times."""
         threading.Event().wait(seconds)
@@ -167,12 +204,13 @@ class Bed:
         for scanner in self._scanners:
             scanner.join(max(0.0, begun + bound_s - time.monotonic()))
         while time.monotonic() - begun < bound_s:
-            if not self._unsettled():
+            if not self.unsettled():
                 break
             self.pause(_POLL_S)
         return time.monotonic() - begun
 
-    def _unsettled(self) -> list[str]:
+    def unsettled(self) -> list[str]:
+        """The series that have not come to their end, each as a sentence."""
         try:
             return self.read(unsettled)
         except (StoreUnavailable, SchemaMismatch) as error:
@@ -180,7 +218,9 @@ class Bed:
 
     def judge(self) -> Verdict:
         """What became of everything that was promised so far."""
-        return self.read(lambda ledger, database: judge(ledger, database, self.spool))
+        verdict = self.read(lambda ledger, database: judge(ledger, database, self.spool))
+        verdict.stuck += self.missed
+        return verdict
 
     def read(self, look: Callable[[Ledger, Database], T]) -> T:
         """Look at the ledger and the store side by side."""
@@ -189,6 +229,10 @@ class Bed:
             return look(self.ledger, database)
         finally:
             database.close()
+
+
+Fault = Callable[[Bed], Iterator[None]]
+"""What stands before the `yield` injects while a scanner sends, what stands behind it cures."""
 
 
 def _new_database(cluster: PostgresCluster, name: str) -> str:

@@ -8,19 +8,16 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
-
-from tests.peers.raw_peer import RawPeer
+from tests.slice.harness import short_limits
+from tests.torture import outside, store_faults
 from tests.torture import tps as peer
-from tests.torture.bed import Bed
+from tests.torture.bed import Bed, Fault
 from tests.torture.shim import NEEDS_INODE, NEEDS_SPACE, Kind
 
 ENOSPC, EIO, EROFS = 28, 5, 30
-Fault = Callable[[Bed], Iterator[None]]
 _CHANGES = (Kind.OPEN, Kind.CREATE, Kind.WRITE, Kind.RENAME, Kind.LINK, Kind.UNLINK, Kind.MKDIR, Kind.RMDIR)
 
 
@@ -33,7 +30,7 @@ class Kept:
     """One fault with its name in the table.
 
     only: the database on which alone it can happen, "" for both. is_met: whether the node has met the fault, which is
-    not cured before. awaits: what the node lacks so far to survive it, "" where nothing; then it is not run.
+    not cured before.
     """
 
     name: str
@@ -41,7 +38,6 @@ class Kept:
     only: str = ""
     hold_s: float = 1.5
     is_met: Callable[[Bed], bool] = _at_once
-    awaits: str = ""
 
 
 def tps_that(answer: peer.Answer) -> Fault:
@@ -109,70 +105,28 @@ def port_taken(bed: Bed) -> Iterator[None]:
         yield
 
 
-def database_locked(bed: Bed) -> Iterator[None]:
-    """Another program holds a lock on the whole store."""
-    engine = create_engine(bed.node.url)
-    with engine.connect() as connection:
-        if bed.cluster is None:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(text("LOCK TABLE series, instance, job IN ACCESS EXCLUSIVE MODE"))
-        yield
-        connection.rollback()
-    engine.dispose()
-
-
-def database_restarted(bed: Bed) -> Iterator[None]:
-    """The server of the database ends at once, and comes back."""
-    assert bed.cluster is not None
-    bed.cluster.stop()
-    yield
-    bed.cluster.start()
-
-
-def _file_of(bed: Bed, folder: str) -> Path:
-    """A file of the newest series that has one in this part of the spool."""
-    files = [path for path in (bed.spool / folder).glob("*/*.dcm") if not path.parent.name.startswith(".")]
-    return max(files, key=lambda path: path.stat().st_mtime_ns)
-
-
-def _spoilt(folder: str, spoil: Callable[[Path], object]) -> Fault:
-    def fault(bed: Bed) -> Iterator[None]:
-        scanner = bed.newest
-        scanner.join(30.0)
-        bed.await_(lambda: any((bed.spool / folder).glob("[!.]*/*.dcm")))
-        spoil(_file_of(bed, folder))
-        yield
-        bed.push(scanner.scan)
-
-    return fault
-
-
-def overwrite(path: Path) -> None:
-    """Damage the pixels at the end of a file."""
-    data = path.read_bytes()
-    path.write_bytes(data[:-64] + bytes(64))
-
-
-def foreign_peer(bed: Bed) -> Iterator[None]:
-    """Another peer sends other contents under a UID of the series that comes in."""
-    scanner = bed.newest
-    scanner.wait_for(1, 20.0)
-    first = scanner.scan.slices[0]
-    with suppress(OSError), RawPeer(bed.node.port, calling="FOREIGN") as peer_:
-        peer_.store_status(first.uid.encode(), first.data[:-2] + b"\1\1")
-    yield
-
-
 def hangs_for_good(role: str) -> Fault:
-    """A process hangs until the node itself ends it."""
+    """A process hangs until the node itself ends it, after the limits of a test instead of those of a night."""
 
     def fault(bed: Bed) -> Iterator[None]:
-        if (pid := bed.pid(role)) is not None:
+        with bed.environment(**bed.changed(short_limits(idle_s=12.0, long_s=60.0))):
+            bed.await_(lambda: bed.pid(role) is not None)
+            pid = bed.pid(role)
+            assert pid is not None
             os.kill(pid, signal.SIGSTOP)
-        yield
+            yield
+            bed.require(bed.await_(lambda: bed.pid(role) not in (None, pid), 90.0), f"{role} hung and was not replaced")
 
     return fault
+
+
+def serve_hangs(bed: Bed) -> Iterator[None]:
+    """The supervisor hangs; its service manager ends it and starts another."""
+    pid = bed.pid("serve")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    bed.kill("serve")
 
 
 def _asked(bed: Bed) -> bool:
@@ -188,25 +142,35 @@ def _fired(bed: Bed) -> bool:
 
 
 ROLES = ("receive", "complete", "work", "deliver")
-_RESEND = "a job that failed for a file begins again when the file came again"
-_HUNG = "the supervisor ends what makes no progress"
 FAULTS = (
     Kept("TPS is down", tps_down, is_met=_tried),
     Kept("TPS refuses", tps_that(peer.refuse), is_met=_asked),
     Kept("TPS hangs", tps_that(peer.hang), is_met=_asked),
+    Kept("TPS hangs until it is given up", tps_that(peer.hang), is_met=_tried),
     Kept("TPS breaks off", tps_that(peer.die), is_met=_asked),
     Kept("TPS answers for another instance", tps_that(peer.answer_for_another), is_met=_asked),
     Kept("TPS answers an unknown status", tps_that(peer.unknown_status), is_met=_asked),
-    *(Kept(f"{role} is stopped", stopped(role)) for role in ROLES),
-    *(Kept(f"{role} is stopped for good", hangs_for_good(role), awaits=_HUNG) for role in ROLES),
+    *(Kept(f"{role} is stopped", stopped(role)) for role in (*ROLES, "serve")),
+    *(Kept(f"{role} is stopped for good", hangs_for_good(role)) for role in ROLES),
+    Kept("serve is stopped, killed and started", serve_hangs),
     Kept("no space left", _disk(ENOSPC, NEEDS_SPACE), is_met=_fired),
     Kept("no inodes left", _disk(ENOSPC, NEEDS_INODE), is_met=_fired),
     Kept("read-only data folder", _disk(EROFS, _CHANGES), is_met=_fired),
     Kept("one input/output error", one_error, is_met=_fired),
     Kept("port taken", port_taken),
-    Kept("database locked", database_locked),
-    Kept("database restarted", database_restarted, only="PostgreSQL"),
-    Kept("a source file is deleted", _spoilt("received", Path.unlink), awaits=_RESEND),
-    Kept("a source file is damaged", _spoilt("received", overwrite), awaits=_RESEND),
-    Kept("another peer sends into a series", foreign_peer),
+    Kept("clock an hour back", outside.clock_jumps(-3600)),
+    Kept("clock an hour forward", outside.clock_jumps(3600)),
+    Kept("content that kills", outside.content_that_kills),
+    Kept("another peer sends into a series", outside.foreign_peer),
+    Kept("a source file is deleted", store_faults.source_file(Path.unlink)),
+    Kept("a source file is damaged", store_faults.source_file(store_faults.overwrite)),
+    Kept("a file of a result is deleted", store_faults.product_file(Path.unlink)),
+    Kept("a file of a result is damaged", store_faults.product_file(store_faults.overwrite)),
+    Kept("database locked", store_faults.locked),
+    Kept("database stopped at once", store_faults.restarted, only="PostgreSQL"),
+    Kept("database killed", store_faults.killed, only="PostgreSQL"),
+    Kept("database away for a while", store_faults.moved_away),
+    Kept("database deleted", store_faults.deleted),
+    Kept("database replaced by an older copy", store_faults.replaced),
+    Kept("database corrupted", store_faults.corrupted, only="SQLite"),
 )

@@ -152,6 +152,15 @@ def forgotten(ledger: Ledger, database: Database, spool: Path) -> Iterator[str]:
             yield f"the TPS has ..{each.uid[-8:]}, and the node has not"
 
 
+# The series whose received files retention took, after their results had come to the TPS.
+_REMOVED = (
+    select(Series.series_uid)
+    .join(Job, Job.series_id == Series.id)
+    .join(Delivery, Delivery.job_id == Job.id)
+    .where(Series.purged_at.is_not(None), Delivery.state.in_((DeliveryState.SENT, DeliveryState.CONFIRMED)))
+)
+
+
 def _lost(session: Session, spool: Path, acknowledged: dict[str, tuple[str, Content]]) -> Iterator[str]:
     rows = session.execute(
         select(Series.series_uid, Instance.sop_instance_uid, Instance.spool_name)
@@ -159,7 +168,10 @@ def _lost(session: Session, spool: Path, acknowledged: dict[str, tuple[str, Cont
         .where(Instance.is_current)
     )
     names = {(series_uid, uid): name for series_uid, uid, name in rows}
+    removed = set(session.scalars(_REMOVED))
     for uid, (series_uid, content) in acknowledged.items():
+        if series_uid in removed:
+            continue
         name = names.get((series_uid, uid))
         if name is None:
             yield f"instance ..{uid[-8:]} has no row"
@@ -200,16 +212,16 @@ def _false(session: Session, spool: Path, taken: list[Taken]) -> Iterator[str]:
         has[each.uid].append(each.content)
     said = set(session.scalars(select(DeliveryInstance.product_id)))
     rows = session.execute(
-        select(Product, Job.product_dir, Delivery.state)
+        select(Product, Job.product_dir, Job.purged_at, Delivery.state)
         .join(Job, Job.id == Product.job_id)
         .join(Delivery, Delivery.job_id == Job.id)
     )
-    for product, folder, state in rows:
+    for product, folder, purged_at, state in rows:
         if state not in (DeliveryState.SENT, DeliveryState.CONFIRMED) and product.id not in said:
             continue
         if product.sop_instance_uid not in has:
             yield f"..{product.sop_instance_uid[-8:]} is recorded as sent, and the TPS never took it"
-        elif not any(
+        elif purged_at is None and not any(
             content.is_in(spool / str(folder) / product.file_name) for content in has[product.sop_instance_uid]
         ):
             yield f"the TPS has other bytes of ..{product.sop_instance_uid[-8:]} than the spool"

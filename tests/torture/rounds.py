@@ -15,6 +15,7 @@ BOUND_S = 120.0
 _ROLES = ("receive", "deliver", "receive", "complete", "work")
 _SERVE_IN = 6  # one round of so many kills the supervisor as well
 _LONGEST_PAUSE_S = 1.5
+_MET_S = 60.0  # the courier waits 30 s for an answer
 
 
 class Beds:
@@ -55,7 +56,7 @@ class Beds:
             self.drop()
 
 
-def kill_round(beds: Beds, report: Report, *, with_supervisor: bool = True) -> int:
+def kill_round(beds: Beds, report: Report) -> int:
     """One series or two while processes are killed at random moments; how many were."""
     bed, before = beds.bed, beds.bed.kills
     bed.renew()
@@ -65,7 +66,7 @@ def kill_round(beds: Beds, report: Report, *, with_supervisor: bool = True) -> i
     scanner.wait_for(bed.rng.randrange(SLICES), 20.0)
     roles = list(_ROLES)
     bed.rng.shuffle(roles)
-    if with_supervisor and bed.rng.randrange(_SERVE_IN) == 0:
+    if bed.rng.randrange(_SERVE_IN) == 0:
         roles[0] = "serve"
     for role in roles:
         bed.pause(bed.rng.uniform(0.0, _LONGEST_PAUSE_S))
@@ -85,7 +86,7 @@ def fault_round(beds: Beds, report: Report, kept: Kept, *, bound_s: float = BOUN
     fault = kept.fault(bed)
     next(fault)
     bed.pause(kept.hold_s)
-    if not bed.await_(lambda: kept.is_met(bed)):
+    if not bed.await_(lambda: kept.is_met(bed), _MET_S):
         report.skipped.append(f"{kept.name} on {beds.database}: the node did not meet it")
     for _ in fault:
         raise RuntimeError(f"{kept.name} has two cures")

@@ -79,6 +79,7 @@ class Scanner:
         self.scan = scan
         self._port, self._ledger, self._calling, self._give_up_s = port, ledger, calling, give_up_s
         self._yes: set[str] = set()
+        self.answers: list[tuple[float, int]] = []  # each with the seconds for which it was waited
         self._changed = threading.Condition()
         self._quit = threading.Event()
         self.finished_at: float | None = None
@@ -118,7 +119,10 @@ class Scanner:
             for each in self.scan.slices:
                 if each.uid in self._yes:
                     continue
-                if peer.store(each.uid.encode(), each.data) == 0x0000:
+                begun = time.monotonic()
+                status = peer.store(each.uid.encode(), each.data)
+                self.answers.append((time.monotonic() - begun, status))
+                if status == 0x0000:
                     self._ledger.acknowledge(self.scan.series_uid, each.uid, each.data)
                     with self._changed:
                         self._yes.add(each.uid)

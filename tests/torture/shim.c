@@ -1,6 +1,7 @@
 /* Stands between a process and the C library for every call that changes a file below one folder.
  *
  * It counts these calls, ends the process or fails the call at a chosen one, and writes down what each call changed.
+ * It also sets the system clock, for these processes only; the clocks that nobody can set go on as they are.
  * Environment: SHIM_ROOT is the folder, without symbolic links; SHIM_CONTROL is a file with one `struct control`, which
  * the test maps as well; SHIM_LOG, where it is set, is the file to which the records go.
  */
@@ -18,7 +19,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum kind { OPEN = 1, CREATE, WRITE, SYNC, SYNC_DIRECTORY, RENAME, LINK, UNLINK, MKDIR, RMDIR, TRUNCATE };
@@ -32,6 +35,7 @@ struct control {
     int32_t only_pid; /* 0 for every process */
     int32_t mask;     /* bits of enum kind */
     int64_t fired;    /* how often it acted */
+    int64_t clock_s;  /* by which the system clock is set forward; negative for back */
 };
 
 struct record {
@@ -331,4 +335,27 @@ int fsync(int fd) {
 int fdatasync(int fd) {
     NEED(fdatasync);
     return synced(fd, REAL(fdatasync));
+}
+
+/* ---- the system clock ---------------------------------------------------------------------------------------- */
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    NEED(clock_gettime);
+    int result = REAL(clock_gettime)(clock, now);
+    if (!result && control && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)) now->tv_sec += control->clock_s;
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    NEED(gettimeofday);
+    int result = REAL(gettimeofday)(now, zone);
+    if (!result && control) now->tv_sec += control->clock_s;
+    return result;
+}
+
+time_t time(time_t *target) {
+    NEED(time);
+    time_t now = REAL(time)(NULL) + (control ? control->clock_s : 0);
+    if (target) *target = now;
+    return now;
 }

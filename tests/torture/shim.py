@@ -65,6 +65,7 @@ class _Control(ctypes.LittleEndianStructure):
         ("only_pid", ctypes.c_int32),
         ("mask", ctypes.c_int32),
         ("fired", ctypes.c_int64),
+        ("clock_s", ctypes.c_int64),
     )
 
 
@@ -116,6 +117,10 @@ class Shim:
         control.mask = sum(1 << kind for kind in kinds)
         control.count = control.fired = 0
         control.at = at
+
+    def set_clock(self, offset_s: int) -> None:
+        """Let the system clock of the processes be so far ahead of the true one; a negative number is behind it."""
+        self._control.clock_s = offset_s
 
     def disarm(self) -> None:
         """Only count from now on."""

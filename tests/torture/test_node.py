@@ -39,8 +39,7 @@ def beds(request: pytest.FixtureRequest, tmp_path: Path, tiny_bundle: Path) -> I
 def test_a_few_kills_and_faults_lose_nothing(beds: Beds) -> None:
     report, kills = Report(), 0
     while kills < _KILLS:
-        # `make torture` kills the supervisor too, whose children need longer to end.
-        kills += kill_round(beds, report, with_supervisor=False)
+        kills += kill_round(beds, report)
     for kept in FAULTS:
         if kept.name in _IN_SHORT and (kept.only or "SQLite") == beds.database:
             fault_round(beds, report, kept)

@@ -17,6 +17,20 @@ for _ in sys.stdin:
     print("asked", flush=True)
 """
 
+TICKS = """
+import sys, threading
+from pathlib import Path
+from node.beats import no_beat
+from node.ops.scheduler import Ticker
+ticked = threading.Event()
+with Ticker({ticked.set: 0.05}, no_beat):
+    assert ticked.wait(10)
+    Path(sys.argv[1]).write_text(sys.argv[2])
+    for _ in range(3):
+        ticked.clear()
+        assert ticked.wait(5), "nothing ticks any more"
+"""
+
 
 @pytest.fixture
 def libfaketime() -> Path:
@@ -26,17 +40,28 @@ def libfaketime() -> Path:
     return found[0]
 
 
-@pytest.mark.parametrize("jump_s", [-3600, 3600])
-def test_a_jump_of_the_system_clock_is_seen_at_the_next_look(libfaketime: Path, tmp_path: Path, jump_s: int) -> None:
-    offset = tmp_path / "offset"
+def _settable(libfaketime: Path, folder: Path) -> tuple[Path, dict[str, str]]:
+    """A file with the offset of the system clock, and the variables of a process that reads its clock through it."""
+    offset = folder / "offset"
     offset.write_text("+0s\n")
-    environment = {
+    return offset, {
         **os.environ,
         "LD_PRELOAD": str(libfaketime),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
+
+
+@pytest.mark.parametrize("jump", ["-3600s\n", "+3600s\n"])
+def test_what_ticks_goes_on_at_its_pace_when_the_clock_is_set(libfaketime: Path, tmp_path: Path, jump: str) -> None:
+    offset, environment = _settable(libfaketime, tmp_path)
+    subprocess.run([sys.executable, "-c", TICKS, str(offset), jump], check=True, env=environment, timeout=60)
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_jump_of_the_system_clock_is_seen_at_the_next_look(libfaketime: Path, tmp_path: Path, jump_s: int) -> None:
+    offset, environment = _settable(libfaketime, tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "clock.json")],
         stdin=subprocess.PIPE,
