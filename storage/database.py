@@ -7,6 +7,7 @@ What a writer does to notice that its SQLite file is not the same any more stand
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from storage.sqlite_file import SQLITE_BUSY_TIMEOUT_MS, ReadOnlyFile
 from storage.tables import SCHEMA_REVISION, Base
 
 PLAIN_SILENCE_S = 2.0  # of a PostgreSQL server
-PLAIN_LOCK_WAIT_MS = 2500  # a busy machine holds up our own writers for a second; a sender gives up much later
+PLAIN_LOCK_WAIT_S = 1.5  # a busy machine holds up our own writers for as long; a sender gives up much later
 _SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
@@ -231,20 +232,21 @@ class Database:
 
         On SQLite its callers take turns on one connection that stays open: SQLite itself would let them wait by
         sleeping for up to a tenth of a second at a time. Whoever is answered behind it must not wait for long: a
-        database that another program has locked for longer than `PLAIN_LOCK_WAIT_MS` counts as one that is gone.
+        database that another program has locked for longer than `PLAIN_LOCK_WAIT_S` counts as one that is gone.
         """
         if not self.is_sqlite:
             from storage.postgresql import silence_limit
 
             with silence_limit(PLAIN_SILENCE_S), self._writing.begin() as connection:
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {PLAIN_LOCK_WAIT_MS}")
+                lock_wait_ms = round(1000 * PLAIN_SILENCE_S / 2)  # a server that waits for a lock is silent meanwhile
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {lock_wait_ms}")
                 yield connection
             return
-        with self._plain_turn:
+        with self._turn_within(PLAIN_LOCK_WAIT_S) as left_s:
             try:
                 if self._plain is None:
                     self._plain = self._writing.connect()
-                    self._plain.connection.cursor().execute(f"PRAGMA busy_timeout={PLAIN_LOCK_WAIT_MS}")
+                self._plain.connection.cursor().execute(f"PRAGMA busy_timeout={round(1000 * left_s)}").close()
                 opened = _opened(self._plain)
                 self._require_same(opened)
                 with self._plain.begin():
@@ -253,6 +255,17 @@ class Database:
             except BaseException:
                 self._drop_plain()  # what became of it is not known
                 raise
+
+    @contextmanager
+    def _turn_within(self, limit_s: float) -> Iterator[float]:
+        """Have the turn; yields the seconds that are left. Raises StoreUnavailable where those before wait as long."""
+        began_s = time.monotonic()
+        if not self._plain_turn.acquire(timeout=limit_s):
+            raise self.unavailable(TimeoutError("database is locked"))
+        try:
+            yield max(0.0, limit_s - (time.monotonic() - began_s))
+        finally:
+            self._plain_turn.release()
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -12,7 +12,7 @@ from tests.torture import tps as peer
 from tests.torture.bed import Bed, Fault
 from tests.torture.scans import Scanner
 
-_AT_ONCE_S = 4.0  # within which C-STORE is answered while there is no database
+_AT_ONCE_S = 2.5  # within which C-STORE is answered while there is no database
 _LONG_S = 60.0
 _OUT_OF_RESOURCES = 0xA700
 _REASON = "--reason=the store was rebuilt"
