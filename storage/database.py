@@ -27,7 +27,7 @@ from storage.sqlite_file import SQLITE_BUSY_TIMEOUT_MS, ReadOnlyFile
 from storage.tables import SCHEMA_REVISION, Base
 
 PLAIN_SILENCE_S = 2.0  # of a PostgreSQL server
-PLAIN_LOCK_WAIT_S = 1.5  # a busy machine holds up our own writers for as long; a sender gives up much later
+PLAIN_LOCK_WAIT_S = 1.0  # a C-STORE may wait twice; its sender must have the answer soon
 _SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}

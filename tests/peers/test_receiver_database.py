@@ -17,7 +17,7 @@ from storage.tables import StoreMark
 from tests.peers.conftest import MakeCt, StartReceiver, Store
 from tests.peers.test_receiver_storing import association, store_one
 
-AT_ONCE_S = 2.5  # the turn and the lock are waited for, together for one and a half seconds
+AT_ONCE_S = 2.5  # the turn and the lock are waited for, together for a second, at most twice
 BACK_S = 15.0
 Mend = Callable[[], object]
 
