@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -176,6 +176,16 @@ class Bed:
             self._serve.wait()
             self.start()
         return True
+
+    def kill_all(self) -> None:
+        """SIGKILL to every process of the node at once, and a new start."""
+        assert self._serve is not None
+        for view in self.node.processes():
+            with suppress(ProcessLookupError):  # it ended by itself a moment ago
+                os.kill(view.pid, signal.SIGKILL)
+                self.kills += 1
+        self._serve.wait()
+        self.start()
 
     def renew(self) -> None:
         """Start the supervisor anew where it would wait long before it starts the next process."""

@@ -105,19 +105,22 @@ def port_taken(bed: Bed) -> Iterator[None]:
         yield
 
 
-def hangs_for_good(role: str) -> Fault:
-    """A process hangs until the node itself ends it, after the limits of a test instead of those of a night."""
-
-    def fault(bed: Bed) -> Iterator[None]:
-        with bed.environment(**bed.changed(short_limits(idle_s=12.0, long_s=60.0))):
-            bed.await_(lambda: bed.pid(role) is not None)
-            pid = bed.pid(role)
+def hang_for_good(bed: Bed) -> Iterator[None]:
+    """All processes hang until the supervisor ends them, after the limits of a test instead of those of a night."""
+    with bed.environment(**bed.changed(short_limits(idle_s=12.0, long_s=60.0))):
+        bed.await_(lambda: all(bed.pid(role) is not None for role in ROLES))
+        hung = {role: bed.pid(role) for role in ROLES}
+        for pid in hung.values():
             assert pid is not None
             os.kill(pid, signal.SIGSTOP)
-            yield
-            bed.require(bed.await_(lambda: bed.pid(role) not in (None, pid), 90.0), f"{role} hung and was not replaced")
+        yield
+        bed.await_(lambda: not _still(bed, hung), 90.0)
+        bed.require(not _still(bed, hung), f"{', '.join(_still(bed, hung))} hung and was not replaced")
 
-    return fault
+
+def _still(bed: Bed, hung: dict[str, int | None]) -> list[str]:
+    """The roles that no new process holds."""
+    return [role for role, pid in hung.items() if bed.pid(role) in (None, pid)]
 
 
 def serve_hangs(bed: Bed) -> Iterator[None]:
@@ -151,7 +154,7 @@ FAULTS = (
     Kept("TPS answers for another instance", tps_that(peer.answer_for_another), is_met=_asked),
     Kept("TPS answers an unknown status", tps_that(peer.unknown_status), is_met=_asked),
     *(Kept(f"{role} is stopped", stopped(role)) for role in (*ROLES, "serve")),
-    *(Kept(f"{role} is stopped for good", hangs_for_good(role)) for role in ROLES),
+    Kept("all processes are stopped for good", hang_for_good),
     Kept("serve is stopped, killed and started", serve_hangs),
     Kept("no space left", _disk(ENOSPC, NEEDS_SPACE), is_met=_fired),
     Kept("no inodes left", _disk(ENOSPC, NEEDS_INODE), is_met=_fired),

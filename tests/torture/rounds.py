@@ -57,7 +57,7 @@ class Beds:
 
 
 def kill_round(beds: Beds, report: Report) -> int:
-    """One series or two while processes are killed at random moments; how many were."""
+    """One series or two while processes, and once the whole node, are killed at random moments; how many were."""
     bed, before = beds.bed, beds.bed.kills
     bed.renew()
     scanner = bed.push()
@@ -68,9 +68,13 @@ def kill_round(beds: Beds, report: Report) -> int:
     bed.rng.shuffle(roles)
     if bed.rng.randrange(_SERVE_IN) == 0:
         roles[0] = "serve"
-    for role in roles:
+    whole_at = bed.rng.randrange(len(roles))
+    for at, role in enumerate(roles):
         bed.pause(bed.rng.uniform(0.0, _LONGEST_PAUSE_S))
         bed.kill(role)
+        if at == whole_at:
+            bed.pause(bed.rng.uniform(0.0, _LONGEST_PAUSE_S))
+            bed.kill_all()
     done = bed.kills - before
     beds.judge(report, "kill -9 at a random moment", times=done)
     return done
