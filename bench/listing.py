@@ -117,6 +117,7 @@ def _series(number: int) -> dict[str, Any]:
         "calling_ae": "CTSIM",
         "patient_id": f"BENCH{number}",
         "description": "Thorax native 5.0 B40",
+        "facts": {"series_number": 3, "modality": "CT", "body_part": "CHEST", "acquired": "2026-11-26 08:30"},
         "arrivals": _SLICES,
         "last_arrival_at": _T0 + timedelta(minutes=number),
         **_times(number),

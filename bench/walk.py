@@ -279,7 +279,7 @@ def jobs_ls(folder: Path) -> Walk:
     finally:
         sys.setprofile(None)
     assert result.exit_code == 0, result.output
-    assert len(result.stdout.split("Thorax")) == 4, result.stdout  # three jobs, each with its description
+    assert result.stdout.count("3 CT CHEST") == 3, result.stdout  # three jobs, each with its series
     return walk
 
 

@@ -60,7 +60,8 @@ class Case:
     series_number and series_description are those of the derived series, as a planner sees them. leftovers: where a
     withdrawn result stands and a person has to delete it. is_present: whether the series still has these contents.
     purged_at: when the files of the result were removed, or the received files of a series without a job.
-    received_purged_at: when the received files were. repeat: how many jobs made the same of the same before.
+    received_purged_at: when the received files were. repeat: how many jobs made the same of the same before. facts:
+    what tells the source series from others and is no free text.
     """
 
     id: str
@@ -97,6 +98,7 @@ class Case:
     leftovers: tuple[str, ...] = ()
     measurements: dict[str, Any] = field(default_factory=dict)
     deliveries: tuple[DeliveryView, ...] = ()
+    facts: dict[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -231,6 +231,7 @@ def _series_case(series: Series, run: int, received: int, counts_from: datetime)
         calling_ae=series.calling_ae,
         description=series.description,
         patient_id=series.patient_id,
+        facts=series.facts,
         slices=SliceCounts(received, 0, 0, 0),
         bundle=None,
         attempts=0,
@@ -259,6 +260,7 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         calling_ae=series.calling_ae,
         description=series.description,
         patient_id=series.patient_id,
+        facts=series.facts,
         slices=SliceCounts(
             received=job.source_count,
             produced=produced,

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from storage.arrivals import Arrival, ArrivalStore, Receipt, series_row
 from storage.database import Database
 from storage.jobs import ProducedSeries
-from storage.series import JobRequest
+from storage.series import JobRequest, SeriesFacts
 from storage.states import JobState, SeriesState
 from storage.tables import Instance, Job, Product, Series
 from storage.transitions import begin_job, move_job, move_series
@@ -71,10 +71,13 @@ class RebuiltStore:
         with self._database.read() as session:
             return list(session.scalars(query.where(Series.series_uid == series_uid, Instance.is_current)))
 
-    def add_results(self, study_uid: str, series_uid: str, results: Sequence[FoundResult], now: datetime) -> None:
+    def add_results(
+        self, study_uid: str, series_uid: str, facts: SeriesFacts, results: Sequence[FoundResult], now: datetime
+    ) -> None:
         """The results of a source series, oldest first: the last is HELD, each one before it SUPERSEDED."""
         with self._database.write() as session:
             series = series_row(session, study_uid, series_uid, UNKNOWN_SENDER, now)
+            facts.write_to(series)
             for to in (SeriesState.COMPLETE, SeriesState.QUEUED):
                 move_series(session, series, to, actor=ACTOR, reason="", now=now)
             for run, result in enumerate(results, start=1):

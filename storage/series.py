@@ -87,10 +87,18 @@ class OpenSeries:
 
 @dataclass(frozen=True)
 class SeriesFacts:
-    """What the listing shows of a series, read from its headers."""
+    """What the listing shows of a series, read from its headers.
+
+    facts: series number, modality, body part and time of acquisition, as far as they are no free text.
+    """
 
     description: str
     patient_id: str
+    facts: Mapping[str, int | str] = field(default_factory=dict)
+
+    def write_to(self, row: Series) -> None:
+        """Let a series show them."""
+        row.description, row.patient_id, row.facts = self.description, self.patient_id, dict(self.facts)
 
 
 @dataclass(frozen=True)
@@ -151,21 +159,21 @@ class SeriesStore(ArrivalStore):
             return list(session.scalars(since.order_by(Instance.id)))
 
     def nameless(self) -> list[tuple[int, str]]:
-        """Id and first spool name of the series that are being received and of which no header was read."""
+        """Id and first spool name of the series that are received, not whole, and of which no header was read."""
         first = select(func.min(Instance.id)).where(Instance.series_id == Series.id).correlate(Series).scalar_subquery()
         with self._database.read() as session:
             rows = session.execute(
                 select(Series.id, Instance.spool_name)
                 .join(Instance, Instance.id == first)
-                .where(Series.state == SeriesState.RECEIVING, Series.patient_id == "", Series.description == "")
+                .where(Series.state.in_((SeriesState.RECEIVING, SeriesState.INCOMPLETE)))
+                .where(Series.patient_id == "", Series.description == "")
             )
             return [(series_id, name) for series_id, name in rows]
 
     def note_facts(self, series_id: int, facts: SeriesFacts) -> None:
         """Keep what the listing shows of a series that is being received."""
-        values = {"description": facts.description, "patient_id": facts.patient_id}
         with self._database.write() as session:
-            session.execute(update(Series).where(Series.id == series_id).values(values))
+            facts.write_to(session.get_one(Series, series_id))
 
     def note_expected(self, series_id: int, expected: int) -> None:
         """Keep how many instances of a series a peer counts."""
@@ -299,7 +307,7 @@ class SeriesStore(ArrivalStore):
             row = _fresh(session, series)
             if row is None:
                 return False
-            row.description, row.patient_id = facts.description, facts.patient_id
+            facts.write_to(row)
             _fail(session, row, reason, now)
             return True
 
@@ -413,7 +421,7 @@ def _with_doubt(session: Session, row: Series, reason: str) -> str:
 
 
 def _complete(session: Session, row: Series, facts: SeriesFacts, now: datetime) -> None:
-    row.description, row.patient_id = facts.description, facts.patient_id
+    facts.write_to(row)
     if row.state is SeriesState.RECEIVING:
         move_series(session, row, SeriesState.COMPLETE, actor="completion", reason="", now=now)
 

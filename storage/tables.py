@@ -65,7 +65,8 @@ class Series(Base):
     the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
     TLS. in_hand: the process that judges the series at the moment, starter: what started it; deaths: how many processes
     ended alone while they did, node_deaths: how many together with the whole node. purged_at: when retention removed
-    the received files. barred: AE titles whose instances a person dropped; they add none any more.
+    the received files. facts: what tells it from others and is no free text. barred: AE
+    titles whose instances a person dropped; they add none any more.
     """
 
     __tablename__ = "series"
@@ -78,6 +79,7 @@ class Series(Base):
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
     patient_id: Mapped[str] = mapped_column(CleanText, default="")
     description: Mapped[str] = mapped_column(CleanText, default="")
+    facts: Mapped[dict[str, int | str]] = mapped_column(CleanJson, default=dict, server_default="{}")
     arrivals: Mapped[int] = mapped_column(Integer, default=0)
     job_id: Mapped[int | None] = mapped_column(Integer, default=None)
     ignored: Mapped[int] = mapped_column(Integer, default=0, server_default="0")

@@ -43,7 +43,8 @@ class Department:
             arrival = Arrival(*uids, f"{number:032}{n:032}", f"received/{number}-{n}.dcm", 1)
             store.record(association, ae, arrival, at)
         store.close_association(association, released=True, now=at)
-        self.facts = SeriesFacts(description=description, patient_id=patient)
+        known = {"modality": "CT", "body_part": "CHEST", "acquired": "2026-11-26 08:30"}
+        self.facts = SeriesFacts(description, patient, {"series_number": number, **known})
         return str(number)
 
     def change(self, case_id: str) -> None:

@@ -21,6 +21,7 @@ from node.dicom.headers import read_dataset, read_header
 from node.dicom.identity import inflated, read_identity
 from node.errors import Refused, UnreadableInstance
 from node.network.contexts import DEFLATED_SYNTAXES
+from node.receive.completion import series_facts
 from storage.database import Database
 from storage.jobs import ProducedInstance, ProducedSeries
 from storage.mark import adopt_mark, new_mark, write_mark
@@ -117,14 +118,15 @@ def _attach(store: RebuiltStore, node: Node, results: list[_Result], weights: st
 
     for (study_uid, series_uid), group in itertools.groupby(sorted(results, key=of_source), key=of_source):
         found = sorted(group, key=lambda result: result.found.job_id)
-        last = found[-1]
-        if weights in last.model_text:
-            with suppress(UnreadableInstance):
-                names = store.source_of(series_uid)
-                headers = [read_header(node.spool.path(name), decode=False) for name in names]
-                if headers:
-                    found[-1] = replace(last, found=replace(last.found, request=request_for(headers)))
-        store.add_results(study_uid, series_uid, [result.found for result in found], now)
+        last, facts = found[-1], series_facts([])
+        names = store.source_of(series_uid)
+        known = weights in last.model_text
+        with suppress(UnreadableInstance):
+            headers = [read_header(node.spool.path(name), decode=False) for name in (names if known else names[:1])]
+            facts = series_facts(headers)
+            if known and headers:
+                found[-1] = replace(last, found=replace(last.found, request=request_for(headers)))
+        store.add_results(study_uid, series_uid, facts, [result.found for result in found], now)
 
 
 def _judge(node: Node, now: datetime) -> None:

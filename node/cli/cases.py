@@ -3,15 +3,18 @@
 from datetime import datetime
 from typing import Any
 
-from node.cli.console import masked
+from node.cli.console import masked, masked_text
 from node.cli.moments import time_left
 from storage.forecast import Expected
 from storage.overview import Case
 from storage.states import JobState
 
 
-def case_json(case: Case, when: Expected, *, phi: bool) -> dict[str, Any]:
-    """A case as the JSON of `jobs ls` and `jobs show`; the keys are a contract."""
+def case_json(case: Case, when: Expected, *, phi: bool, prefix: str) -> dict[str, Any]:
+    """A case as the JSON of `jobs ls` and `jobs show`; the keys are a contract.
+
+    prefix: what the settings let descriptions of results begin with.
+    """
     return {
         "id": case.id,
         "state": case.state,
@@ -20,7 +23,8 @@ def case_json(case: Case, when: Expected, *, phi: bool) -> dict[str, Any]:
         "derived_series_uid": case.derived_series_uid,
         "study_uid": case.study_uid,
         "calling_ae": case.calling_ae,
-        "description": case.description,
+        "description": masked_text(case.description, show=phi),
+        "facts": case.facts,
         "patient_id": masked(case.patient_id, show=phi),
         "slices": case.slices,
         "bundle": case.bundle,
@@ -31,7 +35,7 @@ def case_json(case: Case, when: Expected, *, phi: bool) -> dict[str, Any]:
         "measurements": case.measurements,
         "version": case.version,
         "derived_series_number": case.series_number,
-        "derived_description": case.series_description,
+        "derived_description": _derived_description(case, prefix, show=phi),
         "doubt": case.doubt,
         "override": case.override,
         "remarks": case.remarks,
@@ -43,6 +47,15 @@ def case_json(case: Case, when: Expected, *, phi: bool) -> dict[str, Any]:
         "due_at": when.due_at,
         "eta_at": when.eta_at,
     }
+
+
+def _derived_description(case: Case, prefix: str, *, show: bool) -> str:
+    """The node's own part stays; what follows it was typed at the scanner. Without our beginning all of it may be."""
+    own = prefix.strip() + (f" v{case.version}" if case.version > 1 else "")
+    text = case.series_description
+    if show or text == own:
+        return text
+    return f"{own} …" if text.startswith(f"{own} ") else masked_text(text, show=False)
 
 
 def raw_state(case: Case) -> JobState | None:

@@ -4,13 +4,13 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, Final, TextIO
 
 import typer
 from rich.console import Console
@@ -30,10 +30,11 @@ ConfigOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-PhiOption = Annotated[bool, typer.Option("--phi", help="Show patient IDs in full.")]
+PhiOption = Annotated[bool, typer.Option("--phi", help="Show patient IDs and typed texts in full.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; kept with the job's history.")]
 
 
+_FACTS: Final = ("series_number", "modality", "body_part", "acquired")
 MAX_REASON = 1000  # characters
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -136,6 +137,16 @@ def masked(patient_id: str, *, show: bool) -> str:
     if show or not patient_id:
         return patient_id
     return "…" + patient_id[-2:] if len(patient_id) > 4 else "…"
+
+
+def masked_text(text: str, *, show: bool) -> str:
+    """Free text of a header, which may name a patient: nothing of it unless it was asked for, and that there is one."""
+    return text if show or not text else "…"
+
+
+def facts_text(facts: Mapping[str, int | str]) -> str:
+    """What tells a series from others and is no free text: `3 CT CHEST 2026-11-26 13:40`."""
+    return " ".join(str(facts[name]) for name in _FACTS if name in facts)
 
 
 def tidy_reason(reason: str) -> str:

@@ -11,7 +11,17 @@ import typer
 
 from node.bootstrap.store import Node
 from node.cli.cases import case_json, progress_text
-from node.cli.console import ConfigOption, JsonOption, PhiOption, age, masked, print_json, reading
+from node.cli.console import (
+    ConfigOption,
+    JsonOption,
+    PhiOption,
+    age,
+    facts_text,
+    masked,
+    masked_text,
+    print_json,
+    reading,
+)
 from node.cli.moments import due_text, moment_before, time_left, utc_iso, zone_of
 from node.cli.next_steps import NEXT_STEP
 from node.cli.tables import Cell, Column, plain, print_line, print_list
@@ -42,6 +52,7 @@ _COLUMNS: Final = (
 _CSV_COLUMNS: Final = (
     *("id", "state", "reason", "patient_id", "description", "calling_ae", "series_uid", "derived_series_uid"),
     *("study_uid", "received", "produced", "sent", "confirmed", "bundle", "attempts", "created_at", "updated_at"),
+    *("series_number", "modality", "body_part", "acquired"),
 )
 _FORMULA: Final = ("=", "+", "-", "@")
 
@@ -101,7 +112,8 @@ def list_jobs(
         when = {} if as_csv or quiet else node.forecast.expected(cases, now, due_s)
         refused = "" if as_csv or quiet or as_json else _refused(node, now)
     if as_json:
-        print_json([case_json(case, when[case.id], phi=phi) for case in cases])
+        prefix = node.settings.series.description_prefix
+        print_json([case_json(case, when[case.id], phi=phi, prefix=prefix) for case in cases])
     elif as_csv:
         _print_csv(cases, phi=phi)
     elif quiet:
@@ -121,7 +133,7 @@ def named_states(given: Sequence[str]) -> list[str]:
 
 
 def _row(case: Case, when: Expected, now: datetime, *, phi: bool) -> list[Cell]:
-    counts = case.slices
+    counts, described = case.slices, masked_text(case.description, show=phi)
     return [
         Cell(case.id),
         Cell(case.state, _NEEDS_A_PERSON if case.leftovers else _STYLES.get(case.state, "")),
@@ -131,7 +143,7 @@ def _row(case: Case, when: Expected, now: datetime, *, phi: bool) -> list[Cell]:
         Cell(masked(case.patient_id, show=phi)),
         Cell(f"{counts.received}/{counts.produced}/{counts.sent}/{counts.confirmed}"),
         Cell(case.calling_ae),
-        Cell(case.description),
+        Cell(described if phi else facts_text(case.facts) or described),
         Cell("; ".join(part for part in (progress_text(case, now) if case.progress else "", case.reason) if part)),
     ]
 
@@ -154,8 +166,8 @@ def _print_csv(cases: Sequence[Case], *, phi: bool) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(_CSV_COLUMNS)
     for case in cases:
-        values = {**case_json(case, Expected(), phi=phi), **asdict(case.slices)}
-        writer.writerow([_csv_text(values[name]) for name in _CSV_COLUMNS])
+        values = {**case_json(case, Expected(), phi=phi, prefix=""), **asdict(case.slices), **case.facts}
+        writer.writerow([_csv_text(values.get(name)) for name in _CSV_COLUMNS])
 
 
 def _csv_text(value: Any) -> str:

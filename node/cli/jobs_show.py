@@ -8,12 +8,11 @@ import typer
 
 from node.bootstrap.store import Node
 from node.cli.cases import case_json, delivered, progress_text
-from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
+from node.cli.console import ConfigOption, JsonOption, PhiOption, facts_text, print_json, print_table, reading
 from node.cli.moments import local_time, now_utc, zone_of
 from node.cli.next_steps import facts_of, next_step
 from node.cli.tables import print_text
 from node.errors import Permanent
-from storage.forecast import Expected
 from storage.overview import Case, DeliveryView, EventView, RefusedView
 from storage.owners import OwnerView
 from storage.shadows import ShadowView
@@ -42,10 +41,11 @@ def show(
         step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
         zone = zone_of(node.settings)
         when = node.forecast.expected([case], now_utc(), node.settings.alerts.due_s)[case.id]
+        facts = case_json(case, when, phi=phi, prefix=node.settings.series.description_prefix)
     if as_json:
         print_json(
             {
-                **case_json(case, when, phi=phi),
+                **facts,
                 "product_dir": folder,
                 "owner": owner,
                 "shadows": shadows,
@@ -55,7 +55,7 @@ def show(
         )
         return
     rows = [
-        *_facts(case, when, zone, phi=phi),
+        *_facts(case, facts, zone),
         ("owner", _owner(owner)),
         *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
         *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
@@ -115,11 +115,11 @@ def why_incomplete(node: Node, case: Case) -> str:
     return "" if checked.verdict == "ACCEPT" else checked.reason
 
 
-def _facts(case: Case, when: Expected, zone: tzinfo | None, *, phi: bool) -> list[tuple[str, str]]:
+def _facts(case: Case, facts: dict[str, Any], zone: tzinfo | None) -> list[tuple[str, str]]:
     """What stands in the JSON, in words; a value that says nothing has no row."""
     own_rows = {"deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at"}
-    own_rows |= {"purged_at", "received_purged_at"}
-    values = {key: value for key, value in case_json(case, when, phi=phi).items() if key not in own_rows}
+    own_rows |= {"purged_at", "received_purged_at", "facts"}
+    values = {key: value for key, value in facts.items() if key not in own_rows}
     shown = [(key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None)]
     counts = case.slices
     return [
@@ -128,6 +128,7 @@ def _facts(case: Case, when: Expected, zone: tzinfo | None, *, phi: bool) -> lis
             "slices",
             f"{counts.received} received, {counts.produced} produced, {counts.sent} sent, {counts.confirmed} confirmed",
         ),
+        *([("series", words)] if (words := facts_text(case.facts)) else []),
         *([("delivered", got)] if (got := delivered(case)) else []),
         *([("progress", progress)] if (progress := progress_text(case, now_utc())) else []),
         *([("measured", _measured(case.measurements))] if case.measurements else []),

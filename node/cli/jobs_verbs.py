@@ -16,7 +16,7 @@ import typer
 
 from node.bootstrap.store import Node, open_store
 from node.cli.cases import delivered, raw_state
-from node.cli.console import ConfigOption, Exit, ReasonOption, masked, operator, reading, say, settings_from
+from node.cli.console import ConfigOption, Exit, ReasonOption, facts_text, masked, operator, reading, say, settings_from
 from node.cli.console import tidy_reason as _tidy
 from node.cli.jobs_ls import named_states
 from node.cli.jobs_show import why_incomplete
@@ -357,7 +357,8 @@ def _told(case_id: str, error: Exception) -> str:
 def _words(case: Case) -> str:
     """Which case it is, so that a mistyped id is noticed: `PATIENT …34, 30 slices, SENT to tps`."""
     count = case.slices.produced or case.slices.received
-    parts = [f"PATIENT {masked(case.patient_id, show=False) or 'unknown'}", case.description]
+    parts = [f"PATIENT {masked(case.patient_id, show=False) or 'unknown'}"]
+    parts += [f"series {words}"] if (words := facts_text(case.facts)) else []
     parts.append(f"{count} slice{'' if count == 1 else 's'}")
     got = delivered(case)
     places = " and ".join(view.destination for view in case.deliveries)

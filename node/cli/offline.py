@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from node.bootstrap.worker import job_options, open_executor
 from node.cli.console import progress_bar
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import Permanent, Refused, UnreadableInstance
+from node.receive.completion import series_facts
 from node.receive.eligibility import Accept, judge
 from node.receive.gate_rule import Outcome
 from node.receive.rules import RULES
@@ -41,12 +42,14 @@ class Processed:
 class Checked:
     """What the eligibility rules decided about one series.
 
-    verdict: ACCEPT, HOLD (it is translated, and the result held), SKIP or INCOMPLETE.
+    description: free text of the header, which may name a patient. verdict: ACCEPT, HOLD (it is translated, and the
+    result held), SKIP or INCOMPLETE.
     """
 
     series_uid: str
     slices: int
     description: str
+    facts: Mapping[str, int | str]
     verdict: str
     reason: str
 
@@ -134,7 +137,8 @@ def _check(settings: Settings, uid: str, headers: list[SliceHeader]) -> Checked:
     verdict = judge(headers, eligibility_policy(settings))
     reason = verdict.doubt if isinstance(verdict, Accept) else verdict.reason
     word = "HOLD" if isinstance(verdict, Accept) and verdict.doubt else type(verdict).__name__.upper()
-    return Checked(uid, len(headers), headers[0].series_description, word, reason)
+    shown = series_facts(headers)
+    return Checked(uid, len(headers), shown.description, shown.facts, word, reason)
 
 
 class _Reporter:

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, reading, settings_from
+from node.cli.console import (
+    ConfigOption,
+    Exit,
+    JsonOption,
+    PhiOption,
+    masked_text,
+    out,
+    print_json,
+    print_table,
+    reading,
+    settings_from,
+)
 from node.errors import Doubtful, Refused
 from storage.errors import NotFound
 
@@ -64,6 +75,7 @@ def process(
 def check(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="Folder of DICOM files, or SeriesInstanceUID of a received series.")],
+    phi: PhiOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -79,7 +91,8 @@ def check(
         with reading(context, config) as node:
             rows, unreadable = [check_received(node, source)], []
     if as_json:
-        print_json({"series": [asdict(row) for row in rows], "unreadable": unreadable})
+        shown = [asdict(row) | {"description": masked_text(row.description, show=phi)} for row in rows]
+        print_json({"series": shown, "unreadable": unreadable})
     else:
         print_table(
             ["SERIES", "SLICES", "VERDICT", "REASON"],

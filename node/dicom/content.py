@@ -185,6 +185,8 @@ GATE: Final = (
     "BodyPartExamined",
     "PatientAge",
     "StudyDate",
+    "AcquisitionDate",
+    "AcquisitionTime",
     "PatientSpeciesDescription",
     "PatientBreedDescription",
     "PatientSexNeutered",

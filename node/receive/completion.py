@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from config.settings import CompletionSettings
+from node.dicom.body_parts import BODY_PARTS, MODALITIES
 from node.dicom.headers import SliceHeader, read_header
 from node.errors import AmbiguousInstance, UnreadableInstance
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
@@ -90,7 +91,7 @@ class Completion:
 
     def _name_series(self, series_id: int, spool_name: str) -> None:
         try:
-            facts = _facts([read_header(self._spool.path(spool_name), decode=False)])
+            facts = series_facts([read_header(self._spool.path(spool_name), decode=False)])
             self._series.note_facts(series_id, facts)
         except UnreadableInstance:  # it is judged, and named, when the series is quiet
             log.info("the first instance of series %d cannot be read", series_id)
@@ -117,8 +118,9 @@ class Completion:
             headers, unreadable = self._read(series)
         except AmbiguousInstance as error:
             log.error("series %s is FAILED: %s", series.series_uid, error)
-            return self._series.fail(series, _facts([]), f"nothing is made of this series: {error}", self._clock())
-        facts = _facts(headers)
+            reason = f"nothing is made of this series: {error}"
+            return self._series.fail(series, series_facts([]), reason, self._clock())
+        facts = series_facts(headers)
         if unreadable and self._lose_damaged(series):
             return False  # the next tick finds what is missing
         if unreadable:
@@ -249,11 +251,37 @@ class Completion:
         return self._series.hold_incomplete(series, reason, self._clock())
 
 
-def _facts(headers: list[SliceHeader]) -> SeriesFacts:
+def series_facts(headers: Sequence[SliceHeader]) -> SeriesFacts:
+    """What the listing shows of a series, by the first of its headers; nothing without any."""
     if not headers:
         return SeriesFacts(description="", patient_id="")
     first = headers[0]
-    return SeriesFacts(description=first.series_description, patient_id=first.patient_id)
+    return SeriesFacts(first.series_description, first.patient_id, _no_free_text(first))
+
+
+def _no_free_text(header: SliceHeader) -> dict[str, int | str]:
+    """What tells a series from others and nobody can have typed a name into; a value of another kind is left out."""
+    body_part, number = "".join(header.attribute("BodyPartExamined")), header.series_number
+    found = {
+        "series_number": number if number is not None and abs(number) < 2**31 else None,  # PS3.5 6.2, IS
+        "modality": header.modality if header.modality in MODALITIES else None,
+        "body_part": body_part if body_part in BODY_PARTS else None,
+        "acquired": _acquired(header),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _acquired(header: SliceHeader) -> str | None:
+    """When the scanner's clock said that it acquired an image: `2026-11-26 13:40`, or the date alone."""
+    date, time = ("".join(header.attribute(keyword)) for keyword in ("AcquisitionDate", "AcquisitionTime"))
+    for digits, size, form, shown in (
+        (date + time[:4], 12, "%Y%m%d%H%M", "%Y-%m-%d %H:%M"),
+        (date, 8, "%Y%m%d", "%Y-%m-%d"),
+    ):
+        with suppress(ValueError):
+            if len(digits) == size and digits.isdecimal():
+                return datetime.strptime(digits, form).strftime(shown)
+    return None
 
 
 def _refuse_other_identity(header: SliceHeader, series: OpenSeries, recorded: SourceFile) -> None:

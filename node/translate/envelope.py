@@ -7,6 +7,7 @@ from typing import Final
 
 from models.bundle import Envelope
 from models.noise import measure_noise_hu
+from node.dicom.body_parts import BODY_PARTS
 from node.dicom.headers import SliceHeader
 from node.dicom.terms import Terms, find_word
 from node.dicom.volume import CTVolume
@@ -139,13 +140,14 @@ def _other_modality(header: SliceHeader, envelope: Envelope) -> str:
 
 
 def _other_body_part(header: SliceHeader, envelope: Envelope) -> str:
-    """BodyPartExamined is a code, but a hand may have typed it: only letters, digits and blanks are repeated."""
+    """BodyPartExamined is a code, but a hand may have typed it: only a word that DICOM or we define is repeated."""
     if envelope.body_parts is None:
         return ""
     part = " ".join("\\".join(header.attribute("BodyPartExamined")).upper().split())
     if part in envelope.body_parts:
         return "" if part else _other_region(header, envelope.body_parts)
-    shown = "".join(character for character in part if character.isalnum() or character == " ")[:16] or "absent"
+    defined = part in BODY_PARTS or any(part in names for names, _ in _REGIONS)
+    shown = part if defined else "that is no term of DICOM" if part else "absent"
     known = ", ".join(name or "absent" for name in envelope.body_parts)
     return f"body part {shown} lies outside what the model was trained on ({known})"
 

@@ -238,7 +238,7 @@ def test_a_store_of_an_earlier_revision_is_brought_forward_with_every_row(
     syncect("db", "upgrade")
     assert json.loads(syncect("db", "current", "--json")) == {"current": HEAD, "needed": HEAD}
     assert_survived(before, contents(database), set(before))
-    cases = json.loads(syncect("jobs", "ls", "--json"))
+    cases = json.loads(syncect("jobs", "ls", "--json", "--phi"))
     assert {case["id"]: case["state"] for case in cases} == CASES
     (sending,) = (case for case in cases if case["id"] == "1")
     assert sending["slices"] == {"received": 2, "produced": 2, "sent": 1, "confirmed": 0}

@@ -28,7 +28,7 @@ def test_the_newest_result_is_held_the_older_superseded_and_new_jobs_count_on(da
     assert rebuilt.is_empty()
     rebuilt.receive([(arrival("1.2.3"), NOW), (arrival("1.2.4"), NOW)], NOW)
     assert not rebuilt.is_empty()
-    rebuilt.add_results("1.2", "1.2.3", [result(40), result(41)], NOW)
+    rebuilt.add_results("1.2", "1.2.3", SeriesFacts("", ""), [result(40), result(41)], NOW)
     rebuilt.settle_numbers()
     (waiting,) = series.undecided(NOW, 0.0)
     assert series.queue(waiting, SeriesFacts("", ""), JobRequest("k" * 64, "bundle"), NOW)
@@ -44,6 +44,6 @@ def test_the_newest_result_is_held_the_older_superseded_and_new_jobs_count_on(da
 
 def test_a_result_whose_source_retention_removed_is_kept_as_well(database: Database) -> None:
     rebuilt = RebuiltStore(database)
-    rebuilt.add_results("1.2", "1.2.3", [result(7)], NOW)
+    rebuilt.add_results("1.2", "1.2.3", SeriesFacts("", ""), [result(7)], NOW)
     JobStore(database).release(7, ["tps"], "operator", "it is not there", NOW)
     assert rebuilt.source_of("1.2.3") == []

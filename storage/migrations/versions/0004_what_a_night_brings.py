@@ -19,6 +19,7 @@ _ADDED: dict[str, list[sa.Column[object]]] = {
         sa.Column("node_deaths", sa.Integer(), server_default="0", nullable=False),
         sa.Column("purged_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("barred", sa.JSON(), server_default="[]", nullable=False),
+        sa.Column("facts", sa.JSON(), server_default="{}", nullable=False),
     ],
     "instance": [sa.Column("calling_ae", sa.String(length=16), server_default="", nullable=False)],
     "job": [

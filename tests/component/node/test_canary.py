@@ -22,7 +22,6 @@ from tests.builders import make_series
 from tests.component.node.test_rebuild import judge, keep, translate
 
 CANARY = "CANARY"
-# The name of the series (0008,103E) is what operators know a series by; it is shown, and is not in this list.
 TEXTS = {
     "PatientName": "CANARY^NAME",
     "PatientID": "CANARY-ID-77",
@@ -31,6 +30,8 @@ TEXTS = {
     "PatientComments": "CANARY comments",
     "AdditionalPatientHistory": "CANARY history",
     "StudyDescription": "CANARY study",
+    "SeriesDescription": "Thorax CANARY^SERIES",
+    "BodyPartExamined": "CANARY PART",
     "StudyID": "CANARY-STUDY",
     "AccessionNumber": "CANARY-ACC",
     "ReferringPhysicianName": "CANARY^REF",
@@ -51,6 +52,11 @@ READERS = [
     ("status",),
     ("status", "--json"),
     ("doctor",),
+    ("alerts", "ls"),
+    ("spool", "verify"),
+    ("series", "rules"),
+    ("jobs", "cancel", "--dry-run", "1", "2"),
+    ("jobs", "retry", "--dry-run", "1", "2", "3", "4", "5", "6", "7"),
     *(
         (("jobs", verb, str(n), *form))
         for verb in ("show", "why", "events")
@@ -113,6 +119,16 @@ def test_the_canary_is_seen_nowhere_but_in_files_and_database(
         _, out, err = run(*command)
         if CANARY in out + err:
             seen.append((command, [line for line in (out + err).splitlines() if CANARY in line][:3]))
+    make_series(tmp_path / "here", attributes=TEXTS)
+    for command in (
+        ("series", "check", str(tmp_path / "here")),
+        ("series", "check", str(tmp_path / "here"), "--json"),
+        ("process", str(tmp_path / "here"), "--out", str(tmp_path / "out")),
+        ("replay", "1"),
+        ("replay", "1", "--json"),
+    ):
+        _, out, err = run(*command)
+        assert CANARY not in out + err, command
     (config.parent / "syncect-data" / "syncect.sqlite3").write_bytes(b"CANARY" * 1000)
     for command in READERS:
         _, out, err = run(*command)
@@ -125,10 +141,20 @@ def test_the_canary_is_seen_nowhere_but_in_files_and_database(
 def test_the_canary_is_shown_where_it_is_asked_for(run: Any, config: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     config.write_text(config.read_text() + f'\n[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
     with open_store(load_settings(config)) as node:
-        keep(node, make_series(tmp_path / "one", attributes=TEXTS))
+        keep(node, make_series(tmp_path / "one", attributes=TEXTS | {"BodyPartExamined": "CHEST"}))
         judge(node)
-    assert "CANARY-ID-77" not in run("jobs", "ls", "--json")[1]
-    assert "CANARY-ID-77" in run("jobs", "ls", "--json", "--phi")[1]
+        translate(node)
+    for command in (("ls",), ("ls", "--json"), ("ls", "--csv"), ("show", "1"), ("show", "1", "--json")):
+        hidden, shown = run("jobs", *command)[1], run("jobs", *command, "--phi")[1]
+        for text in ("CANARY-ID-77", "Thorax CANARY^SERIES"):
+            assert text not in hidden
+            assert text in shown
+    (case,) = json.loads(run("jobs", "ls", "--json")[1])
+    assert (case["description"], case["derived_description"]) == ("…", "sCE-CT AI …")
+    assert (case["facts"]["series_number"], case["facts"]["body_part"]) == (3, "CHEST")
+    checked = ("series", "check", str(tmp_path / "one"), "--json")
+    assert json.loads(run(*checked)[1])["series"][0]["description"] == "…"
+    assert json.loads(run(*checked, "--phi")[1])["series"][0]["description"] == "Thorax CANARY^SERIES"
 
 
 class Kept:

@@ -48,7 +48,7 @@ def test_inside_there_is_no_reason_and_the_noise_is_measured(tmp_path: Path) -> 
         ({"spacing_mm": (3.0, 1.0, 1.25)}, "pixel spacing 1.250 mm"),
         ({"attributes": {"BodyPartExamined": "HEAD"}}, "body part HEAD lies outside"),
         ({"raw": {"BodyPartExamined": b"pelvis "}}, "body part PELVIS lies outside"),
-        ({"attributes": {"BodyPartExamined": "PHANTOM"}}, "body part PHANTOM lies outside"),
+        ({"attributes": {"BodyPartExamined": "PHANTOM"}}, "body part that is no term of DICOM lies outside"),
         (
             {"attributes": {"PatientAge": "004M"}},
             "age 0 years lies outside what the model was trained on (18 to 120 years)",
@@ -127,7 +127,8 @@ def test_what_the_card_does_not_say_is_not_judged(tmp_path: Path) -> None:
 
 def test_a_typed_body_part_is_not_repeated_as_it_came(tmp_path: Path) -> None:
     reason = reason_for(tmp_path, raw={"BodyPartExamined": b"Head <b>;--\x07 of somebody with a long name"}) or ""
-    assert "body part HEAD B OF" in reason
+    assert "body part that is no term of DICOM lies outside" in reason
+    assert "HEAD" not in reason
     assert "<" not in reason
     assert "NAME" not in reason
 

@@ -62,9 +62,17 @@ def test_one_line_a_job_at_every_width(run, busy, monkeypatch, width, heads) -> 
     assert max(map(cell_len, lines)) <= width
     assert "1.2.3" not in "".join(lines)
     held = lines[-1]
-    assert re.search(r"HELD .*…45 .*Thorax.*the scan looks", held)
+    assert re.search(r"HELD .*…45 .*1 CT CHEST.*the scan looks", held)
+    assert "Thorax" not in "".join(lines)
     assert held.endswith("…") or LONG in held
     assert "needs a person: delete series" in lines[2]
+
+
+def test_whoever_asks_for_texts_reads_them_at_every_width(run, busy, monkeypatch) -> None:
+    for width in (80, 100, 120, 132):
+        lines = listed(run, monkeypatch, width, "--phi")
+        assert re.search(r"HELD .*MRN0012345 .*Thorax.*the scan looks", lines[-1])
+        assert max(map(cell_len, lines)) <= width
 
 
 def test_what_is_still_arriving_and_what_is_incomplete_show_whose_they_are(run, department, monkeypatch) -> None:
@@ -74,8 +82,11 @@ def test_what_is_still_arriving_and_what_is_incomplete_show_whose_they_are(run, 
 
         row = session.get_one(Series, 1)
         row.patient_id, row.description = "MRN0000077", "Abdomen"
+        row.facts = {"series_number": 4, "modality": "CT"}
     (line,) = listed(run, monkeypatch, 80)[1:]
-    assert re.match(r"1 +INCOMPLETE +…77 +Abdomen +slices are missing", line)
+    assert re.match(r"1 +INCOMPLETE +…77 +4 CT +slices are missing", line)
+    (line,) = listed(run, monkeypatch, 80, "--phi")[1:]
+    assert re.match(r"1 +INCOMPLETE +MRN0000077 +Abdomen +slices are missing", line)
 
 
 def test_a_running_job_shows_how_far_it_is(run, department, monkeypatch) -> None:
@@ -207,7 +218,12 @@ def test_csv_has_one_line_a_job_and_no_formula(run, department) -> None:
     assert (first["received"], first["sent"], first["state"]) == ("3", "3", "SENT")
     assert second["reason"] == "slices, with breaks"
     assert datetime.fromisoformat(first["created_at"]).utcoffset() == timedelta(0)
-    assert "49123456" not in run("jobs", "ls", "--csv")[1]
+    masked = run("jobs", "ls", "--csv")[1]
+    assert "49123456" not in masked
+    assert "HYPERLINK" not in masked
+    row = list(csv.DictReader(io.StringIO(masked)))[-1]
+    assert (row["description"], row["series_number"], row["body_part"]) == ("…", "1", "CHEST")
+    assert row["acquired"] == "2026-11-26 08:30"
     assert run("jobs", "ls", "--csv", "--patient", "nobody")[1].startswith("id,state,reason,")
 
 

@@ -2,12 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from node.cli.cases import case_json
+from node.dicom.derived_plan import SeriesOptions
 from node.ops.processes import process_lock
+from storage.forecast import Expected
 from tests.builders import make_series
 from tests.departments import START
 
@@ -27,7 +31,8 @@ def test_show_tells_everything(run, department) -> None:
         "override HELD: looks enhanced. Released by operator",
         "seen by Dr Wu",
         "derived series number 301",
-        "derived description sCE-CT AI Thorax",
+        "derived description sCE-CT AI …",
+        "series 1 CT CHEST 2026-11-26 08:30",
         "to tps PENDING, 0/3 accepted, 0 confirmed, attempt 0",
         "refused 2 instances from CTSIM",
         "status C000, a UID has a leading zero",
@@ -36,9 +41,42 @@ def test_show_tells_everything(run, department) -> None:
         "next step",
     ):
         assert text in out
+    assert "Thorax" not in out
+    asked = flat(run("jobs", "show", case_id, "--phi")[1])
+    assert "derived description sCE-CT AI Thorax" in asked
+    assert "description Thorax" in asked
     row = json.loads(run("jobs", "show", case_id, "--json")[1])
+    assert row["facts"]["series_number"] == 1
     assert row["refused"][0]["count"] == 2
     assert row["events"][-1]["machine"] == "delivery"
+
+
+@pytest.mark.parametrize(
+    ("description", "version", "prefix", "shown"),
+    [
+        ("sCE-CT AI v2 Thorax native", 2, "sCE-CT AI", "sCE-CT AI v2 …"),
+        ("sCE-CT AI v2", 2, " sCE-CT AI ", "sCE-CT AI v2"),
+        ("sCE-CT AI", 1, "sCE-CT AI", "sCE-CT AI"),
+        ("sCE-CT AI Thorax", 1, "another prefix", "…"),
+        ("sCE-CT AIThorax", 1, "sCE-CT AI", "…"),
+        ("", 1, "sCE-CT AI", ""),
+    ],
+)
+def test_of_the_description_of_a_result_what_the_node_wrote_is_shown(
+    department, description, version, prefix, shown
+) -> None:
+    case = replace(department.node.overview.case(department.held()), series_description=description, version=version)
+    masked, asked = (case_json(case, Expected(), phi=phi, prefix=prefix) for phi in (False, True))
+    assert (masked["derived_description"], asked["derived_description"]) == (shown, description)
+
+
+@pytest.mark.parametrize("version", [1, 2, 99])
+def test_what_the_node_writes_is_what_is_known_for_its_own(department, version) -> None:
+    names = SeriesOptions()
+    made = names.series_description("Thorax native", version)
+    case = replace(department.node.overview.case(department.held()), series_description=made, version=version)
+    shown = case_json(case, Expected(), phi=False, prefix=names.description_prefix)["derived_description"]
+    assert shown == f"{names.series_description('', version)} …"
 
 
 def test_show_tells_what_was_left_out_and_what_stands_at_a_tps(run, department) -> None:
@@ -65,12 +103,12 @@ def test_people_read_the_time_of_the_department_and_programs_utc(run, department
 
 def test_text_of_a_peer_does_nothing_to_the_terminal(run, department) -> None:
     department.held("\x1b[31m[red]:boom:", description="[bold]\x1b]0;title\x07")
-    for command in (("ls",), ("show", "1"), ("why", "1"), ("events", "1")):
+    for command in (("ls",), ("ls", "--phi"), ("show", "1"), ("show", "1", "--phi"), ("why", "1"), ("events", "1")):
         out = run("jobs", *command)[1]
         assert "\x1b" not in out
         assert "\x07" not in out
     assert "[red]:boom:" in run("jobs", "why", "1")[1]
-    assert "[bold]" in run("jobs", "show", "1")[1]
+    assert "[bold]" in run("jobs", "show", "1", "--phi")[1]
 
 
 def test_why_knows_which_processes_live(run, department) -> None:

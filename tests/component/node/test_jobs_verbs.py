@@ -37,7 +37,7 @@ def test_what_stops_a_series_asks_and_no_is_the_default(run, department, answers
     answers(answer, "n")
     code, _, err = run("jobs", verb, case_id)
     assert (code, state(department, case_id)) == (0, "HELD")
-    assert f"{verb} {case_id}: PATIENT …45, Thorax, 3 slices, HELD? [y/N]" in err
+    assert f"{verb} {case_id}: PATIENT …45, series 1 CT CHEST 2026-11-26 08:30, 3 slices, HELD? [y/N]" in err
     assert "left as it is" in err
     answers("y")
     assert run("jobs", verb, case_id)[0] == 0
@@ -47,9 +47,9 @@ def test_what_stops_a_series_asks_and_no_is_the_default(run, department, answers
 def test_the_question_says_what_a_tps_has(run, department, answers) -> None:
     sent, part = department.sent(), department.sending(accepted=2)
     answers("n", "n")
-    err = run("jobs", "cancel", sent, part)[2]
-    assert f"cancel {sent}: PATIENT …45, Thorax, 3 slices, SENT to tps? [y/N]" in err
-    assert f"cancel {part}: PATIENT …45, Thorax, 3 slices, SENDING, 2/3 to tps? [y/N]" in err
+    err, known = run("jobs", "cancel", sent, part)[2], "CT CHEST 2026-11-26 08:30"
+    assert f"cancel {sent}: PATIENT …45, series 1 {known}, 3 slices, SENT to tps? [y/N]" in err
+    assert f"cancel {part}: PATIENT …45, series 2 {known}, 3 slices, SENDING, 2/3 to tps? [y/N]" in err
 
 
 @pytest.mark.parametrize("verb", ["cancel", "reject"])

@@ -191,9 +191,9 @@ def test_readers_see_what_is_committed_while_the_node_writes(run: Run, config: P
         with live.write() as session:
             session.get_one(Series, 1).description = "not committed"
             session.flush()
-            _, out, _ = run("jobs", "ls", "--json")
+            _, out, _ = run("jobs", "ls", "--json", "--phi")
             assert json.loads(out)[0]["description"] == "committed"
-        assert json.loads(run("jobs", "ls", "--json")[1])[0]["description"] == "not committed"
+        assert json.loads(run("jobs", "ls", "--json", "--phi")[1])[0]["description"] == "not committed"
     finally:
         live.close()
 

@@ -129,7 +129,9 @@ def test_what_was_acknowledged_is_there_again_and_nothing_is_due(run, busy: Path
                 assert (state, key) == ("QUEUED", old[3])
             else:
                 assert (number, state, derived, key) == (old[0], "HELD", old[2], old[3])
-        assert {case.state for case in node.overview.cases()} == {"HELD", "QUEUED", "INCOMPLETE", "SKIPPED"}
+        cases = node.overview.cases()
+        assert {case.state for case in cases} == {"HELD", "QUEUED", "INCOMPLETE", "SKIPPED"}
+        assert {(case.facts.get("modality"), case.patient_id) for case in cases} == {("CT", "TEST-1")}
         translate(node)
         assert {state for _, state, _, _ in jobs(node).values()} == {"HELD"}
         with node.database.read() as session:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from node.receive.completion import Completion
+from node.dicom.headers import read_header
+from node.receive.completion import Completion, series_facts
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import Expectation, ExpectedCounts
 from storage.series import Arrival, Discard, JobRequest, Loss, Pause
@@ -223,6 +224,32 @@ def test_a_series_shows_patient_and_description_while_it_is_received(bench, file
     assert bench.after(1)[0] == "RECEIVING"
     assert bench.row().patient_id == "TEST-1"
     assert bench.row().description != ""
+    assert bench.row().facts == {
+        "series_number": 3,
+        "modality": "CT",
+        "body_part": "CHEST",
+        "acquired": "2020-01-01 08:01",
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw", "facts"),
+    [
+        ({"BodyPartExamined": b"MUSTER"}, {"series_number": 3, "modality": "CT", "acquired": "2020-01-01 08:01"}),
+        ({"AcquisitionTime": b""}, {"acquired": "2020-01-01"}),
+        ({"AcquisitionTime": b"MUSTER"}, {"acquired": "2020-01-01"}),
+        ({"AcquisitionDate": b"MUSTER 1"}, {"acquired": None}),
+        ({"AcquisitionDate": b"2026", "AcquisitionTime": b"1340"}, {"acquired": None}),
+        ({"SeriesNumber": b"MUSTER"}, {"series_number": None}),
+        ({"SeriesNumber": b"1e300 "}, {"series_number": None}),
+        ({"Modality": b"MUSTER"}, {"modality": None}),
+    ],
+)
+def test_no_typed_text_is_a_fact_of_a_series(tmp_path, raw, facts):
+    (path,) = make_series(tmp_path, slices=1, raw=raw)
+    found = series_facts([read_header(path)]).facts
+    assert {name: found.get(name) for name in facts} == facts
+    assert "MUSTER" not in str(found)
 
 
 def test_a_first_instance_that_cannot_be_read_is_looked_at_once(bench, files, tmp_path, monkeypatch):
