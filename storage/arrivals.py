@@ -89,6 +89,7 @@ class Recorded(Enum):
     DUPLICATE = "duplicate"  # same UID, same bytes: the file just written is not referenced and can go
     REPLACED = "replaced"  # same UID, other bytes: the newest counts, the series is judged again
     FOREIGN = "foreign"  # the series belongs to another peer: nothing is kept, and the file just written can go
+    BARRED = "barred"  # a person dropped what this peer sent of the series: as with FOREIGN, nothing is kept
 
 
 class Entry(Protocol[T_co]):
@@ -177,10 +178,10 @@ class Discard:
     now: datetime
     shown: Credentials = UNKNOWN_CREDENTIALS
 
-    def record(self, connection: Connection) -> bool:
+    def record(self, connection: Connection) -> Recorded:
         """Count the instance; a series of which nothing is kept is SKIPPED at once, any other is judged without it.
 
-        False, and only an event of the series, where it belongs to another peer.
+        FOREIGN or BARRED, and only an event of the series, where this peer may not send for it; else NEW.
         """
         with Session(connection, expire_on_commit=False) as session:
             row = series_row(session, self.study_uid, self.series_uid, self.calling_ae, self.now)
@@ -188,7 +189,7 @@ class Discard:
                 who = named(row, self.calling_ae, self.shown)
                 note_foreign(session, row, f"{who} sent what is no CT image for it", self.now)
                 session.flush()
-                return False
+                return _refused(row, self.calling_ae)
             link_series(session, row.id, self.association_id)
             row.ignored, row.updated_at = row.ignored + 1, self.now
             count = "1 instance" if row.ignored == 1 else f"{row.ignored} instances"
@@ -201,7 +202,7 @@ class Discard:
                 reason = f"{self.why} ({count})"
                 move_series(session, row, SeriesState.SKIPPED, actor="receiver", reason=reason, now=self.now)
             session.flush()
-        return True
+        return Recorded.NEW
 
 
 class ArrivalStore(SourceStore):
@@ -370,7 +371,12 @@ def _settle_owner(session: Session, series: Series, receipt: Receipt, present: I
         note_foreign(session, series, f"{who} added instances, so a person is to look at the result", receipt.now)
         return None
     note_foreign(session, series, f"{who} was refused an instance", receipt.now)
-    return Recorded.FOREIGN
+    return _refused(series, receipt.calling_ae)
+
+
+def _refused(series: Series, calling_ae: str) -> Recorded:
+    """Why a peer may not send for a series, where `is_foreign` says so."""
+    return Recorded.BARRED if calling_ae in series.barred else Recorded.FOREIGN
 
 
 def _note_duplicate(session: Session, series: Series, now: datetime) -> None:

@@ -87,7 +87,7 @@ class Intake:
     ) -> Recorded:
         """Make one instance durable, file and row; only after this returns may it be answered with 0x0000.
 
-        With `Recorded.FOREIGN` nothing was kept: the series belongs to another peer.
+        With `Recorded.FOREIGN` or `Recorded.BARRED` nothing was kept: the peer may not send for the series.
 
         `parts` joined are the file. Raises SpoolFull, or what went wrong; then no row exists, or it has its file.
         """
@@ -112,7 +112,7 @@ class Intake:
             raise
         if recorded is Recorded.DUPLICATE:
             self._restore_or_discard(arrival, now)
-        elif recorded is Recorded.FOREIGN:
+        elif recorded in (Recorded.FOREIGN, Recorded.BARRED):
             self._discard(arrival.spool_name)
         elif recorded is Recorded.NEW:
             self._measure_pause(association_id, calling_ae, identifiers.series_uid, now)

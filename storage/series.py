@@ -65,6 +65,7 @@ __all__ = [
 class OpenSeries:
     """A series that waits for a decision; `arrivals` is handed back with the decision to prove it is not stale.
 
+    calling_ae: of its owner, "" where nobody knows it.
     association_quiet_for_s: how long its open associations have brought nothing, of any series; infinite where none is
     open. instances: how many came, each once, those that were thrown away with them. missing: what the node knows to
     be missing. wait_s: how long its sender is known to pause.
@@ -73,6 +74,7 @@ class OpenSeries:
     id: int
     study_uid: str
     series_uid: str
+    calling_ae: str
     state: SeriesState
     arrivals: int
     instances: int
@@ -354,6 +356,7 @@ def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool)
         id=row.id,
         study_uid=row.study_uid,
         series_uid=row.series_uid,
+        calling_ae=row.calling_ae,
         state=row.state,
         arrivals=row.arrivals,
         instances=(kept or 0) + row.ignored,

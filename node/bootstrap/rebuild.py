@@ -131,7 +131,9 @@ def _attach(store: RebuiltStore, node: Node, results: list[_Result], weights: st
 
 def _judge(node: Node, now: datetime) -> None:
     """Decide about what has no result, as the node would; what came a moment ago is held for a person."""
-    make_completion(node, doubt=DOUBT).tick()
+    completion = make_completion(node, doubt=DOUBT)
+    while completion.tick():  # one that took long leaves the rest to the next
+        continue
     for series in node.series.undecided(now + timedelta(days=1), 0.0):
         node.series.hold_incomplete(series, DOUBT, now)
 

@@ -91,6 +91,7 @@ def rebuild(
         say(f"the old database is {told.aside} now")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(told.series.items()))
     say(f"series: {counts or 'none'}. Every result is HELD: `syncect jobs ls --state HELD,INCOMPLETE` lists what waits")
+    say("whose a series is, and which peers `jobs drop` barred from one, is forgotten: drop what they sent once more")
 
 
 def _say_found(told: "Rebuilt") -> None:

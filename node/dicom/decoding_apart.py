@@ -1,7 +1,6 @@
 """Digests of compressed instances by their decoded content, so that one image has one digest however it was sent."""
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,36 +10,37 @@ from node.dicom.constants import UNCOMPRESSED
 from node.dicom.content import content_sha256
 from node.dicom.headers import SliceHeader, read_dataset
 from node.dicom.pixels import decode_slice, pixel_format_of
-from node.dicom.sandbox import DecoderStopped
+from node.dicom.sandbox import SANDBOX, DecoderStopped
 from node.errors import UnreadableInstance
 
 log = logging.getLogger(__name__)
 
-MAX_FAILURES_S: Final = 5.0
+# A CT slice takes some hundredths of a second, so that these are more than what a whole series of a scanner takes.
+MAX_TOTAL_S: Final = 30.0
+MAX_SLOW_S: Final = 4.0
 
 
 def with_decoded_digests(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
     """The same headers, those of compressed instances with the digest of their decoded content.
 
     headers: as `read_header` makes them without decoding. Where an image cannot be decoded, its digest stays that of
-    the encapsulated bytes; the job says why when it decodes it. Nothing more is decoded after one that took too much,
-    or after `MAX_FAILURES_S` for nothing: a JPEG-LS image that was cut takes CharLS seconds.
+    the encapsulated bytes; the job says why when it decodes it. So do all digests of a series of which one image took
+    too much, or all of them more than `MAX_TOTAL_S`, or more than `MAX_SLOW_S` for those that fail or are slow: such a
+    series is one job all the same, and only a re-send in another transfer syntax is not known to be the same.
     """
-    answer, failures_s = list(headers), 0.0
-    for number, header in enumerate(headers):
-        if header.transfer_syntax_uid in UNCOMPRESSED:
-            continue
-        if failures_s > MAX_FAILURES_S:
-            log.warning("decoding failed for %.0f s; the images that are left count by their bytes", failures_s)
-            break
-        begin_s = time.monotonic()
-        try:
-            answer[number] = replace(header, content_sha256=_decoded_sha256(header.path))
-        except DecoderStopped as error:
-            log.warning("%s; the images behind it count by their bytes", error)
-            break
-        except UnreadableInstance:
-            failures_s += time.monotonic() - begin_s
+    answer = list(headers)
+    compressed = [number for number, one in enumerate(headers) if one.transfer_syntax_uid not in UNCOMPRESSED]
+    if not compressed:
+        return answer
+    with SANDBOX.budget(total_s=MAX_TOTAL_S, slow_s=MAX_SLOW_S):
+        for number in compressed:
+            try:
+                answer[number] = replace(headers[number], content_sha256=_decoded_sha256(headers[number].path))
+            except DecoderStopped as error:
+                log.warning("%s; the images of its series count by their bytes", error)
+                return list(headers)
+            except UnreadableInstance:
+                continue
     return answer
 
 

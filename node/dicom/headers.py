@@ -191,8 +191,7 @@ def load_dataset(path: Path, *, sha256: str = "") -> FileDataset:
     begins = refuse_costly(data)
     with quiet_pydicom():
         ds = dcmread(io.BytesIO(data))
-    if begins:
-        _refuse_other_reading(ds, begins)
+    _refuse_other_reading(ds, begins)
     return ds
 
 

@@ -1,10 +1,11 @@
 """The process in which compressed pixels are decoded: run as a script by `sandbox`, it imports nothing of this project.
 
-It decodes until its parent closes the pipe: a line of JSON and the codestream in, a line of JSON and the pixels out.
-What a decoder of somebody else may do here is limited before it sees a byte: memory and CPU time for each image, files
-of 1 MiB, no core file. It has no network: where the system permits an own network namespace it has an empty one (Linux
-with user namespaces), and everywhere the number of its descriptors is limited to those that are open, so that neither a
-socket nor a file can be opened. It gets no environment, and so no password of a database.
+It decodes until its parent closes the line between them, or dies: a line of JSON and the codestream in, a line of JSON
+and the pixels out. What a decoder of somebody else may do here is limited before it sees a byte: memory and CPU time
+for each image, files of 1 MiB, no core file. It has no network: where the system permits an own network namespace it
+has an empty one (Linux with user namespaces), and everywhere the number of its descriptors is limited to those that are
+open, so that neither a socket nor a file can be opened. Where it does not run as root it can start no process. It gets
+no environment, and so no password of a database.
 """
 
 import ctypes
@@ -12,8 +13,11 @@ import json
 import logging
 import os
 import resource
+import select
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from contextlib import suppress
 from importlib import import_module
@@ -64,9 +68,18 @@ def _cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def _end_with_parent(descriptor: int) -> None:
+    """Kill this process when the parent hangs up, also while a decoder sleeps."""
+    line = select.poll()
+    line.register(descriptor, 0)  # POLLHUP is told without being asked for
+    line.poll()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Limit this process, say that it is ready, and answer until there are no more requests."""
     _leave_the_network()
+    threading.Thread(target=_end_with_parent, args=(requests.fileno(),), daemon=True).start()
     for name in _DECODERS:
         with suppress(ImportError):
             import_module(name)
@@ -76,6 +89,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     _limit(resource.RLIMIT_CORE, 0, 0)  # no image of a patient in a core file
     _limit(resource.RLIMIT_FSIZE, _FILE_BYTES, _FILE_BYTES)
     _limit(resource.RLIMIT_NOFILE, 3, 3)
+    _limit(resource.RLIMIT_NPROC, 0, 0)
     answers.write(b"ready\n")
     answers.flush()
     while line := requests.readline():

@@ -3,6 +3,7 @@
 Each file is read and parsed once, and no slice is decoded before its size and that of the volume are checked.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +37,9 @@ from node.errors import Doubtful, Permanent, UnreadableInstance
 
 # 10 bytes per voxel are held (HU, stored value, a model's answer): about 8 GB at this limit.
 MAX_VOXELS: Final = 3000 * 512 * 512
+# Of a whole series; one slice may take longer. Of 512 x 512 it takes below 0.1 s, of 2048 x 2048 below 1.6 s.
+DECODING_S: Final = 60.0
+DECODING_S_PER_SLICE: Final = 2.0
 
 _CORNER_PX: Final = 4
 _SMALLEST_PX: Final = 32  # of a smaller image the corners are no corners
@@ -116,6 +120,8 @@ def read_volume(
     their names, as they were received; one that has other bytes raises DamagedInstance. judge: gets each header before
     the slices are compared; what it raises ends the reading.
 
+    Raises DecoderStopped where a slice takes too much to be decoded, or all of them more than `DECODING_S` and
+    `DECODING_S_PER_SLICE` for each.
     HU is stored value x RescaleSlope + RescaleIntercept of the same slice (PS3.3 C.11.1). Raises UnreadableInstance for
     a damaged file, UnusableSeries where the slices belong to several series, mix pixel formats, form no gap-free
     lattice or are too many, and MisfitPixels where pixels have bits above BitsStored that mean nothing.
@@ -195,17 +201,21 @@ def _read_slices(
     words = np.empty((0, 0, 0), dtype=np.uint16)
     slices: list[SourceSlice] = []
     doubts = _Doubts()
+    waited_s = 0.0
     for number, (path, parsed, form, decode) in enumerate(_decoding_ahead(paths, sha256)):
         size = form.rows or 0, form.columns or 0
         if number == 0:
             words = np.empty((len(paths), *size), dtype=np.uint16)
         decoded: DecodedSlice | None = None
+        begin_s = time.monotonic()
         try:
             decoded = None if doubts.is_damaged else decode()
         except DecoderStopped:  # the other slices may take as much
             raise
         except UnreadableInstance as error:
             doubts.damaged(error)
+        waited_s += time.monotonic() - begin_s
+        _refuse_slow(waited_s, number + 1, len(paths))
         header = header_of(path, parsed, form, decoded.sound if decoded else None)
         judge(header)
         if decoded and size == words.shape[1:]:
@@ -243,6 +253,13 @@ def _decoding_ahead(
             yield waiting.popleft()
     finally:
         beside.shutdown(cancel_futures=True)
+
+
+def _refuse_slow(waited_s: float, done: int, total: int) -> None:
+    limit_s = DECODING_S + DECODING_S_PER_SLICE * total
+    if waited_s > limit_s:
+        which = f"{done} of {total} slices took more than {limit_s:.0f} s to be decoded"
+        raise DecoderStopped(f"{which}, which is too much for the whole series", "budget")
 
 
 def _refuse_too_large(count: int, form: PixelFormat) -> None:

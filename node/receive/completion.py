@@ -9,11 +9,13 @@ enhanced anyway needs nobody to look for its missing slices.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from config.settings import CompletionSettings
 from node.dicom.body_parts import BODY_PARTS, MODALITIES
@@ -29,6 +31,8 @@ from storage.spool import LOST, Spool
 from storage.states import SeriesState
 
 log = logging.getLogger(__name__)
+
+TURN_S: Final = 5.0
 
 
 class Completion:
@@ -58,6 +62,7 @@ class Completion:
         self._request_for, self._why_enhanced, self._clock = request_for, why_enhanced, clock
         self._expected, self._name = expected, name
         self._named: set[int] = set()
+        self._spent_s: dict[str | int, float] = {}  # by AE title and by number of the series
 
     def begin(self) -> None:
         """Count what a former process of this name had in hand when it ended; called once, before the first tick."""
@@ -65,20 +70,42 @@ class Completion:
             log.error("a process ended while it read series %s", series_uid)
 
     def tick(self) -> int:
-        """Judge what is quiet; returns the number of series that changed their state."""
-        decided = 0
-        for series in self._series.undecided(self._clock(), self._settings.quiet_s):
-            try:
-                decided += self._judge(series)
-            except StoreUnavailable:  # says nothing about the series
-                raise
-            except Exception as error:  # the boundary between series: one that cannot be judged stops no other
-                log.exception("series %s could not be judged", series.series_uid)
-                reason = f"the series could not be judged: unexpected {type(error).__name__}"
-                if series.state is SeriesState.RECEIVING:
-                    decided += self._series.hold_incomplete(series, reason, self._clock())
+        """Judge what is quiet; returns the number of series that changed their state.
+
+        After `TURN_S` seconds the rest is left to the next tick, which sees what came meanwhile and begins with the
+        peers that took the least time: one that sends what takes long to judge delays itself.
+        """
+        decided, begin_s = 0, time.monotonic()
+        for series in self._in_turn(self._series.undecided(self._clock(), self._settings.quiet_s)):
+            before_s = time.monotonic()
+            decided += self._judge_alone(series)
+            now_s = time.monotonic()
+            for key in (series.calling_ae, series.id):
+                self._spent_s[key] = self._spent_s.get(key, 0.0) + now_s - before_s
+            if now_s - begin_s > TURN_S:
+                break
         self._name_new_series()
         return decided
+
+    def _in_turn(self, waiting: list[OpenSeries]) -> list[OpenSeries]:
+        """The peer that took the least time first, and of each the series that did; then the oldest."""
+        keys = {key for series in waiting for key in (series.calling_ae, series.id)}
+        self._spent_s = {key: spent_s for key, spent_s in self._spent_s.items() if key in keys}
+        spent_s = self._spent_s
+        return sorted(waiting, key=lambda one: (spent_s.get(one.calling_ae, 0.0), spent_s.get(one.id, 0.0)))
+
+    def _judge_alone(self, series: OpenSeries) -> bool:
+        """The boundary between series: one that cannot be judged stops no other."""
+        try:
+            return self._judge(series)
+        except StoreUnavailable:  # says nothing about the series
+            raise
+        except Exception as error:
+            log.exception("series %s could not be judged", series.series_uid)
+            reason = f"the series could not be judged: unexpected {type(error).__name__}"
+            if series.state is not SeriesState.RECEIVING:
+                return False
+            return self._series.hold_incomplete(series, reason, self._clock())
 
     def _name_new_series(self) -> None:
         """Let the listing show whose series is being received, from the header of its first instance."""

@@ -54,6 +54,11 @@ _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # DICOM's only one, PS3.7 annex 
 _NO_LIMIT = 1_000_000
 _CLOSE_ATTEMPTS = 5
 _NO_DATABASE = "the database cannot be used; try again"
+# They name no owner: without TLS the AE title of one is all that another needs to become it.
+_MAY_NOT = {
+    Recorded.FOREIGN: "the series belongs to another peer",
+    Recorded.BARRED: "a person dropped what this peer sent of the series",
+}
 
 
 class PortInUse(Misconfigured):
@@ -278,14 +283,13 @@ class Receiver:
         if code != status.SUCCESS:
             return code, comment
         if identity.sop_class_uid != CT_IMAGE_STORAGE:
-            is_taken = self._discard(session, identity)
+            recorded = self._discard(session, identity)
         else:
-            is_taken = self._keep(session, data, identity, str(syntax))
-        # It names no owner: without TLS the AE title of one is all that another needs to become it.
-        return (code, comment) if is_taken else (status.NOT_AUTHORIZED, "the series belongs to another peer")
+            recorded = self._keep(session, data, identity, str(syntax))
+        return (status.NOT_AUTHORIZED, _MAY_NOT[recorded]) if recorded in _MAY_NOT else (code, comment)
 
-    def _discard(self, session: Session, identity: InstanceIdentity) -> bool:
-        """Make the row durable that says what was not kept; False where the series belongs to another peer."""
+    def _discard(self, session: Session, identity: InstanceIdentity) -> Recorded:
+        """Make the row durable that says what was not kept."""
         why = why_discarded(identity.sop_class_uid)
         study_uid, series_uid = identity.study_uid, identity.series_uid
         association_id = self._association_id(session)
@@ -293,11 +297,8 @@ class Receiver:
             Discard(association_id, session.calling_ae, study_uid, series_uid, why, self._clock(), session.shown)
         )
 
-    def _keep(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> bool:
-        """Make file and row durable; on an exception no row exists, or it has its file.
-
-        False where the series belongs to another peer; then nothing is kept.
-        """
+    def _keep(self, session: Session, data: bytes, identity: InstanceIdentity, syntax_uid: str) -> Recorded:
+        """Make file and row durable; on an exception no row exists, or it has its file."""
         now, association_id = self._clock(), self._association_id(session)
         head = part10_head(identity.sop_class_uid, identity.sop_instance_uid, syntax_uid)
         identifiers = Identifiers(
@@ -307,10 +308,9 @@ class Receiver:
             sop_class_uid=identity.sop_class_uid,
             transfer_syntax_uid=syntax_uid,
         )
-        recorded = self._intake.keep(
+        return self._intake.keep(
             association_id, session.calling_ae, identifiers, (head, data), now, shown=session.shown
         )
-        return recorded is not Recorded.FOREIGN
 
     def _association_id(self, session: Session) -> int:
         """The row of the association, which is opened when there is something to say of it."""

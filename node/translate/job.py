@@ -130,7 +130,8 @@ def run_job(
     The files are flushed to the disk and read back before this returns; moving `out_dir` to its place is the caller's.
     The same files, translator and options give byte-identical files, in whatever order `paths` come. A result that a
     gate doubts is written all the same, with `held_reason`. Raises Permanent (UnreadableInstance, DamagedInstance for
-    a file that is not as it was received, UnusableSeries) for an input that cannot become a volume of transverse
+    a file that is not as it was received, DecoderStopped where its images take too long to be decoded,
+    UnusableSeries) for an input that cannot become a volume of transverse
     slices, for a model's answer that is no image, and where the proof of the written files fails; Doubtful for an input
     whose pixels contradict its header, or whose headers contradict what the store recorded of them.
     """

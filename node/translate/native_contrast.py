@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, label, uniform_filter
 
-from node.dicom.sandbox import DecoderStopped
+from node.dicom.sandbox import SANDBOX, DecoderStopped
 from node.dicom.volume import CTVolume, read_volume
 from node.errors import Permanent
 
@@ -26,6 +26,8 @@ BRIGHTER_RIM_SHARE: Final = 0.25
 SMALLEST_BLOB_ML: Final = 0.5
 ENHANCED_LIMIT_ML: Final = 25.0
 SAMPLED_SLICES: Final = 30
+MAX_DECODING_S: Final = 10.0
+MAX_SLOW_DECODING_S: Final = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +84,21 @@ def why_enhanced(paths: Sequence[Path]) -> str | None:
     """Why a series that forms no volume looks as if contrast agent had been given, or None where it does not.
 
     Sums what `find_native_contrast` sees in single slices, at most 30 of them spread over `paths`; slices that cannot
-    be read alone count nothing. Measured, limit 25 mL: the Siemens chest with contrast medium, of which 30 slices with
-    gaps exist, 321 mL at 119 HU; the Philips chest without, all 64 slices, 4.9 mL.
+    be read alone count nothing. None too where their decoding takes more than `MAX_DECODING_S`, or more than
+    `MAX_SLOW_DECODING_S` for those that fail or are slow: the series then waits for its missing slices. Measured, limit
+    25 mL: the Siemens chest with contrast medium, of which 30 slices with gaps exist, 321 mL at 119 HU; the Philips
+    chest without, all 64 slices, 4.9 mL.
     """
     count = min(len(paths), SAMPLED_SLICES)
     found = []
-    for path in (paths[k * len(paths) // count] for k in range(count)):
-        try:
-            found.append(find_native_contrast(read_volume([path])))
-        except DecoderStopped:  # the other slices may take as much; the job, if there is one, says why
-            return None
-        except Permanent:
-            continue
+    with SANDBOX.budget(total_s=MAX_DECODING_S, slow_s=MAX_SLOW_DECODING_S):
+        for path in (paths[k * len(paths) // count] for k in range(count)):
+            try:
+                found.append(find_native_contrast(read_volume([path])))
+            except DecoderStopped:  # the other slices may take as much; the job, if there is one, says why
+                return None
+            except Permanent:
+                continue
     volume_ml = sum(one.enhanced_ml for one in found)
     weighted_hu = sum(one.enhanced_ml * one.mean_hu for one in found)
     seen = NativeContrast(volume_ml, weighted_hu / volume_ml if volume_ml else 0.0)

@@ -127,7 +127,7 @@ def test_the_rest_of_an_incomplete_series_comes_from_its_owner_alone(bench):
 def test_what_another_peer_loses_or_sends_of_another_class_is_nothing_to_the_series(bench):
     bench.send(OWNER, 1)
     bench.lose(OTHER, 2, now=at(30))
-    assert bench.discard(OTHER, now=at(30)) is False
+    assert bench.discard(OTHER, now=at(30)) is Recorded.FOREIGN
     series = bench.waiting()
     assert (series.missing, series.arrivals, series.quiet_for_s, series.instances) == ((), 1, 1000, 1)
     assert not series.association_open
@@ -171,7 +171,7 @@ def test_what_others_lost_before_somebody_owned_the_series_holds_nothing_up(benc
 
 
 def test_who_sent_another_class_owns_nothing(bench):
-    assert bench.discard(OTHER)
+    assert bench.discard(OTHER) is Recorded.NEW
     assert bench.send(OWNER, 1) == [Recorded.NEW]
     assert (bench.case().state, bench.case().calling_ae) == ("RECEIVING", OWNER)
 
@@ -286,7 +286,7 @@ def test_who_was_dropped_is_refused_until_a_person_lets_it_send_again(bench):
     bench.send(OWNER, 1)
     bench.send(OTHER, 2, hold=True)
     bench.series.drop(1, OTHER, "operator", "", at(30))
-    assert bench.send(OTHER, 2, 3, hold=True) == [Recorded.FOREIGN, Recorded.FOREIGN]
+    assert bench.send(OTHER, 2, 3, hold=True) == [Recorded.BARRED, Recorded.BARRED]
     who = "WORKSTATION, whose instances a person dropped, at 10.0.0.1"
     assert bench.reasons()[-1] == f"{who} was refused an instance; the series belongs to CTSIM"
     with pytest.raises(IllegalTransition, match="nothing of CTSIM was dropped from this series"):
@@ -302,12 +302,12 @@ def test_a_series_whose_first_sender_is_dropped_goes_to_who_sends_next(bench):
     bench.send(OTHER, 1, 2)
     assert bench.send(OWNER, 1, content="o") == [Recorded.FOREIGN]
     assert bench.series.drop(1, OTHER, "operator", "", at(30)) == 2
-    assert bench.send(OTHER, 1, 9) == [Recorded.FOREIGN, Recorded.FOREIGN], "it is not the first once more"
+    assert bench.send(OTHER, 1, 9) == [Recorded.BARRED, Recorded.BARRED], "it is not the first once more"
     assert bench.send(OWNER, 1, 2, 3, content="o")[-1] is Recorded.NEW
     assert bench.case().calling_ae == OWNER
     assert bench.names() == [f"received/1.2.3-{number}-o" for number in (1, 2, 3)]
     assert bench.series.replaced(1) == []
-    assert bench.send(OTHER, 1) == [Recorded.FOREIGN]
+    assert bench.send(OTHER, 1) == [Recorded.BARRED]
 
 
 def test_a_series_whose_owner_is_dropped_passes_to_who_added_to_it(bench):
@@ -316,7 +316,7 @@ def test_a_series_whose_owner_is_dropped_passes_to_who_added_to_it(bench):
     bench.series.drop(1, OTHER, "operator", "", at(30))
     assert bench.series.owner(1).calling_ae == OWNER
     assert bench.series.owner(1).others == {}
-    assert bench.send(OTHER, 1) == [Recorded.FOREIGN]
+    assert bench.send(OTHER, 1) == [Recorded.BARRED]
 
 
 def test_rows_of_an_earlier_version_are_the_owners(bench, database):

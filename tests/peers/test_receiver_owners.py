@@ -117,7 +117,9 @@ def test_who_sent_first_is_dropped_and_the_true_sender_sends_again(
     assert Overview(store.database).refused_since(store.instances()[0].received_at, hours=1)[0].calling_ae == "CTSIM"
     store.series.drop(1, "OTHER", "operator", "", now)
     assert send(receiver, "CTSIM", make_ct()).Status == 0x0000
-    assert send(receiver, "OTHER", make_ct(fill=7)).Status == 0x0124
+    for refused in (make_ct(fill=7), make_ct(instance=3, SOPClassUID=RT_PLAN)):
+        answer = send(receiver, "OTHER", refused)
+        assert (answer.Status, answer.ErrorComment) == (0x0124, "a person dropped what this peer sent of the series")
 
 
 def test_a_console_and_its_workstation_share_a_series_where_it_is_held(

@@ -50,13 +50,13 @@ class Bench:
         seen = NativeContrast(self.enhanced_ml, 120.0)
         return seen.reason if seen.is_enhanced else None
 
-    def receive(self, paths, *, released=True, close=True):
-        association = self.series.open_association("r", "CTSIM", "h", self.now)
+    def receive(self, paths, *, released=True, close=True, ae="CTSIM", series_uid="1.2.3"):
+        association = self.series.open_association("r", ae, "h", self.now)
         for path in paths:
             data = path.read_bytes()
             name = self.spool.keep((data,), self.now)
-            arrival = Arrival("1.2", "1.2.3", path.name, "c", "t", sha256(data).hexdigest(), name, len(data))
-            self.series.record(association, "CTSIM", arrival, self.now)
+            arrival = Arrival("1.2", series_uid, path.name, "c", "t", sha256(data).hexdigest(), name, len(data))
+            self.series.record(association, ae, arrival, self.now)
         if close:
             self.series.close_association(association, released=released, now=self.now)
 
@@ -127,6 +127,46 @@ def test_what_an_aborted_association_left_is_never_taken_for_the_series(bench, f
 def test_scattered_slices_of_an_aborted_association_are_incomplete_not_irregular(bench, files):
     bench.receive([files[k] for k in (0, 2, 5, 6, 7, 8, 9, 11)], released=False)
     assert bench.after(61)[0] == "INCOMPLETE"
+
+
+def test_a_peer_whose_series_take_long_to_judge_delays_itself_only(bench, files, monkeypatch):
+    for number in range(3):
+        bench.receive(files, ae="SLOW", series_uid=f"1.2.3.{number}")
+    bench.receive(files, ae="OTHER", series_uid="1.2.4")
+    judged, decide, passed = [], Completion._decide, [0.0]
+
+    def take_long(completion, series, *, vouched):
+        judged.append(series.calling_ae)
+        passed[0] += 10.0 if series.calling_ae == "SLOW" else 0.1
+        return decide(completion, series, vouched=vouched)
+
+    monkeypatch.setattr(Completion, "_decide", take_long)
+    monkeypatch.setattr("node.receive.completion.time.monotonic", lambda: passed[0])
+    bench.after(6)
+    assert judged == ["SLOW"]
+    bench.receive(files, ae="THIRD", series_uid="1.2.5")
+    bench.after(12)
+    assert judged == ["SLOW", "OTHER", "THIRD", "SLOW"]
+    bench.after(13)
+    assert judged[4:] == ["SLOW"]
+
+
+def test_a_series_that_cannot_be_judged_delays_no_other_of_its_peer(bench, files, monkeypatch):
+    bench.receive(files, series_uid="1.2.3.1")
+    bench.receive(files[:-1], series_uid="1.2.3.2")
+    judged, passed = [], [0.0]
+
+    def fail(_completion, series, *, vouched):
+        judged.append(series.series_uid)
+        passed[0] += 10.0
+        raise RuntimeError(vouched)
+
+    monkeypatch.setattr(Completion, "_decide", fail)
+    monkeypatch.setattr("node.receive.completion.time.monotonic", lambda: passed[0])
+    monkeypatch.setattr(bench.series, "hold_incomplete", lambda *_: False)
+    for seconds in (6, 7, 8):
+        bench.after(seconds)
+    assert judged == ["1.2.3.1", "1.2.3.2", "1.2.3.1"]
 
 
 GAP = (

@@ -60,6 +60,15 @@ def test_after_an_image_that_takes_too_much_none_is_decoded(
     assert len(asked) == 1
 
 
+def test_a_series_that_takes_too_much_counts_by_its_bytes_as_a_whole(
+    compressed: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its digests would tell how busy the machine was."""
+    monkeypatch.setattr("node.dicom.decoding_apart.MAX_TOTAL_S", 1e-6)
+    headers = undecoded(compressed)
+    assert with_decoded_digests(headers) == headers
+
+
 def test_a_file_that_is_gone_counts_by_its_bytes(compressed: list[Path]) -> None:
     headers = undecoded(compressed)
     compressed[0].unlink()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 
 from models.bundle import Envelope
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
@@ -97,6 +98,23 @@ def count_readings(monkeypatch: pytest.MonkeyPatch) -> tuple[Counter[Path], Coun
     monkeypatch.setattr("node.dicom.headers.dcmread", parse_counted)
     monkeypatch.setattr("node.translate.proof_by_highdicom.dcmread", prove_counted)
     return opened, parsed, proven
+
+
+def test_a_series_whose_images_take_too_long_to_be_decoded_fails_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permanent, so that the worker tries it once; no image of it takes more than one alone may."""
+    paths = make_series(tmp_path / "source", slices=3)
+    for path in paths:
+        ds = dcmread(path)
+        ds.compress(RLELossless, generate_instance_uid=False)
+        ds.save_as(path)
+    monkeypatch.setattr("node.dicom.volume.DECODING_S", 0.0)
+    monkeypatch.setattr("node.dicom.volume.DECODING_S_PER_SLICE", 1e-6)
+    with pytest.raises(Permanent, match="1 of 3 slices took more than 0 s to be decoded, which is too much"):
+        run(paths, tmp_path / "out")
+    monkeypatch.undo()
+    run(paths, tmp_path / "again")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The sandbox: an image that crashes a decoder, takes all memory or never ends costs itself and nothing else."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -142,6 +143,66 @@ def test_a_process_that_a_decoder_leaves_behind_ends_with_it(
     assert time.monotonic() - begin_s < 20
 
 
+def test_a_process_that_leaves_the_group_of_its_child_keeps_nobody_waiting(
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = talking(tmp_path, "os.fork() or (os.setsid(), time.sleep(15), os._exit(0)); time.sleep(60)")
+    monkeypatch.setattr("node.dicom.sandbox.SCRIPT", script)
+    monkeypatch.setattr("node.dicom.sandbox.WALL_FACTOR", 0.5)
+    begin_s = time.monotonic()
+    with pytest.raises(DecoderStopped):
+        decode(sandbox)
+    assert time.monotonic() - begin_s < 10
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from node.dicom import sandbox
+sandbox.SCRIPT = Path(sys.argv[1])
+child = sandbox._Child()
+sandbox.SANDBOX._idle.append(child)
+print(child.pid, flush=True)
+sys.stdin.readline()
+sandbox.SANDBOX.decode(b"x", "1.2.840.10008.1.2.4.80", "pyjpegls", rows=8, columns=8, bits_stored=12, signed=False)
+"""
+
+
+def test_a_child_that_sleeps_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = talking(tmp_path, "os.kill(os.getppid(), 9); time.sleep(60)")
+    command = [sys.executable, "-c", PARENT, str(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        child = os.pidfd_open(int(parent.stdout.readline()))
+        parent.stdin.close()
+        ended = select.poll()
+        ended.register(child, select.POLLIN)
+        assert ended.poll(10_000)
+        os.close(child)
+
+
+def test_images_of_one_series_share_a_budget(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.dicom.sandbox.SCRIPT", talking(tmp_path, "time.sleep(0.6)"))
+    begin_s = time.monotonic()
+    with sandbox.budget(total_s=60, slow_s=1):
+        np.testing.assert_array_equal(decode(sandbox), VALUES)
+        with pytest.raises(DecoderStopped, match="and the slices before it together take too much time"):
+            decode(sandbox)
+        with pytest.raises(DecoderStopped, match="together"):
+            decode(sandbox)
+        assert sandbox.pids() == []  # no child was started for it
+    assert time.monotonic() - begin_s < 10
+    np.testing.assert_array_equal(decode(sandbox), VALUES)  # the next series has a new one
+
+
+def test_images_that_are_quick_do_not_use_up_what_slow_ones_may_take(sandbox: Sandbox) -> None:
+    decode(sandbox)
+    with sandbox.budget(total_s=60, slow_s=0.4):
+        for _ in range(200):
+            decode(sandbox)
+
+
 PROBE = """
 import runpy, socket, sys
 sys.argv = [{path!r}]
@@ -157,7 +218,10 @@ for attempt in (lambda: socket.socket(), lambda: open("/etc/passwd"), lambda: op
 
 def test_a_child_opens_neither_socket_nor_file_and_has_no_environment(sandbox: Sandbox) -> None:
     answer = subprocess.run(
-        [sys.executable, "-I", "-c", PROBE.format(path=sandboxed.__file__)], input=b"", capture_output=True, check=True
+        [sys.executable, "-I", "-c", PROBE.format(path=sandboxed.__file__)],
+        stdin=subprocess.DEVNULL,  # a pipe would hang up, and with it the child
+        capture_output=True,
+        check=True,
     )
     assert answer.stdout.split() == [b"ready", b"24", b"24", b"24"]  # EMFILE
     decode(sandbox)
