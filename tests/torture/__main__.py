@@ -30,8 +30,8 @@ _MINUTES = 28.0
 _NAMES = {
     (EXIT, 1): "killed at every call",
     (TORN, 4): "killed within every 4th write",
-    (errno.ENOSPC, 4): "no space at every 4th call",
-    (errno.EIO, 4): "input/output error at every 4th call",
+    (errno.ENOSPC, 8): "no space at every 8th call",
+    (errno.EIO, 8): "input/output error at every 8th call",
 }
 _SPARSER = {"create": 4}  # the making of the schema, of which a node has one in its life, has hundreds of calls
 _KINDS = {TORN: (Kind.WRITE,), errno.ENOSPC: NEEDS_SPACE}

@@ -77,7 +77,8 @@ class Report:
             for name in ("lost", "twice", "false", "stuck"):
                 setattr(total, name, getattr(total, name) + getattr(row, name))
             total.longest_s = max(total.longest_s, row.longest_s)
-        return markdown(_COLUMNS, [_cells(row) for row in (*self.rows, total)])
+        injected = [row for row in self.rows if row.times or row.wrong]
+        return markdown(_COLUMNS, [_cells(row) for row in (*injected, total)])
 
     def findings(self) -> list[str]:
         """What went wrong, each kind of sentence once for each row."""
