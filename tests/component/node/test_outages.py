@@ -101,7 +101,7 @@ def test_of_two_ticks_alike_the_one_that_hangs_is_not_covered_by_the_other() -> 
 
 def test_a_series_is_not_held_for_want_of_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
     held = []
-    monkeypatch.setattr(SeriesStore, "undecided", lambda *_: [SimpleNamespace(calling_ae="CT")])
+    monkeypatch.setattr(SeriesStore, "undecided", lambda *_: [SimpleNamespace(id=1, calling_ae="CT")])
     monkeypatch.setattr(SeriesStore, "hold_incomplete", lambda *args: held.append(args))
     unused: Any = None
     completion = Completion(
