@@ -38,5 +38,7 @@ SECONDARY_CAPTURE_CLASSES: Final = frozenset(
 # HU that stands for "no tissue" wherever a source pixel is padding.
 AIR_HU: Final = -1024.0
 
-# Transfer syntaxes whose pixels need no decoder: implicit, explicit, deflated (PS3.5 annex A).
-UNCOMPRESSED: Final = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"})
+# Transfer syntaxes whose pixels need no decoder: implicit, explicit, deflated, big endian (PS3.5 annex A).
+UNCOMPRESSED: Final = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"}
+)

@@ -191,7 +191,8 @@ def load_dataset(path: Path, *, sha256: str = "") -> FileDataset:
     begins = refuse_costly(data)
     with quiet_pydicom():
         ds = dcmread(io.BytesIO(data))
-    _refuse_other_reading(ds, begins)
+    if begins:
+        _refuse_other_reading(ds, begins)
     return ds
 
 

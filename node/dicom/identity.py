@@ -261,14 +261,16 @@ def _is_sequence(tag: int) -> bool:
 def refuse_costly(data: bytes) -> dict[int, int]:
     """Refuse a Part 10 file that would cost more to parse than a CT slice does; the file has its prefix.
 
-    Returns where the values of its elements begin, by tag, without those inside sequences. Raises UnreadableInstance
-    where the data set is big endian, has too many elements, a text beyond 64 KiB, nests too deep, has more than 32 MiB
-    beside its pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of the groups of file and
-    command.
+    Returns where the values of its elements begin, by tag, without those inside sequences; nothing where it is big
+    endian. Raises UnreadableInstance where the data set has too many elements, a text beyond 64 KiB, nests too deep,
+    has more than 32 MiB beside its pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of
+    the groups of file and command.
     """
     syntax, begin = _meta(data)
-    if syntax == _BIG_ENDIAN:  # retired in 2006, and never accepted from a peer: the walk reads little endian only
-        raise UnreadableInstance("the file is big endian, which is not read; `dcmconv +te` (DCMTK) makes another of it")
+    if syntax == _BIG_ENDIAN:  # the walk reads little endian; nothing sends this syntax any more
+        if len(data) > 2 * MAX_HEADER_BYTES:
+            raise UnreadableInstance(f"the file is larger than {2 * MAX_HEADER_BYTES >> 20} MiB and big endian")
+        return {}
     if syntax == _DEFLATED:
         data, begin = _inflated_whole(data[begin:]), 0
     vr = data[begin + 4 : begin + 6]
