@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 # A CT slice takes some hundredths of a second, so that these are more than what a whole series of a scanner takes.
 MAX_TOTAL_S: Final = 30.0
+MAX_TOTAL_S_PER_SLICE: Final = 0.1
 MAX_SLOW_S: Final = 4.0
 
 
@@ -25,14 +26,15 @@ def with_decoded_digests(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
 
     headers: as `read_header` makes them without decoding. Where an image cannot be decoded, its digest stays that of
     the encapsulated bytes; the job says why when it decodes it. So do all digests of a series of which one image took
-    too much, or all of them more than `MAX_TOTAL_S`, or more than `MAX_SLOW_S` for those that fail or are slow: such a
-    series is one job all the same, and only a re-send in another transfer syntax is not known to be the same.
+    too much, or all of them more than `MAX_TOTAL_S` and `MAX_TOTAL_S_PER_SLICE` for each, or more than `MAX_SLOW_S` for
+    those that fail or are slow: such a series is one job all the same, and only a re-send in another transfer syntax is
+    not known to be the same.
     """
     answer = list(headers)
     compressed = [number for number, one in enumerate(headers) if one.transfer_syntax_uid not in UNCOMPRESSED]
     if not compressed:
         return answer
-    with SANDBOX.budget(total_s=MAX_TOTAL_S, slow_s=MAX_SLOW_S):
+    with SANDBOX.budget(total_s=MAX_TOTAL_S + MAX_TOTAL_S_PER_SLICE * len(compressed), slow_s=MAX_SLOW_S):
         for number in compressed:
             try:
                 answer[number] = replace(headers[number], content_sha256=_decoded_sha256(headers[number].path))
