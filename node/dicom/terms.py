@@ -8,6 +8,7 @@ width of a letter are no difference (VENOS finds "venös"). Ideograms are found 
 import re
 import unicodedata
 from functools import lru_cache
+from itertools import groupby
 from typing import Final
 
 Terms = tuple[str, ...]
@@ -23,15 +24,20 @@ _UNDECOMPOSED: Final = str.maketrans({"Ø": "O", "Æ": "AE", "Ł": "L", "Œ": "O
 def pattern_of(terms: Terms) -> re.Pattern[str]:
     """What finds any of these terms in a text that `in_capitals` gave, the longest first."""
     longest_first = sorted(terms, key=len, reverse=True)
-    return re.compile("|".join(_expression(term) for term in longest_first))
+    # The limits stand once for neighbours that share them: Python takes half a millisecond to compile each.
+    groups = groupby((in_capitals(term) for term in longest_first), _limits)
+    return re.compile("|".join(f"{before}(?:{'|'.join(map(_body, some))}){after}" for (before, after), some in groups))
 
 
-def _expression(term: str) -> str:
-    plain = in_capitals(term)
-    body = "".join(_WILDCARDS.get(character) or re.escape(character) for character in plain)
-    before = "" if term[0] in "+" or _is_ideogram(plain[0]) else rf"(?<!{_LETTER})"
-    after = "" if term[-1] in "+_%" or _is_ideogram(plain[-1]) else rf"(?!{_LETTER})"
-    return f"{before}{body}{after}"
+def _limits(plain: str) -> tuple[str, str]:
+    """What must not stand before and behind a term."""
+    before = "" if plain[0] in "+" or _is_ideogram(plain[0]) else rf"(?<!{_LETTER})"
+    after = "" if plain[-1] in "+_%" or _is_ideogram(plain[-1]) else rf"(?!{_LETTER})"
+    return before, after
+
+
+def _body(plain: str) -> str:
+    return "".join(_WILDCARDS.get(character) or re.escape(character) for character in plain)
 
 
 def _is_ideogram(character: str) -> bool:
