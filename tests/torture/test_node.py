@@ -19,7 +19,7 @@ _IN_SHORT = (
     "another peer sends into a series",
     "database stopped at once",
 )
-_KILLS = 10  # on each database
+_KILLS = 12  # on each database
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
