@@ -85,6 +85,7 @@ def show(health: Health, facts: dict[str, Any], *, as_json: bool) -> None:
 
 def _facts(node: Node) -> dict[str, Any]:
     processes = running_processes(node.run_dir)
+    working = working_roles(processes)
     return {
         "ae_title": node.settings.scp.ae_title,
         "host": node.settings.scp.listening_host,
@@ -92,7 +93,7 @@ def _facts(node: Node) -> dict[str, Any]:
         "only_this_machine": node.settings.scp.is_closed,
         "bundle": node.settings.model.bundle,
         "processes": processes,
-        "missing": [role for role in ROLES if role not in working_roles(processes)],
+        "missing": [role for role in ROLES if role not in working],
         "not_started": [role for view in processes for role in view.waiting],
         "unwritable": why_unwritable(node.settings.node.data_dir),
         "counts": node.overview.counts(),
