@@ -15,14 +15,19 @@ from tests.contract.store_bench import Bench, at
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)], ids=str)
-def test_leases_and_waiting_times_move_with_the_clock(database: Database, jump: timedelta) -> None:
-    series, jobs = SeriesStore(database), JobStore(database)
+def receive_two(series: SeriesStore) -> None:
+    """Two series of one image each, in one association that is over."""
     association = series.open_association("r", "CTSIM", "h", NOW)
     for n in (1, 2):
         uids = ("1.2", f"1.2.{n}", f"1.2.{n}.1", "1.2.840", "1.2.840.10008.1.2.1")
         series.record(association, "CTSIM", Arrival(*uids, "f" * 64, f"received/{n}.dcm", 1), NOW)
     series.close_association(association, released=True, now=NOW)
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1)], ids=str)
+def test_leases_and_waiting_times_move_with_the_clock(database: Database, jump: timedelta) -> None:
+    series, jobs = SeriesStore(database), JobStore(database)
+    receive_two(series)
     first, second = series.undecided(NOW, 0.0)
     assert series.queue(first, SeriesFacts("", ""), JobRequest("k" * 64, "bundle"), NOW)
     job = jobs.claim("w", 60.0, NOW)
@@ -54,11 +59,7 @@ def test_who_asks_a_peer_for_what_it_holds_waits_no_hour_longer(database: Databa
 def test_a_machine_that_began_in_1970_waits_for_nothing_of_before(database: Database) -> None:
     """Nobody knows the jump of a start; when the clock is right again, nothing is sent to the year 2082."""
     series, jobs = SeriesStore(database), JobStore(database)
-    association = series.open_association("r", "CTSIM", "h", NOW)
-    for n in (1, 2):
-        uids = ("1.2", f"1.2.{n}", f"1.2.{n}.1", "1.2.840", "1.2.840.10008.1.2.1")
-        series.record(association, "CTSIM", Arrival(*uids, "f" * 64, f"received/{n}.dcm", 1), NOW)
-    series.close_association(association, released=True, now=NOW)
+    receive_two(series)
     assert series.queue(series.undecided(NOW, 0.0)[0], SeriesFacts("", ""), JobRequest("k" * 64, "bundle"), NOW)
     job = jobs.claim("w", 60.0, NOW)
     assert job is not None

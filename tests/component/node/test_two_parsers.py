@@ -83,7 +83,11 @@ def bench(tmp_path: Path, sqlite_file: Path) -> TwoParsers:
 def test_what_is_said_twice_fails_its_series_with_the_attribute_named(
     bench: TwoParsers, tmp_path: Path, change: Change, named: str
 ) -> None:
-    case = bench.judged(tmp_path, change)
+    require_failed(bench.judged(tmp_path, change), named)
+
+
+def require_failed(case: Case, named: str) -> None:
+    """The reason names the attribute, and nothing of the other patient."""
     assert case.state == "FAILED"
     assert named in case.reason
     assert "OTHER" not in case.reason
@@ -116,10 +120,7 @@ def compressed(fragment: bytes, behind: bytes = b"") -> Change:
 def test_what_one_reader_sees_and_another_does_not_fails_its_series(
     bench: TwoParsers, tmp_path: Path, change: Change, named: str
 ) -> None:
-    case = bench.judged(tmp_path, change)
-    assert case.state == "FAILED"
-    assert named in case.reason
-    assert "OTHER" not in case.reason
+    require_failed(bench.judged(tmp_path, change), named)
 
 
 def test_the_bytes_of_a_delimiter_inside_a_fragment_are_pixels(tmp_path: Path) -> None:
