@@ -270,9 +270,9 @@ class RetentionSettings(Section):
 
 
 class WebSettings(Section):
-    """The status page."""
+    """The status page, a process of `serve`; `host` is the address that it listens on, loopback by default."""
 
-    enabled: Literal[False] = False
+    enabled: bool = True
     host: Host = "127.0.0.1"
     port: Port = 8042
 

@@ -19,6 +19,8 @@ from storage.schema import ensure_schema
 
 # The networks of the tests are tiny: threads would only wait for each other. Read when torch is first loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A test that looks at the page starts it; in all others it would only cost time, and its default port is one for all.
+os.environ.setdefault("SYNCECT_WEB__ENABLED", "false")
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from node.ops.alert_machine import Certificates, Disk, Processes, Silence, Unkno
 from node.ops.alerts import Look, Watch
 from node.ops.certificates import check_tls, tls_of
 from node.ops.findings import Finding
-from node.ops.health import ROLES
+from node.ops.health import roles_of
 from storage.watching import WatchStore
 
 
@@ -22,7 +22,7 @@ def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Wa
     settings, zone = node.settings, node.settings.node.zone()
     watching, alerts = WatchStore(node.database), node.alerts
     # With a database that other hosts reach, too, a process that is not here may be there.
-    expected = [role for role in ROLES if role != "watch"] if supervised or node.database.is_sqlite else []
+    expected = [role for role in roles_of(settings) if role != "watch"] if supervised or node.database.is_sqlite else []
     processes = Processes(node.run_dir, expected)
     disk = Disk(lambda: node.spool.free_bytes() / 1024**3, settings.retention.min_free_gb)
     certificates = Certificates(partial(_certificates, settings))

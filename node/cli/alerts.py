@@ -9,7 +9,6 @@ from node.cli.console import (
     Exit,
     JsonOption,
     ReasonOption,
-    age,
     operator,
     print_json,
     print_table,
@@ -18,9 +17,9 @@ from node.cli.console import (
     settings_from,
     tidy_reason,
 )
-from node.cli.moments import now_utc
 from node.cli.tables import Cell, Column, plain, print_list
 from node.errors import Misconfigured
+from node.operate.texts import age, now_utc
 from storage.alerts import AlertView
 from storage.errors import IllegalTransition, NotFound
 

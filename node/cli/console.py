@@ -4,13 +4,13 @@ import getpass
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -21,7 +21,9 @@ from rich.text import Text
 from config.load import CONFIG_VARIABLE, load_settings
 from config.settings import Settings
 from node.bootstrap.store import Node, read_store
-from node.cli.tables import one_line, plain
+from node.cli.tables import plain
+from node.operate import texts
+from node.operate.texts import NotUnderstood, one_line
 
 ConfigOption = Annotated[
     Path | None,
@@ -34,8 +36,6 @@ PhiOption = Annotated[bool, typer.Option("--phi", help="Show patient IDs and typ
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why; kept with the job's history.")]
 
 
-_FACTS: Final = ("series_number", "modality", "body_part", "acquired")
-MAX_REASON = 1000  # characters
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -123,38 +123,19 @@ def progress_bar() -> Progress:
     )
 
 
-def age(moment: datetime) -> str:
-    """Time since `moment` in one unit: 12s, 5m, 3h, 2d."""
-    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
-def masked(patient_id: str, *, show: bool) -> str:
-    """A patient ID as it is shown unless it was asked for in full: its last two characters at most."""
-    if show or not patient_id:
-        return patient_id
-    return "…" + patient_id[-2:] if len(patient_id) > 4 else "…"
-
-
-def masked_text(text: str, *, show: bool) -> str:
-    """Free text of a header, which may name a patient: nothing of it unless it was asked for, and that there is one."""
-    return text if show or not text else "…"
-
-
-def facts_text(facts: Mapping[str, int | str]) -> str:
-    """What tells a series from others and is no free text: `3 CT CHEST 2026-11-26 13:40`."""
-    return " ".join(str(facts[name]) for name in _FACTS if name in facts)
-
-
 def tidy_reason(reason: str) -> str:
-    """What a person typed, on one line and without control characters; raises BadParameter where it is too long."""
-    tidy = " ".join(one_line(reason).split())
-    if len(tidy) > MAX_REASON:
-        raise typer.BadParameter(f"--reason has {len(tidy)} characters; at most {MAX_REASON} are kept")
-    return tidy
+    """What a person typed, on one line; a text that is too long is an error of usage."""
+    with usage():
+        return texts.tidy_reason(reason)
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """What cannot be understood is an error of usage."""
+    try:
+        yield
+    except NotUnderstood as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def operator() -> str:

@@ -4,27 +4,17 @@ import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import typer
 
 from node.bootstrap.store import Node
-from node.cli.cases import case_json, progress_text
-from node.cli.console import (
-    ConfigOption,
-    JsonOption,
-    PhiOption,
-    age,
-    facts_text,
-    masked,
-    masked_text,
-    print_json,
-    reading,
-)
-from node.cli.moments import due_text, moment_before, time_left, utc_iso, zone_of
-from node.cli.next_steps import NEXT_STEP
+from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, reading, usage
 from node.cli.tables import Cell, Column, plain, print_line, print_list
+from node.operate.cases import case_json, progress_text
+from node.operate.listing import Asked, cases_of, named_states
+from node.operate.texts import age, due_text, facts_text, masked, masked_text, now_utc, time_left, utc_iso
 from storage.forecast import Expected
 from storage.overview import Case
 
@@ -93,22 +83,11 @@ def list_jobs(
     """List what arrived, newest first, with the one state that matters and its reason."""
     if as_csv + quiet + as_json > 1:
         raise typer.BadParameter("--json, --csv and --quiet exclude each other")
-    wanted = named_states(state) if state else []
+    asked = Asked(state or (), patient, study, series, calling_ae, destination, bundle, since, older, stuck, limit)
     with reading(context, config) as node:
-        now, due_s = datetime.now(UTC), node.settings.alerts.due_s
-        cases = node.overview.cases(
-            states=wanted,
-            patient=patient,
-            study_uid=study,
-            series_uid=series,
-            calling_ae=calling_ae,
-            destination=destination,
-            bundle=bundle,
-            since=moment_before(since, now, zone_of(node.settings)) if since else None,
-            before=moment_before(older, now, zone_of(node.settings)) if older else None,
-            overdue_since=now - timedelta(seconds=due_s) if stuck else None,
-            limit=limit,
-        )
+        now, due_s = now_utc(), node.settings.alerts.due_s
+        with usage():
+            cases = cases_of(node, asked, now)
         when = {} if as_csv or quiet else node.forecast.expected(cases, now, due_s)
         refused = "" if as_csv or quiet or as_json else _refused(node, now)
     if as_json:
@@ -124,12 +103,10 @@ def list_jobs(
             print_line(refused)
 
 
-def named_states(given: Sequence[str]) -> list[str]:
-    """The states that `--state` names, in whatever case, also with commas between; raises BadParameter."""
-    wanted = [name.strip().upper() for entry in given for name in entry.split(",") if name.strip()]
-    if unknown := [name for name in wanted if name not in NEXT_STEP]:
-        raise typer.BadParameter(f"{plain(unknown[0])} is no state; states are {', '.join(NEXT_STEP)}")
-    return wanted
+def states_of(given: Sequence[str]) -> list[str]:
+    """The states that `--state` names; an unknown one is an error of usage."""
+    with usage():
+        return named_states(given)
 
 
 def _row(case: Case, when: Expected, now: datetime, *, phi: bool) -> list[Cell]:

@@ -6,17 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from node.bootstrap.store import Node
-from node.cli.cases import case_json, delivered, progress_text
-from node.cli.console import ConfigOption, JsonOption, PhiOption, facts_text, print_json, print_table, reading
-from node.cli.moments import local_time, now_utc, zone_of
-from node.cli.next_steps import facts_of, next_step
+from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
 from node.cli.tables import print_text
-from node.errors import Permanent
+from node.operate.cases import case_json, delivered, progress_text
+from node.operate.next_steps import step_of
+from node.operate.texts import facts_text, local_time, now_utc, zone_of
 from storage.overview import Case, DeliveryView, EventView, RefusedView
 from storage.owners import OwnerView
 from storage.shadows import ShadowView
-from storage.states import Leftover, SeriesState
+from storage.states import Leftover
 
 Id = Annotated[str, typer.Argument(help="Job id, as listed by `jobs ls`.", metavar="ID")]
 _LEFTOVERS = {
@@ -38,7 +36,7 @@ def show(
         owner = node.series.owner(case.series_id)
         shadows = node.shadows.views(case.job_id) if case.job_id is not None else []
         history = node.overview.events(case)
-        step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
+        step = step_of(node, case)
         zone = zone_of(node.settings)
         when = node.forecast.expected([case], now_utc(), node.settings.alerts.due_s)[case.id]
         facts = case_json(case, when, phi=phi, prefix=node.settings.series.description_prefix)
@@ -72,7 +70,7 @@ def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config:
     """In plain words: why a job is where it is, and what to do next."""
     with reading(context, config) as node:
         case = node.overview.case(job_id)
-        step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
+        step = step_of(node, case)
     if as_json:
         print_json({"id": case.id, "state": case.state, "reason": case.reason, "next_step": step})
         return
@@ -98,21 +96,6 @@ def events(context: typer.Context, job_id: Id, as_json: JsonOption = False, conf
             for row in history
         ],
     )
-
-
-def why_incomplete(node: Node, case: Case) -> str:
-    """Why an INCOMPLETE series would not become a job even where a person vouches for it; "" where it would."""
-    if case.state != SeriesState.INCOMPLETE:
-        return ""
-    if not case.slices.received:
-        return "none of its instances was stored"
-    from node.cli.offline import check_received
-
-    try:
-        checked = check_received(node, case.series_uid)
-    except Permanent as error:
-        return str(error)
-    return "" if checked.verdict == "ACCEPT" else checked.reason
 
 
 def _facts(case: Case, facts: dict[str, Any], zone: tzinfo | None) -> list[tuple[str, str]]:

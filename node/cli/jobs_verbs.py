@@ -5,28 +5,27 @@ Every verb takes several ids, goes on after one that fails, and tells by its exi
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from node.bootstrap.store import Node, open_store
-from node.cli.cases import delivered, raw_state
-from node.cli.console import ConfigOption, Exit, ReasonOption, facts_text, masked, operator, reading, say, settings_from
+from node.cli.console import ConfigOption, Exit, ReasonOption, operator, reading, say, settings_from
 from node.cli.console import tidy_reason as _tidy
-from node.cli.jobs_ls import named_states
-from node.cli.jobs_show import why_incomplete
-from node.cli.moments import now_utc
-from node.cli.next_steps import refusal
+from node.cli.jobs_ls import states_of
 from node.cli.tables import plain
-from node.errors import Permanent, Refused, Retryable
-from storage.errors import IllegalTransition, NotFound, SpoolFull
+from node.errors import Refused
+from node.operate import verbs
+from node.operate.cases import delivered
+from node.operate.texts import facts_text, masked, now_utc
 from storage.overview import Case
-from storage.states import JobState, SeriesState
+from storage.states import SeriesState
 
 Ids = Annotated[list[str], typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
 MaybeIds = Annotated[list[str] | None, typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
@@ -42,16 +41,12 @@ States = Annotated[
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb: its name, what was done in one word, and how; `act` returns what a person must know beside it.
-
-    refuses: why it cannot be done, "" where it can; None asks `next_steps.refusal`.
-    """
+    """One verb: its name, what was done in one word, and how."""
 
     name: str
     done: str
-    act: Callable[[Node, Case, datetime], str]
+    act: verbs.Act
     asks: bool = False
-    refuses: Callable[[Node, Case], str] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,15 +55,12 @@ class Call:
 
     context: typer.Context
     config: Path | None
+    reason: str
     dry_run: bool
     yes: bool = False
 
 
-_FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str, Exit], ...]] = (
-    ((NotFound,), "not found", Exit.NOT_FOUND),
-    ((Refused, IllegalTransition), "refused", Exit.REFUSED),
-    ((Permanent, Retryable, SpoolFull, OSError), "failed", Exit.ERROR),
-)
+_CODES: Final = {"not found": Exit.NOT_FOUND, "refused": Exit.REFUSED, "failed": Exit.ERROR}
 
 
 def retry(
@@ -83,21 +75,9 @@ def retry(
     """Try a failed, held or cancelled job again, judge a skipped series anew, or send to where sending failed."""
     if bool(ids) == bool(state):
         raise typer.BadParameter("name either job ids or --state")
-    reason = _tidy(reason)
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        if case.state == SeriesState.SKIPPED:
-            node.series.judge_again(case.series_id, operator(), reason, now)
-            return "the series is judged anew within seconds"
-        produced = raw_state(case) is JobState.PRODUCED
-        if produced and node.outbox.retry(_job(case), operator(), reason, now):
-            return "its deliveries are due now"
-        node.jobs.retry(_job(case), operator(), reason, now)
-        return ""
-
-    call = Call(context, config, dry_run, yes)
-    verb = Verb("retry", "queued again", act, asks=bool(state))
-    _each(call, ids or _ids_in(call, named_states(state or [])), verb)
+    call = Call(context, config, _tidy(reason), dry_run, yes)
+    verb = Verb("retry", "queued again", verbs.retry, asks=bool(state))
+    _each(call, ids or _ids_in(call, states_of(state or [])), verb)
 
 
 def cancel(
@@ -109,19 +89,8 @@ def cancel(
     config: ConfigOption = None,
 ) -> None:
     """Stop a job and its unfinished deliveries, or give up an incomplete series. What a TPS has got stays there."""
-    reason = _tidy(reason)
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        if case.state == SeriesState.INCOMPLETE:
-            node.series.give_up(case.series_id, operator(), reason, now)
-            return f"`syncect jobs retry {case.id}` takes that back"
-        node.jobs.cancel(_job(case), operator(), reason, now)
-        after = node.overview.case(case.id)
-        if not after.leftovers:
-            return ""
-        return f"{after.reason}; when it is deleted there, `syncect jobs acknowledge {case.id}`"
-
-    _each(Call(context, config, dry_run, yes), ids, Verb("cancel", "cancelled", act, asks=True))
+    call = Call(context, config, _tidy(reason), dry_run, yes)
+    _each(call, ids, Verb("cancel", "cancelled", verbs.cancel, asks=True))
 
 
 def reject(
@@ -133,26 +102,15 @@ def reject(
     config: ConfigOption = None,
 ) -> None:
     """Never send a HELD series."""
-    reason = _tidy(reason)
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        node.jobs.reject(_job(case), operator(), reason, now)
-        return ""
-
-    _each(Call(context, config, dry_run, yes), ids, Verb("reject", "rejected", act, asks=True))
+    call = Call(context, config, _tidy(reason), dry_run, yes)
+    _each(call, ids, Verb("reject", "rejected", verbs.reject, asks=True))
 
 
 def reopen(
     context: typer.Context, ids: Ids, reason: ReasonOption = "", dry_run: DryRun = False, config: ConfigOption = None
 ) -> None:
     """Take back a cancel or a reject: the job is again what it was before."""
-    reason = _tidy(reason)
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        node.jobs.reopen(_job(case), operator(), reason, now)
-        return f"it is {node.overview.case(case.id).state} again"
-
-    _each(Call(context, config, dry_run), ids, Verb("reopen", "reopened", act))
+    _each(Call(context, config, _tidy(reason), dry_run), ids, Verb("reopen", "reopened", verbs.reopen))
 
 
 def release(
@@ -162,15 +120,7 @@ def release(
     reason = _tidy(reason)
     if not reason:
         raise typer.BadParameter("a release overrules a doubt, so say why: --reason TEXT; it stands in every image")
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        from node.bootstrap.release import release_held
-
-        release_held(node, case, operator(), reason, now)
-        names = node.destination_names
-        return f"it goes to {', '.join(names)}" if names else "no destination is set, so it goes nowhere"
-
-    _each(Call(context, config, dry_run), ids, Verb("release", "released", act))
+    _each(Call(context, config, reason, dry_run), ids, Verb("release", "released", verbs.release))
 
 
 def resend(
@@ -187,14 +137,8 @@ def resend(
     if unknown := [name for name in to or [] if name not in known]:
         raise typer.BadParameter(f"no destination is named {plain(unknown[0])}; there are {', '.join(known) or 'none'}")
 
-    def act(node: Node, case: Case, now: datetime) -> str:
-        names = to or known
-        if not names:
-            raise Refused("no destination is set, so it can go nowhere")
-        node.jobs.resend(_job(case), names, operator(), reason, now)
-        return f"it goes to {', '.join(names)}"
-
-    _each(Call(context, config, dry_run), ids, Verb("resend", "due again", act))
+    call = Call(context, config, _tidy(reason), dry_run)
+    _each(call, ids, Verb("resend", "due again", partial(verbs.resend, to=to or known)))
 
 
 def acknowledge(
@@ -206,26 +150,15 @@ def acknowledge(
     config: ConfigOption = None,
 ) -> None:
     """Say that what a cancelled or superseded job left at a TPS was dealt with there."""
-    reason = _tidy(reason)
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        names = node.jobs.acknowledge(_job(case), operator(), reason, now, destinations=at or ())
-        return f"what stood at {', '.join(names)} is dealt with"
-
-    _each(Call(context, config, dry_run), ids, Verb("acknowledge", "acknowledged", act))
+    call = Call(context, config, _tidy(reason), dry_run)
+    _each(call, ids, Verb("acknowledge", "acknowledged", partial(verbs.acknowledge, at=at or ())))
 
 
 def complete(
     context: typer.Context, ids: Ids, reason: ReasonOption = "", dry_run: DryRun = False, config: ConfigOption = None
 ) -> None:
     """Confirm that an INCOMPLETE series is all there; refused at once where its slices show that it is not."""
-    reason = _tidy(reason)
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        node.series.complete_by_operator(case.series_id, operator(), reason, now)
-        return "it will be judged within seconds"
-
-    _each(Call(context, config, dry_run), ids, Verb("complete", "completed", act))
+    _each(Call(context, config, _tidy(reason), dry_run), ids, Verb("complete", "completed", verbs.complete))
 
 
 def drop(
@@ -245,19 +178,9 @@ def drop(
     """
     reason = _tidy(reason)
 
-    def allow(node: Node, case: Case, now: datetime) -> str:
-        node.series.allow_again(case.series_id, calling_ae, operator(), reason, now)
-        return f"{plain(calling_ae)} may send for it again"
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        count = node.series.drop(case.series_id, calling_ae, operator(), reason, now)
-        owner = node.series.owner(case.series_id)
-        left = node.series.spool_names(case.series_id)
-        whose = f"the series belongs to {owner.calling_ae}" if left else "the series belongs to who sends it next"
-        return f"{count} instance{'s' if count > 1 else ''} from {plain(calling_ae)}, which adds no more; {whose}"
-
-    verb = Verb("drop", "allowed", allow) if forget else Verb("drop", "dropped", act, asks=True)
-    _each(Call(context, config, dry_run, yes), ids, verb)
+    allow, take = partial(verbs.allow_again, calling_ae=calling_ae), partial(verbs.drop, calling_ae=calling_ae)
+    verb = Verb("drop", "allowed", allow) if forget else Verb("drop", "dropped", take, asks=True)
+    _each(Call(context, config, _tidy(reason), dry_run, yes), ids, verb)
 
 
 def purge(
@@ -275,25 +198,14 @@ def purge(
     config: ConfigOption = None,
 ) -> None:
     """Remove the files of jobs from this node's disk; refused where a delivery or a person still needs them."""
-    from node.ops.retention import remove_files
-
     if bool(ids) == (older_than is not None):
         raise typer.BadParameter("name either job ids or --older-than")
-    reason = _tidy(reason)
 
-    def refuses(node: Node, case: Case) -> str:
-        return node.retention.why_kept(case.series_id, case.job_id)
-
-    def act(node: Node, case: Case, now: datetime) -> str:
-        why = reason or "asked for by a person"
-        removal = node.retention.purge_case(case.series_id, case.job_id, operator(), why, now)
-        return f"{remove_files(node.spool, [removal]) / 1e6:.1f} MB are free again"
-
-    call = Call(context, config, dry_run, yes)
+    call = Call(context, config, _tidy(reason), dry_run, yes)
     if older_than is not None:
         with reading(context, config) as node:
             ids = node.retention.old_cases(now_utc() - timedelta(days=older_than))
-    _each(call, ids or [], Verb("purge", "purged", act, asks=True, refuses=refuses))
+    _each(call, ids or [], Verb("purge", "purged", verbs.purge, asks=True))
 
 
 # -- one after the other -----------------------------------------------------------------------------------------------
@@ -322,36 +234,23 @@ _SEVERITY: Final = [Exit.OK, Exit.NOT_FOUND, Exit.REFUSED, Exit.ERROR]
 def _one(call: Call, node: Node, case_id: str, verb: Verb) -> tuple[str, Exit]:
     try:
         outcome, detail = _do(call, node, node.overview.case(case_id), verb)
-    except tuple(kind for kinds, _, _ in _FAILURES for kind in kinds) as error:
-        outcome, code = next((outcome, code) for kinds, outcome, code in _FAILURES if isinstance(error, kinds))
-        say(f"syncect: {_told(case_id, error)}")
-        return outcome, code
+    except verbs.FAILED as error:
+        outcome = next(outcome for kinds, outcome in verbs.FAILURES if isinstance(error, kinds))
+        say(f"syncect: {plain(verbs.told(case_id, error))}")
+        return outcome, _CODES[outcome]
     say(f"{case_id}: {outcome}" + (f"; {detail}" if detail else ""))
     return outcome, Exit.OK
 
 
 def _do(call: Call, node: Node, case: Case, verb: Verb) -> tuple[str, str]:
     """What was done with one case, and what a person must know of it; raises what refuses it."""
-    if verb.refuses is not None:
-        why_not = verb.refuses(node, case)
-    else:
-        why_not = refusal(verb.name, case, incomplete=lambda: why_incomplete(node, case))
-    if why_not:
+    if why_not := verbs.refused(node, case, verb.name):
         raise Refused(why_not)
     if call.dry_run:
         return f"would be {verb.done}", _words(case)
     if verb.asks and not call.yes and not typer.confirm(f"{verb.name} {case.id}: {_words(case)}?", err=True):
         return "left as it is", ""
-    return verb.done, verb.act(node, case, now_utc())
-
-
-def _told(case_id: str, error: Exception) -> str:
-    if isinstance(error, NotFound):
-        return plain(str(error))
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return plain(f"{case_id}: {text}")
+    return verb.done, plain(verb.act(node, case, operator(), call.reason, now_utc()))
 
 
 def _words(case: Case) -> str:
@@ -384,12 +283,6 @@ def _opened(call: Call) -> Iterator[Node]:
     else:
         with open_store(settings_from(call.context, call.config)) as node:
             yield node
-
-
-def _job(case: Case) -> int:
-    if case.job_id is None:
-        raise Refused(f"{case.id} is {case.state} and has no job yet")
-    return case.job_id
 
 
 def _is_a_person_there() -> bool:

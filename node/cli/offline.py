@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,19 +13,15 @@ from rich.progress import Progress, TaskID
 
 from config.settings import Settings
 from node.bootstrap.roles import eligibility_policy
-from node.bootstrap.store import Node
 from node.bootstrap.worker import job_options, open_executor
 from node.cli.console import progress_bar
-from node.dicom.headers import SliceHeader, read_header
-from node.errors import Permanent, Refused, UnreadableInstance
-from node.receive.completion import series_facts
+from node.errors import Permanent, Refused
+from node.operate.judged import Checked, headers_of, judged
 from node.receive.eligibility import Accept, judge
 from node.receive.gate_rule import Outcome
 from node.receive.rules import RULES
 from node.translate.job import JobResult, join_reasons
 from storage.errors import NotFound
-
-Found = dict[str, list[SliceHeader]]
 
 
 @dataclass(frozen=True)
@@ -36,22 +31,6 @@ class Processed:
     result: JobResult
     bundle: str
     translator: str
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What the eligibility rules decided about one series.
-
-    description: free text of the header, which may name a patient. verdict: ACCEPT, HOLD (it is translated, and the
-    result held), SKIP or INCOMPLETE.
-    """
-
-    series_uid: str
-    slices: int
-    description: str
-    facts: Mapping[str, int | str]
-    verdict: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -117,28 +96,8 @@ def _staging(out_dir: Path) -> Iterator[Path]:
 
 def check_folder(settings: Settings, folder: Path) -> tuple[list[Checked], list[str]]:
     """The verdict on every series below a folder, and a sentence for each file that could not be read."""
-    found, unreadable = _headers(settings, _files(folder))
-    return [_check(settings, uid, headers) for uid, headers in found.items()], unreadable
-
-
-def check_received(node: Node, series_uid: str) -> Checked:
-    """What the eligibility rules decide about a series in the spool; raises NotFound."""
-    cases = node.overview.cases(series_uid=series_uid, limit=1)
-    if not cases:
-        raise NotFound(f"{series_uid} is neither a folder nor a series that was received")
-    names = node.series.spool_names(cases[0].series_id)
-    found, unreadable = _headers(node.settings, [node.spool.path(name) for name in names])
-    if unreadable:
-        raise Permanent(unreadable[0])
-    return _check(node.settings, series_uid, found[series_uid])
-
-
-def _check(settings: Settings, uid: str, headers: list[SliceHeader]) -> Checked:
-    verdict = judge(headers, eligibility_policy(settings))
-    reason = verdict.doubt if isinstance(verdict, Accept) else verdict.reason
-    word = "HOLD" if isinstance(verdict, Accept) and verdict.doubt else type(verdict).__name__.upper()
-    shown = series_facts(headers)
-    return Checked(uid, len(headers), shown.description, shown.facts, word, reason)
+    found, unreadable = headers_of(settings, _files(folder), _with_bar)
+    return [judged(settings, uid, headers) for uid, headers in found.items()], unreadable
 
 
 class _Reporter:
@@ -153,7 +112,7 @@ class _Reporter:
 
 def _eligible(settings: Settings, folder: Path, series_uid: str) -> tuple[list[Path], str]:
     """The files of the one series to translate, and why its result must be looked at, or ""."""
-    found, unreadable = _headers(settings, _files(folder))
+    found, unreadable = headers_of(settings, _files(folder), _with_bar)
     if series_uid:
         if series_uid not in found:
             raise NotFound(f"{folder} holds no series {series_uid}")
@@ -178,16 +137,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _headers(settings: Settings, paths: Sequence[Path]) -> tuple[Found, list[str]]:
-    found: Found = defaultdict(list)
-    unreadable = []
-    keywords = eligibility_policy(settings).keywords
+def _with_bar(paths: Sequence[Path]) -> Iterator[Path]:
     with progress_bar() as bar:
-        for path in bar.track(paths, description="reading headers"):
-            try:
-                header = read_header(path, keywords=keywords)
-            except UnreadableInstance as error:
-                unreadable.append(f"{path.name}: {error}")
-                continue
-            found[header.series_uid].append(header)
-    return dict(found), unreadable
+        yield from bar.track(paths, description="reading headers")

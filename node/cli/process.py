@@ -11,7 +11,6 @@ from node.cli.console import (
     Exit,
     JsonOption,
     PhiOption,
-    masked_text,
     out,
     print_json,
     print_table,
@@ -19,6 +18,7 @@ from node.cli.console import (
     settings_from,
 )
 from node.errors import Doubtful, Refused
+from node.operate.texts import masked_text
 from storage.errors import NotFound
 
 series = typer.Typer(no_args_is_help=True, help="Series as they arrive, before any job.")
@@ -80,7 +80,8 @@ def check(
     config: ConfigOption = None,
 ) -> None:
     """Would this series be translated, and if not, why; nothing is run. Exit code 4 if none would be."""
-    from node.cli.offline import check_folder, check_received, no_series
+    from node.cli.offline import check_folder, no_series
+    from node.operate.judged import check_received
 
     settings = settings_from(context, config)
     if Path(source).is_dir():

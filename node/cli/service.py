@@ -1,4 +1,4 @@
-"""`serve`, `receive`, `complete`, `work`, `deliver`, `watch`: the processes of the node."""
+"""`serve`, `receive`, `complete`, `work`, `deliver`, `watch`, `web`: the processes of the node."""
 
 import sys
 import threading
@@ -16,7 +16,7 @@ from node.beats import Beating, Heart
 from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_store
 from node.cli.console import ConfigOption, say, settings_from
 from node.errors import Misconfigured
-from node.ops.health import ROLES
+from node.ops.health import roles_of
 from node.ops.log import configure_logging
 from node.ops.processes import Sign, kill_silent, process_lock
 from node.ops.supervised import Link, stop_event
@@ -59,7 +59,7 @@ def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose 
     path = config or context.obj
     stop = stop_event(supervised=False)
     keep_trying(lambda: _check(settings), stop, transient=(OSError,))
-    supervise(settings, {role: _command(role, path, verbose=verbose) for role in ROLES}, stop)
+    supervise(settings, {role: _command(role, path, verbose=verbose) for role in roles_of(settings)}, stop)
 
 
 def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: threading.Event) -> None:
@@ -184,6 +184,18 @@ def watch(
             frame.stop.wait()
 
 
+def web(
+    context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
+) -> None:
+    """Run the status page, with /healthz, /readyz and /metrics."""
+    from node.web.server import Page
+
+    settings = settings_from(context, config)
+    page = Page(settings.web)
+    with _process("web", "1", settings, page.address, supervised=supervised, verbose=verbose) as frame:
+        page.run(frame.node, frame.stop, frame.beat)
+
+
 def _command(role: str, config: Path | None, *, verbose: bool) -> Sequence[str]:
     """How a supervised process of a role is started."""
     base = [sys.executable, "-P", "-m", "node.cli", *(["--config", str(config)] if config else [])]
@@ -244,5 +256,5 @@ def _address(settings: Settings) -> str:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (serve, receive, complete, work, deliver, watch):
+    for command in (serve, receive, complete, work, deliver, watch, web):
         app.command()(command)

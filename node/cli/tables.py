@@ -10,6 +10,8 @@ from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.text import Text
 
+from node.operate.texts import one_line
+
 _GAP: Final = 2
 _NARROWEST: Final = 4
 
@@ -81,11 +83,6 @@ def plain(text: str) -> str:
     except UnicodeEncodeError:
         return tidy.replace("…", "...").encode(encoding, "replace").decode(encoding)
     return tidy
-
-
-def one_line(text: str) -> str:
-    """Text without line breaks and without any character that acts instead of being shown."""
-    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
 def cut(text: str, width: int) -> str:

@@ -161,6 +161,7 @@ def _node(run_dir: Path, tps: Tps, bundle: str) -> Iterator[int]:
         f'[node]\ndata_dir = "data"\n[scp]\nhost = "127.0.0.1"\nport = {port}\n'
         '[[scp.allowed_peers]]\nae_title = "DEMO_CT"\nhost = "127.0.0.1"\n'
         f'[completion]\nquiet_s = 1.0\n[model]\nbundle = "{bundle}"\n[retention]\nmin_free_gb = 0.1\n'
+        "[web]\nenabled = false\n"
         f'[[destination]]\nname = "tps"\nae_title = "{tps.ae_title}"\nhost = "127.0.0.1"\nport = {tps.port}\n',
         encoding="utf-8",
     )

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from config.settings import Settings
+
 REFUSING_FOR = timedelta(minutes=15)  # an instance refused so recently: a sender has trouble now
 ROLES = {
     "receive": "the receiver",
@@ -12,6 +14,7 @@ ROLES = {
     "work": "the worker",
     "deliver": "the courier",
     "watch": "the watch",
+    "web": "the status page",
 }
 
 _WAITING = {
@@ -68,6 +71,11 @@ class Health:
     def headline(self) -> str:
         """The first line of a plugin's answer."""
         return f"{self.state.upper()}: {'; '.join(self.reasons) or 'all processes run, nothing waits for a person'}"
+
+
+def roles_of(settings: Settings) -> list[str]:
+    """The roles that `serve` runs."""
+    return [role for role in ROLES if role != "web" or settings.web.enabled]
 
 
 def judge(facts: Facts) -> Health:

@@ -11,7 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import select
 
 import storage
-from node.cli.next_steps import NEXT_STEP
+from node.operate.next_steps import NEXT_STEP
 from storage.errors import IllegalTransition, LeaseLost, NotFound, SchemaMismatch
 from storage.jobs import ProducedSeries
 from storage.schema import ensure_schema

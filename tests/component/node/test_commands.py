@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from config.load import load_settings
 from node.bootstrap.store import open_store
-from node.cli.console import masked
-from node.cli.next_steps import NEXT_STEP
 from node.dicom.attribute_rules import OPERATIONS
+from node.operate.next_steps import NEXT_STEP
+from node.operate.texts import masked
 from node.ops.health import ROLES
 from node.ops.processes import process_lock
 from storage.refusals import RefusedInstance

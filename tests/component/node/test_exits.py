@@ -10,7 +10,7 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import select
 
-from node.cli.next_steps import NEXT_STEP, Facts, next_step
+from node.operate.next_steps import NEXT_STEP, Facts, next_step
 from storage.series import Arrival
 from storage.states import (
     DELIVERY_ARROWS,

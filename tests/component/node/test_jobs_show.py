@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from node.cli.cases import case_json
 from node.dicom.derived_plan import SeriesOptions
+from node.operate.cases import case_json
 from node.ops.processes import process_lock
 from storage.forecast import Expected
 from tests.builders import make_series

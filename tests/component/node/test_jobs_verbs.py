@@ -187,7 +187,7 @@ def test_a_fault_of_one_is_told_and_the_next_goes_on(run, department) -> None:
     ],
 )
 def test_a_dry_run_tells_and_does_nothing(run, department, monkeypatch, make, command) -> None:
-    monkeypatch.setattr("node.cli.jobs_verbs.why_incomplete", lambda _node, _case: "")
+    monkeypatch.setattr("node.operate.verbs.why_incomplete", lambda _node, _case: "")
     case_id = getattr(department, make)()
     before = department.node.overview.case(case_id)
     code, _, err = run("jobs", *command, case_id, "--dry-run")
@@ -221,7 +221,7 @@ def test_resend_knows_the_destinations_and_says_them(run, department, config) ->
 
 def test_a_series_with_a_gap_is_not_completed(run, department, monkeypatch) -> None:
     case_id = department.incomplete()
-    monkeypatch.setattr("node.cli.jobs_verbs.why_incomplete", lambda _node, _case: "slices are missing at 15 mm")
+    monkeypatch.setattr("node.operate.verbs.why_incomplete", lambda _node, _case: "slices are missing at 15 mm")
     code, _, err = run("jobs", "complete", case_id)
     assert (code, state(department, case_id)) == (4, "INCOMPLETE")
     assert "slices are missing at 15 mm" in err

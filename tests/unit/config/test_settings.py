@@ -160,7 +160,8 @@ def test_a_relative_data_dir_belongs_to_the_folder_of_the_file(tmp_path, monkeyp
     assert load_settings(path).node.data_dir == tmp_path / "data"
 
 
-def test_the_default_file_states_every_key_at_its_default(tmp_path):
+def test_the_default_file_states_every_key_at_its_default(tmp_path, monkeypatch):
+    monkeypatch.delenv("SYNCECT_WEB__ENABLED")
     text = importlib.resources.files("config").joinpath("default.toml").read_text()
     path = tmp_path / "default.toml"
     path.write_text(text)

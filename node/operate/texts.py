@@ -1,12 +1,51 @@
-"""Times as people write and read them: `2h`, a date, local time with its zone. Programs get UTC."""
+"""Times and texts as people write and read them, and the error for what cannot be understood. Programs get UTC."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
-import typer
-
 from config.settings import Settings
+
+MAX_REASON: Final = 1000  # characters
+_FACTS: Final = ("series_number", "modality", "body_part", "acquired")
+
+
+class NotUnderstood(ValueError):
+    """What a person asked for has no meaning here; the text says what is allowed."""
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and without any character that acts instead of being shown."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def masked(patient_id: str, *, show: bool) -> str:
+    """A patient ID as it is shown unless it was asked for in full: its last two characters at most."""
+    if show or not patient_id:
+        return patient_id
+    return "…" + patient_id[-2:] if len(patient_id) > 4 else "…"
+
+
+def masked_text(text: str, *, show: bool) -> str:
+    """Free text of a header, which may name a patient: nothing of it unless it was asked for, and that there is one."""
+    return text if show or not text else "…"
+
+
+def facts_text(facts: Mapping[str, int | str]) -> str:
+    """What tells a series from others and is no free text: `3 CT CHEST 2026-11-26 13:40`."""
+    return " ".join(str(facts[name]) for name in _FACTS if name in facts)
+
+
+def tidy_reason(reason: str) -> str:
+    """What a person typed, on one line and without control characters; raises NotUnderstood where it is too long."""
+    tidy = " ".join(one_line(reason).split())
+    if len(tidy) > MAX_REASON:
+        raise NotUnderstood(f"the reason has {len(tidy)} characters; at most {MAX_REASON} are kept")
+    return tidy
+
+
+# -- times ---------------------------------------------------------------------------------------------------------
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SPAN: Final = re.compile(r"(\d{1,6})([smhdw])")
@@ -36,7 +75,7 @@ def utc_iso(moment: datetime) -> str:
 def moment_before(text: str, now: datetime, zone: tzinfo | None) -> datetime:
     """The moment that an option such as `--since` names, UTC: so long before `now`, or a local date or time.
 
-    Raises BadParameter (exit code 2) for anything else.
+    Raises NotUnderstood for anything else.
     """
     text = text.strip()
     try:
@@ -47,12 +86,21 @@ def moment_before(text: str, now: datetime, zone: tzinfo | None) -> datetime:
             moment = moment.replace(tzinfo=zone) if zone else moment.astimezone()
         return moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"{text!r} is no time; {_HOW}") from error
+        raise NotUnderstood(f"{text!r} is no time; {_HOW}") from error
 
 
 def time_left(seconds: float) -> str:
     """A duration that is an estimate, in one unit: `about 40 s`, `about 12 min`, `about 3 h`."""
     return f"about {span(max(1, seconds))}"
+
+
+def age(moment: datetime) -> str:
+    """Time since `moment` in one unit: 12s, 5m, 3h, 2d."""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def span(seconds: float) -> str:

@@ -4,10 +4,9 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-import typer
 
 from config.settings import NodeSettings, Settings
-from node.cli.moments import local_time, moment_before, time_left, zone_of
+from node.operate.texts import NotUnderstood, local_time, moment_before, time_left, zone_of
 
 NOW = datetime(2026, 11, 26, 6, 22, 34, tzinfo=UTC)
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -40,7 +39,7 @@ def test_a_date_is_one_of_the_departments_calendar(text: str, utc: str) -> None:
     "text", ["", "yesterday", "2x", "h", "-2h", "2026-13-01", "26.11.2026", "2.5h", "0001-01-01T00:00", "999999w"]
 )
 def test_what_is_no_time_is_told_with_what_is(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match=r"2h, 3d"):
+    with pytest.raises(NotUnderstood, match=r"2h, 3d"):
         moment_before(text, NOW, BERLIN)
 
 

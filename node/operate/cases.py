@@ -3,8 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from node.cli.console import masked, masked_text
-from node.cli.moments import time_left
+from node.operate.texts import masked, masked_text, time_left
 from storage.forecast import Expected
 from storage.overview import Case
 from storage.states import JobState

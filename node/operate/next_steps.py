@@ -10,8 +10,9 @@ from datetime import datetime, tzinfo
 from typing import Final
 
 from node.bootstrap.store import Node
-from node.cli.cases import derived_name, raw_state
-from node.cli.moments import local_time, zone_of
+from node.errors import Permanent
+from node.operate.cases import derived_name, raw_state
+from node.operate.texts import local_time, zone_of
 from node.ops.processes import running_processes, working_roles
 from storage.overview import Case, DeliveryView
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, WORKER_CANNOT, DeliveryState, JobState, SeriesState
@@ -52,6 +53,26 @@ def facts_of(node: Node, case: Case) -> Facts:
         lost_files=_lost_files(node, case),
         zone=zone_of(node.settings),
     )
+
+
+def step_of(node: Node, case: Case) -> str:
+    """What a person does about a case now (`next_step`)."""
+    return next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
+
+
+def why_incomplete(node: Node, case: Case) -> str:
+    """Why an INCOMPLETE series would not become a job even where a person vouches for it; "" where it would."""
+    if case.state != SeriesState.INCOMPLETE:
+        return ""
+    if not case.slices.received:
+        return "none of its instances was stored"
+    from node.operate.judged import check_received
+
+    try:
+        checked = check_received(node, case.series_uid)
+    except Permanent as error:
+        return str(error)
+    return "" if checked.verdict == "ACCEPT" else checked.reason
 
 
 def _lost_files(node: Node, case: Case) -> str:

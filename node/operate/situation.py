@@ -1,0 +1,130 @@
+"""How the node is: what runs, what waits and what is wrong, for `status`, for the page and for monitoring."""
+
+import time
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Any
+
+from node.beats import WAITS_FOR_DATABASE
+from node.bootstrap.store import Node
+from node.operate.texts import local_time, zone_of
+from node.ops.alerts import urgency
+from node.ops.disk import why_unwritable
+from node.ops.health import ROLES, Facts, Health, judge, roles_of
+from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
+from storage.retention import Ages
+
+
+def facts(node: Node) -> dict[str, Any]:
+    """What is known about a node now: the JSON of `status`, whose keys are a contract."""
+    processes = running_processes(node.run_dir)
+    working = working_roles(processes)
+    return {
+        "ae_title": node.settings.scp.ae_title,
+        "host": node.settings.scp.listening_host,
+        "port": node.settings.scp.port,
+        "only_this_machine": node.settings.scp.is_closed,
+        "bundle": node.settings.model.bundle,
+        "processes": processes,
+        "missing": [role for role in roles_of(node.settings) if role not in working],
+        "not_started": [role for view in processes for role in view.waiting],
+        "unwritable": why_unwritable(node.settings.node.data_dir),
+        "counts": node.overview.counts(),
+        "oldest_queued_at": node.overview.oldest_queued_at(),
+        "last_sent_at": node.overview.last_sent_at(),
+        "refused_24_h": node.overview.refused_since(datetime.now(UTC), hours=24),
+        "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
+        "reserve_gb": node.settings.retention.min_free_gb,
+        "retention": _retention(node),
+        "alerts": _alerts(node),
+        "destinations": node.destination_names,
+        "peers": [view for view in node.peers.all() if view.destination in node.destination_names],
+    }
+
+
+def _retention(node: Node) -> dict[str, Any]:
+    """How long the disk lasts, whether it is so full that files go early, and what goes next."""
+    settings, now = node.settings.retention, datetime.now(UTC)
+    free_gb = node.spool.free_bytes() / 1024**3
+    growth_gb_per_h = node.retention.growth_bytes_per_h(now) / 1024**3
+    spare_gb = max(0.0, free_gb - settings.min_free_gb)
+    first = node.retention.first_to_go(Ages(now, now))
+    next_at = first[1] + timedelta(days=settings.days) if first is not None and settings.days else None
+    below = free_gb < settings.target_free_gb
+    return {
+        "growth_gb_per_h": round(growth_gb_per_h, 4),
+        "hours_left": round(spare_gb / growth_gb_per_h, 1) if growth_gb_per_h > 0 else None,
+        "target_free_gb": settings.target_free_gb,
+        "below_target": below,
+        "next_id": first[0] if first is not None else None,
+        "next_at": next_at,
+        "words": _goes(first, next_at, zone_of(node.settings), below=below),
+    }
+
+
+def _goes(first: tuple[str, datetime] | None, next_at: datetime | None, zone: tzinfo | None, *, below: bool) -> str:
+    state = "less is free than target_free_gb: the oldest go early; " if below else ""
+    if first is None:
+        return f"{state}nothing may go: everything on the disk is still needed"
+    when = f"on {local_time(next_at, zone)}" if next_at else "only where space is needed" if below else "by no setting"
+    return f"{state}the files of {first[0]} go first, {when}"
+
+
+def _alerts(node: Node) -> dict[str, Any]:
+    """How many alerts are open, how many of them nobody acknowledged, and the most urgent of these in words."""
+    standing = sorted(node.alerts.open(), key=urgency)
+    unknown = [alert for alert in standing if alert.acknowledged_at is None]
+    return {
+        "open": len(standing),
+        "unacknowledged": len(unknown),
+        "most_urgent": f"{unknown[0].kind}: {unknown[0].text}" if unknown else "",
+        "channels_failing": [alert.text for alert in standing if alert.kind == "channel"],
+    }
+
+
+def health_of(node: Node, found: dict[str, Any]) -> Health:
+    """How the node is, from these facts."""
+    return judge(
+        Facts(
+            missing=found["missing"],
+            counts=found["counts"],
+            free_gb=node.spool.free_bytes() / 1024**3,
+            reserve_gb=found["reserve_gb"],
+            now=datetime.now(UTC),
+            refused=[(row.last_at, row.calling_ae, row.reason) for row in found["refused_24_h"]],
+            unreachable={
+                peer.destination: (peer.failing_since, peer.reason) for peer in found["peers"] if peer.failing_since
+            },
+            standing=node.peers.standing(),
+            waiting={one.role: waits(one) for one in found["not_started"]},
+            troubles=_troubles(found),
+            silent=[view.role for view in found["processes"] if view.silent() is not None],
+            alerts=(found["alerts"]["unacknowledged"], found["alerts"]["most_urgent"]),
+        )
+    )
+
+
+def _troubles(facts: dict[str, Any]) -> list[str]:
+    """What is wrong with the disk and with processes that run, and why the node as a whole cannot start."""
+    found = [facts["unwritable"]] if facts["unwritable"] else []
+    found += [f"the node cannot start {waits(one)}" for one in facts["not_started"] if one.role == "serve"]
+    for view in facts["processes"]:
+        if words := silence(view):
+            found.append(f"{ROLES.get(view.role, view.role)} is {words}")
+        elif any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
+            found.append(f"{ROLES.get(view.role, view.role)} waits for the database; its log says why")
+        elif view.details.startswith("CANNOT WORK"):
+            found.append(f"{ROLES.get(view.role, view.role)} {view.details.replace('CANNOT WORK', 'cannot work', 1)}")
+    return found
+
+
+def silence(view: ProcessView) -> str:
+    """How long a process has not responded, and where it was; "" for one that responds."""
+    late = view.silent()
+    return f"not responding for {late.silent_s(time.monotonic()):.0f} s, at {late.work}" if late is not None else ""
+
+
+def waits(one: Waiting) -> str:
+    """Since when and why a role does not run, and when it is tried again."""
+    left_s = max(0.0, (datetime.fromisoformat(one.next_try_at) - datetime.now(UTC)).total_seconds())
+    since = datetime.fromisoformat(one.since).astimezone()
+    return f"since {since:%Y-%m-%d %H:%M}, next try in {left_s:.0f} s: {one.reason}"

@@ -1,0 +1,142 @@
+"""What a person may do about a case; the command line and the page do it by the same functions.
+
+Each takes the node opened to write, the case, who decides and why, and the moment, and returns what the person must
+know of the outcome, or "". `refused` says first why a verb would not be done. They raise Refused, IllegalTransition,
+NotFound, Permanent, Retryable, SpoolFull and OSError, which `FAILURES` sorts.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from node.bootstrap.store import Node
+from node.errors import Permanent, Refused, Retryable
+from node.operate.cases import raw_state
+from node.operate.next_steps import refusal, why_incomplete
+from node.operate.texts import NotUnderstood, one_line
+from storage.errors import IllegalTransition, NotFound, SpoolFull
+from storage.overview import Case
+from storage.states import JobState, SeriesState
+
+Act = Callable[[Node, Case, str, str, datetime], str]
+FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
+    ((NotFound,), "not found"),
+    ((Refused, IllegalTransition), "refused"),
+    ((Permanent, Retryable, SpoolFull, OSError), "failed"),
+)
+FAILED: Final = tuple(kind for kinds, _ in FAILURES for kind in kinds)
+
+
+def refused(node: Node, case: Case, verb: str) -> str:
+    """Why a verb would be refused for a case, as a clause; "" where it would be done."""
+    if verb == "purge":
+        return node.retention.why_kept(case.series_id, case.job_id)
+    return refusal(verb, case, incomplete=lambda: why_incomplete(node, case))
+
+
+def told(case_id: str, error: Exception) -> str:
+    """What a person reads of a verb that failed; one of `FAILED`."""
+    if isinstance(error, NotFound):
+        return one_line(str(error))
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return one_line(f"{case_id}: {text}")
+
+
+def retry(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
+    """Try a failed, held or cancelled job again, judge a skipped series anew, or send to where sending failed."""
+    if case.state == SeriesState.SKIPPED:
+        node.series.judge_again(case.series_id, actor, reason, now)
+        return "the series is judged anew within seconds"
+    produced = raw_state(case) is JobState.PRODUCED
+    if produced and node.outbox.retry(_job(case), actor, reason, now):
+        return "its deliveries are due now"
+    node.jobs.retry(_job(case), actor, reason, now)
+    return ""
+
+
+def cancel(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
+    """Stop a job and its unfinished deliveries, or give up an incomplete series."""
+    if case.state == SeriesState.INCOMPLETE:
+        node.series.give_up(case.series_id, actor, reason, now)
+        return f"`syncect jobs retry {case.id}` takes that back"
+    node.jobs.cancel(_job(case), actor, reason, now)
+    after = node.overview.case(case.id)
+    if not after.leftovers:
+        return ""
+    return f"{after.reason}; when it is deleted there, `syncect jobs acknowledge {case.id}`"
+
+
+def reject(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
+    """Never send a HELD series."""
+    node.jobs.reject(_job(case), actor, reason, now)
+    return ""
+
+
+def reopen(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
+    """Take back a cancel or a reject."""
+    node.jobs.reopen(_job(case), actor, reason, now)
+    return f"it is {node.overview.case(case.id).state} again"
+
+
+def release(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
+    """Send a HELD series after a person has looked at it; actor and reason stand in every image. Needs a reason."""
+    from node.bootstrap.release import release_held
+
+    if not reason:
+        raise NotUnderstood("a release overrules a doubt, so say why; the reason stands in every image")
+    release_held(node, case, actor, reason, now)
+    names = node.destination_names
+    return f"it goes to {', '.join(names)}" if names else "no destination is set, so it goes nowhere"
+
+
+def resend(node: Node, case: Case, actor: str, reason: str, now: datetime, *, to: Sequence[str] = ()) -> str:
+    """Send a produced series again, the same files under the same UIDs; without `to` to every destination."""
+    names = list(to) or node.destination_names
+    if not names:
+        raise Refused("no destination is set, so it can go nowhere")
+    node.jobs.resend(_job(case), names, actor, reason, now)
+    return f"it goes to {', '.join(names)}"
+
+
+def acknowledge(node: Node, case: Case, actor: str, reason: str, now: datetime, *, at: Sequence[str] = ()) -> str:
+    """Say that what a withdrawn job left at a TPS was dealt with there; without `at` at every destination."""
+    names = node.jobs.acknowledge(_job(case), actor, reason, now, destinations=at)
+    return f"what stood at {', '.join(names)} is dealt with"
+
+
+def complete(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
+    """Confirm that an INCOMPLETE series is all there."""
+    node.series.complete_by_operator(case.series_id, actor, reason, now)
+    return "it will be judged within seconds"
+
+
+def drop(node: Node, case: Case, actor: str, reason: str, now: datetime, *, calling_ae: str) -> str:
+    """Take out of a series what one AE title sent, and bar that AE title from it."""
+    count = node.series.drop(case.series_id, calling_ae, actor, reason, now)
+    owner = node.series.owner(case.series_id)
+    left = node.series.spool_names(case.series_id)
+    whose = f"the series belongs to {owner.calling_ae}" if left else "the series belongs to who sends it next"
+    return f"{count} instance{'s' if count > 1 else ''} from {one_line(calling_ae)}, which adds no more; {whose}"
+
+
+def allow_again(node: Node, case: Case, actor: str, reason: str, now: datetime, *, calling_ae: str) -> str:
+    """Let an AE title that was dropped send for the series again."""
+    node.series.allow_again(case.series_id, calling_ae, actor, reason, now)
+    return f"{one_line(calling_ae)} may send for it again"
+
+
+def purge(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
+    """Remove the files of a case from this node's disk."""
+    from node.ops.retention import remove_files
+
+    why = reason or "asked for by a person"
+    removal = node.retention.purge_case(case.series_id, case.job_id, actor, why, now)
+    return f"{remove_files(node.spool, [removal]) / 1e6:.1f} MB are free again"
+
+
+def _job(case: Case) -> int:
+    if case.job_id is None:
+        raise Refused(f"{case.id} is {case.state} and has no job yet")
+    return case.job_id

@@ -1,0 +1,49 @@
+"""The page as an application: who may enter, what there is to see, and what becomes of an error."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+
+from node.bootstrap.store import Node
+from node.operate.texts import NotUnderstood
+from node.web import pages
+from node.web.pulse import beating
+from storage.errors import NotFound, StorageError
+
+STATIC: Final = Path(__file__).with_name("static")
+_ROUTERS: Final = (pages.router,)
+
+
+def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAPI:
+    """The page of one node, opened to write. `breathe` is called about once a second by a thread that answers requests.
+
+    Endpoints are plain functions, which Starlette runs in threads: the store is synchronous.
+    """
+
+    @asynccontextmanager
+    async def living(_app: FastAPI) -> AsyncIterator[None]:
+        async with beating(breathe):
+            yield
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=living)
+    app.state.node = node
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    for router in _ROUTERS:
+        app.include_router(router)
+    for kind, status in ((NotFound, 404), (NotUnderstood, 422), (StorageError, 503)):
+        app.add_exception_handler(kind, _said(status))
+    return app
+
+
+def _said(status: int) -> Callable[[Request, Exception], Response]:
+    """Answer with the error's own sentence."""
+
+    def answer(_request: Request, error: Exception) -> Response:
+        return PlainTextResponse(f"{error}\n", status)
+
+    return answer
