@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from node.bootstrap.store import Node
 from node.operate.texts import NotUnderstood
 from node.web import pages
+from node.web.gate import guard
 from node.web.pulse import beating
 from storage.errors import NotFound, StorageError
 
@@ -37,6 +38,7 @@ def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAP
         app.include_router(router)
     for kind, status in ((NotFound, 404), (NotUnderstood, 422), (StorageError, 503)):
         app.add_exception_handler(kind, _said(status))
+    guard(app, node)
     return app
 
 

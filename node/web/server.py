@@ -25,8 +25,7 @@ class Page:
     @property
     def address(self) -> str:
         """Where a browser finds it."""
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"http://{host}:{self._settings.port}"
+        return self._settings.address
 
     def run(self, node: Node, stop: threading.Event, beat: Beating) -> None:
         """Answer until `stop` is set. Raises Misconfigured where the port cannot be had."""
