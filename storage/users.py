@@ -92,6 +92,11 @@ class UserStore:
             row = session.scalar(select(WebUser).where(WebUser.name == name))
             return None if row is None else _user(row)
 
+    def require(self, name: str) -> None:
+        """Raise NotFound where nobody has this name."""
+        if self.find(name) is None:
+            raise _nobody(name)
+
     def set_password(self, name: str, secret: str, now: datetime) -> None:
         """A new password, which ends the person's sessions and the lock. Raises NotFound."""
         with self._database.write() as session:
@@ -189,8 +194,12 @@ class UserStore:
 def _locked_row(session: Session, name: str) -> WebUser:
     row = session.scalar(select(WebUser).where(WebUser.name == name).with_for_update())
     if row is None:
-        raise NotFound(f"there is no user {name}; `syncect users ls` lists them")
+        raise _nobody(name)
     return row
+
+
+def _nobody(name: str) -> NotFound:
+    return NotFound(f"there is no user {name}; `syncect users ls` lists them")
 
 
 def _user(row: WebUser) -> User:

@@ -43,3 +43,8 @@ class Auditor:
         if self._syslog is not None:
             self._syslog.offer(audit_message(entry, study_uid, self._node_name), entry.at)
         self._store.record(entry)
+
+    def close(self) -> None:
+        """End what sends messages."""
+        if self._syslog is not None:
+            self._syslog.close()

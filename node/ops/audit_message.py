@@ -60,7 +60,7 @@ def audit_message(entry: AuditEntry, study_uid: str, node_name: str) -> bytes:
     SubElement(source, "AuditSourceTypeCode", {"csd-code": "3"})  # a web server
     if event not in (_AUTHENTICATION, _SECURITY_ALERT):
         _add_study(root, entry, study_uid)
-    return tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _add_participants(root: Element, entry: AuditEntry, node_name: str, *, is_export: bool) -> None:
