@@ -67,7 +67,7 @@ class Syslog:
                 self._lost += 1
 
     def close(self) -> None:
-        """End the thread; what waits is not sent."""
+        """End the thread; what waits is still sent if the server answers at once, else it is lost."""
         self._stop.set()
         with self._turn:
             thread = self._thread
@@ -76,28 +76,32 @@ class Syslog:
         self._disconnect()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while True:
             try:
                 line = self._waiting.get(timeout=0.2)
             except queue.Empty:
+                if self._stop.is_set():
+                    return
                 continue
-            self._send_at_last(line)
+            if not self._send_at_last(line):
+                return
 
-    def _send_at_last(self, line: bytes) -> None:
-        """Send one message, however often that fails before."""
+    def _send_at_last(self, line: bytes) -> bool:
+        """Send one message, however often that fails before; False where the node ends meanwhile."""
         failures = 0
-        while not self._stop.is_set():
+        while True:
             try:
                 self._send_once(line)
             except OSError as error:
                 self._disconnect()
-                pause_s = self._pauses_s[min(failures, len(self._pauses_s) - 1)]
-                failures += 1
                 log.warning("the audit syslog server cannot be reached: %s", error.strerror or type(error).__name__)
-                self._stop.wait(pause_s)
+                if self._stop.wait(self._pauses_s[min(failures, len(self._pauses_s) - 1)]):
+                    log.error("%d audit messages to the syslog server were lost", self._waiting.qsize() + 1)
+                    return False
+                failures += 1
             else:
                 self._tell_lost()
-                return
+                return True
 
     def _tell_lost(self) -> None:
         with self._turn:

@@ -11,7 +11,7 @@ from typing import Final
 from fastapi import HTTPException, Request
 
 from node.operate.texts import now_utc
-from node.ops.audit import OK, Auditor
+from node.ops.audit import OK, SEE_IMAGES, SEE_PATIENT, Auditor
 from storage.audit import AuditEntry
 from storage.roles import Role
 
@@ -20,6 +20,8 @@ __all__ = [
     "CSRF_HEADER",
     "POLL_HEADER",
     "ROLE_OF_VERB",
+    "SEE_IMAGES",
+    "SEE_PATIENT",
     "Person",
     "Role",
     "audit",
@@ -81,7 +83,7 @@ def needs_monitor(request: Request) -> None:
 def audit(
     request: Request, action: str, *, case: str = "", outcome: str = OK, detail: str = "", study_uid: str = ""
 ) -> None:
-    """Note what the person did or looked at: a verb, or one of `SEE_PATIENT` and `SEE_IMAGES` of `node.ops.audit`.
+    """Note what the person did or looked at: a verb, `SEE_PATIENT` or `SEE_IMAGES`.
 
     outcome: `ok`, `refused` or `failed`. detail: such as the reason that was typed. Raises StoreUnavailable: what
     cannot be noted is not shown.

@@ -8,6 +8,7 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 
 from node.bootstrap.store import Node
 from node.operate.texts import NotUnderstood
@@ -30,6 +31,7 @@ def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAP
     async def living(_app: FastAPI) -> AsyncIterator[None]:
         async with beating(breathe):
             yield
+        await run_in_threadpool(app.state.auditor.close)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=living)
     app.state.node = node

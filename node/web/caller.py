@@ -49,6 +49,7 @@ class Trust:
 
     def __init__(self, settings: WebSettings) -> None:
         self.proxies, self.monitors = Networks(settings.trusted_proxies), Networks(settings.monitors)
+        self.is_behind_proxies = bool(settings.trusted_proxies)
         own = {settings.host.lower()} - _UNSPECIFIED
         self.names = _LOCAL_NAMES | own | set(settings.allowed_hosts)
         self.user_header = settings.user_header.lower().encode()
@@ -86,6 +87,14 @@ class Caller:
         if self._scope["scheme"] == "https":
             return True
         return self._by_proxy and self._all(b"x-forwarded-proto") == ["https"]
+
+    def check_way(self) -> None:
+        """Raise Forged where a password or a cookie of this request crossed the network in clear.
+
+        The settings let that happen only past a proxy that should have been asked.
+        """
+        if self._trust.is_behind_proxies and not self._by_proxy and not self.is_secure and not _is_local(self._peer):
+            raise Forged("this page is reached by its proxy only, because nothing is encrypted here")
 
     def check_host(self) -> None:
         """Raise Forged unless the page was called by one of its names: another one may be an attack by DNS rebinding.
@@ -157,3 +166,7 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_local(text: str) -> bool:
+    return _is_address(text) and ipaddress.ip_address(text).is_loopback

@@ -120,6 +120,7 @@ class Gate:
         path, state = scope["path"], scope["state"]
         if path.startswith(_STATIC) or (path in _MONITORED and state["is_monitor"]):
             return None  # health must be told also where the store does not answer
+        caller.check_way()
         extends = not caller.header(POLL_HEADER.lower().encode())
         person = await run_in_threadpool(self._entrance.person, caller, state["cookies"], extends=extends)
         if person is None and path not in _OPEN:

@@ -4,6 +4,7 @@ import hmac
 import math
 import secrets
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
@@ -65,6 +66,7 @@ def log_in(request: Request, name: Field = "", password: Field = "", csrf: Field
     _note(request, user.name, OK)
     entrance.attempts.give_back(address)
     _end_old(request)
+    entrance.users.forget_sessions(now - timedelta(seconds=entrance.settings.session_s))
     answer = RedirectResponse(wanted, 303)
     _set_cookie(request, answer, SESSION_COOKIE, token)
     _drop_cookie(request, answer, FORM_COOKIE)

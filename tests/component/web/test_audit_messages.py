@@ -223,6 +223,21 @@ def test_a_server_that_is_away_delays_nobody_and_what_is_lost_is_counted(server,
     assert "46 audit messages to the syslog server were lost" in caplog.text
 
 
+def test_a_node_that_ends_sends_what_waits_if_it_can(server, caplog):
+    syslog = Syslog(f"tcp://127.0.0.1:{server.getsockname()[1]}")
+    for number in range(20):
+        syslog.offer(b"%d" % number, AT)
+    syslog.close()
+    with server.accept()[0] as connection:
+        assert [read_frame(connection).rpartition(b"\xbf")[2] for _ in range(20)] == [b"%d" % n for n in range(20)]
+    port = server.getsockname()[1]
+    server.close()
+    away = Syslog(f"tcp://127.0.0.1:{port}", pauses_s=(60,))
+    away.offer(b"x", AT)
+    away.close()
+    assert "1 audit messages to the syslog server were lost" in caplog.text
+
+
 def test_a_login_reaches_store_log_and_syslog(make_door, server, caplog):
     caplog.set_level(logging.INFO)
     door = make_door(audit_syslog=f"tcp://127.0.0.1:{server.getsockname()[1]}")

@@ -39,8 +39,9 @@ def test_the_role_is_that_of_the_user_or_of_the_proxy(make_door):
 def test_from_elsewhere_the_header_is_nothing(make_door, address):
     door = make_door(**ROLE)
     headers = {"x_forwarded_user": "anna", "x_forwarded_role": "admin", "x_forwarded_for": PROXY}
-    assert door.browser(address, **headers).get("/me").status_code == 303
-    browser = door.logged_in("bert", address=address, **headers)
+    options = {"address": address, "url": "https://localhost:8042", **headers}
+    assert door.browser(**options).get("/me").status_code == 303
+    browser = door.logged_in("bert", **options)
     answer = browser.get("/me").json()
     assert (answer["name"], answer["role"]) == ("bert", "viewer")
     assert "x-forwarded-user" not in answer["headers"]
@@ -83,8 +84,21 @@ def test_behind_a_proxy_that_ends_tls_cookies_are_secure(make_door):
     door.user("anna")
     browser = door.browser(PROXY, url="https://localhost:8042", x_forwarded_proto="https")
     assert "__Host-syncect-session" in log_in(browser, "anna").headers["set-cookie"]
-    liar = log_in(door.browser("10.0.0.7", x_forwarded_proto="https"), "anna")
+    liar = log_in(door.browser("127.0.0.1", x_forwarded_proto="https"), "anna")
     assert "__Host-" not in liar.headers["set-cookie"]
+
+
+def test_past_the_proxy_no_password_crosses_the_network_in_clear(make_door):
+    door = make_door(trusted_proxies=[PROXY], host="0.0.0.0", monitors=["10.0.0.0/8"])
+    assert door.browser("10.0.0.7").get("/login").status_code == 400
+    assert door.browser("10.0.0.7").get("/").status_code == 400
+    for address, url in (
+        ("127.0.0.1", "http://localhost"),
+        ("10.0.0.7", "https://localhost"),
+        (PROXY, "http://localhost"),
+    ):
+        assert door.browser(address, url=url).get("/login").status_code == 200
+    assert door.browser("10.0.0.7").get("/metrics").status_code == 200
 
 
 def test_the_address_is_the_nearest_that_is_no_trusted_proxy(make_door):
