@@ -31,6 +31,7 @@ class Auditor:
 
     def note(self, entry: AuditEntry, study_uid: str = "") -> None:
         """Keep a deed. study_uid: of the study that it concerns, for the message. Raises StoreUnavailable."""
+        self._store.record(entry)
         log.log(
             logging.INFO if entry.outcome == OK else logging.WARNING,
             "audit: %s by %s from %s%s: %s",
@@ -42,7 +43,6 @@ class Auditor:
         )
         if self._syslog is not None:
             self._syslog.offer(audit_message(entry, study_uid, self._node_name), entry.at)
-        self._store.record(entry)
 
     def close(self) -> None:
         """End what sends messages."""

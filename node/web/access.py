@@ -38,9 +38,9 @@ POLL_HEADER: Final = "X-Syncect-Poll"
 ROLE_OF_VERB: Final = {
     **dict.fromkeys(("retry", "cancel", "resend", "complete", "reopen", "acknowledge"), Role.OPERATOR),
     **dict.fromkeys(("release", "reject"), Role.PHYSICIST),
-    **dict.fromkeys(("drop", "purge"), Role.ADMIN),
+    **dict.fromkeys(("drop", "allow_again", "purge"), Role.ADMIN),
 }
-"""The least role that may press a button; whoever is logged in may look."""
+"""The least role that may call a function of `node.operate.verbs`; whoever is logged in may look."""
 
 
 @dataclass(frozen=True)

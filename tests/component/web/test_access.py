@@ -1,8 +1,11 @@
 """Nobody reaches a page without a login or presses a button above his role, and no other page presses one for him."""
 
+from inspect import isfunction, signature
+
 import pytest
 
-from node.web.access import Role
+from node.operate import verbs
+from node.web.access import ROLE_OF_VERB, Role
 from storage.roles import Role as StoredRole
 from tests.component.web.conftest import log_in
 
@@ -33,6 +36,12 @@ def test_a_role_presses_its_buttons_and_no_others(door, role):
     assert deeds.count(("anna", "release", "ok")) == ORDER.index(role) + 1
     assert deeds.count(("anna", "forbidden", "refused")) == 3 - ORDER.index(role)
     assert StoredRole is Role
+
+
+def test_every_verb_has_its_role():
+    acts = [name for name, act in vars(verbs).items() if isfunction(act) and "actor" in signature(act).parameters]
+    assert sorted(acts) == sorted(ROLE_OF_VERB)
+    assert (ROLE_OF_VERB["retry"], ROLE_OF_VERB["release"], ROLE_OF_VERB["purge"]) == ORDER[1:]
 
 
 def test_whatever_changes_something_needs_the_token_of_the_person(door):
