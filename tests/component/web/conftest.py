@@ -5,19 +5,27 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import pytest
+from argon2 import PasswordHasher
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
 from config.settings import Settings, WebSettings
 from node.bootstrap.store import Node
+from node.web import passwords
 from node.web.access import Person, Role, audit, needs, needs_monitor, person_of
 from node.web.gate import guard
-from node.web.passwords import hash_password
 from storage.database import Database
 
 PASSWORD = "correct horse battery"
-_HASH = hash_password(PASSWORD)
+CHEAP = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
+_HASH = CHEAP.hash(PASSWORD)
+
+
+@pytest.fixture(autouse=True)
+def _cheap_hashes(monkeypatch):
+    """What makes passwords safe makes tests slow."""
+    monkeypatch.setattr(passwords, "_HASHER", CHEAP)
 
 
 class Clock:
