@@ -269,12 +269,94 @@ class RetentionSettings(Section):
         return self
 
 
+def _named_host(value: str) -> str:
+    """A name or an address as a browser sends it, in lower case and without a port."""
+    return _host(value).lower()
+
+
+def _network(value: str) -> str:
+    if network_of(value) is None:
+        raise ValueError("it should be an IP address or a network such as 10.1.2.0/24")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if value and not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]{0,63}", value):
+        raise ValueError("a header's name has letters, digits and hyphens, such as X-Forwarded-User")
+    if value.lower() in {"host", "cookie", "origin", "authorization", "x-csrf-token"}:
+        raise ValueError("this header has another meaning")
+    return value
+
+
+def _syslog(value: str) -> str:
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        is_whole = bool(parts.hostname and parts.port) and not (parts.path or parts.query or parts.username)
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.scheme not in ("udp", "tcp", "tls"):
+        raise ValueError("it should be udp://host:514, tcp://host:601 or tls://host:6514, with the port")
+    return value
+
+
+Network = Annotated[str, AfterValidator(_network)]
+
+
+class WebTlsSettings(Section):
+    """The certificate (with its chain) and the private key of the page, both in PEM."""
+
+    certificate: Path
+    private_key: Path
+
+
 class WebSettings(Section):
-    """The status page, a process of `serve`; `host` is the address that it listens on, loopback by default."""
+    """The status page, a process of `serve`; `host` is the address that it listens on, loopback by default.
+
+    allowed_hosts: further names by which browsers may call it. trusted_proxies: networks of the proxies whose headers
+    count. user_header, role_header: where these say who asks. monitors: networks that read /healthz, /readyz and
+    /metrics without a login. session_idle_s, session_s: a login ends after so long without a click, and in any case,
+    seconds. audit_syslog: where audit messages (PS3.15 A.5) go, "" for nowhere.
+    """
 
     enabled: bool = True
     host: Host = "127.0.0.1"
     port: Port = 8042
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_named_host)], ...] = ()
+    tls: WebTlsSettings | None = None
+    trusted_proxies: tuple[Network, ...] = ()
+    user_header: Annotated[str, AfterValidator(_header_name)] = ""
+    role_header: Annotated[str, AfterValidator(_header_name)] = ""
+    monitors: tuple[Network, ...] = ("127.0.0.0/8", "::1")
+    session_idle_s: Annotated[float, Field(ge=60, le=86400)] = 1800.0
+    session_s: Annotated[float, Field(ge=300, le=7 * 86400)] = 43200.0
+    audit_syslog: Annotated[str, AfterValidator(_syslog)] = ""
+
+    @model_validator(mode="after")
+    def _passwords_inside_tls(self) -> Self:
+        if self.enabled and not _is_loopback(self.host) and self.tls is None and not self.trusted_proxies:
+            raise ValueError(
+                "with this host passwords would cross the network in clear; give [web.tls], or trusted_proxies with "
+                'the address of the proxy that ends TLS, or host = "127.0.0.1"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _headers_of_a_proxy(self) -> Self:
+        if self.user_header and not self.trusted_proxies:
+            raise ValueError("user_header needs trusted_proxies: from anywhere else the header would be a forgery")
+        if self.role_header and not self.user_header:
+            raise ValueError("role_header needs user_header: a role belongs to a person")
+        if self.user_header and self.user_header.lower() == self.role_header.lower():
+            raise ValueError("user_header and role_header must differ")
+        return self
+
+    @property
+    def address(self) -> str:
+        """Where a browser finds the page."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'http' if self.tls is None else 'https'}://{host}:{self.port}"
 
 
 AlertKind = Literal[

@@ -22,6 +22,7 @@ from storage.tables import (
     Alert,
     Association,
     AssociationSeries,
+    AuditRow,
     Delivery,
     DeliveryInstance,
     Event,
@@ -246,7 +247,7 @@ class RetentionStore:
         """Remove the history of series of which nothing happened since `before` and no file is left; their number.
 
         The rows of the series, its jobs and its deliveries stay for ever: they tell what became of it, and that a UID
-        was used. Events, single instances, closed alerts, ended associations and old refusals go.
+        was used. Events, single instances, closed alerts, ended associations, old refusals and audit rows go.
         """
         with self._database.write() as session:
             ids = list(session.scalars(_forgettable(before).limit(limit)))
@@ -258,6 +259,7 @@ class RetentionStore:
             session.execute(delete(Event).where(Event.series_id.in_(ids)))
             session.execute(delete(Alert).where(Alert.closed_at < before))
             session.execute(delete(Refusal).where(Refusal.last_at < before))
+            session.execute(delete(AuditRow).where(AuditRow.at < before))
             missing = select(LostInstance.association_id).where(LostInstance.association_id.is_not(None))
             unused = delete(Association).where(Association.closed_at < before, Association.id.not_in(missing))
             session.execute(unused.where(Association.id.not_in(select(AssociationSeries.association_id))))

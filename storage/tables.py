@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
+from storage.roles import Role
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
 SCHEMA_REVISION = "0004"  # of the newest migration, which makes exactly these tables
@@ -383,6 +384,53 @@ class Shadow(Base):
     reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
     measurements: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class WebUser(Base):
+    """A person who may log in to the status page. secret: the argon2 hash of the password.
+
+    failures: refused logins since the last accepted one; until `locked_until` no password is accepted.
+    """
+
+    __tablename__ = "web_user"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str] = mapped_column(CleanString(64), unique=True)
+    full_name: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    role: Mapped[Role] = mapped_column(Enum(Role, native_enum=False, length=16, create_constraint=True, name="role"))
+    secret: Mapped[str] = mapped_column(CleanText)
+    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    locked_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class WebSession(Base):
+    """A browser that is logged in; token: the SHA-256 of what its cookie holds, so that no reader can use it."""
+
+    __tablename__ = "web_session"
+
+    token: Mapped[str] = mapped_column(SHA256, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("web_user.id"), index=True)
+    csrf: Mapped[str] = mapped_column(CleanString(64))
+    address: Mapped[str] = mapped_column(CleanString(64))
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AuditRow(Base):
+    """What a person did or looked at on the status page. Never patient data; case_id: as `jobs ls` shows it, or ""."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    who: Mapped[str] = mapped_column(CleanString(64), index=True)
+    address: Mapped[str] = mapped_column(CleanString(64))
+    action: Mapped[str] = mapped_column(CleanString(32))
+    case_id: Mapped[str] = mapped_column(CleanString(32), default="", server_default="")
+    outcome: Mapped[str] = mapped_column(CleanString(16))
+    detail: Mapped[str] = mapped_column(CleanText, default="", server_default="")
 
 
 class StoreMark(Base):

@@ -19,6 +19,7 @@ from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
 from node.ops.processes import running_processes, starter
 from storage.alerts import AlertStore
+from storage.audit import AuditStore
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
 from storage.forecast import Forecast
@@ -34,6 +35,7 @@ from storage.series import SeriesStore
 from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
 from storage.spool import Spool, fsync_directory, write_durably
+from storage.users import UserStore
 
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 
@@ -101,6 +103,16 @@ class Node:
     def alerts(self) -> AlertStore:
         """What a person has to know."""
         return AlertStore(self.database)
+
+    @property
+    def users(self) -> UserStore:
+        """Who may log in to the status page, and who is logged in."""
+        return UserStore(self.database)
+
+    @property
+    def audit(self) -> AuditStore:
+        """What people did and looked at on the status page."""
+        return AuditStore(self.database)
 
     @property
     def forecast(self) -> Forecast:

@@ -11,7 +11,7 @@ from node.ops import alert_rules
 from node.ops.alert_channels import Channel, Mail, Teller, Webhook, failing
 from node.ops.alert_machine import Certificates, Disk, Processes, Silence, UnknownImages
 from node.ops.alerts import Look, Watch
-from node.ops.certificates import check_tls, tls_of
+from node.ops.certificates import PAGE_KEY, check_page_tls, check_tls, tls_of
 from node.ops.findings import Finding
 from node.ops.health import roles_of
 from storage.watching import WatchStore
@@ -79,3 +79,5 @@ def _certificates(settings: Settings, now: datetime) -> Iterator[tuple[str, Find
     for key, tls in tls_of(settings):
         for finding in check_tls(key, tls, now):
             yield key, finding
+    for finding in check_page_tls(settings.web, now):
+        yield PAGE_KEY, finding

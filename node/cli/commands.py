@@ -22,6 +22,7 @@ from node.cli import (
     spool,
     status,
     train,
+    users,
 )
 from node.cli.console import write
 
@@ -67,5 +68,6 @@ cohort.add_to(app)
 train.add_to(app)
 evaluate.add_to(app)
 spool.add_to(app)
+users.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")

@@ -67,7 +67,21 @@ def client_context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLCon
     return _context(ssl.PROTOCOL_TLS_CLIENT, certificate, private_key, ca)
 
 
+def page_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
+    """Context of the status page, to which any browser may connect. Raises UnusableCertificate."""
+    return _own(ssl.PROTOCOL_TLS_SERVER, certificate, private_key)
+
+
 def _context(protocol: int, certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+    context = _own(protocol, certificate, private_key)
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ValueError) as error:
+        raise UnusableCertificate(f"the CA file {ca} cannot be used: {error}") from None
+    return context
+
+
+def _own(protocol: int, certificate: Path, private_key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
@@ -78,10 +92,6 @@ def _context(protocol: int, certificate: Path, private_key: Path, ca: Path) -> s
         raise UnusableCertificate(
             f"certificate {certificate} with key {private_key} cannot be used: {_why(error)}"
         ) from None
-    try:
-        context.load_verify_locations(ca)
-    except (OSError, ValueError) as error:
-        raise UnusableCertificate(f"the CA file {ca} cannot be used: {error}") from None
     return context
 
 

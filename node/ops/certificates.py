@@ -2,14 +2,16 @@
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
-from config.settings import AskedPeer, Settings, TlsSettings
-from node.network.tls import UnusableCertificate, server_context
+from config.settings import AskedPeer, Settings, TlsSettings, WebSettings
+from node.network.tls import UnusableCertificate, page_context, server_context
 from node.ops.findings import Finding, warning, why_unreadable
 
+PAGE_KEY = "web.tls"
 WARNED_BEFORE = timedelta(days=30)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 _CONTEXT_0, _UTC_TIME = 0xA0, 0x17  # tags of ASN.1 (X.690): [0], UTCTime
@@ -28,21 +30,33 @@ def tls_of(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
 
 def check_tls(key: str, tls: TlsSettings, now: datetime) -> Iterator[Finding]:
     """What is wrong with the three files; `key` is the place of the settings, such as scp.tls."""
+    files = {"certificate": tls.certificate, "private_key": tls.private_key, "ca": tls.ca}
+    yield from _check(key, files, partial(server_context, **files), now)
+
+
+def check_page_tls(settings: WebSettings, now: datetime) -> Iterator[Finding]:
+    """What is wrong with the two files of the status page, where it has any."""
+    tls = settings.tls
+    if settings.enabled and tls is not None:
+        files = {"certificate": tls.certificate, "private_key": tls.private_key}
+        yield from _check(PAGE_KEY, files, partial(page_context, **files), now)
+
+
+def _check(key: str, files: dict[str, Path], context: Callable[[], object], now: datetime) -> Iterator[Finding]:
     unreadable = False
-    for name in TlsSettings.model_fields:
-        path: Path = getattr(tls, name)
+    for name, path in files.items():
         if why := why_unreadable(path):
             unreadable = True
             yield Finding(f"{key}.{name} = {str(path)!r} cannot be read: {why}")
     if unreadable:
         return
     try:
-        server_context(tls.certificate, tls.private_key, tls.ca)
+        context()
     except UnusableCertificate as error:
         yield Finding(f"{key}: {error}")
         return
-    for name in ("certificate", "ca"):
-        path = getattr(tls, name)
+    for name in (name for name in files if name != "private_key"):
+        path = files[name]
         for begins, ends in validity(path):
             yield from _judge(f"{key}.{name} = {str(path)!r}", begins, ends, now)
 

@@ -8,10 +8,12 @@ from typing import Final
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 
 from node.bootstrap.store import Node
 from node.operate.texts import NotUnderstood
 from node.web import pages
+from node.web.gate import guard
 from node.web.pulse import beating
 from storage.errors import NotFound, StorageError
 
@@ -29,6 +31,7 @@ def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAP
     async def living(_app: FastAPI) -> AsyncIterator[None]:
         async with beating(breathe):
             yield
+        await run_in_threadpool(app.state.auditor.close)
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=living)
     app.state.node = node
@@ -37,6 +40,7 @@ def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAP
         app.include_router(router)
     for kind, status in ((NotFound, 404), (NotUnderstood, 422), (StorageError, 503)):
         app.add_exception_handler(kind, _said(status))
+    guard(app, node)
     return app
 
 

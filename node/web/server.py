@@ -1,6 +1,7 @@
 """Serves the page over HTTP until the process is told to stop."""
 
 import socket
+import ssl
 import threading
 from typing import Final
 
@@ -10,6 +11,7 @@ from config.settings import WebSettings
 from node.beats import IDLE_LIMIT_S, Beating
 from node.bootstrap.store import Node
 from node.errors import Misconfigured
+from node.network.tls import page_context
 from node.web.app import make_app
 
 _STOP_WITHIN_S: Final = 3
@@ -25,11 +27,11 @@ class Page:
     @property
     def address(self) -> str:
         """Where a browser finds it."""
-        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
-        return f"http://{host}:{self._settings.port}"
+        return self._settings.address
 
     def run(self, node: Node, stop: threading.Event, beat: Beating) -> None:
-        """Answer until `stop` is set. Raises Misconfigured where the port cannot be had."""
+        """Answer until `stop` is set. Raises Misconfigured where the port or the certificate cannot be used."""
+        context = self._context()
         listener = self._listen()
         app = make_app(node, lambda: beat("", "answering", 0, 0, IDLE_LIMIT_S))
         server = uvicorn.Server(
@@ -41,6 +43,7 @@ class Page:
                 proxy_headers=False,  # who stands before it is judged by the settings
                 limit_concurrency=_MOST_CONNECTIONS,
                 timeout_graceful_shutdown=_STOP_WITHIN_S,
+                ssl_context_factory=None if context is None else lambda _config, _default: context,
             )
         )
         # In a thread of its own uvicorn leaves the signals to `stop`.
@@ -53,6 +56,10 @@ class Page:
             server.should_exit = True
             thread.join()
             listener.close()
+
+    def _context(self) -> ssl.SSLContext | None:
+        tls = self._settings.tls
+        return None if tls is None else page_context(tls.certificate, tls.private_key)
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET

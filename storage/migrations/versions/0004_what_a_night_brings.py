@@ -1,4 +1,4 @@
-"""What ownership, deaths of processes, device faults, retention, alerts and shadow results need."""
+"""What ownership, deaths of processes, device faults, retention, alerts, shadow results and the status page need."""
 
 from collections.abc import Sequence
 
@@ -82,11 +82,58 @@ def upgrade() -> None:
         sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("uid", name=op.f("pk_store_mark")),
     )
+    _make_access_tables()
+
+
+def _make_access_tables() -> None:
+    roles = ("VIEWER", "OPERATOR", "PHYSICIST", "ADMIN")
+    op.create_table(
+        "web_user",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("full_name", sa.Text(), server_default="", nullable=False),
+        sa.Column(
+            "role", sa.Enum(*roles, name="role", native_enum=False, length=16, create_constraint=True), nullable=False
+        ),
+        sa.Column("secret", sa.Text(), nullable=False),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("locked_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_web_user")),
+        sa.UniqueConstraint("name", name=op.f("uq_web_user_name")),
+    )
+    op.create_table(
+        "web_session",
+        sa.Column("token", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.Integer(), nullable=False),
+        sa.Column("csrf", sa.String(length=64), nullable=False),
+        sa.Column("address", sa.String(length=64), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["web_user.id"], name=op.f("fk_web_session_user_id_web_user")),
+        sa.PrimaryKeyConstraint("token", name=op.f("pk_web_session")),
+    )
+    op.create_index(op.f("ix_web_session_user_id"), "web_session", ["user_id"], unique=False)
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("who", sa.String(length=64), nullable=False),
+        sa.Column("address", sa.String(length=64), nullable=False),
+        sa.Column("action", sa.String(length=32), nullable=False),
+        sa.Column("case_id", sa.String(length=32), server_default="", nullable=False),
+        sa.Column("outcome", sa.String(length=16), nullable=False),
+        sa.Column("detail", sa.Text(), server_default="", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit")),
+    )
+    op.create_index(op.f("ix_audit_at"), "audit", ["at"], unique=False)
+    op.create_index(op.f("ix_audit_who"), "audit", ["who"], unique=False)
 
 
 def downgrade() -> None:
     """Take this revision back."""
-    for table in ("store_mark", "shadow", "alert"):
+    for table in ("audit", "web_session", "web_user", "store_mark", "shadow", "alert"):
         op.drop_table(table)
     for table, columns in _ADDED.items():
         for column in columns:

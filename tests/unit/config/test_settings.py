@@ -12,7 +12,7 @@ from config.settings import DestinationSettings, NodeSettings, RuleSettings, Set
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    for name in ("SYNCECT_CONFIG",):
+    for name in ("SYNCECT_CONFIG", "SYNCECT_WEB__ENABLED"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -46,6 +46,22 @@ def clean_environment(monkeypatch):
             '[scp]\nallowed_peers = [{ ae_title = "A", certificate = "sha256:12" }]',
             "a fingerprint is sha256: and 64 hexadecimal digits",
         ),
+        ('[web]\nhost = "0.0.0.0"', "with this host passwords would cross the network in clear"),
+        ('[web]\nuser_header = "X-User"', "user_header needs trusted_proxies"),
+        ('[web]\nrole_header = "X-Role"', "role_header needs user_header"),
+        (
+            '[web]\ntrusted_proxies = ["10.0.0.1"]\nuser_header = "X-User"\nrole_header = "x-user"',
+            "user_header and role_header must differ",
+        ),
+        ('[web]\nuser_header = "X User"', "a header's name has letters, digits and hyphens"),
+        ('[web]\nuser_header = "Cookie"', "this header has another meaning"),
+        ('[web]\nallowed_hosts = ["a.example:8042"]', "it is neither an IP address nor a host name"),
+        ('[web]\nallowed_hosts = ["*"]', "it is neither an IP address nor a host name"),
+        ('[web]\nmonitors = ["prometheus"]', "it should be an IP address or a network such as 10.1.2.0/24"),
+        ('[web]\naudit_syslog = "tls://siem"', "it should be udp://host:514, tcp://host:601 or tls://host:6514"),
+        ('[web]\naudit_syslog = "tls://siem:x"', "it should be udp://host:514, tcp://host:601 or tls://host:6514"),
+        ('[web]\naudit_syslog = "http://siem:80"', "it should be udp://host:514"),
+        ('[web]\ntls = { certificate = "c" }', "web.tls.private_key is missing and has no default"),
         ('[scp]\nforeign_instances = "drop"', "it should be 'refuse' or 'hold'"),
         ("[spc]\nport = 104", "spc is not a setting; allowed here: node, scp, completion"),
         ('[model]\ndevice = "gpu"', "model.device = 'gpu' is not allowed: it should be 'auto', 'cuda' or 'cpu'"),
@@ -160,8 +176,7 @@ def test_a_relative_data_dir_belongs_to_the_folder_of_the_file(tmp_path, monkeyp
     assert load_settings(path).node.data_dir == tmp_path / "data"
 
 
-def test_the_default_file_states_every_key_at_its_default(tmp_path, monkeypatch):
-    monkeypatch.delenv("SYNCECT_WEB__ENABLED")
+def test_the_default_file_states_every_key_at_its_default(tmp_path):
     text = importlib.resources.files("config").joinpath("default.toml").read_text()
     path = tmp_path / "default.toml"
     path.write_text(text)
@@ -181,3 +196,19 @@ def test_the_default_file_names_every_key_and_says_what_it_is_for():
             assert re.search(rf"^(# )?{key} = |\[{name}\.{key}\]", own, re.MULTILINE), f"{name}.{key} is not there"
     unexplained = [line for line in text.splitlines() if re.match(r"[a-z_]+ = [^#]*$", line)]
     assert unexplained == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'host = "0.0.0.0"\ntls = { certificate = "c", private_key = "k" }',
+        'host = "10.1.2.3"\ntrusted_proxies = ["10.1.2.0/24"]\nuser_header = "X-Forwarded-User"',
+        'host = "::1"',
+        'host = "0.0.0.0"\nenabled = false',
+        'audit_syslog = "tls://[fd00::1]:6514"\nallowed_hosts = ["Syncect.Hospital.example"]',
+    ],
+)
+def test_a_page_that_sends_no_password_in_clear_is_taken(text, tmp_path):
+    path = tmp_path / "n.toml"
+    path.write_text(f"[web]\n{text}\n")
+    assert load_settings(path).web.allowed_hosts in ((), ("syncect.hospital.example",))
