@@ -33,9 +33,9 @@ _FLUSHING_THREADS: Final = 4
 def override_sentence(doubt: str, actor: str, reason: str, limit: int = 1024, charset: Sequence[str] = ()) -> str:
     """What the files say of a release, in at most `limit` printable characters, at least 240.
 
-    charset: the values of SpecificCharacterSet. What cannot be written in it becomes ASCII: accents are dropped, and what
-    has no ASCII form becomes a question mark. The doubt is shortened before the reason: it also stands in the history of
-    the job.
+    charset: the values of SpecificCharacterSet. What cannot be written in it becomes ASCII: accents are dropped, and
+    what has no ASCII form becomes a question mark. The doubt is shortened before the reason: it also stands in the
+    history of the job.
     """
     encoding = _encoding(charset)
     actor, reason, doubt = (_writable(text, encoding) for text in (actor, reason, doubt))

@@ -6,20 +6,22 @@ A browser gets pictures and figures, never a DICOM file. What comes in from the 
 import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
 from fastapi.templating import Jinja2Templates
 
 from node.bootstrap.store import Node
-from node.errors import Permanent
+from node.operate.texts import MAX_REASON, facts_text
 from node.translate.quality import DARKENED_HU
 from node.web.access import CSRF_FIELD, ROLE_OF_VERB, Person, Role, needs
+from node.web.looks import Looks
 from node.web.marks import doubtful_region, is_darkened, marks_of
 from node.web.sides import sides_of
 from node.web.tiles import DIFFERENCE_RANGES_HU, PRESETS, difference_png, grey_png, legend_png
-from node.web.volumes import Images, ImageStack, NotShown, SlicePair, source_of, synthetic_of
+from node.web.volumes import Images, ImageStack, NotShown, SliceFile, SlicePair, source_of, synthetic_of
 from storage.cases import Case
 from storage.errors import NotFound
 from storage.states import JobState
@@ -28,11 +30,9 @@ router = APIRouter()
 
 LAYERS: Final = ("source", "synthetic", "difference")
 NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-MAX_REASON: Final = 1000
 _MAX_DIGITS: Final = 5
 _TEMPLATES: Final = Jinja2Templates(Path(__file__).with_name("templates"))
 _TO_OPEN = threading.Lock()
-_Looks = Depends(needs(Role.VIEWER))
 
 
 @dataclass(frozen=True)
@@ -59,105 +59,126 @@ def _view(preset: str = "soft", range: str = "100", outline: str = "") -> View:
     return view
 
 
-_AsAsked = Depends(_view)
+_View = Annotated[View, Depends(_view)]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One case at which somebody looks."""
+
+    node: Node
+    images: Images
+    case: Case
+    person: Person
+
+    def stack(self) -> ImageStack:
+        """Its images; raises HTTPException with the reason where there are none."""
+        try:
+            return self.images.stack(self.node, self.case)
+        except NotShown as error:
+            raise HTTPException(error.status, str(error)) from error
+
+
+def _look(request: Request, case_id: str, person: Annotated[Person, Depends(needs(Role.VIEWER))]) -> Seen:
+    """Find the case, and note that its images are looked at."""
+    node: Node = request.app.state.node
+    try:
+        case = node.overview.case(case_id)
+    except NotFound as error:
+        raise HTTPException(404, "There is no such job.") from error
+    images, looks = _of_the_process(request, node)
+    looks.note(person.name, case.id, lambda: request.app.state.note_images(request, case))
+    return Seen(node, images, case, person)
+
+
+_Seen = Annotated[Seen, Depends(_look)]
+
+
+def _pair(seen: _Seen, number: str) -> SlicePair:
+    stack = seen.stack()
+    return stack.pairs[_number(number, stack) - 1]
+
+
+_Pair = Annotated[SlicePair, Depends(_pair)]
 
 
 @router.get("/cases/{case_id}/review")
-def review(request: Request, case_id: str, slice: str = "", view: View = _AsAsked, person: Person = _Looks) -> Response:
+def review(request: Request, seen: _Seen, view: _View, slice: str = "") -> Response:
     """The page of the viewer, or for htmx what of it goes into another page; it works without JavaScript too."""
-    node, images, case = _found(request, case_id)
-    context: dict[str, Any] = {"case": case, "person": person, "why": "", **_decisions(case, person)}
+    case, person = seen.case, seen.person
+    context: dict[str, Any] = {"case": case, "person": person, "facts": facts_text(case.facts), "why": ""}
+    context |= _decisions(case, person)
     try:
-        stack = images.stack(node, case)
+        stack = seen.images.stack(seen.node, case)
         number = _number(slice, stack) if slice else (len(stack.pairs) + 1) // 2
-        context |= _shown(images, case, stack, number) | _choices(case, view, number)
+        context |= _shown(seen.images, stack, number) | _choices(case, view, number)
     except NotShown as error:
         context["why"] = str(error)
     name = "review_viewer.html" if "HX-Request" in request.headers else "review.html"
     return _TEMPLATES.TemplateResponse(request, name, context, headers=NO_STORE)
 
 
-@router.get("/cases/{case_id}/slices.json", dependencies=[_Looks])
-def slices(request: Request, case_id: str) -> Response:
+@router.get("/cases/{case_id}/slices.json")
+def slices(seen: _Seen) -> Response:
     """How many slices there are, where they lie, what changed in each, and which are marked and why."""
-    node, images, case = _found(request, case_id)
-    try:
-        stack = images.stack(node, case)
-    except NotShown as error:
-        raise HTTPException(error.status, str(error)) from error
-    figures = images.survey(stack, DARKENED_HU)
+    stack = seen.stack()
+    figures = seen.images.survey(stack, DARKENED_HU)
     return _json(
         {
             "count": len(stack.pairs),
             "remark": stack.remark,
             "slices": [{"number": number, **asdict(one)} for number, one in enumerate(figures, start=1)],
-            "marks": [asdict(mark) for mark in marks_of(case, figures)],
+            "marks": [asdict(mark) for mark in marks_of(seen.case, figures)],
         }
     )
 
 
-@router.get("/cases/{case_id}/slices/{number}/{layer}.png", dependencies=[_Looks])
-def picture(request: Request, case_id: str, number: str, layer: str, view: View = _AsAsked) -> Response:
+@router.get("/cases/{case_id}/slices/{number}/{layer}.png")
+def picture(seen: _Seen, pair: _Pair, layer: str, view: _View) -> Response:
     """One slice of one layer."""
     if layer not in LAYERS:
         raise HTTPException(404, f"There is no such picture; there are {', '.join(LAYERS)}.")
-    images, case, pair = _pair(request, case_id, number)
     try:
-        with images.turn():
-            png = _drawn(images, case, pair, layer, view)
+        with seen.images.turn():
+            png = _drawn(seen, pair, layer, view)
     except NotShown as error:
         raise HTTPException(error.status, str(error)) from error
     return Response(png, media_type="image/png", headers=NO_STORE)
 
 
-@router.get("/cases/{case_id}/slices/{number}/hu.json", dependencies=[_Looks])
-def hu(request: Request, case_id: str, number: str, row: str = "", column: str = "") -> Response:
+@router.get("/cases/{case_id}/slices/{number}/hu.json")
+def hu(seen: _Seen, pair: _Pair, row: str = "", column: str = "") -> Response:
     """The HU of one pixel in the source and in the result; null where there is none. row, column: counted from 0."""
-    images, _, pair = _pair(request, case_id, number)
     y, x = _whole(row, "row"), _whole(column, "column")
-    with images.turn():
-        found: dict[str, float | None] = {}
-        for name, file in (("source", pair.source), ("synthetic", pair.synthetic)):
-            try:
-                values = images.slice(file).hu if file else None
-            except NotShown:
-                values = None
-            within = values is not None and y < values.shape[0] and x < values.shape[1]
-            found[name] = float(values[y, x]) if values is not None and within else None
-    return _json(found)
+    with seen.images.turn():
+        files = {"source": pair.source, "synthetic": pair.synthetic}
+        return _json({name: _hu_at(seen.images, file, y, x) for name, file in files.items()})
 
 
-@router.get("/review/legend.png", dependencies=[_Looks])
+@router.get("/review/legend.png", dependencies=[Depends(needs(Role.VIEWER))])
 def legend() -> Response:
     """The colours of a difference, from the lowest to the highest."""
     return Response(legend_png(), media_type="image/png", headers=NO_STORE)
 
 
-def _found(request: Request, case_id: str) -> tuple[Node, Images, Case]:
-    node: Node = request.app.state.node
+def _hu_at(images: Images, file: SliceFile | None, row: int, column: int) -> float | None:
     try:
-        return node, _images(request, node), node.overview.case(case_id)
-    except NotFound as error:
-        raise HTTPException(404, "There is no such job.") from error
+        values = images.slice(file).hu if file else None
+    except NotShown:
+        return None
+    if values is None or row >= values.shape[0] or column >= values.shape[1]:
+        return None
+    return float(values[row, column])
 
 
-def _images(request: Request, node: Node) -> Images:
-    """Those of the whole process, so that all who look share one bound of memory."""
+def _of_the_process(request: Request, node: Node) -> tuple[Images, Looks]:
+    """All who look share one bound of memory, and one record of who looked."""
     state = request.app.state
     with _TO_OPEN:
-        if not hasattr(state, "review_images"):
-            state.review_images = Images(node.spool.path)
-    images: Images = state.review_images
-    return images
-
-
-def _pair(request: Request, case_id: str, number: str) -> tuple[Images, Case, SlicePair]:
-    node, images, case = _found(request, case_id)
-    try:
-        stack = images.stack(node, case)
-    except NotShown as error:
-        raise HTTPException(error.status, str(error)) from error
-    return images, case, stack.pairs[_number(number, stack) - 1]
+        if not hasattr(state, "review"):
+            state.review = (Images(node.spool.path), Looks())
+    images, looks = state.review
+    return images, looks
 
 
 def _number(text: str, stack: ImageStack) -> int:
@@ -173,8 +194,9 @@ def _whole(text: str, name: str) -> int:
     return int(text)
 
 
-def _drawn(images: Images, case: Case, pair: SlicePair, layer: str, view: View) -> bytes:
+def _drawn(seen: Seen, pair: SlicePair, layer: str, view: View) -> bytes:
     """The PNG of one layer; raises NotShown."""
+    images, case = seen.images, seen.case
     if layer == "difference":
         change_hu, source = images.difference(pair)
         region = doubtful_region(case, change_hu) if view.outline else None
@@ -185,7 +207,7 @@ def _drawn(images: Images, case: Case, pair: SlicePair, layer: str, view: View) 
     return grey_png(shown.hu, PRESETS[view.preset], spacing_mm=shown.spacing_mm or (1.0, 1.0), outline=region)
 
 
-def _shown(images: Images, case: Case, stack: ImageStack, number: int) -> dict[str, Any]:
+def _shown(images: Images, stack: ImageStack, number: int) -> dict[str, Any]:
     """What the page says of the slice that it begins with."""
     pair = stack.pairs[number - 1]
     facts: dict[str, Any] = {"rows": 0, "columns": 0, "z_mm": None, "sides": None}
@@ -227,6 +249,4 @@ def _decisions(case: Case, person: Person) -> dict[str, Any]:
 
 
 def _json(value: dict[str, Any]) -> Response:
-    from fastapi.responses import JSONResponse
-
     return JSONResponse(value, headers=NO_STORE)

@@ -73,7 +73,7 @@ def grey_png(
 def grey_values(hu: Hu, window: Window) -> NDArray[np.uint8]:
     """uint8 [H, W]: 0 at the window's lower end and below, 255 at its upper end and above."""
     share = (np.nan_to_num(hu, nan=-np.inf) - window.centre_hu) / window.width_hu + 0.5
-    return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(share, 0.0, 1.0) * 255), np.uint8)
 
 
 def difference_png(

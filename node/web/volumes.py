@@ -1,7 +1,8 @@
 """The images of a case, one pair of slices at a time: what was received, and what was made of it.
 
-Every file that is shown has the SHA-256 that the store knows of it, so that a person sees what would be sent. Compressed
-pixels are decoded in the processes of `node.dicom.sandbox`, never here, and parsing is bounded as in the receiver.
+Every file that is shown has the SHA-256 that the store knows of it, so that a person sees what would be sent.
+Compressed pixels are decoded in the processes of `node.dicom.sandbox`, never here, and parsing is bounded as in the
+receiver.
 """
 
 import threading
@@ -271,7 +272,10 @@ def _why_without_source(case: Case) -> str:
     if case.received_purged_at is not None:
         return "The received files of this series were removed from the disk: only the result is shown."
     if not case.is_present:
-        return "The series was received anew after this result was made: its source now may be another one, and is not shown."
+        return (
+            "The series was received anew after this result was made: its source now may be another one, and is not "
+            "shown."
+        )
     return ""
 
 

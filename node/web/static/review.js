@@ -101,10 +101,14 @@
     function explain(pane, url) {
       say(pane, 'This image is not shown.');
       fetch(url, {credentials: 'same-origin'}).then(function (answer) {
-        return answer.json();
-      }).then(function (body) {
-        if (body && typeof body.detail === 'string') {
-          say(pane, body.detail);
+        return answer.text();
+      }).then(function (text) {
+        let words = text;  // a sentence, or JSON with one
+        try {
+          words = JSON.parse(text).detail;
+        } catch (error) { /* it is the sentence itself */ }
+        if (typeof words === 'string' && words.length < 500) {
+          say(pane, words);
         }
       }).catch(function () {
         say(pane, 'This image is not shown: the node does not answer.');

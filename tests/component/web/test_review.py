@@ -18,8 +18,10 @@ from pydicom import dcmread
 from config.load import load_settings
 from node.bootstrap.store import Node, open_store
 from node.web.access import Person, Role
+from node.web.looks import Looks
 from node.web.review import router
 from node.web.volumes import Images, SliceFile
+from storage.errors import StoreUnavailable
 from tests.builders import FakeTranslator, body_hu, make_series
 from tests.component.web.imaged import NOW, arrival_of, receive, translate
 
@@ -74,6 +76,8 @@ def client_of(node: Node, role: Role = Role.PHYSICIST) -> TestClient:
     app = FastAPI()
     app.include_router(router)
     app.state.node = node
+    app.state.looked = []
+    app.state.note_images = lambda request, case: app.state.looked.append((request.state.person.name, case.id))
 
     @app.middleware("http")
     async def log_in(request, call_next):
@@ -118,7 +122,8 @@ def test_the_difference_is_grey_where_nothing_was_touched_and_red_where_it_becam
 ) -> None:
     shown = pixels(client.get("/cases/1/slices/3/difference.png?range=100"), "RGB")[::2].astype(int)
     change = hu_of(derived_files(case)[2]) - hu_of(source[2])
-    assert (change == 0).any() and (change == 60).any()
+    assert (change == 0).any()
+    assert (change == 60).any()
     assert ((shown == 64).all(axis=2) == (change == 0)).all()
     assert (shown[change > 30][:, 0] > shown[change > 30][:, 2]).all()
 
@@ -156,7 +161,8 @@ def test_what_is_asked_for_wrongly_is_refused_in_a_sentence(client, path, status
     assert answer.status_code == status
     detail = answer.json()["detail"]
     assert isinstance(detail, str)
-    assert "%2f" not in detail and "'--" not in detail
+    assert "%2f" not in detail
+    assert "'--" not in detail
 
 
 def test_the_figures_tell_where_slices_lie_and_what_changed(case, client, source) -> None:
@@ -279,7 +285,8 @@ def test_before_there_is_a_result_the_source_alone_is_shown(node, source) -> Non
     client = client_of(node)
     page = client.get("/cases/1/review?slice=5").text
     assert "only its source is shown" in page
-    assert 'data-layer="source"' in page and 'data-layer="synthetic"' not in page
+    assert 'data-layer="source"' in page
+    assert 'data-layer="synthetic"' not in page
     assert (pixels(client.get("/cases/1/slices/5/source.png?preset=bone"))[10, 5]) == round(
         (60 - 400 + 900) / 1800 * 255
     )
@@ -303,12 +310,45 @@ def test_the_page_works_without_javascript(client) -> None:
     for layer in ("source", "synthetic", "difference"):
         (address,) = re.findall(rf'src="(/cases/1/slices/2/{layer}.png[^"]*)"', page)
         assert client.get(address.replace("&amp;", "&")).status_code == 200
-        assert "preset=lung" in address and "range=50" in address
-    assert "slice=1" in page and "slice=3" in page
+        assert "preset=lung" in address
+        assert "range=50" in address
+    assert "slice=1" in page
+    assert "slice=3" in page
     assert 'rel="prev"' not in client.get("/cases/1/review?slice=1").text
     assert 'rel="next"' not in client.get("/cases/1/review?slice=5").text
     for edge, letter in (("left", "R"), ("right", "L"), ("top", "A"), ("bottom", "P")):
         assert f'review-{edge}" aria-hidden="true">{letter}<' in page
+
+
+def test_a_look_is_noted_once_and_not_for_each_slice(case, client) -> None:
+    client.get("/cases/1/review")
+    for number in range(1, SLICES + 1):
+        client.get(f"/cases/1/slices/{number}/source.png")
+    client.get("/cases/9/review")
+    assert client.app.state.looked == [("anna", "1")]
+    other = client_of(case)
+    other.get("/cases/1/slices/2/hu.json?row=1&column=1")
+    assert other.app.state.looked == [("anna", "1")]
+
+
+def test_what_cannot_be_noted_is_not_shown(case, client) -> None:
+    def fail(*_args):
+        raise StoreUnavailable("the database does not answer")
+
+    client.app.state.note_images = fail
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            client.get("/cases/1/slices/1/source.png")
+
+
+def test_a_later_look_is_another_one() -> None:
+    now_s, noted = [0.0], []
+    looks = Looks(lambda: now_s[0])
+    for moment_s in (0.0, 300.0, 599.0, 601.0):
+        now_s[0] = moment_s
+        looks.note("anna", "1", lambda: noted.append(now_s[0]))
+    looks.note("mia", "1", lambda: noted.append("mia"))
+    assert noted == [0.0, 601.0, "mia"]
 
 
 def test_for_htmx_there_is_the_viewer_alone(client) -> None:

@@ -69,10 +69,14 @@ def test_exactly_zero_is_grey_and_the_smallest_change_is_not() -> None:
 def test_brighter_is_red_and_darker_is_blue_up_to_the_range() -> None:
     difference = np.array([[100, 50, -50, -100, 1000, -1000]], np.float32)
     red, half_red, half_blue, blue, over, under = pixels(difference_png(difference, 100), "RGB")[0].astype(int)
-    assert red[0] > red[2] and half_red[0] > half_red[2]
-    assert blue[2] > blue[0] and half_blue[2] > half_blue[0]
-    assert half_red.sum() > red.sum() and half_blue.sum() > blue.sum()
-    assert (over == red).all() and (under == blue).all()
+    assert red[0] > red[2]
+    assert half_red[0] > half_red[2]
+    assert blue[2] > blue[0]
+    assert half_blue[2] > half_blue[0]
+    assert half_red.sum() > red.sum()
+    assert half_blue.sum() > blue.sum()
+    assert (over == red).all()
+    assert (under == blue).all()
 
 
 def test_the_two_sides_differ_in_brightness_for_nobody() -> None:
@@ -80,13 +84,15 @@ def test_the_two_sides_differ_in_brightness_for_nobody() -> None:
     legend = pixels(legend_png(), "RGB")[0].astype(float)
     luminance = legend @ (0.2126, 0.7152, 0.0722)
     middle = len(luminance) // 2
-    assert (np.diff(luminance[:middle]) >= 0).all() and (np.diff(luminance[middle:]) <= 0).all()
+    assert (np.diff(luminance[:middle]) >= 0).all()
+    assert (np.diff(luminance[middle:]) <= 0).all()
 
 
 def test_the_legend_has_the_colours_of_the_picture() -> None:
     legend = pixels(legend_png(), "RGB")
     shown = pixels(difference_png(np.array([[-80, 80]], np.float32), 80), "RGB")
-    assert (legend[0, 0] == shown[0, 0]).all() and (legend[0, -1] == shown[0, 1]).all()
+    assert (legend[0, 0] == shown[0, 0]).all()
+    assert (legend[0, -1] == shown[0, 1]).all()
 
 
 def test_a_region_is_outlined_and_its_inside_stays_visible() -> None:
@@ -98,4 +104,5 @@ def test_a_region_is_outlined_and_its_inside_stays_visible() -> None:
     ):
         yellow = (pixels(png, "RGB") == OUTLINE_RGB).all(axis=2)
         assert yellow.sum() == 16
-        assert not yellow[2:5, 2:5].any() and not yellow[0].any()
+        assert not yellow[2:5, 2:5].any()
+        assert not yellow[0].any()
