@@ -208,6 +208,16 @@ def test_a_gate_that_doubts_darkened_tissue_names_the_slice_and_its_region_is_ou
     assert 'name="outline"' in client.get("/cases/1/review").text
 
 
+def test_a_gate_that_doubts_the_source_names_the_slice_with_most_of_what_it_saw(node, tmp_path) -> None:
+    hu = body_hu(4, soft_tissue_hu=130.0)
+    receive(node, make_series(tmp_path / "source", hu=hu, spacing_mm=(8.0, 8.0, 8.0)))
+    translate(node)
+    measured = node.overview.case("1").measurements
+    (gate,) = [mark for mark in client_of(node).get("/cases/1/slices.json").json()["marks"] if mark["by_gate"]]
+    assert "contrast agent" in gate["words"]
+    assert (gate["number"] - 1) * 8 == measured["native_enhanced_z_mm"]
+
+
 def test_where_no_gate_names_a_region_none_is_offered(client) -> None:
     assert 'name="outline"' not in client.get("/cases/1/review").text
     plain = client.get("/cases/1/slices/2/source.png").content
