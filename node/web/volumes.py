@@ -8,12 +8,13 @@ receiver.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
 import numpy as np
+from pydicom.dataset import FileDataset
 
 from node.bootstrap.store import Node
 from node.dicom.geometry import positions_along_normal, slice_normal
@@ -26,6 +27,8 @@ from storage.cases import Case
 
 CACHE_BYTES: Final = 128 << 20  # 64 pairs of 512 x 512 pixels
 AT_ONCE: Final = 2  # pictures that are made at the same time; one of 4096 x 4096 pixels takes some 300 MB meanwhile
+TURN_WITHIN_S: Final = 20.0
+MAX_FILE_BYTES: Final = 64 << 20  # twice what 4096 x 4096 pixels take
 _REMEMBERED: Final = 64  # cases of which the order and the figures are kept
 _Answer = TypeVar("_Answer")
 
@@ -99,7 +102,7 @@ class Images:
     def __init__(self, path_of: Callable[[str], Path], max_bytes: int = CACHE_BYTES) -> None:
         self._path_of, self._max_bytes = path_of, max_bytes
         self._turns = threading.BoundedSemaphore(AT_ONCE)
-        self._surveying = threading.Lock()
+        self._surveying = threading.BoundedSemaphore(1)
         self._lock = threading.Lock()
         self._kept: OrderedDict[SliceFile, SliceImage] = OrderedDict()
         self._kept_bytes = 0
@@ -113,8 +116,8 @@ class Images:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until few enough others read or draw."""
-        with self._turns:
+        """Wait until few enough others read or draw; raises NotShown after `TURN_WITHIN_S`."""
+        with _held(self._turns):
             yield
 
     def stack(self, node: Node, case: Case) -> ImageStack:
@@ -143,12 +146,12 @@ class Images:
         return ImageStack(tuple(pairs[index] for index in order), remark)
 
     def _upwards(self, pairs: Sequence[SlicePair]) -> tuple[int, ...]:
-        first = pairs[0].synthetic
-        assert first is not None
-        with self.turn():
-            orientation = self.slice(first).orientation
         order = tuple(range(len(pairs)))
-        return order[::-1] if orientation is not None and _points_down(orientation) else order
+        for pair in pairs:
+            with self.turn(), suppress(NotShown):  # of a damaged file; the next one says it as well
+                orientation = self.slice(synthetic_of(pair)).orientation
+                return order[::-1] if orientation is not None and _points_down(orientation) else order
+        return order
 
     def _sources_alone(self, case: Case, files: list[SliceFile]) -> ImageStack:
         if case.received_purged_at is not None:
@@ -165,8 +168,8 @@ class Images:
         for file in files:
             try:
                 with self.turn():
-                    parsed = read_dataset(self._path_of(file.name), sha256=file.sha256)
-                    planes.append(plane_of(header_of(self._path_of(file.name), parsed, pixel_format_of(parsed), None)))
+                    path, parsed = self._parsed(file)
+                    planes.append(plane_of(header_of(path, parsed, pixel_format_of(parsed), None)))
             except UnreadableInstance:
                 planes.append(None)
         known = [plane for plane in planes if plane is not None]
@@ -194,15 +197,21 @@ class Images:
                 self._kept_bytes -= self._kept.popitem(last=False)[1].hu.nbytes
         return image
 
-    def _read(self, file: SliceFile) -> SliceImage:
+    def _parsed(self, file: SliceFile) -> tuple[Path, FileDataset]:
         path = self._path_of(file.name)
+        with suppress(OSError):  # `read_dataset` says why
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise UnreadableInstance(f"its file is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return path, read_dataset(path, sha256=file.sha256)
+
+    def _read(self, file: SliceFile) -> SliceImage:
         try:
-            parsed = read_dataset(path, sha256=file.sha256)
+            path, parsed = self._parsed(file)
             form = pixel_format_of(parsed)
             decoded = decode_slice(parsed, form)
             header = header_of(path, parsed, form, decoded.sound)
         except DamagedInstance as error:
-            gone = not path.exists()
+            gone = not self._path_of(file.name).exists()
             words = "is no longer on the disk" if gone else "was damaged on the disk"
             raise NotShown(f"This image is not shown: its file {words}.", 410 if gone else 409) from error
         except UnreadableInstance as error:
@@ -227,9 +236,10 @@ class Images:
     def survey(self, stack: ImageStack, darkened_hu: float) -> tuple[SliceFigures, ...]:
         """The figures of every pair; measured once for each stack, one stack at a time, a pair of 512 x 512 in 15 ms.
 
-        darkened_hu: below which difference a pixel counts as darkened.
+        darkened_hu: below which difference a pixel counts as darkened. Raises NotShown where others are measured for
+        longer than `TURN_WITHIN_S`.
         """
-        with self._surveying:
+        with _held(self._surveying):
             return self._figures.get(
                 stack,
                 lambda: tuple(self._measured(pair, darkened_hu) for pair in stack.pairs),
@@ -249,6 +259,17 @@ class Images:
                 return SliceFigures(z_mm, float(size_hu.mean(dtype=np.float64)), float(size_hu.max()), darkened)
         except NotShown as error:
             return SliceFigures(z_mm, None, None, 0, str(error))
+
+
+@contextmanager
+def _held(turns: threading.Semaphore) -> Iterator[None]:
+    """A request that waits keeps a thread of the page from all others, so it does not wait for ever."""
+    if not turns.acquire(timeout=TURN_WITHIN_S):
+        raise NotShown("The node draws images for others at the moment. Try again in a minute.", 503)
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 _WIDEST: Final = 10.0  # between the sides of a pixel; a picture of it would be ten times as large

@@ -71,13 +71,13 @@ def case(_made: Path, tmp_path: Path) -> Iterator[Node]:
         yield opened
 
 
-def client_of(node: Node, role: Role = Role.PHYSICIST) -> TestClient:
-    """A browser of a person with this role."""
+def client_of(node: Node, role: Role = Role.PHYSICIST, looked: list[tuple[str, str]] | None = None) -> TestClient:
+    """A browser of a person with this role; `looked` learns what is noted."""
     app = FastAPI()
     app.include_router(router)
     app.state.node = node
-    app.state.looked = []
-    app.state.note_images = lambda request, case: app.state.looked.append((request.state.person.name, case.id))
+    kept = looked if looked is not None else []
+    app.state.note_images = lambda request, case: kept.append((request.state.person.name, case.id))
 
     @app.middleware("http")
     async def log_in(request, call_next):
@@ -237,18 +237,32 @@ def damage(path: Path) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_a_derived_file_that_is_not_the_one_that_was_made_is_not_shown(case, client) -> None:
-    damage(derived_files(case)[1])
-    answer = client.get("/cases/1/slices/2/synthetic.png")
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_derived_file_that_is_not_the_one_that_was_made_is_not_shown(case, client, number) -> None:
+    damage(derived_files(case)[number - 1])
+    answer = client.get(f"/cases/1/slices/{number}/synthetic.png")
     assert (answer.status_code, answer.json()["detail"]) == (
         409,
         "This image is not shown: its file was damaged on the disk.",
     )
-    assert client.get("/cases/1/slices/2/source.png").status_code == 200
+    assert client.get(f"/cases/1/slices/{number}/source.png").status_code == 200
     assert client.get("/cases/1/slices/3/synthetic.png").status_code == 200
     (one,) = [found for found in client.get("/cases/1/slices.json").json()["slices"] if found["why"]]
-    assert one["number"] == 2
-    assert "is not shown: its file was damaged" in client.get("/cases/1/review?slice=2").text
+    assert one["number"] == number
+    assert "is not shown: its file was damaged" in client.get(f"/cases/1/review?slice={number}").text
+
+
+def test_slices_whose_rows_run_to_the_front_are_shown_from_the_feet_up_too(node, tmp_path) -> None:
+    turned = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+    receive(node, make_series(tmp_path / "source", slices=3, orientation=turned))
+    translate(node)
+    as_written = [dcmread(path).ImagePositionPatient[2] for path in sorted(node.spool.path("derived/1-1").glob("*"))]
+    assert as_written == sorted(as_written, reverse=True)
+    client = client_of(node)
+    places = [one["z_mm"] for one in client.get("/cases/1/slices.json").json()["slices"]]
+    assert places == sorted(places)
+    page = client.get("/cases/1/review").text
+    assert 'review-top" aria-hidden="true">P<' in page
 
 
 def test_a_file_that_was_mended_is_measured_again(case, client) -> None:
@@ -330,15 +344,16 @@ def test_the_page_works_without_javascript(client) -> None:
         assert f'review-{edge}" aria-hidden="true">{letter}<' in page
 
 
-def test_a_look_is_noted_once_and_not_for_each_slice(case, client) -> None:
+def test_a_look_is_noted_once_and_not_for_each_slice(case) -> None:
+    looked: list[tuple[str, str]] = []
+    client = client_of(case, looked=looked)
     client.get("/cases/1/review")
     for number in range(1, SLICES + 1):
         client.get(f"/cases/1/slices/{number}/source.png")
     client.get("/cases/9/review")
-    assert client.app.state.looked == [("anna", "1")]
-    other = client_of(case)
-    other.get("/cases/1/slices/2/hu.json?row=1&column=1")
-    assert other.app.state.looked == [("anna", "1")]
+    assert looked == [("anna", "1")]
+    client_of(case, looked=looked).get("/cases/1/slices/2/hu.json?row=1&column=1")
+    assert looked == [("anna", "1")] * 2
 
 
 def test_what_cannot_be_noted_is_not_shown(case, client) -> None:
@@ -352,13 +367,30 @@ def test_what_cannot_be_noted_is_not_shown(case, client) -> None:
 
 
 def test_a_later_look_is_another_one() -> None:
-    now_s, noted = [0.0], []
+    now_s = [0.0]
+    noted: list[object] = []
     looks = Looks(lambda: now_s[0])
     for moment_s in (0.0, 300.0, 599.0, 601.0):
         now_s[0] = moment_s
         looks.note("anna", "1", lambda: noted.append(now_s[0]))
     looks.note("mia", "1", lambda: noted.append("mia"))
     assert noted == [0.0, 601.0, "mia"]
+
+
+def test_who_waits_too_long_for_others_is_told_so(client, monkeypatch) -> None:
+    monkeypatch.setattr("node.web.volumes.TURN_WITHIN_S", 0.01)
+    assert client.get("/cases/1/slices/1/source.png").status_code == 200
+    images, _ = client.app.state.review
+    with images.turn(), images.turn():
+        answer = client.get("/cases/1/slices/2/source.png")
+    assert answer.status_code == 503
+    assert "Try again" in answer.json()["detail"]
+    assert client.get("/cases/1/slices/2/source.png").status_code == 200
+
+
+def test_a_file_that_is_too_large_to_be_an_image_is_not_read(client, monkeypatch) -> None:
+    monkeypatch.setattr("node.web.volumes.MAX_FILE_BYTES", 1 << 10)
+    assert "larger than" in client.get("/cases/1/review").text
 
 
 def test_for_htmx_there_is_the_viewer_alone(client) -> None:
