@@ -15,8 +15,9 @@ from fastapi.templating import Jinja2Templates
 
 from node.bootstrap.store import Node
 from node.operate.texts import MAX_REASON, facts_text
+from node.ops.audit import SEE_IMAGES
 from node.translate.quality import DARKENED_HU
-from node.web.access import CSRF_FIELD, ROLE_OF_VERB, Person, Role, needs
+from node.web.access import CSRF_FIELD, ROLE_OF_VERB, Person, Role, audit, needs
 from node.web.looks import Looks
 from node.web.marks import doubtful_region, is_darkened, marks_of
 from node.web.sides import sides_of
@@ -87,7 +88,7 @@ def _look(request: Request, case_id: str, person: Annotated[Person, Depends(need
     except NotFound as error:
         raise HTTPException(404, "There is no such job.") from error
     images, looks = _of_the_process(request, node)
-    looks.note(person.name, case.id, lambda: request.app.state.note_images(request, case))
+    looks.note(person.name, case.id, lambda: audit(request, SEE_IMAGES, case=case.id, study_uid=case.study_uid))
     return Seen(node, images, case, person)
 
 

@@ -4,6 +4,8 @@ import io
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,17 +73,27 @@ def case(_made: Path, tmp_path: Path) -> Iterator[Node]:
         yield opened
 
 
-def client_of(node: Node, role: Role = Role.PHYSICIST, looked: list[tuple[str, str]] | None = None) -> TestClient:
-    """A browser of a person with this role; `looked` learns what is noted."""
+class Noted:
+    """An auditor that keeps who looked at what."""
+
+    def __init__(self) -> None:
+        self.looks: list[tuple[str, str, str]] = []
+
+    def note(self, entry, study_uid: str = "") -> None:
+        self.looks.append((entry.who, entry.action, entry.case_id))
+
+
+def client_of(node: Node, role: Role = Role.PHYSICIST) -> TestClient:
+    """A browser of a person with this role."""
     app = FastAPI()
     app.include_router(router)
     app.state.node = node
-    kept = looked if looked is not None else []
-    app.state.note_images = lambda request, case: kept.append((request.state.person.name, case.id))
+    app.state.auditor = Noted()
 
     @app.middleware("http")
     async def log_in(request, call_next):
         request.state.person = Person("anna", "Dr. Anna Müster", role, "token-of-anna")
+        request.state.address = "127.0.0.1"
         return await call_next(request)
 
     return TestClient(app)
@@ -344,23 +356,25 @@ def test_the_page_works_without_javascript(client) -> None:
         assert f'review-{edge}" aria-hidden="true">{letter}<' in page
 
 
-def test_a_look_is_noted_once_and_not_for_each_slice(case) -> None:
-    looked: list[tuple[str, str]] = []
-    client = client_of(case, looked=looked)
+def test_a_look_is_noted_once_and_not_for_each_slice(client) -> None:
     client.get("/cases/1/review")
     for number in range(1, SLICES + 1):
         client.get(f"/cases/1/slices/{number}/source.png")
     client.get("/cases/9/review")
-    assert looked == [("anna", "1")]
-    client_of(case, looked=looked).get("/cases/1/slices/2/hu.json?row=1&column=1")
-    assert looked == [("anna", "1")] * 2
+    assert client.app.state.auditor.looks == [("anna", "see images", "1")]
 
 
-def test_what_cannot_be_noted_is_not_shown(case, client) -> None:
+@pytest.mark.parametrize("path", ["slices/1/difference.png", "slices/1/hu.json?row=1&column=1", "slices.json"])
+def test_whoever_asks_for_a_picture_alone_has_looked_too(client, path) -> None:
+    assert client.get(f"/cases/1/{path}").status_code == 200
+    assert client.app.state.auditor.looks == [("anna", "see images", "1")]
+
+
+def test_what_cannot_be_noted_is_not_shown(client, monkeypatch) -> None:
     def fail(*_args):
         raise StoreUnavailable("the database does not answer")
 
-    client.app.state.note_images = fail
+    monkeypatch.setattr(client.app.state.auditor, "note", fail)
     for _ in range(2):
         with pytest.raises(StoreUnavailable):
             client.get("/cases/1/slices/1/source.png")
@@ -446,6 +460,11 @@ def test_compressed_pixels_are_decoded_in_a_process_that_may_die(node, tmp_path,
     assert answer.status_code == 409
     assert "end the decoder" in answer.json()["detail"]
     assert len(asked) == 1
+
+
+def test_the_viewer_loads_neither_torch_nor_highdicom() -> None:
+    code = "import sys, node.web.review; print({'torch', 'highdicom', 'SimpleITK'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 def test_memory_is_bounded_however_many_look(tmp_path) -> None:

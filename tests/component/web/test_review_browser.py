@@ -4,6 +4,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import uvicorn
@@ -44,11 +45,12 @@ def app(node: Node) -> FastAPI:
     app = FastAPI()
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC))
-    app.state.node, app.state.note_images = node, lambda _request, _case: None
+    app.state.node, app.state.auditor = node, SimpleNamespace(note=lambda _entry, _study_uid: None)
 
     @app.middleware("http")
     async def log_in(request, call_next):
         request.state.person = Person("anna", "Dr. Anna Muster", Role.PHYSICIST, "t")
+        request.state.address = "127.0.0.1"
         answer = await call_next(request)
         answer.headers["Content-Security-Policy"] = "default-src 'self'"
         return answer
@@ -103,11 +105,16 @@ def text(page: webdriver.Chrome, selector: str) -> str:
     return page.find_element(By.CSS_SELECTOR, selector).text
 
 
+def shown(page: webdriver.Chrome) -> list[str]:
+    """The addresses of the pictures that are on the page now; found at once, as the viewer exchanges its images."""
+    addresses: list[str] = page.execute_script("return [...document.querySelectorAll('.review-under')].map(i => i.src)")
+    return addresses
+
+
 def at(page: webdriver.Chrome, number: int) -> None:
     """Every pane has come to this slice."""
     until(page, lambda: text(page, ".review-where").startswith(f"slice {number} of {SLICES}, z = "))
-    for image in page.find_elements(By.CSS_SELECTOR, ".review-under"):
-        assert f"/slices/{number}/" in (image.get_attribute("src") or "")
+    assert all(f"/slices/{number}/" in address for address in shown(page))
 
 
 def test_keys_turn_the_slices_and_change_the_window(page) -> None:
@@ -125,7 +132,7 @@ def test_keys_turn_the_slices_and_change_the_window(page) -> None:
         viewer.send_keys(key)
         at(page, number)
     viewer.send_keys("4")
-    until(page, lambda: "preset=bone" in page.find_element(By.CSS_SELECTOR, ".review-under").get_attribute("src"))
+    until(page, lambda: "preset=bone" in shown(page)[0])
     page.find_element(By.NAME, "reason").send_keys("1")
     assert page.find_element(By.NAME, "preset").get_attribute("value") == "bone"
 
