@@ -20,6 +20,7 @@ from pydicom import dcmread
 from config.load import load_settings
 from node.bootstrap.store import Node, open_store
 from node.web.access import Person, Role
+from node.web.app import make_app
 from node.web.looks import Looks
 from node.web.review import router
 from node.web.volumes import Images, SliceFile
@@ -460,6 +461,13 @@ def test_compressed_pixels_are_decoded_in_a_process_that_may_die(node, tmp_path,
     assert answer.status_code == 409
     assert "end the decoder" in answer.json()["detail"]
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("path", ["review", "slices.json", "slices/1/source.png", "slices/1/hu.json?row=1&column=1"])
+def test_nobody_sees_images_without_a_login(case, path) -> None:
+    browser = TestClient(make_app(case), "http://localhost:8042", follow_redirects=False)
+    answer = browser.get(f"/cases/1/{path}")
+    assert answer.status_code in (303, 401)
 
 
 def test_the_viewer_loads_neither_torch_nor_highdicom() -> None:

@@ -159,9 +159,9 @@ def test_the_divider_uncovers_the_result_over_the_source(page) -> None:
     assert "Right of it: synthetic" in text(page, '[data-layer="source"]')
     divider = page.find_element(By.CSS_SELECTOR, ".review-position")
     divider.send_keys(Keys.ARROW_LEFT)
-    over = page.find_element(By.CSS_SELECTOR, ".review-over")
-    assert "/synthetic.png" in over.get_attribute("src")
-    until(page, lambda: "49%" in over.value_of_css_property("clip-path"))
+    uncovered = "const over = document.querySelector('.review-over'); return [over.src, over.style.clipPath]"
+    until(page, lambda: "49%" in page.execute_script(uncovered)[1])
+    assert "/synthetic.png" in page.execute_script(uncovered)[0]
     at(page, 7)
     box.click()
     until(page, lambda: not page.find_elements(By.CSS_SELECTOR, ".review-over"))
