@@ -24,6 +24,7 @@
     let loading = false;
     let again = false;
     let asking = false;
+    let pointed = null;           // the pixel under the pointer that is to be asked for
 
     function field(name) {
       return form.elements.namedItem(name);
@@ -227,26 +228,33 @@
     }
 
     function readHu(event) {
-      const pixel = pixelUnder(event, event.currentTarget);
-      if (asking || !pixel) {
+      pointed = pixelUnder(event, event.currentTarget) || pointed;
+      askHu();
+    }
+
+    /* One question at a time; the newest pixel is asked for when the one before is answered. */
+    function askHu() {
+      if (asking || !pointed) {
         return;
       }
-      asking = true;
+      const pixel = pointed;
       const number = wanted;
+      asking = true;
+      pointed = null;
       const url = base + '/slices/' + number + '/hu.json?row=' + pixel.row + '&column=' + pixel.column;
       fetch(url, {credentials: 'same-origin'}).then(function (answer) {
         return answer.json();
       }).then(function (found) {
-        const both = found.source !== null && found.synthetic !== null;
         const parts = ['column ' + pixel.column + ', row ' + pixel.row];
-        if (found.source !== null) { parts.push('source ' + Math.round(found.source) + ' HU'); }
-        if (found.synthetic !== null) { parts.push('synthetic ' + Math.round(found.synthetic) + ' HU'); }
-        if (both) { parts.push('difference ' + Math.round(found.synthetic - found.source) + ' HU'); }
+        if (typeof found.source === 'number') { parts.push('source ' + Math.round(found.source) + ' HU'); }
+        if (typeof found.synthetic === 'number') { parts.push('synthetic ' + Math.round(found.synthetic) + ' HU'); }
+        if (parts.length === 3) { parts.push('difference ' + Math.round(found.synthetic - found.source) + ' HU'); }
         readout.textContent = number === wanted ? parts.join(', ') : '';
       }).catch(function () {
         readout.textContent = '';
       }).then(function () {
         asking = false;
+        askHu();
       });
     }
 

@@ -3,8 +3,10 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import urlopen
 
 import pytest
 import uvicorn
@@ -78,16 +80,25 @@ def address(app: FastAPI) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
+@contextmanager
+def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = require_program("chromium")
-    for switch in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1200"):
+    switches = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1200")
+    for switch in (*switches, f"--user-data-dir={profile}"):
         options.add_argument(switch)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(require_program("chromedriver")))
-    yield driver
-    driver.quit()
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -194,3 +205,15 @@ def test_the_browser_complains_of_nothing(page) -> None:
     page.execute_script(next(AXE.glob("axe-*.js")).read_text())
     found = page.execute_async_script("axe.run().then(arguments[0])")["violations"]
     assert [(one["id"], one["impact"]) for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_the_browser_keeps_no_picture_on_its_disk(address, tmp_path) -> None:
+    with chromium(tmp_path) as driver:
+        driver.get(f"{address}/cases/1/review")
+        until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".review-marks li"))
+        driver.find_element(By.CSS_SELECTOR, ".review").send_keys(Keys.ARROW_UP)
+        at(driver, 8)
+        pictures = [urlopen(url).read() for url in shown(driver)]
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"function viewerOf" in data for data in kept)  # what may be kept is
+    assert not any(picture[50:250] in data for picture in pictures for data in kept)
