@@ -1,15 +1,25 @@
-"""A store with one case whose images are real files: received, translated by a fake model, and in the spool."""
+"""A store with one case whose images are real files, translated by a fake model, and a browser that looks at them."""
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from node.bootstrap.store import Node
+import numpy as np
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from config.load import load_settings
+from node.bootstrap.store import Node, open_store
 from node.dicom.constants import CT_IMAGE_STORAGE
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.headers import read_header
 from node.translate.job import JobOptions, run_job
+from node.web.access import Person, Role
+from node.web.review import router
 from storage.jobs import ClaimedJob, ProducedInstance, ProducedSeries
 from storage.series import Arrival, JobRequest, SeriesFacts
 from tests.builders import FakeTranslator
@@ -54,3 +64,45 @@ def _finish(node: Node, job: ClaimedJob, result, folder: str, held_reason: str |
     product = ProducedSeries(result.series_uid, folder, made, result.measurements)
     held = result.held_reason or held_reason
     node.jobs.finish(job.id, "w", product, destinations=(), held_reason=held, now=NOW)
+
+
+@contextmanager
+def store_in(folder: Path) -> Iterator[Node]:
+    """The store of a folder, opened to write."""
+    (folder / "node.toml").write_text(f'[node]\ndata_dir = "{folder / "data"}"\n')
+    (folder / "data").mkdir(mode=0o700, exist_ok=True)
+    with open_store(load_settings(folder / "node.toml")) as opened:
+        yield opened
+
+
+class Noted:
+    """An auditor that keeps who looked at what."""
+
+    def __init__(self) -> None:
+        self.looks: list[tuple[str, str, str]] = []
+
+    def note(self, entry, study_uid: str = "") -> None:
+        self.looks.append((entry.who, entry.action, entry.case_id))
+
+
+def client_of(node: Node, role: Role = Role.PHYSICIST) -> TestClient:
+    """A browser of a person with this role."""
+    app = FastAPI()
+    app.include_router(router)
+    app.state.node = node
+    app.state.auditor = Noted()
+
+    @app.middleware("http")
+    async def log_in(request, call_next):
+        request.state.person = Person("anna", "Dr. Anna Müster", role, "token-of-anna")
+        request.state.address = "127.0.0.1"
+        return await call_next(request)
+
+    return TestClient(app)
+
+
+def pixels(answer, mode: str = "L") -> np.ndarray:
+    """The values of a picture that came."""
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "image/png"
+    return np.asarray(Image.open(io.BytesIO(answer.content)).convert(mode))

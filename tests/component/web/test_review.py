@@ -1,42 +1,29 @@
 """The review shows what was received and what would be sent, slice beside slice; what cannot be shown says why."""
 
-import io
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from PIL import Image
 from pydicom import dcmread
 
-from config.load import load_settings
-from node.bootstrap.store import Node, open_store
-from node.web.access import Person, Role
+from node.bootstrap.store import Node
+from node.web.access import Role
 from node.web.app import make_app
 from node.web.looks import Looks
-from node.web.review import router
 from node.web.volumes import Images, SliceFile
 from storage.errors import StoreUnavailable
-from tests.builders import FakeTranslator, body_hu, make_series
-from tests.component.web.imaged import NOW, arrival_of, receive, translate
+from tests.builders import body_hu, make_series
+from tests.component.web.imaged import NOW, arrival_of, client_of, pixels, receive, store_in, translate
 
 SLICES = 5
-
-
-@contextmanager
-def store_in(folder: Path) -> Iterator[Node]:
-    (folder / "node.toml").write_text(f'[node]\ndata_dir = "{folder / "data"}"\n')
-    (folder / "data").mkdir(mode=0o700, exist_ok=True)
-    with open_store(load_settings(folder / "node.toml")) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -74,41 +61,9 @@ def case(_made: Path, tmp_path: Path) -> Iterator[Node]:
         yield opened
 
 
-class Noted:
-    """An auditor that keeps who looked at what."""
-
-    def __init__(self) -> None:
-        self.looks: list[tuple[str, str, str]] = []
-
-    def note(self, entry, study_uid: str = "") -> None:
-        self.looks.append((entry.who, entry.action, entry.case_id))
-
-
-def client_of(node: Node, role: Role = Role.PHYSICIST) -> TestClient:
-    """A browser of a person with this role."""
-    app = FastAPI()
-    app.include_router(router)
-    app.state.node = node
-    app.state.auditor = Noted()
-
-    @app.middleware("http")
-    async def log_in(request, call_next):
-        request.state.person = Person("anna", "Dr. Anna Müster", role, "token-of-anna")
-        request.state.address = "127.0.0.1"
-        return await call_next(request)
-
-    return TestClient(app)
-
-
 @pytest.fixture
 def client(case: Node) -> TestClient:
     return client_of(case)
-
-
-def pixels(answer, mode: str = "L") -> np.ndarray:
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["content-type"] == "image/png"
-    return np.asarray(Image.open(io.BytesIO(answer.content)).convert(mode))
 
 
 def hu_of(path: Path) -> np.ndarray:
@@ -190,45 +145,6 @@ def test_the_figures_tell_where_slices_lie_and_what_changed(case, client, source
     greatest = [mark["number"] for mark in answer["marks"] if mark["words"].startswith("greatest change")]
     assert greatest == [int(np.argmax(means)) + 1]
     assert not any(mark["by_gate"] for mark in answer["marks"])
-
-
-class Darkening(FakeTranslator):
-    """Darkens the left half by 50 HU, and brightens the rest a little."""
-
-    def translate(self, hu, seed, *, progress=None):
-        predicted = hu + np.float32(20)
-        predicted[:, :, :8] = hu[:, :, :8] - 50
-        return predicted
-
-
-def test_a_gate_that_doubts_darkened_tissue_names_the_slice_and_its_region_is_outlined(node, tmp_path) -> None:
-    hu = np.full((3, 16, 16), -1000, np.float32)
-    hu[:, 4:12, 4:12] = 60
-    hu[1, 2:14, 2:14] = 60
-    receive(node, make_series(tmp_path / "source", hu=hu))
-    translate(node, Darkening())
-    assert "became darker" in node.overview.case("1").reason
-    client = client_of(node)
-    (gate, *_) = [mark for mark in client.get("/cases/1/slices.json").json()["marks"] if mark["by_gate"]]
-    assert gate["number"] == 2
-    assert "72 of them" in gate["words"]
-    for layer in ("source", "synthetic", "difference"):
-        outlined = pixels(client.get(f"/cases/1/slices/2/{layer}.png?outline=1"), "RGB")
-        plain = pixels(client.get(f"/cases/1/slices/2/{layer}.png"), "RGB")
-        yellow = (outlined == (255, 221, 0)).all(axis=2)
-        assert yellow.sum() == 72 - 4 * 10
-        assert (outlined[~yellow] == plain[~yellow]).all()
-    assert 'name="outline"' in client.get("/cases/1/review").text
-
-
-def test_a_gate_that_doubts_the_source_names_the_slice_with_most_of_what_it_saw(node, tmp_path) -> None:
-    hu = body_hu(4, soft_tissue_hu=130.0)
-    receive(node, make_series(tmp_path / "source", hu=hu, spacing_mm=(8.0, 8.0, 8.0)))
-    translate(node)
-    measured = node.overview.case("1").measurements
-    (gate,) = [mark for mark in client_of(node).get("/cases/1/slices.json").json()["marks"] if mark["by_gate"]]
-    assert "contrast agent" in gate["words"]
-    assert (gate["number"] - 1) * 8 == measured["native_enhanced_z_mm"]
 
 
 def test_where_no_gate_names_a_region_none_is_offered(client) -> None:
@@ -484,6 +400,19 @@ def test_memory_is_bounded_however_many_look(tmp_path) -> None:
     paths[3].unlink()
     assert images.slice(SliceFile("3", "")).hu.shape == (64, 64)  # from memory
     assert Images(lambda name: paths[int(name)], max_bytes=1).slice(SliceFile("0", "")).hu.shape == (64, 64)
+
+
+def test_memory_is_bounded_where_several_look_at_once(tmp_path) -> None:
+    paths = make_series(tmp_path / "s", slices=6, rows=64, columns=64)
+    images = Images(lambda name: paths[int(name)], max_bytes=3 * 64 * 64 * 4)
+
+    def look(number: int) -> float:
+        with images.turn():
+            return float(images.slice(SliceFile(str(number % 6), "")).hu[0, 0])
+
+    with ThreadPoolExecutor(8) as people:
+        assert len(list(people.map(look, range(60)))) == 60
+    assert 0 < images.kept_bytes <= 3 * 64 * 64 * 4
 
 
 def test_the_real_scan_is_shown_as_its_files_have_it(node, real_data) -> None:
