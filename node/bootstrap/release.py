@@ -39,7 +39,7 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
     rewritten = RewrittenFiles(
         product_dir, {made.sop_instance_uid: sha256 for made, sha256 in zip(products, digests, strict=True)}
     )
-    override = override_sentence(case.reason, actor, reason)
+    override = override_sentence(case.reason, actor, reason, charset=("ISO_IR 192",))  # the store keeps any text
     try:
         node.jobs.release(
             case.job_id, node.destination_names, actor, reason, now, override=override, rewritten=rewritten

@@ -29,7 +29,7 @@ from node.dicom.volume import CTVolume, read_volume
 from node.errors import Doubtful, Permanent
 from node.translate.composite import Composite, composite
 from node.translate.envelope import describe_outside, judge_envelope
-from node.translate.native_contrast import find_native_contrast
+from node.translate.native_contrast import NativeContrast, find_native_contrast
 from node.translate.proof import flush_and_digest, prove_slice
 from node.translate.proof_by_highdicom import load_tables, prove_by_highdicom
 from node.translate.proof_by_simpleitk import prove_by_simpleitk
@@ -171,6 +171,7 @@ def run_job(
             **envelope.measurements,
             "native_enhanced_ml": native.enhanced_ml,
             "native_enhanced_mean_hu": native.mean_hu,
+            **_place_of(volume, native),
             **verdict.measurements,
             **proof,
         },
@@ -270,6 +271,15 @@ def _translate(volume: CTVolume, translator: Translator, report: Progress) -> ND
         return turn.back(predicted)
     except TranslationError as error:
         raise Permanent(str(error)) from error
+
+
+def _place_of(volume: CTVolume, native: NativeContrast) -> dict[str, float]:
+    """Where a person should look first in a scan that looks enhanced: z of the slice with most of such tissue, mm."""
+    if native.fullest_slice is None:
+        return {}
+    position_mm = volume.headers[native.fullest_slice].image_position_mm
+    assert position_mm is not None  # a slice without has no place in a volume
+    return {"native_enhanced_z_mm": position_mm[2]}
 
 
 def _write(

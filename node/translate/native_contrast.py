@@ -32,10 +32,14 @@ MAX_SLOW_DECODING_S: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class NativeContrast:
-    """enhanced_ml: volume of homogeneous bright soft tissue, mL; mean_hu: its mean HU, 0 where there is none."""
+    """enhanced_ml: volume of homogeneous bright soft tissue, mL; mean_hu: its mean HU, 0 where there is none.
+
+    fullest_slice: the z index of the slice with most of it, None where there is none or the slices form no volume.
+    """
 
     enhanced_ml: float
     mean_hu: float
+    fullest_slice: int | None = None
 
     @property
     def is_enhanced(self) -> bool:
@@ -68,16 +72,19 @@ def find_native_contrast(volume: CTVolume) -> NativeContrast:
         rim_hu = lightly_smoothed.result()
     labels, _ = label(even)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    voxels, total_hu = 0, 0.0
+    voxels, total_hu = np.zeros(len(hu), np.int64), 0.0
     for number, box_slices in enumerate(find_objects(labels), start=1):
         around = _grow(box_slices, hu.shape)
         blob = labels[around] == number
         count = int(blob.sum())
         if count * voxel_ml < SMALLEST_BLOB_ML or _has_brighter_rim(blob, mean[around], rim_hu[around]):
             continue
-        voxels += count
+        voxels[around[0]] += np.count_nonzero(blob, axis=(1, 2))
         total_hu += float(mean[around][blob].sum())
-    return NativeContrast(voxels * voxel_ml, total_hu / voxels if voxels else 0.0)
+    found = int(voxels.sum())
+    return (
+        NativeContrast(found * voxel_ml, total_hu / found, int(voxels.argmax())) if found else NativeContrast(0.0, 0.0)
+    )
 
 
 def why_enhanced(paths: Sequence[Path]) -> str | None:

@@ -8,13 +8,15 @@ import struct
 import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from node.dicom.elements import ascii_text, tag_of
+from node.dicom.charsets import STAND_ALONE, character_set
+from node.dicom.elements import ascii_text, charset_of, element_bytes, tag_of
 from node.dicom.headers import load_dataset
 from node.dicom.quiet import quiet_pydicom
 from node.errors import Permanent
@@ -23,16 +25,21 @@ from node.translate.proof import ProofFailed, flush_and_digest
 # Where the sentence stands, and how many characters fit there: ST and LT (PS3.5 6.2). The first with room gets it.
 _PLACES: Final = (("DerivationDescription", 1024), ("ImageComments", 10240))
 _ENOUGH_CHARACTERS: Final = 240
-_MAX_REASON, _MAX_ACTOR = 120, 60
+_MAX_REASON, _MAX_ACTOR = 120, 80  # an actor of the history has at most 80 characters too
+_JAPANESE: Final = "ISO_IR 13"  # its codec would also write what only a second term may announce
 _FLUSHING_THREADS: Final = 4
 
 
-def override_sentence(doubt: str, actor: str, reason: str, limit: int = 1024) -> str:
-    """What the files say of a release, in at most `limit` characters of printable ASCII, at least 240.
+def override_sentence(doubt: str, actor: str, reason: str, limit: int = 1024, charset: Sequence[str] = ()) -> str:
+    """What the files say of a release, in at most `limit` printable characters, at least 240.
 
-    The doubt is shortened before the reason: it also stands in the history of the job.
+    charset: the values of SpecificCharacterSet. What cannot be written in it becomes ASCII: accents are dropped, and
+    what has no ASCII form becomes a question mark. The doubt is shortened before the reason: it also stands in the
+    history of the job.
     """
-    actor, reason, doubt = _cut(_ascii(actor), _MAX_ACTOR), _ascii(reason), _ascii(doubt).rstrip(".")
+    encoding = _encoding(charset)
+    actor, reason, doubt = (_writable(text, encoding) for text in (actor, reason, doubt))
+    actor, doubt = _cut(actor, _MAX_ACTOR), doubt.rstrip(".")
     room = limit - len("HELD: . Released by : ") - len(actor)
     reason = _cut(reason, max(_MAX_REASON, room - len(doubt)))
     return f"HELD: {_cut(doubt, room - len(reason))}. Released by {actor}: {reason}"
@@ -59,11 +66,12 @@ def _write(path: Path, target: Path, doubt: str, actor: str, reason: str) -> Non
     with quiet_pydicom():
         held = load_dataset(path)
     keyword, limit = _place(held)
-    present = ascii_text(held, keyword)
-    text = f"{present} {override_sentence(doubt, actor, reason, limit - len(present) - 1)}"
-    target.write_bytes(_with_value(path.read_bytes(), held, keyword, text))
+    present, charset = ascii_text(held, keyword), charset_of(held)
+    said = override_sentence(doubt, actor, reason, limit - len(present) - 1, charset)
+    value = f"{present} {said}".encode(_encoding(charset))
+    target.write_bytes(_with_value(path.read_bytes(), held, keyword, value))
     with quiet_pydicom():
-        _prove(held, load_dataset(target), keyword, text)
+        _prove(held, load_dataset(target), keyword, value)
 
 
 def _place(held: Dataset) -> tuple[str, int]:
@@ -73,22 +81,22 @@ def _place(held: Dataset) -> tuple[str, int]:
     raise Permanent("the files of the held series have no room for the reason of their release; retry the job")
 
 
-def _with_value(data: bytes, held: Dataset, keyword: str, text: str) -> bytes:
+def _with_value(data: bytes, held: Dataset, keyword: str, value: bytes) -> bytes:
     """The bytes of a file in Explicit VR Little Endian in which one short text element has another value."""
     element: Any = held.get_item(tag_of(keyword))
     if not isinstance(element, RawDataElement):
         raise ProofFailed(f"{keyword} of a held file cannot be found in its bytes")
     start, end = element.value_tell, element.value_tell + element.length
-    value = text.encode("ascii") + b" " * (len(text) % 2)
+    value += b" " * (len(value) % 2)
     return data[: start - 2] + struct.pack("<H", len(value)) + value + data[end:]
 
 
-def _prove(held: Dataset, written: Dataset, keyword: str, text: str) -> None:
+def _prove(held: Dataset, written: Dataset, keyword: str, value: bytes) -> None:
     tags = list(held.keys())
     if held.file_meta != written.file_meta or tags != list(written.keys()):
         raise ProofFailed("a released file has other attributes than the held one")
     changed = [tag for tag in tags if _value(held, tag) != _value(written, tag)]
-    if changed != [tag_of(keyword)] or ascii_text(written, keyword) != text:
+    if changed != [tag_of(keyword)] or element_bytes(written, tag_of(keyword)) != value:
         raise ProofFailed("a released file differs from the held one in more than the reason of its release")
 
 
@@ -97,12 +105,33 @@ def _value(ds: Dataset, tag: Any) -> Any:
     return element.value if isinstance(element, RawDataElement) else element
 
 
-def _ascii(text: str) -> str:
-    """One line of printable ASCII: accents are dropped, and what has no ASCII form becomes a question mark."""
-    plain = unicodedata.normalize("NFKD", text)
-    bare = "".join(c for c in plain if not unicodedata.combining(c))
-    tidy = "".join(c if c.isascii() and c.isprintable() else " " if c.isspace() else "?" for c in bare)
-    return " ".join(tidy.replace("\\", "/").split())
+def _encoding(charset: Sequence[str]) -> str:
+    """How text of ours is written beside the source's; ASCII where several sets or none can be told apart."""
+    meant = character_set(tuple(charset))
+    if meant.unknown or meant.is_default or len(meant.terms) != 1:
+        return "ascii"
+    (term,) = meant.terms
+    writes_alone = term in STAND_ALONE or (term.startswith("ISO_IR ") and term != _JAPANESE)
+    return meant.encodings[0] if writes_alone else "ascii"
+
+
+def _writable(text: str, encoding: str) -> str:
+    """One line of printable characters that the encoding has."""
+    kept = "".join(_written(c, encoding) for c in unicodedata.normalize("NFC", text))
+    return " ".join(kept.replace("\\", "/").split())
+
+
+def _written(character: str, encoding: str) -> str:
+    if character.isspace():
+        return " "
+    for form in (
+        character,
+        "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)),
+    ):
+        with suppress(UnicodeEncodeError):
+            if form.isprintable() and form.encode(encoding):
+                return form
+    return "" if unicodedata.combining(character) else "?"
 
 
 def _cut(text: str, size: int) -> str:

@@ -257,6 +257,7 @@ def test_contrast_in_the_pixels_is_held_with_its_figures(tmp_path: Path) -> None
     assert result.held_reason is not None
     assert "contrast agent had been given" in result.held_reason
     assert result.measurements["native_enhanced_ml"] > 25
+    assert result.measurements["native_enhanced_z_mm"] in (0, 8, 16, 24)
     assert len(result.files) == 4
 
 

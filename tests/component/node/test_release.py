@@ -53,6 +53,14 @@ def test_every_file_says_who_overruled_which_doubt_before_it_can_be_sent(departm
     assert all(department.node.spool.path(item.file_name).exists() for item in claimed.missing)
 
 
+def test_the_store_keeps_the_name_of_who_released_it_as_it_is_written(department, case) -> None:
+    release_held(department.node, case, "operator Dr. Анна Größe (anna)", "gesehen, größer", START)
+    after = department.node.overview.case(case.id)
+    assert after.override == "HELD: looks enhanced. Released by operator Dr. Анна Größe (anna): gesehen, größer"
+    for path in files_of(department, case.id).values():  # these have no character set
+        assert dcmread(path).DerivationDescription.endswith("by operator Dr. ???? Gro?e (anna): gesehen, gro?er")
+
+
 @pytest.mark.parametrize("step", ["node.bootstrap.release.write_released", "storage.spool.Spool.publish"])
 def test_a_disk_that_fails_leaves_the_job_held_with_its_files(department, case, monkeypatch, step) -> None:
     def fail(*_args):

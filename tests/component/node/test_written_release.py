@@ -117,6 +117,32 @@ def test_a_long_doubt_or_reason_is_cut_to_what_fits(doubt: int, reason: int, lim
     assert "d" * min(doubt, 30) in said
 
 
+@pytest.mark.parametrize(
+    ("charset", "name", "kept"),
+    [
+        ("ISO_IR 100", "Jörg Größe", "Jörg Größe"),
+        ("ISO_IR 101", "Żaneta Łoś", "Żaneta Łoś"),
+        ("ISO_IR 144", "Анна Müller", "Анна Muller"),
+        ("ISO_IR 192", "Анна 山田 Müller", "Анна 山田 Müller"),
+        ("GB18030", "张伟", "张伟"),
+        ("", "Jörg Größe", "Jorg Gro?e"),
+        ("ISO_IR 13", "山田", "??"),
+        ("ISO 2022 IR 6\\ISO 2022 IR 87", "山田 Jörg", "?? Jorg"),
+    ],
+)
+def test_the_name_of_who_released_it_stands_there_in_the_character_set_of_the_object(
+    tmp_path: Path, charset: str, name: str, kept: str
+) -> None:
+    for folder in ("held", "released"):
+        (tmp_path / folder).mkdir()
+    options = JobOptions(EquipmentIdentity(software_version="0.1.0"), datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    source = make_series(tmp_path / "source", slices=1, attributes={"SpecificCharacterSet": charset})
+    made = run_job(source, FakeTranslator(), options, tmp_path / "held")
+    write_released(files(made), DOUBT, f"operator {name} (jg)", "gut, größer", tmp_path / "released")
+    written = dcmread(tmp_path / "released" / made.files[0].path.name)
+    assert f"Released by operator {kept} (jg): gut, gr" in written.DerivationDescription
+
+
 def test_an_actor_with_a_long_name_leaves_room_for_the_reason() -> None:
     said = override_sentence("d" * 500, "operator " + "n" * 500, "checked", 240)
     assert len(said) <= 240

@@ -51,3 +51,12 @@ def test_air_alone() -> None:
 def test_an_image_that_is_smaller_than_a_working_pixel() -> None:
     found = find_native_contrast(volume_of(np.full((8, 32, 32), 40, np.float32), (3.0, 0.01, 0.01)))
     assert not found.is_enhanced
+
+
+def test_the_slice_with_most_of_it_is_named() -> None:
+    hu = thorax(heart_hu=45.0, noise_hu=0.0).hu.copy()
+    y, x = np.mgrid[-120:120:2, -160:160:2]
+    for z, radius_mm in enumerate((20, 24, 28, 32, 36, 40, 44, 40, 36, 32)):
+        hu[z][x**2 + (y + 40) ** 2 < radius_mm**2] = 130.0
+    assert find_native_contrast(volume_of(hu, (4.0, 2.0, 2.0))).fullest_slice == 6
+    assert find_native_contrast(thorax(heart_hu=45.0, noise_hu=0.0)).fullest_slice is None

@@ -1,0 +1,330 @@
+"""The images of a case, one pair of slices at a time: what was received, and what was made of it.
+
+Every file that is shown has the SHA-256 that the store knows of it, so that a person sees what would be sent.
+Compressed pixels are decoded in the processes of `node.dicom.sandbox`, never here, and parsing is bounded as in the
+receiver.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+from pydicom.dataset import FileDataset
+
+from node.bootstrap.store import Node
+from node.dicom.geometry import positions_along_normal, slice_normal
+from node.dicom.headers import header_of, read_dataset
+from node.dicom.pixels import decode_slice, pixel_format_of
+from node.dicom.volume import plane_of
+from node.errors import DamagedInstance, NodeError, UnreadableInstance
+from node.web.tiles import Hu
+from storage.cases import Case
+
+CACHE_BYTES: Final = 128 << 20  # 64 pairs of 512 x 512 pixels
+AT_ONCE: Final = 2  # pictures that are made at the same time; one of 4096 x 4096 pixels takes some 300 MB meanwhile
+TURN_WITHIN_S: Final = 20.0
+MAX_FILE_BYTES: Final = 64 << 20  # twice what 4096 x 4096 pixels take
+_REMEMBERED: Final = 64  # cases of which the order and the figures are kept
+_Answer = TypeVar("_Answer")
+
+
+class NotShown(NodeError):
+    """These images cannot be shown; the message says why, to a person. status: as HTTP has it."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFile:
+    """One file of the spool: its name there, and the SHA-256 that it had when it was kept, hex."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlicePair:
+    """One slice of the source and what was made of it; None where there is none of it."""
+
+    source: SliceFile | None
+    synthetic: SliceFile | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageStack:
+    """The pairs of a case, from the feet to the head. remark: what a person must know of them, or ""."""
+
+    pairs: tuple[SlicePair, ...]
+    remark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceImage:
+    """One slice: hu is float32 [H, W]; spacing_mm: (row, column); None where the header has no geometry.
+
+    z_mm: of the first pixel, in the patient's coordinates. orientation: row and column cosines.
+    """
+
+    hu: Hu
+    spacing_mm: tuple[float, float] | None
+    z_mm: float | None
+    orientation: tuple[float, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SliceFigures:
+    """What is measured in one pair; None where it cannot be, and then `why` says it.
+
+    mean_hu, max_hu: of the absolute difference over all pixels. darkened: the number of pixels that became darker by
+    more than the limit that was asked for.
+    """
+
+    z_mm: float | None
+    mean_hu: float | None
+    max_hu: float | None
+    darkened: int
+    why: str = ""
+
+
+class Images:
+    """Reads slices from one spool and keeps those seen last in memory, at most `max_bytes` for all who look.
+
+    `turn` bounds what is read and drawn at the same time; whoever calls `slice` or `difference` holds one.
+    """
+
+    def __init__(self, path_of: Callable[[str], Path], max_bytes: int = CACHE_BYTES) -> None:
+        self._path_of, self._max_bytes = path_of, max_bytes
+        self._turns = threading.BoundedSemaphore(AT_ONCE)
+        self._surveying = threading.BoundedSemaphore(1)
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[SliceFile, SliceImage] = OrderedDict()
+        self._kept_bytes = 0
+        self._orders: _Memory[tuple[int, ...]] = _Memory()
+        self._figures: _Memory[tuple[SliceFigures, ...]] = _Memory()
+
+    @property
+    def kept_bytes(self) -> int:
+        """What the kept slices take."""
+        return self._kept_bytes
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until few enough others read or draw; raises NotShown after `TURN_WITHIN_S`."""
+        with _held(self._turns):
+            yield
+
+    def stack(self, node: Node, case: Case) -> ImageStack:
+        """Which files belong to a case, in order; raises NotShown."""
+        sources = {
+            one.sop_instance_uid: SliceFile(one.spool_name, one.sha256) for one in node.series.sources(case.series_id)
+        }
+        if case.product_dir is None:
+            return self._sources_alone(case, list(sources.values()))
+        if case.purged_at is not None:
+            raise NotShown("The files of this result were removed from the disk.", 410)
+        made = node.overview.products(case)
+        remark = _why_without_source(case)
+        pairs = [
+            SlicePair(
+                None if remark else sources.get(one.source_sop_instance_uid),
+                SliceFile(f"{case.product_dir}/{one.file_name}", one.sha256),
+            )
+            for one in made  # a job writes them in ascending order along the slice normal
+        ]
+        if not pairs:
+            raise NotShown("This result has no files.", 404)
+        if not remark and any(pair.source is None for pair in pairs):
+            remark = "Some received files of this series are lost, so parts of the source are not shown."
+        order = self._orders.get(pairs[0].synthetic, lambda: self._upwards(pairs))
+        return ImageStack(tuple(pairs[index] for index in order), remark)
+
+    def _upwards(self, pairs: Sequence[SlicePair]) -> tuple[int, ...]:
+        order = tuple(range(len(pairs)))
+        for pair in pairs:
+            with self.turn(), suppress(NotShown):  # of a damaged file; the next one says it as well
+                orientation = self.slice(synthetic_of(pair)).orientation
+                return order[::-1] if orientation is not None and _points_down(orientation) else order
+        return order
+
+    def _sources_alone(self, case: Case, files: list[SliceFile]) -> ImageStack:
+        if case.received_purged_at is not None:
+            raise NotShown("The received files of this series were removed from the disk.", 410)
+        if not files:
+            raise NotShown("No image of this series is in the spool.", 404)
+        order = self._orders.get(tuple(files), lambda: self._order_of(files))
+        pairs = tuple(SlicePair(files[index], None) for index in order)
+        return ImageStack(pairs, "Nothing was made of this series yet: only its source is shown.")
+
+    def _order_of(self, files: Sequence[SliceFile]) -> tuple[int, ...]:
+        """From the feet to the head; as they came where their geometry does not say it."""
+        planes = []
+        for file in files:
+            try:
+                with self.turn():
+                    path, parsed = self._parsed(file)
+                    planes.append(plane_of(header_of(path, parsed, pixel_format_of(parsed), None)))
+            except UnreadableInstance:
+                planes.append(None)
+        known = [plane for plane in planes if plane is not None]
+        try:
+            if len(known) < len(planes):
+                return tuple(range(len(files)))
+            along = positions_along_normal(known)
+        except ValueError:
+            return tuple(range(len(files)))
+        order = tuple(int(index) for index in np.argsort(along, kind="stable"))
+        return order[::-1] if _points_down(known[0].orientation) else order
+
+    def slice(self, file: SliceFile) -> SliceImage:
+        """One slice, from memory or from the spool; raises NotShown."""
+        with self._lock:
+            if file in self._kept:
+                self._kept.move_to_end(file)
+                return self._kept[file]
+        image = self._read(file)
+        with self._lock:
+            if file not in self._kept and image.hu.nbytes <= self._max_bytes:
+                self._kept[file] = image
+                self._kept_bytes += image.hu.nbytes
+            while self._kept_bytes > self._max_bytes:
+                self._kept_bytes -= self._kept.popitem(last=False)[1].hu.nbytes
+        return image
+
+    def _parsed(self, file: SliceFile) -> tuple[Path, FileDataset]:
+        path = self._path_of(file.name)
+        with suppress(OSError):  # `read_dataset` says why
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise UnreadableInstance(f"its file is larger than {MAX_FILE_BYTES >> 20} MiB")
+        return path, read_dataset(path, sha256=file.sha256)
+
+    def _read(self, file: SliceFile) -> SliceImage:
+        try:
+            path, parsed = self._parsed(file)
+            form = pixel_format_of(parsed)
+            decoded = decode_slice(parsed, form)
+            header = header_of(path, parsed, form, decoded.sound)
+        except DamagedInstance as error:
+            gone = not self._path_of(file.name).exists()
+            words = "is no longer on the disk" if gone else "was damaged on the disk"
+            raise NotShown(f"This image is not shown: its file {words}.", 410 if gone else 409) from error
+        except UnreadableInstance as error:
+            raise NotShown(f"This image is not shown: {error}.", 409) from error
+        if decoded.sound is None or not header.rescale_slope or header.rescale_intercept is None:
+            raise NotShown("This image is not shown: its pixels and its header do not give HU.", 409)
+        hu = decoded.sound.astype(np.float32)
+        hu *= np.float32(header.rescale_slope)
+        hu += np.float32(header.rescale_intercept)
+        hu.setflags(write=False)
+        position, spacing = header.image_position_mm, header.pixel_spacing_mm
+        square = spacing if spacing and min(spacing) > 0 and max(spacing) / min(spacing) <= _WIDEST else None
+        return SliceImage(hu, square, position[2] if position else None, header.image_orientation)
+
+    def difference(self, pair: SlicePair) -> tuple[Hu, SliceImage]:
+        """Synthetic minus source in HU, and the source's slice; raises NotShown."""
+        source, synthetic = self.slice(source_of(pair)), self.slice(synthetic_of(pair))
+        if source.hu.shape != synthetic.hu.shape:
+            raise NotShown("The difference is not shown: source and result have other sizes.", 409)
+        return synthetic.hu - source.hu, source
+
+    def survey(self, stack: ImageStack, darkened_hu: float) -> tuple[SliceFigures, ...]:
+        """The figures of every pair; measured once for each stack, one stack at a time, a pair of 512 x 512 in 15 ms.
+
+        darkened_hu: below which difference a pixel counts as darkened. Raises NotShown where others are measured for
+        longer than `TURN_WITHIN_S`.
+        """
+        with _held(self._surveying):
+            return self._figures.get(
+                stack,
+                lambda: tuple(self._measured(pair, darkened_hu) for pair in stack.pairs),
+                lasts=lambda figures: not any(one.why for one in figures),  # a lost file may come again
+            )
+
+    def _measured(self, pair: SlicePair, darkened_hu: float) -> SliceFigures:
+        z_mm = None
+        try:
+            with self.turn():
+                z_mm = self.slice(pair.synthetic or source_of(pair)).z_mm
+                if pair.synthetic is None or pair.source is None:
+                    return SliceFigures(z_mm, None, None, 0)
+                change_hu, _ = self.difference(pair)
+                size_hu = np.abs(change_hu)
+                darkened = int(np.count_nonzero(change_hu < darkened_hu))
+                return SliceFigures(z_mm, float(size_hu.mean(dtype=np.float64)), float(size_hu.max()), darkened)
+        except NotShown as error:
+            return SliceFigures(z_mm, None, None, 0, str(error))
+
+
+@contextmanager
+def _held(turns: threading.Semaphore) -> Iterator[None]:
+    """A request that waits keeps a thread of the page from all others, so it does not wait for ever."""
+    if not turns.acquire(timeout=TURN_WITHIN_S):
+        raise NotShown("The node draws images for others at the moment. Try again in a minute.", 503)
+    try:
+        yield
+    finally:
+        turns.release()
+
+
+_WIDEST: Final = 10.0  # between the sides of a pixel; a picture of it would be ten times as large
+
+
+def source_of(pair: SlicePair) -> SliceFile:
+    """The received file of a pair; raises NotShown."""
+    if pair.source is None:
+        raise NotShown("The received file of this slice is not there to be shown.", 404)
+    return pair.source
+
+
+def synthetic_of(pair: SlicePair) -> SliceFile:
+    """The derived file of a pair; raises NotShown."""
+    if pair.synthetic is None:
+        raise NotShown("Nothing was made of this slice yet.", 404)
+    return pair.synthetic
+
+
+def _why_without_source(case: Case) -> str:
+    if case.received_purged_at is not None:
+        return "The received files of this series were removed from the disk: only the result is shown."
+    if not case.is_present:
+        return (
+            "The series was received anew after this result was made: its source now may be another one, and is not "
+            "shown."
+        )
+    return ""
+
+
+def _points_down(orientation: Sequence[float]) -> bool:
+    """Whether the slice normal points to the feet, or for other than transverse slices to the front or the right."""
+    normal = slice_normal(orientation)
+    return bool(normal[int(np.abs(normal).argmax())] < 0)
+
+
+class _Memory(Generic[_Answer]):
+    """The newest `_REMEMBERED` answers to what takes long to find out, and does not change."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[Hashable, _Answer] = OrderedDict()
+
+    def get(
+        self, key: Hashable, find: Callable[[], _Answer], *, lasts: Callable[[_Answer], bool] = lambda _answer: True
+    ) -> _Answer:
+        """The answer for a key; `find` runs without the lock. lasts: whether an answer is worth keeping."""
+        with self._lock:
+            if key in self._known:
+                return self._known[key]
+        answer = find()
+        if not lasts(answer):
+            return answer
+        with self._lock:
+            self._known[key] = answer
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return answer
