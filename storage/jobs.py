@@ -20,8 +20,9 @@ from storage.states import (
     JobState,
     Leftover,
     SeriesState,
+    case_id,
 )
-from storage.tables import Delivery, Job, Product, Series, case_id
+from storage.tables import Delivery, Job, Product, Series
 from storage.transitions import (
     begin_delivery,
     judge_again,

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import ProductStore
-from storage.states import DeliveryState, JobState, Leftover, SeriesState
-from storage.tables import Delivery, DeliveryInstance, Job, Product, Series, case_id
+from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
+from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import LEFTOVER_PAUSE, NEVER, mark_leftover, move_delivery
 
 _DELIVERY, _ANSWER = (cast(Table, kind.__table__) for kind in (Delivery, DeliveryInstance))

@@ -13,7 +13,7 @@ from storage.database import Database
 from storage.errors import NotFound
 from storage.filters import Filters
 from storage.jobs import ProducedInstance
-from storage.states import DeliveryState, JobState, Leftover, SeriesState
+from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
 from storage.tables import (
     AssociationSeries,
     Delivery,
@@ -24,7 +24,6 @@ from storage.tables import (
     Product,
     Refusal,
     Series,
-    case_id,
 )
 
 __all__ = ["Case", "DeliveryView", "EventView", "Overview", "ProgressView", "RefusedView", "SliceCounts"]

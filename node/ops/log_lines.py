@@ -5,6 +5,7 @@ An error of operation (a full disk, a store that does not answer) is one line; a
 
 import json
 import logging
+import re
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ NO_EVENT: Final = "library_message"
 """The event of what a library logs."""
 
 _MAX_CAUSES = 8
+_UID = re.compile(r"[0-9.]{1,64}")
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "; "}
 _KNOWN: Final = {"time", "level", "role", "name", "pid", "event", "message", "traceback"}
@@ -107,11 +109,18 @@ class _Facts:
             "pid": record.process,
             "event": line.get("event", NO_EVENT),
             "message": sentence(line["message"], info[1]),
-            **{key: line[key] for key in IDS if line.get(key) not in (None, "")},
+            **{key: line[key] for key in IDS if _can_be_written(key, line.get(key))},
         }
         if info[1] is not None and not isinstance(info[1], OPERATIONAL):
             made["traceback"] = trace(info)
         return made
+
+
+def _can_be_written(key: str, value: object) -> bool:
+    """What a peer sends in place of a UID can be anything, the name of a patient included."""
+    if value in (None, ""):
+        return False
+    return not key.endswith("_uid") or _UID.fullmatch(str(value)) is not None
 
 
 def _render(_logger: Any, _method: str, line: EventDict) -> str:

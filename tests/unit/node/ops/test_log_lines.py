@@ -51,6 +51,13 @@ def test_a_library_gets_an_event_and_no_fields_of_its_own() -> None:
     assert "color_message" not in line
 
 
+def test_what_a_peer_sent_in_place_of_a_uid_is_not_written() -> None:
+    for text in ("1.2.3\r\nINFO forged", "../../etc", "CANARY^NAME", "1" * 65):
+        line = json.loads(made("json", event="instance_refused", series_uid=text, sop_instance_uid="1.2.840.4"))
+        assert line["sop_instance_uid"] == "1.2.840.4"
+        assert "series_uid" not in line
+
+
 def test_nothing_that_a_terminal_obeys_reaches_it_and_a_line_stays_one() -> None:
     line = made("console", "a\nb\x1b[2Jc\rd", calling_ae="CT\x1b[31m\n")
     assert "\x1b" not in line
