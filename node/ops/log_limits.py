@@ -52,7 +52,7 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written."""
-        text, now_s = record.getMessage(), self._clock_s()
+        text, now_s = _settled(record), self._clock_s()
         with self._turn:
             same = _window(self._seen, (record.name, record.levelno, text), now_s)
             if same.passed >= REPEATS and now_s - same.began_s < WINDOW_S:
@@ -96,6 +96,15 @@ class RepeatFilter(logging.Filter):
         if len(self._traced) >= _MAX_KEPT:
             self._traced.clear()
         self._traced[place] = now_s
+
+
+def _settled(record: logging.LogRecord) -> str:
+    """What the record says. Where its values do not fit, without them: a wrong call, also of a library, ends nothing."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        record.msg, record.args = str(record.msg), None
+        return str(record.msg)
 
 
 def _window(windows: dict[tuple[str, int, str], _Window], key: tuple[str, int, str], now_s: float) -> _Window:
