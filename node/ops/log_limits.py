@@ -99,7 +99,7 @@ class RepeatFilter(logging.Filter):
 
 
 def _settled(record: logging.LogRecord) -> str:
-    """What the record says. Where its values do not fit, without them: a wrong call, also of a library, ends nothing."""
+    """What the record says. Where its values do not fit, without them: a wrong call of a library ends nothing."""
     try:
         return record.getMessage()
     except (TypeError, ValueError, KeyError):
