@@ -50,17 +50,16 @@ def run(capsys, monkeypatch):
 
 
 @pytest.fixture
-def log_folder(config):
+def log_folder(config, caplog):
     """Where this process keeps its lines, as a worker of the node would."""
     handler, root = LimitedHandler(RepeatFilter()), logging.getLogger()
-    handler.stream, level = io.StringIO(), root.level
+    handler.stream = io.StringIO()
     root.addHandler(handler)
-    root.setLevel(logging.INFO)
+    caplog.set_level(logging.INFO)
     settings = load_settings(config)
     keep_log_file("work", settings.log, settings.node.data_dir)
     yield settings.node.data_dir / "log"
     root.removeHandler(handler)
-    root.setLevel(level)
 
 
 @pytest.fixture
