@@ -31,7 +31,7 @@ NO_EVENT: Final = "library_message"
 """The event of what a library logs."""
 
 _MAX_CAUSES = 8
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID, _CASE = re.compile(r"[0-9.]{1,64}"), re.compile(r"[0-9-]{1,24}")
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "; "}
 _KNOWN: Final = {"time", "level", "role", "name", "pid", "event", "message", "traceback"}
@@ -117,10 +117,11 @@ class _Facts:
 
 
 def _can_be_written(key: str, value: object) -> bool:
-    """What a peer sends in place of a UID can be anything, the name of a patient included."""
+    """What a peer sends in place of a UID can be anything, the name of a patient included; so can an address typed."""
     if value in (None, ""):
         return False
-    return not key.endswith("_uid") or _UID.fullmatch(str(value)) is not None
+    form = _CASE if key == "case" else _UID if key.endswith("_uid") else None
+    return form is None or form.fullmatch(str(value)) is not None
 
 
 def _render(_logger: Any, _method: str, line: EventDict) -> str:

@@ -56,6 +56,7 @@ def test_what_a_peer_sent_in_place_of_a_uid_is_not_written() -> None:
         line = json.loads(made("json", event="instance_refused", series_uid=text, sop_instance_uid="1.2.840.4"))
         assert line["sop_instance_uid"] == "1.2.840.4"
         assert "series_uid" not in line
+    assert "case" not in json.loads(made("json", event="audit", case="CANARY^NAME"))
 
 
 def test_nothing_that_a_terminal_obeys_reaches_it_and_a_line_stays_one() -> None:
