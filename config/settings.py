@@ -427,6 +427,19 @@ class AlertSettings(Section):
     quiet: tuple[AlertKind, ...] = ()
 
 
+class LogSettings(Section):
+    """The log of each process. format: of the lines on standard error; those of its own files are JSON.
+
+    files: whether `DATA_DIR/log` is written, of which `jobs logs` reads. file_mb: megabytes (10^6 bytes) of one file.
+    files_kept: how many files a process has at most.
+    """
+
+    format: Literal["console", "json"] = "console"
+    files: bool = True
+    file_mb: Annotated[float, Field(ge=0.1, le=1000)] = 10.0
+    files_kept: Annotated[int, Field(ge=2, le=100)] = 5
+
+
 class Settings(Section):
     """The whole tree."""
 
@@ -440,6 +453,7 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
     alerts: AlertSettings = AlertSettings()
+    log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
     def _distinct_destinations(self) -> Self:

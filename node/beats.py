@@ -91,7 +91,7 @@ class Heart:
                 try:
                     sink(tuple(self._beats.values()))
                 except OSError as error:
-                    log.debug("a beat could not be written: %s", error.strerror)
+                    log.debug("a beat could not be written: %s", error.strerror, extra={"event": "beat_lost"})
 
     def rest(self, line: str) -> None:
         """A line of work is over; nobody waits for its next word."""

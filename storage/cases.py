@@ -102,6 +102,14 @@ class Case:
 
 
 @dataclass(frozen=True)
+class LinkedIds:
+    """The rows of a case's deliveries, and of the associations that brought its instances."""
+
+    deliveries: frozenset[int] = frozenset()
+    associations: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class EventView:
     """One transition of a series, job or delivery."""
 

@@ -126,7 +126,11 @@ class Intake:
         try:
             self.commit(Pause(calling_ae, pause_s, now))
         except Exception:
-            log.exception("a pause of %s could not be recorded", calling_ae)
+            log.exception(
+                "a pause of %s could not be recorded",
+                calling_ae,
+                extra={"event": "pause_not_recorded", "calling_ae": calling_ae},
+            )
 
     def _restore_or_discard(self, arrival: Arrival, now: datetime) -> None:
         """Of a file that is known already only one is kept; a known one that is not intact gives way to this copy.
@@ -141,7 +145,16 @@ class Intake:
             condition = self._spool.condition(known, arrival.sha256, arrival.size_bytes)
             if condition is not Condition.INTACT:
                 self._spool.restore(name, known)
-                log.warning("a file that was %s in the spool came again: %s", condition, known)
+                log.warning(
+                    "a file that was %s in the spool came again: %s",
+                    condition,
+                    known,
+                    extra={
+                        "event": "file_restored",
+                        "series_uid": arrival.series_uid,
+                        "sop_instance_uid": arrival.sop_instance_uid,
+                    },
+                )
                 self.commit(Restored(arrival.series_uid, arrival.sop_instance_uid, condition, now))
         finally:
             self._discard(name)
@@ -260,7 +273,10 @@ class _Debts:
                 threading.Event().wait(min(self._outage.failed(error), _RETRY_S))
                 continue
             except Exception:
-                log.exception("something that the database could not take earlier could not be recorded")
+                log.exception(
+                    "something that the database could not take earlier could not be recorded",
+                    extra={"event": "debt_not_recorded"},
+                )
             with self._turn:
                 if self._owed.get(about) is debt:
                     del self._owed[about]

@@ -7,8 +7,8 @@ from typing import Any, Final
 from sqlalchemy import exists, func, select
 
 from storage.database import Database
-from storage.states import JobState
-from storage.tables import Instance, Job, LostInstance, Product, Series, case_id
+from storage.states import JobState, case_id
+from storage.tables import Instance, Job, LostInstance, Product, Series
 
 _PAGE: Final = 500
 # A SUPERSEDED result is never sent again, and one that is being made has no files yet.

@@ -20,8 +20,9 @@ from storage.states import (
     JobState,
     Leftover,
     SeriesState,
+    case_id,
 )
-from storage.tables import Delivery, Job, Product, Series, case_id
+from storage.tables import Delivery, Job, Product, Series
 from storage.transitions import (
     begin_delivery,
     judge_again,
@@ -40,7 +41,8 @@ class ClaimedJob:
 
     attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
     the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
-    release: what a person said of that result, which stands in its files. patient: identity by DICOM keyword.
+    release: what a person said of that result, which stands in its files. patient: identity by DICOM keyword. case: how
+    people call the job.
     """
 
     id: int
@@ -59,6 +61,7 @@ class ClaimedJob:
     deaths: int = 0
     release: Release | None = None
     patient: Mapping[str, str] = field(default_factory=dict, repr=False)
+    case: str = ""
 
     @property
     def spool_names(self) -> tuple[str, ...]:
@@ -147,6 +150,7 @@ class JobStore(SourceStore):
                 sources=tuple(current_sources(session, job.series_id)),
                 produced_at=claimed_at(session, job) or now,
                 release=release_of(session, job),
+                case=case_id(job.series_id, job.run),
             )
 
     def heartbeat(

@@ -37,7 +37,7 @@ class Outage:
             count = self.failures
         if is_due:
             tried = "" if is_first else f" (failed {count} times in {now_s - self._began_s:.0f} s)"
-            log.error("%s waits for the database: %s%s", self._who, error, tried)
+            log.error("%s waits for the database: %s%s", self._who, error, tried, extra={"event": "store_unavailable"})
         return pause_s
 
     def over(self) -> None:
@@ -46,4 +46,9 @@ class Outage:
             failures, self.failures = self.failures, 0
             lasted_s = self._clock_s() - self._began_s
         if failures:
-            log.warning("%s: the database can be used again after %.0f s", self._who, lasted_s)
+            log.warning(
+                "%s: the database can be used again after %.0f s",
+                self._who,
+                lasted_s,
+                extra={"event": "store_available"},
+            )

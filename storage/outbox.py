@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import ProductStore
-from storage.states import DeliveryState, JobState, Leftover, SeriesState
+from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import LEFTOVER_PAUSE, NEVER, mark_leftover, move_delivery
 
@@ -55,7 +55,10 @@ class OutgoingInstance:
 
 @dataclass(frozen=True)
 class ClaimedDelivery:
-    """A delivery that this courier owns until its lease ends; `missing` is what the peer has not accepted yet."""
+    """A delivery that this courier owns until its lease ends; `missing` is what the peer has not accepted yet.
+
+    case: how people call its job.
+    """
 
     id: int
     job_id: int
@@ -64,6 +67,7 @@ class ClaimedDelivery:
     attempt: int
     total: int
     missing: tuple[OutgoingInstance, ...]
+    case: str = ""
 
 
 @dataclass(frozen=True)
@@ -359,4 +363,5 @@ def _claimed(session: Session, delivery: Delivery, job: Job) -> ClaimedDelivery:
             for row in products
             if row.id not in done
         ),
+        case=case_id(job.series_id, job.run),
     )

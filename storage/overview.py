@@ -8,13 +8,23 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from storage.cases import Case, DeliveryView, EventView, ProgressView, RefusedView, SliceCounts
+from storage.cases import Case, DeliveryView, EventView, LinkedIds, ProgressView, RefusedView, SliceCounts
 from storage.database import Database
 from storage.errors import NotFound
 from storage.filters import Filters
 from storage.jobs import ProducedInstance
-from storage.states import DeliveryState, JobState, Leftover, SeriesState
-from storage.tables import Delivery, DeliveryInstance, Event, Instance, Job, Product, Refusal, Series, case_id
+from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
+from storage.tables import (
+    AssociationSeries,
+    Delivery,
+    DeliveryInstance,
+    Event,
+    Instance,
+    Job,
+    Product,
+    Refusal,
+    Series,
+)
 
 __all__ = ["Case", "DeliveryView", "EventView", "Overview", "ProgressView", "RefusedView", "SliceCounts"]
 
@@ -92,6 +102,13 @@ class Overview:
                 .order_by(Event.id)
             )
             return [EventView(row.at, row.machine, row.from_state, row.to_state, row.actor, row.reason) for row in rows]
+
+    def linked(self, case: Case) -> LinkedIds:
+        """What a case is called in the log of each process, beside its own ids."""
+        with self._database.read() as session:
+            deliveries = session.scalars(select(Delivery.id).where(Delivery.job_id == case.job_id)).all()
+            touched = select(AssociationSeries.association_id).where(AssociationSeries.series_id == case.series_id)
+            return LinkedIds(frozenset(deliveries), frozenset(session.scalars(touched)))
 
     def products(self, case: Case) -> list[ProducedInstance]:
         """The derived instances of a case, by file name."""

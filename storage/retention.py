@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.schema import empty_log
-from storage.states import DeliveryState, JobState, Leftover, SeriesState
+from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
 from storage.tables import (
     Alert,
     Association,
@@ -33,7 +33,6 @@ from storage.tables import (
     Refusal,
     Series,
     Shadow,
-    case_id,
 )
 from storage.transitions import note_series
 

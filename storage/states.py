@@ -206,3 +206,8 @@ def state_graph(arrows: Mapping[Any, Mapping[Any, str]]) -> str:
         if any(state is final for final in FINAL_STATES):
             lines.append(f"    {state} --> [*]")
     return "\n".join(lines) + "\n"
+
+
+def case_id(series_id: int, run: int) -> str:
+    """How people call a job: `12` for the first one of series 12, `12-2` for its second."""
+    return str(series_id) if run == 1 else f"{series_id}-{run}"

@@ -52,11 +52,6 @@ class Base(DeclarativeBase):
     )
 
 
-def case_id(series_id: int, run: int) -> str:
-    """How people call a job: `12` for the first one of series 12, `12-2` for its second."""
-    return str(series_id) if run == 1 else f"{series_id}-{run}"
-
-
 class Series(Base):
     """A series as received; `arrivals` counts accepted instances and so tells whether any came since it was read.
 

@@ -19,9 +19,10 @@ from storage.states import (
     Leftover,
     SeriesState,
     State,
+    case_id,
     check_transition,
 )
-from storage.tables import Delivery, DeliveryInstance, Event, Job, Series, case_id
+from storage.tables import Delivery, DeliveryInstance, Event, Job, Series
 
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """When a peer is asked again for what it does not confirm, once nobody asks any more."""

@@ -7,8 +7,8 @@ from datetime import datetime
 from sqlalchemy import or_, select
 
 from storage.database import Database
-from storage.states import JobState, SeriesState
-from storage.tables import Instance, Job, Series, case_id
+from storage.states import JobState, SeriesState, case_id
+from storage.tables import Instance, Job, Series
 
 _AT_WORK = (JobState.QUEUED, JobState.RUNNING)
 _UNDECIDED = (SeriesState.RECEIVING, SeriesState.COMPLETE)

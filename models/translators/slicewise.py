@@ -192,7 +192,11 @@ def translate_slices(
         except DeviceFault as fault:
             if not isinstance(fault.__cause__, torch.OutOfMemoryError) or not runtime.halve_batch():
                 raise
-            log.warning("out of memory: %d slices at once from now on, and this series again", runtime.batch_size)
+            log.warning(
+                "out of memory: %d slices at once from now on, and this series again",
+                runtime.batch_size,
+                extra={"event": "device_memory_short"},
+            )
             done = 0
             continue
         done += len(batch)

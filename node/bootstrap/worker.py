@@ -58,7 +58,12 @@ def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Calla
     try:
         label = bundle_label(models.read_card(models.find_bundle(second.bundle)))
     except models.BundleError as error:
-        log.error("model.shadow = %r cannot be used, so nothing is measured: %s", second.bundle, error)
+        log.error(
+            "model.shadow = %r cannot be used, so nothing is measured: %s",
+            second.bundle,
+            error,
+            extra={"event": "shadow_unusable"},
+        )
         return lambda _stop: False
     return ShadowRunner(
         node.shadows,

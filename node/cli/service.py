@@ -17,7 +17,6 @@ from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_stor
 from node.cli.console import ConfigOption, say, settings_from
 from node.errors import Misconfigured
 from node.ops.health import roles_of
-from node.ops.log import configure_logging
 from node.ops.processes import Sign, kill_silent, process_lock
 from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
@@ -55,7 +54,7 @@ def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose 
     It ends by itself only for settings that can never work.
     """
     settings = settings_from(context, config)
-    configure_logging("serve", verbose=verbose)
+    _begin_log("serve", "1", settings, verbose=verbose)
     path = config or context.obj
     stop = stop_event(supervised=False)
     keep_trying(lambda: _check(settings), stop, transient=(OSError,))
@@ -73,7 +72,9 @@ def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: thre
         def hold() -> Sign:
             make_data_dir(settings)
             kill_silent(run_dir, "serve", "1")
-            return held.enter_context(process_lock(run_dir, "serve", "1"))
+            sign = held.enter_context(process_lock(run_dir, "serve", "1"))
+            _keep_log("serve", "1", settings)
+            return sign
 
         def prepare() -> bool:
             with open_store(settings):  # the schema is made once, before several processes want it
@@ -220,7 +221,7 @@ def _process(
     role: str, name: str, settings: Settings, details: str = "", *, supervised: bool, verbose: bool
 ) -> Iterator[Frame]:
     """What the role works in, while this process holds it; its end is told to the supervisor, with the reason."""
-    configure_logging(role, verbose=verbose)
+    _begin_log(role, name, settings, verbose=verbose)
     stop = stop_event(supervised=supervised)
     with ExitStack() as held:
         link = Link() if supervised else None
@@ -228,8 +229,21 @@ def _process(
             held.enter_context(link.last_words())
         node = held.enter_context(open_store(settings))
         sign = held.enter_context(process_lock(node.run_dir, role, name, details))
+        _keep_log(role, name, settings)
         heart = Heart(sign.beats, *([link.beats] if link is not None else []))
         yield Frame(node, stop, sign, heart.beat)
+
+
+def _begin_log(role: str, name: str, settings: Settings, *, verbose: bool) -> None:
+    from node.ops.log import configure_logging  # with structlog, for which no reader shall wait
+
+    configure_logging(role, settings.log, name=name, verbose=verbose)
+
+
+def _keep_log(role: str, name: str, settings: Settings) -> None:
+    from node.ops.log import keep_log_file
+
+    keep_log_file(role, settings.log, settings.node.data_dir, name=name)
 
 
 def _check(settings: Settings) -> None:

@@ -39,7 +39,9 @@ def with_decoded_digests(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
             try:
                 answer[number] = replace(headers[number], content_sha256=_decoded_sha256(headers[number].path))
             except DecoderStopped as error:
-                log.warning("%s; the images of its series count by their bytes", error)
+                log.warning(
+                    "%s; the images of its series count by their bytes", error, extra={"event": "images_not_read"}
+                )
                 return list(headers)
             except UnreadableInstance:
                 continue

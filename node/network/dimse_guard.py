@@ -247,7 +247,9 @@ class DimseGuard(DIMSEServiceProvider):
                 self._take(context_id, value)
         except Exception as error:  # pynetdicom and pydicom raise whatever malformed bytes make them stumble over
             reason = str(error) if isinstance(error, NotDimse) else type(error).__name__
-            log.warning("aborting an association: not a DIMSE message: %s", reason)
+            log.warning(
+                "aborting an association: not a DIMSE message: %s", reason, extra={"event": "association_aborted"}
+            )
             self.dul.event_queue.put("Evt19")  # PS3.8 table 9-10: invalid PDU, answered with A-ABORT
 
     def _take(self, context_id: int, value: bytes) -> None:

@@ -85,5 +85,5 @@ def _text(found: Dataset, keyword: str) -> str:
         value = found.get(keyword)
         return "" if value is None else str(value).strip()
     except Exception:  # pydicom raises whatever it stumbles over
-        log.warning("an answer to a query cannot be read")
+        log.warning("an answer to a query cannot be read", extra={"event": "query_answer_unreadable"})
         return ""

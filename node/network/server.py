@@ -114,7 +114,7 @@ def _run(serve: Callable[[], None]) -> None:
     try:
         serve()
     except Exception as error:
-        log.warning("an association ended by an error: %s", type(error).__name__)
+        log.warning("an association ended by an error: %s", type(error).__name__, extra={"event": "association_failed"})
 
 
 @dataclass
@@ -186,7 +186,11 @@ class HardenedServer(ThreadedAssociationServer):
             if room:
                 self._connections[request] = opened
         if not room:
-            log.warning("too many associations from %s: a connection was closed", opened.host)
+            log.warning(
+                "too many associations from %s: a connection was closed",
+                opened.host,
+                extra={"event": "connection_refused", "peer": opened.host},
+            )
         return room
 
     def service_actions(self) -> None:
@@ -215,16 +219,25 @@ class HardenedServer(ThreadedAssociationServer):
                 request.do_handshake()
             self._serve(request, client_address)
         except OSError as error:
-            log.warning("connection from %s ended before an association: %s", host, _reason(error))
+            log.warning(
+                "connection from %s ended before an association: %s",
+                host,
+                _reason(error),
+                extra={"event": "connection_ended", "peer": host},
+            )
         except Exception:
-            log.exception("connection from %s ended by an internal error", host)
+            log.exception(
+                "connection from %s ended by an internal error",
+                host,
+                extra={"event": "connection_failed", "peer": host},
+            )
         finally:
             self.shutdown_request(request)
             self._forget(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Log what went wrong while a connection was accepted, instead of printing it."""
-        log.exception("a connection could not be accepted")
+        log.exception("a connection could not be accepted", extra={"event": "connection_not_accepted"})
 
     def stop_listening(self) -> None:
         """Close the listening socket; connections that exist go on."""

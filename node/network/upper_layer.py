@@ -125,7 +125,11 @@ class WaitingDul(DULServiceProvider):
         try:
             super().run_reactor()
         except Exception as error:
-            log.warning("an association ended in its upper layer: %s", type(error).__name__)
+            log.warning(
+                "an association ended in its upper layer: %s",
+                type(error).__name__,
+                extra={"event": "association_failed"},
+            )
         finally:
             self.to_user_queue.put(None)  # the association's thread may wait for a request
             self.close()

@@ -173,7 +173,12 @@ class Mail:
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise ChannelFailed(f"the mail server cannot be used: {_words(error)}") from None
         if refused:
-            log.warning("the mail server refused %d of %d recipients", len(refused), len(self.settings.to))
+            log.warning(
+                "the mail server refused %d of %d recipients",
+                len(refused),
+                len(self.settings.to),
+                extra={"event": "mail_recipients_refused"},
+            )
 
     def _hand_over(self, server: smtplib.SMTP, message: Message) -> Collection[str]:
         """The recipients that the server refused, if it took others."""
@@ -285,14 +290,23 @@ class Teller:
     def _send(self, message: Message) -> None:
         self._channel.send(message)
         if self._failures:
-            log.info("alerts can be told by %s again", self.name)
+            log.info(
+                "alerts can be told by %s again",
+                self.name,
+                extra={"event": "alert_channel_works", "channel": self.name},
+            )
         self._failures, self.trouble = 0, ""
 
     def _pause(self, why: str) -> None:
         self._failures += 1
         self._not_before_s = self._clock_s() + PAUSES_S[min(self._failures, len(PAUSES_S)) - 1]
         self.trouble = why
-        log.error("alerts cannot be told by %s: %s", self.name, why)
+        log.error(
+            "alerts cannot be told by %s: %s",
+            self.name,
+            why,
+            extra={"event": "alert_channel_failed", "channel": self.name},
+        )
 
     # -- a store that can keep no alert ------------------------------------------------------------------------------
 

@@ -59,7 +59,9 @@ class Watch:
             try:
                 causes += one.find(now)
             except Exception:  # the process boundary of a look: the others must still be taken
-                log.exception("the watch could not look for %s", ", ".join(sorted(one.kinds)))
+                log.exception(
+                    "the watch could not look for %s", ", ".join(sorted(one.kinds)), extra={"event": "watch_failed"}
+                )
             else:
                 kinds |= one.kinds
         self._alerts.settle(causes, kinds, now)

@@ -40,6 +40,7 @@ class Auditor:
             entry.address,
             f" on {entry.case_id}" if entry.case_id else "",
             entry.outcome,
+            extra={"event": "audit", "case": entry.case_id},
         )
         if self._syslog is not None:
             self._syslog.offer(audit_message(entry, study_uid, self._node_name), entry.at)

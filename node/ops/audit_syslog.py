@@ -63,7 +63,10 @@ class Syslog:
                 self._waiting.put_nowait(line)
             except queue.Full:
                 if not self._lost:
-                    log.error("the audit syslog server does not answer: audit messages to it are lost from now on")
+                    log.error(
+                        "the audit syslog server does not answer: audit messages to it are lost from now on",
+                        extra={"event": "audit_syslog_unreachable"},
+                    )
                 self._lost += 1
 
     def close(self) -> None:
@@ -94,9 +97,17 @@ class Syslog:
                 self._send_once(line)
             except OSError as error:
                 self._disconnect()
-                log.warning("the audit syslog server cannot be reached: %s", error.strerror or type(error).__name__)
+                log.warning(
+                    "the audit syslog server cannot be reached: %s",
+                    error.strerror or type(error).__name__,
+                    extra={"event": "audit_syslog_unreachable"},
+                )
                 if self._stop.wait(self._pauses_s[min(failures, len(self._pauses_s) - 1)]):
-                    log.error("%d audit messages to the syslog server were lost", self._waiting.qsize() + 1)
+                    log.error(
+                        "%d audit messages to the syslog server were lost",
+                        self._waiting.qsize() + 1,
+                        extra={"event": "audit_messages_lost"},
+                    )
                     return False
                 failures += 1
             else:
@@ -107,7 +118,11 @@ class Syslog:
         with self._turn:
             lost, self._lost = self._lost, 0
         if lost:
-            log.error("%d audit messages to the syslog server were lost; `syncect audit ls` has them", lost)
+            log.error(
+                "%d audit messages to the syslog server were lost; `syncect audit ls` has them",
+                lost,
+                extra={"event": "audit_messages_lost"},
+            )
 
     def _send_once(self, line: bytes) -> None:
         if self._socket is None:

@@ -79,7 +79,12 @@ class HostClock:
             known_s, now_s = self._recorded_s(file.read()), self._difference_s()
             jump_s = 0.0 if known_s is None else now_s - known_s
             if abs(jump_s) > JUMP_S:
-                log.warning("the clock of this machine was set %s by %.0f s", _way(jump_s), abs(jump_s))
+                log.warning(
+                    "the clock of this machine was set %s by %.0f s",
+                    _way(jump_s),
+                    abs(jump_s),
+                    extra={"event": "clock_set"},
+                )
             if known_s is None or abs(jump_s) > JUMP_S:
                 self._shift(timedelta(seconds=jump_s), datetime.fromtimestamp(self._wall_s(), UTC))
                 file.seek(0)
@@ -122,7 +127,12 @@ class StoreClock:
             return expected
         jump_s = 0.0 if expected is None else (now - expected).total_seconds()
         if abs(jump_s) > JUMP_S:
-            log.warning("the clock of the database was set %s by %.0f s", _way(jump_s), abs(jump_s))
+            log.warning(
+                "the clock of the database was set %s by %.0f s",
+                _way(jump_s),
+                abs(jump_s),
+                extra={"event": "clock_of_database_set"},
+            )
         return now
 
 

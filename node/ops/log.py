@@ -1,215 +1,46 @@
-"""The log of all processes on standard error: one line per event, UTC, UIDs and job ids only; a flood cannot fill it.
+"""The log of a process: on standard error, and in a file of its own. See docs/logs.md.
 
-What repeats is left out and counted, an error of operation (a full disk, a store that does not answer) is one line, and
-the traceback of an error that nobody expected comes at most once a minute from one place. See docs/logs.md.
+Every logger of the node is one of the standard library; a call hands over the name of its event and the ids that it is
+about as `extra`. structlog makes the lines (`log_lines`), and what repeats is left out (`log_limits`).
 """
 
 import logging
 import threading
-import time
-import traceback
-from collections.abc import Callable
-from contextlib import suppress
-from copy import copy
-from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
 
-from node.errors import NodeError
-from storage.errors import StorageError
+from config.settings import LogSettings
+from node.ops.log_files import FOLDER, LogFile
+from node.ops.log_limits import LimitedHandler, RepeatFilter
+from node.ops.log_lines import line_formatter
 
-REPEATS = 5  # lines of the same words ...
-ALIKE = 30  # ... and of one message with whatever values, in ...
-WINDOW_S = 60.0
-OPERATIONAL = (NodeError, StorageError, OSError)
-"""Errors that say in a sentence what the surroundings refused; where in the program they came up helps nobody."""
-
-_MAX_KEPT = 1000
-_MAX_CAUSES = 8
-_ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+log = logging.getLogger(__name__)
 
 
-@dataclass
-class _Window:
-    """How often a message came since `began_s`; `sample` is the newest that was left out."""
-
-    began_s: float
-    passed: int = 0
-    left_out: int = 0
-    sample: str = ""
-    last: logging.LogRecord | None = None
-
-
-class RepeatFilter(logging.Filter):
-    """Lets a message of the same words pass `REPEATS` times in `WINDOW_S`, one of the same format `ALIKE` times.
-
-    The next of them that passes says how many did not; `ended` says it where none comes any more. A peer that is
-    rejected 700 times a second must not fill the disk with lines. Steps of `--verbose` (DEBUG) have many values and are
-    limited by their words only.
-    """
-
-    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
-        super().__init__()
-        self._clock_s = clock_s
-        self._turn = threading.Lock()
-        self._seen: dict[tuple[str, int, str], _Window] = {}  # by logger, level and words
-        self._alike: dict[tuple[str, int, str], _Window] = {}  # by logger, level and format
-        self._look_s = 0.0
-        self._traced: dict[tuple[object, ...], float] = {}  # place of an error -> when its traceback was written
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is written."""
-        text, now_s = record.getMessage(), self._clock_s()
-        with self._turn:
-            same = _window(self._seen, (record.name, record.levelno, text), now_s)
-            if same.passed >= REPEATS and now_s - same.began_s < WINDOW_S:
-                return _left_out(same, record, text)
-            alike = _window(self._alike, (record.name, record.levelno, str(record.msg)), now_s)
-            is_limited = record.levelno > logging.DEBUG
-            if is_limited and alike.passed >= ALIKE and now_s - alike.began_s < WINDOW_S:
-                return _left_out(alike, record, text)
-            said = [words for words in (_renew(same, now_s, "of these"), _renew(alike, now_s, "like it")) if words]
-            if said:
-                record.msg, record.args = f"{text} ({'; '.join(said)})", None
-            same.passed, alike.passed = same.passed + 1, alike.passed + 1
-            self._shorten(record, now_s)
-        return True
-
-    def ended(self) -> list[logging.LogRecord]:
-        """What was left out in windows that are over: one record for each, and each only once."""
-        now_s = self._clock_s()
-        found: list[logging.LogRecord] = []
-        with self._turn:
-            if now_s < self._look_s:
-                return found
-            self._look_s = now_s + 1.0  # a look at hundreds of windows for every line would cost more than the line
-            for windows, words in ((self._seen, "of these"), (self._alike, "like it")):
-                for key in [key for key, window in windows.items() if now_s - window.began_s >= WINDOW_S]:
-                    window = windows.pop(key)
-                    if window.left_out and window.last is not None:
-                        found.append(_summary(window, words))
-        return found
-
-    def _shorten(self, record: logging.LogRecord, now_s: float) -> None:
-        """Take the traceback off where one from the same place was written less than a minute ago."""
-        if not record.exc_info or record.exc_info[1] is None or isinstance(record.exc_info[1], OPERATIONAL):
-            return
-        error = record.exc_info[1]
-        place = (record.name, record.lineno, type(error), *_innermost(record.exc_info[2]))
-        if now_s - self._traced.get(place, -WINDOW_S) < WINDOW_S:
-            record.msg, record.args = f"{record.getMessage()}: {type(error).__name__}, as before", None
-            record.exc_info = record.exc_text = None
-            return
-        if len(self._traced) >= _MAX_KEPT:
-            self._traced.clear()
-        self._traced[place] = now_s
-
-
-def _window(windows: dict[tuple[str, int, str], _Window], key: tuple[str, int, str], now_s: float) -> _Window:
-    if key not in windows:
-        if len(windows) >= _MAX_KEPT:
-            windows.clear()  # so many different texts are no repetition
-        windows[key] = _Window(now_s)
-    return windows[key]
-
-
-def _left_out(window: _Window, record: logging.LogRecord, text: str) -> bool:
-    window.left_out, window.sample, window.last = window.left_out + 1, text, record
-    return False
-
-
-def _renew(window: _Window, now_s: float, words: str) -> str:
-    """Begin anew where the window is over; what was left out in it, in words."""
-    if now_s - window.began_s < WINDOW_S:
-        return ""
-    count = window.left_out
-    window.began_s, window.passed, window.left_out, window.last = now_s, 0, 0, None
-    return f"{count} more {words} in the last {WINDOW_S:.0f} s" if count else ""
-
-
-def _summary(window: _Window, words: str) -> logging.LogRecord:
-    assert window.last is not None
-    record = copy(window.last)
-    record.msg, record.args = f"{window.sample} (the last of {window.left_out} {words} that were left out)", None
-    record.exc_info = record.exc_text = None
-    return record
-
-
-def _innermost(trace: TracebackType | None) -> tuple[str, int]:
-    if trace is None:
-        return "", 0
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace.tb_frame.f_code.co_filename, trace.tb_lineno
-
-
-class SentenceFormatter(logging.Formatter):
-    """An error of operation says everything in its sentence: a database that is down needs no traceback."""
-
-    converter = staticmethod(time.gmtime)
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, and the traceback of an error that nobody expected."""
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, OPERATIONAL):
-            record = copy(record)
-            words = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-            record.msg, record.args = f"{record.getMessage()}: {words}", None
-            record.exc_info = record.exc_text = None
-        elif error is not None:
-            record = copy(record)
-            record.exc_text = None  # as another formatter wrote it
-        return super().format(record)
-
-    def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - a name of logging
-        """Where an error came from and what kind it was; its text only where it is one of operation.
-
-        A library quotes in its errors what it could not use, and that may be the name of a patient.
-        """
-        parts: list[str] = []
-        error = ei[1]
-        while error is not None and len(parts) < _MAX_CAUSES:
-            text = f": {error}" if isinstance(error, OPERATIONAL) else ""
-            frames = "".join(traceback.format_tb(error.__traceback__))
-            parts.append(f"Traceback (most recent call last):\n{frames}{type(error).__name__}{text}")
-            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-        return "\n\nwhich led to\n\n".join(reversed(parts))
-
-
-class LimitedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # generic only for the checker
-    """Writes what a `RepeatFilter` lets pass, and its counts. A line that cannot be written is counted, too."""
-
-    def __init__(self, repeats: RepeatFilter) -> None:
-        super().__init__()
-        self._repeats, self._lost = repeats, 0
-        self.addFilter(repeats)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write the counts of windows that are over, and the record."""
-        for one in [*self._repeats.ended(), record]:
-            lost = self._lost
-            super().emit(one)
-            if lost and self._lost == lost:
-                with suppress(OSError):
-                    self.stream.write(f"{lost} lines before this one could not be written\n")
-                    self._lost = 0
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of logging
-        """Count a line that found no room: logging itself would write a traceback for each."""
-        self._lost += 1
-
-
-def configure_logging(role: str, *, verbose: bool = False) -> None:
-    """Log to standard error as `2026-01-31T12:00:00Z INFO receiver  message`."""
-    formatter = SentenceFormatter(f"%(asctime)sZ %(levelname)s {role} %(message)s", datefmt="%Y-%m-%dT%H:%M:%S")
+def configure_logging(role: str, settings: LogSettings, *, name: str = "1", verbose: bool = False) -> None:
+    """Log to standard error in the form of the settings."""
     handler = LimitedHandler(RepeatFilter())
-    handler.setFormatter(formatter)
+    handler.setFormatter(line_formatter(settings.format, role, name))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)
     threading.excepthook = _thread_ended
     # These libraries log identifiers and whole datasets, which may name patients, or a line per tick.
-    for name in ("pydicom", "apscheduler", "matplotlib", "alembic"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for library in ("pydicom", "apscheduler", "matplotlib", "alembic"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def keep_log_file(role: str, settings: LogSettings, data_dir: Path, *, name: str = "1") -> None:
+    """From now on keep the lines also in a file, unless the settings want none.
+
+    Only while this process holds the lock of its role and name: else two processes would write one file.
+    """
+    if not settings.files:
+        return
+    path = data_dir.absolute() / FOLDER / f"{role}-{name}.jsonl"
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LimitedHandler):
+            handler.file = LogFile(path, round(settings.file_mb * 1e6), settings.files_kept)
+            handler.file.setFormatter(line_formatter("json", role, name))
 
 
 def _thread_ended(ended: threading.ExceptHookArgs) -> None:
@@ -218,4 +49,4 @@ def _thread_ended(ended: threading.ExceptHookArgs) -> None:
         return
     name = "" if ended.thread is None else ended.thread.name.partition("-")[0]
     info = (ended.exc_type, ended.exc_value, ended.exc_traceback)
-    logging.getLogger(__name__).error("a thread (%s) ended by an error", name, exc_info=info)
+    log.error("a thread (%s) ended by an error", name, exc_info=info, extra={"event": "thread_ended"})

@@ -9,7 +9,7 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-_SHALLOW = ("run", "spool", "spool/received", "spool/derived", "spool/incoming")
+_SHALLOW = ("run", "log", "spool", "spool/received", "spool/derived", "spool/incoming")
 
 
 def close_to_others() -> None:
@@ -28,6 +28,7 @@ def mend_modes(data_dir: Path) -> None:
             "other users of this machine could read %s%s; now they cannot",
             mended[0],
             f" and {len(mended) - 1} more files and folders" if len(mended) > 1 else "",
+            extra={"event": "modes_mended"},
         )
 
 
@@ -57,6 +58,11 @@ def _mend(path: Path) -> bool:
     try:
         path.chmod(path.lstat().st_mode & ~_OTHERS & 0o7777)
     except OSError as error:
-        log.error("other users of this machine can read %s, and that cannot be changed: %s", path, error.strerror)
+        log.error(
+            "other users of this machine can read %s, and that cannot be changed: %s",
+            path,
+            error.strerror,
+            extra={"event": "modes_not_mended"},
+        )
         return False
     return True

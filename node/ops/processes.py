@@ -112,7 +112,11 @@ class Sign:
         try:
             if _locked(descriptor):
                 os.dup2(descriptor, self._descriptor, inheritable=False)
-                log.warning("somebody removed %s, which says that this process runs; it is there again", self._path)
+                log.warning(
+                    "somebody removed %s, which says that this process runs; it is there again",
+                    self._path,
+                    extra={"event": "lock_file_removed"},
+                )
         finally:
             os.close(descriptor)
 
@@ -186,7 +190,13 @@ def kill_silent(run_dir: Path, role: str, name: str) -> None:
         if (view.role, view.name) != (role, name) or view.pid == os.getpid() or (late := view.silent()) is None:
             continue
         silent_s = late.silent_s(time.monotonic())
-        log.error("killing %s, pid %d, which an earlier start left: silent for %.0f s", role, view.pid, silent_s)
+        log.error(
+            "killing %s, pid %d, which an earlier start left: silent for %.0f s",
+            role,
+            view.pid,
+            silent_s,
+            extra={"event": "silent_process_killed", "child": role},
+        )
         with suppress(ProcessLookupError, PermissionError):
             os.kill(view.pid, signal.SIGKILL)
 

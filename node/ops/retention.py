@@ -72,7 +72,9 @@ class Retention:
             Ages(before, before), reason, until_s, enough=lambda: self._spool.free_bytes() >= target_bytes
         )
         if self._spool.free_bytes() < target_bytes:
-            log.warning("less than retention.target_free_gb is free, and nothing more may go")
+            log.warning(
+                "less than retention.target_free_gb is free, and nothing more may go", extra={"event": "disk_low"}
+            )
         return removed
 
     def _purge(self, ages: Ages, reason: str, until_s: float, *, enough: Callable[[], bool] = lambda: False) -> int:
@@ -91,20 +93,37 @@ class Retention:
         for name, job_id in self._spool.result_folders(older_than=now - LEFT_BEHIND_AFTER).items():
             if not self._jobs.refers_to(job_id, name):
                 self._spool.unstage(self._spool.path(name))
-                log.warning("removed %s, which a killed process left behind: job %d does not need it", name, job_id)
+                log.warning(
+                    "removed %s, which a killed process left behind: job %d does not need it",
+                    name,
+                    job_id,
+                    extra={"event": "leftover_removed", "job": job_id},
+                )
         orphans = [
             name for names in self._spool.received_files(older_than=now - ORPHAN_AFTER) for name in self._unknown(names)
         ]
         if orphans:
             freed = self._spool.remove(orphans, ())
-            log.warning("removed %d received files without a row (%.1f MB)", len(orphans), freed / 1e6)
+            log.warning(
+                "removed %d received files without a row (%.1f MB)",
+                len(orphans),
+                freed / 1e6,
+                extra={"event": "files_without_row_removed"},
+            )
         if count := self._spool.empty_set_aside(older_than=now - ORPHAN_AFTER):
-            log.warning("removed %d files and folders that were set aside %d days ago", count, ORPHAN_AFTER.days)
+            log.warning(
+                "removed %d files and folders that were set aside %d days ago",
+                count,
+                ORPHAN_AFTER.days,
+                extra={"event": "files_set_aside_removed"},
+            )
         if self._settings.history_days:
             while self._store.forget(now - timedelta(days=self._settings.history_days)):
                 pass
         if freed := self._store.compact(lambda: self._clock_s() < until_s):
-            log.info("the database gave back %.1f MB that it did not use", freed / 1e6)
+            log.info(
+                "the database gave back %.1f MB that it did not use", freed / 1e6, extra={"event": "database_shrunk"}
+            )
 
     def _unknown(self, names: list[str]) -> Iterable[str]:
         for start in range(0, len(names), 500):
@@ -130,5 +149,10 @@ def remove_files(spool: Spool, removals: Iterable[Removal]) -> int:
         try:
             freed += spool.remove(removal.received, removal.folders)
         except OSError as error:
-            log.error("files of series %d could not be removed: %s", removal.series_id, error.strerror)
+            log.error(
+                "files of series %d could not be removed: %s",
+                removal.series_id,
+                error.strerror,
+                extra={"event": "files_not_removed", "series": removal.series_id},
+            )
     return freed

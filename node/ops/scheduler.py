@@ -76,6 +76,6 @@ def _guarded(function: Callable[[], object], beat: Callable[[str, int, int, floa
         except StoreUnavailable as error:
             outage.failed(error)
         except Exception:  # the process boundary of a tick: a locked database now is no reason to stop for ever
-            log.exception("tick failed; the next one tries again")
+            log.exception("tick failed; the next one tries again", extra={"event": "tick_failed"})
 
     return tick

@@ -100,7 +100,11 @@ class Supervisor:
                     try:
                         self._look_after(child)
                     except Exception:  # one child must not end the others, whatever the machine lacks now
-                        log.exception("%s could not be looked after; the next turn tries again", child.role)
+                        log.exception(
+                            "%s could not be looked after; the next turn tries again",
+                            child.role,
+                            extra={"event": "process_not_looked_after", "child": child.role},
+                        )
                 stop.wait(_TURN_S)
         finally:
             self._stop_all()
@@ -149,7 +153,12 @@ class Supervisor:
             return
         child.link, child.started_s = ours, time.monotonic()
         child.unread, child.beats, child.last_words, child.killed_for = b"", (), "", ""
-        log.info("started %s, pid %d", child.role, child.process.pid)
+        log.info(
+            "started %s, pid %d",
+            child.role,
+            child.process.pid,
+            extra={"event": "process_started", "child": child.role},
+        )
 
     def _environment(self, child: _Child) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if name != PREVIOUS_END}
@@ -175,7 +184,13 @@ class Supervisor:
         next_try = (now + timedelta(seconds=pause_s)).isoformat(timespec="seconds")
         child.waiting = Waiting(child.role, since, next_try, reason)
         who = child.role if pid is None else f"{child.role}, pid {pid},"
-        log.error("%s does not run: %s; next try in %.1f s", who, reason, pause_s)
+        log.error(
+            "%s does not run: %s; next try in %.1f s",
+            who,
+            reason,
+            pause_s,
+            extra={"event": "process_down", "child": child.role},
+        )
         self._tell()
 
     def _tell(self) -> None:
@@ -198,7 +213,13 @@ class Supervisor:
     @staticmethod
     def _kill(child: _Child, reason: str) -> None:
         child.killed_for = reason
-        log.error("%s, pid %d: %s", child.role, child.running.pid, reason)
+        log.error(
+            "%s, pid %d: %s",
+            child.role,
+            child.running.pid,
+            reason,
+            extra={"event": "process_killed", "child": child.role},
+        )
         child.running.kill()
 
     # -- all children ------------------------------------------------------------------------------------------
@@ -212,7 +233,12 @@ class Supervisor:
             try:
                 child.running.wait(max(0.1, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("%s did not stop within %g s; killing it", child.role, GRACE_S)
+                log.warning(
+                    "%s did not stop within %g s; killing it",
+                    child.role,
+                    GRACE_S,
+                    extra={"event": "process_killed", "child": child.role},
+                )
                 child.running.kill()
                 child.running.wait()
             _close(child)
@@ -236,7 +262,9 @@ def keep_trying(
         except transient as error:
             failures += 1
             pause_s, reason = delay_s(failures, rng), _words(error)
-            log.error("the node cannot start: %s; next try in %.1f s", reason, pause_s)
+            log.error(
+                "the node cannot start: %s; next try in %.1f s", reason, pause_s, extra={"event": "node_cannot_start"}
+            )
             next_try = (datetime.now(UTC) + timedelta(seconds=pause_s)).isoformat(timespec="seconds")
             show([Waiting("serve", since, next_try, reason)])
             stop.wait(pause_s)

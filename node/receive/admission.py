@@ -62,6 +62,11 @@ class Session:
     refused: int = 0
     abort: Callable[[], None] = field(default=lambda: None)
 
+    @property
+    def ids(self) -> dict[str, object]:
+        """What lines of the log about this association have."""
+        return {"calling_ae": self.calling_ae, "association": self.association_id}
+
 
 class PeerHosts:
     """Answers whether an address belongs to a host of `scp.allowed_peers`: an address, a network, or a name."""
@@ -131,7 +136,10 @@ class Places:
             self._sessions.append(session)
         for one in idle:
             log.warning(
-                "association from %s aborted: it stored nothing for %g s and others wait", one.calling_ae, SPARE_S
+                "association from %s aborted: it stored nothing for %g s and others wait",
+                one.calling_ae,
+                SPARE_S,
+                extra={"event": "association_aborted", **one.ids},
             )
             one.abort()
         return session
@@ -224,7 +232,13 @@ def _name(certificate: PeerCertificate | None) -> str:
 
 
 def _rejected(rejection: Rejection, calling_ae: str, host: str, why: str) -> Rejection:
-    log.warning("association from %s at %s rejected: %s", calling_ae, host, why)
+    log.warning(
+        "association from %s at %s rejected: %s",
+        calling_ae,
+        host,
+        why,
+        extra={"event": "association_rejected", "calling_ae": calling_ae, "peer": host},
+    )
     return rejection
 
 

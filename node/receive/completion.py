@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from structlog.contextvars import bound_contextvars
+
 from config.settings import CompletionSettings
 from node.dicom.body_parts import BODY_PARTS, MODALITIES
 from node.dicom.headers import SliceHeader, read_header
@@ -67,7 +69,11 @@ class Completion:
     def begin(self) -> None:
         """Count what a former process of this name had in hand when it ended; called once, before the first tick."""
         for series_uid in self._series.count_deaths(self._name, self._clock()):
-            log.error("a process ended while it read series %s", series_uid)
+            log.error(
+                "a process ended while it read series %s",
+                series_uid,
+                extra={"event": "reading_ended_process", "series_uid": series_uid},
+            )
 
     def tick(self) -> int:
         """Judge what is quiet; returns the number of series that changed their state.
@@ -101,7 +107,11 @@ class Completion:
         except StoreUnavailable:  # says nothing about the series
             raise
         except Exception as error:
-            log.exception("series %s could not be judged", series.series_uid)
+            log.exception(
+                "series %s could not be judged",
+                series.series_uid,
+                extra={"event": "series_not_judged", "series_uid": series.series_uid},
+            )
             reason = f"the series could not be judged: unexpected {type(error).__name__}"
             if series.state is not SeriesState.RECEIVING:
                 return False
@@ -121,14 +131,19 @@ class Completion:
             facts = series_facts([read_header(self._spool.path(spool_name), decode=False)])
             self._series.note_facts(series_id, facts)
         except UnreadableInstance:  # it is judged, and named, when the series is quiet
-            log.info("the first instance of series %d cannot be read", series_id)
+            log.info(
+                "the first instance of series %d cannot be read",
+                series_id,
+                extra={"event": "series_not_named", "series": series_id},
+            )
 
     def _judge(self, series: OpenSeries) -> bool:
         """Judge a series that need not be waited for."""
         vouched = series.state is SeriesState.COMPLETE
         if not vouched and (self._must_wait(series) or self._is_to_be_longer(series)):
             return False
-        with self._in_hand(series.id, judging=True):
+        ids = {"series_uid": series.series_uid, "calling_ae": series.calling_ae}
+        with self._in_hand(series.id, judging=True), bound_contextvars(**ids):
             return self._decide(series, vouched=vouched)
 
     @contextmanager
@@ -144,7 +159,12 @@ class Completion:
         try:
             headers, unreadable = self._read(series)
         except AmbiguousInstance as error:
-            log.error("series %s is FAILED: %s", series.series_uid, error)
+            log.error(
+                "series %s is FAILED: %s",
+                series.series_uid,
+                error,
+                extra={"event": "series_failed", "series_uid": series.series_uid},
+            )
             reason = f"nothing is made of this series: {error}"
             return self._series.fail(series, series_facts([]), reason, self._clock())
         facts = series_facts(headers)
@@ -166,7 +186,13 @@ class Completion:
         request = replace(asked, doubt="; ".join(clause for clause in (asked.doubt, verdict.doubt) if clause))
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:
-            log.info("series %s complete: %d slices queued for %s", series.series_uid, len(headers), request.bundle)
+            log.info(
+                "series %s complete: %d slices queued for %s",
+                series.series_uid,
+                len(headers),
+                request.bundle,
+                extra={"event": "series_complete", "series_uid": series.series_uid},
+            )
         return queued
 
     def _settle_gap(
@@ -266,15 +292,30 @@ class Completion:
         }
         if not lost:
             return False
-        log.error("series %s: %d received files are damaged or gone", series.series_uid, len(lost))
+        log.error(
+            "series %s: %d received files are damaged or gone",
+            series.series_uid,
+            len(lost),
+            extra={"event": "received_files_damaged", "series_uid": series.series_uid},
+        )
         return self._series.lose_sources(series.id, lost, "completion", self._clock()) > 0
 
     def _skip(self, series: OpenSeries, facts: SeriesFacts, reason: str) -> bool:
-        log.info("series %s skipped: %s", series.series_uid, reason)
+        log.info(
+            "series %s skipped: %s",
+            series.series_uid,
+            reason,
+            extra={"event": "series_skipped", "series_uid": series.series_uid},
+        )
         return self._series.skip(series, facts, reason, self._clock())
 
     def _hold(self, series: OpenSeries, reason: str) -> bool:
-        log.warning("series %s is INCOMPLETE: %s", series.series_uid, reason)
+        log.warning(
+            "series %s is INCOMPLETE: %s",
+            series.series_uid,
+            reason,
+            extra={"event": "series_incomplete", "series_uid": series.series_uid},
+        )
         return self._series.hold_incomplete(series, reason, self._clock())
 
 

@@ -102,15 +102,27 @@ class ExpectedCounts:
         except NoAssociation as failure:
             why = failure.reason
         except Exception as error:  # a peer's answer can be anything; the thread must live
-            log.exception("the answer of %s about a series cannot be read", self.peer_name)
+            log.exception(
+                "the answer of %s about a series cannot be read",
+                self.peer_name,
+                extra={"event": "query_answer_unreadable", "series_uid": series_uid},
+            )
             why = f"unexpected {type(error).__name__}"
         else:
             if not count:
                 log.info(
-                    "%s does not count series %s; it is taken for complete when it is quiet", self.peer_name, series_uid
+                    "%s does not count series %s; it is taken for complete when it is quiet",
+                    self.peer_name,
+                    series_uid,
+                    extra={"event": "images_not_counted", "series_uid": series_uid},
                 )
             return count or None
-        log.warning("%s does not say how many images a series has: %s; series go on without it", self.peer_name, why)
+        log.warning(
+            "%s does not say how many images a series has: %s; series go on without it",
+            self.peer_name,
+            why,
+            extra={"event": "images_not_counted", "series_uid": series_uid},
+        )
         with self._lock:
             self._silent_until_s = self._clock_s() + LEFT_ALONE_S
         return None

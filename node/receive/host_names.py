@@ -68,9 +68,19 @@ class HostName:
     def _tell(self, *, failed: bool, why: str) -> None:
         """One line when a name stops being found, and one when it is found again."""
         if failed and not self._failed:
-            log.warning("scp.allowed_peers: the name %s cannot be looked up: %s; %s", self._name, why, self._effect())
+            log.warning(
+                "scp.allowed_peers: the name %s cannot be looked up: %s; %s",
+                self._name,
+                why,
+                self._effect(),
+                extra={"event": "host_name_not_found", "peer": self._name},
+            )
         if self._failed and not failed:
-            log.info("scp.allowed_peers: the name %s is found again", self._name)
+            log.info(
+                "scp.allowed_peers: the name %s is found again",
+                self._name,
+                extra={"event": "host_name_found", "peer": self._name},
+            )
         self._failed = failed
 
     def _effect(self) -> str:

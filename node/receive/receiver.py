@@ -106,7 +106,9 @@ class Receiver:
     def start(self) -> None:
         """Listen, then clear what a killed receiver left behind, then accept. Raises Misconfigured."""
         if not self._settings.allowed_peers:
-            log.warning("scp.allowed_peers is empty: %s", _who_may_send(self._settings))
+            log.warning(
+                "scp.allowed_peers is empty: %s", _who_may_send(self._settings), extra={"event": "everyone_may_send"}
+            )
         listening = self._listen()
         try:
             # Only now: a second receiver that was started by mistake must not clear the files of the first.
@@ -115,13 +117,24 @@ class Receiver:
             listening.server_close()
             raise
         if lost or swept:
-            log.warning("a former receiver left %d associations and %d unfinished files", lost, swept)
+            log.warning(
+                "a former receiver left %d associations and %d unfinished files",
+                lost,
+                swept,
+                extra={"event": "receiver_cleared_up"},
+            )
         self._server = listening
         if self._beat is not None:
             listening.on_turn = partial(self._turned, self._beat)
         self._thread = threading.Thread(target=listening.serve_forever, args=(0.05,), name="receiver", daemon=True)
         self._thread.start()
-        log.info("listening as %s on %s port %d", self._settings.ae_title, self._settings.listening_host, self.port)
+        log.info(
+            "listening as %s on %s port %d",
+            self._settings.ae_title,
+            self._settings.listening_host,
+            self.port,
+            extra={"event": "receiver_listening"},
+        )
 
     def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Stop accepting, let open associations end by themselves for `grace_s`, then abort them."""
@@ -134,7 +147,10 @@ class Receiver:
             self._stopping.set()
             listening.abort_all()
             if not listening.wait_until_idle(server.ACSE_TIMEOUT_S):
-                log.error("an association did not end; its unfinished files are removed at the next start")
+                log.error(
+                    "an association did not end; its unfinished files are removed at the next start",
+                    extra={"event": "association_not_ended"},
+                )
         if self._thread is not None:
             self._thread.join()
 
@@ -221,6 +237,7 @@ class Receiver:
             "released" if released else "broken off",
             session.stored,
             session.refused,
+            extra={"event": "association_ended", **session.ids},
         )
         # While this row stays open no series of the association can complete.
         closing = Closing(session.association_id, released, self._clock())
@@ -232,7 +249,11 @@ class Receiver:
                 self._intake.commit_later(closing, closing.association_id)
                 return
             except Exception:
-                log.exception("association %d could not be closed in the store", session.association_id)
+                log.exception(
+                    "association %d could not be closed in the store",
+                    session.association_id,
+                    extra={"event": "association_not_closed", **session.ids},
+                )
                 self._stopping.wait(attempt)
 
     # -- DIMSE -------------------------------------------------------------------------------------------------
@@ -252,13 +273,17 @@ class Receiver:
         except UnreadableInstance as error:
             code, comment = status.CANNOT_UNDERSTAND, str(error)
         except SpoolFull as error:
-            log.error("the spool takes no more: %s", error)
+            log.error("the spool takes no more: %s", error, extra={"event": "spool_full"})
             code, comment = status.OUT_OF_RESOURCES, "the spool takes no more"
         except StoreUnavailable as error:
             self._outage.failed(error)
             code, comment = status.OUT_OF_RESOURCES, _NO_DATABASE
         except Exception:
-            log.exception("an instance from %s could not be stored", session.calling_ae)
+            log.exception(
+                "an instance from %s could not be stored",
+                session.calling_ae,
+                extra={"event": "instance_not_stored", **session.ids},
+            )
             code, comment = status.OUT_OF_RESOURCES, "the instance could not be stored; try again"
         finally:
             event.request.DataSet.release()
@@ -329,7 +354,19 @@ class Receiver:
         try:
             request, identity = event.request, _glimpse(data, event.context.transfer_syntax)
             if comment != _NO_DATABASE:
-                log.warning("instance from %s refused with %04X: %s", session.calling_ae, code, comment)
+                log.warning(
+                    "instance from %s refused with %04X: %s",
+                    session.calling_ae,
+                    code,
+                    comment,
+                    extra={
+                        "event": "instance_refused",
+                        **session.ids,
+                        "series_uid": identity.series_uid,
+                        "sop_instance_uid": identity.sop_instance_uid,
+                        "status": f"{code:04X}",
+                    },
+                )
                 uids = identity.series_uid, identity.sop_instance_uid
                 self._record(RefusedInstance(session.calling_ae, session.peer_host, *uids, code, comment))
             # What another peer's series does not get, it does not lack.
@@ -339,7 +376,7 @@ class Receiver:
                 asked_uid = "" if asked_uid == NO_UID else asked_uid
                 self._lose(session, identity, asked_uid, data, reason, later=comment == _NO_DATABASE)
         except Exception:
-            log.exception("a refusal could not be recorded")
+            log.exception("a refusal could not be recorded", extra={"event": "refusal_not_recorded"})
 
     def _record(self, refused: RefusedInstance) -> None:
         """Let `status` and `jobs show` tell of a refusal; never raises."""
@@ -348,7 +385,7 @@ class Receiver:
         except StoreUnavailable as error:
             self._outage.failed(error)
         except Exception:
-            log.exception("a refusal could not be recorded")
+            log.exception("a refusal could not be recorded", extra={"event": "refusal_not_recorded"})
 
     def _cut_off(self, session: Session, instance: CutOff) -> None:
         """Record that an instance was under way when its association ended; never raises."""
@@ -359,7 +396,7 @@ class Receiver:
             reason = "under way when its association was aborted"
             self._lose(session, identity, instance.sop_instance_uid, instance.head, reason, later=False)
         except Exception:
-            log.exception("a broken-off instance could not be recorded")
+            log.exception("a broken-off instance could not be recorded", extra={"event": "cut_off_not_recorded"})
 
     def _lose(
         self, session: Session, identity: InstanceIdentity, asked_uid: str, data: bytes, reason: str, *, later: bool

@@ -41,7 +41,12 @@ class Confirmer:
             elif withdrawn is not None:
                 self._ask_whether_gone(withdrawn, destination)
         except LeaseLost as error:
-            log.info("the answer of %s came too late: %s", destination.name, error)
+            log.info(
+                "the answer of %s came too late: %s",
+                destination.name,
+                error,
+                extra={"event": "confirmation_too_late", "destination": destination.name},
+            )
         return sent is not None or withdrawn is not None
 
     def _ask(self, sent: SentDelivery, destination: DestinationSettings) -> None:
@@ -56,14 +61,34 @@ class Confirmer:
             self._ask_later(sent, f"the peer lists {total - len(missing)} of {total} instances")
             return
         self.store.confirm(sent.id, self.name, "the peer lists every instance", self.clock())
-        log.info("delivery %d confirmed: %d instances are there", sent.id, len(sent.sop_instance_uids))
+        log.info(
+            "delivery %d confirmed: %d instances are there",
+            sent.id,
+            len(sent.sop_instance_uids),
+            extra={
+                "event": "delivery_confirmed",
+                "delivery": sent.id,
+                "derived_series_uid": sent.derived_series_uid,
+                "destination": destination.name,
+            },
+        )
 
     def _ask_whether_gone(self, withdrawn: SentDelivery, destination: DestinationSettings) -> None:
         asked_at = self.clock()
         try:
             held = find_instances(destination, self.calling_ae, withdrawn.study_uid, withdrawn.derived_series_uid)
         except NoAssociation as failure:
-            log.info("%s did not say whether it still has a withdrawn series: %s", destination.name, failure.reason)
+            log.info(
+                "%s did not say whether it still has a withdrawn series: %s",
+                destination.name,
+                failure.reason,
+                extra={
+                    "event": "withdrawn_series_unknown",
+                    "delivery": withdrawn.id,
+                    "derived_series_uid": withdrawn.derived_series_uid,
+                    "destination": destination.name,
+                },
+            )
             self.store.still_there(withdrawn.id, self.clock())
             return
         if held & withdrawn.sop_instance_uids:
@@ -72,7 +97,17 @@ class Confirmer:
         self.store.gone(
             withdrawn.id, self.name, "the peer lists no instance of it", asked_at=asked_at, now=self.clock()
         )
-        log.info("series %s is gone from %s", withdrawn.derived_series_uid, destination.name)
+        log.info(
+            "series %s is gone from %s",
+            withdrawn.derived_series_uid,
+            destination.name,
+            extra={
+                "event": "withdrawn_series_gone",
+                "delivery": withdrawn.id,
+                "derived_series_uid": withdrawn.derived_series_uid,
+                "destination": destination.name,
+            },
+        )
 
     def _ask_later(self, sent: SentDelivery, reason: str) -> None:
         now = self.clock()
@@ -80,7 +115,16 @@ class Confirmer:
         if waited_s >= GIVE_UP_S:
             text = f"not confirmed within {GIVE_UP_S / 3600:.0f} h: {reason}"
             self.store.postpone_confirmation(sent.id, self.name, text, not_before=None, now=now)
-            log.error("delivery %d %s", sent.id, text)
+            log.error(
+                "delivery %d %s",
+                sent.id,
+                text,
+                extra={
+                    "event": "delivery_not_confirmed",
+                    "delivery": sent.id,
+                    "derived_series_uid": sent.derived_series_uid,
+                },
+            )
             return
         # To wait once more as long as until now doubles the pause without a counter.
         pause_s = min(max(waited_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)

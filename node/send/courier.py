@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
+from structlog.contextvars import bound_contextvars
+
 from config.settings import DestinationSettings
 from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, no_beat
 from node.network.no_association import Outcome
@@ -99,7 +101,12 @@ class Courier:
         for thread in threads:
             thread.join(max(0.0, deadline_s - time.monotonic()))
             if thread.is_alive():
-                log.warning("%s is left in the middle: its peer took longer than %g s", thread.name, STOP_GRACE_S)
+                log.warning(
+                    "%s is left in the middle: its peer took longer than %g s",
+                    thread.name,
+                    STOP_GRACE_S,
+                    extra={"event": "delivery_left"},
+                )
 
     def _begin(self) -> None:
         """Take up what a killed courier left, once the database can be used."""
@@ -107,7 +114,11 @@ class Courier:
         while True:
             try:
                 for delivery_id in self._outbox.release_expired(self._clock(), dead_courier=self._name):
-                    log.warning("delivery %d was left behind by a courier that was killed", delivery_id)
+                    log.warning(
+                        "delivery %d was left behind by a courier that was killed",
+                        delivery_id,
+                        extra={"event": "delivery_left_behind", "delivery": delivery_id},
+                    )
                 self._fail_without_destination()
                 outage.over()
                 return
@@ -119,18 +130,26 @@ class Courier:
         """What shall go to a destination that the settings no longer name waits for nobody."""
         names = [peer.name for peer in self._destinations]
         for delivery_id in self._outbox.fail_without_destination(names, self._clock()):
-            log.error("delivery %d failed: its destination is no longer in the settings", delivery_id)
+            log.error(
+                "delivery %d failed: its destination is no longer in the settings",
+                delivery_id,
+                extra={"event": "delivery_failed", "delivery": delivery_id},
+            )
 
     def release_expired(self) -> None:
         """A tick: free the deliveries of couriers, also on other hosts, that stopped answering; never raises."""
         try:
             for delivery_id in self._outbox.release_expired(self._clock()):
-                log.warning("the lease of delivery %d ran out", delivery_id)
+                log.warning(
+                    "the lease of delivery %d ran out",
+                    delivery_id,
+                    extra={"event": "delivery_lease_ended", "delivery": delivery_id},
+                )
             self._outage.over()
         except StoreUnavailable as error:
             self._outage.failed(error)
         except Exception:
-            log.exception("expired leases could not be released")
+            log.exception("expired leases could not be released", extra={"event": "leases_not_released"})
 
     def _serve(self, destination: DestinationSettings, poll_s: float) -> None:
         """The loop of one destination; the boundary of its thread."""
@@ -144,7 +163,11 @@ class Courier:
                 self._stop.wait(outage.failed(error))
                 continue
             except Exception:
-                log.exception("delivery to %s paused after an internal error", destination.name)
+                log.exception(
+                    "delivery to %s paused after an internal error",
+                    destination.name,
+                    extra={"event": "courier_paused", "destination": destination.name},
+                )
                 self._stop.wait(_PAUSE_AFTER_ERROR_S)
                 continue
             if not busy:
@@ -157,12 +180,22 @@ class Courier:
         delivery = self._outbox.claim(self._name, destination.name, LEASE_S, self._clock())
         if delivery is None:
             return False
+        with bound_contextvars(
+            case=delivery.case,
+            job=delivery.job_id,
+            delivery=delivery.id,
+            derived_series_uid=delivery.derived_series_uid,
+            destination=destination.name,
+        ):
+            self._take(delivery, destination)
+        return True
+
+    def _take(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> None:
         try:
             self._settle(delivery, self._send(delivery, destination))
         except LeaseLost as error:
-            log.warning("delivery %d dropped: %s", delivery.id, error)
+            log.warning("delivery %d dropped: %s", delivery.id, error, extra={"event": "delivery_dropped"})
             self._outbox.let_go(delivery.id, self._name)
-        return True
 
     def confirm_once(self, destination: DestinationSettings) -> bool:
         """Ask once for a sent series whether it is there, or for a withdrawn one; False when none was due."""
@@ -178,6 +211,7 @@ class Courier:
             delivery.derived_series_uid,
             destination.name,
             delivery.attempt,
+            extra={"event": "delivery_begun"},
         )
         if not delivery.missing:  # a courier died between the last answer and its last transaction
             return SendReport(Outcome.DONE, "", ())
@@ -206,7 +240,9 @@ class Courier:
         except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:  # the process boundary: one unusual series must not stop the others
-            log.exception("delivery %d ended with an unexpected error", delivery.id)
+            log.exception(
+                "delivery %d ended with an unexpected error", delivery.id, extra={"event": "delivery_crashed"}
+            )
             reason = f"unexpected {type(error).__name__}; the courier's log has the details"
             return SendReport(Outcome.UNCLEAR, reason, ())
 
@@ -219,16 +255,22 @@ class Courier:
             self._peers.failed(delivery.destination, report.reason, now)
         if report.outcome is Outcome.DONE:
             self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
-            log.info("delivery %d sent: %d instances%s", delivery.id, delivery.total, _suffix(report.reason))
+            log.info(
+                "delivery %d sent: %d instances%s",
+                delivery.id,
+                delivery.total,
+                _suffix(report.reason),
+                extra={"event": "delivery_sent"},
+            )
             return
         if report.outcome is Outcome.STOPPED:
             self._outbox.give_back(delivery.id, self._name, report.reason, now)
-            log.info("delivery %d goes on after the restart", delivery.id)
+            log.info("delivery %d goes on after the restart", delivery.id, extra={"event": "delivery_interrupted"})
             return
         given_up = report.outcome is Outcome.UNCLEAR and delivery.attempt >= UNCLEAR_ATTEMPTS
         if report.outcome is Outcome.PERMANENT or given_up:
             self._outbox.fail(delivery.id, self._name, report.reason, now)
-            log.error("delivery %d failed: %s", delivery.id, report.reason)
+            log.error("delivery %d failed: %s", delivery.id, report.reason, extra={"event": "delivery_failed"})
             return
         if report.outcome is Outcome.DAMAGED:
             self._make_again(delivery, report.reason, now)
@@ -236,13 +278,25 @@ class Courier:
         wait_s = self._wait_s(delivery, report)
         not_before = now + timedelta(seconds=wait_s)
         self._outbox.postpone(delivery.id, self._name, report.reason, not_before=not_before, now=now)
-        log.warning("delivery %d postponed by %.0f s: %s", delivery.id, wait_s, report.reason)
+        log.warning(
+            "delivery %d postponed by %.0f s: %s",
+            delivery.id,
+            wait_s,
+            report.reason,
+            extra={"event": "delivery_postponed"},
+        )
 
     def _make_again(self, delivery: ClaimedDelivery, reason: str, now: datetime) -> None:
         """The delivery waits until a worker has made the result again; what the peer has accepted stays accepted."""
         self._outbox.postpone(delivery.id, self._name, reason, not_before=now, now=now)
         self._outbox.make_again(delivery.job_id, f"the result is made again: {reason}", self._name, now)
-        log.error("delivery %d waits until job %d was made again: %s", delivery.id, delivery.job_id, reason)
+        log.error(
+            "delivery %d waits until job %d was made again: %s",
+            delivery.id,
+            delivery.job_id,
+            reason,
+            extra={"event": "delivery_waits_for_job"},
+        )
 
     def _wait_s(self, delivery: ClaimedDelivery, report: SendReport) -> float:
         if report.outcome is Outcome.MISCONFIGURED:

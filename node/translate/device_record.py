@@ -58,4 +58,6 @@ class DeviceRecord:
             draft.write_text(json.dumps(self._known), encoding="utf-8")
             draft.replace(self._path)
         except OSError as error:  # a disk that is full now; the next job writes it
-            log.warning("%s could not be written: %s", self._path, error.strerror)
+            log.warning(
+                "%s could not be written: %s", self._path, error.strerror, extra={"event": "device_record_not_written"}
+            )

@@ -150,7 +150,7 @@ def run_job(
     envelope = judge_envelope(volume, translator.card.envelope)
     warned = bool(envelope.outside) and options.outside_envelope == "warn"
     if warned:
-        log.warning("%s", describe_outside(envelope.outside))
+        log.warning("%s", describe_outside(envelope.outside), extra={"event": "input_outside_envelope"})
     report("check input", 1, 1)
     result = composite(volume, predicted, translator.card.hu_window)
     verdict = judge_result(volume, predicted, result)

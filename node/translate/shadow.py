@@ -74,7 +74,7 @@ class ShadowRunner:
         except DeviceFault:  # the device may be of no use to this process any more, nor to the real bundle
             raise
         except Exception:  # a shadow must not end the worker
-            log.exception("a shadow could not be run or recorded")
+            log.exception("a shadow could not be run or recorded", extra={"event": "shadow_not_run"})
             return False
         self._look_at_s = self._clock_s()
         return True
@@ -88,14 +88,25 @@ class ShadowRunner:
             self._executor = None  # what it holds on the device is free for the real bundle
             told = isinstance(error, NodeError | DeviceFault)
             reason = str(error) if told else f"unexpected {type(error).__name__}; the worker's log has the details"
-            log.warning("shadow of job %d failed: %s", job.job_id, reason, exc_info=None if told else error)
+            log.warning(
+                "shadow of job %d failed: %s",
+                job.job_id,
+                reason,
+                exc_info=None if told else error,
+                extra={"event": "shadow_failed", "job": job.job_id},
+            )
             self._store.failed(job.job_id, self._bundle, reason, self._clock())
             if isinstance(error, DeviceFault):
                 raise
         else:
             figures = {**result.measurements, **difference}
             self._store.measured(job.job_id, self._bundle, figures, result.held_reason or "", self._clock())
-            log.info("shadow of job %d measured: %.1f HU on average", job.job_id, difference["mean_abs_hu"])
+            log.info(
+                "shadow of job %d measured: %.1f HU on average",
+                job.job_id,
+                difference["mean_abs_hu"],
+                extra={"event": "shadow_measured", "job": job.job_id},
+            )
         finally:
             self._spool.empty_scratch(self._name)
 

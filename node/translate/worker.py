@@ -13,6 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from structlog.contextvars import bound_contextvars
+
 from models.translator import DeviceFault
 from node.beats import (
     FIRST_LIMIT_S_PER_SLICE,
@@ -136,7 +138,11 @@ class Worker:
         self._beat("", "starting", 0, 0, LONG_LIMIT_S)
         why = f"the worker was killed: {self._previous_end}" if self._previous_end else ""
         for job_id in self._jobs.release_expired(self._clock(), dead_worker=self._name, why=why):
-            log.warning("job %d was left behind by a worker that was killed", job_id)
+            log.warning(
+                "job %d was left behind by a worker that was killed",
+                job_id,
+                extra={"event": "job_left_behind", "job": job_id},
+            )
         outage.over()
         self._sweep()
         self._prepare()
@@ -160,30 +166,40 @@ class Worker:
         for name, job_id in self._spool.result_folders(older_than=self._clock() - LEFT_BEHIND_AFTER).items():
             if not self._jobs.refers_to(job_id, name):
                 self._spool.unstage(self._spool.path(name))
-                log.warning("removed %s, which a killed process left behind: job %d does not need it", name, job_id)
+                log.warning(
+                    "removed %s, which a killed process left behind: job %d does not need it",
+                    name,
+                    job_id,
+                    extra={"event": "leftover_removed", "job": job_id},
+                )
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
         for job_id in self._jobs.release_expired(self._clock()):
-            log.warning("the lease of job %d ran out", job_id)
+            log.warning("the lease of job %d ran out", job_id, extra={"event": "job_lease_ended", "job": job_id})
 
     def run_once(self, stop: threading.Event) -> bool:
         """Claim one job and bring it to an end; False when none was due."""
         job = self._jobs.claim(self._name, LEASE_S, self._clock())
         if job is None:
             return False
+        with bound_contextvars(case=job.case, job=job.id, series_uid=job.series_uid):
+            self._take(job, stop)
+        return True
+
+    def _take(self, job: ClaimedJob, stop: threading.Event) -> None:
         log.info(
             "job %d claimed: %d slices of series %s, attempt %d",
             job.id,
             len(job.spool_names),
             job.series_uid,
             job.attempt,
+            extra={"event": "job_claimed"},
         )
         try:
             self._settle(job, stop)
         except LeaseLost as error:
-            log.warning("job %d dropped: %s", job.id, error)
-        return True
+            log.warning("job %d dropped: %s", job.id, error, extra={"event": "job_dropped"})
 
     def _settle(self, job: ClaimedJob, stop: threading.Event) -> None:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
@@ -197,17 +213,17 @@ class Worker:
             self._device_failed(job, fault)
         except (ExecutorUnavailable, Doubtful) as error:
             reason = str(error) if isinstance(error, Doubtful) else f"{WORKER_CANNOT}{error}"
-            log.error("job %d held: %s", job.id, reason)
+            log.error("job %d held: %s", job.id, reason, extra={"event": "job_held"})
             self._jobs.hold(job.id, self._name, reason, self._clock())
         except DamagedInstance as error:
             self._wait_for_resend(job, str(error))
         except Permanent as error:
-            log.error("job %d failed: %s", job.id, error)
+            log.error("job %d failed: %s", job.id, error, extra={"event": "job_failed"})
             self._jobs.fail(job.id, self._name, str(error), self._clock())
         except (Retryable, OSError) as error:
             self._retry_later(job, str(error) if isinstance(error, Retryable) else f"{error.strerror} in the spool")
         except Exception as error:  # the process boundary: one unusual series must not stop the others
-            log.exception("job %d ended with an unexpected error", job.id)
+            log.exception("job %d ended with an unexpected error", job.id, extra={"event": "job_crashed"})
             self._retry_later(job, f"unexpected {type(error).__name__}; the worker's log has the details")
 
     def _device_failed(self, job: ClaimedJob, fault: DeviceFault) -> None:
@@ -215,12 +231,12 @@ class Worker:
         self._failed_device = str(fault)
         spare = self._executor.spare_devices if self._executor is not None else 0
         if job.device_faults <= spare:
-            log.error("job %d goes to a new process: %s", job.id, fault)
+            log.error("job %d goes to a new process: %s", job.id, fault, extra={"event": "job_given_back"})
             self._jobs.give_back(job.id, self._name, str(fault), now=self._clock(), is_device_fault=True)
             return
         tried = "with one slice at a time in a new process" + (f" and on {spare} more of its kind" if spare else "")
         reason = f"{WORKER_CANNOT}{fault}, also {tried}"
-        log.error("job %d held: %s", job.id, reason)
+        log.error("job %d held: %s", job.id, reason, extra={"event": "job_held"})
         self._jobs.hold(job.id, self._name, reason, self._clock())
 
     def _produce(self, job: ClaimedJob, stop: threading.Event) -> None:
@@ -251,7 +267,13 @@ class Worker:
         except LeaseLost:
             self._spool.unstage(self._spool.path(product_dir))  # nobody refers to it
             raise
-        log.info("job %d %s: series %s", job.id, "held" if held_reason else "produced", result.series_uid)
+        log.info(
+            "job %d %s: series %s",
+            job.id,
+            "held" if held_reason else "produced",
+            result.series_uid,
+            extra={"event": "job_held" if held_reason else "job_produced", "derived_series_uid": result.series_uid},
+        )
 
     def _prepare(self) -> None:
         """Load bundle and device before the first job, so that it need not wait; a failure is announced and retried."""
@@ -260,7 +282,7 @@ class Worker:
         except ExecutorUnavailable:
             pass
         except Exception:  # the process boundary: a job that comes will meet the same error, and be tried again
-            log.exception("bundle and device could not be loaded")
+            log.exception("bundle and device could not be loaded", extra={"event": "bundle_not_loaded"})
 
     def _loaded(self, faults: int) -> Executor:
         """Bundle and device, loaded once for each number of faults; raises ExecutorUnavailable."""
@@ -269,10 +291,15 @@ class Worker:
                 self._executor = None  # its memory first
                 self._executor, self._opened_for = self._open_executor(faults), faults
             except ExecutorUnavailable as error:
-                log.error("this worker cannot work: %s", error)
+                log.error("this worker cannot work: %s", error, extra={"event": "worker_cannot_work"})
                 self._announce(f"CANNOT WORK: {error}")
                 raise
-            log.info("translating with %s, %s", self._executor.bundle, self._executor.description)
+            log.info(
+                "translating with %s, %s",
+                self._executor.bundle,
+                self._executor.description,
+                extra={"event": "worker_ready"},
+            )
             self._announce(self._executor.description)
         return self._executor
 
@@ -316,7 +343,11 @@ class Worker:
         def beat() -> None:
             while not done.wait(HEARTBEAT_S):
                 if beating.stands_still:
-                    log.error("job %d makes no progress; its lease is not extended", job.id)
+                    log.error(
+                        "job %d makes no progress; its lease is not extended",
+                        job.id,
+                        extra={"event": "job_stuck", "job": job.id, "series_uid": job.series_uid},
+                    )
                     continue
                 try:
                     self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock(), progress=beating.progress)
@@ -326,7 +357,11 @@ class Worker:
                 except StoreUnavailable as error:
                     done.wait(outage.failed(error))
                 except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
-                    log.exception("heartbeat of job %d failed", job.id)
+                    log.exception(
+                        "heartbeat of job %d failed",
+                        job.id,
+                        extra={"event": "job_heartbeat_failed", "job": job.id, "series_uid": job.series_uid},
+                    )
 
         thread = threading.Thread(target=beat, name=f"heartbeat-{job.id}", daemon=True)
         thread.start()
@@ -349,16 +384,23 @@ class Worker:
         now = self._clock()
         self._jobs.give_back(job.id, self._name, reason, now=now)
         missing = self._jobs.lose_sources(job.series_id, lost, self._name, now)
-        log.error("job %d waits: %d files of series %s must be sent again: %s", job.id, missing, job.series_uid, reason)
+        log.error(
+            "job %d waits: %d files of series %s must be sent again: %s",
+            job.id,
+            missing,
+            job.series_uid,
+            reason,
+            extra={"event": "job_waits_for_files"},
+        )
 
     def _retry_later(self, job: ClaimedJob, reason: str) -> None:
         now = self._clock()
         if job.attempt >= MAX_ATTEMPTS:
-            log.error("job %d failed after %d attempts: %s", job.id, job.attempt, reason)
+            log.error("job %d failed after %d attempts: %s", job.id, job.attempt, reason, extra={"event": "job_failed"})
             self._jobs.fail(job.id, self._name, f"{reason} ({job.attempt} attempts)", now)
             return
         delay_s = RETRY_AFTER_S[job.attempt - 1]
-        log.warning("job %d will be tried again in %g s: %s", job.id, delay_s, reason)
+        log.warning("job %d will be tried again in %g s: %s", job.id, delay_s, reason, extra={"event": "job_postponed"})
         self._jobs.requeue(job.id, self._name, reason, not_before=now + timedelta(seconds=delay_s), now=now)
 
 

@@ -89,7 +89,7 @@ class Gate:
             answer, receive = await self._admit(scope, receive)
             await answer(scope, receive, closing)
         except Exception:
-            log.exception("a page ended by an error")
+            log.exception("a page ended by an error", extra={"event": "page_failed"})
             if not closing.has_begun:
                 await PlainTextResponse("The page ended by an error; the log has it.\n", 500)(scope, receive, closing)
 

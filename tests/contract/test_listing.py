@@ -238,3 +238,20 @@ def test_a_job_that_beats_without_getting_further_does_not_move(bench):
     assert bench.overview.case("1").moved_at == at(20)
     bench.jobs.heartbeat(1, "w", 60, at(1010), progress=Progress("translate", 6, 100, at(11)))
     assert bench.overview.case("1").moved_at == at(1010)
+
+
+def test_the_log_of_a_case_is_found_by_its_deliveries_and_its_associations(bench):
+    bench.receive(range(2))
+    bench.receive(range(2, 3))
+    bench.queue()
+    bench.produce(destinations=("tps", "pacs"))
+    bench.receive(series="1.2.4", now=at(100))
+    first, second = (bench.overview.linked(bench.overview.case(case_id)) for case_id in ("1", "2"))
+    assert len(first.deliveries) == 2
+    assert len(first.associations) == 2
+    assert second.deliveries == frozenset()
+    assert len(second.associations - first.associations) == 1
+    claimed = bench.outbox.claim("c", "tps", 60, at(20))
+    assert claimed is not None
+    assert claimed.id in first.deliveries
+    assert claimed.case == "1"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from node.ops.log import LimitedHandler, RepeatFilter, SentenceFormatter
+from node.ops.log_limits import LimitedHandler, RepeatFilter
+from node.ops.log_lines import line_formatter
 from storage.errors import StoreUnavailable
 from tests.peers.test_receiver_storing import association
 
@@ -20,7 +21,7 @@ INSTANCES, ASSOCIATIONS = 200, 20
 def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What a process of the node would have written to its log."""
     handler = LimitedHandler(RepeatFilter())
-    handler.setFormatter(SentenceFormatter("%(levelname)s %(name)s %(message)s"))
+    handler.setFormatter(line_formatter("console", "receive"))
     handler.stream = stream = io.StringIO()
     root = logging.getLogger()
     monkeypatch.setattr(root, "handlers", [handler])

@@ -49,6 +49,7 @@ def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(r
     (row,) = node.jobs()
     assert (row["state"], row["slices"]["received"], row["attempts"]) == ("SENT", 30, 1)
     assert {path.name: path.read_bytes() for path in tps.files()} == first
+    assert_log_tells_of_the_whole_path(node, row["id"])
     answer = node.run("process", str(source), "--out", str(tmp_path / "out"), "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["series_uid"] == row["derived_series_uid"]
@@ -56,6 +57,17 @@ def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(r
     for uid, image in by_source(tps.files()).items():
         assert image.SOPInstanceUID == processed[uid].SOPInstanceUID
         assert np.array_equal(image.pixel_array, processed[uid].pixel_array)
+
+
+def assert_log_tells_of_the_whole_path(node, job_id: str) -> None:
+    """Also while the node is down: what each process said of the series, in its order."""
+    answer = node.run("jobs", "logs", job_id, "--json")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    lines = json.loads(answer.stdout)
+    assert {line["role"] for line in lines} == {"receive", "complete", "work", "deliver"}
+    events = [line["event"] for line in lines]
+    path = ("association_ended", "series_complete", "job_claimed", "job_produced", "delivery_begun", "delivery_sent")
+    assert [event for event in events if event in path] == [*path, "association_ended"]
 
 
 def _associations_closed(node) -> int:

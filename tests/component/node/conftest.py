@@ -1,6 +1,8 @@
 """A command as an operator calls it, and a store that it finds."""
 
 import hashlib
+import io
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +15,8 @@ from node.bootstrap.store import open_store
 from node.cli import main
 from node.dicom.constants import CT_IMAGE_STORAGE
 from node.dicom.headers import read_header
+from node.ops.log import keep_log_file
+from node.ops.log_limits import LimitedHandler, RepeatFilter
 from storage.series import Arrival, JobRequest, SeriesFacts
 from tests.builders import make_series
 from tests.departments import Department
@@ -43,6 +47,19 @@ def run(capsys, monkeypatch):
         return int(left.value.code or 0), captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def log_folder(config, caplog):
+    """Where this process keeps its lines, as a worker of the node would."""
+    handler, root = LimitedHandler(RepeatFilter()), logging.getLogger()
+    handler.stream = io.StringIO()
+    root.addHandler(handler)
+    caplog.set_level(logging.INFO)
+    settings = load_settings(config)
+    keep_log_file("work", settings.log, settings.node.data_dir)
+    yield settings.node.data_dir / "log"
+    root.removeHandler(handler)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from node.bootstrap.store import Node, open_store
 from node.bootstrap.watch import make_watch
 from node.ops.alert_channels import Mail, Teller
 from node.ops.alert_texts import Message
-from node.ops.log import SentenceFormatter
+from node.ops.log_lines import line_formatter
 from storage.tables import Event, Job
 from tests.builders import make_series
 from tests.component.node.test_rebuild import judge, keep, translate
@@ -59,7 +59,7 @@ READERS = [
     ("jobs", "retry", "--dry-run", "1", "2", "3", "4", "5", "6", "7"),
     *(
         (("jobs", verb, str(n), *form))
-        for verb in ("show", "why", "events")
+        for verb in ("show", "why", "events", "logs")
         for n in range(1, 8)
         for form in ((), ("--json",))
     ),
@@ -101,11 +101,21 @@ def drive(node: Node, scans: dict[str, list[Path]]) -> None:
         node.jobs.cancel(first.id, "operator", "a reason", datetime.now(UTC))
 
 
+def kept(log_folder: Path) -> str:
+    """All lines of the log files, as they are."""
+    return "".join(path.read_text(encoding="utf-8") for path in log_folder.iterdir())
+
+
 def test_the_canary_is_seen_nowhere_but_in_files_and_database(
-    run: Any, config: Path, tiny_bundle: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: Any
+    run: Any,
+    config: Path,
+    tiny_bundle: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    log_folder: Path,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    caplog.handler.setFormatter(SentenceFormatter())
+    caplog.handler.setFormatter(line_formatter("json", "work"))
     config.write_text(config.read_text() + f'\n[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
     with open_store(load_settings(config)) as node:
         drive(node, series(tmp_path))
@@ -134,6 +144,8 @@ def test_the_canary_is_seen_nowhere_but_in_files_and_database(
         _, out, err = run(*command)
         assert CANARY not in out + err, command
     assert seen == []
+    assert "series_incomplete" in kept(log_folder)
+    assert CANARY not in kept(log_folder)
     ours = [record.getMessage() for record in caplog.records if record.name.startswith(("node", "storage", "models"))]
     assert not [line for line in ours if CANARY in line]
 
@@ -192,8 +204,9 @@ def test_a_worker_that_crashes_and_every_alert_keep_the_canary_for_themselves(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    log_folder: Path,
 ) -> None:
-    caplog.handler.setFormatter(SentenceFormatter())
+    caplog.handler.setFormatter(line_formatter("json", "work"))
     config.write_text(config.read_text() + f'\n[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
     channel = Kept()
     with open_store(load_settings(config)) as node:
@@ -209,5 +222,6 @@ def test_a_worker_that_crashes_and_every_alert_keep_the_canary_for_themselves(
     assert "2 worker processes ended" in events
     assert len(channel.sent) == 2
     assert all("FAILED" in one or "failed" in one for one in channel.sent)
-    seen = [events, caplog.text, *channel.sent, *run("alerts", "ls"), *run("alerts", "ls", "--json")]
+    assert "job_crashed" in kept(log_folder)
+    seen = [events, caplog.text, kept(log_folder), *channel.sent, *run("alerts", "ls"), *run("alerts", "ls", "--json")]
     assert [text for text in map(str, seen) if CANARY in text] == []

@@ -104,7 +104,7 @@ class StoppedAtTheFirstPause(threading.Event):
 @pytest.fixture
 def in_this_process(monkeypatch) -> None:
     """The daemons leave signals and log of the test process as they are; what is tried again is tried only once."""
-    monkeypatch.setattr("node.cli.service.configure_logging", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr("node.ops.log.configure_logging", lambda *_args, **_kwargs: None)
     monkeypatch.setattr("node.cli.service.stop_event", lambda **_kwargs: StoppedAtTheFirstPause())
 
 

@@ -40,7 +40,7 @@ def test_a_writer_refuses_to_begin_and_makes_no_database(lost: Path) -> None:
 
 @pytest.mark.parametrize("command", [("receive",), ("serve",), ("jobs", "retry", "1")], ids=" ".join)
 def test_commands_that_write_end_with_a_sentence_and_code_2(run, lost, monkeypatch, command) -> None:
-    monkeypatch.setattr("node.cli.service.configure_logging", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr("node.ops.log.configure_logging", lambda *_args, **_kwargs: None)
     monkeypatch.setattr("node.cli.service.stop_event", lambda **_kwargs: threading.Event())
     code, _, err = run(*command)
     assert code == 2

@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import logging
 import sys
 import threading
@@ -11,7 +12,8 @@ import pytest
 
 from node.errors import Misconfigured
 from node.ops import log
-from node.ops.log import ALIKE, REPEATS, WINDOW_S, LimitedHandler, RepeatFilter, SentenceFormatter
+from node.ops.log_limits import ALIKE, REPEATS, WINDOW_S, LimitedHandler, RepeatFilter
+from node.ops.log_lines import line_formatter
 from storage.errors import StoreUnavailable
 
 
@@ -69,7 +71,7 @@ class Log:
     def __init__(self) -> None:
         self.clock, self.stream = Clock(), io.StringIO()
         self.handler = LimitedHandler(RepeatFilter(self.clock))
-        self.handler.setFormatter(SentenceFormatter("%(message)s"))
+        self.handler.setFormatter(line_formatter("json", "work"))
         self.handler.stream = self.stream
 
     def write(self, text: str, *arguments: Any, error: BaseException | None = None) -> None:
@@ -82,7 +84,8 @@ class Log:
         self.handler.handle(one)
 
     def lines(self) -> list[str]:
-        return self.stream.getvalue().splitlines()
+        """What the lines say."""
+        return [json.loads(line)["message"] for line in self.stream.getvalue().splitlines()]
 
 
 def test_a_flood_that_ends_is_counted_with_the_next_line_whatever_it_is() -> None:
@@ -173,9 +176,12 @@ def formatted(error: Exception) -> str:
     try:
         raise error
     except Exception:
-        return SentenceFormatter("%(message)s").format(
-            logging.LogRecord("node", logging.ERROR, "", 0, "delivery to %s paused", ("tps",), sys.exc_info())
+        line = json.loads(
+            line_formatter("json", "deliver").format(
+                logging.LogRecord("node", logging.ERROR, "", 0, "delivery to %s paused", ("tps",), sys.exc_info())
+            )
         )
+        return "\n".join(line[key] for key in ("message", "traceback") if key in line)
 
 
 def test_an_error_of_ours_is_a_sentence_and_another_one_keeps_its_traceback() -> None:
