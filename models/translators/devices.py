@@ -40,6 +40,14 @@ def count_alike() -> int:
     return next((number for number, name in enumerate(names) if name != names[0]), len(names))
 
 
+def memory() -> tuple[int, int] | None:
+    """Bytes in use and in total of the GPU that this process works with; None where it has begun with none."""
+    if not torch.cuda.is_initialized():  # asking would begin with one
+        return None
+    free, total = torch.cuda.mem_get_info()
+    return total - free, total
+
+
 def _line(error: BaseException) -> str:
     """The first line of what torch says; the others are advice for programmers."""
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
