@@ -10,6 +10,7 @@ from models.translator import DeviceFault
 
 _MARKS: Final = ("CUDA", "cuDNN", "CUBLAS", "DefaultCPUAllocator", "HIP error")
 _LONGEST_TEXT: Final = 200
+_used: Final = {"gpu": 0}  # torch remembers it for each thread only
 
 
 @contextmanager
@@ -29,6 +30,7 @@ def use_gpu(number: int) -> None:
     """Let this process use the GPU of this number, from 0, wherever it asks for one; without a GPU nothing happens."""
     if torch.cuda.is_available():
         torch.cuda.set_device(number)
+        _used["gpu"] = number
 
 
 def count_alike() -> int:
@@ -42,9 +44,9 @@ def count_alike() -> int:
 
 def memory() -> tuple[int, int] | None:
     """Bytes in use and in total of the GPU that this process works with; None where it has begun with none."""
-    if not torch.cuda.is_initialized():  # asking would begin with one
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # asking would begin with one
         return None
-    free, total = torch.cuda.mem_get_info()
+    free, total = torch.cuda.mem_get_info(_used["gpu"])
     return total - free, total
 
 
