@@ -209,15 +209,14 @@ def _of_alerts(stores: Stores) -> Iterator[Metric]:
 
 def _of_certificates(settings: Settings, now: datetime) -> Iterator[Metric]:
     """The first of the certificates of a file to expire counts; what cannot be read is left to `doctor`."""
+    files = {f"{key}.{name}": getattr(tls, name) for key, tls in tls_of(settings) for name in ("certificate", "ca")}
+    if settings.web.tls is not None:
+        files["web.tls.certificate"] = settings.web.tls.certificate
     left = {}
-    for key, tls in tls_of(settings):
-        for name in ("certificate", "ca"):
-            try:
-                ends = [end for _, end in validity(getattr(tls, name))]
-            except (OSError, ValueError, IndexError):
-                continue
-            if ends:
-                left[f"{key}.{name}"] = (min(ends) - now).total_seconds()
+    for key, path in files.items():
+        with suppress(OSError, ValueError, IndexError):
+            if ends := [end for _, end in validity(path)]:
+                left[key] = (min(ends) - now).total_seconds()
     yield family(
         "syncect_certificate_left_seconds",
         "Seconds until a certificate of the settings expires; negative where it has expired.",

@@ -1,6 +1,6 @@
 """What a monitoring system asks: whether the page answers, whether the node is ready, and its metrics."""
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -9,9 +9,10 @@ from node.bootstrap.store import Node
 from node.operate.measured import make_collector
 from node.operate.situation import essentials, health_of
 from node.ops.health import Health, State, down
+from node.web.access import needs_monitor
 from storage.errors import StorageError
 
-router = APIRouter()
+router = APIRouter(dependencies=[Depends(needs_monitor)])
 
 
 @router.get("/healthz")

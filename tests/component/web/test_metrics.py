@@ -174,6 +174,14 @@ def test_a_node_without_processes_is_not_ready_and_says_why(ask):
     assert value(ask("/metrics"), "syncect_process_up", role="receive") == 0
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+def test_a_stranger_is_told_nothing(node, path):
+    with TestClient(make_app(node), base_url="http://127.0.0.1:8042", client=("10.0.0.9", 1)) as client:
+        answer = client.get(path, follow_redirects=False)
+        assert answer.status_code in (303, 401)
+        assert "syncect_" not in answer.text
+
+
 def test_a_degraded_node_is_ready_with_its_reasons(running, ask):
     answer = ask("/readyz")
     assert answer.status_code == 200
