@@ -19,7 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from config.settings import AlertKind, Settings
-from node.ops.certificates import tls_of, validity
+from node.ops.certificates import PAGE_KEY, tls_of, validity
 from node.ops.health import State, roles_of
 from node.ops.process_metrics import of_processes
 from node.ops.processes import running_processes, working_roles
@@ -211,7 +211,7 @@ def _of_certificates(settings: Settings, now: datetime) -> Iterator[Metric]:
     """The first of the certificates of a file to expire counts; what cannot be read is left to `doctor`."""
     files = {f"{key}.{name}": getattr(tls, name) for key, tls in tls_of(settings) for name in ("certificate", "ca")}
     if settings.web.tls is not None:
-        files["web.tls.certificate"] = settings.web.tls.certificate
+        files[f"{PAGE_KEY}.certificate"] = settings.web.tls.certificate
     left = {}
     for key, path in files.items():
         with suppress(OSError, ValueError, IndexError):
