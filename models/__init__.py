@@ -16,6 +16,7 @@ from models.translator import (
     TranslationError,
     Translator,
     count_alike_gpus,
+    device_memory,
     load_bundle,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "TranslationError",
     "Translator",
     "count_alike_gpus",
+    "device_memory",
     "find_bundle",
     "list_bundles",
     "load_bundle",

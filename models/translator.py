@@ -1,6 +1,7 @@
 """What every translator promises, whatever its method, and how a bundle becomes one. torch is loaded by the latter."""
 
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol, cast
@@ -92,3 +93,9 @@ def load_bundle(
 def count_alike_gpus() -> int:
     """How many GPUs of this machine are of the kind of the first one, counted from it; 0 without a GPU."""
     return cast("int", importlib.import_module("models.translators.devices").count_alike())
+
+
+def device_memory() -> tuple[int, int] | None:
+    """Bytes of the GPU of this process that are in use, by all programs, and its total; None where it uses none."""
+    devices = sys.modules.get("models.translators.devices")  # nothing was loaded yet: nothing is in use
+    return cast("tuple[int, int] | None", devices.memory()) if devices is not None else None

@@ -3,12 +3,15 @@
 A beat comes from the work itself and never from a thread beside it, which would go on while the work hangs. A line of
 work that was silent for longer than it said is taken for hung. Times are those of the monotonic clock, which all
 processes of one host share and nobody sets.
+
+With its beats a process tells what it has counted since it began (`Numbers`), for /metrics.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +22,8 @@ STEP_LIMIT_S: Final = 300.0  # one step with bounds of its own: a query of a pee
 LONG_LIMIT_S: Final = 900.0  # what was never measured: the loading of a model, the headers of a large series
 FIRST_LIMIT_S_PER_SLICE: Final = 20.0  # of a job, while nobody has measured its translator on its device
 WAITS_FOR_DATABASE: Final = "waiting for the database"
+LATENCY_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MOST_NUMBERS: Final = 100  # the text in which they stand is written, and read, as one piece
 _WRITE_EVERY_S: Final = 1.0
 
 Beating = Callable[[str, str, int, int, float], None]
@@ -98,3 +103,50 @@ class Heart:
         with self._lock:
             self._beats.pop(line, None)
             self._written_s = float("-inf")
+
+
+class Numbers:
+    """What a process has counted since it began, and what it measured last; any thread may add to it.
+
+    A number is named by `name`, or `name:of` where there are several of its kind, such as `sent:tps`. Both are words of
+    ours or of the settings, never of a peer. There are at most MOST_NUMBERS; what comes beyond is not counted.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, float] = {}
+        self._gauges: Callable[[], Mapping[str, float]] = dict
+        self._lock = threading.Lock()
+
+    def add(self, name: str, value: float = 1, *, of: str = "") -> None:
+        """Count `value` more."""
+        self._change(f"{name}:{of}" if of else name, lambda before: before + value)
+
+    def put(self, name: str, value: float) -> None:
+        """Replace what was measured before."""
+        self._change(name, lambda _before: value)
+
+    def time(self, name: str, seconds: float) -> None:
+        """Count what took so long: under `name:BOUND`, the lowest of LATENCY_BOUNDS_S that it kept, and `name_sum`."""
+        place = bisect_left(LATENCY_BOUNDS_S, seconds)
+        bound = f"{LATENCY_BOUNDS_S[place]:g}" if place < len(LATENCY_BOUNDS_S) else "+Inf"
+        self.add(name, of=bound)
+        self.add(f"{name}_sum", seconds)
+
+    def ask(self, gauges: Callable[[], Mapping[str, float]]) -> None:
+        """Ask for these whenever the numbers are written; an error leaves them out."""
+        self._gauges = gauges
+
+    def all(self) -> dict[str, float]:
+        """All numbers now, rounded to millionths."""
+        with self._lock:
+            found = dict(self._values)
+        try:
+            found |= self._gauges()
+        except Exception as error:  # a device that failed must not end the work beside it
+            log.debug("the device could not be asked: %s", type(error).__name__)
+        return {name: round(value, 6) for name, value in found.items()}
+
+    def _change(self, key: str, change: Callable[[float], float]) -> None:
+        with self._lock:
+            if key in self._values or len(self._values) < MOST_NUMBERS:
+                self._values[key] = change(self._values.get(key, 0))

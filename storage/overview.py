@@ -313,7 +313,7 @@ def _reader_state(job: Job, deliveries: list[DeliveryView]) -> tuple[str, str]:
     """The one state that matters: a produced job is as far as its slowest or worst destination."""
     if job.state is not JobState.PRODUCED or not deliveries:
         return job.state.value, job.reason
-    worst = min(deliveries, key=lambda view: _DELIVERY_ORDER.index(DeliveryState(view.state)))
+    worst = min(deliveries, key=lambda view: DELIVERY_ORDER.index(DeliveryState(view.state)))
     reason = _said_by(worst) or job.reason
     if worst.state == DeliveryState.PENDING:
         started = (
@@ -378,7 +378,7 @@ def _refusals(rows: Sequence[Refusal]) -> list[RefusedView]:
     ]
 
 
-_DELIVERY_ORDER = [
+DELIVERY_ORDER = [
     DeliveryState.FAILED,
     DeliveryState.CANCELLED,
     DeliveryState.PENDING,

@@ -10,6 +10,7 @@ from models.translator import DeviceFault
 
 _MARKS: Final = ("CUDA", "cuDNN", "CUBLAS", "DefaultCPUAllocator", "HIP error")
 _LONGEST_TEXT: Final = 200
+_used: Final = {"gpu": 0}  # torch remembers it for each thread only
 
 
 @contextmanager
@@ -29,6 +30,7 @@ def use_gpu(number: int) -> None:
     """Let this process use the GPU of this number, from 0, wherever it asks for one; without a GPU nothing happens."""
     if torch.cuda.is_available():
         torch.cuda.set_device(number)
+        _used["gpu"] = number
 
 
 def count_alike() -> int:
@@ -38,6 +40,14 @@ def count_alike() -> int:
     names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     # They have to follow the first, so that the number of tries is the number of the GPU.
     return next((number for number, name in enumerate(names) if name != names[0]), len(names))
+
+
+def memory() -> tuple[int, int] | None:
+    """Bytes in use and in total of the GPU that this process works with; None where it has begun with none."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # asking would begin with one
+        return None
+    free, total = torch.cuda.mem_get_info(_used["gpu"])
+    return total - free, total
 
 
 def _line(error: BaseException) -> str:

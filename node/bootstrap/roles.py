@@ -7,7 +7,7 @@ import models
 from config.load import ConfigError
 from config.settings import AskedPeer, DestinationSettings, RuleSettings, Settings
 from models import BundleCard
-from node.beats import Beating, no_beat
+from node.beats import Beating, Numbers, no_beat
 from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
@@ -27,10 +27,18 @@ from storage.series import JobRequest
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
 
-def make_receiver(node: Node, beat: Beating | None = None) -> Receiver:
+def make_receiver(node: Node, beat: Beating | None = None, numbers: Numbers | None = None) -> Receiver:
     """The storage SCP."""
-    name = process_name("receive")
-    return Receiver(node.settings.scp, node.spool, node.series, node.refusals, name=name, beat=beat, clock=node.clock)
+    return Receiver(
+        node.settings.scp,
+        node.spool,
+        node.series,
+        node.refusals,
+        name=process_name("receive"),
+        beat=beat,
+        numbers=numbers,
+        clock=node.clock,
+    )
 
 
 def make_completion(node: Node, *, doubt: str = "") -> Completion:
@@ -81,7 +89,7 @@ def expected_counts(settings: Settings) -> ExpectedCounts | None:
     return ExpectedCounts(name, count)
 
 
-def make_courier(node: Node, name: str, beat: Beating = no_beat) -> Courier:
+def make_courier(node: Node, name: str, beat: Beating = no_beat, numbers: Numbers | None = None) -> Courier:
     """The sender of what the workers produced."""
     return Courier(
         node.outbox,
@@ -91,6 +99,7 @@ def make_courier(node: Node, name: str, beat: Beating = no_beat) -> Courier:
         calling_ae=node.settings.scp.ae_title,
         name=process_name("deliver", name),
         beat=beat,
+        numbers=numbers,
         clock=node.clock,
     )
 

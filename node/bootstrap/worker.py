@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import models
 from config.settings import ModelSettings, Settings
-from node.beats import Beating
+from node.beats import Beating, Numbers
 from node.bootstrap.roles import bundle_label, process_name
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
@@ -29,9 +29,13 @@ log = logging.getLogger(__name__)
 DEVICE_FILE = "device.json"  # in the data folder
 
 
-def make_worker(node: Node, name: str, announce: Callable[[str], None], beat: Beating) -> Worker:
+def make_worker(
+    node: Node, name: str, announce: Callable[[str], None], beat: Beating, numbers: Numbers | None = None
+) -> Worker:
     """A worker with an executor in its own process; `announce` gets in words what it works with."""
     settings = node.settings
+    if numbers is not None and settings.model.device != "cpu":
+        numbers.ask(_device_numbers)
     record = DeviceRecord(settings.node.data_dir / DEVICE_FILE)
     return Worker(
         node.jobs,
@@ -43,10 +47,16 @@ def make_worker(node: Node, name: str, announce: Callable[[str], None], beat: Be
         announce=announce,
         idle=_shadow(node, process_name("work", name), record, beat),
         beat=beat,
+        numbers=numbers,
         record=record,
         previous_end=previous_end(),
         clock=node.clock,
     )
+
+
+def _device_numbers() -> dict[str, float]:
+    memory = models.device_memory()
+    return {} if memory is None else {"device_used_bytes": memory[0], "device_bytes": memory[1]}
 
 
 def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Callable[[threading.Event], bool]:

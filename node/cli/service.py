@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from config.settings import Settings
-from node.beats import Beating, Heart
+from node.beats import Beating, Heart, Numbers
 from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_store
 from node.cli.console import ConfigOption, say, settings_from
 from node.errors import Misconfigured
@@ -40,12 +40,13 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every step."
 
 @dataclass(frozen=True)
 class Frame:
-    """What a role works in: the opened stores, the event that ends it, its text for `status`, and its beat."""
+    """What a role works in: the opened stores, the event that ends it, its text for `status`, its beat and numbers."""
 
     node: Node
     stop: threading.Event
     announce: Callable[[str], None]
     beat: Beating
+    numbers: Numbers
 
 
 def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose = False) -> None:
@@ -83,9 +84,12 @@ def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: thre
         sign = keep_trying(hold, stop, transient=TRANSIENT)
         if sign is None or not keep_trying(prepare, stop, transient=TRANSIENT, show=sign.waiting):
             return
+        numbers = Numbers()
+        sign.numbers = numbers.all
         Supervisor(
             commands,
             beat=Heart(sign.beats).beat,
+            numbers=numbers,
             show=sign.waiting,
             before_start=partial(kill_silent, run_dir, name="1"),
         ).run(stop)
@@ -103,7 +107,7 @@ def receive(
     if not supervised:
         _check_completion(settings)
     with _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose) as frame:
-        receiver = make_receiver(frame.node, frame.beat)
+        receiver = make_receiver(frame.node, frame.beat, frame.numbers)
         receiver.start()
         command = _command("complete", config or context.obj, verbose=verbose)
         try:
@@ -146,7 +150,7 @@ def work(
 
     settings = settings_from(context, config)
     with _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame:
-        worker = make_worker(frame.node, name, frame.announce, frame.beat)
+        worker = make_worker(frame.node, name, frame.announce, frame.beat, frame.numbers)
         with Ticker({worker.release_expired: LEASE_TICK_S}, frame.beat):
             worker.run(frame.stop)
 
@@ -166,7 +170,7 @@ def deliver(
     settings = settings_from(context, config)
     frame = _process("deliver", name, settings, supervised=supervised, verbose=verbose)
     with frame as it, Ticker({make_retention(it.node).tick: TICK_S}, it.beat):
-        make_courier(it.node, name, it.beat).run(it.stop)
+        make_courier(it.node, name, it.beat, it.numbers).run(it.stop)
 
 
 def watch(
@@ -231,7 +235,9 @@ def _process(
         sign = held.enter_context(process_lock(node.run_dir, role, name, details))
         _keep_log(role, name, settings)
         heart = Heart(sign.beats, *([link.beats] if link is not None else []))
-        yield Frame(node, stop, sign, heart.beat)
+        numbers = Numbers()
+        sign.numbers = numbers.all
+        yield Frame(node, stop, sign, heart.beat, numbers)
 
 
 def _begin_log(role: str, name: str, settings: Settings, *, verbose: bool) -> None:

@@ -11,9 +11,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ class Waiting:
 class ProcessView:
     """A process that is alive on this host; `details` says what it works with, such as the device.
 
-    beats: what it works at, one for each line of its work. waiting: the roles that `serve` could not start.
+    beats: what it works at, one for each line of its work. waiting: the roles that `serve` could not start. numbers:
+    what it has counted since it began (`node.beats.Numbers`), as of its last beat.
     """
 
     role: str
@@ -57,6 +58,7 @@ class ProcessView:
     host: str = ""
     beats: tuple[Beat, ...] = ()
     waiting: tuple[Waiting, ...] = ()
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     def silent(self, now_s: float | None = None) -> Beat | None:
         """The line of work that says nothing for longer than it said it would; None where the process responds."""
@@ -76,6 +78,7 @@ class Sign:
     _path: Path
     _descriptor: int
     _view: ProcessView
+    numbers: Callable[[], Mapping[str, float]] = dict  # of the process; asked for at each beat
 
     def __call__(self, details: str) -> None:
         """Replace `details`."""
@@ -83,8 +86,8 @@ class Sign:
             self.show(replace(self._view, details=details))
 
     def beats(self, beats: Sequence[Beat]) -> None:
-        """Replace what the process works at. Raises OSError."""
-        self.show(replace(self._view, beats=tuple(beats)))
+        """Replace what the process works at, and its numbers. Raises OSError."""
+        self.show(replace(self._view, beats=tuple(beats), numbers=self.numbers()))
 
     def waiting(self, roles: Sequence[Waiting]) -> None:
         """Replace which roles wait, and why."""

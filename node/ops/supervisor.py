@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from node.beats import IDLE_LIMIT_S, LONG_LIMIT_S, Beat, Beating, no_beat, overdue
+from node.beats import IDLE_LIMIT_S, LONG_LIMIT_S, Beat, Beating, Numbers, no_beat, overdue
 from node.ops.processes import STARTER, Waiting
 
 log = logging.getLogger(__name__)
@@ -81,12 +81,14 @@ class Supervisor:
         commands: Mapping[str, Sequence[str]],
         *,
         beat: Beating = no_beat,
+        numbers: Numbers | None = None,
         show: Callable[[Sequence[Waiting]], None] = lambda _roles: None,
         before_start: Callable[[str], None] = lambda _role: None,
         start_limit_s: float = LONG_LIMIT_S,
     ) -> None:
         self._children = [_Child(role, command) for role, command in commands.items()]
         self._beat, self._show, self._before_start, self._start_limit_s = beat, show, before_start, start_limit_s
+        self._numbers = numbers or Numbers()
         self._awake_since_s = self._turned_s = time.monotonic()
         self._rng = random.Random()
         self._name = uuid.uuid4().hex
@@ -166,6 +168,7 @@ class Supervisor:
         return {**environment, STARTER: self._name, **told}
 
     def _ended(self, child: _Child, code: int) -> None:
+        self._numbers.add("ends", of=child.role)
         _listen(child)  # its last words may have come between the last turn and its end
         pid, lived_s = child.running.pid, time.monotonic() - child.started_s
         if lived_s > STABLE_AFTER_S:

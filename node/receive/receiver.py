@@ -10,6 +10,8 @@ import errno
 import hashlib
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,7 +25,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
-from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating
+from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers
 from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from node.errors import Misconfigured, UnreadableInstance
@@ -53,6 +55,7 @@ STOP_GRACE_S = 5.0
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # DICOM's only one, PS3.7 annex A.2.1
 _NO_LIMIT = 1_000_000
 _CLOSE_ATTEMPTS = 5
+_MOST_UNCOUNTED = 100_000
 _NO_DATABASE = "the database cannot be used; try again"
 # They name no owner: without TLS the AE title of one is all that another needs to become it.
 _MAY_NOT = {
@@ -68,7 +71,8 @@ class PortInUse(Misconfigured):
 class Receiver:
     """A Verification and Storage SCP. One receiver owns the spool's `incoming` folder.
 
-    `port` overrides the port of the settings; 0 lets the system choose one.
+    `port` overrides the port of the settings; 0 lets the system choose one. `numbers` gets what was answered, where
+    there is a beat.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Receiver:
         port: int | None = None,
         max_dataset_bytes: int = MAX_DATASET_BYTES,
         beat: Beating | None = None,
+        numbers: Numbers | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._settings = settings
@@ -90,7 +95,9 @@ class Receiver:
         self._name = name
         self._requested_port = settings.port if port is None else port
         self._max_dataset_bytes = max_dataset_bytes
-        self._beat = beat
+        self._beat, self._numbers = beat, numbers or Numbers()
+        # Status, seconds and bytes of each answer; counted by the accepting thread, so that no C-STORE waits for it.
+        self._answered: deque[tuple[int, float, int]] = deque(maxlen=_MOST_UNCOUNTED)
         self._clock = clock
         self._places = Places(settings)
         self._outage = Outage("C-STORE")
@@ -159,6 +166,11 @@ class Receiver:
         beat("accepting", "waiting for connections", 0, 0, IDLE_LIMIT_S)
         if not self._intake.is_late(STEP_LIMIT_S):
             beat("storing", "committing", 0, 0, IDLE_LIMIT_S)
+        while self._answered:
+            code, seconds, size_bytes = self._answered.popleft()
+            self._numbers.add("stores", of=f"{code:04X}")
+            self._numbers.add("store_bytes", size_bytes)
+            self._numbers.time("store_s", seconds)
 
     # -- connections -------------------------------------------------------------------------------------------
 
@@ -263,7 +275,7 @@ class Receiver:
 
     def _store(self, event: Any) -> Dataset:
         """Answer one C-STORE; whatever goes wrong becomes a failure status."""
-        session, syntax = _session(event), event.context.transfer_syntax
+        begun_s, session, syntax = time.perf_counter(), _session(event), event.context.transfer_syntax
         data = b""
         try:
             data = event.encoded_dataset(include_meta=False)
@@ -294,6 +306,7 @@ class Receiver:
             self._places.progressed(session)
         else:
             self._refused(session, event, data, code, comment)
+        self._answered.append((code, time.perf_counter() - begun_s, len(data)))
         answer = Dataset()
         answer.Status = code
         if comment:

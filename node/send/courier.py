@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from structlog.contextvars import bound_contextvars
 
 from config.settings import DestinationSettings
-from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, no_beat
+from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers, no_beat
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 from node.send.confirmation import Confirmer
@@ -60,6 +60,7 @@ class Courier:
         name: str,
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
         beat: Beating = no_beat,
+        numbers: Numbers | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -70,7 +71,7 @@ class Courier:
         self._calling_ae = calling_ae
         self._name = name
         self._timeouts = timeouts
-        self._beat = beat
+        self._beat, self._numbers = beat, numbers or Numbers()
         self._clock = clock
         self._rng = rng or random.Random()
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, clock=clock)
@@ -230,13 +231,17 @@ class Courier:
             )
             nonlocal done
             done += 1
+            self._numbers.add("sent", of=destination.name)
             self._beat(destination.name, f"delivery {delivery.id}", done, delivery.total, STEP_LIMIT_S)
 
         items = ((instance.sop_instance_uid, self._spool.path(instance.file_name)) for instance in delivery.missing)
         sha256 = {instance.sop_instance_uid: instance.sha256 for instance in delivery.missing}
+        begun_s = time.perf_counter()
         try:
             scu = StorageScu(destination, self._calling_ae, self._timeouts)
-            return scu.send(items, keep, self._stop.is_set, sha256=sha256)
+            report = scu.send(items, keep, self._stop.is_set, sha256=sha256)
+            self._numbers.add("send_s", time.perf_counter() - begun_s, of=destination.name)
+            return report
         except (LeaseLost, StoreUnavailable):
             raise
         except Exception as error:  # the process boundary: one unusual series must not stop the others
@@ -249,6 +254,8 @@ class Courier:
     def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
         """Write down how the attempt ended; raises LeaseLost."""
         now = self._clock()
+        if report.outcome not in (Outcome.DONE, Outcome.STOPPED):
+            self._numbers.add("failures", of=delivery.destination)
         if report.reached:
             self._peers.answered(delivery.destination, now)
         elif report.reached is not None:

@@ -22,6 +22,7 @@ from node.beats import (
     LONG_LIMIT_S,
     WAITS_FOR_DATABASE,
     Beating,
+    Numbers,
     no_beat,
 )
 from node.errors import DamagedInstance, Doubtful, Permanent, Retryable
@@ -106,6 +107,7 @@ class Worker:
         announce: Callable[[str], None] = lambda _words: None,
         idle: Callable[[threading.Event], bool] = lambda _stop: False,
         beat: Beating = no_beat,
+        numbers: Numbers | None = None,
         record: DeviceRecord | None = None,
         previous_end: str = "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -115,6 +117,7 @@ class Worker:
         self._destinations = tuple(destinations)
         self._name, self._clock = name, clock
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
+        self._numbers = numbers or Numbers()
         self._executor: Executor | None = None
         self._opened_for = 0
         self._failed_device = ""
@@ -253,7 +256,11 @@ class Worker:
         finally:
             self._spool.unstage(staged)
         self._beat("", f"job {job.id}: record the result", 0, 0, LONG_LIMIT_S)
-        self._record.measured(executor.description, (time.monotonic() - begun_s) / max(1, len(job.spool_names)))
+        seconds, slices = time.monotonic() - begun_s, len(job.spool_names)
+        self._record.measured(executor.description, seconds / max(1, slices))
+        self._numbers.add("slices", slices)
+        self._numbers.add("translation_s", seconds)
+        self._numbers.put("slice_s", seconds / max(1, slices))
         held_reason = join_reasons(job.doubt, result.held_reason)
         try:
             self._jobs.finish(

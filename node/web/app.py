@@ -12,13 +12,13 @@ from starlette.concurrency import run_in_threadpool
 
 from node.bootstrap.store import Node
 from node.operate.texts import NotUnderstood
-from node.web import pages, review
+from node.web import health, pages, review
 from node.web.gate import guard
 from node.web.pulse import beating
 from storage.errors import NotFound, StorageError
 
 STATIC: Final = Path(__file__).with_name("static")
-_ROUTERS: Final = (pages.router, review.router)
+_ROUTERS: Final = (health.router, pages.router, review.router)
 
 
 def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAPI:

@@ -15,6 +15,7 @@ import pydicom
 import pytest
 
 from config.settings import DestinationSettings
+from node.beats import Numbers
 from node.network.requestor import Timeouts
 from node.send.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
 from storage.states import DeliveryState, JobState
@@ -119,8 +120,10 @@ def test_after_a_passing_trouble_only_the_missing_instances_are_sent(
     uids = produce(5)
     tps = make_tps()
     tps.answer = lambda number: trouble if number == 3 else 0x0000
-    courier = make_courier()
+    numbers = Numbers()
+    courier = make_courier(numbers=numbers)
     courier.run_once(tps.destination())
+    assert (numbers.all()["sent:tps"], numbers.all()["failures:tps"]) == (2, 1)
     assert store.delivery().state is DeliveryState.PENDING
     assert store.delivery().reason
     assert 2.5 <= due_in_s(store, clock) <= 5

@@ -1,14 +1,16 @@
 """A real series goes in over DICOM, a correct synthetic series comes out at two kinds of TPS."""
 
 import json
+import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from tests.slice import harness
 from tests.slice.checks import assert_derived_from, assert_no_dciodvfy_errors, assert_same_grid
-from tests.slice.harness import push, wait_for
+from tests.slice.harness import free_port, push, wait_for
 
 SERIES = [("philips_chest_ncct", 64), ("siemens_chest_ncct", 30)]
 
@@ -37,11 +39,15 @@ def test_a_real_series_arrives_at_storescp_and_at_orthanc(real_data, node_at, tp
     assert node.stop() == [0]
 
 
-def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(real_data, node_at, tps, tmp_path):
-    source = real_data / "ct" / "siemens_chest_ncct"
-    node = node_at(tps).start()
+def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(
+    real_data, node_at, tps, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(harness._ENVIRONMENT, "SYNCECT_WEB__ENABLED", "true")
+    source, page = real_data / "ct" / "siemens_chest_ncct", free_port()
+    node = node_at(tps, web=f"port = {page}").start()
     push(node.port, source)
     node.wait_for_states("SENT")
+    wait_for("the figures of all processes", lambda: _monitored(page) >= _COUNTED)
     first = {path.name: path.read_bytes() for path in tps.files()}
     assert push(node.port, source).returncode == 0
     wait_for("the second association's end", lambda: _associations_closed(node) == 2)
@@ -68,6 +74,28 @@ def assert_log_tells_of_the_whole_path(node, job_id: str) -> None:
     events = [line["event"] for line in lines]
     path = ("association_ended", "series_complete", "job_claimed", "job_produced", "delivery_begun", "delivery_sent")
     assert [event for event in events if event in path] == [*path, "association_ended"]
+
+
+_COUNTED = {
+    'syncect_cstore_answers_total{status="0000"} 30.0',
+    "syncect_cstore_duration_seconds_count 30.0",
+    'syncect_translated_slices_total{process="1"} 30.0',
+    'syncect_sent_instances_total{destination="tps",process="1"} 30.0',
+    'syncect_cases{state="SENT"} 1.0',
+    'syncect_peer_up{destination="tps"} 1.0',
+    'syncect_process_up{role="web"} 1.0',
+}
+
+
+def _monitored(port: int) -> set[str]:
+    """The lines of /metrics while the node is ready; none before the page answers."""
+    try:
+        for path in ("readyz", "metrics"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+                text = answer.read().decode()
+    except OSError:
+        return set()
+    return set(text.splitlines())
 
 
 def _associations_closed(node) -> int:

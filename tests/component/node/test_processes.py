@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from node.beats import Heart
+from node.beats import MOST_NUMBERS, Heart, Numbers
 from node.ops.processes import AlreadyRunning, Waiting, kill_silent, process_lock, running_processes, working_roles
 
 
@@ -102,6 +102,28 @@ def test_a_reader_sees_what_a_process_works_at_and_for_how_long_it_says_nothing(
         late = view.silent(1031.0)
         assert late is not None
         assert late.silent_s(1031.0) == 31.0
+
+
+def test_a_reader_sees_what_a_process_has_counted_as_of_its_last_beat(tmp_path):
+    numbers = Numbers()
+    with process_lock(tmp_path, "receive", "1") as sign:
+        sign.numbers = numbers.all
+        heart = Heart(sign.beats)
+        for _ in range(2):
+            numbers.add("stores", of="0000")
+        heart.beat("accepting", "waiting", 0, 0, 60.0)
+        (view,) = running_processes(tmp_path)
+        assert view.numbers == {"stores:0000": 2}
+
+
+def test_the_numbers_of_a_busy_process_fit_into_a_page_of_its_file(tmp_path):
+    numbers = Numbers()
+    with process_lock(tmp_path, "deliver", "1") as sign:
+        sign.numbers = numbers.all
+        for k in range(2 * MOST_NUMBERS):
+            numbers.add("failures", 123456.0, of=f"destination{k}")
+        Heart(sign.beats).beat("", "working", 0, 0, 60.0)
+        assert (tmp_path / "deliver-1.lock").stat().st_size <= 4096
 
 
 def test_only_a_process_that_is_silent_for_too_long_is_killed_for_its_lock(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from node.beats import Numbers
 from node.errors import Doubtful, Permanent, Retryable
 from node.translate import worker as worker_module
 from node.translate.job import DerivedFile, JobResult
@@ -65,7 +66,7 @@ def bench(tmp_path, sqlite_file):
                 raise executor
             return executor
 
-        bench.said = []
+        bench.said, bench.numbers = [], Numbers()
         worker = Worker(
             bench.jobs,
             bench.spool,
@@ -74,6 +75,7 @@ def bench(tmp_path, sqlite_file):
             ["tps"],
             name="w",
             announce=bench.said.append,
+            numbers=bench.numbers,
             clock=lambda: bench.now,
         )
         assert worker.run_once(bench.stop)
@@ -96,6 +98,13 @@ def test_a_produced_series_lies_in_its_folder_and_in_the_outbox(bench):
     delivery = bench.outbox.claim("c", "tps", 60, T0)
     assert bench.spool.path(delivery.missing[0].file_name).read_bytes() == b"derived"
     assert folders(bench) == ["1-1"]
+
+
+def test_a_worker_counts_slices_and_seconds_of_results_only(bench):
+    bench.run(FakeExecutor())
+    found = bench.numbers.all()
+    assert found["slices"] == 1
+    assert found["translation_s"] == found["slice_s"] > 0
 
 
 def test_a_doubtful_series_is_held_with_its_files(bench):

@@ -1,0 +1,125 @@
+"""Gauges count what the store holds, for monitoring: cheap enough to be asked every few seconds at 100,000 jobs."""
+
+from collections import Counter
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from storage.database import Database
+from storage.overview import DELIVERY_ORDER
+from storage.states import DeliveryState, JobState, SeriesState
+from storage.tables import Delivery, DeliveryInstance, Job, Series
+
+STATES: Final = tuple(
+    dict.fromkeys(
+        state.value
+        for state in (*SeriesState, *JobState, *DeliveryState)
+        if state not in (SeriesState.COMPLETE, DeliveryState.PENDING)
+    )
+)
+"""Every state of a case, as a reader calls it."""
+
+_UNSENT: Final = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.FAILED)
+_SENT: Final = (DeliveryState.SENT, DeliveryState.CONFIRMED)
+_NEWEST: Final = 50
+
+
+class Gauges:
+    """Read-only; a state is a reader's (`Case.state`)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def cases(self) -> Counter[str]:
+        """How many cases are in each state; it reads one row for each delivery."""
+        with self._database.read() as session:
+            found = Counter(dict.fromkeys(STATES, 0))
+            for state, count in _grouped(session, Series):
+                if state is not SeriesState.QUEUED:  # its job says more
+                    found["RECEIVING" if state is SeriesState.COMPLETE else state.value] += count
+            for job_state, count in _grouped(session, Job):
+                if job_state is not JobState.PRODUCED:
+                    found[job_state.value] += count
+            found.update(_produced(session))
+            return found
+
+    def unsent(self, destinations: Collection[str]) -> Counter[tuple[str, str]]:
+        """How many deliveries to each of these destinations wait, are under way or failed, by destination and state."""
+        query = select(Delivery.destination, Delivery.state, func.count()).where(Delivery.state.in_(_UNSENT))
+        found: Counter[tuple[str, str]] = Counter(
+            {(name, state.value): 0 for name in destinations for state in _UNSENT}
+        )
+        with self._database.read() as session:
+            for name, state, count in session.execute(query.group_by(Delivery.destination, Delivery.state)):
+                if name in destinations:
+                    found[name, state.value] = count
+        return found
+
+    def oldest(self) -> dict[str, datetime]:
+        """When the last instance came of the series that has been longest in each state without a delivered result."""
+        last = func.min(Series.last_arrival_at)
+        undecided = (SeriesState.RECEIVING, SeriesState.COMPLETE, SeriesState.INCOMPLETE)
+        waiting = (JobState.QUEUED, JobState.RUNNING, JobState.HELD, JobState.FAILED)
+        of_jobs = select(Job.state, last).join(Series, Series.id == Job.series_id).where(Job.state.in_(waiting))
+        of_deliveries = (
+            select(Delivery.state, last)
+            .join(Job, Job.id == Delivery.job_id)
+            .join(Series, Series.id == Job.series_id)
+            .where(Delivery.state.in_(_UNSENT), Job.state == JobState.PRODUCED)
+        )
+        found: dict[str, datetime] = {}
+        with self._database.read() as session:
+            for query in (
+                select(Series.state, last).where(Series.state.in_(undecided)).group_by(Series.state),
+                of_jobs.group_by(Job.state),
+                of_deliveries.group_by(Delivery.state),
+            ):
+                for state, moment in session.execute(query):
+                    name = _READ_AS.get(state, state.value)
+                    found[name] = min(found.get(name, moment), moment)
+        return found
+
+    def last_sent_at(self) -> datetime | None:
+        """When a destination last accepted an instance of one of the newest deliveries that are SENT or CONFIRMED."""
+        newest = select(Delivery.id).where(Delivery.state.in_(_SENT)).order_by(Delivery.id.desc()).limit(_NEWEST)
+        query = select(func.max(DeliveryInstance.sent_at)).where(DeliveryInstance.delivery_id.in_(newest))
+        with self._database.read() as session:
+            return session.scalar(query)
+
+
+_READ_AS: Final[dict[Any, str]] = {SeriesState.COMPLETE: "RECEIVING", DeliveryState.PENDING: "PRODUCED"}
+
+
+def _grouped(session: Session, table: type[Series] | type[Job]) -> Any:
+    return session.execute(select(table.state, func.count()).group_by(table.state))
+
+
+def _produced(session: Session) -> Counter[str]:
+    """Cases with a result, by their slowest or worst destination; PRODUCED where there is none."""
+    rank = case({state: place for place, state in enumerate(DELIVERY_ORDER)}, value=Delivery.state)
+    # A result that waits for its destinations is SENDING once one of them was tried, and PRODUCED before.
+    waits, tried = DELIVERY_ORDER.index(DeliveryState.PENDING), DELIVERY_ORDER.index(DeliveryState.SENDING)
+    worst = (
+        select(
+            case(
+                (
+                    (func.min(rank) == waits) & ((func.max(Delivery.attempts) > 0) | (func.max(rank) > waits)),
+                    tried,
+                ),
+                else_=func.min(rank),
+            ).label("place")
+        )
+        .select_from(Job)
+        .outerjoin(Delivery, Delivery.job_id == Job.id)
+        .where(Job.state == JobState.PRODUCED)
+        .group_by(Job.id)
+        .subquery()
+    )
+    found: Counter[str] = Counter()
+    for place, count in session.execute(select(worst.c.place, func.count()).group_by(worst.c.place)):
+        state = JobState.PRODUCED if place is None else DELIVERY_ORDER[place]
+        found[_READ_AS.get(state, state.value)] += count
+    return found
