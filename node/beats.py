@@ -143,7 +143,7 @@ class Numbers:
         try:
             found |= self._gauges()
         except Exception as error:  # a device that failed must not end the work beside it
-            log.debug("the device could not be asked: %s", type(error).__name__)
+            log.debug("the device could not be asked: %s", type(error).__name__, extra={"event": "device_not_asked"})
         return {name: round(value, 6) for name, value in found.items()}
 
     def _change(self, key: str, change: Callable[[float], float]) -> None:
