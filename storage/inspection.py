@@ -15,7 +15,7 @@ from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Base, Delivery, Event, Job, Refusal, Series
 
 _STEPS_BETWEEN_LOOKS = 10_000  # of SQLite's virtual machine: some milliseconds
-_PATIENT_TEXTS = ("PatientID", "IssuerOfPatientID", "PatientName")
+_PATIENT_IDS = ("PatientID", "IssuerOfPatientID", "PatientBirthDate")
 _ASKED_OF_POSTGRESQL = ("server_version", "fsync", "synchronous_commit", "full_page_writes", "max_connections")
 _UNFINISHED_SERIES = (SeriesState.RECEIVING, SeriesState.COMPLETE, SeriesState.INCOMPLETE)
 _UNFINISHED_JOBS = (JobState.QUEUED, JobState.RUNNING, JobState.HELD, JobState.FAILED)
@@ -24,7 +24,7 @@ _UNFINISHED_DELIVERIES = (DeliveryState.PENDING, DeliveryState.SENDING, Delivery
 
 @dataclass(frozen=True)
 class PatientTexts:
-    """What the store knows of its patients, each text once. typed: the reasons that people gave."""
+    """What the store knows of its patients, each text once. ids: dates of birth too. typed: reasons of people."""
 
     ids: frozenset[str]
     names: frozenset[str]
@@ -114,10 +114,10 @@ class Inspection:
             kept = session.execute(select(Job.patient, Job.series_description, Job.override)).all()
             typed = session.scalars(select(Event.reason).where(Event.actor.like("operator%")).distinct()).all()
         patients: list[Mapping[str, Any]] = [row[0] for row in kept]
-        known = {key: {str(one.get(key) or "") for one in patients} for key in _PATIENT_TEXTS}
+        known = {str(one.get(key) or "") for one in patients for key in _PATIENT_IDS}
         return PatientTexts(
-            ids=frozenset({row[0] for row in rows} | known["PatientID"] | known["IssuerOfPatientID"]) - {""},
-            names=frozenset(known["PatientName"]) - {""},
+            ids=frozenset({row[0] for row in rows} | known) - {""},
+            names=frozenset(str(one.get("PatientName") or "") for one in patients) - {""},
             descriptions=frozenset({row[1] for row in rows} | {row[1] for row in kept}) - {""},
             typed=frozenset([*typed, *(row[2] for row in kept)]) - {""},
         )

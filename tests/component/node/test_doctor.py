@@ -177,7 +177,10 @@ def test_a_destination_tells_syntaxes_and_latency(run, config, monkeypatch):
     assert "ms" in found(lines, "destination tps")
 
 
-def test_the_own_receiver_is_asked_under_a_title_that_it_allows(run, config):
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_own_receiver_is_asked_under_a_title_that_it_allows(run, config, certificates, monkeypatch, tls):
+    if tls:
+        monkeypatch.setenv("SYNCECT_SCP__TLS", certificates.settings().model_dump_json())
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     config.write_text(
@@ -192,7 +195,7 @@ def test_the_own_receiver_is_asked_under_a_title_that_it_allows(run, config):
         finally:
             receiver.stop()
     assert states(lines, "own AE title") == {"OK"}
-    assert "answers CT1" in found(lines, "own AE title")
+    assert f"answers CT1{' by TLS' if tls else ''} in " in found(lines, "own AE title")
     assert states(lines, "receiver port") == {"OK"}
 
 
