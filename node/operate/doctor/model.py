@@ -13,6 +13,7 @@ from node.operate.doctor.report import Line, Lines, Mark
 from node.ops.checks import why_no_better
 
 DEVICE_S: Final = 8.0  # torch alone takes seconds to load on a busy machine
+_SHOWN: Final = ("modality", "body_part", "pixel_spacing_mm", "slice_spacing_mm", "age_years")
 _GIB: Final = 1024**3
 _LITTLE_GB: Final = 2.0
 
@@ -40,7 +41,7 @@ def _one(key: str, name: str) -> Lines:
 def _described(card: BundleCard) -> str:
     """Name, digest, licence, when it was trained and on what kind of scans, as far as its card says."""
     trained = next((card.training[key] for key in ("finished_at", "trained_at", "date") if key in card.training), "")
-    envelope = ", ".join(f"{key} {value}" for key, value in vars(card.envelope).items() if value)
+    envelope = ", ".join(f"{key} {value}" for key in _SHOWN if (value := getattr(card.envelope, key)))
     return (
         f"{card.name} {card.version} ({card.digest[:12]}), weights as the card says, licence {card.licence}, "
         f"trained {trained or 'at a time that its card does not say'}, envelope: {envelope or 'none'}"

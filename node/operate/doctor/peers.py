@@ -117,7 +117,8 @@ def callers(settings: Settings) -> Lines:
     remedy = "name each sender in scp.allowed_peers, with [scp.tls] also its certificate"
     yield from (of_finding("callers", one, remedy) for one in findings)
     if not findings and not unknown:
-        yield Line("callers", Mark.OK, f"{', '.join(peer.ae_title for peer in scp.allowed_peers)} may send")
+        titles = ", ".join(peer.ae_title for peer in scp.allowed_peers)
+        yield Line("callers", Mark.OK, f"{titles or 'only programs of this machine, which alone reach it,'} may send")
 
 
 def counting_peer(settings: Settings) -> Lines:

@@ -29,6 +29,7 @@ _MOST_NUMBER: Final = 999_999  # a longer series number may be an ID that somebo
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _PART: Final = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?(?!\w))"
+    r"|(?P<number>(?<!\w)pid \d{1,7}(?!\w)|(?<!\w)port \d{1,5}(?!\w)|(?<=[\w\]]):\d{1,5}(?![\w:]))"
     r"|(?P<uid>\d+(?:\.\d+){4,})"
     r"|(?P<date>(?<!\w)\d{1,4}[-/]\d{1,2}[-/]\d{1,4}(?!\w)|(?<!\w)\d{1,2}\.\d{1,2}\.\d{4}(?!\w))"
     r"|(?P<word>\w+)"
@@ -36,6 +37,7 @@ _PART: Final = re.compile(
     r"|(?P<other>.)",
     re.DOTALL,
 )
+_NUMBERED: Final = re.compile(r"(?<!\w)[A-Za-z]+\d{1,3}(?!\w)")  # such as bf16
 _SHORT: Final = re.compile(r"\d{1,4}(?:s|ms|MB|GB|GiB|min|h|d|HU|mm|x)?|[0-9A-F]{4}")
 
 
@@ -95,7 +97,7 @@ class Words:
 
     def _part(self, found: re.Match[str]) -> str:
         text, kind = found.group(), found.lastgroup
-        if kind in ("time", "mark"):
+        if kind in ("time", "number", "mark"):
             return text
         if kind == "uid":
             return text if text.startswith("1.2.840.10008.") else self.uid(text)
@@ -106,7 +108,9 @@ class Words:
     def _is_ours(self, token: str) -> bool:
         """Whether a token is made of known words, with underscores and short numbers between them."""
         parts = [part for part in token.split("_") if part]
-        return all(part.casefold() in self._known or _SHORT.fullmatch(part) for part in parts)
+        return token.casefold() in self._known or all(
+            part.casefold() in self._known or _SHORT.fullmatch(part) for part in parts
+        )
 
 
 def words_of(text: str) -> set[str]:
@@ -120,5 +124,6 @@ def _vocabulary() -> frozenset[str]:
     found: set[str] = set()
     for package in (config, models, node, storage):
         for file in Path(str(package.__file__)).parent.rglob("*.py"):
-            found |= words_of(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            found |= words_of(text) | {token.casefold() for token in _NUMBERED.findall(text)}
     return frozenset(found)

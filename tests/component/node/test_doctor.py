@@ -166,6 +166,7 @@ def test_a_destination_tells_syntaxes_and_latency(run, config, monkeypatch):
     ae.add_supported_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
     ae.add_supported_context("1.2.840.10008.1.1")
     server = ae.start_server(("127.0.0.1", 0), block=False)
+    assert server is not None
     try:
         config.write_text(config.read_text().replace("port = 1\n", f"port = {server.server_address[1]}\n"))
         _, lines = look(run)
