@@ -3,11 +3,13 @@
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from pynetdicom import AE
 from config.load import load_settings
 from node.bootstrap.roles import make_receiver
 from node.bootstrap.store import open_store
+from node.network.tls import server_context
 from node.operate.doctor import model
 from node.operate.doctor.report import Check, Line, Mark
 from node.operate.doctor.run import examine
@@ -27,6 +30,7 @@ from node.ops.processes import process_lock
 from tests.conftest import require_program
 from tests.peers.certificates import make_certificates
 
+CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
 REMEDIES = {Mark.WARN, Mark.FAIL}
 
 
@@ -161,17 +165,24 @@ def test_a_key_that_others_can_read_and_days_left_are_told(run, config, certific
     assert "expires on" in found(lines, "certificates")
 
 
-def test_a_destination_tells_syntaxes_and_latency(run, config, monkeypatch):
+@contextmanager
+def peer(*classes: str, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """A peer that takes these SOP classes in one transfer syntax; yields its port."""
     ae = AE("TPS")
-    ae.add_supported_context("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1")
-    ae.add_supported_context("1.2.840.10008.1.1")
-    server = ae.start_server(("127.0.0.1", 0), block=False)
+    for one in classes:
+        ae.add_supported_context(one, "1.2.840.10008.1.2.1")
+    server = ae.start_server(("127.0.0.1", 0), block=False, ssl_context=tls)
     assert server is not None
     try:
-        config.write_text(config.read_text().replace("port = 1\n", f"port = {server.server_address[1]}\n"))
-        _, lines = look(run)
+        yield server.server_address[1]
     finally:
         server.shutdown()
+
+
+def test_a_destination_tells_syntaxes_and_latency(run, config):
+    with peer(CT, VERIFICATION) as port:
+        config.write_text(config.read_text().replace("port = 1\n", f"port = {port}\n"))
+        _, lines = look(run)
     assert states(lines, "destination tps") == {"OK"}
     assert "Explicit VR Little Endian" in found(lines, "destination tps")
     assert "Implicit" not in found(lines, "destination tps")
@@ -255,6 +266,33 @@ def test_peers_that_do_not_answer_cost_less_than_ten_seconds(run, config):
         _, lines = look(run)
     assert time.monotonic() - began_s < 10
     assert all(states(lines, f"destination p{number}") == {"FAIL"} for number in range(3))
+
+
+def test_the_certificate_of_a_destination_is_looked_at(run, config, certificates):
+    tls = certificates.settings()
+    context = server_context(tls.certificate, tls.private_key, tls.ca)
+    table = ", ".join(f'{key} = "{value}"' for key, value in tls.model_dump().items())
+    with peer(CT, VERIFICATION, tls=context) as port:
+        config.write_text(config.read_text().replace("port = 1\n", f"port = {port}\ntls = {{ {table} }}\n"))
+        _, lines = look(run)
+    assert states(lines, "destination tps") == {"OK", "WARN"}
+    assert "its certificate expires in" in found(lines, "destination tps")
+
+
+@pytest.mark.parametrize(("offered", "state"), [("1.2.840.10008.5.1.4.1.2.2.1", "OK"), (CT, "FAIL")])
+def test_the_peer_that_counts_is_asked_whether_it_takes_questions(run, config, offered, state):
+    with peer(offered) as port:
+        text = config.read_text().replace("port = 1\n", f"port = {port}\n")
+        config.write_text(f'[completion]\ncount_from = "tps"\n{text}')
+        _, lines = look(run)
+    assert states(lines, "count_from") == {state}
+
+
+def test_a_caller_whose_name_has_no_address_is_told(run, config):
+    config.write_text('[scp]\nallowed_peers = [{ ae_title = "CT1", host = "no-such-host.invalid" }]\n')
+    _, lines = look(run)
+    assert states(lines, "callers") == {"FAIL"}
+    assert "no-such-host.invalid cannot be looked up" in found(lines, "callers")
 
 
 def test_the_device_is_seen_by_a_process_of_its_own(config):
