@@ -2,12 +2,14 @@
 
 import http.client
 import ipaddress
+import ssl
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from config.settings import DestinationSettings, Settings, TlsSettings
+from config.settings import DestinationSettings, Settings, TlsSettings, WebSettings
 from config.syntax import network_of
+from node.bootstrap.store import Node
 from node.network.requestor import Timeouts
 from node.operate.doctor.report import Line, Lines, Mark, of_finding
 from node.ops.checks import check_port
@@ -114,22 +116,33 @@ def _caller(settings: Settings) -> str | None:
     """An AE title that may call from this machine; None where none may."""
     if not settings.scp.allowed_peers:
         return settings.scp.ae_title
-    own = ipaddress.ip_address(_address(settings))
     for peer in settings.scp.allowed_peers:
-        network = network_of(peer.host) if peer.host else None
-        if not peer.certificate and (not peer.host or peer.host == "localhost" or (network and own in network)):
+        if not peer.certificate and (not peer.host or _is_own(peer.host, _address(settings))):
             return peer.ae_title
     return None
 
 
+def _is_own(host: str, own: str) -> bool:
+    """Whether a host of `scp.allowed_peers` is this machine, as the receiver sees it when it is asked at `own`."""
+    network = network_of(host)
+    try:
+        return host == "localhost" if network is None else ipaddress.ip_address(own) in network
+    except ValueError:
+        return False
+
+
 def _address(settings: Settings) -> str:
     """The address of this machine at which the receiver is asked."""
-    host = settings.scp.listening_host
+    return _reachable(settings.scp.listening_host)
+
+
+def _reachable(host: str) -> str:
+    """The address at which what listens on `host` is reached from this machine."""
     try:
         if ipaddress.ip_address(host).is_unspecified:
             return "::1" if ":" in host else "127.0.0.1"
     except ValueError:
-        return "127.0.0.1"
+        return "127.0.0.1" if host == "localhost" else host
     return host
 
 
@@ -157,18 +170,37 @@ def page(settings: Settings) -> Lines:
         yield Line("page", Mark.SKIP, "web.enabled = false: there is no status page")
         return
     views = running_processes(settings.node.data_dir / "run")
-    place = f"http://{web.host}:{web.port}"
+    place = web.address
     strangers = _listeners(web.port) - _tree(views)
     if strangers:
         yield from _taken("page", place, strangers, "web.port")
     elif not any(view.role == "web" for view in views):
         yield Line("page", Mark.WARN, f"{place}: the page does not run", "start `syncect serve`")
     else:
-        yield _answers(web.host, web.port, place)
+        yield _answers(web)
 
 
-def _answers(host: str, port: int, place: str) -> Line:
-    connection = http.client.HTTPConnection(host, port, timeout=_HTTP_S)
+def page_users(node: Node) -> Lines:
+    """Whether anybody may log in to the page."""
+    web = node.settings.web
+    if not web.enabled:
+        yield Line("page users", Mark.SKIP, "web.enabled = false: there is no status page")
+    elif node.users.any():
+        yield Line("page users", Mark.OK, f"{len(node.users.all())} may log in")
+    elif web.user_header:
+        yield Line("page users", Mark.OK, f"a proxy says by {web.user_header} who asks")
+    else:
+        remedy = "`syncect users add NAME --role admin`, or set web.user_header"
+        yield Line("page users", Mark.WARN, "nobody may log in to the page", remedy)
+
+
+def _answers(web: WebSettings) -> Line:
+    place, host = web.address, _reachable(web.host)
+    connection = http.client.HTTPConnection(host, web.port, timeout=_HTTP_S)
+    if web.tls is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it names no loopback address
+        connection = http.client.HTTPSConnection(host, web.port, timeout=_HTTP_S, context=context)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status

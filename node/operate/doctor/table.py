@@ -25,5 +25,6 @@ CHECKS: Final[Sequence[Check | StoreCheck]] = (
     Check("clock", machine.clock),
     Check("log", machine.log_folder),
     Check("page", listening.page),
+    StoreCheck("page users", listening.page_users),
 )
 """Destinations stand behind these, one check for each (`peers.destination_checks`)."""

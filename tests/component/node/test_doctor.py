@@ -27,6 +27,7 @@ from node.operate.doctor.table import CHECKS
 from node.ops.clock import seconds_since_boot, this_boot
 from node.ops.health import ROLES
 from node.ops.processes import process_lock
+from storage.roles import Role
 from tests.conftest import require_program
 from tests.peers.certificates import make_certificates
 
@@ -293,6 +294,20 @@ def test_a_caller_whose_name_has_no_address_is_told(run, config):
     _, lines = look(run)
     assert states(lines, "callers") == {"FAIL"}
     assert "no-such-host.invalid cannot be looked up" in found(lines, "callers")
+
+
+def test_a_page_to_which_nobody_can_log_in_and_one_that_does_not_answer_are_told(run, config, monkeypatch, department):
+    monkeypatch.setenv("SYNCECT_WEB__ENABLED", "true")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        monkeypatch.setenv("SYNCECT_WEB__PORT", str(probe.getsockname()[1]))
+    with process_lock(department.node.run_dir, "web", "1"):
+        _, lines = look(run)
+    assert states(lines, "page users") == {"WARN"}
+    assert states(lines, "page") == {"FAIL"}
+    department.node.users.add("anna", "", Role.ADMIN, "secret", datetime.now(UTC))
+    _, lines = look(run)
+    assert found(lines, "page users") == "1 may log in"
+    assert "does not run" in found(lines, "page")
 
 
 def test_the_device_is_seen_by_a_process_of_its_own(config):
