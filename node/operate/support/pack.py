@@ -50,10 +50,10 @@ log/             the newest lines of the log files
 What is not in it
 =================
 No image, no DICOM file, no patient ID, no patient name, no date of birth, no description that was typed at a scanner,
-no name of a person who works at the node and nothing that one typed as a reason, no password and no key.
+no name of a person who works at the node, no password and no key.
 A UID is {uids}. Case ids, such as 12 or 12-2, are those of `syncect jobs ls`.
-Of a text that may quote a header or a peer only the words stay that stand in the program's own sources or in the
-settings; "…" stands for the rest. AE titles that are not in the settings have pseudonyms.
+Of a text that may quote a header, a peer or a person only the words stay that stand in the program's own sources or
+in the settings, numbers of at most four digits, and times; "…" stands for the rest. AE titles that are not in the settings have pseudonyms.
 
 How that was checked
 ====================
