@@ -18,6 +18,7 @@ from node.operate.texts import span
 from node.ops.clock import JUMP_S, seconds_since_boot, this_boot
 from node.ops.disk import why_unwritable
 from node.ops.findings import nearest_folder
+from node.ops.log_files import FOLDER
 from node.ops.modes import loose
 
 _FEW_INODES: Final = 10_000  # one for each received slice
@@ -95,9 +96,12 @@ def hours_left(node: Node) -> Lines:
 
 def log_folder(settings: Settings) -> Lines:
     """Whether the folder of the log files can be written, and how large they are."""
-    folder = settings.node.data_dir / "log"
+    folder = settings.node.data_dir / FOLDER
+    if not settings.log.files:
+        yield Line("log", Mark.SKIP, "log.files = false: the log is on standard error alone (`journalctl -u syncect`)")
+        return
     if not folder.is_dir():
-        yield Line("log", Mark.SKIP, f"no folder {folder}; the log is on standard error (`journalctl -u syncect`)")
+        yield Line("log", Mark.SKIP, f"{folder} is not there yet; a process makes it when it starts")
         return
     size_mb = sum(file.stat().st_size for file in folder.glob("*") if file.is_file()) / 1024**2
     if os.access(folder, os.W_OK | os.X_OK):

@@ -12,7 +12,7 @@ from node.bootstrap.store import read_store
 from node.operate.doctor.peers import destination_checks
 from node.operate.doctor.report import Check, Line, Lines, Mark, StoreCheck
 from node.operate.doctor.table import CHECKS
-from node.operate.situation import facts, health_of
+from node.operate.situation import essentials, health_of
 from node.ops.health import Health, State, down
 from storage.errors import StorageError
 
@@ -66,7 +66,7 @@ class _Judgement:
     def _look(self) -> None:
         try:
             with read_store(self._settings) as node:
-                self._health = health_of(node, facts(node))
+                self._health = health_of(node, essentials(node))
         except (StorageError, OSError, ConfigError) as error:
             self._health = down([str(error)])
 

@@ -16,6 +16,7 @@ from config.settings import Settings
 from node.bootstrap.store import Node
 from node.operate.cases import case_json
 from node.operate.situation import facts, health_of
+from node.ops.log_files import FOLDER
 from node.ops.processes import running_processes
 from storage.forecast import Expected
 from storage.inspection import Inspection
@@ -127,7 +128,7 @@ def logs(settings: Settings, clean: Callable[[Any], Any]) -> dict[str, str]:
     files = [
         (role, file)
         for role in _ROLES
-        for file in sorted((settings.node.data_dir / "log").glob(f"{role}-*.jsonl*"), key=_modified, reverse=True)
+        for file in sorted((settings.node.data_dir / FOLDER).glob(f"{role}-*.jsonl*"), key=_modified, reverse=True)
         if file.is_file()
     ]
     share = MOST_LOG_BYTES // max(1, len(files))

@@ -53,7 +53,8 @@ No image, no DICOM file, no patient ID, no patient name, no date of birth, no de
 no name of a person who works at the node, no password and no key.
 A UID is {uids}. Case ids, such as 12 or 12-2, are those of `syncect jobs ls`.
 Of a text that may quote a header, a peer or a person only the words stay that stand in the program's own sources or
-in the settings, numbers of at most four digits, and times; "…" stands for the rest. AE titles that are not in the settings have pseudonyms.
+in the settings, numbers of at most four digits, and times; "…" stands for the rest. AE titles that are not in the
+settings have pseudonyms.
 
 How that was checked
 ====================
