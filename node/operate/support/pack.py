@@ -128,7 +128,7 @@ def _settings(config: Path | None) -> tuple[Settings | None, Sequence[str]]:
 
 
 def _words(settings: Settings | None, lines: Collection[Line], *, show_uids: bool) -> Words:
-    own = [socket.gethostname(), *(line.found for line in lines if line.check == "device")]
+    own = [socket.gethostname(), *(line.found for line in lines if line.check in ("bundle", "device"))]
     if settings is None:
         return Words(own, show_uids=show_uids)
     titles = {settings.scp.ae_title, *(peer.ae_title for peer in settings.scp.allowed_peers)}
