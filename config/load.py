@@ -25,6 +25,7 @@ _NOT_SETTINGS = {"CONFIG", "TRACEBACK", "TEST_DATA", "REQUIRE_PEERS", "PREVIOUS_
 
 
 _KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location where a value may be of two kinds
+_SECRETS = {"webhook", "database_url"}  # a sentence about them goes into reports, and they may hold a password
 _WANTED = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "it should be a whole number"),
     **dict.fromkeys(("float_parsing", "float_type"), "it should be a number"),
@@ -169,7 +170,8 @@ def _sentence(details: ErrorDetails, path: Path | None) -> str:
     message = _WANTED.get(details["type"]) or details["msg"].removeprefix("Value error, ").replace(
         "Input should be", "it should be"
     )
-    given = "" if isinstance(details["input"], dict) else f" = {details['input']!r}"
+    is_told = not isinstance(details["input"], dict) and not _SECRETS & set(location)
+    given = f" = {details['input']!r}" if is_told else ""
     return f"{source}: {key}{given} is not allowed: {message}"
 
 

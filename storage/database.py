@@ -212,7 +212,7 @@ class Database:
     @property
     def location(self) -> str:
         """Where the database is, as it may be shown: a file, or a URL without its password."""
-        return str(self._path or self.url.render_as_string(hide_password=True))
+        return str(self._path or _shown(self.url))
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -322,7 +322,7 @@ class Database:
     @staticmethod
     def masked_url(url: str) -> str:
         """The URL as it may be shown: without its password."""
-        return _usable(url).render_as_string(hide_password=True)
+        return _shown(_usable(url))
 
     def unavailable(self, cause: BaseException) -> StoreUnavailable:
         """Why the store cannot be used, in a sentence."""
@@ -372,6 +372,12 @@ class Database:
                 f"knows {SCHEMA_REVISION}): use that version, or restore the backup from before its upgrade"
             )
         return current
+
+
+def _shown(url: URL) -> str:
+    """The URL without its password, which may also stand among the options of the driver."""
+    hidden = {key: "***" for key in url.query if "password" in key.lower()}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def _usable(url: str) -> URL:

@@ -56,6 +56,13 @@ class Inventory:
                 yield from (kept(row) for row in rows)
                 last = rows[-1][0].id
 
+    def newest(self, limit: int) -> list[KeptFile]:
+        """The newest files that must lie in the spool, at most `limit` received ones and as many results."""
+        with self._database.read() as session:
+            received = session.execute(_received().order_by(Instance.id.desc()).limit(limit)).all()
+            produced = session.execute(_produced().order_by(Product.id.desc()).limit(limit)).all()
+        return [*map(_received_file, received), *map(_produced_file, produced)]
+
     def still_wants(self, kept: KeptFile) -> bool:
         """Whether a file that was wanted a moment ago still is: other processes go on meanwhile."""
         with self._database.read() as session:

@@ -21,6 +21,7 @@ from node.cli import (
     setup,
     spool,
     status,
+    support,
     train,
     users,
 )
@@ -63,6 +64,7 @@ replay.add_to(app)
 setup.add_to(app)
 db.add_to(app)
 doctor.add_to(app)
+support.add_to(app)
 models_cli.add_to(app)
 cohort.add_to(app)
 train.add_to(app)

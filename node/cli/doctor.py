@@ -1,50 +1,38 @@
-"""`doctor`: settings, processes and peers in one report, for a first look and for a report of a problem."""
+"""`doctor`: one line for each check of the node, with what to do about it."""
 
-from pathlib import Path
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import typer
 
-from config.load import ConfigError
-from node.cli import setup, status
-from node.cli.console import ConfigOption, JsonOption, print_json, settings_from, write
-from node.ops.health import State
+from node.cli.console import ConfigOption, JsonOption, print_json, write
+from node.operate.texts import one_line
 
 if TYPE_CHECKING:
-    from node.send.scu import EchoResult
+    from collections.abc import Sequence
+
+    from node.operate.doctor.report import Line
 
 
 def doctor(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """`config validate`, `status` and `peers echo` in one report; exit code 0 ok, 1 degraded, 2 down."""
-    mistakes, warnings = setup.findings(context, config)
-    health, facts = status.look(context, config)
-    answers = _answers(context, config)
-    state = health.state
-    if state is State.OK and (mistakes or not all(answer.ok for answer in answers.values())):
-        state = State.DEGRADED
+    """Look at everything, change nothing: OK, WARN, FAIL or SKIP for each; exit code 0 ok, 1 degraded, 2 down."""
+    from node.operate.doctor.run import examine  # it loads what speaks DICOM
+
+    state, lines = examine(config or context.obj)
     if as_json:
-        told = {"reasons": health.reasons, "needs_person": health.needs_person, **facts}
-        print_json(
-            {"state": state, "mistakes": mistakes, "warnings": warnings, "status": told, "destinations": answers}
-        )
+        print_json({"state": state, "checks": lines})
     else:
-        write(f"settings: {len(mistakes)} mistakes, {len(warnings)} warnings\n")
-        write("".join(f"  mistake: {text}\n" for text in mistakes))
-        write("".join(f"  warning: {text}\n" for text in warnings))
-        write("\nstatus: ")
-        status.show(health, facts, as_json=False)
-        if answers:
-            write("\n")
-            status.print_answers(answers)
+        _print(state, lines)
     raise typer.Exit(state.exit_code)
 
 
-def _answers(context: typer.Context, config: Path | None) -> "dict[str, EchoResult]":
-    try:
-        settings = settings_from(context, config)
-    except ConfigError:
-        return {}  # told already
-    return status.ask(settings, [peer.name for peer in settings.destination])
+def _print(state: str, lines: "Sequence[Line]") -> None:
+    counts = Counter(line.state for line in lines)
+    write(f"{state.upper()}: {', '.join(f'{count} {mark}' for mark, count in sorted(counts.items()))}\n")
+    for line in lines:
+        write(f"{line.state:<4}  {line.check}: {one_line(line.found)}\n")
+        if line.remedy:
+            write(f"      -> {one_line(line.remedy)}\n")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -1,7 +1,6 @@
 """`config` writes, shows and checks the settings."""
 
 import importlib.resources
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 from config.load import ConfigError
 from node.cli.console import ConfigOption, Exit, JsonOption, print_json, say, settings_from, write
 from node.errors import Refused
-from storage.database import Database
+from node.operate.settings_view import shown_settings
 
 config_app = typer.Typer(no_args_is_help=True, help="Write, show and check the settings file.")
 
@@ -36,10 +35,7 @@ def init(
 def show(context: typer.Context, config: ConfigOption = None) -> None:
     """Print the settings in force as JSON, the database's password and the path of the webhook masked."""
     settings = settings_from(context, config)
-    values = settings.model_dump(mode="json")
-    values["node"]["database_url"] = Database.masked_url(settings.node.url())
-    values["alerts"]["webhook"] = re.sub(r"(?<=[^:/])/.*", "/...", settings.alerts.webhook)  # it is a secret, too
-    print_json(values)
+    print_json(shown_settings(settings))
 
 
 @config_app.command("validate")

@@ -47,6 +47,12 @@ def count_instances(peer: Peer, calling_ae: str, study_uid: str, series_uid: str
         return len(_instances(association, study_uid, series_uid))
 
 
+def takes_questions(peer: Peer, calling_ae: str, timeouts: Timeouts) -> None:
+    """Raise NoAssociation unless the peer accepts an association for C-FIND; nothing is asked."""
+    with associate(peer, calling_ae, [_context()], timeouts):
+        return
+
+
 def _context() -> PresentationContext:
     return build_context(STUDY_ROOT_FIND, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 

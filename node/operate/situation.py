@@ -43,12 +43,12 @@ def facts(node: Node) -> dict[str, Any]:
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
-        "retention": _retention(node),
+        "retention": retention(node),
         "destinations": node.destination_names,
     }
 
 
-def _retention(node: Node) -> dict[str, Any]:
+def retention(node: Node) -> dict[str, Any]:
     """How long the disk lasts, whether it is so full that files go early, and what goes next."""
     settings, now = node.settings.retention, datetime.now(UTC)
     free_gb = node.spool.free_bytes() / 1024**3

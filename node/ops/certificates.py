@@ -73,16 +73,16 @@ def _judge(what: str, begins: datetime, ends: datetime, now: datetime) -> Iterat
 def validity(path: Path) -> list[tuple[datetime, datetime]]:
     """First and last moment of every certificate in a PEM file that OpenSSL could read."""
     text = path.read_text(encoding="ascii", errors="replace")
-    return [_validity(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(text)]
+    return [validity_of(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(text)]
 
 
-def _validity(der: bytes) -> tuple[datetime, datetime]:
-    """Of one certificate (RFC 5280 4.1): serial number, signature and issuer stand before the validity."""
+def validity_of(der: bytes) -> tuple[datetime, datetime]:
+    """First and last moment of one certificate in DER (RFC 5280 4.1)."""
     _, certificate, _ = _element(der)
     _, fields, _ = _element(certificate)
     tag, _, after_version = _element(fields)
     rest = after_version if tag == _CONTEXT_0 else fields
-    for _ in ("serialNumber", "signature", "issuer"):
+    for _ in ("serialNumber", "signature", "issuer"):  # they stand before the validity
         _, _, rest = _element(rest)
     _, times, _ = _element(rest)
     begin_tag, begin, rest = _element(times)

@@ -3,9 +3,9 @@
 import errno
 import socket
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import models
@@ -33,7 +33,7 @@ _MORE_IS_BETTER = {"psnr_db": True, "ssim": True, "nmae": False, "blood_pool_mae
 def check_hosts(settings: Settings) -> Iterator[Finding]:
     """Names that cannot be looked up, destinations that are this node, and two that are one peer."""
     keys = _hosts(settings)
-    found = _look_up(set(keys.values()))
+    found = look_up(set(keys.values()))
     for key, host in keys.items():
         if isinstance(why := found[host], str):
             yield Finding(f"{key} = {host!r} cannot be looked up: {why}")
@@ -54,10 +54,23 @@ def _hosts(settings: Settings) -> dict[str, str]:
     return keys
 
 
-def _look_up(hosts: set[str]) -> Found:
-    """All at once, because a name server that is down lets each wait for many seconds."""
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        return dict(zip(hosts, pool.map(_addresses, hosts), strict=True))
+def look_up(hosts: set[str]) -> Found:
+    """The addresses of each host, or why it has none.
+
+    All are asked for at once, because a name server that is down lets each wait for many seconds; and by threads that
+    keep no process from its end.
+    """
+    found: dict[str, frozenset[str] | str] = {}
+
+    def ask(host: str) -> None:
+        found[host] = _addresses(host)
+
+    threads = [threading.Thread(target=ask, args=(host,), daemon=True) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 def _addresses(host: str) -> frozenset[str] | str:

@@ -1,5 +1,7 @@
 """Compares the spool with the store, file by file, and mends what can be mended; both while the node runs."""
 
+import stat
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from storage.spool import Condition, Spool
 
 IN_FLIGHT: Final = timedelta(minutes=10)
 """A file lies in the spool before its row is written; only an older one without a row belongs to nobody."""
+GLANCE_AT: Final = 2000  # files of each kind
 UNPUBLISHED: Final = timedelta(hours=1)
 
 # States in which somebody still needs the files of a result.
@@ -73,6 +76,27 @@ class SpoolCheck:
             progress()
         yield from self._lost()
         yield from self._orphans(now)
+
+    def glance(self, until_s: float) -> tuple[int, list[KeptFile]]:
+        """How many of the newest kept files were looked for, and which are gone or have another size; none is read.
+
+        until_s: monotonic time at which to stop looking.
+        """
+        looked, missing = 0, []
+        for kept in self._inventory.newest(GLANCE_AT):
+            if time.monotonic() > until_s:
+                break
+            looked += 1
+            if not self._is_there(kept) and self._inventory.still_wants(kept) and not self._is_there(kept):
+                missing.append(kept)
+        return looked, missing
+
+    def _is_there(self, kept: KeptFile) -> bool:
+        try:
+            found = self._spool.path(kept.name).lstat()
+        except OSError:
+            return False
+        return stat.S_ISREG(found.st_mode) and kept.size_bytes in (None, found.st_size)
 
     def _condition(self, kept: KeptFile) -> Condition:
         condition = self._spool.condition(kept.name, kept.sha256, kept.size_bytes)

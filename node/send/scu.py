@@ -48,11 +48,15 @@ class SendReport:
 
 @dataclass(frozen=True)
 class EchoResult:
-    """Whether a destination is there and would take CT images; `latency_s` is the C-ECHO's round trip, or 0."""
+    """Whether a destination is there and would take CT images; `latency_s` is the C-ECHO's round trip, or 0.
+
+    transfer_syntaxes: the names of those in which it takes CT images.
+    """
 
     ok: bool
     detail: str
     latency_s: float
+    transfer_syntaxes: tuple[str, ...] = ()
 
 
 def _nothing(_uid: str, _status: int) -> None:
@@ -122,8 +126,9 @@ class StorageScu:
         try:
             with associate(self._destination, self._calling_ae, contexts, self._timeouts) as association:
                 accepted = {context.abstract_syntax for context in association.accepted_contexts}
+                syntaxes = _syntaxes_for_ct(association.accepted_contexts)
                 if VERIFICATION not in accepted:
-                    return EchoResult(True, "accepts CT images, but no C-ECHO", 0.0)
+                    return EchoResult(True, "accepts CT images, but no C-ECHO", 0.0, syntaxes)
                 begun = time.perf_counter()
                 status: int = association.send_c_echo().Status
                 latency_s = time.perf_counter() - begun
@@ -133,7 +138,13 @@ class StorageScu:
             return EchoResult(False, f"answered C-ECHO with status {status:04X}", latency_s)
         if CT_IMAGE_STORAGE not in accepted:
             return EchoResult(False, "answers C-ECHO, but accepts no CT images (CT Image Storage)", latency_s)
-        return EchoResult(True, "answers C-ECHO and accepts CT images", latency_s)
+        return EchoResult(True, "answers C-ECHO and accepts CT images", latency_s, syntaxes)
+
+
+def _syntaxes_for_ct(contexts: Sequence[PresentationContext]) -> tuple[str, ...]:
+    """The names of the transfer syntaxes that were accepted for CT images."""
+    found = (context.transfer_syntax[0] for context in contexts if context.abstract_syntax == CT_IMAGE_STORAGE)
+    return tuple(sorted(syntax.name for syntax in found))
 
 
 def _send_one(association: Association, uid: str, path: Path, *, message_id: int) -> tuple[int, Reading]:

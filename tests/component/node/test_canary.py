@@ -2,6 +2,7 @@
 
 import json
 import logging
+import zipfile
 from datetime import UTC, datetime, timedelta
 from email import policy
 from pathlib import Path
@@ -129,6 +130,10 @@ def test_the_canary_is_seen_nowhere_but_in_files_and_database(
         _, out, err = run(*command)
         if CANARY in out + err:
             seen.append((command, [line for line in (out + err).splitlines() if CANARY in line][:3]))
+    assert run("support-bundle", "--out", tmp_path / "support.zip")[0] == 0
+    with zipfile.ZipFile(tmp_path / "support.zip") as archive:
+        assert "jobs.json" in archive.namelist()
+        assert [name for name in archive.namelist() if CANARY in archive.read(name).decode()] == []
     make_series(tmp_path / "here", attributes=TEXTS)
     for command in (
         ("series", "check", str(tmp_path / "here")),

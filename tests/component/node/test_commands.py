@@ -144,22 +144,6 @@ def test_status_of_a_store_that_cannot_be_read_is_down(run, config):
     assert (code, json.loads(out)["state"]) == (2, "down")
 
 
-def test_doctor_reports_settings_processes_and_peers(run, config):
-    code, out, _ = run("doctor", "--json")
-    report = json.loads(out)
-    assert (code, report["state"], report["mistakes"]) == (2, "down", [])
-    assert report["status"]["missing"] == ["receive", "complete", "work", "deliver", "watch"]
-    assert report["destinations"]["tps"]["ok"] is False
-    with ExitStack() as running:
-        for role in ROLES:
-            running.enter_context(process_lock(config.parent / "syncect-data" / "run", role, "1"))
-        code, out, _ = run("doctor")
-    assert code == 1
-    assert out.startswith("settings: 0 mistakes, ")
-    assert "\nstatus: OK: " in out
-    assert "connection refused" in out
-
-
 def test_config_init_writes_a_valid_file_once(run, tmp_path):
     target = tmp_path / "new.toml"
     assert run("config", "init", str(target))[0] == 0

@@ -212,3 +212,12 @@ def test_a_page_that_sends_no_password_in_clear_is_taken(text, tmp_path):
     path = tmp_path / "n.toml"
     path.write_text(f"[web]\n{text}\n")
     assert load_settings(path).web.allowed_hosts in ((), ("syncect.hospital.example",))
+
+
+def test_a_mistake_in_what_may_hold_a_password_does_not_quote_it(tmp_path):
+    path = tmp_path / "node.toml"
+    path.write_text('[alerts]\nwebhook = "htps://me:hushhush@chat/hooks"\n[node]\ndatabase_url = ["me:hushhush@h"]\n')
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path)
+    assert len(caught.value.mistakes) == 2
+    assert "hushhush" not in str(caught.value)

@@ -1,0 +1,59 @@
+"""Checks of the processes of this host: those that must run do, they respond, and are of the installed version."""
+
+import importlib.metadata
+from datetime import UTC, datetime
+from pathlib import Path
+
+from config.settings import Settings
+from node.beats import WAITS_FOR_DATABASE
+from node.operate.doctor.report import Line, Lines, Mark
+from node.operate.situation import silence, waits
+from node.ops.health import ROLES, roles_of
+from node.ops.processes import ProcessView, running_processes, working_roles
+
+_LOG = "its log says why (`journalctl -u syncect`)"
+
+
+def processes(settings: Settings) -> Lines:
+    """What runs, what does not although it should, what is silent, and what an older version left running."""
+    views = running_processes(settings.node.data_dir / "run")
+    waiting = {one.role: one for view in views for one in view.waiting}
+    working = working_roles(views)
+    missing = [role for role in roles_of(settings) if role not in working]
+    for role in missing:
+        if role in waiting:
+            yield Line(
+                "processes", Mark.FAIL, f"{ROLES[role]} does not run {waits(waiting[role])}", "mend that; " + _LOG
+            )
+    if unexplained := [ROLES[role] for role in missing if role not in waiting]:
+        found = f"not running: {', '.join(unexplained)}"
+        yield Line("processes", Mark.FAIL, found, "start the node (`systemctl start syncect`, or `syncect serve`)")
+    for view in views:
+        yield _one(view)
+    installed = _installed_at()
+    old = [view for view in views if installed and datetime.fromisoformat(view.started_at) < installed]
+    if old:
+        names = ", ".join(f"{view.role} (pid {view.pid})" for view in old)
+        found = f"started before this version was installed ({installed:%Y-%m-%d %H:%M} UTC): {names}"
+        yield Line("processes", Mark.WARN, found, "restart the node (`systemctl restart syncect`)")
+
+
+def _one(view: ProcessView) -> Line:
+    who = f"{ROLES.get(view.role, view.role)}, pid {view.pid}"
+    if words := silence(view):
+        return Line("processes", Mark.FAIL, f"{who}, is {words}", f"serve ends it and starts it anew; {_LOG}")
+    if any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
+        return Line("processes", Mark.WARN, f"{who}, waits for the database", "see the line `database`")
+    if view.details.startswith("CANNOT WORK"):
+        return Line("processes", Mark.FAIL, f"{who}: {view.details}", "see the lines `device` and `bundle`")
+    return Line("processes", Mark.OK, f"{who}: {view.details or 'runs'}")
+
+
+def _installed_at() -> datetime | None:
+    """When the package was installed, UTC; None where that cannot be known."""
+    try:
+        files = importlib.metadata.distribution("syncect").files or ()
+        record = next((Path(str(file.locate())) for file in files if file.name == "RECORD"), None)
+        return None if record is None else datetime.fromtimestamp(record.stat().st_mtime, UTC)
+    except (OSError, importlib.metadata.PackageNotFoundError):
+        return None

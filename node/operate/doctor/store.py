@@ -1,0 +1,122 @@
+"""Checks of the database, of the spool against it, and of what stands in it for a person."""
+
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+from config.settings import Settings
+from node.bootstrap.store import Node
+from node.operate.doctor.report import Line, Lines, Mark
+from node.ops.alerts import urgency
+from node.ops.spool_check import SpoolCheck
+from storage.database import Database
+from storage.errors import SchemaMismatch, StorageError
+from storage.inspection import Inspection
+from storage.tables import SCHEMA_REVISION
+
+CHECK_S: Final = 4.0  # for SQLite to look through its file
+_LARGE_WAL_BYTES: Final = 256 * 1024**2
+_CLOCKS_APART_S: Final = 5.0
+_SPOOL_S: Final = 3.0
+
+
+def database(settings: Settings) -> Lines:
+    """Whether it answers, has this version's tables, is sound, and keeps what was committed."""
+    try:
+        opened = Database(settings.node.url(), read_only=True)
+    except StorageError as error:
+        yield Line("database", Mark.FAIL, str(error), "correct node.database_url")
+        return
+    try:
+        if not opened.has_schema():
+            yield Line("database", Mark.OK, f"no store at {opened.location} yet; the first start makes it")
+            return
+        yield from _answering(opened)
+    except SchemaMismatch as error:
+        yield Line("database", Mark.FAIL, str(error), "`syncect db backup FILE`, then `syncect db upgrade`")
+    except StorageError as error:
+        remedy = "restore a backup, or `syncect db rebuild`" if opened.is_sqlite else "is the server on? (`pg_isready`)"
+        yield Line("database", Mark.FAIL, str(error), remedy)
+    finally:
+        opened.close()
+
+
+def _answering(opened: Database) -> Lines:
+    inspection = Inspection(opened)
+    began_s = time.monotonic()
+    opened.current_revision()
+    answered_ms = (time.monotonic() - began_s) * 1000
+    yield Line("database", Mark.OK, f"{opened.location}, schema {SCHEMA_REVISION}, answers in {answered_ms:.0f} ms")
+    if opened.is_sqlite:
+        yield from _sqlite(inspection)
+    else:
+        yield from _postgresql(inspection)
+
+
+def _sqlite(inspection: Inspection) -> Lines:
+    sizes = inspection.file_sizes()
+    mode, wal_bytes = inspection.journal_mode(), sizes.get("wal", 0)
+    words = f"SQLite, journal mode {mode}, {_mb(sizes.get('database', 0))}, log {_mb(wal_bytes)}"
+    if wal_bytes > _LARGE_WAL_BYTES:
+        yield Line("database", Mark.WARN, words, "a reader holds the log: end old commands, then restart the node")
+    elif mode not in ("wal", "delete"):
+        yield Line("database", Mark.WARN, words, "restart the node: it sets journal mode wal")
+    else:
+        yield Line("database", Mark.OK, words)
+    if inspection.is_whole(CHECK_S - 0.5):
+        yield Line("database", Mark.OK, "SQLite finds its file sound (quick_check)")
+    else:
+        found = f"too large to be looked through within {CHECK_S - 0.5:g} s"
+        yield Line("database", Mark.SKIP, found, "`syncect config validate` looks through all of it")
+
+
+def _postgresql(inspection: Inspection) -> Lines:
+    found = inspection.server_settings()
+    words = "PostgreSQL " + ", ".join(f"{key} {value}" for key, value in found.items())
+    off = [key for key in ("fsync", "synchronous_commit", "full_page_writes") if found[key] == "off"]
+    if off:
+        remedy = f"set {', '.join(off)} = on: a power cut loses images that were answered as stored"
+        yield Line("database", Mark.FAIL, words, remedy)
+    elif int(found["connections"]) > 0.9 * int(found["max_connections"]):
+        yield Line("database", Mark.WARN, words, "raise max_connections, or end other programs' connections")
+    else:
+        yield Line("database", Mark.OK, words)
+    before, theirs = datetime.now(UTC), inspection.server_time()
+    assert theirs is not None
+    apart_s = (theirs - before).total_seconds()
+    words = f"the clock of the database is {abs(apart_s):.1f} s {'ahead of' if apart_s > 0 else 'behind'} this one's"
+    if abs(apart_s) > _CLOCKS_APART_S:
+        yield Line("database", Mark.WARN, words, "set both by the same time server")
+    else:
+        yield Line("database", Mark.OK, words)
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1024**2:.1f} MB"
+
+
+def spool(node: Node) -> Lines:
+    """Whether the newest files that the store names are there with their sizes; no content is read."""
+    check = SpoolCheck(node.spool, node.database)
+    total = check.count()
+    looked, missing = check.glance(time.monotonic() + _SPOOL_S)
+    full = "`syncect spool verify` reads every file"
+    if missing:
+        found = f"{len(missing)} of {looked} files are gone or have another size, such as {missing[0].name}"
+        yield Line("spool", Mark.FAIL, found, f"{full}, `syncect spool repair --yes` mends what can be mended")
+    else:
+        yield Line("spool", Mark.OK, f"{looked} of {total} files are there with their sizes; {full}")
+
+
+def alerts(node: Node) -> Lines:
+    """The alerts that are open, the most urgent first."""
+    standing = sorted(node.alerts.open(), key=urgency)
+    for alert in standing[:5]:
+        known = alert.acknowledged_at is not None
+        state = Mark.OK if known else Mark.WARN
+        remedy = "" if known else "mend it, or say that you know: `syncect alerts ack`"
+        yield Line("alerts", state, f"{alert.kind}: {alert.text}", remedy)
+    if len(standing) > 5:
+        yield Line("alerts", Mark.WARN, f"{len(standing) - 5} more are open", "`syncect alerts ls`")
+    if not standing:
+        yield Line("alerts", Mark.OK, "none is open")

@@ -1,0 +1,30 @@
+"""The table of all checks, in the order of the report."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from node.operate.doctor import listening, machine, model, peers, processes, settings, store
+from node.operate.doctor.report import Check, StoreCheck
+
+CHECKS: Final[Sequence[Check | StoreCheck]] = (
+    Check("settings", settings.settings_file),
+    Check("data folder", machine.data_folder),
+    Check("disk", machine.space),
+    StoreCheck("disk pace", machine.hours_left),
+    Check("processes", processes.processes),
+    Check("database", store.database, limit_s=store.CHECK_S + 2.0),
+    StoreCheck("spool", store.spool),
+    StoreCheck("alerts", store.alerts),
+    Check("receiver port", listening.receiver_port),
+    Check("own AE title", listening.own_ae_title, limit_s=8.0),
+    Check("callers", peers.callers),
+    Check("count_from", peers.counting_peer, limit_s=8.0),
+    Check("certificates", settings.certificates),
+    Check("bundle", model.bundle),
+    Check("device", model.device, limit_s=model.DEVICE_S),
+    Check("clock", machine.clock),
+    Check("log", machine.log_folder),
+    Check("page", listening.page),
+    StoreCheck("page users", listening.page_users),
+)
+"""Destinations stand behind these, one check for each (`peers.destination_checks`)."""
