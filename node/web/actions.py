@@ -15,8 +15,8 @@ from node.operate import verbs
 from node.operate.cases import which_case
 from node.operate.texts import MAX_REASON, NotUnderstood, now_utc, tidy_reason
 from node.ops.audit import SEE_PATIENT
-from node.web.access import ROLE_OF_VERB, Person, Role, audit, needs
-from node.web.drawer import drawer_of, refused_now, seen_of
+from node.web.access import ROLE_OF_VERB, Person, Role, audit, needs, person_of
+from node.web.drawer import Drawer, drawer_of, refused_now, seen_of
 from node.web.templating import is_part, page
 from storage.cases import Case
 
@@ -84,9 +84,9 @@ def _decision(
     return Decision(reason, seen, confirmed == "yes", sender, tuple(to or ()))
 
 
-def offers_of(node: Node, case: Case, person: Person) -> list[Offer]:
+def offers_of(node: Node, drawer: Drawer, person: Person) -> list[Offer]:
     """Every button, those that the next step names first, then the others that can be pressed."""
-    advised = set(_NAMED.findall(drawer_of(node, case).step))
+    case, advised = drawer.case, set(_NAMED.findall(drawer.step))
     found = []
     for verb, button in BUTTONS.items():
         role = ROLE_OF_VERB[verb]
@@ -124,8 +124,9 @@ def press(
         if why_not := refused_now(node, case, verb):
             raise Refused(why_not)
         if button.needs_reason and not reason:
-            raise NotUnderstood(f"Write a reason first: a person must be able to read later why job {case.id} was "
-                                f"{button.done}.")
+            raise NotUnderstood(
+                f"Write a reason first: a person must be able to read later why job {case.id} was {button.done}."
+            )
         if button.asks and not decision.confirmed:
             return _shown(request, case, person, ask=button, reason=reason)
         act = _act(node, case, button, decision)
@@ -135,12 +136,12 @@ def press(
     except Refused as error:
         audit(request, verb, case=case.id, outcome="refused", detail=str(error), study_uid=case.study_uid)
         return _shown(request, case, person, 409, refused=f"Not {button.done}: {error}.", reason=decision.reason)
-    return _do(request, case, person, button, act, reason)
+    return _do(request, case, button, act, reason)
 
 
-def _do(request: Request, case: Case, person: Person, button: Button, act: verbs.Act, reason: str) -> Response:
+def _do(request: Request, case: Case, button: Button, act: verbs.Act, reason: str) -> Response:
     """Note it, then do it: what cannot be noted is not done."""
-    node = _node(request)
+    node, person = _node(request), person_of(request)
     audit(request, button.verb, case=case.id, detail=reason, study_uid=case.study_uid)
     try:
         more = act(node, case, actor_of(person), reason, now_utc())
@@ -196,7 +197,7 @@ def _shown(request: Request, case: Case, person: Person, status: int = 200, **ab
         status,
         person=person,
         drawer=drawer,
-        offers=offers_of(node, case, person),
+        offers=offers_of(node, drawer, person),
         which=which_case(case),
         **context,
     )

@@ -1,4 +1,4 @@
-"""What the address of the page asks for: a tab, the filters of `jobs ls` under their names there, and a place to go on."""
+"""What the address of the page asks for: a tab, the filters of `jobs ls` by their names, and where to go on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -172,7 +172,9 @@ def _waiting(node: Node, now: datetime) -> Light:
         return Light("Oldest waiting", Word.OK, "no series waits")
     due_at = case.counts_from + timedelta(seconds=node.settings.alerts.due_s)
     text = f"job {case.id} ({case.state}) waits for {age(case.counts_from)}, due {due_text(due_at, now)}"
-    return Light("Oldest waiting", Word.LATE if due_at < now else Word.OK, text.replace("due overdue", "overdue"), case.id)
+    return Light(
+        "Oldest waiting", Word.LATE if due_at < now else Word.OK, text.replace("due overdue", "overdue"), case.id
+    )
 
 
 def _alerts(found: dict[str, Any]) -> Light:

@@ -45,14 +45,16 @@ def case(request: Request, case_id: str, person: Viewer, did: str = "") -> Respo
     """Everything about one case; did: the verb that was just done, where no script showed its outcome."""
     node = _node(request)
     found = node.overview.case(case_id)
-    offers = offers_of(node, found, person)
+    drawer = drawer_of(node, found)
+    offers = offers_of(node, drawer, person)
     done = {offer.button.verb: offer.button.done for offer in offers}.get(did, "")
     return page(
         request,
         "_drawer.html" if is_part(request) else "case.html",
         person=person,
-        drawer=drawer_of(node, found),
+        drawer=drawer,
         offers=offers,
+        which="",
         said=f"Job {found.id}: {done}." if done else "",
         refused="",
         ask=None,
@@ -64,16 +66,16 @@ def case(request: Request, case_id: str, person: Viewer, did: str = "") -> Respo
 def live(request: Request, case_id: str, person: Viewer) -> Response:
     """What changes of a case, which the drawer asks for again and again."""
     node = _node(request)
-    return page(request, "_live.html", person=person, drawer=drawer_of(node, node.overview.case(case_id)))
+    return page(request, "_live_answer.html", person=person, drawer=drawer_of(node, node.overview.case(case_id)))
 
 
 @router.get("/cases/{case_id}/verbs")
 def verbs(request: Request, case_id: str, person: Viewer) -> Response:
     """What a person may do about a case now, which the drawer asks for while nobody types in it."""
     node = _node(request)
-    found = node.overview.case(case_id)
-    context = {"drawer": drawer_of(node, found), "offers": offers_of(node, found, person), "reason": ""}
-    return page(request, "_verbs.html", person=person, **context)
+    drawer = drawer_of(node, node.overview.case(case_id))
+    offers = offers_of(node, drawer, person)
+    return page(request, "_verbs.html", person=person, drawer=drawer, offers=offers, reason="", ask=None)
 
 
 def _node(request: Request) -> Node:

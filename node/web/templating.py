@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fastapi import Request, Response
+from fastapi.responses import PlainTextResponse
 from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -27,9 +28,7 @@ def _moment(at: datetime | None, zone: tzinfo | None) -> str:
 
 
 def _environment() -> Environment:
-    made = Environment(
-        loader=_FILES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    made = Environment(loader=_FILES, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"coded": coded, "moment": _moment, "age": age}
     made.globals |= {"CSRF_FIELD": CSRF_FIELD}
     return made
@@ -41,6 +40,14 @@ _TEMPLATES: Final = Jinja2Templates(env=_environment())
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
     """The answer that a template makes."""
     return _TEMPLATES.TemplateResponse(request, template, context, status_code=status)
+
+
+def sentence(request: Request, text: str, status: int) -> Response:
+    """One sentence about what went wrong: a page for a browser, a line for anything else."""
+    if "text/html" not in request.headers.get("accept", "") or is_part(request):
+        return PlainTextResponse(f"{text}\n", status)
+    title = {403: "Not allowed", 404: "Not found", 422: "Not understood"}.get(status, "It did not work")
+    return page(request, "said.html", status, title=title, text=text)
 
 
 def is_part(request: Request) -> bool:
