@@ -69,7 +69,7 @@
 
   document.addEventListener('htmx:afterSwap', function (event) {
     var target = event.detail.target;
-    if (target.id === 'drawer' && !isPoll(event)) { typed = false; opened(); }
+    if (target.id === 'drawer' && !isPoll(event)) { typed = false; say(''); opened(); }
     if (target.id === 'verbs') { typed = false; }
     if (target.id === 'list') { marked(); tell(); }
   });
@@ -93,9 +93,9 @@
   }
 
   function say(text) {
-    var note = byId('stale');
+    var note = byId('problem');
     note.textContent = text;
-    note.hidden = false;
+    note.hidden = !text;
   }
 
   // -- the drawer ---------------------------------------------------------------------------------------------------
