@@ -48,6 +48,7 @@ AIMS: dict[str, Aim] = {
     r"delivery, this node's time / storescu's time": Aim(high=3.0),
     r"jobs ls, query over 100000 jobs: s": Aim(high=0.2),
     r"jobs ls --state FAILED, query over 100000 jobs: s": Aim(high=0.2),
+    r"page, .* over 100000 jobs: s": Aim(high=0.2),
 }
 """By regular expressions that match a whole name."""
 

@@ -17,7 +17,7 @@ from storage.database import Database
 from storage.overview import Overview
 from storage.schema import ensure_schema
 from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Base, Delivery, DeliveryInstance, Instance, Job, Product, Series
+from storage.tables import Base, Delivery, DeliveryInstance, Event, Instance, Job, Product, Series
 
 SIZES = (100, 10_000, 100_000)
 REPEATS = 5
@@ -26,7 +26,8 @@ _WHOLE = 500
 """The newest jobs have all their slices; older ones have one, which no listing looks at."""
 _SLICES = 140
 _FAILED_EVERY = 5_000
-_T0 = datetime(2026, 1, 1, tzinfo=UTC)
+_T0 = datetime.now(UTC) - timedelta(minutes=SIZES[-1])
+"""One series a minute, the last one of the largest store now."""
 _CHUNK = 20_000
 
 
@@ -88,6 +89,7 @@ def fill(database: Database, jobs: int) -> None:
         (Instance, (_instance(*of) for of in _slices(jobs))),
         (Product, (_product(*of) for of in _slices(jobs) if not _failed(of[0]))),
         (DeliveryInstance, (_sent(*of) for of in _slices(jobs) if not _failed(of[0]))),
+        (Event, (_event(number) for number in numbers)),
     ]
     with database.write() as session:
         for table, rows in tables:
@@ -187,3 +189,16 @@ def _product(number: int, k: int) -> dict[str, Any]:
 
 def _sent(number: int, k: int) -> dict[str, Any]:
     return {"delivery_id": number, "product_id": _key(number, k), "dimse_status": 0, "sent_at": _T0}
+
+
+def _event(number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "at": _times(number)["updated_at"],
+        "series_id": number,
+        "job_id": number,
+        "machine": "job",
+        "from_state": JobState.RUNNING,
+        "to_state": JobState.FAILED if _failed(number) else JobState.PRODUCED,
+        "actor": "worker 1",
+    }

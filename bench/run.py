@@ -25,7 +25,7 @@ import pytest
 from bench.aims import aim_of, unit_of
 from models.process import settle_process
 
-SECTIONS = ("listing", "delivery", "job", "receive", "generator")
+SECTIONS = ("listing", "page", "delivery", "job", "receive", "generator")
 """Each is a module of this folder with a function of its name: folder -> figures by name."""
 WITH_BUNDLE = ("job", "delivery")
 VERSIONS = ("torch", "numpy", "scipy", "pydicom", "pynetdicom", "sqlalchemy", "syncect")

@@ -8,11 +8,15 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, CompoundSelect, func, or_, select, union
 
 from storage.cases import Case
-from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Delivery, Job, Series
+from storage.states import DeliveryState, JobState, Leftover, SeriesState
+from storage.tables import Delivery, Event, Job, Series
 
 UNFINISHED: Final = frozenset({"RECEIVING", "INCOMPLETE", "QUEUED", "RUNNING", "HELD", "PRODUCED", "SENDING", "FAILED"})
 """A reader's states without a delivered result or an explained end; PRODUCED only where there is a destination."""
+NEEDS_A_PERSON: Final = frozenset({"INCOMPLETE", "HELD", "FAILED"})
+"""A reader's states that nobody but a person ends."""
+_MOST: Final = frozenset({DeliveryState.SENT, DeliveryState.CONFIRMED})
+"""Nearly every case of a store is in one of these; whoever asks for both finds his page by walking back."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Filters:
     since: datetime | None
     before: datetime | None
     overdue_since: datetime | None
+    troubled_since: datetime | None = None
+    lively_since: datetime | None = None
 
     def match(self, case: Case) -> bool:
         """Whether a case is wanted; what the database decided for its whole series is not asked again."""
@@ -40,6 +46,8 @@ class Filters:
             and (self.since is None or case.created_at >= self.since)
             and (self.before is None or case.created_at < self.before)
             and (self.overdue_since is None or self._is_overdue(case, self.overdue_since))
+            and (self.troubled_since is None or self._needs_a_person(case, self.troubled_since))
+            and (self.lively_since is None or is_expected(case) or case.updated_at >= self.lively_since)
         )
 
     def conditions(self) -> list[ColumnElement[bool]]:
@@ -63,35 +71,58 @@ class Filters:
             found.append(Series.last_arrival_at < self.overdue_since)
         return found
 
+    def _asks_for_most(self) -> bool:
+        """Whether an index of the wanted states names nearly every series, so that to walk is faster."""
+        narrower = (self.overdue_since, self.troubled_since, self.lively_since)
+        return self.states >= _MOST and not any(narrower)
+
     def candidates(self) -> CompoundSelect[int] | None:
         """Ids of all series of which a case may be in a wanted state, and of few others; None where any state is.
 
         The indices on the raw states answer this; to make every case first took 16 s for 20 of 100,000 jobs.
         """
-        if self.series_uid or not (self.states or self.overdue_since):
+        if self.series_uid or self._asks_for_most():
+            return None
+        if self.troubled_since is not None:
+            late = select(Series.id).where(
+                Series.id.in_(union(*_with_states(set(UNFINISHED)))), Series.last_arrival_at < self.troubled_since
+            )
+            left = select(Job.series_id).join(Delivery).where(Delivery.leftover == Leftover.STANDS)
+            return union(*_with_states(set(NEEDS_A_PERSON)), left, late)
+        if self.lively_since is not None:
+            changed = select(Event.series_id).where(Event.at >= self.lively_since)
+            return union(*_with_states(set(UNFINISHED)), changed)
+        if not (self.states or self.overdue_since):
             return None
         wanted = set(self.states or UNFINISHED)
         if self.overdue_since is not None:
             wanted &= UNFINISHED
-        # A QUEUED series has a job, whose state it shows. COMPLETE reads as RECEIVING, and a PENDING delivery in two
-        # ways.
-        series = wanted - {SeriesState.QUEUED} | ({SeriesState.COMPLETE} if SeriesState.RECEIVING in wanted else set())
-        deliveries = wanted | (
-            {DeliveryState.PENDING} if wanted & {JobState.PRODUCED, DeliveryState.SENDING} else set()
-        )
-        of_jobs = select(Job.series_id)
-        parts = [
-            select(Series.id).where(Series.state.in_([state for state in SeriesState if state in series])),
-            of_jobs.where(Job.state.in_([state for state in JobState if state in wanted - {JobState.PRODUCED}])),
-            of_jobs.join(Delivery).where(Delivery.state.in_([state for state in DeliveryState if state in deliveries])),
-        ]
+        parts = _with_states(wanted)
         if JobState.PRODUCED in wanted and self.overdue_since is None:
+            of_jobs = select(Job.series_id)
             parts.append(of_jobs.outerjoin(Delivery).where(Job.state == JobState.PRODUCED, Delivery.id.is_(None)))
         return union(*parts)
 
     @staticmethod
     def _is_overdue(case: Case, since: datetime) -> bool:
         return is_expected(case) and case.counts_from < since
+
+    @classmethod
+    def _needs_a_person(cls, case: Case, since: datetime) -> bool:
+        return case.state in NEEDS_A_PERSON or bool(case.leftovers) or cls._is_overdue(case, since)
+
+
+def _with_states(wanted: set[str]) -> list[Any]:
+    """Queries for the ids of the series of which a case may be in one of these states, each by an index."""
+    # A QUEUED series has a job, whose state it shows. COMPLETE reads as RECEIVING, and a PENDING delivery in two ways.
+    series = wanted - {SeriesState.QUEUED} | ({SeriesState.COMPLETE} if SeriesState.RECEIVING in wanted else set())
+    deliveries = wanted | ({DeliveryState.PENDING} if wanted & {JobState.PRODUCED, DeliveryState.SENDING} else set())
+    of_jobs = select(Job.series_id)
+    return [
+        select(Series.id).where(Series.state.in_([state for state in SeriesState if state in series])),
+        of_jobs.where(Job.state.in_([state for state in JobState if state in wanted - {JobState.PRODUCED}])),
+        of_jobs.join(Delivery).where(Delivery.state.in_([state for state in DeliveryState if state in deliveries])),
+    ]
 
 
 def is_expected(case: Case) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union
 from sqlalchemy.orm import Session
 
 from storage.cases import Case, DeliveryView, EventView, LinkedIds, ProgressView, RefusedView, SliceCounts
@@ -30,6 +30,9 @@ __all__ = ["Case", "DeliveryView", "EventView", "Overview", "ProgressView", "Ref
 
 _PAGE = 500
 _MAX_DIGITS = 10  # a 32-bit primary key
+_OLDEST = 50  # series that are looked at for the one that waits longest: a person may have decided about some since
+_NEWEST = 3  # deliveries of each state, of which one took the last instance
+_MOVES = (JobState.QUEUED, JobState.RUNNING, JobState.PRODUCED, DeliveryState.SENDING)
 
 
 class Overview:
@@ -51,6 +54,9 @@ class Overview:
         since: datetime | None = None,
         before: datetime | None = None,
         overdue_since: datetime | None = None,
+        troubled_since: datetime | None = None,
+        lively_since: datetime | None = None,
+        after: str = "",
         limit: int = 200,
     ) -> list[Case]:
         """Cases to which every filter applies, newest first; `limit` 0 returns all of them.
@@ -58,6 +64,9 @@ class Overview:
         patient: the whole PatientID in whatever case, with `*` for any characters and `?` for one. bundle: the
         beginning of its label. since and before bound `created_at`, the first included. overdue_since: only what has
         no delivered result and no explained end, and is waited for since before then (`Case.counts_from`).
+        troubled_since: only what waits for a person, or is overdue since before then. lively_since: only what is
+        unfinished, or changed since then. after: the id of a case; only what the listing has behind it. Raises NotFound
+        where `after` is no id.
         """
         wanted = Filters(
             frozenset(states),
@@ -70,12 +79,15 @@ class Overview:
             since,
             before,
             overdue_since,
+            troubled_since,
+            lively_since,
         )
         found: list[Case] = []
+        behind = _place(after) if after else None
         with self._database.read() as session:
-            for page in _pages(session, wanted, min(limit or _PAGE, _PAGE)):
+            for page in _pages(session, wanted, min(limit or _PAGE, _PAGE), behind):
                 for case in _cases(session, page):
-                    if wanted.match(case):
+                    if (behind is None or _place(case.id) < behind) and wanted.match(case):
                         found.append(case)
                         if limit and len(found) >= limit:
                             return found
@@ -83,14 +95,13 @@ class Overview:
 
     def case(self, case_id: str) -> Case:
         """One case by its id; raises NotFound."""
-        number, _, run = case_id.partition("-")
-        if number.isdecimal() and len(number) < _MAX_DIGITS and (run.isdecimal() or not run):
-            with self._database.read() as session:
-                row = session.get(Series, int(number))
-                for case in _cases(session, [row] if row else []):
-                    if case.id == case_id:
-                        return case
-        raise NotFound(f"there is no job {case_id}; `syncect jobs ls` lists them")
+        number, _ = _place(case_id)
+        with self._database.read() as session:
+            row = session.get(Series, number)
+            for case in _cases(session, [row] if row else []):
+                if case.id == case_id:
+                    return case
+        raise _no_case(case_id)
 
     def events(self, case: Case) -> list[EventView]:
         """The history of a case, oldest first: its series' events and those of its own job and deliveries."""
@@ -135,8 +146,26 @@ class Overview:
 
     def last_sent_at(self) -> datetime | None:
         """When a destination last accepted an instance; None if that never happened."""
+        return max(self.last_sent().values(), default=None)
+
+    def last_sent(self) -> dict[str, datetime]:
+        """When each destination last accepted an instance; those that never did are left out."""
         with self._database.read() as session:
-            return session.scalar(select(func.max(DeliveryInstance.sent_at)))
+            names = session.scalars(select(Delivery.destination).distinct()).all()
+            found = {name: _last_accepted(session, name) for name in names}
+        return {name: at for name, at in found.items() if at is not None}
+
+    def longest_waiting(self) -> Case | None:
+        """The case that has waited longest for the node itself: not for a person, not for the next instance."""
+        of_jobs = select(Job.series_id)
+        waits = union(
+            of_jobs.where(Job.state.in_((JobState.QUEUED, JobState.RUNNING))),
+            of_jobs.join(Delivery).where(Delivery.state.in_((DeliveryState.PENDING, DeliveryState.SENDING))),
+        )
+        with self._database.read() as session:
+            oldest = select(Series).where(Series.id.in_(waits)).order_by(Series.last_arrival_at).limit(_OLDEST)
+            cases = [case for case in _cases(session, session.scalars(oldest).all()) if case.state in _MOVES]
+        return min(cases, key=lambda case: case.counts_from, default=None)
 
     def refused_since(self, now: datetime, *, hours: float) -> list[RefusedView]:
         """What was refused in the last hours, newest first."""
@@ -151,9 +180,32 @@ class Overview:
             return _refusals(session.scalars(query.order_by(Refusal.last_at.desc())).all())
 
 
-def _pages(session: Session, wanted: Filters, size: int) -> Iterator[Sequence[Series]]:
+def _place(case_id: str) -> tuple[int, int]:
+    """Number and run of a case, by which a listing is ordered; raises NotFound for what is no id."""
+    number, _, run = case_id.partition("-")
+    if not all(part.isascii() and part.isdecimal() and len(part) < _MAX_DIGITS for part in (number, run or "1")):
+        raise _no_case(case_id)
+    return int(number), int(run or 1)
+
+
+def _no_case(case_id: str) -> NotFound:
+    return NotFound(f"there is no job {case_id}; `syncect jobs ls` lists them")
+
+
+def _last_accepted(session: Session, destination: str) -> datetime | None:
+    """Found by the newest deliveries: to look at every instance ever sent took seconds in an old store."""
+    ids: list[int] = []
+    for state in DeliveryState:
+        newest = select(Delivery.id).where(Delivery.destination == destination, Delivery.state == state)
+        ids += session.scalars(newest.order_by(Delivery.updated_at.desc()).limit(_NEWEST))
+    return session.scalar(select(func.max(DeliveryInstance.sent_at)).where(DeliveryInstance.delivery_id.in_(ids)))
+
+
+def _pages(session: Session, wanted: Filters, size: int, behind: tuple[int, int] | None) -> Iterator[Sequence[Series]]:
     """Series that may have wanted cases, newest first."""
     conditions, candidates = wanted.conditions(), wanted.candidates()
+    if behind is not None:
+        conditions.append(Series.id <= behind[0])
     query = select(Series).order_by(Series.id.desc()).limit(size)
     if candidates is not None:
         found = select(Series.id).where(Series.id.in_(candidates), *conditions) if conditions else candidates

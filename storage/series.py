@@ -247,6 +247,11 @@ class SeriesStore(ArrivalStore):
         with self._database.read() as session:
             return owner_of(session, _known(session, series_id))
 
+    def barred(self, series_id: int) -> list[str]:
+        """The AE titles whose instances a person dropped, and which add none any more; raises NotFound."""
+        with self._database.read() as session:
+            return list(_known(session, series_id).barred)
+
     def drop(self, series_id: int, calling_ae: str, actor: str, reason: str, now: datetime) -> int:
         """Take the instances of one peer out of a series, which is judged anew; returns their number.
 

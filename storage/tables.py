@@ -283,6 +283,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "destination"),
         Index("ix_delivery_state_next", "state", "next_attempt_at"),
+        Index("ix_delivery_destination_state_updated", "destination", "state", "updated_at"),
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -317,7 +318,7 @@ class Event(Base):
     __tablename__ = "event"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     job_id: Mapped[int | None] = mapped_column(ForeignKey("job.id"), default=None)
     delivery_id: Mapped[int | None] = mapped_column(ForeignKey("delivery.id"), default=None)

@@ -8,21 +8,14 @@ import typer
 
 from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
 from node.cli.tables import print_text
-from node.operate.cases import case_json, delivered, progress_text
+from node.operate.cases import LEFTOVERS, case_json, delivered, progress_text, shadow_text
 from node.operate.next_steps import step_of
 from node.operate.texts import facts_text, local_time, now_utc, zone_of
 from storage.overview import Case, DeliveryView, EventView, RefusedView
 from storage.owners import OwnerView
-from storage.shadows import ShadowView
 from storage.states import Leftover
 
 Id = Annotated[str, typer.Argument(help="Job id, as listed by `jobs ls`.", metavar="ID")]
-_LEFTOVERS = {
-    Leftover.RESENT: "it took files in an earlier round",
-    Leftover.STANDS: "it still stands there",
-    Leftover.GONE: "it is gone from there",
-    Leftover.ACKNOWLEDGED: "a person has dealt with what stood there",
-}
 
 
 def show(
@@ -119,15 +112,6 @@ def _facts(case: Case, facts: dict[str, Any], zone: tzinfo | None) -> list[tuple
     ]
 
 
-def shadow_text(view: ShadowView) -> str:
-    """What a second bundle made of the same source, in words."""
-    if view.outcome != "MEASURED":
-        return f"{view.outcome}: {view.reason}".rstrip(": ")
-    mean_hu, max_hu = (view.measurements[key] for key in ("mean_abs_hu", "max_abs_hu"))
-    apart = f"{mean_hu:.1f} HU from the result on average, {max_hu:.0f} HU at most"
-    return f"MEASURED: {apart}; " + (f"it would be held: {view.reason}" if view.reason else "no gate doubts it")
-
-
 def _files(case: Case, folder: Path | None, zone: tzinfo | None) -> list[tuple[str, str]]:
     """Where the result lies, and what of the case has left the disk."""
     rows = []
@@ -158,7 +142,7 @@ def _delivery(case: Case, view: DeliveryView, zone: tzinfo | None) -> str:
     if view.last_accepted_at is not None:
         parts.append(f"the last one accepted {local_time(view.last_accepted_at, zone)}")
     if view.leftover:
-        parts.append(_LEFTOVERS[Leftover(view.leftover)])
+        parts.append(LEFTOVERS[Leftover(view.leftover)])
     text = ", ".join(parts)
     return f"{text}: {view.reason}" if view.reason else text
 

@@ -22,8 +22,8 @@ from node.cli.jobs_ls import states_of
 from node.cli.tables import plain
 from node.errors import Refused
 from node.operate import verbs
-from node.operate.cases import delivered
-from node.operate.texts import facts_text, masked, now_utc
+from node.operate.cases import which_case
+from node.operate.texts import now_utc
 from storage.overview import Case
 from storage.states import SeriesState
 
@@ -247,23 +247,10 @@ def _do(call: Call, node: Node, case: Case, verb: Verb) -> tuple[str, str]:
     if why_not := verbs.refused(node, case, verb.name):
         raise Refused(why_not)
     if call.dry_run:
-        return f"would be {verb.done}", _words(case)
-    if verb.asks and not call.yes and not typer.confirm(f"{verb.name} {case.id}: {_words(case)}?", err=True):
+        return f"would be {verb.done}", plain(which_case(case))
+    if verb.asks and not call.yes and not typer.confirm(f"{verb.name} {case.id}: {plain(which_case(case))}?", err=True):
         return "left as it is", ""
     return verb.done, plain(verb.act(node, case, operator(), call.reason, now_utc()))
-
-
-def _words(case: Case) -> str:
-    """Which case it is, so that a mistyped id is noticed: `PATIENT …34, 30 slices, SENT to tps`."""
-    count = case.slices.produced or case.slices.received
-    parts = [f"PATIENT {masked(case.patient_id, show=False) or 'unknown'}"]
-    parts += [f"series {words}"] if (words := facts_text(case.facts)) else []
-    parts.append(f"{count} slice{'' if count == 1 else 's'}")
-    got = delivered(case)
-    places = " and ".join(view.destination for view in case.deliveries)
-    everything = bool(got) and all(view.sent == case.slices.produced for view in case.deliveries)
-    parts.append(f"{case.state} to {places}" if everything else f"{case.state}, {got}" if got else case.state)
-    return plain(", ".join(part for part in parts if part))
 
 
 def _ids_in(call: Call, states: list[str]) -> list[str]:

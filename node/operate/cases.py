@@ -1,12 +1,21 @@
 """How a case is shown: as JSON for programs, and in the words that lists, questions and outcomes share."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from node.operate.texts import masked, masked_text, time_left
+from node.operate.texts import facts_text, masked, masked_text, one_line, time_left
 from storage.forecast import Expected
 from storage.overview import Case
-from storage.states import JobState
+from storage.shadows import ShadowView
+from storage.states import JobState, Leftover
+
+LEFTOVERS: Final = {
+    Leftover.RESENT: "it took files in an earlier round",
+    Leftover.STANDS: "it still stands there",
+    Leftover.GONE: "it is gone from there",
+    Leftover.ACKNOWLEDGED: "a person has dealt with what stood there",
+}
+"""What became of what a destination has of a result that is sent again or was withdrawn."""
 
 
 def case_json(case: Case, when: Expected, *, phi: bool, prefix: str) -> dict[str, Any]:
@@ -34,7 +43,7 @@ def case_json(case: Case, when: Expected, *, phi: bool, prefix: str) -> dict[str
         "measurements": case.measurements,
         "version": case.version,
         "derived_series_number": case.series_number,
-        "derived_description": _derived_description(case, prefix, show=phi),
+        "derived_description": derived_description(case, prefix, show=phi),
         "doubt": case.doubt,
         "override": case.override,
         "remarks": case.remarks,
@@ -48,7 +57,7 @@ def case_json(case: Case, when: Expected, *, phi: bool, prefix: str) -> dict[str
     }
 
 
-def _derived_description(case: Case, prefix: str, *, show: bool) -> str:
+def derived_description(case: Case, prefix: str, *, show: bool) -> str:
     """The node's own part stays; what follows it was typed at the scanner. Without our beginning all of it may be."""
     own = prefix.strip() + (f" v{case.version}" if case.version > 1 else "")
     text = case.series_description
@@ -82,3 +91,25 @@ def progress_text(case: Case, now: datetime) -> str:
 def derived_name(case: Case) -> str:
     """How a planner finds the derived series at a TPS."""
     return f"series {case.series_number}" if case.series_number is not None else f"series {case.derived_series_uid}"
+
+
+def shadow_text(view: ShadowView) -> str:
+    """What a second bundle made of the same source, in words."""
+    if view.outcome != "MEASURED":
+        return f"{view.outcome}: {view.reason}".rstrip(": ")
+    mean_hu, max_hu = (view.measurements[key] for key in ("mean_abs_hu", "max_abs_hu"))
+    apart = f"{mean_hu:.1f} HU from the result on average, {max_hu:.0f} HU at most"
+    return f"MEASURED: {apart}; " + (f"it would be held: {view.reason}" if view.reason else "no gate doubts it")
+
+
+def which_case(case: Case) -> str:
+    """Which case it is, so that a mistyped id is noticed: `PATIENT …34, 30 slices, SENT to tps`."""
+    count = case.slices.produced or case.slices.received
+    parts = [f"PATIENT {masked(case.patient_id, show=False) or 'unknown'}"]
+    parts += [f"series {words}"] if (words := facts_text(case.facts)) else []
+    parts.append(f"{count} slice{'' if count == 1 else 's'}")
+    got = delivered(case)
+    places = " and ".join(view.destination for view in case.deliveries)
+    everything = bool(got) and all(view.sent == case.slices.produced for view in case.deliveries)
+    parts.append(f"{case.state} to {places}" if everything else f"{case.state}, {got}" if got else case.state)
+    return one_line(", ".join(part for part in parts if part))

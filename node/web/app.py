@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from node.bootstrap.store import Node
 from node.operate.texts import NotUnderstood
-from node.web import health, pages, review
+from node.web import actions, health, pages, review
 from node.web.gate import guard
 from node.web.pulse import beating
+from node.web.templating import sentence
 from storage.errors import NotFound, StorageError
 
 STATIC: Final = Path(__file__).with_name("static")
-_ROUTERS: Final = (health.router, pages.router, review.router)
+_ROUTERS: Final = (health.router, pages.router, actions.router, review.router)
 
 
 def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAPI:
@@ -40,14 +41,16 @@ def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAP
         app.include_router(router)
     for kind, status in ((NotFound, 404), (NotUnderstood, 422), (StorageError, 503)):
         app.add_exception_handler(kind, _said(status))
+    app.add_exception_handler(StarletteHTTPException, _http_error)
     guard(app, node)
     return app
 
 
 def _said(status: int) -> Callable[[Request, Exception], Response]:
     """Answer with the error's own sentence."""
+    return lambda request, error: sentence(request, str(error), status)
 
-    def answer(_request: Request, error: Exception) -> Response:
-        return PlainTextResponse(f"{error}\n", status)
 
-    return answer
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException)
+    return sentence(request, str(error.detail), error.status_code)

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import event
 
+from storage.errors import NotFound
 from storage.jobs import Progress
 from storage.series import Arrival, JobRequest, SeriesFacts
 from tests.contract.store_bench import Bench, at
@@ -255,3 +256,91 @@ def test_the_log_of_a_case_is_found_by_its_deliveries_and_its_associations(bench
     assert claimed is not None
     assert claimed.id in first.deliveries
     assert claimed.case == "1"
+
+
+# -- what the page asks ------------------------------------------------------------------------------------------------
+
+
+def test_what_needs_a_person_is_what_only_a_person_ends_and_what_is_overdue(three):
+    assert found(three, troubled_since=at(0)) == []
+    assert found(three, troubled_since=at(150)) == ["2", "1"]
+    job = three.jobs.claim("w", 60, at(300))
+    three.jobs.fail(job.id, "w", "no memory", at(301))
+    assert found(three, troubled_since=at(0)) == ["1"]
+    assert found(three, troubled_since=at(0), calling_ae="CT2") == []
+
+
+def test_a_result_that_has_to_be_deleted_at_a_destination_needs_a_person(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    delivery = bench.outbox.claim("c", "tps", 60, at(12))
+    bench.outbox.record_accepted(delivery.id, "c", delivery.missing[0].product_id, 0, lease_s=60, now=at(13))
+    assert found(bench, troubled_since=at(0)) == []
+    bench.jobs.cancel(1, "operator x", "", at(14))
+    (case,) = bench.overview.cases(troubled_since=at(0))
+    assert (case.state, case.leftovers) == ("CANCELLED", ("tps",))
+
+
+def test_lively_is_what_is_unfinished_or_changed_since(bench):
+    for number in (1, 2):
+        add(bench, number, patient="P", now=number * 100, queue=False)
+        (series,) = bench.open_series(at(number * 100 + 10))
+        bench.series.skip(series, SeriesFacts("Scout", "P"), "it is a localizer", at(number * 100 + 10))
+    add(bench, 3, patient="P", now=0)
+    assert found(bench, lively_since=at(0)) == ["3", "2", "1"]
+    assert found(bench, lively_since=at(200)) == ["3", "2"]
+    assert found(bench, lively_since=at(9999)) == ["3"]
+    assert found(bench, lively_since=at(9999), patient="Q") == []
+
+
+def test_a_listing_goes_on_behind_a_case(three):
+    assert found(three, limit=2) == ["3", "2"]
+    assert found(three, after="2") == ["1"]
+    assert found(three, after="2", states=["QUEUED"]) == ["1"]
+    assert found(three, after="1") == []
+    for wrong in ("x", "1-x", "1;DROP TABLE job", "9" * 30, "-1"):
+        with pytest.raises(NotFound):
+            found(three, after=wrong)
+
+
+def test_a_listing_goes_on_between_two_jobs_of_one_series(bench):
+    bench.receive()
+    bench.queue()
+    bench.receive([9], now=at(20))
+    bench.queue("k2", now=at(40))
+    assert found(bench, after="1-2") == ["1"]
+
+
+def test_what_is_over_is_found_by_walking_back(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    assert found(bench, states=["SENT", "CONFIRMED", "CANCELLED"]) == []
+    bench.jobs.cancel(1, "operator x", "", at(14))
+    add(bench, 2, patient="P", now=100)
+    assert found(bench, states=["SENT", "CONFIRMED", "CANCELLED"]) == ["1"]
+    assert found(bench, states=["SENT", "CONFIRMED", "QUEUED"]) == ["2"]
+
+
+def test_what_waits_longest_is_not_what_waits_for_a_person(three):
+    assert three.overview.longest_waiting().id == "1"
+    job = three.jobs.claim("w", 60, at(300))
+    three.jobs.fail(job.id, "w", "no memory", at(301))
+    assert three.overview.longest_waiting().id == "2"
+
+
+def test_nothing_waits_in_an_empty_store(bench):
+    assert bench.overview.longest_waiting() is None
+
+
+def test_each_destination_has_its_own_last_send(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce(destinations=("tps", "pacs"))
+    assert bench.overview.last_sent() == {}
+    for seconds, name in ((20, "tps"), (30, "pacs")):
+        delivery = bench.outbox.claim("c", name, 60, at(seconds))
+        bench.outbox.record_accepted(delivery.id, "c", delivery.missing[0].product_id, 0, lease_s=60, now=at(seconds))
+    assert bench.overview.last_sent() == {"tps": at(20), "pacs": at(30)}
+    assert bench.overview.last_sent_at() == at(30)

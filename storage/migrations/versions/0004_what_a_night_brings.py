@@ -76,6 +76,10 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "bundle", name=op.f("uq_shadow_job_id_bundle")),
     )
     op.create_index(op.f("ix_shadow_outcome"), "shadow", ["outcome"], unique=False)
+    op.create_index(op.f("ix_event_at"), "event", ["at"], unique=False)
+    op.create_index(
+        "ix_delivery_destination_state_updated", "delivery", ["destination", "state", "updated_at"], unique=False
+    )
     op.create_table(
         "store_mark",
         sa.Column("uid", sa.String(length=64), nullable=False),
@@ -133,6 +137,8 @@ def _make_access_tables() -> None:
 
 def downgrade() -> None:
     """Take this revision back."""
+    op.drop_index("ix_delivery_destination_state_updated", table_name="delivery")
+    op.drop_index(op.f("ix_event_at"), table_name="event")
     for table in ("audit", "web_session", "web_user", "store_mark", "shadow", "alert"):
         op.drop_table(table)
     for table, columns in _ADDED.items():

@@ -25,17 +25,6 @@ NOW = datetime.now(UTC)
 
 
 @pytest.fixture
-def config(tmp_path, sqlite_file, monkeypatch):
-    """A settings file with one destination, named by the environment as an operator would."""
-    path = tmp_path / "node.toml"
-    (tmp_path / "syncect-data").mkdir()
-    sqlite_file.rename(tmp_path / "syncect-data" / "syncect.sqlite3")
-    path.write_text('[[destination]]\nname = "tps"\nae_title = "TPS"\nhost = "127.0.0.1"\nport = 1\n')
-    monkeypatch.setenv("SYNCECT_CONFIG", str(path))
-    return path
-
-
-@pytest.fixture
 def run(capsys, monkeypatch):
     """Runs `syncect` in this process with the arguments given; returns exit code, standard output and errors."""
 
@@ -60,13 +49,6 @@ def log_folder(config, caplog):
     keep_log_file("work", settings.log, settings.node.data_dir)
     yield settings.node.data_dir / "log"
     root.removeHandler(handler)
-
-
-@pytest.fixture
-def department(config):
-    """A store in which a test makes the series that it needs."""
-    with open_store(load_settings(config)) as node:
-        yield Department(node)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from models.testing import write_tiny_bundle
 from node.beats import no_beat
 from node.bootstrap.roles import bundle_label
 from node.bootstrap.worker import job_options, make_worker, open_executor
-from node.cli.jobs_show import shadow_text
 from node.errors import Permanent
+from node.operate.cases import shadow_text
 from node.translate.shadow import ShadowRunner
 from storage.shadows import LEFT_BEHIND_AFTER, MAX_ATTEMPTS
 

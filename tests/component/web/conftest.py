@@ -131,3 +131,11 @@ def make_door(sqlite_file, tmp_path, clock) -> Callable[..., Door]:
 @pytest.fixture
 def door(make_door) -> Door:
     return make_door()
+
+
+@pytest.fixture
+def ward(department):
+    """The whole page over the store of a department, and visitors of every role."""
+    from tests.component.web.ward import Ward
+
+    return Ward(department)

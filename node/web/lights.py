@@ -1,0 +1,187 @@
+"""The strip of lights: one word and one sentence for each thing that has to work, from the facts of `status`."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from node.beats import WAITS_FOR_DATABASE
+from node.bootstrap.store import Node
+from node.operate.situation import facts, health_of, silence, waits
+from node.operate.texts import age, due_text, now_utc, span
+from node.ops.certificates import WARNED_BEFORE, tls_of, validity
+from node.ops.health import REFUSING_FOR, Health
+from node.ops.processes import ProcessView
+from storage.peers import PeerView
+
+KEPT_S: Final = 2.0
+LONG_H: Final = 365 * 24.0  # nobody plans for longer
+SHORT_H: Final = 24.0  # less disk than for a day: nobody may look before
+_ROLES: Final = {
+    "receive": "Receiver",
+    "complete": "Completion",
+    "work": "Worker",
+    "deliver": "Courier",
+    "watch": "Watch",
+}
+
+
+class Word(StrEnum):
+    """OK: it works. LATE: it works badly, or will not for long. DOWN: it does not work."""
+
+    OK = "OK"
+    LATE = "LATE"
+    DOWN = "DOWN"
+
+
+@dataclass(frozen=True)
+class Light:
+    """One thing that has to work, how it is, and the sentence that says it; case_id: the case that it speaks of."""
+
+    name: str
+    word: Word
+    text: str
+    case_id: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Every light, what `status` says in its first line, and when that was so."""
+
+    health: Health
+    lights: tuple[Light, ...]
+    at: datetime
+
+
+class Lights:
+    """The strip of one node, made anew after `KEPT_S`, however many browsers ask."""
+
+    def __init__(self, node: Node) -> None:
+        self._node, self._lock = node, threading.Lock()
+        self._kept: Strip | None = None
+        self._made_s = 0.0
+
+    def now(self) -> Strip:
+        """How everything is; raises StorageError where the store does not answer."""
+        with self._lock:
+            if self._kept is None or time.monotonic() - self._made_s > KEPT_S:
+                self._kept, self._made_s = strip_of(self._node), time.monotonic()
+            return self._kept
+
+
+def strip_of(node: Node) -> Strip:
+    """How everything is now."""
+    found, now = facts(node), now_utc()
+    made = [*_roles(found), *_destinations(node, found, now), _disk(found), _certificates(node, now)]
+    return Strip(health_of(node, found), (*made, _waiting(node, now), _alerts(found)), now)
+
+
+# -- processes ---------------------------------------------------------------------------------------------------------
+
+
+def _roles(found: dict[str, Any]) -> Iterator[Light]:
+    not_started = {one.role: one for one in found["not_started"]}
+    for role, name in _ROLES.items():
+        views = [view for view in found["processes"] if view.role == role]
+        if role in found["missing"]:
+            why = f"does not run {waits(not_started[role])}" if role in not_started else "does not run"
+            yield Light(name, Word.DOWN, f"{why}. Start `syncect serve`." if role not in not_started else why)
+        else:
+            word, text = min((_process(view) for view in views), key=lambda told: list(Word).index(told[0]) * -1)
+            yield _refusing(found, Light(name, word, text)) if role == "receive" else Light(name, word, text)
+
+
+def _process(view: ProcessView) -> tuple[Word, str]:
+    if words := silence(view):
+        return Word.DOWN, words
+    if view.details.startswith("CANNOT WORK"):
+        return Word.DOWN, view.details.replace("CANNOT WORK", "cannot work", 1)
+    if any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
+        return Word.LATE, "waits for the database; its log says why"
+    return Word.OK, view.details or f"runs for {age(datetime.fromisoformat(view.started_at))}"
+
+
+def _refusing(found: dict[str, Any], light: Light) -> Light:
+    newest = next(iter(found["refused_24_h"]), None)
+    if newest is None or light.word is not Word.OK or now_utc() - newest.last_at > REFUSING_FOR:
+        return light
+    refused = f"refused images of {newest.calling_ae} {age(newest.last_at)} ago: {newest.reason}"
+    return Light(light.name, Word.LATE, refused)
+
+
+# -- destinations, disk, certificates ----------------------------------------------------------------------------------
+
+
+def _destinations(node: Node, found: dict[str, Any], now: datetime) -> Iterator[Light]:
+    peers = {peer.destination: peer for peer in found["peers"]}
+    sent = node.overview.last_sent()
+    for name in found["destinations"]:
+        took = f"last send {age(sent[name])} ago" if name in sent else "nothing was sent there yet"
+        yield _destination(name, peers.get(name), took)
+    if not found["destinations"]:
+        yield Light("Destinations", Word.LATE, "none is set: results go nowhere")
+
+
+def _destination(name: str, peer: PeerView | None, took: str) -> Light:
+    if peer is None or (peer.answered_at is None and peer.failing_since is None):
+        return Light(f"To {name}", Word.OK, f"nobody has asked it yet; {took}")
+    answered = f"answered {age(peer.answered_at)} ago" if peer.answered_at else "never answered"
+    if peer.failing_since is None:
+        return Light(f"To {name}", Word.OK, f"{answered}, {took}")
+    away = f"cannot be reached for {age(peer.failing_since)}: {peer.reason}"
+    return Light(f"To {name}", Word.DOWN, f"{away}; {answered}, {took}")
+
+
+def _disk(found: dict[str, Any]) -> Light:
+    hours, free = found["retention"]["hours_left"], f"{found['free_gb']} GB free"
+    lasts = "and it does not fill up" if hours is None or hours > LONG_H else f"full in about {span(hours * 3600)}"
+    left = f"{free}, {lasts}"
+    if found["unwritable"]:
+        return Light("Disk", Word.DOWN, found["unwritable"])
+    if found["free_gb"] <= found["reserve_gb"]:
+        return Light("Disk", Word.DOWN, f"{free}; below {found['reserve_gb']:g} GB every image is refused")
+    if found["retention"]["below_target"]:
+        return Light("Disk", Word.LATE, f"{left}; {found['retention']['words']}")
+    return Light("Disk", Word.LATE if hours is not None and hours < SHORT_H else Word.OK, left)
+
+
+def _certificates(node: Node, now: datetime) -> Light:
+    name, ends = "Certificates", []
+    try:
+        for key, tls in tls_of(node.settings):
+            ends += [(end, key) for path in (tls.certificate, tls.ca) for _, end in validity(path)]
+    except OSError as error:
+        return Light(name, Word.DOWN, f"cannot be read: {error.strerror}")
+    if not ends:
+        return Light(name, Word.OK, "none is in use (no TLS is set)")
+    first, key = min(ends)
+    if first <= now:
+        return Light(name, Word.DOWN, f"one of {key} expired on {first:%Y-%m-%d}")
+    word = Word.LATE if first - now <= WARNED_BEFORE else Word.OK
+    return Light(name, word, f"{(first - now).days} days left, {key} first")
+
+
+# -- what waits --------------------------------------------------------------------------------------------------------
+
+
+def _waiting(node: Node, now: datetime) -> Light:
+    case = node.overview.longest_waiting()
+    if case is None:
+        return Light("Oldest waiting", Word.OK, "no series waits")
+    due_at = case.counts_from + timedelta(seconds=node.settings.alerts.due_s)
+    text = f"job {case.id} ({case.state}) waits for {age(case.counts_from)}, due {due_text(due_at, now)}"
+    return Light(
+        "Oldest waiting", Word.LATE if due_at < now else Word.OK, text.replace("due overdue", "overdue"), case.id
+    )
+
+
+def _alerts(found: dict[str, Any]) -> Light:
+    alerts = found["alerts"]
+    if not alerts["open"]:
+        return Light("Alerts", Word.OK, "none is open")
+    text = f"{alerts['open']} open, {alerts['unacknowledged']} of them not acknowledged"
+    urgent = f"{text}; {alerts['most_urgent']}" if alerts["most_urgent"] else text
+    return Light("Alerts", Word.LATE if alerts["unacknowledged"] else Word.OK, urgent)
