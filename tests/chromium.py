@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
-from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver import Chrome
 
 from tests.conftest import require_program
 
@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 1366, 768  # of an old ward PC
 
 
 @contextmanager
-def chromium(folder: Path, *, width: int = WIDTH, height: int = HEIGHT) -> Iterator[WebDriver]:
+def chromium(folder: Path, *, width: int = WIDTH, height: int = HEIGHT) -> Iterator[Chrome]:
     """A browser with a profile of its own and nothing but the page to talk to."""
     program = require_program("chromium")
     driver = require_program("chromedriver")
@@ -38,16 +38,12 @@ def chromium(folder: Path, *, width: int = WIDTH, height: int = HEIGHT) -> Itera
         browser.quit()
 
 
-def complaints(browser: WebDriver) -> list[str]:
+def complaints(browser: Chrome) -> list[str]:
     """What the browser's console holds: refused scripts and styles, errors, files that were not found."""
-    return [
-        entry["message"]
-        for entry in browser.get_log("browser")
-        if entry["level"] in ("SEVERE", "WARNING")
-    ]
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-def serious(browser: WebDriver) -> list[str]:
+def serious(browser: Chrome) -> list[str]:
     """What axe-core finds serious or critical on the page that is shown (WCAG 2.1 A and AA, best practices)."""
     browser.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
     browser.execute_script(_AXE.read_text(encoding="utf-8"))

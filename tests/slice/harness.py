@@ -144,6 +144,7 @@ class Orthanc:
 
 # The networks of these tests are tiny: threads would only wait for each other.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+_ENVIRONMENT.pop("SYNCECT_WEB__ENABLED", None)  # the settings file says whether a node has its page
 
 
 class RunningNode:

@@ -14,9 +14,9 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.sop_class import CTImageStorage
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 import models
@@ -62,7 +62,7 @@ def scanner(port: int) -> Iterator[Association]:
 class Reader:
     """A person at the browser: sees, clicks, types, and keeps a picture of what is there."""
 
-    def __init__(self, browser: WebDriver, address: str, pictures: Path) -> None:
+    def __init__(self, browser: Chrome, address: str, pictures: Path) -> None:
         self.browser, self.address, self._pictures = browser, address, pictures
         self._waiting = WebDriverWait(browser, 90, 0.1)
 
@@ -103,7 +103,16 @@ def physicist(tmp_path: Path, pictures: Path) -> Iterator[Callable[[RunningNode,
     with chromium(tmp_path / "profile") as browser:
 
         def sit_down(node: RunningNode, port: int) -> Reader:
-            words = ("users", "add", "anna", "--role", "physicist", "--full-name", "Dr. Anna Müster", "--password-stdin")
+            words = (
+                "users",
+                "add",
+                "anna",
+                "--role",
+                "physicist",
+                "--full-name",
+                "Dr. Anna Müster",
+                "--password-stdin",
+            )
             command = [*node.command, *words]
             made = subprocess.run(command, input=f"{PASSWORD}\n", text=True, capture_output=True, check=False)
             assert made.returncode == 0, made.stderr
@@ -116,7 +125,9 @@ def test_a_real_series_is_followed_looked_at_released_and_sent_again(
     real_data: Path, node_at, tps, doubtful_bundle: Path, physicist
 ) -> None:
     port = free_port()
-    node = node_at(tps, bundle=doubtful_bundle, web=f"port = {port}", completion="quiet_s = 0.6\ngive_up_s = 60").start()
+    node = node_at(
+        tps, bundle=doubtful_bundle, web=f"port = {port}", completion="quiet_s = 0.6\ngive_up_s = 60"
+    ).start()
     anna = physicist(node, port)
     files = sorted((real_data / "ct" / "philips_chest_ncct").iterdir())
 
