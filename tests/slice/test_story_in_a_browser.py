@@ -13,13 +13,13 @@ import pytest
 from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.association import Association
-from pynetdicom.sop_class import CTImageStorage
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 import models
+from node.dicom.constants import CT_IMAGE_STORAGE
 from tests.chromium import chromium, complaints, serious
 from tests.slice.harness import RunningNode, free_port, wait_for
 
@@ -52,7 +52,7 @@ def doubtful_bundle(tmp_path: Path, tiny_bundle: Path) -> Path:
 def scanner(port: int) -> Iterator[Association]:
     """An association of a CT simulator, open as long as its scan lasts."""
     entity = AE(ae_title="CTSIM")
-    entity.add_requested_context(CTImageStorage)
+    entity.add_requested_context(CT_IMAGE_STORAGE)
     association = entity.associate("127.0.0.1", port, ae_title="SYNCECT")
     assert association.is_established
     yield association
