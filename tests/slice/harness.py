@@ -177,7 +177,10 @@ class RunningNode:
                     subprocess.Popen([*self.command, role], stdout=log, stderr=log, env=_ENVIRONMENT)
                 )
         if not roles or "receive" in roles:
-            wait_for("the receiver's start", self._listening)
+            try:
+                wait_for("the receiver's start", self._listening)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.log.read_text()[-3000:]}") from None
         return self
 
     @property
