@@ -230,7 +230,7 @@ class ModelSettings(Section):
 
 
 class DestinationSettings(Section):
-    """A peer that receives the derived series."""
+    """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     ae_title: AeTitle
@@ -238,6 +238,7 @@ class DestinationSettings(Section):
     port: Port = 104
     tls: TlsSettings | None = None
     confirm: Literal["none", "find"] = "none"
+    echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
     profile: Literal["generic"] = "generic"
 
 

@@ -21,6 +21,7 @@ from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
 from node.receive.receiver import Receiver
 from node.send.courier import Courier
+from node.send.probe import Probe
 from node.translate.native_contrast import why_enhanced
 from storage.series import JobRequest
 
@@ -102,6 +103,11 @@ def make_courier(node: Node, name: str, beat: Beating = no_beat, numbers: Number
         numbers=numbers,
         clock=node.clock,
     )
+
+
+def make_probe(node: Node) -> Probe:
+    """What asks the destinations whether they are there."""
+    return Probe(node.peers, node.settings.destination, node.settings.scp.ae_title, clock=node.clock)
 
 
 def make_retention(node: Node) -> Retention:

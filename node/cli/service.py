@@ -163,14 +163,16 @@ def deliver(
     verbose: Verbose = False,
 ) -> None:
     """Run a courier: it sends produced series to their destinations."""
-    from node.bootstrap.roles import make_courier, make_retention
+    from node.bootstrap.roles import make_courier, make_probe, make_retention
     from node.ops.retention import TICK_S
     from node.ops.scheduler import Ticker
+    from node.send.probe import TICK_S as PROBE_TICK_S
 
     settings = settings_from(context, config)
-    frame = _process("deliver", name, settings, supervised=supervised, verbose=verbose)
-    with frame as it, Ticker({make_retention(it.node).tick: TICK_S}, it.beat):
-        make_courier(it.node, name, it.beat, it.numbers).run(it.stop)
+    with _process("deliver", name, settings, supervised=supervised, verbose=verbose) as frame:
+        tidy, ask = make_retention(frame.node).tick, make_probe(frame.node).tick
+        with Ticker({tidy: TICK_S, ask: PROBE_TICK_S}, frame.beat):
+            make_courier(frame.node, name, frame.beat, frame.numbers).run(frame.stop)
 
 
 def watch(

@@ -16,12 +16,12 @@ from node.operate.cases import which_case
 from node.operate.texts import MAX_REASON, NotUnderstood, now_utc, tidy_reason
 from node.ops.audit import SEE_PATIENT
 from node.web.access import ROLE_OF_VERB, Person, Role, audit, needs, person_of
+from node.web.actors import actor_of
 from node.web.drawer import Drawer, drawer_of, refused_now, seen_of
 from node.web.templating import is_part, page
 from storage.cases import Case
 
 router = APIRouter()
-_MAX_ACTOR: Final = 80  # of the column that keeps it
 _NAMED: Final = re.compile(r"`syncect jobs (\w+) ")
 _NEVER_SENT: Final = "Its result is never sent. That can be taken back."
 _STOPS: Final = (
@@ -165,7 +165,7 @@ def _do(request: Request, case: Case, button: Button, act: verbs.Act, reason: st
     node, person = _node(request), person_of(request)
     audit(request, button.verb, case=case.id, detail=reason, study_uid=case.study_uid)
     try:
-        more = act(node, case, actor_of(person), reason, now_utc())
+        more = act(node, case, actor_of(person.name, person.full_name), reason, now_utc())
     except verbs.FAILED as error:
         outcome = next(outcome for kinds, outcome in verbs.FAILURES if isinstance(error, kinds))
         said = verbs.told(case.id, error)
@@ -175,11 +175,6 @@ def _do(request: Request, case: Case, button: Button, act: verbs.Act, reason: st
         return RedirectResponse(f"/cases/{case.id}?did={button.verb}", 303)
     words = f"Job {case.id}: {button.done}" + (f"; {more}." if more else ".")
     return _shown(request, node.overview.case(case.id), person, said=words)
-
-
-def actor_of(person: Person) -> str:
-    """Who decided, as the history keeps it; it begins as what a person of the command line decides."""
-    return f"operator {person.full_name or person.name} ({person.name})"[:_MAX_ACTOR]
 
 
 def _look_again(case: Case, decision: Decision) -> None:

@@ -30,9 +30,14 @@ _ROLES: Final = {
 
 
 class Word(StrEnum):
-    """OK: it works. LATE: it works badly, or will not for long. DOWN: it does not work."""
+    """OK: it works. UNKNOWN: nobody has looked yet. LATE: it works badly, or will not for long. DOWN: it does not work.
+
+    OPEN: a person has to know something.
+    """
 
     OK = "OK"
+    UNKNOWN = "UNKNOWN"
+    OPEN = "OPEN"
     LATE = "LATE"
     DOWN = "DOWN"
 
@@ -127,7 +132,7 @@ def _destinations(node: Node, found: dict[str, Any], now: datetime) -> Iterator[
 
 def _destination(name: str, peer: PeerView | None, took: str) -> Light:
     if peer is None or (peer.answered_at is None and peer.failing_since is None):
-        return Light(f"To {name}", Word.OK, f"nobody has asked it yet; {took}")
+        return Light(f"To {name}", Word.UNKNOWN, f"nobody has asked it yet; {took}")
     answered = f"answered {age(peer.answered_at)} ago" if peer.answered_at else "never answered"
     if peer.failing_since is None:
         return Light(f"To {name}", Word.OK, f"{answered}, {took}")
@@ -153,6 +158,8 @@ def _certificates(node: Node, now: datetime) -> Light:
     try:
         for key, tls in tls_of(node.settings):
             ends += [(end, key) for path in (tls.certificate, tls.ca) for _, end in validity(path)]
+        if (page := node.settings.web.tls) is not None:
+            ends += [(end, "web.tls") for _, end in validity(page.certificate)]
     except OSError as error:
         return Light(name, Word.DOWN, f"cannot be read: {error.strerror}")
     if not ends:
@@ -184,4 +191,4 @@ def _alerts(found: dict[str, Any]) -> Light:
         return Light("Alerts", Word.OK, "none is open")
     text = f"{alerts['open']} open, {alerts['unacknowledged']} of them not acknowledged"
     urgent = f"{text}; {alerts['most_urgent']}" if alerts["most_urgent"] else text
-    return Light("Alerts", Word.LATE if alerts["unacknowledged"] else Word.OK, urgent)
+    return Light("Alerts", Word.OPEN if alerts["unacknowledged"] else Word.OK, urgent)

@@ -43,6 +43,7 @@ _FIGURES: Final = {
     "inside_share": _Figure("share of the scan in the soft-tissue window", "%"),
     "native_enhanced_ml": _Figure("source: tissue as bright as with contrast agent", "mL", (0.0, ENHANCED_LIMIT_ML)),
     "native_enhanced_mean_hu": _Figure("source: its mean", "HU"),
+    "native_enhanced_z_mm": _Figure("source: the slice with most of it, z", "mm"),
     "noise_hu": _Figure("source: noise in soft tissue", "HU"),
 }
 

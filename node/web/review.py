@@ -5,22 +5,22 @@ A browser gets pictures and figures, never a DICOM file. What comes in from the 
 
 import threading
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
-from fastapi.templating import Jinja2Templates
 
 from node.bootstrap.store import Node
 from node.operate.texts import MAX_REASON, facts_text
 from node.ops.audit import SEE_IMAGES
 from node.translate.quality import DARKENED_HU
 from node.web.access import CSRF_FIELD, ROLE_OF_VERB, Person, Role, audit, needs
+from node.web.drawer import seen_of
 from node.web.looks import Looks
 from node.web.marks import doubtful_region, is_darkened, marks_of
 from node.web.sides import sides_of
+from node.web.templating import page
 from node.web.tiles import DIFFERENCE_RANGES_HU, PRESETS, difference_png, grey_png, legend_png
 from node.web.volumes import Images, ImageStack, NotShown, SliceFile, SlicePair, source_of, synthetic_of
 from storage.cases import Case
@@ -32,7 +32,6 @@ router = APIRouter()
 LAYERS: Final = ("source", "synthetic", "difference")
 NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _MAX_DIGITS: Final = 5
-_TEMPLATES: Final = Jinja2Templates(Path(__file__).with_name("templates"))
 _TO_OPEN = threading.Lock()
 
 
@@ -116,7 +115,9 @@ def review(request: Request, seen: _Seen, view: _View, slice: str = "") -> Respo
     except NotShown as error:
         context["why"] = str(error)
     name = "review_viewer.html" if "HX-Request" in request.headers else "review.html"
-    return _TEMPLATES.TemplateResponse(request, name, context, headers=NO_STORE)
+    answer = page(request, name, **context)
+    answer.headers.update(NO_STORE)
+    return answer
 
 
 @router.get("/cases/{case_id}/slices.json")
@@ -246,6 +247,7 @@ def _decisions(case: Case, person: Person) -> dict[str, Any]:
         "may_reject": may["reject"],
         "csrf_field": CSRF_FIELD,
         "max_reason": MAX_REASON,
+        "decided_on": seen_of(case),
     }
 
 

@@ -38,7 +38,8 @@ _TEMPLATES: Final = Jinja2Templates(env=_environment())
 
 
 def page(request: Request, template: str, status: int = 200, **context: Any) -> Response:
-    """The answer that a template makes."""
+    """The answer that a template makes; each page names the node, for a department may have a second one for tests."""
+    context |= {"ae_title": request.app.state.node.settings.scp.ae_title}
     return _TEMPLATES.TemplateResponse(request, template, context, status_code=status)
 
 

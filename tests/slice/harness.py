@@ -144,6 +144,7 @@ class Orthanc:
 
 # The networks of these tests are tiny: threads would only wait for each other.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+_ENVIRONMENT.pop("SYNCECT_WEB__ENABLED", None)  # the settings file says whether a node has its page
 
 
 class RunningNode:
@@ -176,7 +177,10 @@ class RunningNode:
                     subprocess.Popen([*self.command, role], stdout=log, stderr=log, env=_ENVIRONMENT)
                 )
         if not roles or "receive" in roles:
-            wait_for("the receiver's start", self._listening)
+            try:
+                wait_for("the receiver's start", self._listening)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.log.read_text()[-3000:]}") from None
         return self
 
     @property

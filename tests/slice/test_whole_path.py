@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from tests.slice import harness
 from tests.slice.checks import assert_derived_from, assert_no_dciodvfy_errors, assert_same_grid
 from tests.slice.harness import free_port, push, wait_for
 
@@ -39,10 +38,7 @@ def test_a_real_series_arrives_at_storescp_and_at_orthanc(real_data, node_at, tp
     assert node.stop() == [0]
 
 
-def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(
-    real_data, node_at, tps, tmp_path, monkeypatch
-):
-    monkeypatch.setitem(harness._ENVIRONMENT, "SYNCECT_WEB__ENABLED", "true")
+def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(real_data, node_at, tps, tmp_path):
     source, page = real_data / "ct" / "siemens_chest_ncct", free_port()
     node = node_at(tps, web=f"port = {page}").start()
     push(node.port, source)

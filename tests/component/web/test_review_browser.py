@@ -3,7 +3,6 @@
 import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.request import urlopen
@@ -22,12 +21,11 @@ from node.bootstrap.store import Node, open_store
 from node.web.access import Person, Role
 from node.web.review import router
 from tests.builders import make_series
+from tests.chromium import chromium, complaints, serious
 from tests.component.web.imaged import receive, translate
-from tests.conftest import require_program
 
 SLICES = 14
 STATIC = Path(__file__).parents[3] / "node" / "web" / "static"
-AXE = Path(__file__).parents[2] / "vendor"
 
 
 @pytest.fixture(scope="module")
@@ -80,24 +78,9 @@ def address(app: FastAPI) -> Iterator[str]:
     thread.join()
 
 
-@contextmanager
-def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = require_program("chromium")
-    switches = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1200")
-    for switch in (*switches, f"--user-data-dir={profile}"):
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(require_program("chromedriver")))
-    try:
-        yield driver
-    finally:
-        driver.quit()
-
-
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+    with chromium(tmp_path_factory.mktemp("profile"), width=1400, height=1200) as driver:
         yield driver
 
 
@@ -199,12 +182,9 @@ def test_a_slice_that_cannot_be_shown_says_why_in_its_place(page, app, node, tmp
 
 
 def test_the_browser_complains_of_nothing(page) -> None:
-    complaints = [line["message"] for line in page.get_log("browser") if "favicon" not in line["message"]]
-    assert [line for line in complaints if "410" not in line and "no longer" not in line] == []
-    page.execute_cdp_cmd("Page.setBypassCSP", {"enabled": True})
-    page.execute_script(next(AXE.glob("axe-*.js")).read_text())
-    found = page.execute_async_script("axe.run().then(arguments[0])")["violations"]
-    assert [(one["id"], one["impact"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    said = [line for line in complaints(page) if "favicon" not in line]
+    assert [line for line in said if "410" not in line and "no longer" not in line] == []
+    assert serious(page) == []
 
 
 def test_the_browser_keeps_no_picture_on_its_disk(address, tmp_path) -> None:
