@@ -323,7 +323,7 @@ class WebSettings(Section):
 
     enabled: bool = True
     host: Host = "127.0.0.1"
-    port: Port = 8042
+    port: Port = 11180
     allowed_hosts: tuple[Annotated[str, AfterValidator(_named_host)], ...] = ()
     tls: WebTlsSettings | None = None
     trusted_proxies: tuple[Network, ...] = ()

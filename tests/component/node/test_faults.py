@@ -272,8 +272,14 @@ def test_a_width_that_is_no_use_counts_as_none(
     for command in commands:
         monkeypatch.setenv("COLUMNS", width)
         answers.append(run(*command))
-    assert answers == expected
+    assert [_ageless(answer) for answer in answers] == [_ageless(answer) for answer in expected]
     assert {code for code, _, _ in answers} == {0}
+
+
+def _ageless(answer: tuple[int, str, str]) -> tuple[int, str, str]:
+    """Without the ages: a minute may pass between two answers."""
+    code, out, err = answer
+    return code, re.sub(r"\d+ ?(s|m|min)\b", "#", out), err
 
 
 def test_warnings_of_libraries_are_no_business_of_an_operator(run: Run, tmp_path: Path) -> None:
