@@ -22,7 +22,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 import models
 from node.dicom.constants import CT_IMAGE_STORAGE
 from tests.chromium import chromium, complaints, serious
-from tests.slice.harness import RunningNode, free_port, wait_for
+from tests.slice.checks import assert_derived_from, assert_no_dciodvfy_errors, assert_same_grid
+from tests.slice.harness import RunningNode, StoreScp, free_port, wait_for
 
 WITHIN_S = 40.0
 PASSWORD = "correct horse battery"
@@ -174,10 +175,7 @@ def test_a_real_series_is_followed_looked_at_released_and_sent_again(
     anna.clicks("form[action$='/release'] button")
     anna.sees("body", "SENT")
     anna.keeps("6-sent")
-    images = [dcmread(path, stop_before_pixels=True) for path in tps.files()]
-    assert len(images) == len(files)
-    assert all(REASON in image.DerivationDescription for image in images)
-    assert all("Dr. Anna Müster (anna)" in image.DerivationDescription for image in images)
+    assert_what_arrived(tps, files)
 
     tps.clear()
     anna.types("#reason", "The TPS lost it")
@@ -190,6 +188,19 @@ def test_a_real_series_is_followed_looked_at_released_and_sent_again(
     trail = json.loads(node.run("audit", "ls", "--json").stdout)
     assert {"login", "release", "resend"} <= {row["action"] for row in trail}
     assert node.stop() == [0]
+
+
+def assert_what_arrived(tps: StoreScp, files: list[Path]) -> None:
+    """Every image at the TPS is derived from its source, says who released it and why, and lies on the same grid."""
+    sources = {image.SOPInstanceUID: image for image in map(dcmread, files)}
+    images = [dcmread(path) for path in tps.files()]
+    assert len(images) == len(sources)
+    for image in images:
+        assert_derived_from(sources.pop(image.SourceImageSequence[0].ReferencedSOPInstanceUID), image)
+        assert REASON in image.DerivationDescription
+        assert "Dr. Anna Müster (anna)" in image.DerivationDescription
+    assert_no_dciodvfy_errors(tps.files())
+    assert_same_grid(files[0].parent, tps.folder)
 
 
 def answers(port: int) -> bool:
