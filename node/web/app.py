@@ -12,14 +12,14 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from node.bootstrap.store import Node
 from node.operate.texts import NotUnderstood
-from node.web import actions, health, pages, review
+from node.web import actions, health, pages, review, trends
 from node.web.gate import guard
 from node.web.pulse import beating
 from node.web.templating import sentence
 from storage.errors import NotFound, StorageError
 
 STATIC: Final = Path(__file__).with_name("static")
-_ROUTERS: Final = (health.router, pages.router, actions.router, review.router)
+_ROUTERS: Final = (health.router, pages.router, actions.router, review.router, trends.router)
 
 
 def make_app(node: Node, breathe: Callable[[], object] = lambda: None) -> FastAPI:
