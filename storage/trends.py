@@ -19,7 +19,7 @@ _OF_JOBS: Final = (JobState.RUNNING, JobState.PRODUCED, JobState.HELD, JobState.
 class Step:
     """One series got further: it was PRODUCED, HELD or FAILED by a worker, or SENT to a destination.
 
-    per_slice_s: seconds per slice of the translation that ended then. to_tps_s: seconds from the moment at which the job
+    per_slice_s: seconds per slice of the translation that ended then. to_tps_s: seconds from the moment when the job
     was queued; None where a person decided in between, which takes as long as it takes.
     """
 
