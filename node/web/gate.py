@@ -97,6 +97,7 @@ class Gate:
         """What answers a request, and its body from then on."""
         try:
             caller = Caller(scope, self._entrance.trust)
+            caller.check_length()
             caller.check_host()
             state = scope.setdefault("state", {})
             state["caller"], state["address"], state["is_monitor"] = caller, caller.address, caller.is_monitor
@@ -108,7 +109,9 @@ class Gate:
             if scope["method"] not in _SAFE_METHODS:
                 self._check_form(scope, caller, body)
         except Forged as error:
-            return _sentence(str(error), 400), receive
+            answer = _sentence(str(error), 400)
+            answer.headers["Connection"] = "close"  # what follows on it may be no request of its sender
+            return answer, receive
         except Refusal as refusal:
             return refusal.response, receive
         except StorageError as error:

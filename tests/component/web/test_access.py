@@ -73,6 +73,8 @@ def test_whatever_changes_something_needs_the_token_of_the_person(door):
         {"Origin": "http://localhost:3000"},
         {"Origin": "null"},
         {"Origin": ""},
+        {"Origin": "http://["},
+        {"Origin": "http://localhost:8042]"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -141,6 +143,12 @@ def test_a_large_request_is_refused_before_it_is_read(door):
     assert browser.get("/", headers={"content-length": "9" * 30}).status_code == 413
     assert browser.get("/", headers={"content-length": "-1"}).status_code == 413
     assert browser.post("/press/viewer", content=b"x" * 65_000, headers=token).status_code == 200
+
+
+def test_a_request_with_two_lengths_ends_its_connection(door):
+    both = {"content-length": "5", "transfer-encoding": "chunked"}
+    answer = door.browser().post("/login", content=b"a=b&c", headers=both)
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics"])
