@@ -145,6 +145,13 @@ def test_nobody_decides_about_what_a_case_is_no_more(ward):
     assert "it was RUNNING when you looked and is FAILED now" in text
 
 
+def test_the_history_names_the_login_however_long_the_full_name_is(ward):
+    case_id, anna = ward.department.failed(), ward.visitor(Role.OPERATOR, full_name="Prof. Dr. " + "Anna-Maria " * 20)
+    anna.post(f"/cases/{case_id}/retry")
+    (event,) = [e for e in ward.node.overview.events(ward.node.overview.case(case_id)) if "operator" in e.actor]
+    assert event.actor.endswith("... (operator)")
+
+
 def test_without_a_script_a_button_leads_back_to_the_case(ward):
     case_id, visitor = ward.department.failed(), ward.visitor(Role.OPERATOR)
     answer = visitor.browser.post(f"/cases/{case_id}/retry", data={"csrf": visitor.csrf})
