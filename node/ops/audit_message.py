@@ -2,9 +2,8 @@
 
 The schema is that of A.5.1; which event a deed is comes from A.5.3: a login is a User Authentication (110114), a look
 at images or at a patient's ID is DICOM Instances Accessed (110103), and so is what a person decides about a series,
-unless it sends a result out (Export, 110106). A search for a patient is a Query (110112), whose text, which A.5.3 wants,
-is left out. The patient, whom A.5.3 wants beside the study, is left out: no patient
-data leaves the node, and the study's UID leads to him.
+unless it sends a result out (Export, 110106). A search for a patient is a Query (110112). Its text, and the patient
+whom A.5.3 wants beside the study, are left out: no patient data leaves the node, and the study's UID leads to him.
 """
 
 import base64

@@ -19,7 +19,7 @@ from pydicom.dataset import FileDataset
 from node.bootstrap.store import Node
 from node.dicom.geometry import positions_along_normal, slice_normal
 from node.dicom.headers import header_of, read_dataset
-from node.dicom.pixels import decode_slice, pixel_format_of
+from node.dicom.pixels import MAX_SLICE_PIXELS, decode_slice, pixel_format_of
 from node.dicom.volume import plane_of
 from node.errors import DamagedInstance, NodeError, UnreadableInstance
 from node.web.tiles import Hu
@@ -223,8 +223,12 @@ class Images:
         hu += np.float32(header.rescale_intercept)
         hu.setflags(write=False)
         position, spacing = header.image_position_mm, header.pixel_spacing_mm
-        square = spacing if spacing and min(spacing) > 0 and max(spacing) / min(spacing) <= _WIDEST else None
-        return SliceImage(hu, square, position[2] if position else None, header.image_orientation)
+        return SliceImage(
+            hu,
+            spacing if spacing and _can_be_square(spacing, hu.size) else None,
+            position[2] if position else None,
+            header.image_orientation,
+        )
 
     def difference(self, pair: SlicePair) -> tuple[Hu, SliceImage]:
         """Synthetic minus source in HU, and the source's slice; raises NotShown."""
@@ -272,7 +276,13 @@ def _held(turns: threading.Semaphore) -> Iterator[None]:
         turns.release()
 
 
-_WIDEST: Final = 10.0  # between the sides of a pixel; a picture of it would be ten times as large
+_WIDEST: Final = 10.0  # between the sides of a pixel
+
+
+def _can_be_square(spacing_mm: tuple[float, float], pixels: int) -> bool:
+    """Whether a picture in the proportions of the patient is no larger than that of the largest slice there is."""
+    ratio = max(spacing_mm) / min(spacing_mm) if min(spacing_mm) > 0 else float("inf")
+    return ratio <= _WIDEST and pixels * ratio <= MAX_SLICE_PIXELS
 
 
 def source_of(pair: SlicePair) -> SliceFile:

@@ -351,6 +351,13 @@ def test_only_who_may_decide_finds_the_buttons(case, role, verbs) -> None:
     assert len(re.findall(r'<textarea name="reason"[^>]* maxlength="1000" required>', page)) == len(verbs)
 
 
+def test_no_picture_is_larger_than_that_of_the_largest_slice(client, monkeypatch) -> None:
+    square = pixels(client.get("/cases/1/slices/1/source.png"))
+    monkeypatch.setattr("node.web.volumes.MAX_SLICE_PIXELS", square.size - 1)
+    as_stored = pixels(client.get("/cases/1/slices/2/source.png"))
+    assert square.shape == (2 * as_stored.shape[0], as_stored.shape[1])
+
+
 def test_what_is_decided_is_not_decided_twice(case, client) -> None:
     case.jobs.reject(1, "operator mia", "no", NOW)
     assert "<form method" not in client.get("/cases/1/review").text.replace('<form class="review-tools" method', "")
