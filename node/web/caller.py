@@ -142,8 +142,11 @@ class Caller:
             raise Forged("the proxy's header holds no name of a user, or no role") from error
 
     def clean_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers without those in which a proxy names people: nothing behind here reads them."""
-        names = {self._trust.user_header, self._trust.role_header}
+        """The headers without those that nothing behind here reads: those in which a proxy names people, and cookies.
+
+        FastAPI would parse the cookies of every request with `http.cookies`.
+        """
+        names = {self._trust.user_header, self._trust.role_header, b"cookie"}
         return [(name, value) for name, value in self._headers if name not in names]
 
     def header(self, name: bytes) -> str:

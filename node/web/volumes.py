@@ -223,12 +223,8 @@ class Images:
         hu += np.float32(header.rescale_intercept)
         hu.setflags(write=False)
         position, spacing = header.image_position_mm, header.pixel_spacing_mm
-        return SliceImage(
-            hu,
-            spacing if spacing and _can_be_square(spacing, hu.size) else None,
-            position[2] if position else None,
-            header.image_orientation,
-        )
+        square = spacing if spacing and _can_be_square(spacing, hu.size) else None
+        return SliceImage(hu, square, position[2] if position else None, header.image_orientation)
 
     def difference(self, pair: SlicePair) -> tuple[Hu, SliceImage]:
         """Synthetic minus source in HU, and the source's slice; raises NotShown."""
