@@ -6,6 +6,7 @@ import pytest
 
 from node.web.access import ROLE_OF_VERB, Role
 from node.web.actions import BUTTONS
+from storage.errors import StoreUnavailable
 
 ASKING = {"cancel", "reject", "drop", "purge", "allow_again"}
 
@@ -143,6 +144,18 @@ def test_nobody_decides_about_what_a_case_is_no_more(ward):
     case_id, visitor = ward.department.failed(), ward.visitor(Role.OPERATOR)
     text = visitor.post(f"/cases/{case_id}/cancel", status=409, confirmed="yes", seen="RUNNING 2026-01-01")
     assert "it was RUNNING when you looked and is FAILED now" in text
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("x"), 500), (StoreUnavailable("x"), 503)])
+def test_a_deed_that_ends_by_an_error_is_not_noted_as_done(ward, monkeypatch, error, status):
+    case_id, visitor = ward.department.failed(), ward.visitor(Role.OPERATOR)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(ward.node.jobs), "retry", fail)
+    visitor.post(f"/cases/{case_id}/retry", status=status)
+    assert [row[3] for row in ward.audited()] == ["ok", "failed"]
 
 
 def test_the_history_names_the_login_however_long_the_full_name_is(ward):
