@@ -18,7 +18,7 @@ from node.operate.texts import MAX_REASON, NotUnderstood, now_utc, tidy_reason
 from node.ops.audit import SEE_PATIENT
 from node.web.access import ROLE_OF_VERB, Person, Role, audit, needs, person_of
 from node.web.actors import actor_of
-from node.web.drawer import Drawer, drawer_of, refused_now, seen_of
+from node.web.drawer import Drawer, drawer_of, refused_now, seen_of, senders_of
 from node.web.templating import is_part, page
 from storage.cases import Case
 from storage.errors import StorageError
@@ -193,7 +193,8 @@ def _look_again(case: Case, decision: Decision) -> None:
 def _act(node: Node, case: Case, button: Button, decision: Decision) -> verbs.Act:
     """How the verb is done; raises NotUnderstood for what was filled in."""
     if button.act is None:
-        if not decision.sender:
+        known = senders_of(node, case) if button.verb == "drop" else node.series.barred(case.series_id)
+        if decision.sender not in known:
             raise NotUnderstood("Choose the sender.")
         return partial(verbs.drop if button.verb == "drop" else verbs.allow_again, calling_ae=decision.sender)
     if button.verb == "resend" and decision.to:

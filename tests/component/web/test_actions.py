@@ -7,6 +7,7 @@ import pytest
 from node.web.access import ROLE_OF_VERB, Role
 from node.web.actions import BUTTONS
 from storage.errors import StoreUnavailable
+from tests.departments import START
 
 ASKING = {"cancel", "reject", "drop", "purge", "allow_again"}
 
@@ -144,6 +145,18 @@ def test_nobody_decides_about_what_a_case_is_no_more(ward):
     case_id, visitor = ward.department.failed(), ward.visitor(Role.OPERATOR)
     text = visitor.post(f"/cases/{case_id}/cancel", status=409, confirmed="yes", seen="RUNNING 2026-01-01")
     assert "it was RUNNING when you looked and is FAILED now" in text
+
+
+@pytest.mark.parametrize("sender", ["", "NOBODY", "DOE^JANE\x00", "x" * 5000])
+@pytest.mark.parametrize("verb", ["drop", "allow_again"])
+def test_a_sender_that_the_series_does_not_have_is_neither_asked_for_nor_noted(ward, verb, sender):
+    case_id, visitor = ward.department.failed(), ward.visitor(Role.ADMIN)
+    if verb == "allow_again":
+        ward.node.series.drop(ward.node.overview.case(case_id).series_id, "CTSIM", "operator x", "", START)
+        case_id = ward.node.overview.cases()[0].id
+    text = visitor.post(f"/cases/{case_id}/{verb}", status=422, confirmed="yes", from_=sender)
+    assert "Choose the sender" in text
+    assert ward.audited() == []
 
 
 @pytest.mark.parametrize(("error", "status"), [(RuntimeError("x"), 500), (StoreUnavailable("x"), 503)])
