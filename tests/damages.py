@@ -45,6 +45,16 @@ def a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def a_link_to_a_device(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def grown(path: Path) -> None:
+    """A tebibyte that takes no place on the disk, and hours to read."""
+    os.truncate(path, 1 << 40)
+
+
 def folder_deleted(path: Path) -> None:
     shutil.rmtree(path.parent)
 

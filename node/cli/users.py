@@ -18,7 +18,7 @@ from node.cli.console import (
     usage,
 )
 from node.errors import Refused
-from node.operate.texts import age, local_time, moment_before, now_utc, zone_of
+from node.operate.texts import age, local_time, moment_before, now_utc, one_line, zone_of
 from storage.audit import AuditEntry
 from storage.roles import Role
 from storage.users import user_name
@@ -48,7 +48,7 @@ def add(
     with open_store(settings_from(context, config)) as node:
         if node.users.find(name) is not None:
             raise Refused(f"there is a user {name} already; `syncect users passwd {name}` gives a new password")
-        node.users.add(name, " ".join(full_name.split()), role, _secret(password_stdin), now_utc())
+        node.users.add(name, " ".join(one_line(full_name).split()), role, _secret(password_stdin), now_utc())
         node.audit.record(_deed("add user", f"{name} as {role}"))
     say(f"{name} can log in as {role}")
 

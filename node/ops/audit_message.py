@@ -2,8 +2,8 @@
 
 The schema is that of A.5.1; which event a deed is comes from A.5.3: a login is a User Authentication (110114), a look
 at images or at a patient's ID is DICOM Instances Accessed (110103), and so is what a person decides about a series,
-unless it sends a result out (Export, 110106). The patient, whom A.5.3 wants beside the study, is left out: no patient
-data leaves the node, and the study's UID leads to him.
+unless it sends a result out (Export, 110106). A search for a patient is a Query (110112). Its text, and the patient
+whom A.5.3 wants beside the study, are left out: no patient data leaves the node, and the study's UID leads to him.
 """
 
 import base64
@@ -18,6 +18,7 @@ _ACCESSED: Final[_Code] = ("110103", "DICOM Instances Accessed")
 _EXPORT: Final[_Code] = ("110106", "Export")
 _SECURITY_ALERT: Final[_Code] = ("110113", "Security Alert")
 _APPLICATION: Final[_Code] = ("110150", "Application")
+_QUERY: Final[_Code] = ("110112", "Query")
 _SOURCE: Final[_Code] = ("110153", "Source Role ID")
 _STUDY_UID: Final[_Code] = ("110180", "Study Instance UID")
 
@@ -26,6 +27,7 @@ _EVENTS: Final[dict[str, tuple[_Code, str, _Code | None]]] = {
     "logout": (_AUTHENTICATION, "E", ("110123", "Logout")),
     "see patient": (_ACCESSED, "R", None),
     "see images": (_ACCESSED, "R", None),
+    "find patient": (_QUERY, "E", None),
     "release": (_EXPORT, "R", None),
     "resend": (_EXPORT, "R", None),
     "reject": (_ACCESSED, "U", None),
@@ -58,7 +60,7 @@ def audit_message(entry: AuditEntry, study_uid: str, node_name: str) -> bytes:
     _add_participants(root, entry, node_name, is_export=event is _EXPORT)
     source = SubElement(root, "AuditSourceIdentification", AuditSourceID=_xml_text(node_name))
     SubElement(source, "AuditSourceTypeCode", {"csd-code": "3"})  # a web server
-    if event not in (_AUTHENTICATION, _SECURITY_ALERT):
+    if event not in (_AUTHENTICATION, _SECURITY_ALERT, _QUERY):
         _add_study(root, entry, study_uid)
     return bytes(tostring(root, encoding="utf-8", xml_declaration=True))
 

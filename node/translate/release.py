@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 
 from node.dicom.charsets import STAND_ALONE, character_set
 from node.dicom.elements import ascii_text, charset_of, element_bytes, tag_of
-from node.dicom.headers import load_dataset
+from node.dicom.headers import MAX_FILE_BYTES, load_dataset
 from node.dicom.quiet import quiet_pydicom
 from node.errors import Permanent
 from node.translate.proof import ProofFailed, flush_and_digest
@@ -53,9 +53,9 @@ def write_released(held: Sequence[tuple[Path, str]], doubt: str, actor: str, rea
     """
     targets = [out_dir / path.name for path, _ in held]
     for (path, sha256), target in zip(held, targets, strict=True):
-        if not path.exists():
+        if not path.is_file():  # a pipe or a device would be read for ever
             raise ProofFailed(f"{path.name} of the held series is no longer in the spool; retry the job")
-        if flush_and_digest(path) != sha256:
+        if path.stat().st_size > MAX_FILE_BYTES or flush_and_digest(path) != sha256:
             raise ProofFailed(f"{path.name} of the held series is not the file that was produced; retry the job")
         _write(path, target, doubt, actor, reason)
     with ThreadPoolExecutor(_FLUSHING_THREADS) as disk:

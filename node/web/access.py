@@ -11,13 +11,14 @@ from typing import Final
 from fastapi import HTTPException, Request
 
 from node.operate.texts import now_utc
-from node.ops.audit import OK, SEE_IMAGES, SEE_PATIENT, Auditor
+from node.ops.audit import FIND_PATIENT, OK, SEE_IMAGES, SEE_PATIENT, Auditor
 from storage.audit import AuditEntry
 from storage.roles import Role
 
 __all__ = [
     "CSRF_FIELD",
     "CSRF_HEADER",
+    "FIND_PATIENT",
     "POLL_HEADER",
     "ROLE_OF_VERB",
     "SEE_IMAGES",
@@ -83,7 +84,7 @@ def needs_monitor(request: Request) -> None:
 def audit(
     request: Request, action: str, *, case: str = "", outcome: str = OK, detail: str = "", study_uid: str = ""
 ) -> None:
-    """Note what the person did or looked at: a verb, `SEE_PATIENT` or `SEE_IMAGES`.
+    """Note what the person did or looked at: a verb, `SEE_PATIENT`, `SEE_IMAGES` or `FIND_PATIENT`.
 
     outcome: `ok`, `refused` or `failed`. detail: such as the reason that was typed. Raises StoreUnavailable: what
     cannot be noted is not shown.

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Final
@@ -17,9 +18,10 @@ from node.operate.texts import MAX_REASON, NotUnderstood, now_utc, tidy_reason
 from node.ops.audit import SEE_PATIENT
 from node.web.access import ROLE_OF_VERB, Person, Role, audit, needs, person_of
 from node.web.actors import actor_of
-from node.web.drawer import Drawer, drawer_of, refused_now, seen_of
+from node.web.drawer import Drawer, drawer_of, refused_now, seen_of, senders_of
 from node.web.templating import is_part, page
 from storage.cases import Case
+from storage.errors import StorageError
 
 router = APIRouter()
 _NAMED: Final = re.compile(r"`syncect jobs (\w+) ")
@@ -171,6 +173,10 @@ def _do(request: Request, case: Case, button: Button, act: verbs.Act, reason: st
         said = verbs.told(case.id, error)
         audit(request, button.verb, case=case.id, outcome=outcome.replace("not found", "failed"), detail=said)
         return _shown(request, case, person, 409, refused=f"Not {button.done}: {said}.", reason=reason)
+    except Exception:
+        with suppress(StorageError):  # which may be what failed
+            audit(request, button.verb, case=case.id, outcome="failed", detail="by an error that nobody expected")
+        raise
     if not is_part(request):
         return RedirectResponse(f"/cases/{case.id}?did={button.verb}", 303)
     words = f"Job {case.id}: {button.done}" + (f"; {more}." if more else ".")
@@ -187,7 +193,8 @@ def _look_again(case: Case, decision: Decision) -> None:
 def _act(node: Node, case: Case, button: Button, decision: Decision) -> verbs.Act:
     """How the verb is done; raises NotUnderstood for what was filled in."""
     if button.act is None:
-        if not decision.sender:
+        known = senders_of(node, case) if button.verb == "drop" else node.series.barred(case.series_id)
+        if decision.sender not in known:
             raise NotUnderstood("Choose the sender.")
         return partial(verbs.drop if button.verb == "drop" else verbs.allow_again, calling_ae=decision.sender)
     if button.verb == "resend" and decision.to:

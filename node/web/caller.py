@@ -68,18 +68,19 @@ class Caller:
     @cached_property
     def address(self) -> str:
         """Where the request comes from: behind a trusted proxy, the nearest address that is no such proxy."""
+        hop = self._nearest_hop
+        return hop if _is_address(hop) else self._peer
+
+    @cached_property
+    def _nearest_hop(self) -> str:
+        """What a trusted proxy says of who asked it, which may be no address; "" where it says nothing."""
         hops = ",".join(self._all(b"x-forwarded-for")).split(",") if self._by_proxy else []
-        for hop in reversed([hop.strip() for hop in hops]):
-            if not _is_address(hop):
-                break
-            if hop not in self._trust.proxies:
-                return hop
-        return self._peer
+        return next((hop for hop in map(str.strip, reversed(hops)) if hop not in self._trust.proxies), "")
 
     @property
     def is_monitor(self) -> bool:
-        """Whether it may read health and metrics without a login."""
-        return self.address in self._trust.monitors
+        """Whether it may read health and metrics without a login; nobody may whose address the proxy does not tell."""
+        return self.address in self._trust.monitors and (not self._nearest_hop or _is_address(self._nearest_hop))
 
     @property
     def is_secure(self) -> bool:
@@ -109,12 +110,17 @@ class Caller:
         if name not in self._trust.names and not (_is_address(name) and name == arrived):
             raise Forged("the page has no such name; the setting web.allowed_hosts gives it more names")
 
+    def check_length(self) -> None:
+        """Raise Forged where a request tells its length in two ways: a proxy may take the other one (RFC 9112 6.1)."""
+        if self._all(b"content-length") and self._all(b"transfer-encoding"):
+            raise Forged("a request tells its length in one way")
+
     def check_origin(self) -> None:
         """Raise Forged where a browser says that a page of somebody else sent this."""
         if any(value not in ("same-origin", "none") for value in self._all(b"sec-fetch-site")):
             raise Forged("the request comes from another page")
         for origin in self._all(b"origin"):
-            host = urlsplit(origin).netloc.lower() if "//" in origin else ""
+            host = _authority(origin)
             is_proxys = self._by_proxy and _name_of(host) in self._trust.names
             if not is_proxys and host not in {value.lower() for value in self._all(b"host")}:
                 raise Forged("the request comes from another page")
@@ -136,8 +142,11 @@ class Caller:
             raise Forged("the proxy's header holds no name of a user, or no role") from error
 
     def clean_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers without those in which a proxy names people: nothing behind here reads them."""
-        names = {self._trust.user_header, self._trust.role_header}
+        """The headers without those that nothing behind here reads: those in which a proxy names people, and cookies.
+
+        FastAPI would parse the cookies of every request with `http.cookies`.
+        """
+        names = {self._trust.user_header, self._trust.role_header, b"cookie"}
         return [(name, value) for name, value in self._headers if name not in names]
 
     def header(self, name: bytes) -> str:
@@ -158,6 +167,14 @@ def _name_of(host: str) -> str:
         return ""
     is_plain = parts.netloc == host and "@" not in host
     return (parts.hostname or "").removesuffix(".") if is_plain else ""
+
+
+def _authority(origin: str) -> str:
+    """`name:port` of an origin, in lower case; "" for anything that is none, such as `null`."""
+    try:
+        return urlsplit(origin).netloc.lower() if "//" in origin else ""
+    except ValueError:
+        return ""
 
 
 def _is_address(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""A look at the images of a case is a deed of a person, noted once and not again for each slice."""
+"""A look at the images of a case, or a search, is a deed of a person, noted once and not again for each slice."""
 
 import threading
 import time

@@ -7,11 +7,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from node.bootstrap.store import Node
 from node.operate.next_steps import NEXT_STEP
 from node.operate.texts import NotUnderstood, now_utc, zone_of
-from node.web.access import Person, Role, needs
+from node.web.access import FIND_PATIENT, Person, Role, audit, needs
 from node.web.actions import offers_of
 from node.web.asked import FILTERS, TABS, Address, address_of, asked_of
 from node.web.drawer import drawer_of
 from node.web.lights import Lights
+from node.web.looks import Looks
 from node.web.rows import Listing, listing_of, needing_a_person
 from node.web.templating import is_part, page
 from storage.errors import NotFound
@@ -23,7 +24,7 @@ Viewer = Annotated[Person, Depends(needs(Role.VIEWER))]
 @router.get("/")
 def front(request: Request, person: Viewer) -> Response:
     """How the node is, and what goes on."""
-    listed = _listed(request)
+    listed = _listed(request, person)
     return page(request, "front.html", 422 if listed["mistake"] else 200, person=person, **_lights(request), **listed)
 
 
@@ -34,9 +35,9 @@ def lights(request: Request, _person: Viewer) -> Response:
 
 
 @router.get("/rows")
-def rows(request: Request, _person: Viewer) -> Response:
+def rows(request: Request, person: Viewer) -> Response:
     """The tabs and the table, which the page asks for again and again."""
-    listed = _listed(request)
+    listed = _listed(request, person)
     return page(request, "_list.html", 422 if listed["mistake"] else 200, **listed)
 
 
@@ -90,12 +91,14 @@ def _lights(request: Request) -> dict[str, Any]:
     return {"strip": state.lights.now(), "zone": zone_of(_node(request).settings)}
 
 
-def _listed(request: Request) -> dict[str, Any]:
+def _listed(request: Request, person: Person) -> dict[str, Any]:
     """The table, and what was not understood of the address, which then lists nothing."""
     node, address, now = _node(request), address_of(request), now_utc()
     listing, mistake = Listing(), ""
     try:
-        listing = listing_of(node, asked_of(address), now)
+        asked = asked_of(address)
+        _note_search(request, person, asked.patient)
+        listing = listing_of(node, asked, now)
     except (NotUnderstood, NotFound) as error:
         mistake = str(error)
     return {
@@ -107,3 +110,18 @@ def _listed(request: Request) -> dict[str, Any]:
         "filters": FILTERS,
         "states": tuple(NEXT_STEP),
     }
+
+
+def _note_search(request: Request, person: Person, patient: str) -> None:
+    """Note that somebody looks for a patient; raises NotUnderstood where he may not guess a part of an ID.
+
+    With `*` and `?` every character of a masked ID can be found out, one question after the other.
+    """
+    if not patient:
+        return
+    if any(c in patient for c in "*?") and person.role < Role.PHYSICIST:
+        raise NotUnderstood("a patient ID is written in full; with * and ? only the role physicist may look for one")
+    state = request.app.state
+    if not hasattr(state, "searches"):
+        state.searches = Looks()
+    state.searches.note(person.name, patient, lambda: audit(request, FIND_PATIENT))

@@ -13,9 +13,10 @@ from node.bootstrap.store import Node
 from node.errors import Misconfigured
 from node.network.tls import page_context
 from node.web.app import make_app
+from node.web.caller import Networks
+from node.web.connections import MOST_ANSWERED, bounded
 
 _STOP_WITHIN_S: Final = 3
-_MOST_CONNECTIONS: Final = 100
 
 
 class Page:
@@ -41,7 +42,9 @@ class Page:
                 log_config=None,
                 server_header=False,
                 proxy_headers=False,  # who stands before it is judged by the settings
-                limit_concurrency=_MOST_CONNECTIONS,
+                http=bounded(Networks(self._settings.trusted_proxies)),
+                ws="none",  # no page has one, and its library would log addresses
+                limit_concurrency=MOST_ANSWERED,
                 timeout_graceful_shutdown=_STOP_WITHIN_S,
                 ssl_context_factory=None if context is None else lambda _config, _default: context,
             )

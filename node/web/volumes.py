@@ -19,7 +19,7 @@ from pydicom.dataset import FileDataset
 from node.bootstrap.store import Node
 from node.dicom.geometry import positions_along_normal, slice_normal
 from node.dicom.headers import header_of, read_dataset
-from node.dicom.pixels import decode_slice, pixel_format_of
+from node.dicom.pixels import MAX_SLICE_PIXELS, decode_slice, pixel_format_of
 from node.dicom.volume import plane_of
 from node.errors import DamagedInstance, NodeError, UnreadableInstance
 from node.web.tiles import Hu
@@ -28,6 +28,7 @@ from storage.cases import Case
 CACHE_BYTES: Final = 128 << 20  # 64 pairs of 512 x 512 pixels
 AT_ONCE: Final = 2  # pictures that are made at the same time; one of 4096 x 4096 pixels takes some 300 MB meanwhile
 TURN_WITHIN_S: Final = 20.0
+WAITING: Final = 15  # for a turn to draw, and as many again for a survey; the page has 40 threads for everything
 MAX_FILE_BYTES: Final = 64 << 20  # twice what 4096 x 4096 pixels take
 _REMEMBERED: Final = 64  # cases of which the order and the figures are kept
 _Answer = TypeVar("_Answer")
@@ -101,8 +102,8 @@ class Images:
 
     def __init__(self, path_of: Callable[[str], Path], max_bytes: int = CACHE_BYTES) -> None:
         self._path_of, self._max_bytes = path_of, max_bytes
-        self._turns = threading.BoundedSemaphore(AT_ONCE)
-        self._surveying = threading.BoundedSemaphore(1)
+        self._turns = _Turns(AT_ONCE)
+        self._surveying = _Turns(1)
         self._lock = threading.Lock()
         self._kept: OrderedDict[SliceFile, SliceImage] = OrderedDict()
         self._kept_bytes = 0
@@ -116,8 +117,8 @@ class Images:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait until few enough others read or draw; raises NotShown after `TURN_WITHIN_S`."""
-        with _held(self._turns):
+        """Wait until few enough others read or draw; raises NotShown after `TURN_WITHIN_S`, and where many wait."""
+        with self._turns.turn():
             yield
 
     def stack(self, node: Node, case: Case) -> ImageStack:
@@ -223,7 +224,7 @@ class Images:
         hu += np.float32(header.rescale_intercept)
         hu.setflags(write=False)
         position, spacing = header.image_position_mm, header.pixel_spacing_mm
-        square = spacing if spacing and min(spacing) > 0 and max(spacing) / min(spacing) <= _WIDEST else None
+        square = spacing if spacing and _can_be_square(spacing, hu.size) else None
         return SliceImage(hu, square, position[2] if position else None, header.image_orientation)
 
     def difference(self, pair: SlicePair) -> tuple[Hu, SliceImage]:
@@ -239,7 +240,7 @@ class Images:
         darkened_hu: below which difference a pixel counts as darkened. Raises NotShown where others are measured for
         longer than `TURN_WITHIN_S`.
         """
-        with _held(self._surveying):
+        with self._surveying.turn():
             return self._figures.get(
                 stack,
                 lambda: tuple(self._measured(pair, darkened_hu) for pair in stack.pairs),
@@ -261,18 +262,37 @@ class Images:
             return SliceFigures(z_mm, None, None, 0, str(error))
 
 
-@contextmanager
-def _held(turns: threading.Semaphore) -> Iterator[None]:
-    """A request that waits keeps a thread of the page from all others, so it does not wait for ever."""
-    if not turns.acquire(timeout=TURN_WITHIN_S):
-        raise NotShown("The node draws images for others at the moment. Try again in a minute.", 503)
-    try:
-        yield
-    finally:
-        turns.release()
+class _Turns:
+    """A request that waits keeps a thread of the page from all others, so few wait, and none for ever."""
+
+    def __init__(self, at_once: int) -> None:
+        self._turns = threading.BoundedSemaphore(at_once)
+        self._places = threading.BoundedSemaphore(at_once + WAITING)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Raises NotShown after `TURN_WITHIN_S`, or at once where too many wait."""
+        if not self._places.acquire(blocking=False):
+            raise NotShown(_BUSY, 503)
+        try:
+            if not self._turns.acquire(timeout=TURN_WITHIN_S):
+                raise NotShown(_BUSY, 503)
+            try:
+                yield
+            finally:
+                self._turns.release()
+        finally:
+            self._places.release()
 
 
-_WIDEST: Final = 10.0  # between the sides of a pixel; a picture of it would be ten times as large
+_BUSY: Final = "The node draws images for others at the moment. Try again in a minute."
+_WIDEST: Final = 10.0  # between the sides of a pixel
+
+
+def _can_be_square(spacing_mm: tuple[float, float], pixels: int) -> bool:
+    """Whether a picture in the proportions of the patient is no larger than that of the largest slice there is."""
+    ratio = max(spacing_mm) / min(spacing_mm) if min(spacing_mm) > 0 else float("inf")
+    return ratio <= _WIDEST and pixels * ratio <= MAX_SLICE_PIXELS
 
 
 def source_of(pair: SlicePair) -> SliceFile:

@@ -40,12 +40,12 @@ def test_a_user_is_made_listed_and_removed(run, add, node):
     assert run("users", "ls")[2] == (
         "nobody can log in yet; `syncect users add NAME --role admin` makes the first user\n"
     )
-    assert add("Anna", "--role", "admin", "--full-name", "Anna\n Berg") == (0, "", "anna can log in as admin\n")
+    assert add("Anna", "--role", "admin", "--full-name", "Anna\n Berg\x1b") == (0, "", "anna can log in as admin\n")
     assert node.users.find("anna").secret.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
     assert Comparer().matches(PASSWORD, node.users.find("anna").secret)
     head, row = run("users", "ls")[1].splitlines()
     assert head.split() == ["NAME", "ROLE", "PASSWORD", "SESSIONS", "STATE", "FULL", "NAME"]
-    assert row.split()[:2] + row.split()[3:] == ["anna", "admin", "ago", "0", "Anna", "Berg"]
+    assert row.split()[:2] + row.split()[3:] == ["anna", "admin", "ago", "0", "Anna", "Berg?"]
     (told,) = json.loads(run("users", "ls", "--json")[1])
     assert (told["name"], told["role"], told["sessions"], told["locked_until"]) == ("anna", "admin", 0, None)
     assert "secret" not in told

@@ -15,6 +15,7 @@ from node.translate.job import JobOptions, JobResult, run_job
 from node.translate.proof import ProofFailed
 from node.translate.release import override_sentence, write_released
 from tests.builders import FakeTranslator, make_series
+from tests.damages import OF_A_FILE, a_link_to_a_device, grown
 
 DOUBT = "the scan looks enhanced: 12 ml above 180 HU"
 COMMENT_ROOM = 10240
@@ -73,6 +74,13 @@ def test_a_file_that_is_not_the_one_that_was_produced_is_not_released(held: JobR
     path = held.files[1].path
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     with pytest.raises(ProofFailed, match="is not the file that was produced"):
+        write_released(files(held), DOUBT, "operator mia", "ok", tmp_path / "released")
+
+
+@pytest.mark.parametrize("damage", [*OF_A_FILE, a_link_to_a_device, grown])
+def test_whatever_lies_in_the_place_of_a_file_ends_the_release_at_once(held: JobResult, tmp_path: Path, damage) -> None:
+    damage(held.files[1].path)
+    with pytest.raises(ProofFailed, match="retry the job"):
         write_released(files(held), DOUBT, "operator mia", "ok", tmp_path / "released")
 
 

@@ -1,6 +1,7 @@
 """Nobody reaches a page without a login or presses a button above his role, and no other page presses one for him."""
 
 from inspect import isfunction, signature
+from time import process_time
 
 import pytest
 
@@ -73,6 +74,8 @@ def test_whatever_changes_something_needs_the_token_of_the_person(door):
         {"Origin": "http://localhost:3000"},
         {"Origin": "null"},
         {"Origin": ""},
+        {"Origin": "http://["},
+        {"Origin": "http://localhost:8042]"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
     ],
@@ -141,6 +144,23 @@ def test_a_large_request_is_refused_before_it_is_read(door):
     assert browser.get("/", headers={"content-length": "9" * 30}).status_code == 413
     assert browser.get("/", headers={"content-length": "-1"}).status_code == 413
     assert browser.post("/press/viewer", content=b"x" * 65_000, headers=token).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "other", ['a="' + '\\"' * 25_000 + '"', 'a="' + "\\" * 50_000, "a=b; " * 10_000, "; ;=;a;a==b;", "{}=[]"]
+)
+def test_no_cookie_of_others_takes_long_or_hides_that_of_the_page(door, other):
+    own = f"syncect-session={door.logged_in('anna').cookies['syncect-session']}"
+    stranger = door.browser(cookie=f"{other}; {own}")
+    began_s = process_time()
+    assert stranger.get("/me").json()["name"] == "anna"
+    assert process_time() - began_s < 1.0
+
+
+def test_a_request_with_two_lengths_ends_its_connection(door):
+    both = {"content-length": "5", "transfer-encoding": "chunked"}
+    answer = door.browser().post("/login", content=b"a=b&c", headers=both)
+    assert (answer.status_code, answer.headers["connection"]) == (400, "close")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics"])

@@ -6,6 +6,8 @@ import pytest
 
 from node.web.access import ROLE_OF_VERB, Role
 from node.web.actions import BUTTONS
+from storage.errors import StoreUnavailable
+from tests.departments import START
 
 ASKING = {"cancel", "reject", "drop", "purge", "allow_again"}
 
@@ -143,6 +145,37 @@ def test_nobody_decides_about_what_a_case_is_no_more(ward):
     case_id, visitor = ward.department.failed(), ward.visitor(Role.OPERATOR)
     text = visitor.post(f"/cases/{case_id}/cancel", status=409, confirmed="yes", seen="RUNNING 2026-01-01")
     assert "it was RUNNING when you looked and is FAILED now" in text
+
+
+@pytest.mark.parametrize("sender", ["", "NOBODY", "DOE^JANE\x00", "x" * 5000])
+@pytest.mark.parametrize("verb", ["drop", "allow_again"])
+def test_a_sender_that_the_series_does_not_have_is_neither_asked_for_nor_noted(ward, verb, sender):
+    case_id, visitor = ward.department.failed(), ward.visitor(Role.ADMIN)
+    if verb == "allow_again":
+        ward.node.series.drop(ward.node.overview.case(case_id).series_id, "CTSIM", "operator x", "", START)
+        case_id = ward.node.overview.cases()[0].id
+    text = visitor.post(f"/cases/{case_id}/{verb}", status=422, confirmed="yes", from_=sender)
+    assert "Choose the sender" in text
+    assert ward.audited() == []
+
+
+@pytest.mark.parametrize(("error", "status"), [(RuntimeError("x"), 500), (StoreUnavailable("x"), 503)])
+def test_a_deed_that_ends_by_an_error_is_not_noted_as_done(ward, monkeypatch, error, status):
+    case_id, visitor = ward.department.failed(), ward.visitor(Role.OPERATOR)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(ward.node.jobs), "retry", fail)
+    visitor.post(f"/cases/{case_id}/retry", status=status)
+    assert [row[3] for row in ward.audited()] == ["ok", "failed"]
+
+
+def test_the_history_names_the_login_however_long_the_full_name_is(ward):
+    case_id, anna = ward.department.failed(), ward.visitor(Role.OPERATOR, full_name="Prof. Dr. " + "Anna-Maria " * 20)
+    anna.post(f"/cases/{case_id}/retry")
+    (event,) = [e for e in ward.node.overview.events(ward.node.overview.case(case_id)) if "operator" in e.actor]
+    assert event.actor.endswith("... (operator)")
 
 
 def test_without_a_script_a_button_leads_back_to_the_case(ward):

@@ -92,6 +92,7 @@ def message(action: str, outcome="ok", **fields: str) -> ElementTree.Element:
         ("logout", "110114", "110123"),
         ("see images", "110103", None),
         ("see patient", "110103", None),
+        ("find patient", "110112", None),
         ("release", "110106", None),
         ("reject", "110103", None),
         ("purge", "110103", None),

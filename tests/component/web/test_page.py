@@ -149,7 +149,8 @@ FILTERED: list[tuple[dict[str, str], list[str]]] = [
 ]
 
 
-def test_the_address_filters_as_the_command_line_does(ward, viewer):
+def test_the_address_filters_as_the_command_line_does(ward):
+    viewer = ward.visitor(Role.PHYSICIST)
     ward.department.failed(patient="MRN1")
     ward.department.held(patient="MRN2")
     ward.department.sent(patient="MRN3", ae="CT2")
@@ -188,7 +189,8 @@ TYPED = ("' OR 1=1 --", '"><script>alert(1)</script>', "{{ 7*7 }}", "%", "_", "\
 
 
 @pytest.mark.parametrize("value", TYPED)
-def test_what_is_typed_into_a_filter_does_nothing(ward, viewer, value):
+def test_what_is_typed_into_a_filter_does_nothing(ward, value):
+    viewer = ward.visitor(Role.PHYSICIST)
     ward.department.failed()
     for name in ("patient", "study", "series", "from", "to", "bundle"):
         text = viewer.get("/rows", **{name: value})
@@ -255,3 +257,23 @@ def test_nobody_sees_anything_without_a_login(ward):
     browser = TestClient(ward.app, "http://localhost:8042", follow_redirects=False)
     for path in ("/", "/rows", "/lights", "/cases/1", "/cases/1/live"):
         assert browser.get(path).status_code in (303, 401)
+
+
+def test_nobody_guesses_a_masked_patient_id_piece_by_piece(ward, viewer):
+    case_id = ward.department.held(patient="CANARY4711")
+    for path in ("/", "/rows"):
+        for guess in ("CAN*", "?ANARY4711", "*"):
+            text = viewer.get(path, status=422, patient=guess)
+            assert ids_in(text) == []
+    assert ward.audited() == []
+    physicist = ward.visitor(Role.PHYSICIST)
+    assert ids_in(physicist.get("/", patient="can*")) == [case_id]
+
+
+def test_a_search_for_a_patient_is_noted_once_and_without_the_patient(ward, viewer):
+    case_id = ward.department.held(patient="CANARY4711")
+    for path in ("/", "/rows", "/rows"):
+        assert ids_in(viewer.get(path, patient="canary4711")) == [case_id]
+    viewer.get("/rows", patient="CANARY4712")
+    assert ward.audited() == [("viewer", "find patient", "", "ok")] * 2
+    assert "CANARY" not in repr([*ward.node.audit.newest()]).upper()

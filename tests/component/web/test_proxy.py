@@ -119,6 +119,8 @@ def test_a_proxy_on_this_machine_hides_no_stranger_from_the_monitors(make_door):
     door = make_door(trusted_proxies=["127.0.0.1"])
     assert door.browser("127.0.0.1", x_forwarded_for="10.0.0.7", accept="*/*").get("/metrics").status_code == 401
     assert door.browser("127.0.0.1").get("/metrics").status_code == 200
+    for hops in ("10.0.0.7:50123", "unknown", "127.0.0.1, _hidden", "[2001:db8::1]:80"):
+        assert door.browser("127.0.0.1", x_forwarded_for=hops, accept="*/*").get("/metrics").status_code == 401
 
 
 def test_a_form_behind_a_proxy_that_changes_the_host_is_of_this_page(make_door):

@@ -18,7 +18,7 @@ from node.bootstrap.store import Node
 from node.web.access import Role
 from node.web.app import make_app
 from node.web.looks import Looks
-from node.web.volumes import Images, SliceFile
+from node.web.volumes import AT_ONCE, WAITING, Images, NotShown, SliceFile
 from storage.errors import StoreUnavailable
 from tests.builders import body_hu, make_series
 from tests.component.web.imaged import NOW, arrival_of, client_of, pixels, receive, store_in, translate
@@ -319,6 +319,17 @@ def test_who_waits_too_long_for_others_is_told_so(client, monkeypatch) -> None:
     assert client.get("/cases/1/slices/2/source.png").status_code == 200
 
 
+def test_where_many_wait_one_more_is_told_at_once_and_takes_no_thread(monkeypatch) -> None:
+    monkeypatch.setattr("node.web.volumes.WAITING", 0)
+    images = Images(Path)
+    with images.turn(), images.turn(), pytest.raises(NotShown, match="Try again") as refused, images.turn():
+        pass
+    assert refused.value.status == 503
+    with images.turn():
+        pass
+    assert AT_ONCE + 1 + 2 * WAITING < 40  # threads of the page
+
+
 def test_a_file_that_is_too_large_to_be_an_image_is_not_read(client, monkeypatch) -> None:
     monkeypatch.setattr("node.web.volumes.MAX_FILE_BYTES", 1 << 10)
     assert "larger than" in client.get("/cases/1/review").text
@@ -349,6 +360,13 @@ def test_only_who_may_decide_finds_the_buttons(case, role, verbs) -> None:
     assert re.findall(r'method="post" action="/cases/1/(\w+)"', page) == verbs
     assert page.count('name="csrf" value="token-of-anna"') == len(verbs)
     assert len(re.findall(r'<textarea name="reason"[^>]* maxlength="1000" required>', page)) == len(verbs)
+
+
+def test_no_picture_is_larger_than_that_of_the_largest_slice(client, monkeypatch) -> None:
+    square = pixels(client.get("/cases/1/slices/1/source.png"))
+    monkeypatch.setattr("node.web.volumes.MAX_SLICE_PIXELS", square.size - 1)
+    as_stored = pixels(client.get("/cases/1/slices/2/source.png"))
+    assert square.shape == (2 * as_stored.shape[0], as_stored.shape[1])
 
 
 def test_what_is_decided_is_not_decided_twice(case, client) -> None:

@@ -38,9 +38,9 @@ class Ward:
     def __init__(self, department: Department) -> None:
         self.department, self.node, self.app = department, department.node, make_app(department.node)
 
-    def visitor(self, role: Role = Role.VIEWER) -> Visitor:
+    def visitor(self, role: Role = Role.VIEWER, *, full_name: str = "") -> Visitor:
         """Somebody with this role, who is called as the role."""
-        self.node.users.add(str(role), f"Dr. {role.title()}", role, _HASH, START)
+        self.node.users.add(str(role), full_name or f"Dr. {role.title()}", role, _HASH, START)
         browser = TestClient(self.app, "http://localhost:8042", headers={"accept": "text/html"}, follow_redirects=False)
         assert form_of(browser)
         assert log_in(browser, str(role)).status_code == 303
