@@ -51,6 +51,7 @@ class WrittenFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.mark: str | None = None  # of the store that this path must lead to, once that is known
+        self.lock_wait_s = SQLITE_BUSY_TIMEOUT_MS / 1000
         self._turn = threading.Lock()
         self._content: tuple[int, int] | None = None
         self._opened: Identity | None = None
@@ -139,7 +140,7 @@ class WrittenFile:
         return sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={mode}",
             uri=True,
-            timeout=SQLITE_BUSY_TIMEOUT_MS / 1000,
+            timeout=self.lock_wait_s,
             isolation_level=None,  # the driver's own transaction control would delay BEGIN until the first write
             check_same_thread=False,
         )
@@ -301,6 +302,14 @@ class Database:
         """Give back all connections."""
         with self._plain_turn:
             self._drop_plain()
+        self.engine.dispose()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """From now on wait so long for a lock, or for a server that is silent, where a person waits for the answer."""
+        if self._written is not None:
+            self._written.lock_wait_s = seconds
+        else:
+            event.listen(self.engine, "connect", lambda connection, _record: setattr(connection, "silence_s", seconds))
         self.engine.dispose()
 
     def _drop_plain(self) -> None:

@@ -15,6 +15,7 @@ from node.operate.texts import age, due_text, now_utc, span
 from node.ops.certificates import WARNED_BEFORE, tls_of, validity
 from node.ops.health import REFUSING_FOR, Health
 from node.ops.processes import ProcessView
+from storage.errors import StorageError, StoreUnavailable
 from storage.peers import PeerView
 
 KEPT_S: Final = 2.0
@@ -66,14 +67,23 @@ class Lights:
 
     def __init__(self, node: Node) -> None:
         self._node, self._lock = node, threading.Lock()
-        self._kept: Strip | None = None
-        self._made_s = 0.0
+        self._kept: Strip | str = ""
+        self._made_s = float("-inf")
 
     def now(self) -> Strip:
-        """How everything is; raises StorageError where the store does not answer."""
+        """How everything is; raises StoreUnavailable where the store does not answer.
+
+        Many who look at once wait for a store that does not answer only once, and not one after the other.
+        """
         with self._lock:
-            if self._kept is None or time.monotonic() - self._made_s > KEPT_S:
-                self._kept, self._made_s = strip_of(self._node), time.monotonic()
+            if time.monotonic() - self._made_s > KEPT_S:
+                try:
+                    self._kept = strip_of(self._node)
+                except StorageError as error:
+                    self._kept = str(error)
+                self._made_s = time.monotonic()
+            if isinstance(self._kept, str):
+                raise StoreUnavailable(self._kept)
             return self._kept
 
 

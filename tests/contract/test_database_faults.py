@@ -38,6 +38,21 @@ def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(database: Database) 
     assert open_one(database) > 0
 
 
+def test_who_has_to_answer_a_person_waits_no_longer_than_he_was_told(database: Database) -> None:
+    database.wait_at_most(0.5)
+    other = create_engine(database.url)
+    with other.connect() as connection:
+        if database.is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(text("LOCK TABLE association IN ACCESS EXCLUSIVE MODE"))
+        began_s = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"locked|did not answer for 0\.5 s"), database.write() as session:
+            session.add(Association(receiver="receiver", calling_ae="A", peer_host="h", outcome="OPEN", opened_at=NOW))
+        assert time.monotonic() - began_s < SOON_S
+    other.dispose()
+
+
 def test_a_commit_that_was_given_up_is_waited_for(database: Database) -> None:
     series = SeriesStore(database)
     series.await_commits()

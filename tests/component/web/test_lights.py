@@ -9,6 +9,7 @@ from node.beats import WAITS_FOR_DATABASE, Beat
 from node.ops.processes import process_lock
 from node.web import lights
 from node.web.lights import Lights, Word, strip_of
+from storage.errors import StoreUnavailable
 from tests.departments import START
 
 
@@ -110,6 +111,24 @@ def test_the_strip_is_made_once_for_all_who_look(department, monkeypatch):
     monkeypatch.setattr(lights, "KEPT_S", -1.0)
     assert shown.now() is not None
     assert len(made) == 2
+
+
+def test_a_store_that_does_not_answer_is_waited_for_once_for_all_who_look(department, monkeypatch):
+    waited = []
+
+    def silent(node):
+        waited.append(node)
+        raise StoreUnavailable("the server did not answer for 5 s")
+
+    monkeypatch.setattr(lights, "strip_of", silent)
+    shown = Lights(department.node)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="did not answer for 5 s"):
+            shown.now()
+    assert len(waited) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(lights, "KEPT_S", -1.0)
+    assert shown.now().lights
 
 
 def test_a_figure_stands_beside_its_limit(department):
