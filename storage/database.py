@@ -28,6 +28,7 @@ from storage.tables import SCHEMA_REVISION, Base
 
 PLAIN_SILENCE_S = 2.0  # of a PostgreSQL server
 PLAIN_LOCK_WAIT_S = 1.0  # a C-STORE may wait twice; its sender must have the answer soon
+_MORE_CONNECTIONS = 35  # with the 5 that are kept, one for each thread of the page
 _SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
@@ -188,9 +189,13 @@ class Database:
             from storage import postgresql
 
             options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if self._read_only else {}
-            wait = {"connect_timeout": postgresql.CONNECT_TIMEOUT_S}
             engine = create_engine(
-                url, pool_pre_ping=True, execution_options=options, connect_args=wait, hide_parameters=True
+                url,
+                pool_pre_ping=True,
+                max_overflow=_MORE_CONNECTIONS,
+                execution_options=options,
+                connect_args={"connect_timeout": postgresql.CONNECT_TIMEOUT_S},
+                hide_parameters=True,
             )
             event.listen(engine, "do_connect", postgresql.connect)
             return engine
@@ -405,7 +410,7 @@ def _usable(url: str) -> URL:
 
 def _watched_engine(url: str, file: WrittenFile) -> Engine:
     """An engine whose pool gives no connection to a file that is not at its place any more."""
-    engine = create_engine(url, creator=file.connect, hide_parameters=True)
+    engine = create_engine(url, creator=file.connect, max_overflow=_MORE_CONNECTIONS, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def keep(_connection: Any, record: Any) -> None:
