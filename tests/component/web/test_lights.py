@@ -57,14 +57,20 @@ def test_a_receiver_that_refuses_is_late_for_a_while(department):
 
 def test_a_destination_tells_its_last_answer_and_its_last_send(department):
     node = department.node
-    assert "nobody has asked it yet; nothing was sent there yet" in light(node, "To tps").text
+    found = light(node, "To tps")
+    assert found.word is Word.UNKNOWN  # green would say that it works
+    assert found.text == "nobody has asked it yet (`syncect peers echo tps`); nothing was sent there yet"
     department.sent()
     node.peers.answered("tps", START)
-    assert light(node, "To tps").text == "answered 1m ago, last send 1m ago"
+    assert (light(node, "To tps").word, light(node, "To tps").text) == (Word.OK, "answered 1m ago, last send 1m ago")
+    node.peers.answered("tps", START - timedelta(hours=2))
+    found = light(node, "To tps")
+    assert found.word is Word.UNKNOWN
+    assert found.text.startswith("answered 2h ago, not asked since (`syncect peers echo tps`)")
     node.peers.failed("tps", "connection refused", START)
     found = light(node, "To tps")
     assert found.word is Word.DOWN
-    assert found.text.startswith("cannot be reached for 1m: connection refused; answered 1m ago")
+    assert found.text.startswith("cannot be reached for 1m: connection refused; answered 2h ago")
 
 
 @pytest.mark.parametrize(
