@@ -285,6 +285,15 @@ class Database:
         if self._file is not None:
             self._file.check()
 
+    def check_file(self) -> None:
+        """Raise StoreUnavailable where a writer's SQLite file is gone, another one or damaged.
+
+        A connection that only reads goes on with what it remembers of it.
+        """
+        if self._written is not None:
+            with self.engine.connect() as connection:
+                self._written.check(_opened(connection))
+
     def await_writers(self, table: Table) -> None:
         """Wait until no transaction has rows of a table in it; raises StoreUnavailable after a second.
 

@@ -19,8 +19,10 @@ from storage.retention import Ages
 def essentials(node: Node) -> dict[str, Any]:
     """What `health_of` needs; quick also with many jobs.
 
-    Raises StoreUnavailable, also where the spool is not there or another one, as when its disk is not mounted.
+    Raises StoreUnavailable, also where the database is damaged, and where the spool is not there or another one, as
+    when its disk is not mounted.
     """
+    node.database.check_file()
     if not node.is_new and (why := mismatch(node.database, node.settings.node.data_dir / "spool")):
         raise StoreUnavailable(why)
     processes = running_processes(node.run_dir)

@@ -1,6 +1,7 @@
 """Each light: its word and its sentence, from what the node knows of itself."""
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -135,6 +136,16 @@ def test_a_store_that_does_not_answer_is_waited_for_once_for_all_who_look(depart
     monkeypatch.undo()
     monkeypatch.setattr(lights, "KEPT_S", -1.0)
     assert shown.now().lights
+
+
+def test_a_database_that_is_damaged_where_nobody_reads_is_not_well(department):
+    assert strip_of(department.node).lights
+    path = department.node.settings.node.data_dir / "syncect.sqlite3"
+    with path.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\xa5" * 4096)
+    with pytest.raises(StoreUnavailable, match="damaged|malformed"):
+        strip_of(department.node)
 
 
 def test_a_figure_stands_beside_its_limit(department):
