@@ -144,7 +144,7 @@ def test_a_database_that_is_damaged_where_nobody_reads_is_not_well(department):
     with path.open("r+b") as file:
         file.seek(-4096, os.SEEK_END)
         file.write(b"\xa5" * 4096)
-    with pytest.raises(StoreUnavailable, match="damaged|malformed"):
+    with pytest.raises(StoreUnavailable, match=r"damaged|malformed"):
         strip_of(department.node)
 
 
