@@ -6,8 +6,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from node.web import pages
 from node.web.access import Role
+from node.web.lights import Lights
 from storage.errors import StoreUnavailable
 from tests.chromium import chromium
 from tests.component.web.conftest import PASSWORD
@@ -77,7 +77,7 @@ def test_a_part_that_the_node_cannot_give_is_not_current_and_says_why(ward, at, 
 
     module = "node.web.lights" if part == "strip_of" else "node.web.pages"
     monkeypatch.setattr(f"{module}.{part}", locked)
-    ward.app.state.lights = pages.Lights(ward.node)
+    ward.app.state.lights = Lights(ward.node)
     pass_s(page, 20)
     refresh(page)
     until(page, lambda: "database is locked" in note(page))
