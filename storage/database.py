@@ -28,6 +28,7 @@ from storage.tables import SCHEMA_REVISION, Base
 
 PLAIN_SILENCE_S = 2.0  # of a PostgreSQL server
 PLAIN_LOCK_WAIT_S = 1.0  # a C-STORE may wait twice; its sender must have the answer soon
+_MORE_CONNECTIONS = 35  # with the 5 that are kept, one for each thread of the page
 _SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
@@ -51,6 +52,7 @@ class WrittenFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.mark: str | None = None  # of the store that this path must lead to, once that is known
+        self.lock_wait_s = SQLITE_BUSY_TIMEOUT_MS / 1000
         self._turn = threading.Lock()
         self._content: tuple[int, int] | None = None
         self._opened: Identity | None = None
@@ -139,7 +141,7 @@ class WrittenFile:
         return sqlite3.connect(
             f"file:{quote(str(self.path))}?mode={mode}",
             uri=True,
-            timeout=SQLITE_BUSY_TIMEOUT_MS / 1000,
+            timeout=self.lock_wait_s,
             isolation_level=None,  # the driver's own transaction control would delay BEGIN until the first write
             check_same_thread=False,
         )
@@ -187,9 +189,13 @@ class Database:
             from storage import postgresql
 
             options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if self._read_only else {}
-            wait = {"connect_timeout": postgresql.CONNECT_TIMEOUT_S}
             engine = create_engine(
-                url, pool_pre_ping=True, execution_options=options, connect_args=wait, hide_parameters=True
+                url,
+                pool_pre_ping=True,
+                max_overflow=_MORE_CONNECTIONS,
+                execution_options=options,
+                connect_args={"connect_timeout": postgresql.CONNECT_TIMEOUT_S},
+                hide_parameters=True,
             )
             event.listen(engine, "do_connect", postgresql.connect)
             return engine
@@ -279,6 +285,15 @@ class Database:
         if self._file is not None:
             self._file.check()
 
+    def check_file(self) -> None:
+        """Raise StoreUnavailable where a writer's SQLite file is gone, another one or damaged.
+
+        A connection that only reads goes on with what it remembers of it.
+        """
+        if self._written is not None:
+            with self.engine.connect() as connection:
+                self._written.check(_opened(connection))
+
     def await_writers(self, table: Table) -> None:
         """Wait until no transaction has rows of a table in it; raises StoreUnavailable after a second.
 
@@ -301,6 +316,14 @@ class Database:
         """Give back all connections."""
         with self._plain_turn:
             self._drop_plain()
+        self.engine.dispose()
+
+    def wait_at_most(self, seconds: float) -> None:
+        """From now on wait so long for a lock, or for a server that is silent, where a person waits for the answer."""
+        if self._written is not None:
+            self._written.lock_wait_s = seconds
+        else:
+            event.listen(self.engine, "connect", lambda connection, _record: setattr(connection, "silence_s", seconds))
         self.engine.dispose()
 
     def _drop_plain(self) -> None:
@@ -396,7 +419,7 @@ def _usable(url: str) -> URL:
 
 def _watched_engine(url: str, file: WrittenFile) -> Engine:
     """An engine whose pool gives no connection to a file that is not at its place any more."""
-    engine = create_engine(url, creator=file.connect, hide_parameters=True)
+    engine = create_engine(url, creator=file.connect, max_overflow=_MORE_CONNECTIONS, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def keep(_connection: Any, record: Any) -> None:

@@ -20,7 +20,7 @@ _limit = threading.local()
 
 @contextmanager
 def silence_limit(seconds: float) -> Iterator[None]:
-    """Within it this thread waits so long for an answer instead of `SILENCE_LIMIT_S`; `inf` for as long as it takes."""
+    """Within it this thread waits so long for an answer instead of its usual limit; `inf` for as long as it takes."""
     before = getattr(_limit, "seconds", None)
     _limit.seconds = seconds
     try:
@@ -35,9 +35,11 @@ class BoundedConnection(Connection[Any]):
     What became of a transaction is not known then: the server may still commit it.
     """
 
+    silence_s = SILENCE_LIMIT_S
+
     def wait(self, gen: Generator[Any, Any, Any], interval: float = _INTERVAL_S, *rest: Any, **options: Any) -> Any:
         """Execute one step of the driver, which waits for one answer; raises OperationalError."""
-        limit_s = getattr(_limit, "seconds", None) or SILENCE_LIMIT_S
+        limit_s = getattr(_limit, "seconds", None) or self.silence_s
         try:
             return super().wait(_bounded(gen, limit_s), interval, *rest, **options)
         except _Silence:

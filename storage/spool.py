@@ -240,12 +240,13 @@ class Spool:
         return len(leftovers)
 
     def stage(self, job_id: int, attempt: int | str) -> Path:
-        """An empty folder in which one attempt of one job writes its derived series; earlier attempts' are removed.
+        """An empty folder in which one attempt of one job writes its derived series.
 
-        attempt: its number, or a name of our own for what else writes the files of a job.
+        attempt: its number, with which the folders of earlier attempts are removed; or a name of our own for what else
+        writes the files of a job, and others may do so at this moment.
         """
-        for leftover in (self.root / "derived").glob(f".staging-{job_id}-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if isinstance(attempt, int):
+            self._unstage_all(job_id)
         folder = self.root / "derived" / f".staging-{job_id}-{attempt}"
         self._make_folder(folder.parent)  # a person may have removed it
         folder.mkdir(mode=0o700)
@@ -258,9 +259,15 @@ class Spool:
     def keep_only(self, product_dir: str) -> None:
         """Remove every other folder of the job to which this published one belongs; no row may refer to them."""
         kept = self.path(product_dir)
-        for folder in kept.parent.glob(f"{kept.name.partition('-')[0]}-*"):
+        job_id = kept.name.partition("-")[0]
+        for folder in kept.parent.glob(f"{job_id}-*"):
             if folder != kept:
                 self.unstage(folder)
+        self._unstage_all(job_id)
+
+    def _unstage_all(self, job_id: int | str) -> None:
+        for folder in (self.root / "derived").glob(f".staging-{job_id}-*"):
+            self.unstage(folder)
 
     def result_folders(self, *, older_than: datetime) -> dict[str, int]:
         """The folders of results and of unfinished ones that nobody changed since, and the job of each."""

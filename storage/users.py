@@ -1,6 +1,7 @@
 """UserStore keeps who may log in to the status page, how often each was refused, and who is logged in."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.errors import IllegalTransition, NotFound
+from storage.errors import IllegalTransition, NotFound, StoreUnavailable
 from storage.roles import Role
 from storage.tables import WebSession, WebUser
 
@@ -157,7 +158,8 @@ class UserStore:
     ) -> LoggedIn | None:
         """Whose session this is; None where it ended, or was not used for `idle_s`, or is older than `most_s`.
 
-        extends: whether a person did something, rather than the page by itself.
+        extends: whether a person did something, rather than the page by itself. A store that can only be read now, such
+        as one on a full disk, keeps nobody from looking: the session then ends no later than it would have.
         """
         query = select(WebSession, WebUser).join(WebUser, WebUser.id == WebSession.user_id)
         with self._database.read() as session:
@@ -166,10 +168,11 @@ class UserStore:
             return None
         row, user = found
         if now - row.seen_at >= timedelta(seconds=idle_s) or now - row.made_at >= timedelta(seconds=most_s):
-            self.end_session(token)
+            with suppress(StoreUnavailable):
+                self.end_session(token)
             return None
         if extends and now - row.seen_at >= SEEN_EVERY:
-            with self._database.write() as session:
+            with suppress(StoreUnavailable), self._database.write() as session:
                 if (again := session.get(WebSession, token)) is not None:
                     again.seen_at = now
         return LoggedIn(user.name, user.full_name, user.role, row.csrf)

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from node.bootstrap.store import Node
-from node.errors import Refused
+from node.errors import Permanent, Refused
 from node.translate.release import override_sentence, write_released
 from storage.errors import IllegalTransition
 from storage.jobs import RewrittenFiles
@@ -20,7 +20,8 @@ from storage.overview import Case
 def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime) -> None:
     """HELD -> PRODUCED: write every file once more with who overruled the doubt and why, and fill the outbox.
 
-    Raises IllegalTransition, Permanent where the held files are damaged, and what the disk answers.
+    Raises Refused and IllegalTransition where it is not HELD, or not any more; Permanent where the held files are
+    damaged, and what the disk answers.
     """
     if case.job_id is None or case.state != "HELD" or case.product_dir is None:
         raise Refused(f"{case.id} is {case.state} and nothing of it is held that could be released")
@@ -34,6 +35,9 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
         digests = write_released(files, case.reason, actor, reason, staged)
         _give_to_the_owner_of(held, staged)
         product_dir = node.spool.publish(staged)
+    except (FileNotFoundError, Permanent) as error:
+        _refuse_where_it_moved(node, case, error)
+        raise
     finally:
         node.spool.unstage(staged)
     rewritten = RewrittenFiles(
@@ -48,6 +52,12 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
         node.spool.unstage(node.spool.path(product_dir))
         raise
     node.spool.keep_only(product_dir)
+
+
+def _refuse_where_it_moved(node: Node, case: Case, error: Exception) -> None:
+    """Files vanish where somebody else decided meanwhile, which is what a person has to know then."""
+    if (now := node.overview.case(case.id)).state != "HELD":
+        raise Refused(f"somebody was faster: it is {now.state} now") from error
 
 
 def _give_to_the_owner_of(held: Path, staged: Path) -> None:

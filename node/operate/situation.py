@@ -11,11 +11,20 @@ from node.ops.alerts import urgency
 from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, judge, roles_of
 from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
+from storage.errors import StoreUnavailable
+from storage.mark import mismatch
 from storage.retention import Ages
 
 
 def essentials(node: Node) -> dict[str, Any]:
-    """What `health_of` needs; quick also with many jobs."""
+    """What `health_of` needs; quick also with many jobs.
+
+    Raises StoreUnavailable, also where the database is damaged, and where the spool is not there or another one, as
+    when its disk is not mounted.
+    """
+    node.database.check_file()
+    if not node.is_new and (why := mismatch(node.database, node.settings.node.data_dir / "spool")):
+        raise StoreUnavailable(why)
     processes = running_processes(node.run_dir)
     working = working_roles(processes)
     return {

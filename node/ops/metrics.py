@@ -102,7 +102,11 @@ class NodeCollector(Collector):
             found = [*self._of_store(now), *self._of_growth()]
         except (StorageError, OSError):
             found = []
-        yield gauge("syncect_store_up", "1 where the database can be read.", float(bool(found)))
+        yield gauge(
+            "syncect_store_up",
+            "1 where the database can be read, and the spool is the one that belongs to it.",
+            float(bool(found)),
+        )
         yield from found
 
     def _of_processes(self) -> Iterator[Metric]:

@@ -15,9 +15,11 @@ from node.operate.texts import age, due_text, now_utc, span
 from node.ops.certificates import WARNED_BEFORE, tls_of, validity
 from node.ops.health import REFUSING_FOR, Health
 from node.ops.processes import ProcessView
+from storage.errors import StorageError, StoreUnavailable
 from storage.peers import PeerView
 
 KEPT_S: Final = 2.0
+ANSWER_TELLS: Final = timedelta(hours=1)  # that a destination works; only a courier that runs asks it again
 LONG_H: Final = 365 * 24.0  # nobody plans for longer
 SHORT_H: Final = 24.0  # less disk than for a day: nobody may look before
 _ROLES: Final = {
@@ -30,7 +32,7 @@ _ROLES: Final = {
 
 
 class Word(StrEnum):
-    """OK: it works. UNKNOWN: nobody has looked yet. LATE: it works badly, or will not for long. DOWN: it does not work.
+    """OK: it works. UNKNOWN: nobody looked lately. LATE: it works badly, or will not for long. DOWN: it does not work.
 
     OPEN: a person has to know something.
     """
@@ -66,14 +68,23 @@ class Lights:
 
     def __init__(self, node: Node) -> None:
         self._node, self._lock = node, threading.Lock()
-        self._kept: Strip | None = None
-        self._made_s = 0.0
+        self._kept: Strip | str = ""
+        self._made_s = float("-inf")
 
     def now(self) -> Strip:
-        """How everything is; raises StorageError where the store does not answer."""
+        """How everything is; raises StoreUnavailable where the store does not answer.
+
+        Many who look at once wait for a store that does not answer only once, and not one after the other.
+        """
         with self._lock:
-            if self._kept is None or time.monotonic() - self._made_s > KEPT_S:
-                self._kept, self._made_s = strip_of(self._node), time.monotonic()
+            if time.monotonic() - self._made_s > KEPT_S:
+                try:
+                    self._kept = strip_of(self._node)
+                except StorageError as error:
+                    self._kept = str(error)
+                self._made_s = time.monotonic()
+            if isinstance(self._kept, str):
+                raise StoreUnavailable(self._kept)
             return self._kept
 
 
@@ -125,19 +136,21 @@ def _destinations(node: Node, found: dict[str, Any], now: datetime) -> Iterator[
     sent = node.overview.last_sent()
     for name in found["destinations"]:
         took = f"last send {age(sent[name])} ago" if name in sent else "nothing was sent there yet"
-        yield _destination(name, peers.get(name), took)
+        yield _destination(name, peers.get(name), took, now)
     if not found["destinations"]:
         yield Light("Destinations", Word.LATE, "none is set: results go nowhere")
 
 
-def _destination(name: str, peer: PeerView | None, took: str) -> Light:
-    if peer is None or (peer.answered_at is None and peer.failing_since is None):
-        return Light(f"To {name}", Word.UNKNOWN, f"nobody has asked it yet; {took}")
-    answered = f"answered {age(peer.answered_at)} ago" if peer.answered_at else "never answered"
-    if peer.failing_since is None:
-        return Light(f"To {name}", Word.OK, f"{answered}, {took}")
-    away = f"cannot be reached for {age(peer.failing_since)}: {peer.reason}"
-    return Light(f"To {name}", Word.DOWN, f"{away}; {answered}, {took}")
+def _destination(name: str, peer: PeerView | None, took: str, now: datetime) -> Light:
+    answered = f"answered {age(peer.answered_at)} ago" if peer and peer.answered_at else "never answered"
+    if peer is not None and peer.failing_since is not None:
+        away = f"cannot be reached for {age(peer.failing_since)}: {peer.reason}"
+        return Light(f"To {name}", Word.DOWN, f"{away}; {answered}, {took}")
+    if peer is None or peer.answered_at is None:
+        return Light(f"To {name}", Word.UNKNOWN, f"nobody has asked it yet (`syncect peers echo {name}`); {took}")
+    if now - peer.answered_at > ANSWER_TELLS:
+        return Light(f"To {name}", Word.UNKNOWN, f"{answered}, not asked since (`syncect peers echo {name}`); {took}")
+    return Light(f"To {name}", Word.OK, f"{answered}, {took}")
 
 
 def _disk(found: dict[str, Any]) -> Light:
@@ -177,7 +190,7 @@ def _certificates(node: Node, now: datetime) -> Light:
 def _waiting(node: Node, now: datetime) -> Light:
     case = node.overview.longest_waiting()
     if case is None:
-        return Light("Oldest waiting", Word.OK, "no series waits")
+        return Light("Oldest waiting", Word.OK, "no series waits for a process of the node")
     due_at = case.counts_from + timedelta(seconds=node.settings.alerts.due_s)
     text = f"job {case.id} ({case.state}) waits for {age(case.counts_from)}, due {due_text(due_at, now)}"
     return Light(

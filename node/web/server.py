@@ -17,6 +17,7 @@ from node.web.caller import Networks
 from node.web.connections import MOST_ANSWERED, bounded
 
 _STOP_WITHIN_S: Final = 3
+_STORE_WITHIN_S: Final = 5.0  # a browser gives up after 8 s, Prometheus after 10 s
 
 
 class Page:
@@ -34,6 +35,7 @@ class Page:
         """Answer until `stop` is set. Raises Misconfigured where the port or the certificate cannot be used."""
         context = self._context()
         listener = self._listen()
+        node.database.wait_at_most(_STORE_WITHIN_S)
         app = make_app(node, lambda: beat("", "answering", 0, 0, IDLE_LIMIT_S))
         server = uvicorn.Server(
             uvicorn.Config(

@@ -1,7 +1,9 @@
 """What a writer meets when the database is locked, restarted or full: one kind of error, soon, and no value in it."""
 
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -36,6 +38,34 @@ def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(database: Database) 
         assert time.monotonic() - began_s < SOON_S
     other.dispose()
     assert open_one(database) > 0
+
+
+def test_who_has_to_answer_a_person_waits_no_longer_than_he_was_told(database: Database) -> None:
+    database.wait_at_most(0.5)
+    other = create_engine(database.url)
+    with other.connect() as connection:
+        if database.is_sqlite:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            connection.execute(text("LOCK TABLE association IN ACCESS EXCLUSIVE MODE"))
+        began_s = time.monotonic()
+        with pytest.raises(StoreUnavailable, match=r"locked|did not answer for 0\.5 s"), database.write() as session:
+            session.add(Association(receiver="receiver", calling_ae="A", peer_host="h", outcome="OPEN", opened_at=NOW))
+        assert time.monotonic() - began_s < SOON_S
+    other.dispose()
+
+
+def test_many_who_look_at_once_do_not_wait_for_each_other(database: Database) -> None:
+    """Where a server is silent they would wait one after the other, each for seconds."""
+    all_there = threading.Barrier(20, timeout=5)
+
+    def look(_number: int) -> int:
+        with database.read() as session:
+            session.execute(text("SELECT 1"))
+            return all_there.wait()
+
+    with ThreadPoolExecutor(20) as threads:
+        assert sorted(threads.map(look, range(20))) == list(range(20))
 
 
 def test_a_commit_that_was_given_up_is_waited_for(database: Database) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from storage.audit import AuditEntry, AuditStore
-from storage.errors import IllegalTransition, NotFound
+from storage.errors import IllegalTransition, NotFound, StoreUnavailable
 from storage.retention import RetentionStore
 from storage.roles import Role
 from storage.users import FREE_FAILURES, LONGEST_LOCK, MAX_SESSIONS, LoggedIn, UserStore, user_name
@@ -125,6 +125,17 @@ def test_a_session_ends_by_itself(users):
         assert users.session("t", at(seconds), **TIMES) is not None
     assert users.session("t", at(1000), **TIMES) is None
     assert users.session_count("anna") == 0
+
+
+def test_a_session_goes_on_where_the_store_can_only_be_read(users, database, monkeypatch):
+    log_in(users)
+
+    def full():
+        raise StoreUnavailable("the store cannot be used: database or disk is full")
+
+    monkeypatch.setattr(database, "write", full)
+    assert users.session("t", at(90), **TIMES) is not None
+    assert users.session("t", at(101), **TIMES) is None
 
 
 def test_sessions_of_one_person_are_bounded_and_old_ones_go(users):

@@ -12,6 +12,7 @@ from node.ops.spool_check import SpoolCheck
 from storage.database import Database
 from storage.errors import SchemaMismatch, StorageError
 from storage.inspection import Inspection
+from storage.mark import mismatch, missing_store
 from storage.tables import SCHEMA_REVISION
 
 CHECK_S: Final = 4.0  # for SQLite to look through its file
@@ -21,7 +22,8 @@ _SPOOL_S: Final = 3.0
 
 
 def database(settings: Settings) -> Lines:
-    """Whether it answers, has this version's tables, is sound, and keeps what was committed."""
+    """Whether it answers, has this version's tables, is sound, keeps what was committed, and is that of the spool."""
+    spool = settings.node.data_dir / "spool"
     try:
         opened = Database(settings.node.url(), read_only=True)
     except StorageError as error:
@@ -29,9 +31,16 @@ def database(settings: Settings) -> Lines:
         return
     try:
         if not opened.has_schema():
-            yield Line("database", Mark.OK, f"no store at {opened.location} yet; the first start makes it")
+            if why := missing_store(opened.location, spool):
+                yield Line("database", Mark.FAIL, why, "put the database back, or `syncect db rebuild`")
+            else:
+                yield Line("database", Mark.OK, f"no store at {opened.location} yet; the first start makes it")
             return
         yield from _answering(opened)
+        if why := mismatch(opened, spool):
+            yield Line(
+                "database", Mark.FAIL, why, "mount the disk of the spool, or put the database back that belongs to it"
+            )
     except SchemaMismatch as error:
         yield Line("database", Mark.FAIL, str(error), "`syncect db backup FILE`, then `syncect db upgrade`")
     except StorageError as error:

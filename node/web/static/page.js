@@ -4,19 +4,23 @@
 
   var EVERY_MS = 5000;
   var CURRENT_FOR_MS = 15000;
-  var current = Date.now();
+  var ACT_WITHIN_MS = 120000; // a release writes every file of a series anew
+  var POLLED = ['lights', 'list', 'live'];
+  var UNREACHED = 'the page does not reach its node';
+  var UNKNOWN = 'No answer came, so it may be done or not: load the page again and look before you decide.';
+  var heard = {}; // when each of them last came, and why it did not come since
   var lastSaid = '';
   var typed = false;
 
   function byId(id) { return document.getElementById(id); }
   function each(selector, act) { Array.prototype.forEach.call(document.querySelectorAll(selector), act); }
-  function clock(ms) { return new Date(ms).toTimeString().slice(0, 8); }
+  // Somebody may set the one clock, and the other one stands still while the computer sleeps.
+  function clocks() { return { set: Date.now(), steady: window.performance.now() }; }
+  function msSince(then) { var now = clocks(); return Math.max(now.set - then.set, now.steady - then.steady); }
 
   document.documentElement.classList.add('script');
 
   // -- refresh, and whether it still comes --------------------------------------------------------------------------
-
-  function isLive() { return Boolean(byId('lights')); }
 
   function tick() {
     if (document.hidden) { return; }
@@ -24,15 +28,38 @@
     judge();
   }
 
+  function oldest() {
+    // What is shown once, such as a patient's ID in full, is not refreshed, and says so itself.
+    var found = { ms: 0, why: '' };
+    POLLED.forEach(function (id) {
+      var part = byId(id);
+      var ms = part && part.hasAttribute('hx-get') ? msSince(heard[id].at) : 0;
+      if (ms > found.ms) { found = { ms: ms, why: heard[id].why }; }
+    });
+    return found;
+  }
+
   function judge() {
-    var stale = isLive() && Date.now() - current > CURRENT_FOR_MS;
+    var part = oldest();
+    var stale = part.ms > CURRENT_FOR_MS;
     var note = byId('stale');
     document.body.classList.toggle('is-stale', stale);
     if (stale) {
-      var text = 'Not current since ' + clock(current) + ': the page does not reach its node. What you see is old.';
+      var long = part.ms < 60000 ? CURRENT_FOR_MS / 1000 + ' s' : Math.floor(part.ms / 60000) + ' min';
+      var text = 'Not current for more than ' + long + ': ' + part.why + '. What you see is old.';
       if (note.textContent !== text) { note.textContent = text; }
     }
     note.hidden = !stale;
+  }
+
+  function came(id) {
+    heard[id] = { at: clocks(), why: UNREACHED };
+    judge();
+  }
+
+  function failed(id, why) {
+    if (heard[id]) { heard[id].why = why.replace(/\.$/, ''); }
+    judge();
   }
 
   function isPoll(event) {
@@ -52,34 +79,39 @@
   document.addEventListener('htmx:configRequest', function (event) {
     var cause = event.detail.triggeringEvent;
     if (cause && cause.type === 'tick') { event.detail.headers['X-Syncect-Poll'] = '1'; }
+    if (event.detail.verb !== 'get') { event.detail.timeout = ACT_WITHIN_MS; }
   });
 
   document.addEventListener('htmx:beforeRequest', function (event) {
-    if (isPoll(event) && isInUse(event.detail.elt)) { event.preventDefault(); }
+    if (isPoll(event) && isInUse(event.detail.elt)) { event.preventDefault(); failed(event.detail.elt.id, 'text of it is selected'); }
   });
 
   document.addEventListener('htmx:beforeSwap', function (event) {
     var detail = event.detail;
     if (isPoll(event) && isInUse(detail.target)) { detail.shouldSwap = false; }
-    if (detail.requestConfig.elt && detail.requestConfig.elt.id === 'lights' && detail.xhr.status === 200) {
-      current = Date.now();
-      judge();
-    }
+    if (isPoll(event) && detail.shouldSwap && !detail.isError) { came(detail.requestConfig.elt.id); }
   });
 
   document.addEventListener('htmx:afterSwap', function (event) {
     var target = event.detail.target;
-    if (target.id === 'drawer' && !isPoll(event)) { typed = false; say(''); opened(); }
+    if (target.id === 'drawer' && !isPoll(event)) { typed = false; say(''); came('live'); opened(); }
     if (target.id === 'verbs') { typed = false; }
     if (target.id === 'list') { marked(); tell(); }
   });
 
   document.addEventListener('htmx:responseError', function (event) {
-    if (!isPoll(event)) { say('It did not work: ' + (event.detail.xhr.responseText || event.detail.xhr.status)); }
+    var xhr = event.detail.xhr;
+    var isSentence = /^text\/plain/.test(xhr.getResponseHeader('content-type') || '');
+    var said = isSentence && xhr.responseText ? xhr.responseText.trim() : 'the answer was ' + xhr.status;
+    if (isPoll(event)) { failed(event.detail.elt.id, said); } else { say('It did not work: ' + said); }
   });
-  document.addEventListener('htmx:sendError', function (event) {
-    if (!isPoll(event)) { say('It did not work: the page does not reach its node.'); }
-  });
+  function noAnswer(event) {
+    if (isPoll(event)) { failed(event.detail.elt.id, UNREACHED); } else {
+      say(event.detail.requestConfig.verb === 'get' ? 'It did not work: ' + UNREACHED + '.' : UNKNOWN);
+    }
+  }
+  document.addEventListener('htmx:sendError', noAnswer);
+  document.addEventListener('htmx:timeout', noAnswer);
 
   document.addEventListener('visibilitychange', function () { if (!document.hidden) { tick(); } });
 
@@ -204,6 +236,7 @@
     if (document.execCommand('copy')) { button.textContent = 'Copied'; }
   }
 
+  POLLED.forEach(function (id) { heard[id] = { at: clocks(), why: UNREACHED }; });
   marked();
   tell();
   setInterval(tick, EVERY_MS);

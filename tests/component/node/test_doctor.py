@@ -148,6 +148,23 @@ def test_a_file_that_is_gone_is_found_by_the_quick_look(run, config, department)
     assert "spool verify" in lines["spool"][0]["remedy"]
 
 
+def test_a_database_without_its_spool_and_a_spool_without_its_database_are_told(run, config, department):
+    department.sent()
+    data = config.parent / "syncect-data"
+    (data / "spool").rename(data / "unmounted")
+    _, lines = look(run)
+    assert "is its disk mounted?" in found(lines, "database")
+    assert "FAIL" in states(lines, "database")
+    (data / "unmounted").rename(data / "spool")
+    (data / "spool" / "received" / "20260131").mkdir(parents=True, exist_ok=True)
+    (data / "spool" / "received" / "20260131" / "1.dcm").touch()
+    department.node.database.close()
+    (data / "syncect.sqlite3").rename(data / "gone")
+    _, lines = look(run)
+    assert states(lines, "database") == {"FAIL"}
+    assert "Put back the database" in found(lines, "database")
+
+
 def test_another_program_at_the_receivers_port_is_named(run, config, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("SYNCECT_SCP__PORT", str(taken.getsockname()[1]))

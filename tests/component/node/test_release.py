@@ -1,6 +1,7 @@
 """A release puts its reason into every file before the outbox knows of it; a kill at any step leaves the held files."""
 
 import os
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,40 @@ def test_what_root_releases_belongs_to_the_user_of_the_node(department, case) ->
     release(department, case)
     paths = [*files_of(department, case.id).values()]
     assert {path.stat().st_uid for path in (*paths, paths[0].parent)} == {65534}
+
+
+@pytest.mark.parametrize("step", ["node.bootstrap.release.write_released", "storage.spool.Spool.publish"])
+def test_of_two_who_release_at_the_same_moment_one_wins_and_the_other_is_told(
+    department, case, monkeypatch, step
+) -> None:
+    holder, name = step.rsplit(".", 1)
+    real = getattr(pkgutil.resolve_name(holder), name)
+    others: list[str] = []
+
+    def somebody_is_faster(*args):
+        if not others:
+            others.append("max")
+            release_held(department.node, case, "operator max", "seen by Dr No", START)
+        return real(*args)
+
+    monkeypatch.setattr(step, somebody_is_faster)
+    with pytest.raises(Refused, match="somebody was faster: it is PRODUCED now"):
+        release(department, case)
+    assert department.node.overview.case(case.id).reason == "seen by Dr No"
+    assert folders(department) == ["1-r"]
+    for sha256, path in files_of(department, case.id).items():
+        assert flush_and_digest(path) == sha256
+
+
+def test_who_begins_to_release_later_takes_no_files_from_who_began_before(department, case, monkeypatch) -> None:
+    real = department.node.spool.publish
+    begun: list[Path] = []
+
+    def another_begins(staged):
+        begun.append(department.node.spool.stage(case.job_id, "rlater"))
+        return real(staged)
+
+    monkeypatch.setattr(department.node.spool, "publish", another_begins)
+    release(department, case)
+    assert department.node.overview.case(case.id).state == "PRODUCED"
+    assert folders(department) == ["1-r"]

@@ -1,6 +1,7 @@
 """The buttons of a case: who may press which, what is asked first, and what stands in the history afterwards."""
 
 import re
+from datetime import timedelta
 
 import pytest
 
@@ -204,3 +205,17 @@ def test_a_resend_goes_only_where_it_is_asked_for(ward):
 def test_there_are_no_other_verbs(ward, verb):
     case_id = ward.department.failed()
     ward.visitor(Role.ADMIN).post(f"/cases/{case_id}/{verb}", status=404)
+
+
+def test_nobody_decides_about_images_that_were_made_anew_since(ward, monkeypatch) -> None:
+    visitor, case_id = ward.visitor(Role.PHYSICIST), ward.department.held()
+    forms = re.findall(r'name="seen" value="([^"]+)"', visitor.get(f"/cases/{case_id}/review"))
+    assert len(forms) == 2
+    later = START + timedelta(hours=1)
+    monkeypatch.setattr("tests.departments.START", later)
+    ward.node.jobs.retry(1, "operator mia", "the limits were wrong", later)
+    monkeypatch.setattr(ward.node.spool, "publish", lambda _staged: "derived/1-2")
+    ward.department._finish(case_id, held_reason="looks enhanced")
+    for verb, seen in zip(("release", "reject"), forms, strict=True):
+        text = visitor.post(f"/cases/{case_id}/{verb}", status=409, part=False, reason="fine", seen=seen)
+        assert "somebody was faster; look again before you decide" in text

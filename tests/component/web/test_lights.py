@@ -1,6 +1,7 @@
 """Each light: its word and its sentence, from what the node knows of itself."""
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from node.beats import WAITS_FOR_DATABASE, Beat
 from node.ops.processes import process_lock
 from node.web import lights
 from node.web.lights import Lights, Word, strip_of
+from storage.errors import StoreUnavailable
 from tests.departments import START
 
 
@@ -56,14 +58,20 @@ def test_a_receiver_that_refuses_is_late_for_a_while(department):
 
 def test_a_destination_tells_its_last_answer_and_its_last_send(department):
     node = department.node
-    assert "nobody has asked it yet; nothing was sent there yet" in light(node, "To tps").text
+    found = light(node, "To tps")
+    assert found.word is Word.UNKNOWN  # green would say that it works
+    assert found.text == "nobody has asked it yet (`syncect peers echo tps`); nothing was sent there yet"
     department.sent()
     node.peers.answered("tps", START)
-    assert light(node, "To tps").text == "answered 1m ago, last send 1m ago"
+    assert (light(node, "To tps").word, light(node, "To tps").text) == (Word.OK, "answered 1m ago, last send 1m ago")
+    node.peers.answered("tps", START - timedelta(hours=2))
+    found = light(node, "To tps")
+    assert found.word is Word.UNKNOWN
+    assert found.text.startswith("answered 2h ago, not asked since (`syncect peers echo tps`)")
     node.peers.failed("tps", "connection refused", START)
     found = light(node, "To tps")
     assert found.word is Word.DOWN
-    assert found.text.startswith("cannot be reached for 1m: connection refused; answered 1m ago")
+    assert found.text.startswith("cannot be reached for 1m: connection refused; answered 2h ago")
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,34 @@ def test_the_strip_is_made_once_for_all_who_look(department, monkeypatch):
     monkeypatch.setattr(lights, "KEPT_S", -1.0)
     assert shown.now() is not None
     assert len(made) == 2
+
+
+def test_a_store_that_does_not_answer_is_waited_for_once_for_all_who_look(department, monkeypatch):
+    waited = []
+
+    def silent(node):
+        waited.append(node)
+        raise StoreUnavailable("the server did not answer for 5 s")
+
+    monkeypatch.setattr(lights, "strip_of", silent)
+    shown = Lights(department.node)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="did not answer for 5 s"):
+            shown.now()
+    assert len(waited) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(lights, "KEPT_S", -1.0)
+    assert shown.now().lights
+
+
+def test_a_database_that_is_damaged_where_nobody_reads_is_not_well(department):
+    assert strip_of(department.node).lights
+    path = department.node.settings.node.data_dir / "syncect.sqlite3"
+    with path.open("r+b") as file:
+        file.seek(-4096, os.SEEK_END)
+        file.write(b"\xa5" * 4096)
+    with pytest.raises(StoreUnavailable, match=r"damaged|malformed"):
+        strip_of(department.node)
 
 
 def test_a_figure_stands_beside_its_limit(department):

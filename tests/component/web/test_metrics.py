@@ -104,6 +104,18 @@ def expressions():
     return found + [rule["expr"] for group in rules["groups"] for rule in group["rules"]]
 
 
+def test_a_spool_whose_disk_is_not_mounted_is_down_as_status_says(running, ask):
+    assert ask("/readyz").status_code == 200
+    root = running.spool.root
+    root.rename(root.with_name("unmounted"))
+    answer = ask("/readyz")
+    assert answer.status_code == 503
+    assert "is its disk mounted?" in answer.text
+    assert value(ask("/metrics"), "syncect_store_up") == 0
+    root.with_name("unmounted").rename(root)
+    assert ask("/readyz").status_code == 200
+
+
 def test_every_metric_of_dashboard_and_rules_exists_in_a_scrape(running, ask):
     there = {sample.name for sample in samples(ask("/metrics"))}
     named = {name for text in expressions() for name in re.findall(r"syncect_\w+", text)}

@@ -3,6 +3,7 @@
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.request import urlopen
@@ -58,8 +59,9 @@ def app(node: Node) -> FastAPI:
     return app
 
 
-@pytest.fixture(scope="module")
-def address(app: FastAPI) -> Iterator[str]:
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """An application that browsers reach; yields its address."""
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
     started = threading.Event()
     begin = server.startup
@@ -73,9 +75,15 @@ def address(app: FastAPI) -> Iterator[str]:
     thread.start()
     assert started.wait(20)
     port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://localhost:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(app: FastAPI) -> Iterator[str]:
+    with serving(app) as where:
+        yield where
 
 
 @pytest.fixture(scope="module")
