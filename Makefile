@@ -8,7 +8,7 @@ PYTEST ?= $(BIN)/pytest
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-WITH_PEERS := tests/peers tests/slice tests/torture
+WITH_PEERS := tests/peers tests/slice tests/torture tests/gpu
 ALONE := $(filter-out $(WITH_PEERS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
 .PHONY: setup demo test test-alone test-with-peers unit coverage abuse retention field torture soak check quick format bench walk gpu reproduce-small clean

@@ -61,11 +61,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Health:
-    """The state, why it is no better, and how many things of each kind wait for a person."""
+    """The state, why it is no better, and how many things of each kind wait for a person.
+
+    takes_images: whether a C-STORE can be accepted now; a node whose disk is full is degraded and takes none.
+    """
 
     state: State
     reasons: tuple[str, ...]
     needs_person: Mapping[str, int] = field(default_factory=dict)
+    takes_images: bool = True
 
     @property
     def headline(self) -> str:
@@ -94,12 +98,12 @@ def judge(facts: Facts) -> Health:
         reasons.append(f"{count} alert{'s are' if count > 1 else ' is'} not acknowledged: {most_urgent}")
     is_down = "receive" in {*facts.missing, *facts.silent}
     state = State.DOWN if is_down else State.DEGRADED if reasons else State.OK
-    return Health(state, tuple(reasons), waiting)
+    return Health(state, tuple(reasons), waiting, takes_images=not is_down and facts.free_gb > facts.reserve_gb)
 
 
 def down(reasons: Sequence[str]) -> Health:
     """Where nothing is known, because the settings or the store cannot be read."""
-    return Health(State.DOWN, tuple(reasons))
+    return Health(State.DOWN, tuple(reasons), takes_images=False)
 
 
 def needs_person(facts: Facts) -> dict[str, int]:

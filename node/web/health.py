@@ -8,7 +8,7 @@ from prometheus_client.exposition import choose_encoder
 from node.bootstrap.store import Node
 from node.operate.measured import make_collector
 from node.operate.situation import essentials, health_of
-from node.ops.health import Health, State, down
+from node.ops.health import Health, down
 from node.web.access import needs_monitor
 from storage.errors import StorageError
 
@@ -23,9 +23,9 @@ def healthz() -> PlainTextResponse:
 
 @router.get("/readyz")
 def readyz(request: Request) -> Response:
-    """200 where the node is ok or degraded, 503 where it is down; why, as text, or as JSON where that is asked for."""
+    """200 where the node takes images, 503 where it does not; why, as text, or as JSON where that is asked for."""
     health = _health(request.app.state.node)
-    status = 503 if health.state is State.DOWN else 200
+    status = 200 if health.takes_images else 503
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"state": health.state, "reasons": health.reasons}, status)
     return PlainTextResponse(f"{health.headline}\n", status)

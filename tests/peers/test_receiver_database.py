@@ -37,7 +37,7 @@ def deleted(path: Path) -> Mend:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("VACUUM INTO ?", (str(path.with_name("backup")),))
     for file in beside(path):
-        file.unlink()
+        file.unlink(missing_ok=True)  # the receiver may have closed the last connection meanwhile
     return lambda: path.with_name("backup").rename(path)
 
 
@@ -49,7 +49,7 @@ def overwritten(path: Path) -> Mend:
 
     def mend() -> None:
         for file in beside(path):
-            file.unlink()
+            file.unlink(missing_ok=True)  # the receiver may have closed the last connection meanwhile
         whole.rename(path)
 
     return mend

@@ -75,7 +75,7 @@ def test_a_server_that_hangs_is_answered_soon_and_ends_by_itself(
 def test_a_command_on_a_server_that_hangs_ends_with_a_sentence(
     cluster: PostgresCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.postgresql.SILENCE_LIMIT_S", 1.0)
+    monkeypatch.setattr("storage.postgresql.BoundedConnection.silence_s", 1.0)
     reader = Database(cluster.url(), read_only=True)
     with reader.read() as session:
         session.connection()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import dcmread
+from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.association import Association
 from selenium.common.exceptions import TimeoutException
@@ -55,7 +56,7 @@ def doubtful_bundle(tmp_path: Path, tiny_bundle: Path) -> Path:
 def scanner(port: int) -> Iterator[Association]:
     """An association of a CT simulator, open as long as its scan lasts."""
     entity = AE(ae_title="CTSIM")
-    entity.add_requested_context(CT_IMAGE_STORAGE)
+    entity.add_requested_context(CT_IMAGE_STORAGE, ImplicitVRLittleEndian)  # as its files are
     association = entity.associate("127.0.0.1", port, ae_title="SYNCECT")
     assert association.is_established
     yield association

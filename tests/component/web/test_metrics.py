@@ -200,6 +200,13 @@ def test_a_degraded_node_is_ready_with_its_reasons(running, ask):
     assert answer.text.startswith("DEGRADED: ")
 
 
+def test_a_node_that_refuses_every_image_is_not_ready(running, ask, monkeypatch):
+    monkeypatch.setattr("storage.spool.Spool.free_bytes", lambda _spool: 0)
+    answer = ask("/readyz")
+    assert answer.status_code == 503
+    assert "every C-STORE is refused" in answer.text
+
+
 def test_a_store_that_cannot_be_read_is_said_and_hides_no_process(running, ask, monkeypatch):
     def gone(_self):
         raise StoreUnavailable("the database cannot be opened")

@@ -51,3 +51,11 @@ def test_without_a_receiver_or_without_facts_the_node_is_down() -> None:
     assert (health.state.exit_code, len(health.reasons)) == (2, 3)
     assert health.headline.startswith("DOWN: the receiver does not run; the worker does not run; waiting")
     assert down(["the store is gone"]).headline == "DOWN: the store is gone"
+
+
+def test_a_node_takes_images_unless_it_is_down_or_its_disk_is_full() -> None:
+    assert judge(facts()).takes_images
+    assert judge(facts(missing=["work"])).takes_images
+    assert not judge(facts(free_gb=1.44)).takes_images
+    assert not judge(facts(missing=["receive"])).takes_images
+    assert not down(["the store cannot be read"]).takes_images
