@@ -64,7 +64,7 @@ BUTTONS: Final = {
     for button in (
         Button("release", "Release and send", "released", verbs.release, needs_reason=True),
         Button("retry", "Try again", "queued again", verbs.retry),
-        Button("resend", "Send again", "due again", verbs.resend),
+        Button("resend", "Send again", "to be sent again", verbs.resend),
         Button("complete", "It is all there", "completed", verbs.complete),
         Button("acknowledge", "It is dealt with at the destination", "acknowledged", verbs.acknowledge),
         Button("reopen", "Take back", "reopened", verbs.reopen),

@@ -174,7 +174,7 @@ def test_a_real_series_is_followed_looked_at_released_and_sent_again(
 
     anna.types("form[action$='/release'] textarea", REASON)
     anna.clicks("form[action$='/release'] button")
-    anna.sees("body", "SENT")
+    anna.sees("#now", "SENT released, because: The noise is that of a thin reconstruction")
     anna.keeps("6-sent")
     assert_what_arrived(tps, files)
 
