@@ -22,6 +22,7 @@ STEP_LIMIT_S: Final = 300.0  # one step with bounds of its own: a query of a pee
 LONG_LIMIT_S: Final = 900.0  # what was never measured: the loading of a model, the headers of a large series
 FIRST_LIMIT_S_PER_SLICE: Final = 20.0  # of a job, while nobody has measured its translator on its device
 WAITS_FOR_DATABASE: Final = "waiting for the database"
+CANNOT_WORK: Final = "CANNOT WORK: "  # before the reason, where a worker says what it works with
 LATENCY_BOUNDS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MOST_NUMBERS: Final = 100  # the text in which they stand is written, and read, as one piece
 _WRITE_EVERY_S: Final = 1.0

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from config.load import ConfigError
 from config.settings import Settings
 from node.bootstrap.roles import eligibility_policy
-from node.ops.certificates import check_page_tls, check_tls, tls_of
+from node.ops.certificates import check_all_tls
 from node.ops.checks import check_bundle, check_callers, check_data_dir, check_database, check_hosts, check_port
 from node.ops.findings import Finding
 
@@ -17,9 +17,7 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     yield from check_database(settings.node.url())
     yield from check_hosts(settings)
     yield from check_port(settings.scp, settings.node.data_dir / "run")
-    for key, tls in tls_of(settings):
-        yield from check_tls(key, tls, datetime.now(UTC))
-    yield from check_page_tls(settings.web, datetime.now(UTC))
+    yield from (finding for _, finding in check_all_tls(settings, datetime.now(UTC)))
     try:
         eligibility_policy(settings)
     except ConfigError as error:

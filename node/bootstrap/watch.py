@@ -1,8 +1,7 @@
 """Wires the watch and the channels that tell what it finds from the settings and the opened store."""
 
 import socket
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from functools import partial
 
 from config.settings import Settings
@@ -11,8 +10,7 @@ from node.ops import alert_rules
 from node.ops.alert_channels import Channel, Mail, Teller, Webhook, failing
 from node.ops.alert_machine import Certificates, Disk, Processes, Silence, UnknownImages
 from node.ops.alerts import Look, Watch
-from node.ops.certificates import PAGE_KEY, check_page_tls, check_tls, tls_of
-from node.ops.findings import Finding
+from node.ops.certificates import check_all_tls
 from node.ops.health import roles_of
 from storage.watching import WatchStore
 
@@ -25,7 +23,7 @@ def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Wa
     expected = [role for role in roles_of(settings) if role != "watch"] if supervised or node.database.is_sqlite else []
     processes = Processes(node.run_dir, expected)
     disk = Disk(lambda: node.spool.free_bytes() / 1024**3, settings.retention.min_free_gb)
-    certificates = Certificates(partial(_certificates, settings))
+    certificates = Certificates(partial(check_all_tls, settings))
     silence = Silence(watching, alerts, zone)
     unknown = UnknownImages(node.spool, node.retention.unknown, watching)
     looks = [
@@ -73,11 +71,3 @@ def make_tellers(node: Node) -> list[Teller]:
 def node_name(settings: Settings) -> str:
     """How a message names this node."""
     return f"{settings.scp.ae_title}@{socket.gethostname()}"
-
-
-def _certificates(settings: Settings, now: datetime) -> Iterator[tuple[str, Finding]]:
-    for key, tls in tls_of(settings):
-        for finding in check_tls(key, tls, now):
-            yield key, finding
-    for finding in check_page_tls(settings.web, now):
-        yield PAGE_KEY, finding

@@ -18,7 +18,6 @@ from storage.overview import Case, DeliveryView
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, WORKER_CANNOT, DeliveryState, JobState, SeriesState
 
 _CHANGED: Final = "its series came again since, with other contents or unfinished; this job belongs to what it was"
-_CANNOT_WORK: Final = "CANNOT WORK: "  # as the worker announces itself (`node.translate.worker`)
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,11 @@ class Facts:
 def facts_of(node: Node, case: Case) -> Facts:
     """The facts of this moment for one case."""
     alive = running_processes(node.run_dir)
-    troubled = [view.details for view in alive if view.role == "work" and view.details.startswith(_CANNOT_WORK)]
+    troubled = [view.cannot_work for view in alive if view.role == "work" and view.cannot_work]
     return Facts(
         roles=working_roles(alive),
         one_host=node.database.is_sqlite,
-        cannot_work=troubled[0].removeprefix(_CANNOT_WORK).rstrip(".") if troubled else "",
+        cannot_work=troubled[0].rstrip(".") if troubled else "",
         destinations=tuple(node.destination_names),
         unreachable=_unreachable(node),
         lost_files=_lost_files(node, case),

@@ -4,7 +4,6 @@ import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from node.beats import WAITS_FOR_DATABASE
 from node.bootstrap.store import Node
 from node.operate.texts import local_time, zone_of
 from node.ops.alerts import urgency
@@ -126,10 +125,10 @@ def _troubles(facts: dict[str, Any]) -> list[str]:
     for view in facts["processes"]:
         if words := silence(view):
             found.append(f"{ROLES.get(view.role, view.role)} is {words}")
-        elif any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
+        elif view.waits_for_database:
             found.append(f"{ROLES.get(view.role, view.role)} waits for the database; its log says why")
-        elif view.details.startswith("CANNOT WORK"):
-            found.append(f"{ROLES.get(view.role, view.role)} {view.details.replace('CANNOT WORK', 'cannot work', 1)}")
+        elif view.cannot_work:
+            found.append(f"{ROLES.get(view.role, view.role)} cannot work: {view.cannot_work}")
     return found
 
 

@@ -21,7 +21,6 @@ from storage.watching import WatchStore
 MISSING_AFTER_S: Final = 30.0  # a restart takes less
 STOPPED_AFTER_S: Final = 30.0
 RESTARTS, RESTARTS_WITHIN_S = 4, 600.0
-CANNOT_WORK: Final = "CANNOT WORK: "  # as a worker announces itself (`node.translate.worker`)
 
 _SAMPLE_EVERY_S, _TREND_S, _SHORTEST_TREND_S = 60.0, 6 * 3600.0, 1800.0
 HOURS_LEFT: Final = 12.0
@@ -96,8 +95,8 @@ class Processes:
 
     def _device(self, view: ProcessView) -> Iterator[Cause]:
         subject = f"work {view.name}"
-        if view.details.startswith(CANNOT_WORK):
-            text = f"the worker cannot translate: {view.details.removeprefix(CANNOT_WORK).rstrip('.')}"
+        if view.cannot_work:
+            text = f"the worker cannot translate: {view.cannot_work.rstrip('.')}"
             yield Cause("worker", subject, f"{text}; next: `syncect status`")
             return
         worker, _, device = view.details.rpartition(") on ")  # as a translator describes itself

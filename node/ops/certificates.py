@@ -28,6 +28,24 @@ def tls_of(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
             yield key, tls
 
 
+def certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path]]:
+    """Every file of certificates: the place that names it, such as scp.tls, its name there, and the file."""
+    for key, tls in tls_of(settings):
+        yield key, "certificate", tls.certificate
+        yield key, "ca", tls.ca
+    if settings.web.tls is not None:
+        yield PAGE_KEY, "certificate", settings.web.tls.certificate
+
+
+def check_all_tls(settings: Settings, now: datetime) -> Iterator[tuple[str, Finding]]:
+    """What is wrong with the TLS files of the settings, each with the place that names them."""
+    for key, tls in tls_of(settings):
+        for finding in check_tls(key, tls, now):
+            yield key, finding
+    for finding in check_page_tls(settings.web, now):
+        yield PAGE_KEY, finding
+
+
 def check_tls(key: str, tls: TlsSettings, now: datetime) -> Iterator[Finding]:
     """What is wrong with the three files; `key` is the place of the settings, such as scp.tls."""
     files = {"certificate": tls.certificate, "private_key": tls.private_key, "ca": tls.ca}

@@ -58,6 +58,11 @@ class Facts:
     silent: Sequence[str] = ()
     alerts: tuple[int, str] = (0, "")
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so little space is left that every C-STORE is refused."""
+        return self.free_gb <= self.reserve_gb
+
 
 @dataclass(frozen=True)
 class Health:
@@ -98,7 +103,7 @@ def judge(facts: Facts) -> Health:
         reasons.append(f"{count} alert{'s are' if count > 1 else ' is'} not acknowledged: {most_urgent}")
     is_down = "receive" in {*facts.missing, *facts.silent}
     state = State.DOWN if is_down else State.DEGRADED if reasons else State.OK
-    return Health(state, tuple(reasons), waiting, takes_images=not is_down and facts.free_gb > facts.reserve_gb)
+    return Health(state, tuple(reasons), waiting, takes_images=not (is_down or facts.is_full))
 
 
 def down(reasons: Sequence[str]) -> Health:
@@ -115,7 +120,7 @@ def needs_person(facts: Facts) -> dict[str, int]:
 
 def _refusing(facts: Facts) -> list[str]:
     """Why C-STOREs are refused now."""
-    if facts.free_gb <= facts.reserve_gb:
+    if facts.is_full:
         return [
             f"every C-STORE is refused: {facts.free_gb:.1f} GB are free, "
             f"and retention.min_free_gb is {facts.reserve_gb:g}"

@@ -19,7 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from config.settings import AlertKind, Settings
-from node.ops.certificates import PAGE_KEY, tls_of, validity
+from node.ops.certificates import certificate_files, validity
 from node.ops.health import State, roles_of
 from node.ops.process_metrics import of_processes
 from node.ops.processes import running_processes, working_roles
@@ -213,14 +213,11 @@ def _of_alerts(stores: Stores) -> Iterator[Metric]:
 
 def _of_certificates(settings: Settings, now: datetime) -> Iterator[Metric]:
     """The first of the certificates of a file to expire counts; what cannot be read is left to `doctor`."""
-    files = {f"{key}.{name}": getattr(tls, name) for key, tls in tls_of(settings) for name in ("certificate", "ca")}
-    if settings.web.tls is not None:
-        files[f"{PAGE_KEY}.certificate"] = settings.web.tls.certificate
     left = {}
-    for key, path in files.items():
+    for key, name, path in certificate_files(settings):
         with suppress(OSError, ValueError, IndexError):
             if ends := [end for _, end in validity(path)]:
-                left[key] = (min(ends) - now).total_seconds()
+                left[f"{key}.{name}"] = (min(ends) - now).total_seconds()
     yield family(
         "syncect_certificate_left_seconds",
         "Seconds until a certificate of the settings expires; negative where it has expired.",

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from node.beats import Beat, overdue
+from node.beats import CANNOT_WORK, WAITS_FOR_DATABASE, Beat, overdue
 from node.errors import Misconfigured
 from node.ops.clock import this_boot
 
@@ -59,6 +59,16 @@ class ProcessView:
     beats: tuple[Beat, ...] = ()
     waiting: tuple[Waiting, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cannot_work(self) -> str:
+        """Why the process cannot do its work although it lives; "" where it can."""
+        return self.details.removeprefix(CANNOT_WORK) if self.details.startswith(CANNOT_WORK) else ""
+
+    @property
+    def waits_for_database(self) -> bool:
+        """Whether a line of its work waits until the database answers again."""
+        return any(beat.stage == WAITS_FOR_DATABASE for beat in self.beats)
 
     def silent(self, now_s: float | None = None) -> Beat | None:
         """The line of work that says nothing for longer than it said it would; None where the process responds."""

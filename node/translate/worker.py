@@ -17,6 +17,7 @@ from structlog.contextvars import bound_contextvars
 
 from models.translator import DeviceFault
 from node.beats import (
+    CANNOT_WORK,
     FIRST_LIMIT_S_PER_SLICE,
     IDLE_LIMIT_S,
     LONG_LIMIT_S,
@@ -299,7 +300,7 @@ class Worker:
                 self._executor, self._opened_for = self._open_executor(faults), faults
             except ExecutorUnavailable as error:
                 log.error("this worker cannot work: %s", error, extra={"event": "worker_cannot_work"})
-                self._announce(f"CANNOT WORK: {error}")
+                self._announce(f"{CANNOT_WORK}{error}")
                 raise
             log.info(
                 "translating with %s, %s",

@@ -1,8 +1,6 @@
 """Everything about one case, for the drawer beside the table and for the page of its own."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any, Final
@@ -13,6 +11,7 @@ from node.operate.next_steps import facts_of, next_step, refusal, why_incomplete
 from node.operate.texts import due_text, facts_text, masked, masked_text, now_utc, time_left, zone_of
 from node.operate.verbs import refused
 from node.web.measured import Measured, measured_of
+from node.web.memory import Memory
 from node.web.rows import tone_of
 from storage.cases import Case, DeliveryView, EventView, RefusedView
 from storage.forecast import Expected
@@ -112,19 +111,13 @@ class Drawer:
         return shadow_text(view)
 
 
-_JUDGED: Final[OrderedDict[tuple[str, str, datetime], str]] = OrderedDict()
-_MOST_JUDGED: Final = 32
+_JUDGED: Final[Memory[str]] = Memory(32)
 
 
 def _why_incomplete(node: Node, case: Case) -> str:
     """`why_incomplete`, which reads every file of the series, once for what has come so far."""
     key = (node.location, case.id, case.updated_at)
-    if key not in _JUDGED:
-        _JUDGED[key] = why_incomplete(node, case)
-        while len(_JUDGED) > _MOST_JUDGED:
-            with suppress(KeyError):  # another thread took it
-                _JUDGED.popitem(last=False)
-    return _JUDGED.get(key, "")
+    return _JUDGED.get(key, lambda: why_incomplete(node, case))
 
 
 def refused_now(node: Node, case: Case, verb: str) -> str:

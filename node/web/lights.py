@@ -8,11 +8,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from node.beats import WAITS_FOR_DATABASE
 from node.bootstrap.store import Node
 from node.operate.situation import facts, health_of, silence, waits
 from node.operate.texts import age, due_text, now_utc, span
-from node.ops.certificates import WARNED_BEFORE, tls_of, validity
+from node.ops.certificates import WARNED_BEFORE, certificate_files, validity
 from node.ops.health import REFUSING_FOR, Health
 from node.ops.processes import ProcessView
 from storage.errors import StorageError, StoreUnavailable
@@ -113,9 +112,9 @@ def _roles(found: dict[str, Any]) -> Iterator[Light]:
 def _process(view: ProcessView) -> tuple[Word, str]:
     if words := silence(view):
         return Word.DOWN, words
-    if view.details.startswith("CANNOT WORK"):
-        return Word.DOWN, view.details.replace("CANNOT WORK", "cannot work", 1)
-    if any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
+    if view.cannot_work:
+        return Word.DOWN, f"cannot work: {view.cannot_work}"
+    if view.waits_for_database:
         return Word.LATE, "waits for the database; its log says why"
     return Word.OK, view.details or f"runs for {age(datetime.fromisoformat(view.started_at))}"
 
@@ -169,10 +168,8 @@ def _disk(found: dict[str, Any]) -> Light:
 def _certificates(node: Node, now: datetime) -> Light:
     name, ends = "Certificates", []
     try:
-        for key, tls in tls_of(node.settings):
-            ends += [(end, key) for path in (tls.certificate, tls.ca) for _, end in validity(path)]
-        if (page := node.settings.web.tls) is not None:
-            ends += [(end, "web.tls") for _, end in validity(page.certificate)]
+        for key, _, path in certificate_files(node.settings):
+            ends += [(end, key) for _, end in validity(path)]
     except OSError as error:
         return Light(name, Word.DOWN, f"cannot be read: {error.strerror}")
     if not ends:

@@ -5,27 +5,23 @@ import math
 import secrets
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader
+from fastapi.responses import RedirectResponse, Response
 
 from node.ops.audit import LOCKED, LOGIN, LOGOUT, OK, REFUSED
 from node.web.access import person_of
 from node.web.caller import Caller
 from node.web.entrance import FORM_COOKIE, SESSION_COOKIE, Entrance, cookie_name, digest
 from node.web.passwords import TooBusy, newer_hash
+from node.web.templating import page
 from storage.audit import AuditEntry
 from storage.users import User, user_name
 
 WRONG: Final = (
     "Name or password is wrong, or there were too many attempts. After some minutes a locked name is open again."
-)
-_TEMPLATES: Final = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")), autoescape=True, trim_blocks=True
 )
 _MAX_NEXT_CHARS: Final = 2000
 
@@ -143,7 +139,10 @@ def _form(request: Request, wanted: str, said: str = "", status: int = 200, *, n
     entrance = _entrance(request)
     key = _cookie(request, FORM_COOKIE) or secrets.token_urlsafe(16)
     is_new = entrance.is_without_users()
-    text = _TEMPLATES.get_template("login.html").render(
+    answer = page(
+        request,
+        "login.html",
+        status,
         title="syncect has no users yet" if is_new else "Log in to syncect",
         is_new=is_new,
         said=said,
@@ -151,7 +150,6 @@ def _form(request: Request, wanted: str, said: str = "", status: int = 200, *, n
         next=wanted,
         name=name[:64],
     )
-    answer = HTMLResponse(text, status)
     _set_cookie(request, answer, FORM_COOKIE, key)
     return answer
 

@@ -20,7 +20,7 @@ from node.web.drawer import seen_of
 from node.web.looks import Looks
 from node.web.marks import doubtful_region, is_darkened, marks_of
 from node.web.sides import sides_of
-from node.web.templating import page
+from node.web.templating import is_part, page
 from node.web.tiles import DIFFERENCE_RANGES_HU, PRESETS, difference_png, grey_png, legend_png
 from node.web.volumes import Images, ImageStack, NotShown, SliceFile, SlicePair, source_of, synthetic_of
 from storage.cases import Case
@@ -114,7 +114,7 @@ def review(request: Request, seen: _Seen, view: _View, slice: str = "") -> Respo
         context |= _shown(seen.images, stack, number) | _choices(case, view, number)
     except NotShown as error:
         context["why"] = str(error)
-    name = "review_viewer.html" if "HX-Request" in request.headers else "review.html"
+    name = "review_viewer.html" if is_part(request) else "review.html"
     answer = page(request, name, **context)
     answer.headers.update(NO_STORE)
     return answer

@@ -7,11 +7,11 @@ receiver.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final
 
 import numpy as np
 from pydicom.dataset import FileDataset
@@ -22,6 +22,7 @@ from node.dicom.headers import header_of, read_dataset
 from node.dicom.pixels import MAX_SLICE_PIXELS, decode_slice, pixel_format_of
 from node.dicom.volume import plane_of
 from node.errors import DamagedInstance, NodeError, UnreadableInstance
+from node.web.memory import Memory
 from node.web.tiles import Hu
 from storage.cases import Case
 
@@ -31,7 +32,6 @@ TURN_WITHIN_S: Final = 20.0
 WAITING: Final = 15  # for a turn to draw, and as many again for a survey; the page has 40 threads for everything
 MAX_FILE_BYTES: Final = 64 << 20  # twice what 4096 x 4096 pixels take
 _REMEMBERED: Final = 64  # cases of which the order and the figures are kept
-_Answer = TypeVar("_Answer")
 
 
 class NotShown(NodeError):
@@ -107,8 +107,8 @@ class Images:
         self._lock = threading.Lock()
         self._kept: OrderedDict[SliceFile, SliceImage] = OrderedDict()
         self._kept_bytes = 0
-        self._orders: _Memory[tuple[int, ...]] = _Memory()
-        self._figures: _Memory[tuple[SliceFigures, ...]] = _Memory()
+        self._orders: Memory[tuple[int, ...]] = Memory(_REMEMBERED)
+        self._figures: Memory[tuple[SliceFigures, ...]] = Memory(_REMEMBERED)
 
     @property
     def kept_bytes(self) -> int:
@@ -324,27 +324,3 @@ def _points_down(orientation: Sequence[float]) -> bool:
     """Whether the slice normal points to the feet, or for other than transverse slices to the front or the right."""
     normal = slice_normal(orientation)
     return bool(normal[int(np.abs(normal).argmax())] < 0)
-
-
-class _Memory(Generic[_Answer]):
-    """The newest `_REMEMBERED` answers to what takes long to find out, and does not change."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._known: OrderedDict[Hashable, _Answer] = OrderedDict()
-
-    def get(
-        self, key: Hashable, find: Callable[[], _Answer], *, lasts: Callable[[_Answer], bool] = lambda _answer: True
-    ) -> _Answer:
-        """The answer for a key; `find` runs without the lock. lasts: whether an answer is worth keeping."""
-        with self._lock:
-            if key in self._known:
-                return self._known[key]
-        answer = find()
-        if not lasts(answer):
-            return answer
-        with self._lock:
-            self._known[key] = answer
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        return answer

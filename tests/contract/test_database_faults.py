@@ -3,7 +3,9 @@
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
@@ -24,35 +26,36 @@ def open_one(database: Database) -> int:
     return SeriesStore(database).open_association("receiver", "CTSIM", "h", NOW)
 
 
-def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(database: Database) -> None:
-    open_one(database)
+@contextmanager
+def locked_by_another(database: Database) -> Iterator[None]:
+    """Another connection holds what a writer needs."""
     other = create_engine(database.url)
     with other.connect() as connection:
         if database.is_sqlite:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(text("LOCK TABLE association IN ACCESS EXCLUSIVE MODE"))
+        yield
+    other.dispose()
+
+
+def test_a_lock_is_waited_for_no_longer_than_a_sender_waits(database: Database) -> None:
+    open_one(database)
+    with locked_by_another(database):
         began_s = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"cannot be used: .*lock"):
             open_one(database)
         assert time.monotonic() - began_s < SOON_S
-    other.dispose()
     assert open_one(database) > 0
 
 
 def test_who_has_to_answer_a_person_waits_no_longer_than_he_was_told(database: Database) -> None:
     database.wait_at_most(0.5)
-    other = create_engine(database.url)
-    with other.connect() as connection:
-        if database.is_sqlite:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-        else:
-            connection.execute(text("LOCK TABLE association IN ACCESS EXCLUSIVE MODE"))
+    with locked_by_another(database):
         began_s = time.monotonic()
         with pytest.raises(StoreUnavailable, match=r"locked|did not answer for 0\.5 s"), database.write() as session:
             session.add(Association(receiver="receiver", calling_ae="A", peer_host="h", outcome="OPEN", opened_at=NOW))
         assert time.monotonic() - began_s < SOON_S
-    other.dispose()
 
 
 def test_many_who_look_at_once_do_not_wait_for_each_other(database: Database) -> None:

@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from config.settings import Settings
-from node.beats import WAITS_FOR_DATABASE
 from node.operate.doctor.report import Line, Lines, Mark
 from node.operate.situation import silence, waits
 from node.ops.health import ROLES, roles_of
@@ -42,9 +41,9 @@ def _one(view: ProcessView) -> Line:
     who = f"{ROLES.get(view.role, view.role)}, pid {view.pid}"
     if words := silence(view):
         return Line("processes", Mark.FAIL, f"{who}, is {words}", f"serve ends it and starts it anew; {_LOG}")
-    if any(beat.stage == WAITS_FOR_DATABASE for beat in view.beats):
+    if view.waits_for_database:
         return Line("processes", Mark.WARN, f"{who}, waits for the database", "see the line `database`")
-    if view.details.startswith("CANNOT WORK"):
+    if view.cannot_work:
         return Line("processes", Mark.FAIL, f"{who}: {view.details}", "see the lines `device` and `bundle`")
     return Line("processes", Mark.OK, f"{who}: {view.details or 'runs'}")
 

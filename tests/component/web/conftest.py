@@ -46,6 +46,7 @@ class Door:
 
     def __init__(self, node: Node, clock: Clock) -> None:
         self.node, self.clock, self.app = node, clock, _pages()
+        self.app.state.node = node
         guard(self.app, node, clock)
 
     def user(self, name: str, role: Role = Role.VIEWER) -> None:
