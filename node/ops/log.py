@@ -1,4 +1,4 @@
-"""The log of a process: on standard error, and in a file of its own. See docs/logs.md.
+"""The log of a process: on standard error, and in a file of its own. See docs/operate/logs.md.
 
 Every logger of the node is one of the standard library; a call hands over the name of its event and the ids that it is
 about as `extra`. structlog makes the lines (`log_lines`), and what repeats is left out (`log_limits`).

@@ -1,7 +1,7 @@
 """What bounds the log: a flood cannot fill it.
 
 What repeats is left out and counted, and the traceback of an error that nobody expected comes at most once a minute
-from one place. See docs/logs.md.
+from one place. See docs/operate/logs.md.
 """
 
 import logging

@@ -18,7 +18,7 @@ from tests.slice.harness import dcmtk
 
 Expected = dict[str, Any]
 
-# `expect.json` leaves these open; the decisions and their reasons stand in docs/input.md.
+# `expect.json` leaves these open; the decisions and their reasons stand in docs/reference/input.md.
 DECIDED: dict[str, Expected] = {
     "a2_rescaletype_us": {"states": ["SKIPPED"]},
     "h1_types_ordinary": {"states": ["SENT", "SKIPPED"]},

@@ -100,7 +100,7 @@ class Report:
             "An instance is *lost* when it was answered with 0x0000 and has no intact file and row; *twice* when the "
             "TPS has two results of one input, or two contents under one UID; *false* when the node says that it sent "
             "what the TPS never took; *stuck* when a series did not come to its end within the bound, or the node "
-            "did not do what `docs/faults.md` says.",
+            "did not do what `docs/operate/faults.md` says.",
             "",
             self.table(),
             *(["", "Left out:", "", *(f"- {text}" for text in self.skipped)] if self.skipped else []),

@@ -1,6 +1,6 @@
 """Faults of what the node keeps: files of the spool, and the database; and what an operator does about them.
 
-The cure of a lost database is the one of `docs/faults.md`: `db rebuild`, and then a person decides about each result.
+The cure of a lost database is the one of `docs/operate/faults.md`: `db rebuild`, then a person decides about results.
 """
 
 from collections.abc import Callable, Iterator

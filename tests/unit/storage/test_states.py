@@ -58,6 +58,6 @@ def test_only_a_person_takes_a_closed_job_back_and_none_stands_for_its_series():
 
 
 def test_the_graphs_of_the_documents_are_those_of_the_program():
-    page = (Path(__file__).parents[3] / "docs" / "states.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "operate" / "states.md").read_text(encoding="utf-8")
     drawn = re.findall(r"```mermaid\n(.*?)```", page, re.DOTALL)
     assert drawn == [state_graph(arrows) for arrows in (SERIES_ARROWS, JOB_ARROWS, DELIVERY_ARROWS)]

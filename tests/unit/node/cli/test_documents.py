@@ -1,4 +1,4 @@
-"""docs/commands.md names every command and option that there is, and none that there is not."""
+"""docs/reference/commands.md names every command and option that there is, and none that there is not."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import typer
 
 from node.cli.commands import app
 
-TEXT = (Path(__file__).parents[4] / "docs" / "commands.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[4] / "docs" / "reference" / "commands.md").read_text(encoding="utf-8")
 OF_ALL = {"--help", "--config", "-c"}  # said once, above the table
 
 

@@ -1,4 +1,4 @@
-"""Every line of the node has the name of an event, and docs/logs.md has all of them."""
+"""Every line of the node has the name of an event, and docs/operate/logs.md has all of them."""
 
 import ast
 import logging
@@ -9,7 +9,7 @@ from pathlib import Path
 from node.ops.log_lines import IDS, NO_EVENT
 
 ROOT = Path(__file__).parents[4]
-TEXT = (ROOT / "docs" / "logs.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "operate" / "logs.md").read_text(encoding="utf-8")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
 
