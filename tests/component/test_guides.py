@@ -11,7 +11,7 @@ import pytest
 
 from models.registry import METHODS
 from node.cohorts.pairs import Why
-from tests.pictures import IMAGES, SHOWN
+from tests.pictures import IMAGES, SHOWN, keep_pictures
 
 ROOT = Path(__file__).parents[2]
 GUIDES = sorted(
@@ -127,3 +127,9 @@ def test_every_picture_is_shown_somewhere_and_only_once_in_the_repository():
         for path in ROOT.glob(f"{folder}/**/*.png")
     ]
     assert len(set(digests)) == len(digests) >= len(kept)
+
+
+def test_pictures_of_a_browser_test_that_did_not_run_are_not_kept(tmp_path: Path):
+    with pytest.raises(SystemExit, match="is missing"):
+        keep_pictures(tmp_path / "story", tmp_path)
+    assert not [*tmp_path.iterdir()]
