@@ -11,7 +11,7 @@ ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py i
 WITH_PEERS := tests/peers tests/slice tests/torture tests/gpu
 ALONE := $(filter-out $(WITH_PEERS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
-.PHONY: setup demo test test-alone test-with-peers unit coverage abuse retention field torture soak check quick format bench walk gpu reproduce-small clean
+.PHONY: setup demo test test-alone test-with-peers unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -72,6 +72,11 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
+
+pictures: $(STAMP)  ## renew the screenshots of the documents: a public series in a browser; takes two minutes
+	rm -rf runs/pictures
+	STORY_PICTURES=runs/pictures STORY_BUNDLE=demo STORY_WITHIN_S=900 $(BIN)/pytest --timeout 1400 tests/slice/test_story_in_a_browser.py
+	$(BIN)/python -m tests.pictures runs/pictures
 
 walk: $(STAMP)  ## which files and functions a slice passes to its first answer and to the TPS, `jobs ls`, a training step
 	$(BIN)/python -m bench.walk
