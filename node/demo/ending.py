@@ -43,6 +43,8 @@ def say_what_to_try(
     width = max(len(command) for command, _ in rows)
     for command, why in rows:
         story.note(f"{command:<{width}}  # {why}")
+    if case.state == "HELD" and case.product_dir is not None:
+        story.note('To send it all the same, look at every slice and start this demo again with --release "why".')
     address = settings.web.address
     if stay:
         story.step(f"The page of the node is open until you end the demo: {address}")
