@@ -11,6 +11,7 @@ from node.cli import (
     alerts,
     cohort,
     db,
+    demo,
     doctor,
     evaluate,
     jobs,
@@ -60,6 +61,7 @@ def root(
 service.add_to(app)
 status.add_to(app)
 process.add_to(app)
+demo.add_to(app)
 replay.add_to(app)
 setup.add_to(app)
 db.add_to(app)

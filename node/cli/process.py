@@ -1,4 +1,4 @@
-"""`process`, `series check` and `demo`: the pipeline without a network, and the whole path with one."""
+"""`process` and `series check`: the pipeline without a network."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -123,25 +123,7 @@ def rules(context: typer.Context, as_json: JsonOption = False, config: ConfigOpt
         out().print()
 
 
-def demo(
-    out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the demo's files and its picture.")] = Path(
-        "demo-out"
-    ),
-    bundle: Annotated[str, typer.Option("--bundle", help="Bundle to show.")] = "demo",
-    slices: Annotated[int, typer.Option("--slices", min=8, max=400)] = 24,
-) -> None:
-    """Show the whole path on this machine: scanner, node and TPS over DICOM, and a picture of the result."""
-    from node.demo.scene import play
-
-    console = out()
-    result = play(out_dir.absolute(), lambda line: console.print(line, markup=False), slices=slices, bundle=bundle)
-    for sentence in result.checks:
-        console.print(f"   checked: {sentence}", markup=False)
-    console.print(f"5. look at the picture: {result.picture}", markup=False, soft_wrap=True)
-
-
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
     app.command()(process)
-    app.command()(demo)
     app.add_typer(series, name="series")

@@ -1,0 +1,33 @@
+"""Says before a long series begins how long it will take here: measured on this machine, not promised."""
+
+import time
+from typing import Final
+
+import numpy as np
+
+import models
+from config.settings import ModelSettings
+from node.demo.story import Story
+from node.operate.texts import time_left
+
+_LONG: Final = 48  # slices; fewer are not worth the seconds of a measurement
+_MEASURED: Final = 3  # slices, after the first one, which also pays for the start of the network
+
+
+def say_estimate(settings: ModelSettings, slices: int, story: Story) -> None:
+    """Translate a few empty slices and say how long all of them will take; says nothing of a short series."""
+    if slices < _LONG:
+        return
+    story.step("How long will it take? The demo measures the model on this machine.")
+    with story.during("loading the model and measuring"):
+        path = models.find_bundle(settings.bundle)
+        translator = models.load_bundle(path, device=settings.device, precision=settings.precision)
+        hu = np.zeros((_MEASURED, 512, 512), np.float32)
+        translator.translate(hu[:1], 0)
+        begun = time.monotonic()
+        translator.translate(hu, 0)
+        slice_s = (time.monotonic() - begun) / _MEASURED
+    story.note(
+        f"{slice_s:.2f} s for each slice ({translator.description}), so translating {slices} slices takes "
+        f"{time_left(slice_s * slices)}. Reading, proving and sending come on top."
+    )
