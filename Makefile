@@ -12,7 +12,7 @@ ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py i
 FOLDERS := slice component field peers torture
 PARTS := $(addprefix test-,$(FOLDERS))
 REST := $(filter-out $(addprefix tests/,$(FOLDERS) __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))
-# A part waits for processes and sockets a third of its time: three of them keep two cores busy.
+# Slice, peers and torture often wait for a process, a peer or a limit of time: three parts keep two cores busy.
 JOBS ?= 3
 
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
