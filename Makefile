@@ -8,10 +8,17 @@ PYTEST ?= $(BIN)/pytest
 SOURCES := config models node storage tests bench
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
-WITH_PEERS := tests/peers tests/slice tests/torture tests/gpu
-ALONE := $(filter-out $(WITH_PEERS) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+# The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
+FOLDERS := slice component field peers torture
+PARTS := $(addprefix test-,$(FOLDERS))
+REST := $(filter-out $(addprefix tests/,$(FOLDERS) __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))
+# Slice, peers and torture often wait for a process, a peer or a limit of time: three parts keep two cores busy.
+JOBS ?= 3
 
-.PHONY: setup demo test test-alone test-with-peers unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small clean
+# Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: setup demo test test-rest $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small clean
 
 setup: $(STAMP)
 
@@ -25,13 +32,13 @@ demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
 	$(BIN)/syncect demo
 
 test: $(STAMP)  ## every test this machine can run; a missing peer skips its tests and says so
-	$(MAKE) --jobs=2 $(if $(CI),--output-sync=target) test-alone test-with-peers
+	$(MAKE) --jobs=$(JOBS) --keep-going $(if $(CI),--output-sync=target) $(PARTS) test-rest
 
-test-alone: $(STAMP)  ## half of them, beside the other half: tests with peers mostly wait
-	$(PYTEST) $(ALONE)
+$(PARTS): test-%: $(STAMP)
+	$(PYTEST) tests/$*
 
-test-with-peers: $(STAMP)
-	$(PYTEST) $(WITH_PEERS)
+test-rest: $(STAMP)
+	$(PYTEST) $(REST)
 
 unit: $(STAMP)  ## the fast tier: no sockets, no processes
 	$(BIN)/pytest tests/unit

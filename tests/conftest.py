@@ -22,6 +22,22 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A test that looks at the page starts it; in all others it would only cost time, and its default port is one for all.
 os.environ.setdefault("SYNCECT_WEB__ENABLED", "false")
 
+_MEMORY = Path("/dev/shm")
+_ENOUGH_BYTES = 4 << 30
+
+
+def _is_fit(folder: Path) -> bool:
+    """Whether the tests can have their files there: in many containers it is small, or nothing may be executed."""
+    if not os.access(folder, os.W_OK):
+        return False
+    system = os.statvfs(folder)
+    return not system.f_flag & os.ST_NOEXEC and system.f_bavail * system.f_frsize >= _ENOUGH_BYTES
+
+
+# The stores of the tests commit many thousand times, and on a disk each commit waits for it. Read by pytest.
+if _is_fit(_MEMORY):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import scipy  # loads scipy.ndimage when it is first used: most processes never do
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
-from scipy.ndimage import label
 
 from node.dicom.constants import AIR_HU, UNCOMPRESSED
 from node.dicom.content import DIGESTED
@@ -333,7 +333,7 @@ def _touching_border(candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
     border = (candidates[0], candidates[-1], candidates[:, 0], candidates[:, -1])
     if not any(edge.any() for edge in border):
         return np.zeros_like(candidates)
-    regions, count = label(candidates)
+    regions, count = scipy.ndimage.label(candidates)
     reaching = np.zeros(count + 1, dtype=np.bool_)
     for edge in (regions[0], regions[-1], regions[:, 0], regions[:, -1]):
         reaching[edge] = True

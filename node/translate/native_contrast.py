@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import scipy  # loads scipy.ndimage when it is first used: most processes never do
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, find_objects, gaussian_filter, label, uniform_filter
 
 from node.dicom.sandbox import SANDBOX, DecoderStopped
 from node.dicom.volume import CTVolume, read_volume
@@ -67,13 +67,15 @@ def find_native_contrast(volume: CTVolume) -> NativeContrast:
     """
     hu, spacing_mm = _shrink(volume.hu, volume.spacing_mm)
     with ThreadPoolExecutor(1) as beside:  # SciPy's filters release the GIL
-        lightly_smoothed = beside.submit(gaussian_filter, hu, [0.0, 1.0 / spacing_mm[1], 1.0 / spacing_mm[2]])
+        lightly_smoothed = beside.submit(
+            scipy.ndimage.gaussian_filter, hu, [0.0, 1.0 / spacing_mm[1], 1.0 / spacing_mm[2]]
+        )
         even, mean = _even_tissue(hu, spacing_mm)
         rim_hu = lightly_smoothed.result()
-    labels, _ = label(even)
+    labels, _ = scipy.ndimage.label(even)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     voxels, total_hu = np.zeros(len(hu), np.int64), 0.0
-    for number, box_slices in enumerate(find_objects(labels), start=1):
+    for number, box_slices in enumerate(scipy.ndimage.find_objects(labels), start=1):
         around = _grow(box_slices, hu.shape)
         blob = labels[around] == number
         count = int(blob.sum())
@@ -116,10 +118,10 @@ def _even_tissue(
     hu: NDArray[np.float32], spacing_mm: tuple[float, float, float]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """Where the HU are those of enhanced tissue with little variation, and the mean HU around every pixel."""
-    smooth = gaussian_filter(hu, [SMOOTHING_MM / step for step in spacing_mm])
+    smooth = scipy.ndimage.gaussian_filter(hu, [SMOOTHING_MM / step for step in spacing_mm])
     box = (1, _odd(HOMOGENEITY_BOX_MM / spacing_mm[1]), _odd(HOMOGENEITY_BOX_MM / spacing_mm[2]))
-    mean = uniform_filter(smooth, box)
-    variance = uniform_filter(smooth * smooth, box) - mean * mean
+    mean = scipy.ndimage.uniform_filter(smooth, box)
+    variance = scipy.ndimage.uniform_filter(smooth * smooth, box) - mean * mean
     even = (mean > ENHANCED_HU[0]) & (mean < ENHANCED_HU[1]) & (variance < HOMOGENEOUS_SD_HU**2)
     return even, mean
 
@@ -134,8 +136,8 @@ def _has_brighter_rim(blob: NDArray[np.bool_], mean: NDArray[np.float32], hu: ND
 
     Measured shares of brighter rim: vertebrae 0.33 to 0.47, enhanced heart, vessels and liver 0.01 to 0.12.
     """
-    rim = binary_dilation(blob, _IN_PLANE, iterations=_RIM_OUTER_PX)
-    rim &= ~binary_dilation(blob, _IN_PLANE, iterations=_RIM_INNER_PX)
+    rim = scipy.ndimage.binary_dilation(blob, _IN_PLANE, iterations=_RIM_OUTER_PX)
+    rim &= ~scipy.ndimage.binary_dilation(blob, _IN_PLANE, iterations=_RIM_INNER_PX)
     if not rim.any():
         return False
     return float((hu[rim] > mean[blob].mean() + BRIGHTER_RIM_HU).mean()) > BRIGHTER_RIM_SHARE

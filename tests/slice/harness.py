@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -220,11 +221,18 @@ class RunningNode:
 
     def cases(self) -> list[Case]:
         """What `jobs ls` shows, read in this process (fast enough to poll)."""
+        with self._overview() as cases:
+            return cases()
+
+    @contextmanager
+    def _overview(self) -> Iterator[Callable[[], list[Case]]]:
+        """Reads the cases again and again; opening the store anew would cost ten times as much as reading them."""
         if not (self.data_dir / "syncect.sqlite3").exists():
-            return []
+            yield list
+            return
         database = Database(f"sqlite:///{self.data_dir / 'syncect.sqlite3'}")
         try:
-            return Overview(database).cases()
+            yield Overview(database).cases
         finally:
             database.close()
 
@@ -233,12 +241,14 @@ class RunningNode:
         seen: list[str] = []
 
         def reached() -> list[Case]:
-            cases = sorted(self.cases(), key=lambda case: [int(part) for part in case.id.split("-")])
+            cases = sorted(read(), key=lambda case: [int(part) for part in case.id.split("-")])
             seen[:] = [f"{case.state} ({case.reason})" for case in cases]
             return cases if [case.state for case in cases] == list(states) else []
 
         try:
-            return wait_for(f"states {states}", reached, timeout_s)
+            wait_for("the store", (self.data_dir / "syncect.sqlite3").exists, timeout_s)
+            with self._overview() as read:
+                return wait_for(f"states {states}", reached, timeout_s)
         except AssertionError as error:
             log = self.log.read_text()[-3000:]
             raise AssertionError(f"{error}; they are {seen}\n{log}") from None

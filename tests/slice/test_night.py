@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from models.testing import write_tiny_bundle
+from node.beats import overdue
 from node.ops.processes import ProcessView, running_processes
 from tests.slice.harness import RunningNode, push, short_limits, wait_for
 
@@ -27,6 +29,11 @@ def _short_limits(limits: Callable[[str], None]) -> None:
 def process(node: RunningNode, role: str) -> ProcessView | None:
     views = running_processes(node.data_dir / "run")
     return next((view for view in views if view.role == role and view.beats), None)
+
+
+def is_overdue(node: RunningNode, role: str) -> bool:
+    view = process(node, role)
+    return view is not None and overdue(view.beats, time.monotonic()) is not None
 
 
 def status(node: RunningNode) -> dict[str, Any]:
@@ -71,6 +78,7 @@ def test_a_stopped_process_is_not_called_running(node_at: Any, tps: Any) -> None
     node = node_at(tps).start("deliver")  # without a supervisor
     view = wait_for("its start", lambda: process(node, "deliver"))
     os.kill(view.pid, signal.SIGSTOP)
+    wait_for("its limit", partial(is_overdue, node, "deliver"))  # each `status` below costs a second of the processor
 
     def seen() -> list[str]:
         return [reason for reason in status(node)["reasons"] if "is not responding for" in reason]
@@ -99,6 +107,7 @@ def test_a_port_that_is_taken_is_waited_for_and_said(node_at: Any, tps: Any) -> 
         other.bind(("127.0.0.1", node.port))
         other.listen()
         node.start("serve")
+        wait_for("its words", lambda: "another program listens" in node.log.read_text())  # as above
 
         def said() -> list[str]:
             return [reason for reason in status(node)["reasons"] if f"port {node.port}" in reason]
