@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
+import storage
 from config.load import load_settings
 from node.bootstrap.store import open_store
 from storage.tables import Instance
@@ -48,7 +49,7 @@ def make(department) -> None:
             row.sha256, row.size_bytes = hashlib.sha256(data).hexdigest(), len(data)
 
 
-def go_on(department) -> dict:
+def go_on(department) -> dict[str, int]:
     """Do a bit of everything with data that is there; what was done."""
     node, later = department.node, START + timedelta(minutes=30)
     freed = len(node.outbox.release_expired(later)) + len(node.jobs.release_expired(later))
@@ -68,7 +69,8 @@ def go_on(department) -> dict:
 
 
 def main() -> None:
-    """What the arguments say; prints what `go_on` did, as JSON."""
+    """What the arguments say; prints what was done, as JSON."""
+    assert Path.cwd() in Path(storage.__path__[0]).parents, "this is not the earlier code"
     with open_store(load_settings(Path(sys.argv[2]))) as node:
         done = {"make": make, "go_on": go_on}[sys.argv[1]](Department(node))
     sys.stdout.write(json.dumps(done))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from node.bootstrap.store import open_store
 from node.ops.processes import process_lock
 from storage.database import Database
 from storage.errors import WrongStore
-from tests.departments import Department
+from tests.departments import START, Department
 from tests.restorable import destroy, dies_at, files, fill, rows, write_settings
 
 Call = Callable[..., tuple[int, str, str]]
@@ -277,3 +278,36 @@ def test_a_full_disk_leaves_the_backup_of_before(
     assert (code, "No space left" in err) == (1, True)
     monkeypatch.undo()
     assert names_of_usable(folder) == names
+
+
+def test_files_that_retention_removes_meanwhile_are_no_part_of_the_backup(config: Path, tmp_path: Path) -> None:
+    settings = load_settings(config)
+    with open_store(settings) as node:
+        sent = Department(node)
+        sent._arrived = 1
+        node.outbox.claim("c", "tps", 60, START)
+        case = node.overview.case(sent.sent())
+        fill(node)
+        steps = itertools.count()
+
+        def step() -> None:
+            if next(steps) == 1:  # the store was copied, and no file
+                removal = node.retention.purge_case(case.series_id, case.job_id, "op", "old", NOW)
+                node.spool.remove(removal.received, removal.folders)
+
+        made = back_up(settings, config, tmp_path / "backup", datetime.now(UTC), step=step)
+        kept = set(files(node.settings.node.data_dir))
+    assert made.missing == {}
+    assert names_of_usable(tmp_path / "backup") == kept
+    assert len(kept) == 6
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_restores_belongs_to_the_owner_of_the_data_folder(
+    run: Call, config: Path, data_dir: Path, folder: Path, vacant_url: Callable[[str], str]
+) -> None:
+    destroy(config, data_dir, vacant_url("sqlite"))
+    data_dir.mkdir()
+    os.chown(data_dir, 65534, 65534)
+    assert run("restore", folder)[0] == 0
+    assert {path.stat().st_uid for path in (*data_dir.rglob("*"), data_dir.parent / "vacant.sqlite3")} == {65534}
