@@ -30,7 +30,7 @@ def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
     before = database.known_revision()
     if before not in (None, SCHEMA_REVISION):
         refuse_while_running(settings)
-        copy = make_data_dir(settings) / f"store-of-schema-{before}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite3"
+        copy = make_data_dir(settings) / f"store-of-schema-{before}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.sqlite3"
         copies.backup(Database(settings.node.url(), read_only=True), copy)
         say(f"wrote {copy}: the way back to the version before is `syncect db load` of it into an empty database")
     schema.upgrade(database)
