@@ -94,15 +94,25 @@ def load(source: Path, database: Database) -> str:
     All rows come in one transaction: what a killed process leaves is a vacant database. Raises SchemaMismatch where a
     newer version wrote the copy, and StoreUnavailable.
     """
+    revision = revision_of(source)
     copy = Database(f"sqlite:///{source}", read_only=True)
     try:
-        revision = copy.known_revision()
-        if revision is None:
-            raise NotFound(f"{source} is no copy of a store")
         make_schema(database, revision)
         copy_rows(copy, database)
     finally:
         copy.close()
+    return revision
+
+
+def revision_of(source: Path) -> str:
+    """The schema of a copy. Raises NotFound where it is none, SchemaMismatch where a newer version wrote it."""
+    copy = Database(f"sqlite:///{source}", read_only=True)
+    try:
+        revision = copy.known_revision()
+    finally:
+        copy.close()
+    if revision is None:
+        raise NotFound(f"{source} is no copy of a store")
     return revision
 
 

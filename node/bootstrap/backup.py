@@ -7,7 +7,7 @@ the snapshot count. Before that the folder holds the backup that it held before,
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -242,10 +242,3 @@ def not_included(settings: Settings) -> Iterator[str]:
     yield f"the log files below {settings.node.data_dir / 'log'}, and what syncect remembers of this machine's GPU"
     if settings.node.database_url and not settings.node.database_url.startswith("sqlite"):
         yield "the PostgreSQL server, its roles and their passwords"
-
-
-def snapshot_age(manifest: Manifest) -> str:
-    """When the backup was made, in words."""
-    with suppress(ValueError):
-        return f"{datetime.fromisoformat(manifest.made_at):%Y-%m-%d %H:%M:%S} UTC"
-    return manifest.made_at

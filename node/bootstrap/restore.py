@@ -78,6 +78,7 @@ def restore(
     if manifest is None:
         raise NotFound(f"there is no backup in {root}")
     members = folder.members(manifest)
+    copies.revision_of(members[STORE])  # of a newer version: nothing is put in place
     entries = folder.entries(members[FILES])
     refuse_while_running(settings)
     data_dir = make_data_dir(settings)

@@ -3,7 +3,10 @@
 import itertools
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 
 from config.load import load_settings
 from node.bootstrap.backup import back_up
-from node.bootstrap.backup_folder import FILES, BackupFolder
+from node.bootstrap.backup_folder import FILES, STORE, BackupFolder, member_of
 from node.bootstrap.restore import restore
 from node.bootstrap.store import open_store
 from node.ops.processes import process_lock
@@ -311,3 +314,20 @@ def test_what_root_restores_belongs_to_the_owner_of_the_data_folder(
     os.chown(data_dir, 65534, 65534)
     assert run("restore", folder)[0] == 0
     assert {path.stat().st_uid for path in (*data_dir.rglob("*"), data_dir.parent / "vacant.sqlite3")} == {65534}
+
+
+def test_the_backup_of_a_newer_version_is_refused_before_anything_is_put_in_place(
+    run: Call, config: Path, data_dir: Path, folder: Path, vacant_url: Callable[[str], str]
+) -> None:
+    backup = BackupFolder(folder)
+    manifest = backup.manifest()
+    assert manifest is not None
+    store = folder / manifest.snapshot / STORE
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0099'")
+        connection.commit()
+    backup.publish(replace(manifest, members={**manifest.members, STORE: member_of(store)}))
+    destroy(config, data_dir, vacant_url("sqlite"))
+    code, _, err = run("restore", folder)
+    assert (code, "was made by a newer version of syncect" in err) == (1, True)
+    assert not data_dir.exists()
