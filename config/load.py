@@ -74,7 +74,7 @@ def load_settings(path: Path | None = None) -> Settings:
     A relative `node.data_dir` in a file is taken from the folder of that file, so that the node finds its data from
     whatever folder it is started.
     """
-    path = path or _path_from_environment()
+    path = settings_file(path)
     values = _read_toml(path) if path else {}
     mistakes = _misspelt_variables(os.environ)
     try:
@@ -92,9 +92,10 @@ def load_settings(path: Path | None = None) -> Settings:
     return settings
 
 
-def _path_from_environment() -> Path | None:
+def settings_file(path: Path | None = None) -> Path | None:
+    """The settings file in force: `path`, or the one named by SYNCECT_CONFIG; None where there are only defaults."""
     value = os.environ.get(CONFIG_VARIABLE)
-    return Path(value) if value else None
+    return path or (Path(value) if value else None)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from storage.tables import Series, StoreMark
 
 FILE_NAME = "store.json"
 _WAY_OUT = (
-    "Put back the database, or restore its backup. If there is none, `syncect db rebuild` makes a store of the files "
-    "in the spool"
+    "Put back the database, or restore its backup (`syncect db load FILE`). If there is none, `syncect db rebuild` "
+    "makes a store of the files in the spool"
 )
 
 

@@ -1,4 +1,4 @@
-"""What is done to a database as a whole: its schema is made or changed, a copy is written, its file is looked through.
+"""What is done to a database as a whole: its schema is made or changed, its file is looked through.
 
 The way to the schema that `storage.tables` describes are Alembic's migrations, in the folder beside this file. Nothing
 else imports Alembic, and it is loaded only where a schema is made or changed: no reader waits for it.
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine
 
 from storage.database import Database, require_sound
-from storage.errors import NotFound, SchemaMismatch
 
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig
@@ -34,7 +33,7 @@ def upgrade(database: Database) -> None:
 
     database.known_revision()
     database.make_file()
-    with _patience(database):
+    with patience(database):
         command.upgrade(alembic_config(database.engine), "head")
     if database.is_sqlite:
         _let_it_shrink(database)
@@ -54,7 +53,19 @@ def _let_it_shrink(database: Database) -> None:
         connection.close()
 
 
-def _patience(database: Database) -> AbstractContextManager[None]:
+def make_schema(database: Database, revision: str) -> None:
+    """Give a database without a row the schema of a revision, whatever tables it has. Raises StoreUnavailable."""
+    from alembic import command
+
+    found = database.current_revision()
+    database.make_file()
+    with patience(database):
+        if found not in (None, revision):
+            command.downgrade(alembic_config(database.engine), "base")
+        command.upgrade(alembic_config(database.engine), revision)
+
+
+def patience(database: Database) -> AbstractContextManager[None]:
     """Every row may be rewritten: a server may take as long as it needs for that."""
     if database.is_sqlite:
         return nullcontext()
@@ -71,27 +82,6 @@ def alembic_config(engine: Engine) -> "AlembicConfig":
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["engine"] = engine
     return config
-
-
-def backup(database: Database, target: Path) -> None:
-    """Write a consistent copy of a SQLite database to `target`, also while the node is running.
-
-    Raises FileExistsError and other OSErrors about `target`, NotFound, SchemaMismatch and StoreUnavailable.
-    """
-    if not database.is_sqlite:
-        raise SchemaMismatch("db backup copies SQLite databases; use pg_dump for PostgreSQL")
-    if database.current_revision() is None:
-        raise NotFound(f"there is no store at {database.location}")
-    target.touch(exist_ok=False)  # SQLite's own words for a folder that is missing or not ours name the store
-    connection = database.engine.raw_connection()  # VACUUM must not stand in a transaction
-    try:
-        connection.cursor().execute("VACUUM INTO ?", (str(target),))
-    except sqlite3.Error as error:
-        target.unlink()
-        raise database.unavailable(error) from error
-    finally:
-        connection.close()
-    database.check_read()
 
 
 def look_through(database: Database) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -176,6 +176,21 @@ def _postgres_server(postgres_url: str) -> Iterator[Engine]:
 
 def _named(postgres_url: str, database: str) -> str:
     return postgres_url.replace("/postgres?", f"/{database}?")
+
+
+@pytest.fixture
+def vacant_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """Gives the URL of a database of a kind, "sqlite" or "postgresql", in which there is nothing yet."""
+
+    def of(kind: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path / 'vacant.sqlite3'}"
+        with request.getfixturevalue("_postgres_server").connect() as connection:
+            connection.execute(text("DROP DATABASE IF EXISTS vacant WITH (FORCE)"))
+            connection.execute(text("CREATE DATABASE vacant"))
+        return _named(request.getfixturevalue("postgres_url"), "vacant")
+
+    return of
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -37,6 +37,9 @@ from storage.shifted import shift_waiting
 from storage.spool import Spool, fsync_directory, write_durably
 from storage.users import UserStore
 
+RESTORE_BEGUN: Final = "restore.json"
+"""A file in the data folder while `syncect restore` works; it stays where that was interrupted."""
+
 _UID: Final = re.compile(r"[0-9.]{1,64}")
 
 
@@ -171,9 +174,11 @@ def open_store(settings: Settings) -> Iterator[Node]:
     """Open spool and database to write, creating them where there are none.
 
     Raises ConfigError, SchemaMismatch, StoreUnavailable, or WrongStore where a new or a foreign store stands beside a
-    spool with files.
+    spool with files, or a restore was not ended.
     """
     data_dir = make_data_dir(settings)
+    if why := _half_restored(data_dir):
+        raise WrongStore(why)
     spool = data_dir / "spool"
     mend_modes(data_dir)
     installation_uid(data_dir, create=True)
@@ -194,6 +199,8 @@ def read_store(settings: Settings) -> Iterator[Node]:
 
     Raises SchemaMismatch or StoreUnavailable.
     """
+    if why := _half_restored(settings.node.data_dir):
+        raise StoreUnavailable(why)
     database, spool = Database(settings.node.url(), read_only=True), settings.node.data_dir / "spool"
     try:
         location, is_new = database.location, not database.has_schema()
@@ -205,6 +212,13 @@ def read_store(settings: Settings) -> Iterator[Node]:
         yield Node(settings, database, location, writable=False, is_new=is_new)
     finally:
         database.close()
+
+
+def _half_restored(data_dir: Path) -> str | None:
+    """Why the node must not begin; None where no restore was begun, or it is at its end."""
+    if not (data_dir / RESTORE_BEGUN).exists():
+        return None
+    return f"a restore into {data_dir} was begun and is not at its end: run the same `syncect restore` again"
 
 
 def refuse_while_running(settings: Settings) -> None:

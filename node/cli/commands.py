@@ -9,6 +9,7 @@ import typer
 from config.load import CONFIG_VARIABLE
 from node.cli import (
     alerts,
+    backup,
     cohort,
     db,
     demo,
@@ -65,6 +66,7 @@ demo.add_to(app)
 replay.add_to(app)
 setup.add_to(app)
 db.add_to(app)
+backup.add_to(app)
 doctor.add_to(app)
 support.add_to(app)
 models_cli.add_to(app)

@@ -9,8 +9,9 @@ import typer
 
 from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from, write
 from node.errors import Refused
-from storage import schema
+from storage import copies, schema
 from storage.database import Database
+from storage.errors import NotFound
 from storage.tables import SCHEMA_REVISION
 
 if TYPE_CHECKING:
@@ -21,8 +22,17 @@ db_app = typer.Typer(no_args_is_help=True, help="The store: its schema, a copy o
 
 @db_app.command("upgrade")
 def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
-    """Bring the schema to this version; make a backup first."""
-    database = Database(settings_from(context, config).node.url())
+    """Bring the schema to this version, after a copy of the store as it was was written into the data folder."""
+    from node.bootstrap.store import make_data_dir, refuse_while_running
+
+    settings = settings_from(context, config)
+    database = Database(settings.node.url())
+    before = database.known_revision()
+    if before not in (None, SCHEMA_REVISION):
+        refuse_while_running(settings)
+        copy = make_data_dir(settings) / f"store-of-schema-{before}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.sqlite3"
+        copies.backup(Database(settings.node.url(), read_only=True), copy)
+        say(f"wrote {copy}: the way back to the version before is `syncect db load` of it into an empty database")
     schema.upgrade(database)
     say(f"the schema is at revision {database.current_revision()}")
 
@@ -43,11 +53,36 @@ def backup(
     target: Annotated[Path, typer.Argument(help="File to write; must not exist.")],
     config: ConfigOption = None,
 ) -> None:
-    """Write a consistent copy of a SQLite store, whatever its schema, also while the node runs."""
+    """Write a consistent copy of the store, whatever its schema, into a SQLite file, also while the node runs."""
     if target.exists():
         raise Refused(f"{target} exists and is not overwritten")
-    schema.backup(Database(settings_from(context, config).node.url(), read_only=True), target)
+    copies.backup(Database(settings_from(context, config).node.url(), read_only=True), target)
     say(f"wrote {target}")
+
+
+@db_app.command("load")
+def load(
+    context: typer.Context,
+    source: Annotated[Path, typer.Argument(help="A file that `db backup` or `db upgrade` wrote.")],
+    config: ConfigOption = None,
+) -> None:
+    """Put a copy of a store into an empty database, SQLite or PostgreSQL, with the schema that it has."""
+    from node.bootstrap.store import make_data_dir, refuse_while_running
+
+    settings = settings_from(context, config)
+    if not source.is_file():
+        raise NotFound(f"there is no file {source}")
+    refuse_while_running(settings)
+    make_data_dir(settings)
+    database = Database(settings.node.url())
+    if not copies.is_vacant(database):
+        raise Refused(f"the database {database.location} holds a store already; move it away, or name an empty one")
+    revision = copies.load(source, database)
+    say(f"{database.location} holds the rows of {source}, schema {revision}")
+    if revision != SCHEMA_REVISION:
+        say(
+            f"this version needs schema {SCHEMA_REVISION}: start the version that wrote it, or run `syncect db upgrade`"
+        )
 
 
 @db_app.command("adopt")
