@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import click
 import typer
 import yaml
 
@@ -15,6 +14,17 @@ from node.cli.commands import app
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMING = {"backup", "restore"}  # until they are there
+# `serve` with one role, so that no test waits for the others: python -c RECEIVER_ALONE SETTINGS
+RECEIVER_ALONE = """
+import sys
+from pathlib import Path
+from config.load import load_settings
+from node.cli.service import supervise
+from node.ops.supervised import stop_event
+
+command = [sys.executable, "-m", "node.cli", "--config", sys.argv[1], "receive", "--supervised"]
+supervise(load_settings(Path(sys.argv[1])), {"receive": command}, stop_event(supervised=False))
+"""
 
 
 def read(name: str) -> str:
@@ -28,22 +38,29 @@ def documents(name: str) -> list[dict[str, Any]]:
 
 def unknown_command(words: list[str]) -> str:
     """What of `syncect WORDS...` does not exist: a command or an option; "" where all of it does."""
-    command: click.Command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     options = _options(command)
     for word in words:
-        if isinstance(command, click.Group) and not word.startswith("-"):
-            if word in COMING and word not in command.commands:
-                return ""
-            if word not in command.commands:
+        group = getattr(command, "commands", None)
+        if word.startswith("-"):
+            if word.startswith("--") and word.partition("=")[0] not in options:
                 return word
-            command = command.commands[word]
+        elif group is not None and not _is_value(words, word):
+            if word in COMING and word not in group:
+                return ""
+            if word not in group:
+                return word
+            command = group[word]
             options |= _options(command)
-        elif word.startswith("--") and word.partition("=")[0] not in options:
-            return word
-    return words[-1] if isinstance(command, click.Group) and len(words) > 1 else ""
+    return words[-1] if words and getattr(command, "commands", None) and "--version" not in words else ""
 
 
-def _options(command: click.Command) -> set[str]:
+def _is_value(words: list[str], word: str) -> bool:
+    """Whether it is the value of `--config`, the one option before a command that has one."""
+    return words.index(word) > 0 and words[words.index(word) - 1] == "--config"
+
+
+def _options(command: Any) -> set[str]:
     return {"--help"}.union(*(parameter.opts for parameter in command.params))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from node.ops.processes import running_processes
+from tests.deploy.kit import RECEIVER_ALONE
 from tests.slice.harness import RunningNode, wait_for
 
 
@@ -25,18 +26,6 @@ def systemd(tmp_path: Path) -> Iterator[socket.socket]:
 
 def heard(link: socket.socket) -> str:
     return link.recv(100).decode()
-
-
-RECEIVER_ALONE = """
-import sys
-from pathlib import Path
-from config.load import load_settings
-from node.cli.service import supervise
-from node.ops.supervised import stop_event
-
-command = [sys.executable, "-m", "node.cli", "--config", sys.argv[1], "receive", "--supervised"]
-supervise(load_settings(Path(sys.argv[1])), {"receive": command}, stop_event(supervised=False))
-"""
 
 
 def test_ready_is_said_once_and_only_when_the_receiver_listens(
