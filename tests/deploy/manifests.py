@@ -1,4 +1,4 @@
-"""The Kubernetes manifests with the patch of every pod applied, as `kubectl kustomize` does it, for machines without."""
+"""The Kubernetes manifests with the patch of every pod applied, as `kubectl kustomize` does it."""
 
 from copy import deepcopy
 from typing import Any

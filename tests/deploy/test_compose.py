@@ -105,7 +105,9 @@ def test_prometheus_takes_its_files(tmp_path: Path) -> None:
     text = read("compose/prometheus.yml").replace("/etc/prometheus/rules.yml", str(DEPLOY / "prometheus/rules.yml"))
     (tmp_path / "ca.pem").touch()
     (tmp_path / "prometheus.yml").write_text(text.replace("/run/secrets/ca.pem", str(tmp_path / "ca.pem")))
-    answer = subprocess.run([promtool, "check", "config", tmp_path / "prometheus.yml"], capture_output=True, check=False)
+    answer = subprocess.run(
+        [promtool, "check", "config", tmp_path / "prometheus.yml"], capture_output=True, check=False
+    )
     assert answer.returncode == 0, answer.stderr
 
 

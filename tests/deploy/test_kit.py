@@ -14,7 +14,7 @@ from tests.deploy.kit import unknown_command, unknown_variables
         ("--version", ""),
         ("jobs", "jobs"),
         ("jobs look", "look"),
-        ("recieve", "recieve"),
+        ("receiver", "receiver"),
         ("serve --name a", "--name"),
     ],
 )

@@ -132,5 +132,3 @@ def test_the_schemas_of_kubernetes_take_it() -> None:
         for container in one["spec"].get("template", {}).get("spec", {}).get("containers", []):
             assert container["image"]
         validate.validate(one, validate.latest_version(), strict=True)
-
-

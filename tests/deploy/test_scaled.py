@@ -1,4 +1,4 @@
-"""The roles of the Kubernetes manifests, each as its own process with the words of its pod, on PostgreSQL and one folder."""
+"""The roles of the Kubernetes manifests, each a process with the words of its pod, on PostgreSQL and one folder."""
 
 import json
 import os
@@ -43,6 +43,7 @@ def run(tmp_path: Path, tiny_bundle: Path, postgres_url: str) -> Iterator[Callab
     assert set(codes) == {0}
 
 
+@pytest.mark.skipif(not os.environ.get("DEPLOY_SCALED"), reason="`make scaled` runs it: eight processes begin")
 def test_a_series_goes_through_roles_that_were_started_alone(
     tmp_path: Path, tiny_bundle: Path, postgres_url: str, run: Any
 ) -> None:
