@@ -40,7 +40,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         copy(ROOT / path, source / path)
     python = Path(sys.executable).resolve()
     for environment in (prefix, work / "build"):
-        subprocess.run([python, "-m", "venv", *_pip_or_not(environment), environment], check=True)
+        subprocess.run([str(python), "-m", "venv", *_pip_or_not(environment), str(environment)], check=True)
         (site,) = environment.glob("lib/python*/site-packages")
         (site / "there.pth").write_text(sysconfig.get_path("purelib") + "\n")
     command = [source / "deploy/container/install.sh", source, prefix, work]

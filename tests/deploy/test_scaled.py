@@ -25,7 +25,7 @@ JOB = "syncect-migrate"
 
 
 @pytest.fixture
-def run(tmp_path: Path, tiny_bundle: Path, postgres_url: str) -> Iterator[Callable[[str, int], Any]]:
+def run(tmp_path: Path, tiny_bundle: Path, postgres_url: str) -> Iterator[Callable[[str, int, RunningNode], Any]]:
     """Starts the container of a workload, number so and so of its replicas; all end with the test."""
     processes: list[subprocess.Popen[bytes]] = []
 
