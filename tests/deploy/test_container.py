@@ -63,7 +63,7 @@ def _clean(home: Path, **more: str) -> dict[str, str]:
 
 def test_the_installation_is_its_own_and_holds_no_build_tool(installed: Path) -> None:
     code = "import node, models, config, storage; print(*(m.__file__ for m in (node, models, config, storage)))"
-    command = [installed / "prefix/bin/python", "-c", code]
+    command = [str(installed / "prefix/bin/python"), "-c", code]
     answer = subprocess.run(
         command, cwd=installed / "home", env=_clean(installed), capture_output=True, text=True, check=True
     )

@@ -93,7 +93,7 @@ def test_the_lines_that_can_be_run_do_what_they_say(tmp_path: Path) -> None:
         environment["SYNCECT_CONFIG"] = str(settings)
         assert answer.returncode in ANSWERS.get(words[0] if words else "", {0}), f"{line}\n{answer.stderr}"
         done += 1
-    assert done >= 14
+    assert done >= 13
 
 
 def _is_not_there_yet(command: str) -> bool:
