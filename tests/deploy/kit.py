@@ -13,7 +13,6 @@ from node.cli.commands import app
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
-COMING = {"backup", "restore"}  # until they are there
 # `serve` with one role, so that no test waits for the others: python -c RECEIVER_ALONE SETTINGS
 RECEIVER_ALONE = """
 import sys
@@ -46,8 +45,6 @@ def unknown_command(words: list[str]) -> str:
             if word.startswith("--") and word.partition("=")[0] not in options:
                 return word
         elif group is not None and not _is_value(words, word):
-            if word in COMING and word not in group:
-                return ""
             if word not in group:
                 return word
             command = group[word]
