@@ -18,7 +18,7 @@ JOBS ?= 3
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-rest $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small clean
+.PHONY: setup demo test test-rest $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small scaled clean
 
 setup: $(STAMP)
 
@@ -54,6 +54,9 @@ abuse: $(STAMP)  ## how a known peer fares while others attack the receiver with
 
 retention: $(STAMP)  ## ten thousand delivered series come and go, and the disk stays flat; takes about two minutes
 	SYNCECT_RETENTION=long $(BIN)/pytest -s tests/component/node/test_retention.py
+
+scaled: $(STAMP)  ## every role of deploy/kubernetes as a process of its own on PostgreSQL, and a series through them
+	DEPLOY_SCALED=1 $(BIN)/pytest tests/deploy/test_scaled.py
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
 	FIELD_CASES=all $(BIN)/pytest tests/field

@@ -17,6 +17,7 @@ from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_stor
 from node.cli.console import ConfigOption, say, settings_from
 from node.errors import Misconfigured
 from node.ops.health import roles_of
+from node.ops.notify import notifying
 from node.ops.processes import Sign, kill_silent, process_lock
 from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
@@ -88,7 +89,7 @@ def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: thre
         sign.numbers = numbers.all
         Supervisor(
             commands,
-            beat=Heart(sign.beats).beat,
+            beat=notifying(Heart(sign.beats).beat, run_dir),
             numbers=numbers,
             show=sign.waiting,
             before_start=partial(kill_silent, run_dir, name="1"),

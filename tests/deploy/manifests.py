@@ -1,0 +1,50 @@
+"""The Kubernetes manifests with the patch of every pod applied, as `kubectl kustomize` does it."""
+
+from copy import deepcopy
+from typing import Any
+
+from tests.deploy.kit import documents
+
+Manifest = dict[str, Any]
+(KUSTOMIZATION,) = documents("kubernetes/kustomization.yaml")
+PATCHED = {patch["target"]["kind"] for patch in KUSTOMIZATION["patches"]}
+_NAMED = {"containers", "env", "volumes", "volumeMounts"}  # lists whose items are known by a name
+
+
+def manifests() -> list[Manifest]:
+    """Every resource, the workloads patched."""
+    (patch,) = documents("kubernetes/pod.yaml")
+    found = [one for name in KUSTOMIZATION["resources"] for one in documents(f"kubernetes/{name}")]
+    return [_merged(one, {"spec": patch["spec"]}) if one["kind"] in PATCHED else one for one in found]
+
+
+def workloads() -> dict[str, Manifest]:
+    """StatefulSets, Deployments and the Job by their names."""
+    return {one["metadata"]["name"]: one for one in manifests() if one["kind"] in PATCHED}
+
+
+def pod_of(workload: Manifest) -> Manifest:
+    pod: Manifest = workload["spec"]["template"]["spec"]
+    return pod
+
+
+def container_of(workload: Manifest) -> Manifest:
+    """The one container of a workload."""
+    (container,) = pod_of(workload)["containers"]
+    found: Manifest = container
+    return found
+
+
+def _merged(base: Any, patch: Any, key: str = "") -> Any:
+    if isinstance(base, dict) and isinstance(patch, dict):
+        merged = deepcopy(base)
+        for name, value in patch.items():
+            merged[name] = _merged(base[name], value, name) if name in base else deepcopy(value)
+        return merged
+    if isinstance(base, list) and isinstance(patch, list) and key in _NAMED:
+        by_name = {item["name"]: item for item in base}
+        for item in patch:
+            name = item["name"]
+            by_name[name] = _merged(by_name[name], item) if name in by_name else deepcopy(item)
+        return list(by_name.values())
+    return deepcopy(patch)

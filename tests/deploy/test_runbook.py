@@ -1,0 +1,101 @@
+"""The runbook's commands: what this machine can do is done, in the order of the page; what it cannot is named here."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require_program
+from tests.deploy.kit import DEPLOY, ROOT, read, unknown_command
+
+# The first word of a line, and why no test types it.
+NOT_RUN = {
+    "apt-get": "changes the machine",
+    "TORCH_INDEX=https://download.pytorch.org/whl/cpu": "downloads; test_container.py runs the script",
+    "rm": "follows it",
+    "ln": "writes outside the test's folder",
+    "install": "writes outside the test's folder",
+    "chgrp": "the group exists only on the node's machine",
+    "systemd-sysusers": "makes a user",
+    "systemd-tmpfiles": "makes folders of the machine",
+    "systemctl": "needs systemd as process 1",
+    "docker": "needs a daemon",
+    "deploy/compose/secrets.sh": "test_compose.py runs it",
+    "kubectl": "needs a cluster",
+    "kill": "test_rotation.py does it to a node that runs",
+}
+NOT_TYPED = {
+    "syncect users add": "asks for a password at a terminal",
+    "syncect peers echo": "needs the TPS",
+    "syncect alerts test": "needs a mail server",
+}
+ANSWERS = {"status": {0, 1, 2}, "doctor": {0, 1, 2}}  # all others: 0
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", read("runbook.md"), re.MULTILINE | re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.splitlines()]
+
+
+def syncect_words(line: str) -> list[str]:
+    words = shlex.split(line)
+    if "=" in words[0]:
+        del words[0]
+    return words[1:] if words[0] == "syncect" else []
+
+
+def test_every_command_of_the_page_exists() -> None:
+    inline = re.findall(r"`(?:[A-Z_]+=\S+ )?syncect ([^`@]+)`", read("runbook.md"))
+    found = [line.split() for line in inline] + [words for line in LINES if (words := syncect_words(line))]
+    assert len(found) > 25
+    assert {" ".join(words): wrong for words in found if (wrong := unknown_command(words))} == {}
+
+
+def test_every_line_is_run_or_its_reason_is_given() -> None:
+    firsts = {shlex.split(line)[0] for line in LINES}
+    ours = {"syncect", "openssl", "chmod", "deploy/certificates.sh", "SYNCECT_CONFIG=/etc/syncect/node.toml"}
+    assert firsts == ours | set(NOT_RUN)
+    assert all(any(line.startswith(start) for line in LINES) for start in NOT_TYPED)
+
+
+def test_the_lines_that_can_be_run_do_what_they_say(tmp_path: Path) -> None:
+    require_program("openssl")
+    shutil.copytree(DEPLOY, tmp_path / "deploy")
+    (tmp_path / "etc/syncect").mkdir(parents=True)
+    (tmp_path / "data").mkdir()  # systemd makes it
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin/syncect"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m node.cli "$@"\n')
+    command.chmod(0o755)
+    settings = tmp_path / "etc/syncect/node.toml"
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "SYNCECT_NODE__DATA_DIR": str(tmp_path / "data"),
+        "SYNCECT_CONFIG": str(settings),
+    }
+    subprocess.run([command, "db", "upgrade"], env={**environment, "SYNCECT_CONFIG": ""}, check=True)  # as `serve` does
+    done = 0
+    for line in LINES:
+        if shlex.split(line)[0] in NOT_RUN or any(line.startswith(start) for start in NOT_TYPED):
+            continue
+        words = syncect_words(line)
+        text = line.replace("/etc/syncect", str(tmp_path / "etc/syncect"))
+        if words[:2] == ["config", "init"]:
+            environment.pop("SYNCECT_CONFIG")
+        answer = subprocess.run(
+            ["sh", "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        environment["SYNCECT_CONFIG"] = str(settings)
+        assert answer.returncode in ANSWERS.get(words[0] if words else "", {0}), f"{line}\n{answer.stderr}"
+        done += 1
+    assert done >= 14
+
+
+@pytest.mark.parametrize("page", ["runbook.md"])
+def test_every_link_leads_to_a_file(page: str) -> None:
+    targets = re.findall(r"\]\(([^)#]+)", read(page))
+    assert {target for target in targets if not (DEPLOY / target).exists()} == set()
