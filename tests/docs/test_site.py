@@ -36,7 +36,9 @@ def test_a_browser_loads_nothing_from_elsewhere(site: Path) -> None:
 
 def test_diagrams_are_pictures(site: Path) -> None:
     assert len(list(site.glob("diagrams/*.svg"))) >= 3
-    assert not [path for path in site.rglob("*.html") if "mermaid" in path.read_text(encoding="utf-8").split("<main")[0]]
+    assert not [
+        path for path in site.rglob("*.html") if "mermaid" in path.read_text(encoding="utf-8").split("<main")[0]
+    ]
     assert "diagrams/" in (site / "operate" / "states.html").read_text(encoding="utf-8")
 
 

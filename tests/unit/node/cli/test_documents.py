@@ -33,7 +33,9 @@ def documented() -> dict[str, frozenset[str]]:
     found = {text.split("\n")[0]: text for text in sections if text.startswith("syncect")}
     return {
         name: frozenset(
-            option for cell in re.findall(r"^\| `(-.*?)` \|", text, re.MULTILINE) for option in re.findall(r"--?[\w-]+", cell)
+            option
+            for cell in re.findall(r"^\| `(-.*?)` \|", text, re.MULTILINE)
+            for option in re.findall(r"--?[\w-]+", cell)
         )
         for name, text in found.items()
     }
@@ -62,7 +64,9 @@ def test_every_command_argument_and_option_has_a_sentence(command):
 
 def in_text(page: str) -> list[str]:
     """Commands that stand in a page as code, outside its blocks, with their arguments."""
-    spans = re.findall(r"`((?:\.venv/bin/)?syncect [^`]+|(?:jobs|db|spool|models|users|series) [a-z]+[^`]*)`", prose(page))
+    spans = re.findall(
+        r"`((?:\.venv/bin/)?syncect [^`]+|(?:jobs|db|spool|models|users|series) [a-z]+[^`]*)`", prose(page)
+    )
     return [" ".join(span.replace(".venv/bin/", "").removeprefix("syncect ").split()) for span in spans]
 
 
