@@ -72,16 +72,16 @@ def _each_link(text: str, turn: Callable[[str, str, int], str]) -> str:
     for number, line in enumerate(text.splitlines(), start=1):
         if _FENCE.match(line):
             fenced = not fenced
-        lines.append(line if fenced else _turned_line(line, lambda words, target, at=number: turn(words, target, at)))
+        lines.append(line if fenced else _turned_line(line, number, turn))
     return "\n".join(lines) + "\n"
 
 
-def _turned_line(line: str, turn: Callable[[str, str], str]) -> str:
+def _turned_line(line: str, number: int, turn: Callable[[str, str, int], str]) -> str:
     # Code in the words of a link stays in place; code that looks like a link must not become one.
     hidden = list(_hidden(line))
-    for number, code in enumerate(hidden):
-        line = line.replace(code, f"\x00{number}\x00", 1)
-    line = _LINK.sub(lambda link: turn(link[1], link[2]), line)
+    for place_of, code in enumerate(hidden):
+        line = line.replace(code, f"\x00{place_of}\x00", 1)
+    line = _LINK.sub(lambda link: turn(link[1], link[2], number), line)
     return re.sub("\x00(\\d+)\x00", lambda found: hidden[int(found[1])], line)
 
 

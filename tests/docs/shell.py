@@ -25,8 +25,8 @@ _PYTHON = Path(sys.executable)
 # Where the node was started, until its receiver answers or has ended.
 _STARTED = """\
 __n=0
-until syncect status >/dev/null 2>&1 || [ $? -eq 1 ]; do
-  kill -0 $! && [ $((__n += 1)) -lt 100 ] && sleep 0.3 || { cat serve.log >&2; exit 98; }
+until {status} >/dev/null 2>&1 || [ $? -eq 1 ]; do
+  kill -0 $! && [ $((__n += 1)) -lt 100 ] && sleep 0.3 || {{ cat serve.log >&2; exit 98; }}
 done"""
 
 _BEGIN = """\
@@ -86,7 +86,7 @@ def _step(command: Command) -> str:
     elif _MAKE.match(text):
         text = f"make --no-print-directory --dry-run -C {ROOT} {text.removeprefix('make')} >/dev/null"
     elif _SERVES.match(text):
-        text = f"{text} >>serve.log 2>&1 &\n{_STARTED}"
+        text = f"{text} >>serve.log 2>&1 &\n" + _STARTED.format(status=re.sub("serve$", "status", text))
     else:
         text = command.text
     wrong = f"{command.where}: exit code $__code, not {command.exit_code}"
