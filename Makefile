@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVICE ?= cuda
 PYTEST ?= $(BIN)/pytest
-SOURCES := config models node storage tests bench
+SOURCES := config models node storage tests bench docs
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
@@ -18,14 +18,14 @@ JOBS ?= 3
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-rest $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small scaled clean
+.PHONY: setup demo test test-rest $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small scaled docs clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,postgres,train]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,postgres,train]'
 	touch $(STAMP)
 
 demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
@@ -74,7 +74,7 @@ quick: $(STAMP)  ## format, lint, import contracts, spelling: what a commit wait
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/lint-imports
-	$(BIN)/codespell $(SOURCES) *.md deploy docs
+	$(BIN)/codespell $(SOURCES) *.md deploy
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
@@ -96,6 +96,9 @@ gpu:  ## what only a GPU can show, in 8 minutes; installs nothing; DEVICE=cpu is
 
 reproduce-small: $(STAMP)  ## the study in small: five methods trained and evaluated on a phantom cohort, in runs/small
 	$(BIN)/python bench/reproduce_small.py
+
+docs: $(STAMP)  ## the documentation site, in build/docs/site; a broken link or anchor fails it
+	$(BIN)/python -m docs.builder
 
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -24,9 +24,11 @@ def phantom(
     out_dir: OutOption,
     patients: Annotated[int, typer.Option("--patients", min=2, help="How many to invent.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same patients.")],
-    slices: Annotated[int, typer.Option("--slices", min=1)] = 32,
+    slices: Annotated[int, typer.Option("--slices", min=1, help="Of each scan.")] = 32,
     rows: Annotated[int, typer.Option("--rows", min=32, help="Rows and columns.")] = 512,
-    slice_spacing_mm: Annotated[float, typer.Option("--slice-spacing-mm", min=0.5, max=20.0)] = 5.0,
+    slice_spacing_mm: Annotated[
+        float, typer.Option("--slice-spacing-mm", min=0.5, max=20.0, help="From slice to slice, in mm.")
+    ] = 5.0,
     external_share: Annotated[
         float, typer.Option("--external-share", min=0.0, max=1.0, help="Share of patients of the other hospital.")
     ] = 0.2,

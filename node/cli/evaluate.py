@@ -33,8 +33,10 @@ def evaluate(
         list[str] | None,
         typer.Option("--bundle", help="Name of a shipped bundle, or the path of a bundle folder; may be repeated."),
     ] = None,
-    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device")] = "auto",
-    precision: Annotated[Literal["auto", "bf16", "fp32"], typer.Option("--precision")] = "auto",
+    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where the bundles run.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"], typer.Option("--precision", help="What they compute in.")
+    ] = "auto",
     patients: Annotated[
         int | None, typer.Option("--patients", min=1, help="The first N of each test split, for a quick look.")
     ] = None,

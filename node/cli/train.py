@@ -41,11 +41,17 @@ def train(
     patience: Annotated[
         int, typer.Option("--patience", min=0, help="Stop after so many epochs without a better one; 0: never.")
     ] = 0,
-    validation_slices: Annotated[int, typer.Option("--validation-slices", min=1)] = 64,
-    checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", min=1, metavar="STEPS")] = 500,
+    validation_slices: Annotated[
+        int, typer.Option("--validation-slices", min=1, help="So many are translated after each epoch to judge it.")
+    ] = 64,
+    checkpoint_every: Annotated[
+        int, typer.Option("--checkpoint-every", min=1, metavar="STEPS", help="How often --resume finds something new.")
+    ] = 500,
     workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read slices.")] = 0,
-    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device")] = "auto",
-    precision: Annotated[Literal["auto", "bf16", "fp32"], typer.Option("--precision")] = "auto",
+    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where it trains.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "bf16", "fp32"], typer.Option("--precision", help="What it computes in.")
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Train a method on a cohort and leave the bundle of its best epoch in OUT/bundle.

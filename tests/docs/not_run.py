@@ -1,0 +1,40 @@
+"""Lines of the documents that a test cannot run as they stand, why, and what is run instead of each.
+
+A line that stands in no page any more fails a test. `make WORD` needs no row: `make -n WORD` is run in its place.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Instead:
+    """Why a line is not run, and the shell command that is run in its place."""
+
+    why: str
+    command: str
+
+
+_SAME_PACKAGES = 'for package in {}; do grep -qw -- "$package" "$REPOSITORY/.ci/run" || exit 1; done'
+
+NOT_RUN: dict[str, Instead] = {
+    "sudo apt-get install --yes orthanc dcmtk": Instead(
+        "it changes the machine", _SAME_PACKAGES.format("orthanc dcmtk")
+    ),
+    **{
+        f".venv/bin/syncect --config node.toml {word}": Instead(
+            "its exit code is the state of this machine: 0 ok, 1 degraded, 2 down",
+            f".venv/bin/syncect --config node.toml {word}; [ $? -le 2 ]",
+        )
+        for word in ("status", "doctor")
+    },
+    ".venv/bin/syncect --config node.toml users add anna --role admin": Instead(
+        "it asks for a password on a terminal",
+        "echo a-long-password | .venv/bin/syncect --config node.toml users add anna --role admin --password-stdin",
+    ),
+    ".venv/bin/pip install pre-commit": Instead(
+        "it needs a package index", "test -f $REPOSITORY/.pre-commit-config.yaml"
+    ),
+    ".venv/bin/pre-commit install --hook-type pre-commit --hook-type pre-push": Instead(
+        "the program comes from the line before", "grep -q pre-push $REPOSITORY/.pre-commit-config.yaml"
+    ),
+}
