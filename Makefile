@@ -9,7 +9,7 @@ SOURCES := config models node storage tests bench docs
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
-FOLDERS := slice component field peers torture
+FOLDERS := slice component docs field peers torture
 PARTS := $(addprefix test-,$(FOLDERS))
 REST := $(filter-out $(addprefix tests/,$(FOLDERS) __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))
 # Slice, peers and torture often wait for a process, a peer or a limit of time: three parts keep two cores busy.
