@@ -108,5 +108,11 @@ reproduce-small: $(STAMP)  ## the study in small: five methods trained and evalu
 docs: $(STAMP)  ## the documentation site, in build/docs/site; a broken link or anchor fails it
 	$(BIN)/python -m docs.builder
 
+release: $(STAMP)  ## build twice, install without this checkout, try it there; VERSION=0.2.0 wants that tag, else a rehearsal
+	$(BIN)/python -m tools.release $(if $(VERSION),--version $(VERSION)) $(if $(WITHOUT_TORCH),--without-torch $(WITHOUT_TORCH))
+
+audit: $(STAMP)  ## hashes, licences, bill of materials, known vulnerabilities; exit code 3 (make: Error 3): nobody answered
+	$(BIN)/python -m tools.audit
+
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .coverage*
