@@ -86,7 +86,7 @@ def check_tree(root: Path, version: str) -> Build:
 
 def check_changelog(text: str, version: str, today: date) -> None:
     """Raises Unfit where CHANGELOG.md has no dated section with words for a version (a rehearsal: Unreleased)."""
-    heading = rf"## \[{re.escape(version)}\] - (\S+)" if version else r"## \[(Unreleased|\d[^\]]*)\].*"
+    heading = rf"## \[{re.escape(version)}\] - (\S+)" if version else r"## \[(Unreleased|\d[^\]]*)\][^\n]*"
     found = re.search(rf"^{heading}$\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     if not found or not found[2].strip():
         wanted = f"## [{version}] - {today:%Y-%m-%d}" if version else "## [Unreleased]"
