@@ -21,7 +21,7 @@ from packaging.version import Version
 
 from node.version import find_build
 from tools.lock import CUDA, LOCKED, ROOT, TORCH, pins, unhashed
-from tools.sbom import licence_findings, licence_table, product_packages, write_sbom
+from tools.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
 
 SERVICES: Final = ("pypi", "osv")
 
@@ -49,7 +49,8 @@ def main() -> int:
     _say("hashes", findings, f"each of {len(locked)} packages is pinned; all but torch's own wheel have hashes")
     (ROOT / "dist").mkdir(exist_ok=True)
     target = ROOT / "dist" / "audit.cdx.json"
-    bom = write_sbom(Path(sys.executable), find_build().version, target, product_packages())
+    bom = describe(Path(sys.executable), find_build().version, product_packages())
+    write_sbom(bom, target)
     print(f"sbom: {target.relative_to(ROOT)} is valid CycloneDX 1.6 and has {len(bom['components'])} packages")
     licences = licence_findings(bom, licence_table())
     _say("licences", licences, "each package of the product has a licence of tools/licences.toml")

@@ -19,7 +19,7 @@ from typing import Final
 
 from node.version import Build, find_build
 from tools.installed import Trial, newest_python, python_of
-from tools.sbom import ROOT, write_sbom
+from tools.sbom import ROOT, describe, product_packages, write_sbom
 
 OLDEST: Final = "3.11"
 _DIST: Final = ROOT / "dist"
@@ -60,7 +60,7 @@ def release(version: str, without_torch: set[str]) -> None:
             trial = Trial.install(folder / number, python_of(number), wheel, with_torch=with_torch)
             if number == OLDEST:
                 bill = folder / f"syncect-{build.version}.cdx.json"
-                write_sbom(trial.python, build.version, bill)
+                write_sbom(describe(trial.python, build.version, product_packages()), bill)
                 artefacts.append(bill)
             trial.run(build)
         _DIST.mkdir()
