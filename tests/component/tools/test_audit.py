@@ -11,7 +11,7 @@ import pytest
 from tools import audit
 from tools.audit import Code, accepted, ask, known_advisories, read_answer, verdict
 from tools.lock import LOCKED, ROOT, TORCH, pins
-from tools.sbom import licence_findings, licence_table, product_packages, write_sbom
+from tools.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
 
 TABLE: dict[str, Any] = tomllib.loads((ROOT / "tools" / "advisories.toml").read_text(encoding="utf-8"))
 
@@ -54,9 +54,7 @@ def test_a_second_service_is_asked_about_what_the_first_did_not_know(
 ) -> None:
     program = tmp_path / "pip-audit"  # in the place of the real one: it answers as that does, by service
     answers = {"pypi": report(clean("a"), SKIPPED), "osv": report(clean("a"), HIT | {"name": "b"})}
-    program.write_text(
-        f"#!{sys.executable}\nimport sys\nprint({answers}[sys.argv[sys.argv.index('osv') if 'osv' in sys.argv else sys.argv.index('pypi')]])\n"
-    )
+    program.write_text(f"#!{sys.executable}\nimport sys\nprint({answers}['osv' if 'osv' in sys.argv else 'pypi'])\n")
     program.chmod(0o755)
     monkeypatch.setattr(audit.sys, "executable", str(tmp_path / "python"))
     (tmp_path / "locked.txt").write_text("a==1\nb==1\n")
@@ -79,10 +77,18 @@ def test_a_version_below_a_fix_is_found_and_what_was_accepted_is_named_with_its_
 
 
 @pytest.fixture(scope="module")
-def bom(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def bom() -> dict[str, Any]:
     """The bill of materials of this environment."""
-    target = tmp_path_factory.mktemp("sbom") / "bom.json"
-    return write_sbom(Path(sys.executable), "0.2.0", target, product_packages())
+    return describe(Path(sys.executable), "0.2.0", product_packages())
+
+
+def test_a_bill_that_does_not_fulfil_the_schema_is_not_written(bom: dict[str, Any], tmp_path: Path) -> None:
+    small = bom | {"components": bom["components"][:1], "dependencies": []}  # the check of the whole takes long
+    write_sbom(small, tmp_path / "small.json")
+    assert json.loads((tmp_path / "small.json").read_text()) == small
+    with pytest.raises(ValueError, match=r"wrong\.json is no valid CycloneDX"):
+        write_sbom(small | {"components": [{"name": "no type"}]}, tmp_path / "wrong.json")
+    assert not (tmp_path / "wrong.json").exists()
 
 
 def test_the_bill_has_the_packages_of_the_product_and_no_tool_of_a_developer(bom: dict[str, Any]) -> None:
