@@ -95,6 +95,7 @@ class Trial:
         """Try commands, demo and tests; raises CalledProcessError, and AssertionError for a wrong version."""
         empty = self.folder / "empty"
         empty.mkdir()
+        (self.folder / "data").mkdir()
         said = self._say(empty, "-m", "node.cli", "--version").splitlines()
         assert said[:2] == [f"syncect {build.version}", f"commit {build.commit}"], said
         assert self.folder.as_posix() in self._say(empty, "-c", "import node; print(node.__file__)")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tools import audit
 from tools.audit import Code, accepted, ask, known_advisories, read_answer, verdict
 from tools.lock import LOCKED, ROOT, TORCH, pins
 from tools.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
@@ -40,7 +39,7 @@ def test_a_report_that_says_nothing_asked_nothing(text: str) -> None:
 
 
 def test_only_a_full_answer_without_a_finding_is_green(capsys: pytest.CaptureFixture[str]) -> None:
-    assert verdict([], set(), 3) == Code.GREEN == 0
+    assert int(verdict([], set(), 3)) == 0
     assert verdict([], {"b"}, 3) == Code.NOT_ASKED
     said = capsys.readouterr().out
     assert "no advisory service answered for 1 of 3 packages: b" in said
@@ -56,7 +55,7 @@ def test_a_second_service_is_asked_about_what_the_first_did_not_know(
     answers = {"pypi": report(clean("a"), SKIPPED), "osv": report(clean("a"), HIT | {"name": "b"})}
     program.write_text(f"#!{sys.executable}\nimport sys\nprint({answers}['osv' if 'osv' in sys.argv else 'pypi'])\n")
     program.chmod(0o755)
-    monkeypatch.setattr(audit.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     (tmp_path / "locked.txt").write_text("a==1\nb==1\n")
     first = ask(["pypi"], [tmp_path / "locked.txt"])
     assert (first.vulnerable, first.unasked) == ([], {"b"})
