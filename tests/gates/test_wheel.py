@@ -54,7 +54,7 @@ def test_an_installed_wheel_says_the_version_and_commit_of_its_build(wheel: Path
     (site,) = venv.glob("lib/python*/site-packages")
     (site / "packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # a path alone: no .pth there is read
     environment = {"PATH": os.defpath, "HOME": str(tmp_path), "LANG": "C.UTF-8"}
-    command = [venv / "bin" / "syncect", "--version"]
+    command = [str(venv / "bin" / "syncect"), "--version"]
     answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     build, said = find_build(), answer.stdout.splitlines()
     assert said[0] == f"syncect {build.version}"
