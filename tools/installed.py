@@ -95,12 +95,13 @@ class Trial:
         """Try commands, demo and tests; raises CalledProcessError, and AssertionError for a wrong version."""
         empty = self.folder / "empty"
         empty.mkdir()
-        (self.folder / "data").mkdir()
+        (empty / "data").mkdir()
+        (empty / "node.toml").write_text('[node]\ndata_dir = "data"\n', encoding="utf-8")
         said = self._say(empty, "-m", "node.cli", "--version").splitlines()
         assert said[:2] == [f"syncect {build.version}", f"commit {build.commit}"], said
         assert self.folder.as_posix() in self._say(empty, "-c", "import node; print(node.__file__)")
         for words in (["config", "validate"], ["db", "upgrade"], ["jobs", "ls"]):
-            self._say(empty, "-m", "node.cli", *words)
+            self._say(empty, "-m", "node.cli", "--config", "node.toml", *words)
         if self.has_torch:
             print(self._say(empty, "-m", "node.cli", "demo", "--out", str(self.folder / "demo-out")))
         self._run_tests()
@@ -127,7 +128,6 @@ class Trial:
     def _say(self, folder: Path, *arguments: str) -> str:
         """What a command of this environment prints, with nothing of the caller's environment."""
         environment = {"PATH": os.defpath, "HOME": str(self.folder), "LANG": "C.UTF-8"}
-        environment["SYNCECT_NODE__DATA_DIR"] = str(self.folder / "data")
         command = [str(self.python), *arguments]
         answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if answer.returncode:
