@@ -122,7 +122,10 @@ def _asked(service: str, files: Sequence[Path]) -> Answer:
         told = subprocess.run([*command, *options], cwd=folder, capture_output=True, text=True, check=False)
     answer = read_answer(told.stdout, names)
     if answer.unasked:
-        print(f"pip-audit of {service}: {(told.stderr.strip().splitlines() or ['no answer'])[-1][:200]}")
+        last = (told.stderr.strip().splitlines() or ["nothing"])[-1][:100]
+        print(
+            f"{service} answered for {len(names) - len(answer.unasked)} of {len(names)}; pip-audit's last words: {last}"
+        )
     return answer
 
 
