@@ -100,7 +100,8 @@ class Trial:
         said = self._say(empty, "-m", "node.cli", "--version").splitlines()
         assert said[:2] == [f"syncect {build.version}", f"commit {build.commit}"], said
         assert self.folder.as_posix() in self._say(empty, "-c", "import node; print(node.__file__)")
-        for words in (["config", "validate"], ["db", "upgrade"], ["jobs", "ls"]):
+        looks_for_a_device = [["config", "validate"]] if self.has_torch else []
+        for words in (["db", "upgrade"], ["jobs", "ls"], *looks_for_a_device):
             self._say(empty, "-m", "node.cli", "--config", "node.toml", *words)
         if self.has_torch:
             print(self._say(empty, "-m", "node.cli", "demo", "--out", str(self.folder / "demo-out")))
