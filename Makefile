@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEVICE ?= cuda
+TORCH ?= torch.txt
 PYTEST ?= $(BIN)/pytest
-SOURCES := config models node storage tests bench docs
+SOURCES := config models node storage tests bench docs tools
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
@@ -20,13 +21,20 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test test-rest $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small scaled docs clean
 
+.PHONY: constraints release audit
+
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(TORCH)  # no package is taken whose hash is not in constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,postgres,train]'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --requirement $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
 	touch $(STAMP)
+
+constraints:  ## lock every package with its hashes, after a change of pyproject.toml; UPGRADE=--upgrade takes the newest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.lock $(UPGRADE)
 
 demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
 	$(BIN)/syncect demo
@@ -99,6 +107,12 @@ reproduce-small: $(STAMP)  ## the study in small: five methods trained and evalu
 
 docs: $(STAMP)  ## the documentation site, in build/docs/site; a broken link or anchor fails it
 	$(BIN)/python -m docs.builder
+
+release: $(STAMP)  ## build twice, install without this checkout, try it there; VERSION=0.2.0 wants that tag, else a rehearsal
+	$(BIN)/python -m tools.release $(if $(VERSION),--version $(VERSION)) $(if $(WITHOUT_TORCH),--without-torch $(WITHOUT_TORCH))
+
+audit: $(STAMP)  ## hashes, licences, bill of materials, known vulnerabilities; exit code 3 (make: Error 3): nobody answered
+	$(BIN)/python -m tools.audit
 
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .coverage*

@@ -24,11 +24,12 @@ import pytest
 
 from bench.aims import aim_of, unit_of
 from models.process import settle_process
+from node.version import find_build
 
 SECTIONS = ("listing", "page", "delivery", "job", "receive", "generator")
 """Each is a module of this folder with a function of its name: folder -> figures by name."""
 WITH_BUNDLE = ("job", "delivery")
-VERSIONS = ("torch", "numpy", "scipy", "pydicom", "pynetdicom", "sqlalchemy", "syncect")
+VERSIONS = ("torch", "numpy", "scipy", "pydicom", "pynetdicom", "sqlalchemy")
 
 Results = dict[str, dict[str, float]]
 
@@ -99,7 +100,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_average_at_start": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": {name: version(name) for name in VERSIONS} | {"syncect": find_build().version},
         "commit": commit.stdout.strip(),
     }
 

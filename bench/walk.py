@@ -42,7 +42,7 @@ from node.cli.commands import app
 from node.cli.jobs_ls import list_jobs
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
-from node.dicom.uids import job_key, processing_digest
+from node.dicom.uids import job_key
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.receiver import Receiver
@@ -108,13 +108,12 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
     walks = {"receiver": _through_the_receiver(database, spool, [dcmread(path) for path in paths])}
     walks |= {stage: Walk() for stage in STAGES[1:]}
 
-    processing = processing_digest("walk")
     completion = Completion(
         SeriesStore(database),
         spool,
         CompletionSettings(),
         EligibilityPolicy(),
-        lambda headers: JobRequest(key=job_key(headers, "0" * 64, processing), bundle="walk"),
+        lambda headers: JobRequest(key=job_key(headers, "0" * 64, "walk"), bundle="walk"),
         name="complete-1@here",
         why_enhanced=lambda _paths: None,
         clock=_later,

@@ -226,12 +226,7 @@ class SeriesStore(ArrivalStore):
             ]
             removed = same is not None and same.purged_at is not None
             if same is None or removed or same.state not in LIVE_JOB_STATES:
-                why = (
-                    "the series came again after its result was removed"
-                    if removed
-                    else "the contents of the series changed"
-                )
-                supersede_live_job(session, row.id, why, "completion", now)
+                supersede_live_job(session, row.id, _why(session, row, request, removed), "completion", now)
             if same is not None and removed and same.state in CLOSED_BY_A_PERSON:
                 doubts.append(f"a person {same.state.lower()} an earlier result of the same images")
             if same is None or removed or same.state is JobState.SUPERSEDED:
@@ -444,6 +439,18 @@ def _fail(session: Session, row: Series, reason: str, now: datetime) -> None:
     move_job(session, job, JobState.FAILED, actor="completion", reason=reason, now=now)
     row.job_id, row.deaths = job.id, 0
     move_series(session, row, SeriesState.QUEUED, actor="completion", reason="", now=now)
+
+
+def _why(session: Session, series: Series, request: JobRequest, removed: bool) -> str:
+    """Why the present job of a series gives way to another one."""
+    if removed:
+        return "the series came again after its result was removed"
+    present = session.scalar(
+        select(Job.bundle).where(Job.series_id == series.id, Job.state.in_(LIVE_JOB_STATES)).limit(1)
+    )
+    if present is not None and present != request.bundle:
+        return f"the series came again, and model.bundle is {request.bundle} by now"
+    return "the contents of the series or the device settings changed"
 
 
 def add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:

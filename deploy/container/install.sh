@@ -18,9 +18,10 @@ python=${PYTHON:-python3}
 
 echo "syncect: building the wheel"
 "$python" -m venv "$work/build"
-versions=$work/versions.txt  # pip takes no hashes from a constraint where a requirement has none
-sed -e 's/ *--hash=[^ ]*//g' -e 's/ *\\$//' "$source/constraints.txt" >"$versions"
-"$work/build/bin/python" -m pip install --quiet --constraint "$versions" hatchling
+# The locked pip comes first: an older one takes no hashes from a constraint.
+sed -n '/^pip==/,/[^\\]$/p' "$source/constraints.txt" >"$work/pip.txt"
+"$work/build/bin/python" -m pip install --quiet --require-hashes --requirement "$work/pip.txt"
+"$work/build/bin/python" -m pip install --quiet --require-hashes --constraint "$source/constraints.txt" hatchling
 (cd "$source" && "$work/build/bin/python" -m hatchling build --target wheel --directory "$work/dist")
 wheel=$(echo "$work"/dist/*.whl)
 
@@ -29,12 +30,17 @@ install() {
     "$work/build/bin/python" -m pip --python "$prefix/bin/python" install --quiet "$@"
 }
 "$python" -m venv --without-pip "$prefix"
+torch=$(grep '^torch==' "$source/torch.txt")  # by its version alone: its wheel is one of several
 if [ -n "${TORCH_INDEX:-}" ]; then
     echo "syncect: installing torch from $TORCH_INDEX"
-    install --no-deps --index-url "$TORCH_INDEX" "$(grep '^torch==' "$versions")"
+    install --no-deps --index-url "$TORCH_INDEX" "$torch"
+else
+    install "$torch"
 fi
-echo "syncect: installing the packages of constraints.txt"
-install --constraint "$versions" "$wheel[postgres]"
+echo "syncect: installing the packages of constraints.txt, each with its hash"
+hash=$(sha256sum "$wheel" | cut -d ' ' -f 1)
+echo "syncect[postgres] @ file://$wheel --hash=sha256:$hash" >"$work/wheel.txt"
+install --require-hashes --constraint "$source/constraints.txt" --requirement "$work/wheel.txt"
 install --no-deps --force-reinstall "$wheel"  # pip keeps an older build of the same version otherwise
 "$prefix/bin/syncect" models verify demo
 echo "syncect: installed in $prefix"

@@ -8,7 +8,6 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from node.dicom.difference import FileDifference, compare_files, production_of
 from node.errors import Permanent, Refused
 from node.translate.job import JobResult
 from node.translate.release import write_released
+from node.version import EDITABLE, software_version
 from storage.jobs import ProducedInstance
 from storage.overview import Case
 from storage.spool import Condition
@@ -81,11 +81,18 @@ def replay(node: Node, case: Case, progress: Progress) -> Replayed:
         result = executor.run([node.spool.path(one) for one in names], options, folder, progress)
         made = _released(node, case, result, Path(name) / "released")
         compared = _compare(products, made, intact)
-    version = metadata.version("syncect")
-    causes = () if software == version else (f"it was made by syncect {software}; this is {version}",)
+    causes = _causes(software, software_version(), is_same=compared["same"] == len(products))
     return Replayed(
         case.id, executor.bundle, executor.description, len(products), **compared, causes=causes, damaged=damaged
     )
+
+
+def _causes(made_by: str, present: str, *, is_same: bool) -> tuple[str, ...]:
+    if made_by != present:
+        return (f"it was made by syncect {made_by}; this is {present}",)
+    if present.endswith(EDITABLE) and not is_same:
+        return (f"both are syncect {present}, a checkout whose code may have changed in between",)
+    return ()
 
 
 def _refuse_without_files(case: Case, products: Sequence[ProducedInstance]) -> None:

@@ -12,7 +12,7 @@ from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
 from node.dicom.headers import SliceHeader
-from node.dicom.uids import job_key, processing_digest
+from node.dicom.uids import job_key
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
 from node.ops.retention import Retention
@@ -60,10 +60,10 @@ def make_completion(node: Node, *, doubt: str = "") -> Completion:
 def request_maker(settings: Settings, card: BundleCard, doubt: str = "") -> Callable[[list[SliceHeader]], JobRequest]:
     """What names the job that a series gets."""
     # The worker chooses the device; the setting stands for it here, so that all workers take a series for one job.
-    processing = processing_digest(f"{settings.model.device}, {settings.model.precision}")
+    device = f"{settings.model.device}, {settings.model.precision}"
 
     def request_for(headers: list[SliceHeader]) -> JobRequest:
-        key = job_key(with_decoded_digests(headers), card.digest, processing)
+        key = job_key(with_decoded_digests(headers), card.digest, device)
         return JobRequest(key, bundle_label(card), doubt, headers[0].patient.by_keyword())
 
     return request_for

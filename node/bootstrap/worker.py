@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from importlib import metadata
 from pathlib import PurePath
 from zoneinfo import ZoneInfo
 
@@ -22,6 +21,7 @@ from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, Recorded
 from node.translate.shadow import ShadowRunner
 from node.translate.worker import ExecutorUnavailable, Worker
+from node.version import software_version
 from storage.jobs import ClaimedJob
 
 log = logging.getLogger(__name__)
@@ -141,7 +141,7 @@ def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, v
     uid = installation_uid(settings.node.data_dir, create=False)
     return JobOptions(
         equipment=EquipmentIdentity(
-            software_version=metadata.version("syncect"), device_serial_number=uid or "0", installation_uid=uid
+            software_version=software_version(), device_serial_number=uid or "0", installation_uid=uid
         ),
         produced_at=produced_at,
         series=SeriesOptions(

@@ -1,6 +1,5 @@
 """The `syncect` command is put together here."""
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -39,9 +38,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(context: typer.Context, wanted: bool) -> None:
     if wanted:
-        write(f"syncect {version('syncect')}\n")
+        from node.cli.versions import version_lines
+
+        write("".join(f"{line}\n" for line in version_lines(context.params.get("config"))))
         raise typer.Exit
 
 
@@ -49,10 +50,13 @@ def _print_version(wanted: bool) -> None:
 def root(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help=f"Settings file; otherwise {CONFIG_VARIABLE}.", metavar="FILE")
+        Path | None,
+        typer.Option(  # read first, because the version names the model that is set
+            "--config", "-c", help=f"Settings file; otherwise {CONFIG_VARIABLE}.", metavar="FILE", is_eager=True
+        ),
     ] = None,
     _version: Annotated[
-        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+        bool, typer.Option("--version", help="Print version, commit and models.", callback=_print_version)
     ] = False,
 ) -> None:
     """Keep the settings file for the command that follows."""

@@ -7,7 +7,6 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -34,6 +33,7 @@ from node.dicom.uids import join_parts
 from node.dicom.volume import UnusableSeries
 from node.errors import UnreadableInstance
 from node.receive.eligibility import DEFAULT_MIN_SLICES
+from node.version import software_version
 
 Progress = Callable[[str, int, int], None]
 Volume = NDArray[np.float32]
@@ -121,7 +121,7 @@ def build_cohort(
     options = {"seed": seed, "deformable": deformable, "any_grid": any_grid, "test_share": test_share}
     provenance = {
         "data": "pairs of CT scans from DICOM files",
-        "program": f"syncect {version('syncect')}",
+        "program": f"syncect {software_version()}",
         "options": options | {"training_site": "named" if site else "most pairs"},
         "files": {"all": inventory.files, "unreadable": inventory.unreadable, "copies": inventory.copies},
         "series": dict(sorted(verdicts.items())),

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from config.syntax import MAX_UID_CHARS, check_uid_root
 from node.dicom.constants import HEADER_POLICY_VERSION
 from node.dicom.headers import SliceHeader
+from node.version import software_version
 
 # Fixed for ever: another value would give every derived series of the past a second identity.
 _NAMESPACE: Final = uuid.UUID("6f0f2a52-5f2b-5d6e-9c0e-3a6c1d8e4b71")
-# Packages whose version may change a pixel or a header: they belong to the identity of a result.
-_RESULT_PACKAGES: Final = ("syncect", "torch", "numpy", "scipy", "highdicom")
+# Packages whose version may change a pixel or a header: with ours they belong to the identity of a result.
+_RESULT_PACKAGES: Final = ("torch", "numpy", "scipy", "highdicom")
 
 
 def join_parts(parts: Iterable[str]) -> str:
@@ -79,14 +80,18 @@ def processing_digest(arithmetic: str) -> str:
     arithmetic as the translator reports it, such as "cpu AVX512, 2 threads, fp32": other arithmetic gives other pixels,
     and other pixels never share a UID.
     """
-    packages = [f"{name}={version(name)}" for name in _RESULT_PACKAGES]
+    packages = [f"syncect={software_version()}", *(f"{name}={version(name)}" for name in _RESULT_PACKAGES)]
     parts = ("processing", f"headers={HEADER_POLICY_VERSION}", *packages, arithmetic)
     return hashlib.sha256(join_parts(parts).encode()).hexdigest()
 
 
-def job_key(headers: Iterable[SliceHeader], bundle_digest: str, processing: str) -> str:
-    """Hex SHA-256 that is the same for the same images, bundle and processing, in whatever order they arrived."""
-    return hashlib.sha256(join_parts(("job", *_content_parts(headers), bundle_digest, processing)).encode()).hexdigest()
+def job_key(headers: Iterable[SliceHeader], bundle_digest: str, device: str) -> str:
+    """Hex SHA-256 that is the same for the same images, bundle and device settings, in whatever order they arrived.
+
+    No version is in it: images that come again after an upgrade find the result that a planner may have drawn on, and
+    do not get another one because a line of code changed. A person who wants one says so.
+    """
+    return hashlib.sha256(join_parts(("job", *_content_parts(headers), bundle_digest, device)).encode()).hexdigest()
 
 
 def seed_of(hu: NDArray[np.float32], window_hu: tuple[float, float]) -> int:

@@ -1,12 +1,11 @@
 """Wires what /metrics tells of a node."""
 
-from importlib import metadata
-
 import models
 from node.bootstrap.roles import bundle_label
 from node.bootstrap.store import Node
 from node.operate.situation import essentials, health_of
 from node.ops.metrics import NodeCollector, Stores
+from node.version import software_version
 from storage.gauges import Gauges
 from storage.watching import WatchStore
 
@@ -21,7 +20,7 @@ def make_collector(node: Node) -> NodeCollector:
         node.run_dir,
         stores,
         lambda: health_of(node, essentials(node)).state,
-        version=metadata.version("syncect"),
+        version=software_version(),
         bundle=_bundle(node),
     )
 

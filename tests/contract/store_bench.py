@@ -49,7 +49,7 @@ class Bench:
 
     def queue(self, key="k", *, now=None, **request):
         (series,) = self.open_series(now or at(10))
-        wanted = JobRequest(key=key.ljust(64, "0"), bundle="demo", **request)
+        wanted = JobRequest(key=key.ljust(64, "0"), **{"bundle": "demo", **request})
         return self.series.queue(series, FACTS, wanted, now or at(10))
 
     def produce(self, *, held=None, destinations=("tps",), uid="9", number=301, now=None):

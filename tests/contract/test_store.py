@@ -124,6 +124,17 @@ def test_other_contents_under_a_known_uid_make_a_new_job_of_the_newest_contents(
     assert sorted(names) == ["received/1.2.3-0-b", "received/1.2.3-1-a", "received/1.2.3-2-a"]
 
 
+def test_a_result_gives_way_to_another_bundle_and_its_history_says_so(bench):
+    bench.receive()
+    bench.queue("k")
+    bench.produce()
+    bench.receive([0], content="b", now=at(20))
+    bench.queue("k2", bundle="next 2", now=at(40))
+    assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
+    reasons = [event.reason for event in bench.overview.events(bench.overview.case("1"))]
+    assert "the series came again, and model.bundle is next 2 by now" in reasons
+
+
 def test_contents_that_come_back_are_made_again_under_another_repeat(bench):
     bench.receive()
     bench.queue("k")

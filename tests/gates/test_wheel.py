@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
-import tomllib
+import sysconfig
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from node.version import find_build
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"config", "models", "node", "storage"}
@@ -33,8 +35,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_four_packages_and_nothing_else(wheel: Path) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert {path.name for path in wheel.iterdir()} == {*PACKAGES, f"syncect-{version}.dist-info"}
+    assert {path.name for path in wheel.iterdir()} == {*PACKAGES, f"syncect-{find_build().version}.dist-info"}
 
 
 def test_the_wheel_has_every_file_of_the_packages(wheel: Path) -> None:
@@ -42,6 +43,24 @@ def test_the_wheel_has_every_file_of_the_packages(wheel: Path) -> None:
         files = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*") if path.is_file()}
         ours = {path for path in files if "__pycache__" not in path.parts}
         assert {path for path in ours if not (wheel / path).is_file()} == set()
+
+
+def test_an_installed_wheel_says_the_version_and_commit_of_its_build(wheel: Path, tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    install = ["-m", "pip", "--python", str(venv / "bin" / "python"), "install", "--no-deps", "--no-index", "--quiet"]
+    (file,) = (wheel.parent / "dist").glob("*.whl")
+    subprocess.run([sys.executable, *install, str(file)], check=True, capture_output=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    (site / "packages.pth").write_text(f"{sysconfig.get_path('purelib')}\n")  # a path alone: no .pth there is read
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "LANG": "C.UTF-8"}
+    command = [str(venv / "bin" / "syncect"), "--version"]
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    build, said = find_build(), answer.stdout.splitlines()
+    assert said[0] == f"syncect {build.version}"
+    assert said[1].startswith(f"commit {build.commit or 'unknown'}")
+    assert not any("a checkout" in line for line in said)
+    assert sum(line.startswith("shipped bundle ") for line in said) == 2
 
 
 def test_the_wheel_alone_makes_a_store_and_checks_its_bundle(wheel: Path, tmp_path: Path) -> None:

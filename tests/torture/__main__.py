@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from random import Random
 
 from models.testing import write_tiny_bundle
+from node.version import software_version
 from tests.conftest import PostgresCluster
 from tests.torture.calls import CHAIN, Paths, strike
 from tests.torture.faults import FAULTS, Kept
@@ -175,7 +175,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     minutes = (time.monotonic() - run.begun) / 60
-    run.report.write(seed=options.seed, minutes=minutes, version=version("syncect"), target=options.target)
+    run.report.write(seed=options.seed, minutes=minutes, version=software_version(), target=options.target)
     print(run.report.table())  # noqa: T201
     for finding in run.report.findings():
         print(finding)  # noqa: T201

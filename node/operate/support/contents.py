@@ -18,6 +18,7 @@ from node.operate.cases import case_json
 from node.operate.situation import facts, health_of
 from node.ops.log_files import FOLDER
 from node.ops.processes import running_processes
+from node.version import software_version
 from storage.forecast import Expected
 from storage.inspection import Inspection
 from storage.tables import SCHEMA_REVISION
@@ -34,7 +35,7 @@ def about() -> dict[str, Any]:
     """Version, machine and packages."""
     packages = {one.metadata["Name"]: one.version for one in importlib.metadata.distributions()}
     return {
-        "syncect": importlib.metadata.version("syncect"),
+        "syncect": software_version(),
         "made_at": datetime.now(UTC),
         "python": sys.version,
         "platform": platform.platform(),

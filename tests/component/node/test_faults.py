@@ -1,5 +1,6 @@
 """Whatever is wrong around a command, its answer is sentences and an exit code: never a traceback."""
 
+import hashlib
 import os
 import re
 import signal
@@ -14,10 +15,12 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 
+import models
 from models.phantom.patient import make_patient
 from node.cli import boundary
 from node.dicom.quiet import quiet_pydicom
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
+from node.version import find_build
 from tests.builders import make_series, put_raw
 
 Run = Callable[..., tuple[int, str, str]]
@@ -257,7 +260,14 @@ def test_details_that_cannot_be_kept_say_so(run: Run, config: Path, broken: Path
 
 
 def test_the_version_is_printed_and_shells_can_complete(run: Run) -> None:
-    assert run("--version")[1].startswith("syncect ")
+    code, out, _ = run("--version")
+    first, commit, *rest = out.splitlines()
+    assert (code, first) == (0, f"syncect {find_build().version}")
+    assert re.fullmatch(r"commit ([0-9a-f]{40}|unknown)(, and files that were changed since)?", commit)
+    for path, card in models.list_bundles():
+        weights = hashlib.sha256((path / "weights.safetensors").read_bytes()).hexdigest()[:12]
+        assert f"shipped bundle {card.name} {card.version} ({card.digest[:12]}), weights {weights}" in rest
+    assert rest[-1].startswith("model.bundle: ")
     assert "--install-completion" in run("--help")[1]
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from node.translate.composite import composite
+from node.version import software_version
 
 NOW = datetime.now(UTC)
 
@@ -52,6 +53,21 @@ def test_another_bundle_is_named(run, made, monkeypatch) -> None:
     monkeypatch.setenv("SYNCECT_MODEL__BUNDLE", "demo")
     code, out, _ = run("replay", "1")
     assert (code, "it was made by" in out) == (1, True)
+
+
+@pytest.mark.parametrize("present", ["0.9.0", "0.9.1.dev3+g0123456789"])
+def test_after_an_upgrade_both_versions_are_named(run, made, monkeypatch, present: str) -> None:
+    for user in ("node.bootstrap.worker", "node.bootstrap.replay", "node.dicom.uids"):
+        monkeypatch.setattr(f"{user}.software_version", lambda: present)
+    code, out, _ = run("replay", "1")
+    assert (code, f"it was made by syncect {software_version()}; this is {present}" in out) == (1, True), out
+
+
+def test_a_checkout_that_gives_other_files_says_that_its_code_may_have_changed(run, made, monkeypatch) -> None:
+    monkeypatch.setattr("node.bootstrap.replay.EDITABLE", software_version()[-1])
+    assert "whose code may have changed" not in run("replay", "1")[1]
+    monkeypatch.setenv("SYNCECT_SERIES__DESCRIPTION_PREFIX", "AI other")
+    assert "a checkout whose code may have changed in between" in run("replay", "1")[1]
 
 
 def test_a_file_that_was_changed_on_the_disk_is_named(run, made) -> None:

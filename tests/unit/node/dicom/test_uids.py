@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.dicom.headers import read_header
-from node.dicom.uids import UidFactory, job_key, join_parts, processing_digest, seed_of
+from node.dicom.uids import UidFactory, job_key, join_parts, seed_of
 from tests.builders import make_series
 
 LEGAL = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
@@ -68,10 +68,10 @@ def test_a_root_that_is_no_uid_is_refused(root: str) -> None:
 
 def test_job_key_ignores_order_and_repetition_only(tmp_path: Path) -> None:
     headers = [read_header(path) for path in make_series(tmp_path, slices=4)]
-    digest = processing_digest("cpu, fp32")
-    key = job_key(headers, "b", digest)
-    assert key == job_key([*headers[::-1], headers[0]], "b", digest)
-    others = (job_key(headers[1:], "b", digest), job_key(headers, "c", digest), job_key(headers, "b", "other"))
+    device = "cpu, fp32"
+    key = job_key(headers, "b", device)
+    assert key == job_key([*headers[::-1], headers[0]], "b", device)
+    others = (job_key(headers[1:], "b", device), job_key(headers, "c", device), job_key(headers, "b", "other"))
     assert len({key, *others}) == 4
 
 

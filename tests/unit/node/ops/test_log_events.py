@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import node
 from node.ops.log_lines import IDS, NO_EVENT
 
 ROOT = Path(__file__).parents[4]
+PRODUCT = Path(node.__file__).parents[1]  # where it is installed: beside these tests, or not
 TEXT = (ROOT / "docs" / "operate" / "logs.md").read_text(encoding="utf-8")
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 
@@ -16,12 +18,12 @@ LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 def calls() -> Iterator[tuple[str, ast.Call]]:
     """Each call of a logger, and where it stands."""
     for package in ("config", "models", "node", "storage"):
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted((PRODUCT / package).rglob("*.py")):
             for one in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr in LEVELS:
                     owner = ast.unparse(one.func.value)
                     if owner == "log" or "getLogger" in owner:
-                        yield f"{path.relative_to(ROOT)}:{one.lineno}", one
+                        yield f"{path.relative_to(PRODUCT)}:{one.lineno}", one
 
 
 def extra(call: ast.Call) -> dict[str, ast.expr]:
