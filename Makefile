@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEVICE ?= cuda
 TORCH ?= torch.txt
 PYTEST ?= $(BIN)/pytest
-SOURCES := config models node storage tests bench docs tools
+SOURCES := config models node storage tests bench docs deploy
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt $(TORCH)  # no package is taken whose h
 	touch $(STAMP)
 
 constraints:  ## lock every package with its hashes, after a change of pyproject.toml; UPGRADE=--upgrade takes the newest
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m tools.lock $(UPGRADE)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m deploy.release.lock $(UPGRADE)
 
 demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
 	$(BIN)/syncect demo
@@ -82,7 +82,7 @@ quick: $(STAMP)  ## format, lint, import contracts, spelling: what a commit wait
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/lint-imports
-	$(BIN)/codespell $(SOURCES) *.md deploy
+	$(BIN)/codespell $(SOURCES) *.md
 
 format: $(STAMP)
 	$(BIN)/ruff format $(SOURCES)
@@ -109,10 +109,10 @@ docs: $(STAMP)  ## the documentation site, in build/docs/site; a broken link or 
 	$(BIN)/python -m docs.builder
 
 release: $(STAMP)  ## build twice, install without this checkout, try it there; VERSION=0.2.0 wants that tag, else a rehearsal
-	$(BIN)/python -m tools.release $(if $(VERSION),--version $(VERSION)) $(if $(WITHOUT_TORCH),--without-torch $(WITHOUT_TORCH))
+	$(BIN)/python -m deploy.release.release $(if $(VERSION),--version $(VERSION)) $(if $(WITHOUT_TORCH),--without-torch $(WITHOUT_TORCH))
 
 audit: $(STAMP)  ## hashes, licences, bill of materials, known vulnerabilities; exit code 3 (make: Error 3): nobody answered
-	$(BIN)/python -m tools.audit
+	$(BIN)/python -m deploy.release.audit
 
 clean:
 	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .coverage*

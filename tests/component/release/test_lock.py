@@ -8,7 +8,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.lock import CUDA, LOCKED, ROOT, TORCH, pins, split, unhashed
+from deploy.release.lock import CUDA, LOCKED, ROOT, TORCH, pins, split, unhashed
 
 COMPILED = """\
 numpy==2.4.6 ; sys_platform == 'linux' \\

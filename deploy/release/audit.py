@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from packaging.version import Version
 
+from deploy.release.lock import CUDA, LOCKED, ROOT, TORCH, pins, unhashed
+from deploy.release.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
 from node.version import find_build
-from tools.lock import CUDA, LOCKED, ROOT, TORCH, pins, unhashed
-from tools.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
 
 SERVICES: Final = ("pypi", "osv")
 
@@ -53,10 +53,14 @@ def main() -> int:
     write_sbom(bom, target)
     print(f"sbom: {target.relative_to(ROOT)} is valid CycloneDX 1.6 and has {len(bom['components'])} packages")
     licences = licence_findings(bom, licence_table())
-    _say("licences", licences, "each package of the product has a licence of tools/licences.toml")
-    table = tomllib.loads(_text("tools/advisories.toml"))
+    _say("licences", licences, "each package of the product has a licence of deploy/release/licences.toml")
+    table = tomllib.loads(_text("deploy/release/advisories.toml"))
     known = known_advisories(locked, table)
-    _say("advisories read by people", known, f"none that tools/advisories.toml names of {_read_on(table)} is open")
+    _say(
+        "advisories read by people",
+        known,
+        f"none that deploy/release/advisories.toml names of {_read_on(table)} is open",
+    )
     for one in accepted(locked, table):
         print(f"  accepted: {one}")
     answer = ask(SERVICES, [ROOT / name for name in (LOCKED, CUDA)])

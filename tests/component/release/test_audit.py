@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tools.audit import Code, accepted, ask, known_advisories, read_answer, verdict
-from tools.lock import LOCKED, ROOT, TORCH, pins
-from tools.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
+from deploy.release.audit import Code, accepted, ask, known_advisories, read_answer, verdict
+from deploy.release.lock import LOCKED, ROOT, TORCH, pins
+from deploy.release.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
 
-TABLE: dict[str, Any] = tomllib.loads((ROOT / "tools" / "advisories.toml").read_text(encoding="utf-8"))
+TABLE: dict[str, Any] = tomllib.loads((ROOT / "deploy" / "release" / "advisories.toml").read_text(encoding="utf-8"))
 
 
 def report(*packages: dict[str, Any]) -> str:

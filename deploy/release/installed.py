@@ -13,12 +13,12 @@ from typing import Final
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from deploy.release.lock import LOCKED, TORCH
+from deploy.release.sbom import ROOT, product_packages
 from node.version import Build
-from tools.lock import LOCKED, TORCH
-from tools.sbom import ROOT, product_packages
 
 # What the tests read beside themselves: settings of pytest, documents, and the licence of the product.
-_BESIDE_TESTS: Final = ("tests", "docs", "deploy", "bench", "tools", "pyproject.toml", "README.md", LOCKED, TORCH)
+_BESIDE_TESTS: Final = ("tests", "docs", "deploy", "bench", "pyproject.toml", "README.md", LOCKED, TORCH)
 TESTS: Final = ("tests/unit", "tests/slice/test_demo.py")
 # Without torch: what loads no model.
 TESTS_WITHOUT_TORCH: Final = ("tests/unit/config", "tests/unit/storage", "tests/unit/node")

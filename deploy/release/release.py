@@ -17,9 +17,9 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Final
 
+from deploy.release.installed import Trial, newest_python, python_of
+from deploy.release.sbom import ROOT, describe, product_packages, write_sbom
 from node.version import Build, find_build
-from tools.installed import Trial, newest_python, python_of
-from tools.sbom import ROOT, describe, product_packages, write_sbom
 
 OLDEST: Final = "3.11"
 _DIST: Final = ROOT / "dist"

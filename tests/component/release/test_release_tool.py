@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.release.installed import find_python, locked_lines, newest_python
+from deploy.release.release import Unfit, check_changelog, check_tree
 from tests.conftest import require_program
-from tools.installed import find_python, locked_lines, newest_python
-from tools.release import Unfit, check_changelog, check_tree
 
 TODAY = date(2026, 11, 27)
 WHO = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 LOCKED: Final = "constraints.txt"
 TORCH: Final = "torch.txt"
 CUDA: Final = "torch-cuda.txt"

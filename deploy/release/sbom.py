@@ -14,7 +14,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 EXTRAS: Final = ("postgres", "train")
 """What a hospital may install beside the node; `dev` is for developers only."""
 _TROVE: Final = {"License :: OSI Approved :: Apache Software License": "Apache-2.0"}
@@ -67,7 +67,7 @@ def write_sbom(bom: dict[str, Any], target: Path) -> None:
 
 
 def licence_findings(bom: dict[str, Any], table: dict[str, Any]) -> list[str]:
-    """A sentence for each component whose licence is unknown or not in the table (tools/licences.toml)."""
+    """A sentence for each component whose licence is unknown or not in the table (deploy/release/licences.toml)."""
     allowed, reviewed, exceptions = set(table["allowed"]), table["reviewed"], table["exceptions"]
     found = []
     for one in bom["components"]:
@@ -85,7 +85,7 @@ def licence_findings(bom: dict[str, Any], table: dict[str, Any]) -> list[str]:
 
 def licence_table() -> dict[str, Any]:
     """What licences a package of the product may have."""
-    return tomllib.loads((ROOT / "tools" / "licences.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((ROOT / "deploy" / "release" / "licences.toml").read_text(encoding="utf-8"))
 
 
 def _licence(component: dict[str, Any]) -> str:
