@@ -14,7 +14,7 @@ from storage.peers import PeerStore
 from storage.states import DeliveryState
 from storage.transitions import LEFTOVER_PAUSE
 
-QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=0.5, send_s=0.5)
+PATIENT = Timeouts(connection_s=20, acse_s=20, dimse_s=20, send_s=20)  # nothing here waits for one
 
 
 class Bench:
@@ -30,7 +30,7 @@ class Bench:
             peers=PeerStore(store.database),
             calling_ae="SYNCECT",
             name="courier-1",
-            timeouts=QUICK,
+            timeouts=PATIENT,
             clock=lambda: self.now,
         )
 

@@ -85,7 +85,7 @@ def test_a_rule_with_an_unknown_operation_is_a_usage_error(run, config):
 
 def test_the_default_settings_name_every_operation_of_a_rule():
     text = importlib.resources.files("config").joinpath("default.toml").read_text(encoding="utf-8")
-    assert f"# {', '.join(OPERATIONS)}\n" in text
+    assert f": {', '.join(OPERATIONS)}\n" in text
 
 
 def test_a_data_dir_that_cannot_be_written_is_a_usage_error(run, config):
