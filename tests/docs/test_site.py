@@ -93,6 +93,7 @@ def test_the_page_of_a_state_has_its_parts(state: str) -> None:
     text = (ROOT / path).read_text(encoding="utf-8")
     parts = ("# " + state, "**How long.**", "## How you see it", "## What you do", "## What the planner sees")
     assert not [part for part in (*parts, ARROWS_MARK) if part not in text]
+    assert text.split("\n\n")[1].startswith("**Do this.** "), "what to do stands first, for who has no time to read"
     assert (STEPS_MARK in text) == (state in NEXT_STEP)
     assert [block for block in blocks(path) if block.language == "sh"]
     assert "<!--" not in filled(path, text)
