@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from docs.builder.states import states
+
 _SECTIONS = {
     "Operate": ("operate", "deploy"),
     "Plan": ("plan",),
@@ -40,13 +42,19 @@ def _section(folder: Path, paths: list[str]) -> list[Any]:
     own: list[Any] = sorted((path for path in paths if path not in inner), key=lambda path: _order(folder, path))
     entries: list[Any] = []
     for path in own:
-        below = sorted(one for one in inner if f"{one.rpartition('/')[0]}.md" == path)
+        below = sorted((one for one in inner if f"{one.rpartition('/')[0]}.md" == path), key=_of_life)
         name = title(folder / path)
         if below:
             entries.append({name: [{name: path}, *({title(folder / one): one} for one in below)]})
         else:
             entries.append(path if path.endswith("/index.md") and path == own[0] else {name: path})
     return entries
+
+
+def _of_life(path: str) -> tuple[int, str]:
+    """States stand in the order of a series' life, other pages by name."""
+    state, known = Path(path).stem.upper(), states()
+    return (known.index(state) if state in known else len(known), path)
 
 
 def _order(folder: Path, path: str) -> tuple[bool, str]:
