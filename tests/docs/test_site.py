@@ -102,6 +102,15 @@ def test_states_stand_in_the_order_of_a_series_life(tmp_path: Path) -> None:
     assert [next(iter(one)) for one in below] == ["states", "receiving", "complete", "queued"]
 
 
+def test_a_section_begins_with_the_index_of_its_first_folder(tmp_path: Path) -> None:
+    there = {"bench/index.md": "# Figures", "develop/index.md": "# For the developer", "develop/a.md": "# A"}
+    for path, text in there.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (found,) = navigation(tmp_path, {path: path for path in there})
+    assert found == {"Develop": ["develop/index.md", {"A": "develop/a.md"}, {"Figures": "bench/index.md"}]}
+
+
 @pytest.mark.parametrize("state", states())
 def test_the_page_of_a_state_has_its_parts(state: str) -> None:
     path = page_of(state)
