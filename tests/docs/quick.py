@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,12 +107,17 @@ def _run(caller: socket.socket) -> None:
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        for number in range(3):
+        for number, name in enumerate(("stdin", "stdout", "stderr")):
             os.dup2(streams[number], number)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8", closefd=False))
         for name, descriptor in zip(_NAMESPACES, streams[3:], strict=True):
             _enter(name, descriptor)
         code = _main()
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
         caller.send(bytes([code]))
         os._exit(code)
 
@@ -127,6 +133,7 @@ def _enter(name: str, descriptor: int) -> None:
 def _main() -> int:
     from node.cli import main
 
+    sys.modules["__main__"].__package__ = None  # by which a usage line would name this module
     try:
         main()
     except SystemExit as left:
