@@ -28,7 +28,20 @@ _THEME = {
     "language": "en",
     "font": False,
     "features": ["navigation.indexes", "navigation.sections", "navigation.path", "navigation.top", "content.code.copy"],
-    "palette": [{"media": "(prefers-color-scheme)"}],
+    # As the reader's system is, until the reader chooses. Without a toggle the script of each page fails.
+    "palette": [
+        {"media": "(prefers-color-scheme)", "toggle": {"icon": "lucide/sun-moon", "name": "Light"}},
+        {
+            "media": "(prefers-color-scheme: light)",
+            "scheme": "default",
+            "toggle": {"icon": "lucide/sun", "name": "Dark"},
+        },
+        {
+            "media": "(prefers-color-scheme: dark)",
+            "scheme": "slate",
+            "toggle": {"icon": "lucide/moon", "name": "As the system"},
+        },
+    ],
 }
 
 

@@ -240,7 +240,7 @@ def test_a_signal_while_the_node_is_started_leaves_no_node(tmp_path: Path, monke
         os.kill(os.getpid(), signal.SIGINT)
         return started[0]
 
-    monkeypatch.setattr(node_process.subprocess, "Popen", interrupted)
+    monkeypatch.setattr("node.demo.node_process.subprocess.Popen", interrupted)
     node = node_process.running_node(DemoFolder(tmp_path), 1, Story(lambda _line: None), page=False)
     with pytest.raises(KeyboardInterrupt), node:
         pytest.fail("it went on")
