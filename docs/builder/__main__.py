@@ -14,7 +14,13 @@ from docs.builder.options import options_page
 from docs.builder.settings import settings_page
 from docs.builder.states import filled
 
-_STYLE = ".diagram { background: white; padding: 0.5em; max-height: 40em; }\n"
+# A wide diagram or table scrolls within the page; a key, a command or an option is not broken in its middle.
+_STYLE = """\
+.diagram { background: white; padding: 0.5em; width: 100%; }
+p:has(> a > .diagram) { overflow-x: auto; }
+.md-typeset code { word-break: normal; overflow-wrap: break-word; }
+.md-typeset td:first-child code { white-space: nowrap; }
+"""
 _SHIM = Path(__file__).with_name("vendor") / "iframe-worker-1.0.4.js"
 _SHIM_IN_THE_NETWORK = "https://unpkg.com/iframe-worker/shim"
 # What is written here would be looked for in the network by the builder's own defaults: fonts, and nothing else.
@@ -22,7 +28,20 @@ _THEME = {
     "language": "en",
     "font": False,
     "features": ["navigation.indexes", "navigation.sections", "navigation.path", "navigation.top", "content.code.copy"],
-    "palette": [{"media": "(prefers-color-scheme)"}],
+    # As the reader's system is, until the reader chooses. Without a toggle the script of each page fails.
+    "palette": [
+        {"media": "(prefers-color-scheme)", "toggle": {"icon": "lucide/sun-moon", "name": "Light"}},
+        {
+            "media": "(prefers-color-scheme: light)",
+            "scheme": "default",
+            "toggle": {"icon": "lucide/sun", "name": "Dark"},
+        },
+        {
+            "media": "(prefers-color-scheme: dark)",
+            "scheme": "slate",
+            "toggle": {"icon": "lucide/moon", "name": "As the system"},
+        },
+    ],
 }
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import mmdr
 
 _DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_WIDTH = re.compile(r'viewBox="\S+ \S+ (\S+) ')
+_READABLE = 0.6  # of the size as drawn; where the page is narrower, it scrolls
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 
@@ -17,11 +19,13 @@ def drawn(text: str, folder: Path, depth: int) -> str:
     """
 
     def draw(found: re.Match[str]) -> str:
-        picture = mmdr.render(found[1]).svg
+        picture = mmdr.render(found[1]).svg()
         name = f"diagrams/{hashlib.sha256(found[1].encode()).hexdigest()[:12]}.svg"
         (folder / "diagrams").mkdir(exist_ok=True)
-        (folder / name).write_text(str(picture), encoding="utf-8")
+        (folder / name).write_text(picture, encoding="utf-8")
         heading = _HEADING.findall(text[: found.start()])[-1].replace("`", "")
-        return f"[![Diagram: {heading}]({'../' * depth}{name}){{ .diagram }}]({'../' * depth}{name})"
+        place, width_px = f"{'../' * depth}{name}", float(_WIDTH.findall(picture)[0])
+        style = f"min-width: {_READABLE * width_px:.0f}px; max-width: {width_px:.0f}px"
+        return f'[![Diagram: {heading}]({place}){{ .diagram style="{style}" }}]({place})'
 
     return _DIAGRAM.sub(draw, text)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from docs.builder.states import states
+
 _SECTIONS = {
     "Operate": ("operate", "deploy"),
     "Plan": ("plan",),
@@ -25,7 +27,7 @@ def navigation(folder: Path, placed: Mapping[str, str]) -> list[Entry]:
     for title, tops in _SECTIONS.items():
         mine = [path for top in tops for path in paths if path.startswith(f"{top}/")]
         if mine:
-            entries.append({title: _section(folder, mine)})
+            entries.append({title: _section(folder, mine, f"{tops[0]}/index.md")})
     lost = [
         path for path in paths if path not in _FIRST.values() and path.split("/")[0] not in sum(_SECTIONS.values(), ())
     ]
@@ -34,23 +36,27 @@ def navigation(folder: Path, placed: Mapping[str, str]) -> list[Entry]:
     return entries
 
 
-def _section(folder: Path, paths: list[str]) -> list[Any]:
-    """Index first, then by title; the pages of a folder beside a page of its name stand below that page's words."""
+def _section(folder: Path, paths: list[str], index: str) -> list[Any]:
+    """`index` first, then by title; the pages of a folder beside a page of its name stand below that page's words."""
     inner = {path for path in paths if f"{path.rpartition('/')[0]}.md" in paths}
-    own: list[Any] = sorted((path for path in paths if path not in inner), key=lambda path: _order(folder, path))
+    own: list[Any] = sorted(
+        (path for path in paths if path not in inner), key=lambda path: (path != index, title(folder / path))
+    )
     entries: list[Any] = []
     for path in own:
-        below = sorted(one for one in inner if f"{one.rpartition('/')[0]}.md" == path)
+        below = sorted((one for one in inner if f"{one.rpartition('/')[0]}.md" == path), key=_of_life)
         name = title(folder / path)
         if below:
             entries.append({name: [{name: path}, *({title(folder / one): one} for one in below)]})
         else:
-            entries.append(path if path.endswith("/index.md") and path == own[0] else {name: path})
+            entries.append(path if path == index else {name: path})
     return entries
 
 
-def _order(folder: Path, path: str) -> tuple[bool, str]:
-    return not path.endswith("/index.md") or path.count("/") > 1, title(folder / path)
+def _of_life(path: str) -> tuple[int, str]:
+    """States stand in the order of a series' life, other pages by name."""
+    state, known = Path(path).stem.upper(), states()
+    return (known.index(state) if state in known else len(known), path)
 
 
 def title(page: Path) -> str:

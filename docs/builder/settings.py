@@ -76,7 +76,7 @@ def _comment(rest: str) -> str:
 
 def _sentence(words: str) -> str:
     words = " ".join(words.split())
-    return f"{words[:1].upper()}{words[1:]}." if words and not words.endswith(".") else words
+    return f"{words[:1].upper()}{words[1:].removesuffix('.')}." if words else ""
 
 
 def settings() -> list[Setting]:
@@ -165,5 +165,6 @@ def settings_page() -> str:
 
 def _row(one: Setting) -> str:
     variable = f"<br>`{one.variable}`" if one.variable else ""
-    cells = (f"`{one.key}`{variable}", one.kind, f"`{one.default}`", one.meaning)
+    meaning = one.meaning.replace("<", "&lt;")  # what stands for a value is no HTML
+    cells = (f"`{one.key}`{variable}", one.kind, f"`{one.default}`", meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

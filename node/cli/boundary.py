@@ -110,11 +110,18 @@ def _told(error: Exception) -> int:
             return code
     if os.environ.get(TRACEBACK_VARIABLE):
         write(traceback.format_exc(), sys.stderr)
-    elif isinstance(error, OSError) and error.strerror:
-        say(f"syncect: {system_answer(error)}")
+    elif (system := _of_the_system(error)) is not None:
+        say(f"syncect: {system_answer(system)}")
     else:
         say(f"syncect: this is a fault in syncect: an unexpected {type(error).__name__}. {_kept(error)}")
     return Exit.ERROR
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """What the operating system refused, or None; pydicom raises an OSError of its own from it, without its number."""
+    while isinstance(error, OSError) and not error.strerror:
+        error = error.__cause__
+    return error if isinstance(error, OSError) else None
 
 
 def _kept(error: Exception) -> str:

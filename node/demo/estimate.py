@@ -1,5 +1,6 @@
 """Says before a long series begins how long it will take here: measured on this machine, not promised."""
 
+import statistics
 import time
 from typing import Final
 
@@ -11,7 +12,8 @@ from node.demo.story import Story
 from node.operate.texts import time_left
 
 _LONG: Final = 48  # slices; fewer are not worth the seconds of a measurement
-_MEASURED: Final = 3  # slices, after the first one, which also pays for the start of the network
+_TURNS: Final = 3  # after the first one, which also pays for the start of the network
+_SLICES: Final = 2  # in one turn
 
 
 def say_estimate(settings: ModelSettings, slices: int, story: Story) -> None:
@@ -22,11 +24,13 @@ def say_estimate(settings: ModelSettings, slices: int, story: Story) -> None:
     with story.during("loading the model and measuring"):
         path = models.find_bundle(settings.bundle)
         translator = models.load_bundle(path, device=settings.device, precision=settings.precision)
-        hu = np.zeros((_MEASURED, 512, 512), np.float32)
-        translator.translate(hu[:1], 0)
-        begun = time.monotonic()
-        translator.translate(hu, 0)
-        slice_s = (time.monotonic() - begun) / _MEASURED
+        hu = np.zeros((_SLICES, 512, 512), np.float32)
+        seconds = []
+        for _ in range(1 + _TURNS):
+            begun = time.monotonic()
+            translator.translate(hu, 0)
+            seconds.append(time.monotonic() - begun)
+        slice_s = statistics.median(seconds[1:]) / _SLICES
     story.note(
         f"{slice_s:.2f} s for each slice ({translator.description}), so translating {slices} slices takes "
         f"{time_left(slice_s * slices)}. Reading, proving and sending come on top."

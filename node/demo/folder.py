@@ -69,7 +69,7 @@ def claimed(root: Path, *, keep: Path | None = None) -> Iterator[tuple[DemoFolde
     if root.exists() and not root.is_dir():
         raise Refused(f"{root} is a file; name another folder with --out")
     if keep is not None and keep.resolve().is_relative_to(root.resolve()):
-        raise Refused(f"{keep} lies in {root}, which the demo empties first; name another folder with --out")
+        raise Refused(f"the folder of --series lies in {root}, which the demo empties first; name another with --out")
     mark = root / MARK
     is_used = mark.is_file() and mark.read_text(encoding="utf-8", errors="replace").startswith(_FIRST_LINE)
     if not is_used and root.is_dir() and any(root.iterdir()):

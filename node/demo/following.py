@@ -21,7 +21,7 @@ _PROGRESS_S: Final = 2.0
 _MEANING: Final = {
     "RECEIVING": "the node waits until the series is whole: no association open, 1 s of quiet, no gap between slices",
     "QUEUED": "the series is whole and accepted; a worker takes it as soon as its model is loaded",
-    "RUNNING": "SynDiff makes the synthetic series slice by slice; pixels outside of its HU window stay as they are",
+    "RUNNING": "the model makes the synthetic series slice by slice; pixels outside of its HU window stay as they are",
     "PRODUCED": "the synthetic series is written, and two other readers have proven that its grid is the source's",
     "SENDING": "the courier sends the synthetic series to the TPS",
     "SENT": "the TPS took every slice",

@@ -3,14 +3,16 @@
 import http.client
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from config.load import CONFIG_VARIABLE, ENV_PREFIX
@@ -27,6 +29,7 @@ from node.web.passwords import hash_password
 from storage.roles import Role
 
 USER: Final = "demo"
+_ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UP_WITHIN_S: Final = 120.0
 _PAGE_WITHIN_S: Final = 30.0
 _END_WITHIN_S: Final = 60.0
@@ -128,29 +131,61 @@ def running_node(folder: DemoFolder, port: int, story: Story, *, page: bool) -> 
     It has a session of its own, so that Ctrl-C reaches the demo alone, which then stops it in good order.
     """
     environment = {**os.environ, _PAGE_SWITCH: str(page).lower()}
-    with folder.log.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [*_command(folder), "serve"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            node = RunningNode(folder, process)
-            with story.during("the node starts"):
-                _wait_until_up(node, port)
-            yield node
-        finally:
-            with story.during("stopping the node"):
-                _stop(process)
+    with folder.log.open("w", encoding="utf-8") as log, ExitStack() as ending:
+        with _signals_wait():  # a node that was started and is not known yet would be left running
+            process = subprocess.Popen(
+                [*_command(folder), "serve"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+            ending.callback(_stop, process, story)
+        node = RunningNode(folder, process)
+        with story.during("the node starts"):
+            _wait_until_up(node, port)
+        yield node
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While the block runs, being told to end, or the loss of the terminal, ends the demo as Ctrl-C does."""
+    with _handled_by(_interrupt):
+        yield
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """A signal that ends the demo and comes while the block runs raises KeyboardInterrupt at its end."""
+    came: list[int] = []
+    with _handled_by(lambda number, _frame: came.append(number)):
+        yield
+    if came:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """What is ignored stays ignored: `nohup` wants the demo to outlive its terminal."""
+    heard = [number for number in _ENDING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heard}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _stop(process: "subprocess.Popen[bytes]", story: Story) -> None:
     process.terminate()
     try:
-        process.wait(_END_WITHIN_S)
+        with story.during("stopping the node"):
+            process.wait(_END_WITHIN_S)
     finally:
         process.kill()  # its children end when it is gone; nothing is done where it ended already
         process.wait()

@@ -22,9 +22,11 @@ _SHOWN: Final = 8  # series that are listed
 def find_series(settings: Settings, folder: Path, series_uid: str, story: Story, *, without: Path) -> Scan:
     """The series to push: the one that is named, else the first that the node would translate, else the first of all.
 
+    Nothing that it says names the folder, whose name may be a patient's.
+
     without: a folder that is not searched. Raises NotFound where there is no such series, Refused where it is no CT.
     """
-    story.step(f"The scanner is {folder}: the demo reads the headers there and chooses a series.")
+    story.step("The scanner is the folder that you named: the demo reads the headers there and chooses a series.")
     files = [
         path for path in sorted(folder.rglob("*")) if path.is_file() and not path.resolve().is_relative_to(without)
     ]
@@ -34,8 +36,8 @@ def find_series(settings: Settings, folder: Path, series_uid: str, story: Story,
     for why, count in unreadable.items():
         story.note(f"{count} of {len(files)} files are left out: {why}")
     if not rows:
-        raise NotFound(f"{folder} holds no DICOM image ({len(files)} files were looked at)")
-    chosen = _chosen(rows, series_uid, folder)
+        raise NotFound(f"the folder of --series holds no DICOM image ({len(files)} files were looked at)")
+    chosen = _chosen(rows, series_uid)
     _list(rows, chosen, story)
     headers = found[chosen.series_uid]
     if any(header.sop_class_uid != CT_IMAGE_STORAGE for header in headers):
@@ -57,11 +59,11 @@ def _headers(files: Iterable[Path], keywords: Sequence[str]) -> tuple[dict[str, 
     return dict(found), unreadable
 
 
-def _chosen(rows: list[Checked], series_uid: str, folder: Path) -> Checked:
+def _chosen(rows: list[Checked], series_uid: str) -> Checked:
     if series_uid:
         named = [row for row in rows if row.series_uid == series_uid]
         if not named:
-            raise NotFound(f"{folder} holds no series {series_uid}")
+            raise NotFound(f"the folder of --series holds no series {series_uid}")
         return named[0]
     return next((row for verdict in _WOULD_BE_MADE for row in rows if row.verdict == verdict), rows[0])
 

@@ -1,13 +1,9 @@
 """Plays a demo: scanner, node and TPS on the loopback interface, through the same commands an operator uses."""
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Final
 
 import models
 from config.load import load_settings
@@ -18,15 +14,20 @@ from node.demo.estimate import say_estimate
 from node.demo.failed import DemoFailed
 from node.demo.folder import DemoFolder, claimed
 from node.demo.following import SENT, follow, release
-from node.demo.node_process import RunningNode, add_user, only_own_settings, running_node, write_settings
+from node.demo.node_process import (
+    RunningNode,
+    add_user,
+    ended_by_signals,
+    only_own_settings,
+    running_node,
+    write_settings,
+)
 from node.demo.own_series import find_series
 from node.demo.result import result_of, show
 from node.demo.scanner import AE_TITLE, Scan, push, scan_phantom
 from node.demo.story import Say, Story
 from node.demo.tps import Tps
 from storage.cases import Case
-
-_ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def play(wish: Wish, say: Say) -> Shown:
     Raises DemoFailed, Refused and NotFound; KeyboardInterrupt also for SIGTERM and SIGHUP. Nothing runs on afterwards.
     """
     story = Story(say)
-    with _ended_by_signals(), only_own_settings() as ignored, claimed(wish.out_dir, keep=wish.series) as claim:
+    with ended_by_signals(), only_own_settings() as ignored, claimed(wish.out_dir, keep=wish.series) as claim:
         folder, is_used = claim
         if is_used:
             story.plain(f"What the last demo left in {folder.root} is replaced.")
@@ -70,7 +71,8 @@ def play(wish: Wish, say: Say) -> Shown:
         except DemoFailed as error:
             raise DemoFailed(f"step {story.steps} failed: {error}") from error
         except KeyboardInterrupt:
-            story.plain(f"Stopped; no process of the demo runs any more. What was made so far is in {folder.root}.")
+            with suppress(OSError):  # the terminal may be what is gone
+                story.plain(f"Stopped; no process of the demo runs any more. What was made so far is in {folder.root}.")
             raise
 
 
@@ -114,18 +116,3 @@ def _case(node: Node, process: RunningNode, scan: Scan, wish: Wish, story: Story
             release(writable, case, wish.release, story)
         case = follow(node, process, scan.series_uid, story, passed="HELD")
     return case
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """While the block runs, being told to end, or the loss of the terminal, ends the demo as Ctrl-C does."""
-    before = {number: signal.signal(number, _interrupt) for number in _ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

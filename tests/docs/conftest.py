@@ -1,15 +1,19 @@
 """The world of the documents is made once."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.docs.quick import quick_program
+from tests.docs.shell import PROGRAM
 from tests.docs.world import make_world
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of which each page gets a copy."""
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of which each page gets a copy, and beside it the program that the pages call."""
     folder = tmp_path_factory.mktemp("docs") / "world"
-    make_world(folder)
-    return folder
+    with quick_program(folder.with_name(PROGRAM)):
+        make_world(folder)
+        yield folder

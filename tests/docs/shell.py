@@ -16,6 +16,7 @@ from tests.docs.not_run import NOT_RUN
 from tests.docs.pages import ROOT, Block
 
 LIMIT_S = 180.0
+PROGRAM = "syncect"  # beside the world: what the pages call, as `tests.docs.quick` makes it
 FRESH = {"README.md", "docs/quickstart.md"}  # their reader has no node yet, and so no settings
 _EXIT_CODE = re.compile(r"# (?:.*\b)?exit code (\d+)")
 _SERVES = re.compile(r"^\S*syncect\b.* serve$")
@@ -101,8 +102,8 @@ def run_page(found: list[Command], world: Path, folder: Path) -> tuple[int, str]
     shutil.copytree(world, folder, symlinks=True)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name in ("syncect", "python"):
-        (programs / name).symlink_to(_PYTHON.with_name(name))
+    (programs / "syncect").symlink_to(world.with_name(PROGRAM))
+    (programs / "python").symlink_to(_PYTHON)
     environment = {
         "PATH": f"{programs}:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
         **{"HOME": str(folder), "USER": "operator", "LANG": "C.UTF-8", "TERM": "dumb", "COLUMNS": "120"},

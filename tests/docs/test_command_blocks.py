@@ -1,5 +1,6 @@
 """Every command block of the documents is run, page by page, from top to bottom."""
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -70,6 +71,21 @@ def test_a_wrong_line_is_found(line: str, said: str, world: Path, tmp_path: Path
     planted = Block("page.md", 7, "sh", f"cd scan\n{line}\n")
     code, printed = run_page(list(commands(planted)), world, tmp_path / "page")
     assert (code, f"page.md:8: {said}" in printed) == ((99, True) if said else (0, False)), printed
+
+
+def test_what_is_called_quickly_is_what_a_reader_calls(world: Path, tmp_path: Path) -> None:
+    real = Path(sys.executable).with_name("syncect")
+    same = (
+        "cd scan\nexport SYNCECT_CONFIG=../node.toml PLANTED=1\n"
+        f"syncect jobs show 10 --json >a\n{real} jobs show 10 --json >b\ncmp a b\n"
+        f"syncect peers echo tps 2>a  # exit code 5\n{real} peers echo tps 2>b  # exit code 5\ncmp a b\n"
+        f"echo a-long-password | syncect users add anna --role viewer --password-stdin\n{real} users ls | grep anna\n"
+        "python -m http.server 4999 --bind 127.0.0.1 2>page.txt &\n"
+        "until curl --silent --fail http://127.0.0.1:4999/; do :; done >page.txt\n"
+        "SYNCECT_SCP__PORT=4999 syncect doctor --json >a  # exit code 2\ngrep 4999 a\n"
+    )
+    code, printed = run_page(list(commands(Block("page.md", 1, "sh", same))), world, tmp_path / "page")
+    assert code == 0, printed
 
 
 def test_a_command_is_as_many_lines_as_bash_needs() -> None:

@@ -3,11 +3,13 @@
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from docs.builder.__main__ import build
 from docs.builder.links import BadLink, pages, turned
+from docs.builder.navigation import navigation
 from docs.builder.settings import default_file, settings, settings_page
 from docs.builder.states import ARROWS_MARK, STEPS_MARK, filled, page_of, states, steps_of
 from node.operate.next_steps import NEXT_STEP
@@ -35,7 +37,10 @@ def test_a_browser_loads_nothing_from_elsewhere(site: Path) -> None:
 
 
 def test_diagrams_are_pictures(site: Path) -> None:
-    assert len(list(site.glob("diagrams/*.svg"))) >= 3
+    diagrams = {path: ElementTree.parse(path).getroot() for path in site.glob("diagrams/*.svg")}
+    assert len(diagrams) >= 3
+    assert {root.tag for root in diagrams.values()} == {"{http://www.w3.org/2000/svg}svg"}
+    assert any("RECEIVING" in "".join(root.itertext()) for root in diagrams.values())
     assert not [
         path for path in site.rglob("*.html") if "mermaid" in path.read_text(encoding="utf-8").split("<main")[0]
     ]
@@ -87,12 +92,32 @@ def test_every_state_has_a_page_and_every_page_a_state() -> None:
     assert {path.name for path in STATE_PAGES.glob("*.md")} == {f"{state.lower()}.md" for state in states()}
 
 
+def test_states_stand_in_the_order_of_a_series_life(tmp_path: Path) -> None:
+    there = [f"operate/states/{name}.md" for name in ("complete", "queued", "receiving")]
+    for path in ("operate/states.md", *there):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(f"# {Path(path).stem}\n")
+    found = navigation(tmp_path, {path: path for path in ("operate/states.md", *there)})
+    (below,) = found[0]["Operate"][0].values()
+    assert [next(iter(one)) for one in below] == ["states", "receiving", "complete", "queued"]
+
+
+def test_a_section_begins_with_the_index_of_its_first_folder(tmp_path: Path) -> None:
+    there = {"bench/index.md": "# Figures", "develop/index.md": "# For the developer", "develop/a.md": "# A"}
+    for path, text in there.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    (found,) = navigation(tmp_path, {path: path for path in there})
+    assert found == {"Develop": ["develop/index.md", {"A": "develop/a.md"}, {"Figures": "bench/index.md"}]}
+
+
 @pytest.mark.parametrize("state", states())
 def test_the_page_of_a_state_has_its_parts(state: str) -> None:
     path = page_of(state)
     text = (ROOT / path).read_text(encoding="utf-8")
     parts = ("# " + state, "**How long.**", "## How you see it", "## What you do", "## What the planner sees")
     assert not [part for part in (*parts, ARROWS_MARK) if part not in text]
+    assert text.split("\n\n")[1].startswith("**Do this.** "), "what to do stands first, for who has no time to read"
     assert (STEPS_MARK in text) == (state in NEXT_STEP)
     assert [block for block in blocks(path) if block.language == "sh"]
     assert "<!--" not in filled(path, text)
@@ -109,6 +134,8 @@ def test_every_setting_of_the_file_stands_in_the_reference_with_a_sentence() -> 
     keys = set(re.findall(r"^(?:# )?([a-z_]+) = ", default_file(), re.MULTILINE))
     assert keys == {one.key for one in settings()}
     assert not [key for key in keys if f"| `{key}`" not in page]
+    assert not [line for line in page.splitlines() if "<" in line.replace("<br>", "")], "a browser shows no <WORD>"
+    assert not [one.key for one in settings() if one.meaning[0].islower()]
 
 
 def test_the_program_of_the_site_is_there() -> None:

@@ -20,13 +20,15 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
-from node.demo import play
+from node.demo import node_process, play
+from node.demo.folder import DemoFolder
 from node.demo.story import Story
 from node.dicom.elements import put
 from tests.builders import make_series
 from tests.slice.harness import wait_for
 
 NAME, FILE_NAME = "Secret^Person", "secret-person.dcm"
+OWN = "secret person"  # a folder of a reader's is often called so
 COMMAND = re.compile(r"^ +(\S+ -m node\.cli --config .*?) +# ", re.MULTILINE)
 STEPS = (
     "The scanner makes a scan: 8 slices",
@@ -124,12 +126,12 @@ def doubtful(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Pat
 
 def own_series(folder: Path, *, has_agent: bool = False) -> Path:
     """A folder as readers have it: a series in it, a broken file, and names of a patient everywhere."""
-    deep = folder / "own" / "deep"
+    deep = folder / OWN / "deep"
     deep.mkdir(parents=True)
     files = make_series(deep, slices=10, patient_name=NAME, edit=_with_agent if has_agent else None)
     files[0].rename(deep / FILE_NAME)
     (deep / "broken-secret-person.dcm").write_bytes(b"no DICOM")
-    return folder / "own"
+    return folder / OWN
 
 
 def _with_agent(dataset: Dataset, _z: int) -> None:
@@ -143,7 +145,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterato
     own_series(skipped, has_agent=True)
     found = {
         "phantom": Run(phantom, "--slices", "8"),
-        "skipped": Run(skipped, "--series", "own", "--bundle", str(tiny_bundle)),
+        "skipped": Run(skipped, "--series", OWN, "--bundle", str(tiny_bundle)),
     }
     yield found
     for run in found.values():
@@ -207,7 +209,7 @@ def test_no_demo_leaves_a_process_a_control_code_or_a_name(runs: dict[str, Run],
 def test_on_a_terminal_a_held_result_can_be_looked_at_and_released(tmp_path: Path, doubtful: Path) -> None:
     (other := own_series(tmp_path) / "a contrast series").mkdir()
     make_series(other, slices=10, seed="0", edit=_with_agent)
-    run = Run(tmp_path, "--series", "own", "--bundle", str(doubtful), terminal=True)
+    run = Run(tmp_path, "--series", OWN, "--bundle", str(doubtful), terminal=True)
     try:
         run.wait_for_text("until you press Enter or Ctrl-C")
         for words in ("1 of 21 files are left out", "10 slices. The node's rules accept its headers", "other:  series"):
@@ -229,6 +231,33 @@ def test_on_a_terminal_a_held_result_can_be_looked_at_and_released(tmp_path: Pat
         run.close()
 
 
+def test_a_signal_while_the_node_is_started_leaves_no_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    real = subprocess.Popen
+
+    def interrupted(*_: object, **__: object) -> object:
+        started.append(real(["sleep", "600"]))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr("node.demo.node_process.subprocess.Popen", interrupted)
+    node = node_process.running_node(DemoFolder(tmp_path), 1, Story(lambda _line: None), page=False)
+    with pytest.raises(KeyboardInterrupt), node:
+        pytest.fail("it went on")
+    assert started[0].poll() is not None
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with node_process.ended_by_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def _logged_in(text: str) -> str:
     """The first page of the node, opened as the demo says."""
     (address,) = set(re.findall(r"http://127\.0\.0\.1:\d+", text))
@@ -244,7 +273,7 @@ def _logged_in(text: str) -> str:
 def test_ctrl_c_ends_every_process_of_a_demo_that_replaces_another(runs: dict[str, Run], tiny_bundle: Path) -> None:
     before = runs["skipped"]
     before.end()
-    run = Run(before.folder, "--series", "own", "--bundle", str(tiny_bundle), "--stay")
+    run = Run(before.folder, "--series", OWN, "--bundle", str(tiny_bundle), "--stay")
     try:
         wait_for("the node's start", lambda: run.process.poll() is not None or len(run.left()) > 1)
         os.kill(run.process.pid, signal.SIGINT)

@@ -1,5 +1,6 @@
 """Whatever is wrong around a command, its answer is sentences and an exit code: never a traceback."""
 
+import errno
 import hashlib
 import os
 import re
@@ -257,6 +258,14 @@ def test_details_that_cannot_be_kept_say_so(run: Run, config: Path, broken: Path
     broken.rmdir()
     code, _, err = run("peers", "ls")
     assert (code, f"{boundary.TRACEBACK_VARIABLE}=1 prints them" in err) == (1, True)
+
+
+def test_a_full_disk_is_no_fault_of_ours_either(run: Run, config: Path, broken: Path, monkeypatch) -> None:
+    def fail(*_args: object) -> None:  # as pydicom does
+        raise OSError("With tag (7FE0,0010) got exception") from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("node.cli.status.settings_from", fail)
+    assert run("peers", "ls") == (1, "", "syncect: the system answered: No space left on device\n")
 
 
 def test_the_version_is_printed_and_shells_can_complete(run: Run) -> None:
