@@ -17,7 +17,7 @@ PRODUCT_NAME: Final = "syncect"
 
 # PS3.7 D.3.3.2. The class UID is a random 2.25 UID made once for this implementation; the version name has <= 16 chars.
 IMPLEMENTATION_CLASS_UID: Final = "2.25.250613457706412862341092557201903384417"
-IMPLEMENTATION_VERSION_NAME: Final = "SYNCECT_0.1"
+IMPLEMENTATION_VERSION_NAME: Final = "SYNCECT_0.2"
 
 # Part of every derived UID: raise it when the rules change by which a derived header or its pixels are made.
 HEADER_POLICY_VERSION: Final = "3"
