@@ -1,8 +1,8 @@
 """Brings a node back from a backup (`node.bootstrap.backup`), where there is neither store nor spool.
 
 A file in the data folder says that a restore was begun: no process of the node begins before it is gone, whatever ends
-this process in between, and the same restore goes on from there. Every file is copied into the spool, which may be a
-disk of its own, and compared with its digest. Then the spool gets its mark, and the store comes last, in one transaction.
+this process in between, and the same restore goes on from there. Every file is copied into the spool, which may be
+a disk of its own, and compared with its digest. Then the spool gets its mark. The store comes last, in one transaction.
 """
 
 import json

@@ -76,10 +76,9 @@ def test_the_lines_that_can_be_run_do_what_they_say(tmp_path: Path, monkeypatch:
             continue
         if settings.exists():
             monkeypatch.setenv("SYNCECT_CONFIG", str(settings))
-        for folder in ("/etc/syncect", "/var/backups/syncect"):
-            line = line.replace(folder, f"{tmp_path}{folder}")
-        words = syncect_words(line)
-        code = typed(words, monkeypatch) if words else subprocess.run(["sh", "-c", line], check=False).returncode
+        here = re.sub("(/etc|/var/backups)/syncect", rf"{tmp_path}\g<0>", line)
+        words = syncect_words(here)
+        code = typed(words, monkeypatch) if words else subprocess.run(["sh", "-c", here], check=False).returncode
         assert code in ANSWERS.get(words[0] if words else "", {0}), line
         done += 1
     assert done >= 14
@@ -95,7 +94,11 @@ def typed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.mark.parametrize(("uid", "before"), [("0", "runuser -u syncect -- "), ("1000", "")])
 def test_the_command_has_the_units_settings_and_works_as_the_nodes_user(tmp_path: Path, uid: str, before: str) -> None:
-    for name, does in (("id", f"echo {uid}"), ("runuser", 'echo runuser "$@"; env'), ("syncect", 'echo "$0" "$@"; env')):
+    for name, does in (
+        ("id", f"echo {uid}"),
+        ("runuser", 'echo runuser "$@"; env'),
+        ("syncect", 'echo "$0" "$@"; env'),
+    ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
     (tmp_path / "command").write_text(read("systemd/syncect.sh").replace("/opt/syncect/bin", str(tmp_path)))

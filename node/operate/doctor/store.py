@@ -127,7 +127,9 @@ def backup(node: Node) -> Lines:
         return
     last = last_backup(node.settings.node.data_dir)
     if last is None:
-        yield Line("backup", Mark.WARN, "none is known of this node", "`syncect backup DIR`, and let it be made each night")
+        yield Line(
+            "backup", Mark.WARN, "none is known of this node", "`syncect backup DIR`, and let it be made each night"
+        )
         return
     age_s = (datetime.now(UTC) - last.made_at).total_seconds()
     found = f"the last one is of {last.made_at:%Y-%m-%d %H:%M} UTC, {span(max(age_s, 0.0))} ago, in {last.folder}"
@@ -135,7 +137,9 @@ def backup(node: Node) -> Lines:
         found = f"{found}, and lacks {last.missing} files that the store needs"
         yield Line("backup", Mark.WARN, found, "`syncect spool verify` names them")
     elif age_s > _BACKUP_LATE_S:
-        yield Line("backup", Mark.WARN, found, "what makes it? (`systemctl status syncect-backup`), or `syncect backup DIR`")
+        yield Line(
+            "backup", Mark.WARN, found, "what makes it? (`systemctl status syncect-backup`), or `syncect backup DIR`"
+        )
     elif age_s < -_CLOCKS_APART_S:
         yield Line("backup", Mark.WARN, f"{found}, by a clock that was ahead", "set the clock; make a new backup")
     else:

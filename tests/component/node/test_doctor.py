@@ -187,7 +187,9 @@ def test_a_key_that_others_can_read_and_days_left_are_told(run, config, certific
 @pytest.mark.parametrize(
     ("owner", "mode", "is_told"), [(0, 0o640, False), (0, 0o660, True), (0, 0o604, True), (65534, 0o640, True)]
 )
-def test_a_key_of_root_may_be_read_by_the_group_of_the_node(run, config, certificates, monkeypatch, owner, mode, is_told):
+def test_a_key_of_root_may_be_read_by_the_group_of_the_node(
+    run, config, certificates, monkeypatch, owner, mode, is_told
+):
     tls = certificates.settings()
     monkeypatch.setenv("SYNCECT_SCP__TLS", tls.model_dump_json())
     os.chown(tls.private_key, owner, 0)
