@@ -19,6 +19,7 @@ if [ ! -e ca.key ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj "/CN=syncect CA" \
         -addext "basicConstraints=critical,CA:TRUE" -addext "keyUsage=critical,keyCertSign,cRLSign" \
         -keyout ca.key -out ca.pem 2>/dev/null
+    chmod 644 ca.pem
     echo "made $folder/ca.pem; keep ca.key away from the node"
 fi
 for name in "$@"; do
@@ -36,6 +37,7 @@ for name in "$@"; do
         -out "$file.pem.new" 2>/dev/null
     openssl verify -CAfile ca.pem "$file.pem.new" >/dev/null
     rm "$file.csr" "$file.ext"
+    chmod 644 "$file.pem.new"
     mv "$file.key.new" "$file.key"
     mv "$file.pem.new" "$file.pem"
     echo "made $folder/$file.pem for $host, valid for $days days"

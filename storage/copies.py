@@ -4,6 +4,8 @@ The file is a SQLite database with every row, of any schema that this version kn
 also while the node runs.
 """
 
+import errno
+import os
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +52,8 @@ def _vacuum_into(database: Database, target: Path) -> None:
     try:
         connection.cursor().execute("VACUUM INTO ?", (str(target),))
     except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:  # nothing is written but the copy
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         raise database.unavailable(error) from error
     finally:
         connection.close()

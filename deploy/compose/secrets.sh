@@ -12,7 +12,6 @@ if [ ! -e database-password ]; then
 fi
 "$here/../certificates.sh" . page=syncect
 chmod 755 .
-chmod 644 ca.pem page.pem
 if [ "$(id -u)" = 0 ]; then
     chown 11112:11112 pgpass page.key
     chown 999:999 database-password  # the user of the postgres image

@@ -29,6 +29,7 @@ from node.bootstrap.backup_folder import (
     member_of,
     open_new,
 )
+from node.bootstrap.last_backup import Noted, note_backup
 from node.bootstrap.store import read_store
 from node.errors import Refused
 from storage import copies
@@ -48,7 +49,8 @@ Step = Callable[[], None]
 class Made:
     """What a backup did. missing: the files that the rows need and that neither the spool nor the folder has, and why.
 
-    kept: files that are only in the backup any more. strangers: what else lies in the folder.
+    kept: files that are only in the backup any more. strangers: what else lies in the folder. why_not_noted: why
+    `syncect doctor` does not know of this backup, "" where it does.
     """
 
     manifest: Manifest
@@ -58,6 +60,8 @@ class Made:
     kept: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     is_open_to_others: bool = False
+    is_beside_the_node: bool = False
+    why_not_noted: str = ""
 
 
 @dataclass
@@ -93,7 +97,8 @@ def back_up(
         if node.is_new:
             raise NotFound(f"there is no store at {node.location}: there is nothing to back up")
         mark = mark_of_store(node.database)
-        _refuse_other(folder, mark)
+        before = _refuse_other(folder, mark)
+        folder.drop_snapshots(before.snapshot if before else "")  # a full disk would else get fuller every night
         snapshot = folder.new_snapshot(f"{now.astimezone(UTC):%Y%m%dT%H%M%S%fZ}")
         done, copied, copied_bytes = _Round(is_outdated=True), 0, 0
         for _ in range(_ROUNDS):
@@ -110,6 +115,8 @@ def back_up(
         step()
         folder.prune(snapshot.name, {one.sha256 for one in done.entries})
         made.strangers, made.is_open_to_others = folder.strangers(), folder.is_open_to_others
+        made.is_beside_the_node = folder.is_beside(settings.node.data_dir)
+        made.why_not_noted = note_backup(settings.node.data_dir, Noted(now, str(root.absolute()), len(made.missing)))
         return made
 
 
@@ -119,13 +126,15 @@ def _refuse_place(settings: Settings, root: Path) -> None:
         raise Refused(f"{root} lies in node.data_dir ({data_dir}): both would be lost together; name another disk")
 
 
-def _refuse_other(folder: BackupFolder, mark: str | None) -> None:
+def _refuse_other(folder: BackupFolder, mark: str | None) -> Manifest | None:
+    """What the folder holds already, which must be of this store."""
     before = folder.manifest()
     if before is not None and before.mark not in (None, mark):
         raise Refused(
             f"{folder.root} holds the backup of another store, made at {before.made_at}: a new one would replace it. "
             "If this store was made anew since then (`db rebuild`), give it another folder and keep that one"
         )
+    return before
 
 
 # -- the store and its files -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ STORE, FILES, SETTINGS, INSTALLATION = "store.sqlite3", "files.tsv", "settings.t
 _MARKER: Final = "syncect-backup.lock"
 _OBJECTS: Final = "files"
 _SNAPSHOT: Final = "snapshot-"
+_IS_SNAPSHOT: Final = re.compile(rf"{_SNAPSHOT}[0-9TZ]+")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _DRAFT: Final = ".draft-"
 _TOLERATED: Final = frozenset({"lost+found"})  # stands in the root of a file system
@@ -122,6 +124,11 @@ class BackupFolder:
             if path.is_symlink():
                 raise Refused(f"{path} is a link; a backup takes none in its folder")
 
+    def is_beside(self, data_dir: Path) -> bool:
+        """Whether the folder is on the file system of the node's data, or of its spool: one broken disk takes both."""
+        places = [path.stat().st_dev for path in (data_dir, data_dir / "spool") if path.exists()]
+        return self.root.stat().st_dev in places
+
     @property
     def is_open_to_others(self) -> bool:
         """Whether its file system gave others rights that nobody asked for, as some network mounts do."""
@@ -159,13 +166,15 @@ class BackupFolder:
         draft.replace(self.root / MANIFEST)
         fsync_folder(self.root)
 
+    def drop_snapshots(self, kept: str) -> None:
+        """Remove every snapshot but this one: older ones, and what a backup that was ended left."""
+        for folder in self.root.iterdir():
+            if _IS_SNAPSHOT.fullmatch(folder.name) and folder.name != kept:
+                shutil.rmtree(folder)
+
     def prune(self, snapshot: str, wanted: set[str]) -> int:
         """Remove what this snapshot does not need; returns how many files. What is not ours stays."""
-        for folder in self.root.glob(f"{_SNAPSHOT}*"):
-            if folder.name != snapshot:
-                for path in folder.iterdir():
-                    path.unlink()
-                folder.rmdir()
+        self.drop_snapshots(snapshot)
         old = [path for path in self.objects() if path.name not in wanted]
         for path in old:
             path.unlink()
@@ -185,7 +194,7 @@ class BackupFolder:
 
     def strangers(self) -> list[str]:
         """Names of what lies in the folder and is no part of any backup."""
-        ours = re.compile(rf"{_OBJECTS}|{_MARKER}|{re.escape(_DRAFT)}.*|{MANIFEST}|{_SNAPSHOT}[0-9TZ]+")
+        ours = re.compile(rf"{_OBJECTS}|{_MARKER}|{re.escape(_DRAFT)}.*|{MANIFEST}|{_IS_SNAPSHOT.pattern}")
         found = [path for path in self.root.iterdir() if not ours.fullmatch(path.name) and path.name not in _TOLERATED]
         found += set((self.root / _OBJECTS).glob("*")) - {path for path in (self.root / _OBJECTS).glob("??")}
         found += set((self.root / _OBJECTS).glob("??/*")) - set(self.objects())

@@ -1,13 +1,14 @@
 """Brings a node back from a backup (`node.bootstrap.backup`), where there is neither store nor spool.
 
-Everything is copied into a draft and compared with its digest first. Then the spool takes its place, and the store
-last, in one transaction: a node that lost its store does not begin, whatever ends this process in between. A file in
-the data folder says that a restore was begun; the same restore goes on from there.
+A file in the data folder says that a restore was begun: no process of the node begins before it is gone, whatever ends
+this process in between, and the same restore goes on from there. Every file is copied into the spool, which may be
+a disk of its own, and compared with its digest. Then the spool gets its mark. The store comes last, in one transaction.
 """
 
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,7 @@ from node.bootstrap.backup_folder import (
 )
 from node.bootstrap.store import RESTORE_BEGUN, make_data_dir, refuse_while_running
 from node.errors import Refused
+from node.ops.findings import nearest_folder
 from node.ops.processes import process_lock
 from storage import copies, restored, schema
 from storage.database import Database
@@ -39,7 +41,6 @@ from storage.restored import Census
 from storage.spool import Condition, Spool, write_durably
 from storage.tables import SCHEMA_REVISION
 
-_DRAFT: Final = "spool.restoring"
 _MOST_NAMED: Final = 10
 
 Step = Callable[[], None]
@@ -86,7 +87,7 @@ def restore(
     try:
         with process_lock(data_dir / "run", "restore", "1"):
             _begin(settings, database, manifest, members)
-            damaged = _fill_draft(data_dir, folder, entries, leave_out_damaged=leave_out_damaged, step=step)
+            damaged = _fill_spool(data_dir, folder, entries, leave_out_damaged=leave_out_damaged, step=step)
             _put_in_place(settings, database, manifest, members, now=now, step=step)
         done = Restored(manifest, restored.census(database), damaged, folder.strangers())
     finally:
@@ -122,8 +123,7 @@ def _begin(settings: Settings, database: Database, manifest: Manifest, members: 
     ours = members.get(INSTALLATION)
     if identity.exists() and ours is not None and identity.read_bytes() != ours.read_bytes():
         raise Refused(f"{identity} names another installation than the backup: move it away")
-    shutil.rmtree(data_dir / _DRAFT, ignore_errors=True)  # of another backup
-    _require_space(data_dir, manifest)
+    _require_space(settings, database, manifest)
     write_durably(marker, json.dumps({"backup": manifest.digest}))
 
 
@@ -146,30 +146,42 @@ def _refuse_another(marker: Path, manifest: Manifest) -> None:
         )
 
 
-def _require_space(data_dir: Path, manifest: Manifest) -> None:
-    needed = manifest.size_bytes + 2 * manifest.members[STORE][0]
-    free = shutil.disk_usage(data_dir).free
-    if free < needed:
-        raise Refused(f"the backup needs {needed / 1e9:.1f} GB in {data_dir}, and {free / 1e9:.1f} GB are free there")
+def _require_space(settings: Settings, database: Database, manifest: Manifest) -> None:
+    """The spool and a SQLite file may lie on disks of their own."""
+    sizes = {settings.node.data_dir / "spool": manifest.size_bytes}
+    if database.is_sqlite:
+        sizes[Path(database.location)] = 2 * manifest.members[STORE][0]
+    needed, places = Counter[object](), dict[object, Path]()
+    for path, size in sizes.items():
+        place = nearest_folder(path.resolve())
+        needed[_disk_of(place)] += size
+        places[_disk_of(place)] = place
+    for disk, size in needed.items():
+        free = shutil.disk_usage(places[disk]).free
+        if free < size:
+            raise Refused(f"the backup needs {size / 1e9:.1f} GB in {places[disk]}, and {free / 1e9:.1f} GB are free")
+
+
+def _disk_of(path: Path) -> object:
+    return path.stat().st_dev
 
 
 # -- the files ---------------------------------------------------------------------------------------------------------
 
 
-def _fill_draft(
+def _fill_spool(
     data_dir: Path, folder: BackupFolder, entries: list[Entry], *, leave_out_damaged: bool, step: Step
 ) -> dict[str, str]:
-    """Copy every file beside its place, or compare it where it lies there; the names of those that are damaged.
+    """Copy every file into the spool, or compare it where it lies there; the names of those that are damaged.
 
-    Raises DamagedBackup, and leaves no draft, unless these are to be left out.
+    Raises DamagedBackup, and leaves no file, unless these are to be left out.
     """
-    root = data_dir / "spool" if _is_placed(data_dir) else data_dir / _DRAFT
-    draft, damaged = Spool(root), {}
+    spool, damaged = Spool(data_dir / "spool"), {}
     for one in entries:
         step()
-        if draft.condition(one.name, one.sha256, one.size_bytes) is Condition.INTACT:
+        if spool.condition(one.name, one.sha256, one.size_bytes) is Condition.INTACT:
             continue
-        target = draft.path(one.name)
+        target = spool.path(one.name)
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             copy_checked(folder.path(one.sha256), target, one.sha256)
@@ -180,7 +192,8 @@ def _fill_draft(
         named = [f"{why}: it is {name}" for name, why in list(damaged.items())[:_MOST_NAMED]]
         more = [f"and {len(damaged) - _MOST_NAMED} more"] if len(damaged) > _MOST_NAMED else []
         raise DamagedBackup(*named, *more, "nothing was put in place; --leave-out-damaged restores without these files")
-    for place in sorted({draft.path(one.name).parent for one in entries} | {root / "received", root / "derived", root}):
+    whole = {spool.root, spool.root / "received", spool.root / "derived"}
+    for place in sorted(whole | {spool.path(one.name).parent for one in entries}):
         fsync_folder(place)
     return damaged
 
@@ -191,7 +204,8 @@ def _is_placed(data_dir: Path) -> bool:
 
 def _give_up(data_dir: Path) -> None:
     if not _is_placed(data_dir):
-        shutil.rmtree(data_dir / _DRAFT, ignore_errors=True)
+        for name in ("received", "derived"):  # which held no file before; the spool itself may be a disk of its own
+            shutil.rmtree(data_dir / "spool" / name, ignore_errors=True)
         (data_dir / RESTORE_BEGUN).unlink(missing_ok=True)
 
 
@@ -205,10 +219,7 @@ def _put_in_place(
     if INSTALLATION in members:
         copy_checked(members[INSTALLATION], data_dir / "installation.json", manifest.members[INSTALLATION][1])
     if not _is_placed(data_dir):
-        spool = data_dir / "spool"
-        shutil.rmtree(spool, ignore_errors=True)  # empty folders at most, as `_begin` saw
-        write_mark(data_dir / _DRAFT, manifest.mark or new_mark())
-        (data_dir / _DRAFT).rename(spool)
+        write_mark(data_dir / "spool", manifest.mark or new_mark())
     fsync_folder(data_dir)
     step()
     if copies.is_vacant(database):
@@ -226,7 +237,7 @@ def _give_to_its_owner(data_dir: Path, database: Database) -> None:
     owner = data_dir.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         return
-    paths = [*data_dir.rglob("*")]
+    paths = [*data_dir.rglob("*"), *(data_dir / "spool").resolve().rglob("*")]
     if database.is_sqlite:
         paths += Path(database.location).parent.glob(f"{Path(database.location).name}*")
     for path in paths:

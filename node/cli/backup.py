@@ -80,6 +80,10 @@ def _say_made(made: "Made", folder: Path) -> None:
     _say_strangers(made.strangers)
     if made.is_open_to_others:
         say(f"other users may read {folder}: its file system keeps no rights, so restrict them where it is mounted")
+    if made.is_beside_the_node:
+        say(f"{folder} is on the same file system as the node: one broken disk takes both, so copy it to another one")
+    if made.why_not_noted:
+        say(f"`syncect doctor` does not know of this backup, because node.data_dir: {made.why_not_noted}")
     if made.missing:
         say(f"THE BACKUP IS NOT WHOLE: {len(made.missing)} files that the store needs are in neither spool nor backup:")
         _name(f"{name} is {why}" for name, why in made.missing.items())

@@ -59,9 +59,11 @@ def _places(settings: Settings, now: datetime) -> Iterator[tuple[str, Path, Sequ
 
 def _key_mode(key: str, path: Path) -> Lines:
     try:
-        mode = path.stat().st_mode
+        status = path.stat()
     except OSError:
         return  # told already
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    # A key that root keeps is read by the group of the node: so a hospital may install it, and Kubernetes mounts it.
+    mode, may = status.st_mode, stat.S_IRGRP if status.st_uid == 0 else 0
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~may:
         found = f"{key}.private_key: other users of this machine can read or change {path} (mode {mode & 0o777:o})"
         yield Line("certificates", Mark.WARN, found, f"`chmod 600 {path}`, owned by the user of the node")

@@ -5,8 +5,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from config.settings import Settings
+from node.bootstrap.last_backup import last_backup
 from node.bootstrap.store import Node
 from node.operate.doctor.report import Line, Lines, Mark
+from node.operate.texts import span
 from node.ops.alerts import urgency
 from node.ops.spool_check import SpoolCheck
 from storage.database import Database
@@ -19,6 +21,7 @@ CHECK_S: Final = 4.0  # for SQLite to look through its file
 _LARGE_WAL_BYTES: Final = 256 * 1024**2
 _CLOCKS_APART_S: Final = 5.0
 _SPOOL_S: Final = 3.0
+_BACKUP_LATE_S: Final = 2 * 86400.0  # two nights
 
 
 def database(settings: Settings) -> Lines:
@@ -115,6 +118,32 @@ def spool(node: Node) -> Lines:
         yield Line("spool", Mark.FAIL, found, f"{full}, `syncect spool repair --yes` mends what can be mended")
     else:
         yield Line("spool", Mark.OK, f"{looked} of {total} files are there with their sizes; {full}")
+
+
+def backup(node: Node) -> Lines:
+    """When the last backup was made; nobody looks at one that stopped being made."""
+    if node.is_new:
+        yield Line("backup", Mark.SKIP, "there is no store yet")
+        return
+    last = last_backup(node.settings.node.data_dir)
+    if last is None:
+        yield Line(
+            "backup", Mark.WARN, "none is known of this node", "`syncect backup DIR`, and let it be made each night"
+        )
+        return
+    age_s = (datetime.now(UTC) - last.made_at).total_seconds()
+    found = f"the last one is of {last.made_at:%Y-%m-%d %H:%M} UTC, {span(max(age_s, 0.0))} ago, in {last.folder}"
+    if last.missing:
+        found = f"{found}, and lacks {last.missing} files that the store needs"
+        yield Line("backup", Mark.WARN, found, "`syncect spool verify` names them")
+    elif age_s > _BACKUP_LATE_S:
+        yield Line(
+            "backup", Mark.WARN, found, "what makes it? (`systemctl status syncect-backup`), or `syncect backup DIR`"
+        )
+    elif age_s < -_CLOCKS_APART_S:
+        yield Line("backup", Mark.WARN, f"{found}, by a clock that was ahead", "set the clock; make a new backup")
+    else:
+        yield Line("backup", Mark.OK, found)
 
 
 def alerts(node: Node) -> Lines:

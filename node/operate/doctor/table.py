@@ -14,6 +14,7 @@ CHECKS: Final[Sequence[Check | StoreCheck]] = (
     Check("processes", processes.processes),
     Check("database", store.database, limit_s=store.CHECK_S + 2.0),
     StoreCheck("spool", store.spool),
+    StoreCheck("backup", store.backup),
     StoreCheck("alerts", store.alerts),
     Check("receiver port", listening.receiver_port),
     Check("own AE title", listening.own_ae_title, limit_s=8.0),

@@ -183,6 +183,21 @@ def test_a_key_that_others_can_read_and_days_left_are_told(run, config, certific
     assert "expires on" in found(lines, "certificates")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize(
+    ("owner", "mode", "is_told"), [(0, 0o640, False), (0, 0o660, True), (0, 0o604, True), (65534, 0o640, True)]
+)
+def test_a_key_of_root_may_be_read_by_the_group_of_the_node(
+    run, config, certificates, monkeypatch, owner, mode, is_told
+):
+    tls = certificates.settings()
+    monkeypatch.setenv("SYNCECT_SCP__TLS", tls.model_dump_json())
+    os.chown(tls.private_key, owner, 0)
+    tls.private_key.chmod(mode)
+    _, lines = look(run)
+    assert (f"mode {mode:o}" in found(lines, "certificates")) is is_told
+
+
 @contextmanager
 def peer(*classes: str, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """A peer that takes these SOP classes in one transfer syntax; yields its port."""
