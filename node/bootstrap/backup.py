@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +31,7 @@ from node.bootstrap.backup_folder import (
 from node.bootstrap.last_backup import Noted, note_backup
 from node.bootstrap.store import read_store
 from node.errors import Refused
+from node.version import software_version
 from storage import copies
 from storage.database import Database
 from storage.errors import NotFound
@@ -217,7 +217,7 @@ def _manifest(
 ) -> Manifest:
     return Manifest(
         made_at=now.astimezone(UTC).isoformat(timespec="seconds"),
-        version=version("syncect"),
+        version=software_version(),
         schema=database.current_revision() or "",
         mark=mark,
         database="SQLite" if database.is_sqlite else "PostgreSQL",
