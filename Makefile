@@ -10,16 +10,18 @@ SOURCES := config models node storage tests bench docs deploy
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
-FOLDERS := slice component docs field peers torture
-PARTS := $(addprefix test-,$(FOLDERS))
-REST := $(filter-out $(addprefix tests/,$(FOLDERS) __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))
+FOLDERS := slice docs field peers torture
+PARTS := test-node $(addprefix test-,$(FOLDERS)) test-component test-rest
+NODE := tests/component/node
+COMPONENT := $(filter-out $(NODE) %/__pycache__ %/conftest.py,$(wildcard tests/component/*))
+REST := $(filter-out $(addprefix tests/,$(FOLDERS) component __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))
 # Slice, peers and torture often wait for a process, a peer or a limit of time: three parts keep two cores busy.
 JOBS ?= 3
 
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test test-rest $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small scaled docs clean
+.PHONY: setup demo test $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small scaled docs clean
 
 .PHONY: constraints release audit
 
@@ -40,10 +42,16 @@ demo: $(STAMP)  ## the whole path on this machine, with a picture at the end
 	$(BIN)/syncect demo
 
 test: $(STAMP)  ## every test this machine can run; a missing peer skips its tests and says so
-	$(MAKE) --jobs=$(JOBS) --keep-going $(if $(CI),--output-sync=target) $(PARTS) test-rest
+	$(MAKE) --jobs=$(JOBS) --keep-going $(if $(CI),--output-sync=target) $(PARTS)
 
-$(PARTS): test-%: $(STAMP)
+$(addprefix test-,$(FOLDERS)): test-%: $(STAMP)
 	$(PYTEST) tests/$*
+
+test-node: $(STAMP)
+	$(PYTEST) $(NODE)
+
+test-component: $(STAMP)
+	$(PYTEST) $(COMPONENT)
 
 test-rest: $(STAMP)
 	$(PYTEST) $(REST)

@@ -114,3 +114,6 @@ def _git(root: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+software_version()  # when the process begins: another version installed under a running node changes nothing in it
