@@ -18,7 +18,7 @@ from deploy.release.sbom import ROOT, product_packages
 from node.version import Build
 
 # What the tests read beside themselves: settings of pytest, documents, and the licence of the product.
-_BESIDE_TESTS: Final = ("tests", "docs", "deploy", "bench", "pyproject.toml", "README.md", LOCKED, TORCH)
+_BESIDE_TESTS: Final = ("tests", "docs", "deploy", "bench", "pyproject.toml", LOCKED, TORCH)
 TESTS: Final = ("tests/unit", "tests/slice/test_demo.py")
 # Without torch: what loads no model.
 TESTS_WITHOUT_TORCH: Final = ("tests/unit/config", "tests/unit/storage", "tests/unit/node")
@@ -112,7 +112,7 @@ class Trial:
         self._pip("--no-deps", "--require-hashes", "--requirement", str(ROOT / LOCKED))
         place = self.folder / "tests-only"
         place.mkdir()
-        for name in _BESIDE_TESTS:
+        for name in (*_BESIDE_TESTS, *(path.name for path in ROOT.glob("*.md"))):
             source = ROOT / name
             if source.is_dir():
                 shutil.copytree(source, place / name, ignore=shutil.ignore_patterns("__pycache__"))
