@@ -11,9 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import MetaData, inspect, select
 
-from node.bootstrap.store import Node
+from config.load import load_settings
+from node.bootstrap.store import Node, open_store
 from storage.database import Database
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Instance
@@ -52,6 +54,21 @@ def populate(node: Node) -> Department:
     department.arrive()
     fill(node)
     return department
+
+
+def one_result(node: Node) -> None:
+    """One series and its result, which is to be sent."""
+    Department(node).produced()
+    fill(node)
+
+
+def set_up(path: Path, database: Database, monkeypatch: pytest.MonkeyPatch, begin: Callable[[Node], object]) -> Path:
+    """Write the settings of a node with this database, name them in the environment, let `begin` fill its store."""
+    write_settings(path, database.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("SYNCECT_CONFIG", str(path))
+    with open_store(load_settings(path)) as node:
+        begin(node)
+    return path
 
 
 def job_of(node: Node, case_id: str) -> int:

@@ -15,7 +15,7 @@ from storage.jobs import JobStore
 from storage.mark import mark_of_spool, mark_of_store
 from storage.tables import Association
 from tests.departments import START
-from tests.restorable import STATES, destroy, files, populate, rows, write_settings
+from tests.restorable import STATES, destroy, files, populate, rows, set_up
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -23,12 +23,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def config(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The settings of a node on each database."""
-    path = tmp_path / "node.toml"
-    write_settings(path, database.url.render_as_string(hide_password=False))
-    monkeypatch.setenv("SYNCECT_CONFIG", str(path))
-    with open_store(load_settings(path)) as node:
-        populate(node)
-    return path
+    return set_up(tmp_path / "node.toml", database, monkeypatch, populate)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from node.ops.processes import process_lock
 from storage.database import Database
 from storage.errors import WrongStore
 from tests.departments import START, Department
-from tests.restorable import destroy, dies_at, files, fill, rows, write_settings
+from tests.restorable import destroy, dies_at, files, fill, one_result, rows, set_up, write_settings
 
 Call = Callable[..., tuple[int, str, str]]
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -38,13 +38,7 @@ def database(sqlite_file: Path) -> Iterator[Database]:
 @pytest.fixture
 def config(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A node with one series and its result, which is to be sent."""
-    path = tmp_path / "node.toml"
-    write_settings(path, database.url.render_as_string(hide_password=False))
-    monkeypatch.setenv("SYNCECT_CONFIG", str(path))
-    with open_store(load_settings(path)) as node:
-        Department(node).produced()
-        fill(node)
-    return path
+    return set_up(tmp_path / "node.toml", database, monkeypatch, one_result)
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from node.bootstrap.store import open_store
 from node.operate.doctor.report import Line, Mark
 from node.operate.doctor.store import backup as look_at_backup
 from storage.database import Database
-from tests.departments import Department
-from tests.restorable import destroy, files, fill, rows, write_settings
+from tests.restorable import destroy, files, one_result, rows, set_up
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -33,13 +32,7 @@ def database(sqlite_file: Path) -> Iterator[Database]:
 @pytest.fixture
 def config(tmp_path: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A node with one series and its result."""
-    path = tmp_path / "node.toml"
-    write_settings(path, database.url.render_as_string(hide_password=False))
-    monkeypatch.setenv("SYNCECT_CONFIG", str(path))
-    with open_store(load_settings(path)) as node:
-        Department(node).produced()
-        fill(node)
-    return path
+    return set_up(tmp_path / "node.toml", database, monkeypatch, one_result)
 
 
 @pytest.fixture
