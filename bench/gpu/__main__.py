@@ -51,10 +51,12 @@ def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Work] | 
     works = sections if sections is not None else {name: partial(_work, name) for name in options.only}
     later_s, size = 0.0, size_of(device)
     deadline_s = DEADLINE_S[device] if options.deadline_s is None else options.deadline_s
+    # A deadline that is too short for all takes from every section, not from the first ones alone.
+    share = min(1.0, deadline_s / max(sum(size.budget_s.get(name, 0.0) for name in works), 1e-9))
     ends: dict[str, float] = {}
     for name in reversed(list(works)):
         ends[name] = begun + deadline_s - later_s
-        later_s += size.budget_s.get(name, 0.0)
+        later_s += share * size.budget_s.get(name, 0.0)
     try:
         for name, work in works.items():
             report.run(name, partial(work, device=device, size=size, folder=folder), until_s=ends[name])

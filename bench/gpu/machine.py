@@ -20,7 +20,7 @@ def about(device: str) -> dict[str, object]:
     """Plain JSON values about this run, before anything is measured."""
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(sys.argv),
+        "command": " ".join(["bench/gpu.sh", *sys.argv[1:]]),
         "dry_run": device != "cuda",
         "revision": revision(),
         "machine": {

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 import time
 import traceback
@@ -9,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+# A report is kept beside the code: where a machine has its files says nothing there.
+_LIBRARIES = re.compile(rf'{re.escape(str(Path(__file__).parents[2]))}/|(?<=")/[^"\n]*?/lib/python[\d.]+/')
 OUT_OF_TIME = "not run: out of time"
 
 
@@ -107,7 +110,7 @@ class Report:
         try:
             work(section)
         except Exception:
-            section.error = traceback.format_exc()
+            section.error = _LIBRARIES.sub("", traceback.format_exc())
             say(section.error)
         section.elapsed_s = time.monotonic() - begun
         say(f"{name}: {'passed' if section.passed else 'FAILED'} in {section.elapsed_s:.1f} s")

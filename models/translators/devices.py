@@ -1,5 +1,6 @@
 """What can happen to a device: it runs out of memory, reports an error, or another of its kind stands beside it."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -19,6 +20,7 @@ def device_faults() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
+        _release(error)
         raise DeviceFault(f"the device ran out of memory: {_line(error)}") from error
     except RuntimeError as error:
         if not isinstance(error, torch.AcceleratorError) and not any(mark in str(error) for mark in _MARKS):
@@ -48,6 +50,15 @@ def memory() -> tuple[int, int] | None:
         return None
     free, total = torch.cuda.mem_get_info(_used["gpu"])
     return total - free, total
+
+
+def _release(error: BaseException) -> None:
+    """Let go of what the frames that failed hold, or the next try has no more memory than this one.
+
+    An exception keeps its frames, and they keep their tensors; from Python 3.12 on, an exception that passed a context
+    manager of a generator is part of a cycle, which stays until the garbage collector happens to run.
+    """
+    traceback.clear_frames(error.__traceback__)
 
 
 def _line(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Promises of a translator: native size kept, noise independent of batch and order, devices never swapped silently."""
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,20 @@ def test_too_little_memory_halves_the_batch_says_so_and_makes_the_whole_series_w
     assert runtime.batch_size == 2
     assert np.array_equal(result, np.clip(hu, -40, 400))
     assert "2 slices at once" in caplog.text
+
+
+def test_memory_that_a_failed_batch_held_is_free_while_its_error_is_handled() -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def predict(source: torch.Tensor) -> torch.Tensor:
+        activations = source * 2
+        held.append(weakref.ref(activations))
+        raise torch.OutOfMemoryError("as CUDA says it")
+
+    with pytest.raises(DeviceFault) as caught:
+        translate_slices(slices(1), Frame((-40.0, 400.0), 32), Runtime("cpu", "fp32", 1), predict)
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+    assert [kept() for kept in held] == [None]
 
 
 def test_slices_without_a_pixel_in_the_window_do_not_run() -> None:
