@@ -19,9 +19,14 @@ HU_WINDOW = (-40.0, 400.0)
 """The literature's window, low and high; training takes it, and a bundle carries its own."""
 VALUE_SCALING = "hu_window to [-1, 1], linear"
 PREDICTIONS = ("image", "residual")
+LEVELS_HU = (40.0, 200.0)
+"""Enhancement of the blood pool, in HU, that can be taught and asked for."""
+_FARTHEST_MM = 50.0
 
 # What changes a pixel of the result belongs to the identity of the model; names, texts and metrics do not.
 _PIXEL_KEYS = ("method", "network", "diffusion", "prediction", "residual_scale", "hu_window", "matrix", "value_scaling")
+# Younger than some bundles, which lack them and keep their identity.
+_YOUNGER_PIXEL_KEYS = ("context_mm", "blood_level_hu")
 
 # Name and version become DICOM text (LO and SH values, PS3.5 6.2), a line of a log and a column of a table.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,31}")
@@ -55,6 +60,9 @@ class BundleCard:
     `hu_window` is the (low, high) HU range mapped linearly to [-1, 1]; `matrix` the M of the M x M model images.
     `prediction` is "image" (x_0 is the network's output) or "residual" (x_0 is the source plus `residual_scale` times
     the output, clipped to [-1, 1]). `metrics` is a list of rows, one of them named "identity".
+    `context_mm`: the network sees, beside a slice, those that lie so far from it along the slice normal, in mm; empty
+    for a network of single slices. `blood_level_hu`: the enhancement of the blood pool that was taught, in HU, the same
+    for every patient by convention; None where every patient's own was taught.
     """
 
     name: str
@@ -68,6 +76,8 @@ class BundleCard:
     hu_window: tuple[float, float] = HU_WINDOW
     matrix: int = 256
     value_scaling: str = VALUE_SCALING
+    context_mm: tuple[float, ...] = ()
+    blood_level_hu: float | None = None
     training: Mapping[str, object] = field(default_factory=dict)
     envelope: Envelope = Envelope()
     metrics: tuple[Mapping[str, object], ...] = ()
@@ -80,7 +90,8 @@ class BundleCard:
     def digest(self) -> str:
         """Identity of the model, 64 hex digits: SHA-256 over the weights' checksum and what influences pixels."""
         plain = self.to_mapping()
-        text = json.dumps({key: plain[key] for key in ("weights_sha256", *_PIXEL_KEYS)}, sort_keys=True)
+        keys = ["weights_sha256", *_PIXEL_KEYS, *(key for key in _YOUNGER_PIXEL_KEYS if plain[key])]
+        text = json.dumps({key: plain[key] for key in keys}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_mapping(self) -> dict[str, object]:
@@ -124,8 +135,8 @@ def parse_card(values: Mapping[str, object], *, where: str = CARD_FILE) -> Bundl
     _require(where, plain, ("name", "version", "method", "weights_sha256"), str, "a non-empty text")
     _require(where, plain, ("licence", "intended_use", "value_scaling"), str, "a text", optional=True)
     _require(where, plain, ("network", "diffusion", "training", "envelope"), dict, "an object", optional=True)
-    _require(where, plain, ("metrics", "limits", "hu_window"), list, "a list", optional=True)
-    for key in ("hu_window", "metrics", "limits"):
+    _require(where, plain, ("metrics", "limits", "hu_window", "context_mm"), list, "a list", optional=True)
+    for key in ("hu_window", "metrics", "limits", "context_mm"):
         if key in plain:
             plain[key] = tuple(plain[key])  # type: ignore[arg-type]
     if "envelope" in plain:
@@ -260,6 +271,14 @@ def _check_values(where: str, card: BundleCard) -> None:
         raise BundleError(f"{where}: residual_scale is {card.residual_scale!r}; it must lie above 0 and at most at 2.")
     if card.value_scaling != VALUE_SCALING:
         raise BundleError(f"{where}: value_scaling is {card.value_scaling!r}; this version knows {VALUE_SCALING!r}.")
+    if not all(isinstance(v, int | float) and 0 < abs(v) <= _FARTHEST_MM for v in card.context_mm):
+        words = f"distances in mm other than 0, at most {_FARTHEST_MM:g}"
+        raise BundleError(f"{where}: context_mm is {list(card.context_mm)}; it must be a list of {words}.")
+    level = card.blood_level_hu
+    if level is not None and not (isinstance(level, int | float) and LEVELS_HU[0] <= level <= LEVELS_HU[1]):
+        raise BundleError(
+            f"{where}: blood_level_hu is {level!r}; it must lie from {LEVELS_HU[0]:g} to {LEVELS_HU[1]:g}."
+        )
     if not _is_sha256(card.weights_sha256):
         raise BundleError(f"{where}: weights_sha256 must be 64 hexadecimal digits.")
 

@@ -139,7 +139,9 @@ def reverse_sample(
 def estimate_x0(
     network: nn.Module, kind: Prediction, *, x_next: Tensor, source: Tensor, t: Tensor, z: Tensor
 ) -> Tensor:
-    """Estimate x_0 [N, 1, M, M] from x_{t+1} and the conditioning source (both [N, 1, M, M], model values).
+    """Estimate x_0 [N, 1, M, M] from x_{t+1} [N, 1, M, M] and the conditioning source [N, C, M, M], model values.
+
+    The source's first channel is the slice itself, the others are its neighbours where the network sees some.
 
     Channel 0 of the network's output is x_0 itself or, for `prediction = "residual"`, the change from the source.
     """
@@ -167,7 +169,7 @@ class Draw:
         return cls(t, x_t, x_next, torch.randn(count, nz, device=x_0.device), noise)
 
     def estimate_x0(self, generator: nn.Module, kind: Prediction, source: Tensor) -> Tensor:
-        """The diffusive generator's x_0 from x_{t+1} and the conditioning source [N, 1, M, M]."""
+        """The diffusive generator's x_0 from x_{t+1} and the conditioning source [N, C, M, M]."""
         return estimate_x0(generator, kind, x_next=self.x_next, source=source, t=self.t, z=self.z)
 
     def logits(self, discriminator: nn.Module, x_t: Tensor) -> Tensor:

@@ -15,7 +15,10 @@ class Prediction(Protocol):
 
 
 def predicted_image(kind: Prediction, output: Tensor, source: Tensor) -> Tensor:
-    """Image of model values [N, 1, M, M]: the output itself, or the source plus the scaled output, clipped."""
+    """Image of model values [N, 1, M, M]: the output itself, or the source plus the scaled output, clipped.
+
+    output [N, 1, M, M]; source [N, C, M, M], of which the first channel is the slice itself.
+    """
     if kind.prediction == "image":
         return output
-    return (source + kind.residual_scale * output).clamp(-1, 1)
+    return (source[:, :1] + kind.residual_scale * output).clamp(-1, 1)

@@ -36,6 +36,7 @@ class Translator(Protocol):
     `device` is "cpu" or "cuda", `precision` "fp32" or "bf16": what is really used, never "auto". `description` is one
     line for logs and reports. `arithmetic` names all that may change the last bit of a result (measured: 1 against 2
     threads differ by up to 7e-4 HU, enough to flip a rounded pixel); results of equal `arithmetic` are equal.
+    `level_hu` is the enhancement of the blood pool that results are drawn with; None where the bundle has no level.
     """
 
     @property
@@ -49,11 +50,17 @@ class Translator(Protocol):
     @property
     def arithmetic(self) -> str: ...
 
-    def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
+    @property
+    def level_hu(self) -> float | None: ...
+
+    def translate(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
         """Predict contrast-enhanced HU for slices of the native matrix, before compositing.
 
         hu: float32 HU [N, H, W], any H and W. seed: non-negative; all noise comes from it and is shared by the slices,
-        so that a slice's result depends neither on its neighbours nor on the batch (on a CPU to the last bit).
+        so that a slice's result depends neither on the batch (on a CPU to the last bit) nor on other slices than those
+        of the card's `context_mm`. spacing_mm: distance of slice centres, needed where the card has a `context_mm`.
         progress(done, total) counts slices. Returns float32 HU [N, H, W] inside `card.hu_window`: the source clipped to
         the window plus the upsampled predicted difference, which is zero for a slice that has no pixel in it. Raises
         TranslationError where the prediction is not finite, ValueError for a wrong shape, DeviceFault where the device
@@ -69,6 +76,7 @@ def load_bundle(
     precision: Precision = "fp32",
     batch_size: int | None = None,
     gpu: int = 0,
+    blood_level_hu: float | None = None,
 ) -> Translator:
     """Load the bundle folder `path` for a device.
 
@@ -76,7 +84,9 @@ def load_bundle(
     `Translator.device` says what was taken. precision "auto" is bf16 on a GPU and on a CPU with instructions for it
     (AVX512-BF16, AMX), else fp32. batch_size is the number of slices a GPU takes at once (default 8), halved where the
     memory is too small; a CPU always takes one: faster there, and bit-reproducible. gpu: its number, from 0, where
-    there are several. Raises BundleError for a damaged bundle or an unknown method, DeviceFault where the device fails.
+    there are several. blood_level_hu: the enhancement of the blood pool to draw, for a bundle that was taught a level;
+    None for that level. Raises BundleError for a damaged bundle, an unknown method, or a level that the bundle cannot
+    draw; DeviceFault where the device fails.
     """
     folder = Path(path)
     method = read_card(folder).method
@@ -87,7 +97,10 @@ def load_bundle(
     with devices.device_faults():
         if device != "cpu":
             devices.use_gpu(gpu)
-        return cast("Translator", module.load(folder, device=device, precision=precision, batch_size=batch_size))
+        loaded = module.load(
+            folder, device=device, precision=precision, batch_size=batch_size, blood_level_hu=blood_level_hu
+        )
+        return cast("Translator", loaded)
 
 
 def count_alike_gpus() -> int:

@@ -31,6 +31,8 @@ class DiffusiveConfig(Prediction, Protocol):
     def network(self) -> NcsnppConfig: ...
     @property
     def diffusion(self) -> DiffusionConfig: ...
+    @property
+    def context_mm(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,14 @@ class ReverseDiffusion:
         """See `models.methods.method.Inference`."""
         config = self.config
         matrix, diffusion = config.network.image_size, config.diffusion.to_mapping()
-        return Blueprint(config.network.to_card(), matrix, config.prediction, config.residual_scale, diffusion)
+        return Blueprint(
+            config.network.to_card(),
+            matrix,
+            config.prediction,
+            config.residual_scale,
+            diffusion,
+            config.context_mm,
+        )
 
     def translate(self, x: Tensor, seed: int) -> Tensor:
         """See `models.methods.method.Inference`."""
@@ -90,13 +99,13 @@ class ReverseDiffusion:
 def sample_from_seed(
     network: nn.Module, kind: Prediction, schedule: Schedule, source: Tensor, *, nz: int, seed: int
 ) -> Tensor:
-    """Run the whole reverse diffusion for sources [N, 1, M, M] with one noise for all, as the bundle's translator."""
+    """Run the whole reverse diffusion for sources [N, C, M, M] with one noise for all, as the bundle's translator."""
     drawn = SeriesNoise.from_seed(seed, num_timesteps=schedule.num_timesteps, nz=nz, matrix=source.shape[-1])
     x_T, z, noise = (torch.from_numpy(a).to(source.device) for a in (drawn.x_T, drawn.z, drawn.posterior_noise))
 
     def predict_x0(x: Tensor, t: int, latent: Tensor) -> Tensor:
         step = torch.full((1,), t, device=source.device)
-        return estimate_x0(network, kind, x_next=x.expand_as(source), source=source, t=step, z=latent)
+        return estimate_x0(network, kind, x_next=x.expand_as(source[:, :1]), source=source, t=step, z=latent)
 
     with evaluating(network):
         return reverse_sample(schedule, predict_x0, x_T, z, noise)

@@ -18,8 +18,9 @@ from models.registry import METHODS
 
 @dataclass(frozen=True)
 class Batch:
-    """Model values in [-1, 1], float32 [N, 1, M, M] each: NCCT slices, and CECT slices.
+    """Model values in [-1, 1], float32: NCCT slices [N, C, M, M] and CECT slices [N, 1, M, M].
 
+    C is 1, or more for a network that sees neighbours: the slice itself first, then those in the order of `context_mm`.
     For a method with `paired = True` the two are the same slice of the same patient; the others compare none.
     """
 
@@ -40,6 +41,7 @@ class Blueprint:
     prediction: str = "image"
     residual_scale: float = 1.0
     diffusion: Mapping[str, object] = field(default_factory=dict)
+    context_mm: tuple[float, ...] = ()
 
 
 class Inference(Protocol):
@@ -54,7 +56,7 @@ class Inference(Protocol):
     def blueprint(self) -> Blueprint: ...
 
     def translate(self, x: Tensor, seed: int) -> Tensor:
-        """Predict target images from source images, both [N, 1, M, M] in [-1, 1], without gradients.
+        """Predict target images [N, 1, M, M] from source images [N, C, M, M], all in [-1, 1], without gradients.
 
         As the bundle's translator does it: noise from the seed, shared by all images.
         """
@@ -124,6 +126,7 @@ def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: 
         prediction=blueprint.prediction,
         residual_scale=blueprint.residual_scale,
         matrix=blueprint.matrix,
+        context_mm=blueprint.context_mm,
     )
     return write_bundle(path, card, serialise(method.inference.generator, half=half), text=render_card(card))
 

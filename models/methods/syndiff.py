@@ -48,6 +48,7 @@ class SyndiffConfig:
     r1_every: int = 10
     prediction: str = "image"
     residual_scale: float = 1.0
+    context_mm: tuple[float, ...] = ()
     cycle_weight: float = 0.5
     l1_weight: float = 0.5
 

@@ -31,7 +31,8 @@ class SyndiffPairedConfig:
 
     R1 acts as in `models.methods.syndiff`. `registration` None compares pixel by pixel; `adversarial_weight` 0 leaves
     the discriminator out. Pixels where the target differs from the source by more than 15 HU weigh
-    1 + `enhanced_weight` in L1.
+    1 + `enhanced_weight` in L1. With `context_mm`, see `models.bundle.BundleCard`, the network has a channel more for
+    each neighbour, whatever its `num_channels` says.
     """
 
     regime: Regime
@@ -47,6 +48,7 @@ class SyndiffPairedConfig:
     enhanced_weight: float = 0.0
     prediction: str = "residual"
     residual_scale: float = 2.0
+    context_mm: tuple[float, ...] = ()
 
     @property
     def matrix(self) -> int:
@@ -121,6 +123,8 @@ class SyndiffPaired:
 
     def __init__(self, config: SyndiffPairedConfig) -> None:
         """Build the networks that the weights ask for from the regime's seed."""
+        if config.context_mm:
+            config = replace(config, network=replace(config.network, num_channels=2 + len(config.context_mm)))
 
         def networks() -> dict[str, nn.Module]:
             built: dict[str, nn.Module] = {"generator": Ncsnpp(config.network)}
@@ -168,7 +172,7 @@ class SyndiffPaired:
     def _generator_terms(self, batch: Batch, draw: Draw, estimate: Tensor, phi: Tensor | None) -> dict[str, Tensor]:
         """L1 (with registration RegGAN's L_Corr), RegGAN's L_Smooth, and SynDiff's adversarial term of G_theta."""
         config = self.config
-        compared = enhanced_l1(estimate, batch.target, batch.source, weight=config.enhanced_weight)
+        compared = enhanced_l1(estimate, batch.target, batch.source[:, :1], weight=config.enhanced_weight)
         terms = {"l1": config.l1_weight * compared}
         if phi is not None:
             terms["smoothness"] = config.smoothness_weight * smoothness(phi)

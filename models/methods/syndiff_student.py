@@ -34,9 +34,9 @@ from models.translators.slicewise import load_network
 class SyndiffStudentConfig:
     """Settings of a paired SynDiff without registration, of one step, beside its teacher.
 
-    `teacher` is a bundle folder of method syndiff or syndiff_paired; network, prediction and diffusion become the
-    teacher's whatever the preset says. `teacher_samples` are averaged for each batch; `teacher_weight` is that of L1 to
-    their mean.
+    `teacher` is a bundle folder of method syndiff or syndiff_paired; network, prediction, neighbours and diffusion
+    become the teacher's whatever the preset says. `teacher_samples` are averaged for each batch; `teacher_weight` is
+    that of L1 to their mean.
     """
 
     regime: Regime
@@ -50,6 +50,7 @@ class SyndiffStudentConfig:
     enhanced_weight: float
     prediction: str
     residual_scale: float
+    context_mm: tuple[float, ...] = ()
     teacher: str = ""
     teacher_samples: int = 2
     teacher_weight: float = 20.0
@@ -115,6 +116,7 @@ class SyndiffStudent:
             diffusion=replace(diffusion, num_timesteps=1),
             prediction=card.prediction,
             residual_scale=card.residual_scale,
+            context_mm=card.context_mm,
         )
         self.schedule = make_schedule(self.config.diffusion)
 
@@ -158,7 +160,7 @@ class SyndiffStudent:
         config = self.config
         draw = Draw.of(self.schedule, batch.target, config.network.nz)
         estimate = draw.estimate_x0(self.parts.networks["generator"], config, batch.source)
-        compared = enhanced_l1(estimate, batch.target, batch.source, weight=config.enhanced_weight)
+        compared = enhanced_l1(estimate, batch.target, batch.source[:, :1], weight=config.enhanced_weight)
         terms = {"l1": config.l1_weight * compared}
         if config.adversarial_weight:
             fake = draw.sample_x_t(self.schedule, estimate)

@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from models.bundle import BundleCard, BundleError, read_weights
+from models.bundle import LEVELS_HU, BundleCard, BundleError, read_weights
+from models.context import seen_slices
 from models.frame import Frame, all_finite
 from models.translator import Device, DeviceFault, DeviceUnavailable, Precision, Progress, TranslationError
 from models.translators.devices import device_faults
@@ -79,12 +80,14 @@ class Loaded:
     """What every loaded bundle says of itself; see `models.translator.Translator`.
 
     `passes` is in words ("4 steps"); `engine` names code of ours that computes in its own way, and its version.
+    `blood_level_hu` is the level asked for, None for the one that was taught.
     """
 
     card: BundleCard
     runtime: Runtime
     passes: str
     engine: str = ""
+    blood_level_hu: float | None = None
 
     @property
     def device(self) -> str:
@@ -100,12 +103,26 @@ class Loaded:
     def description(self) -> str:
         """One line: bundle, method, passes, device, precision."""
         card = self.card
-        return f"{card.name} {card.version} ({card.method}, {self.passes}) on {self.runtime.description}"
+        level = f", blood at {self.level_hu:g} HU" if self.level_hu is not None else ""
+        return f"{card.name} {card.version} ({card.method}, {self.passes}{level}) on {self.runtime.description}"
 
     @property
     def arithmetic(self) -> str:
         """All that may change the last bit of a result."""
-        return f"{self.runtime.arithmetic}, {self.engine}" if self.engine else self.runtime.arithmetic
+        level = f"blood at {self.level_hu:g} HU" if self.gain != 1 else ""
+        return ", ".join(part for part in (self.runtime.arithmetic, self.engine, level) if part)
+
+    @property
+    def level_hu(self) -> float | None:
+        """The enhancement of the blood pool that results are drawn with, in HU; None where the bundle has no level."""
+        return self.blood_level_hu or self.card.blood_level_hu
+
+    @property
+    def gain(self) -> float:
+        """Factor of the predicted difference: the level asked for over the one that was taught."""
+        if self.level_hu is None or self.card.blood_level_hu is None:
+            return 1.0
+        return self.level_hu / self.card.blood_level_hu
 
 
 @contextmanager
@@ -156,6 +173,20 @@ def load_network(path: Path, card: BundleCard, build: Callable[[], NetworkT]) ->
     return network.requires_grad_(False)
 
 
+def check_level(card: BundleCard, blood_level_hu: float | None) -> None:
+    """Refuse a level that this bundle cannot draw; raises BundleError."""
+    if blood_level_hu is None:
+        return
+    if card.blood_level_hu is None:
+        raise BundleError(
+            f"blood_level_hu is {blood_level_hu:g}, but the bundle {card.name} was taught no level: it draws what it "
+            "takes for each patient's own. Leave the setting out, or take a bundle whose card names a blood_level_hu."
+        )
+    low, high = LEVELS_HU
+    if not low <= blood_level_hu <= high:
+        raise BundleError(f"blood_level_hu is {blood_level_hu:g}; it must lie from {low:g} to {high:g}.")
+
+
 def check_slices(hu: NDArray[np.float32]) -> None:
     """Refuse what is no stack of slices [N, H, W]; raises ValueError."""
     if hu.ndim != 3 or 0 in hu.shape[1:]:
@@ -168,17 +199,22 @@ def translate_slices(
     runtime: Runtime,
     predict: Callable[[Tensor], Tensor],
     *,
+    seen: NDArray[np.intp] | None = None,
+    gain: float = 1.0,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """Run `predict`, from model values [B, 1, M, M] to model values, over native HU [N, H, W] in batches.
+    """Run `predict`, from model values [B, C, M, M] to model values [B, 1, M, M], over native HU [N, H, W] in batches.
 
-    Returns float32 HU [N, H, W] as `Translator.translate` promises; raises TranslationError where a prediction is not
-    finite. What `predict` returns for a slice must not depend on the other slices. A slice without a pixel in the
+    `seen` [C, N]: the slices that are shown for each one, see `models.context`; None for itself alone. `gain` times the
+    predicted difference is what is added. Returns float32 HU [N, H, W] as `Translator.translate` promises; raises
+    TranslationError where a prediction is not finite. What `predict` returns for a slice must not depend on the other
+    slices of the batch. A slice without a pixel in the
     window comes back clipped, and the network does not run. Out of memory halves the batch, says so, and starts the
     series over, so that one batch size, the one `Runtime.arithmetic` names, made all of it; with one slice at a time
     it raises DeviceFault, as does any other failure of the device.
     """
     result, wanted, done = np.empty(hu.shape, dtype=np.float32), list[int](), 0
+    shown = seen if seen is not None else seen_slices(len(hu), (), None)
     for z, image in enumerate(hu):
         if frame.sees(image):
             wanted.append(z)
@@ -188,7 +224,7 @@ def translate_slices(
         batch = wanted[done : done + runtime.batch_size]
         try:
             with device_faults():
-                result[batch] = _translate_batch(hu, batch, frame, runtime, predict)
+                result[batch] = _translate_batch(hu, batch, frame, runtime, predict, seen=shown, gain=gain)
         except DeviceFault as fault:
             if not isinstance(fault.__cause__, torch.OutOfMemoryError) or not runtime.halve_batch():
                 raise
@@ -206,12 +242,21 @@ def translate_slices(
 
 
 def _translate_batch(
-    hu: NDArray[np.float32], batch: list[int], frame: Frame, runtime: Runtime, predict: Callable[[Tensor], Tensor]
+    hu: NDArray[np.float32],
+    batch: list[int],
+    frame: Frame,
+    runtime: Runtime,
+    predict: Callable[[Tensor], Tensor],
+    *,
+    seen: NDArray[np.intp],
+    gain: float,
 ) -> NDArray[np.float32]:
     with torch.inference_mode(), repeatable_convolutions():
-        native = torch.from_numpy(np.asarray(hu[batch], dtype=np.float32)).to(runtime.device)
-        source = frame.to_model(native)
+        needed, places = np.unique(seen[:, batch], return_inverse=True)
+        natives = torch.from_numpy(np.asarray(hu[needed], dtype=np.float32)).to(runtime.device)
+        order = torch.from_numpy(places.reshape(len(seen), len(batch)).T.copy()).to(runtime.device)
+        source, native = frame.to_model(natives)[order, 0], natives[order[:, 0]]
         predicted = predict(source)
         if not all_finite(predicted):
             raise TranslationError(f"the prediction of slices {batch[0]} to {batch[-1]} is not finite")
-        return frame.to_native(predicted - source, native).cpu().numpy()
+        return frame.to_native((predicted - source[:, :1]) * gain, native).cpu().numpy()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.bundle import BundleCard, BundleError, read_card
+from models.context import seen_slices
 from models.diffusion import DiffusionConfig, Schedule, estimate_x0, make_schedule, reverse_sample
 from models.frame import Frame
 from models.networks.config import ConfigError, NcsnppConfig
@@ -22,6 +23,7 @@ from models.translators.engine import ENGINE_VERSION, Engine
 from models.translators.slicewise import (
     Loaded,
     Runtime,
+    check_level,
     check_slices,
     load_network,
     repeatable_convolutions,
@@ -51,20 +53,34 @@ class SeriesNoise:
 class SyndiffTranslator(Loaded):
     """A loaded SynDiff bundle; fulfils `models.translator.Translator` and can replay given noise."""
 
-    def __init__(self, card: BundleCard, network: Ncsnpp, schedule: Schedule, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        card: BundleCard,
+        network: Ncsnpp,
+        schedule: Schedule,
+        runtime: Runtime,
+        blood_level_hu: float | None = None,
+    ) -> None:
         """Take a network with its weights loaded; `load` is the way to get one from a bundle."""
         steps = schedule.num_timesteps
         super().__init__(
-            card, runtime, passes="1 step" if steps == 1 else f"{steps} steps", engine=f"engine {ENGINE_VERSION}"
+            card,
+            runtime,
+            passes="1 step" if steps == 1 else f"{steps} steps",
+            engine=f"engine {ENGINE_VERSION}",
+            blood_level_hu=blood_level_hu,
         )
         self._frame = Frame.of(card)
         self._schedule = schedule
         self._network = network.to(runtime.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._engine = Engine(self._network, runtime.precision)
 
-    def translate(self, hu: NDArray[np.float32], seed: int, *, progress: Progress | None = None) -> NDArray[np.float32]:
+    def translate(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
         """See `Translator.translate`."""
         check_slices(hu)
+        seen = seen_slices(len(hu), self.card.context_mm, spacing_mm)
         noise = SeriesNoise.from_seed(
             seed,
             num_timesteps=self._schedule.num_timesteps,
@@ -79,12 +95,12 @@ class SyndiffTranslator(Loaded):
 
         def predict(source: Tensor) -> Tensor:
             def predict_x0(x: Tensor, t: int, _z: Tensor) -> Tensor:
-                images = torch.cat([x.expand_as(source), source], dim=1)
+                images = torch.cat([x.expand_as(source[:, :1]), source], dim=1)
                 return predicted_image(self.card, steps[t](images)[:, :1], source)
 
             return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
 
-        return translate_slices(hu, self._frame, self.runtime, predict, progress=progress)
+        return translate_slices(hu, self._frame, self.runtime, predict, seen=seen, gain=self.gain, progress=progress)
 
     def sample(
         self,
@@ -95,8 +111,9 @@ class SyndiffTranslator(Loaded):
     ) -> NDArray[np.float32]:
         """Run the reverse diffusion with given noise, in the model's own value range.
 
-        source and x_T [N, 1, M, M]; z [T, N, nz]; posterior_noise [T, N, 1, M, M]; both in the order of consumption,
-        the last time step first. A 1 in place of N shares noise across the batch. Returns float32 [N, 1, M, M].
+        source [N, C, M, M]; x_T [N, 1, M, M]; z [T, N, nz]; posterior_noise [T, N, 1, M, M]; both in the order of
+        consumption, the last time step first. A 1 in place of N shares noise across the batch. Returns float32
+        [N, 1, M, M].
         """
         tensors = (
             torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (source, x_T, z, posterior_noise)
@@ -111,18 +128,24 @@ class SyndiffTranslator(Loaded):
             step = torch.full((1,), t, device=x.device)
             with self.runtime.autocast():
                 return estimate_x0(
-                    self._network, self.card, x_next=x.expand_as(source), source=source, t=step, z=latent
+                    self._network, self.card, x_next=x.expand_as(source[:, :1]), source=source, t=step, z=latent
                 )
 
         return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
 
 
 def load(
-    path: Path, *, device: Device = "cpu", precision: Precision = "fp32", batch_size: int | None = None
+    path: Path,
+    *,
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+    batch_size: int | None = None,
+    blood_level_hu: float | None = None,
 ) -> SyndiffTranslator:
     """Check the weights against the card and build the translator; raises BundleError and DeviceUnavailable."""
     runtime = Runtime.choose(device, precision, batch_size)
     card = read_card(path)
+    check_level(card, blood_level_hu)
     try:
         config = NcsnppConfig.from_card(card.network)
         schedule = make_schedule(DiffusionConfig.from_mapping(card.diffusion))
@@ -130,5 +153,7 @@ def load(
         raise BundleError(f"{path}: {error}.") from error
     if card.network.get("architecture") != "ncsnpp" or card.matrix % config.size_multiple:
         raise BundleError(f"{path}: the network must be ncsnpp with a matrix that is a multiple of its smallest size.")
+    if config.num_channels != (needed := 2 + len(card.context_mm)):
+        raise BundleError(f"{path}: num_channels is {config.num_channels}, but context_mm asks for {needed}.")
     network = load_network(path, card, lambda: Ncsnpp(config))
-    return SyndiffTranslator(card, network, schedule, runtime)
+    return SyndiffTranslator(card, network, schedule, runtime, blood_level_hu)

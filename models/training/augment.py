@@ -1,0 +1,177 @@
+"""Changes of a batch while it is trained on: what differs between scans of one patient, and must not change a result.
+
+There is no flip: heart, arch and liver tell left from right, and a mirrored patient exists once in ten thousand.
+"""
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.bundle import HU_WINDOW
+
+OPEN_HU = (-250.0, 500.0)
+"""Range of HU that is kept for noise to be added to: what lies outside stays outside the window under any noise."""
+_AIR_HU, _TISSUE_HU = -150.0, -30.0
+_PIXEL_MM = 2.0  # of lesions, whose size need not be exact
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is drawn anew for every slice of every batch; 0 or equal bounds leave a change out.
+
+    `noise_hu`: bounds of the SD of noise added to the slice and its neighbours, in HU at the model's matrix, with the
+    spectrum f exp(-(f/f0)^2) of filtered back-projection, f0 from `noise_f0` in cycles per pixel; `noise_share` of the
+    slices get some. The target gets the same noise, since a result keeps the source's. `shift_hu`: SD of a shift of the
+    calibration. `sharpen`: bounds of the share by which detail is raised (above 0) or lowered (a soft kernel).
+    `rotate_deg`, `move_px`: SDs. `scale`: bounds of the magnification. `level`: bounds of the factor of the
+    enhancement. `lesions`: mean number of masses pasted into the lungs, which do not enhance.
+    """
+
+    noise_hu: tuple[float, float] = (0.0, 0.0)
+    noise_f0: tuple[float, float] = (0.15, 0.45)
+    noise_share: float = 1.0
+    shift_hu: float = 0.0
+    sharpen: tuple[float, float] = (0.0, 0.0)
+    rotate_deg: float = 0.0
+    move_px: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    level: tuple[float, float] = (1.0, 1.0)
+    lesions: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse bounds that are none, in words; raises ValueError."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            bounds = value if isinstance(value, tuple) else (0.0, value)
+            if len(bounds) != 2 or not all(math.isfinite(v) for v in bounds) or bounds[0] > bounds[1]:
+                raise ValueError(f"{item.name} is {value!r}; it must be two numbers, the lower first, or one from 0")
+            if item.name in ("noise_hu", "noise_f0", "scale", "level") and bounds[0] < 0:
+                raise ValueError(f"{item.name} is {value!r}; its bounds must be at least 0")
+        if self.noise_share > 1 or self.sharpen[0] < -1:
+            raise ValueError("noise_share must be at most 1, and sharpen at least -1")
+
+
+@dataclass(frozen=True)
+class HuBatch:
+    """Slices at the model's matrix in HU, float32.
+
+    `source` [N, C, M, M]: each slice and its neighbours, clipped to the window before they were averaged; `opened`: the
+    same clipped to OPEN_HU. `change` [N, 1, M, M]: target minus source. `depth_mm` [N, C]: of the slices above
+    the first.
+    """
+
+    source: Tensor
+    opened: Tensor
+    change: Tensor
+    depth_mm: Tensor
+
+
+def augment(batch: HuBatch, how: Augmentation, random: torch.Generator) -> HuBatch:
+    """A changed copy; `random` lies on the batch's device and decides everything."""
+    draw = _Draw(random, len(batch.source))
+    batch = _moved(batch, how, draw)
+    if how.lesions:
+        batch = _with_lesions(batch, how.lesions, draw)
+    source, opened = _sharpened(batch.source, batch.opened, draw.between(*how.sharpen))
+    added = how.shift_hu * draw.normal()[:, None, None, None] + _noise(source, how, draw)
+    low, high = HU_WINDOW
+    noisy = (source + (opened + added).clamp(low, high) - opened.clamp(low, high)).clamp(low, high)
+    change = batch.change * draw.between(*how.level)[:, None, None, None]
+    return HuBatch(noisy, opened + added, change, batch.depth_mm)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One random number for each of `count` slices, on the generator's device."""
+
+    random: torch.Generator
+    count: int
+
+    def uniform(self) -> Tensor:
+        return torch.rand(self.count, generator=self.random, device=self.random.device)
+
+    def between(self, low: float, high: float) -> Tensor:
+        return low + (high - low) * self.uniform()
+
+    def normal(self) -> Tensor:
+        return torch.randn(self.count, generator=self.random, device=self.random.device)
+
+
+def _moved(batch: HuBatch, how: Augmentation, draw: _Draw) -> HuBatch:
+    """Rotated, magnified and moved, slice and neighbours alike; what comes in from outside is air."""
+    if not (how.rotate_deg or how.move_px) and how.scale == (1.0, 1.0):
+        return batch
+    side = batch.source.shape[-1]
+    angle, size = torch.deg2rad(how.rotate_deg * draw.normal()), draw.between(*how.scale)
+    cosine, sine = torch.cos(angle) / size, torch.sin(angle) / size
+    move_x, move_y = (how.move_px * draw.normal() * 2 / side for _ in range(2))
+    theta = torch.stack([torch.stack([cosine, -sine, move_x], 1), torch.stack([sine, cosine, move_y], 1)], 1)
+    grid = F.affine_grid(theta, [draw.count, 1, side, side], align_corners=False)
+
+    def seen(images: Tensor, outside: float) -> Tensor:
+        return F.grid_sample(images - outside, grid, align_corners=False) + outside
+
+    low = HU_WINDOW[0]
+    return HuBatch(seen(batch.source, low), seen(batch.opened, OPEN_HU[0]), seen(batch.change, 0.0), batch.depth_mm)
+
+
+def _sharpened(source: Tensor, opened: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """Detail, which is the image minus its mean over 3 x 3 pixels, times 1 + share."""
+    factor = share[:, None, None, None]
+
+    def seen(images: Tensor) -> Tensor:
+        return images + factor * (images - F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False))
+
+    return (source, opened) if not bool(share.any()) else (seen(source), seen(opened))
+
+
+def _noise(like: Tensor, how: Augmentation, draw: _Draw) -> Tensor:
+    """Noise in HU of the images' shape [N, C, M, M], independent from slice to slice."""
+    if not how.noise_hu[1]:
+        return like.new_zeros(())
+    sd_hu = draw.between(*how.noise_hu) * (draw.uniform() < how.noise_share)
+    f0 = draw.between(*how.noise_f0)[:, None, None, None]
+    side = like.shape[-1]
+    f_y, f_x = torch.fft.fftfreq(side, device=like.device), torch.fft.rfftfreq(side, device=like.device)
+    radial = torch.sqrt(f_y[:, None] ** 2 + f_x[None] ** 2)
+    amplitude = torch.sqrt(radial * torch.exp(-((radial / f0) ** 2)))
+    white = torch.randn(like.shape, generator=draw.random, device=like.device)
+    noise = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(side, side))
+    scaled: Tensor = noise / noise.std(dim=(-2, -1), keepdim=True) * sd_hu[:, None, None, None]
+    return scaled
+
+
+def _with_lesions(batch: HuBatch, mean_count: float, draw: _Draw) -> HuBatch:
+    """Soft ellipsoids, HU 0 to 60, where lung was; some touch its border, and what they cover does not enhance."""
+    side, device = batch.source.shape[-1], batch.source.device
+    lung = _lung(batch.opened[:, :1])
+    line = torch.arange(side, device=device, dtype=torch.float32)
+    source, opened, change = batch.source.clone(), batch.opened.clone(), batch.change.clone()
+    for _ in range(max(1, math.ceil(2 * mean_count))):
+        wanted = (draw.uniform() < mean_count / max(1, math.ceil(2 * mean_count))) & lung.flatten(1).any(1)
+        places = torch.multinomial(lung.flatten(1).float() + 1e-12, 1, generator=draw.random)[:, 0]
+        row, column = (places // side).float(), (places % side).float()
+        radius_mm = 3 + 27 * draw.uniform() ** 2
+        stretch = draw.between(0.7, 1.4)
+        dy = (line[None, :, None] - row[:, None, None]) * _PIXEL_MM * stretch[:, None, None]
+        dx = (line[None, None] - column[:, None, None]) * _PIXEL_MM / stretch[:, None, None]
+        above_mm = radius_mm * draw.between(-0.8, 0.8)
+        squared = (dy**2 + dx**2)[:, None] + (batch.depth_mm - above_mm[:, None])[:, :, None, None] ** 2
+        inside = torch.sigmoid((radius_mm[:, None, None, None] - squared.sqrt()) / _PIXEL_MM * 2)
+        inside = inside * wanted[:, None, None, None] * (batch.opened < _TISSUE_HU)
+        hu = draw.between(0, 60)[:, None, None, None]
+        source, opened = source + inside * (hu - source).clamp(min=0), opened + inside * (hu - opened).clamp(min=0)
+        change = change * (1 - inside[:, :1])
+    return HuBatch(source, opened, change, batch.depth_mm)
+
+
+def _lung(opened: Tensor) -> Tensor:
+    """Air [N, 1, M, M] with tissue on all four sides, bool."""
+    tissue = (opened > _TISSUE_HU).int()
+    around = torch.ones_like(tissue, dtype=torch.bool)
+    for axis in (-2, -1):
+        around &= (tissue.cumsum(axis) > 3) & (tissue.flip(axis).cumsum(axis).flip(axis) > 3)
+    return around & (opened < _AIR_HU)
