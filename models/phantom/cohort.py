@@ -14,8 +14,12 @@ from models.displacement import upsample_field, warp
 from models.phantom.misregistration import LARGEST_SI_MM, NODE_STEP_PX, Motion, draw_field
 from models.phantom.patient import PhantomPatient, make_patient
 from models.phantom.scanner import blur_in_plane, with_noise
+from models.phantom.teaching import make_teaching_patient
 
 GENERATOR_VERSION = 1
+ANATOMIES = ("thorax", "teaching")
+"""`thorax` as make_patient makes it; `teaching` as make_teaching_patient, which draws spacing and level itself."""
+_TEACHING_DATA = "procedural teaching phantom (models.phantom.teaching); no real patient"
 Progress = Callable[[int, int], None]
 
 
@@ -47,6 +51,7 @@ class PhantomTask:
     rows: int
     slice_spacing_mm: float
     misregistration: bool
+    anatomy: str = "thorax"
 
 
 def write_phantom_cohort(
@@ -59,6 +64,7 @@ def write_phantom_cohort(
     slice_spacing_mm: float = 5.0,
     external_share: float = 0.2,
     misregistration: bool = True,
+    anatomy: str = "thorax",
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Cohort:
@@ -68,8 +74,9 @@ def write_phantom_cohort(
     500 mm), kernel and contrast dose; those of the first are split 70/30 into development and test. `misregistration`
     False leaves both scans in register. Patients do not depend on `workers`, the number of processes, nor on each
     other, but on their place: patient n of a seed is the same in a larger cohort, its hospital and split need not be.
-    progress(done, total) counts patients. Raises ValueError for fewer than two internal patients, CohortError where
-    `out` is a cohort.
+    `anatomy` is one of ANATOMIES; patients of "teaching" draw their own spacing, all belong to the first hospital, and
+    `slice_spacing_mm` and `external_share` do not count. progress(done, total) counts patients. Raises ValueError for
+    fewer than two internal patients and for another anatomy, CohortError where `out` is a cohort.
     """
     tasks = plan_cohort(
         patients,
@@ -79,8 +86,9 @@ def write_phantom_cohort(
         slice_spacing_mm=slice_spacing_mm,
         external_share=external_share,
         misregistration=misregistration,
+        anatomy=anatomy,
     )
-    provenance = {
+    provenance: dict[str, object] = {
         "data": "procedural thorax phantom (models.phantom); no real patient",
         "generator_version": GENERATOR_VERSION,
         "seed": seed,
@@ -92,6 +100,9 @@ def write_phantom_cohort(
         "misregistration": misregistration,
         "sites": {name: asdict(site) for name, site in SITES.items()},
     }
+    if anatomy != "thorax":
+        del provenance["slice_spacing_mm"], provenance["external_share"], provenance["sites"]
+        provenance |= {"data": _TEACHING_DATA, "anatomy": anatomy, "misregistration": False}
     writer = CohortWriter(Path(out), kind="phantom", provenance=provenance)
     for done, record in enumerate(_made(tasks, Path(out), workers), 1):
         writer.register(record)
@@ -109,9 +120,12 @@ def plan_cohort(
     slice_spacing_mm: float = 5.0,
     external_share: float = 0.2,
     misregistration: bool = True,
+    anatomy: str = "thorax",
 ) -> list[PhantomTask]:
     """The patients of a cohort before they are made; arguments as in write_phantom_cohort."""
-    external = round(external_share * patients)
+    if anatomy not in ANATOMIES:
+        raise ValueError(f"anatomy is {anatomy!r}; allowed are {', '.join(ANATOMIES)}")
+    external = round(external_share * patients) if anatomy == "thorax" else 0
     ids = [f"P{number:04d}" for number in range(patients)]
     splits = assign_splits(ids[: patients - external], seed) | dict.fromkeys(ids[patients - external :], "external")
     return [
@@ -124,6 +138,7 @@ def plan_cohort(
             rows=rows,
             slice_spacing_mm=slice_spacing_mm,
             misregistration=misregistration,
+            anatomy=anatomy,
         )
         for number, name in enumerate(ids)
     ]
@@ -131,6 +146,8 @@ def plan_cohort(
 
 def make_cohort_patient(task: PhantomTask) -> tuple[PatientRecord, dict[str, NDArray[np.generic]]]:
     """Make one patient with all arrays of ARRAY_TYPES (models.cohort), float32 or uint8, and the record."""
+    if task.anatomy == "teaching":
+        return _make_teaching(task)
     rng = np.random.Generator(np.random.Philox([task.seed, 2]))
     site = SITES[task.hospital]
     fov_mm, blur_mm, shift_hu = (float(rng.normal(*pair)) for pair in (site.fov_mm, site.blur_mm, site.shift_hu))
@@ -174,6 +191,29 @@ def make_cohort_patient(task: PhantomTask) -> tuple[PatientRecord, dict[str, NDA
             "shift_hu": shift_hu,
             "motion": None if motion is None else {k: _listed(v) for k, v in asdict(motion).items()},
         },
+    )
+    return record, arrays
+
+
+def _make_teaching(task: PhantomTask) -> tuple[PatientRecord, dict[str, NDArray[np.generic]]]:
+    """A teaching patient, whose scans lie in register: its motion would need levels that only its maker knows."""
+    patient = make_teaching_patient(task.seed, slices=task.slices, rows=task.rows)
+    arrays: dict[str, NDArray[np.generic]] = {
+        "ncct": patient.ncct_hu,
+        "cect": patient.cect_hu,
+        "cect_registered": patient.cect_hu,
+        "cect_clean": patient.cect_clean_hu,
+        "enhancement": patient.enhancement_hu,
+        "labels": patient.labels,
+    }
+    record = PatientRecord(
+        id=task.id,
+        hospital=task.hospital,
+        split=task.split,
+        shape=(task.slices, task.rows, task.rows),
+        spacing_mm=patient.spacing_mm,
+        e_hu=patient.e_hu,
+        facts={"seed": task.seed, "anatomy": task.anatomy, "motion": None},
     )
     return record, arrays
 

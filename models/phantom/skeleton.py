@@ -13,9 +13,9 @@ def paint_skeleton(canvas: Canvas, body: Body, rng: np.random.Generator) -> None
     """Paint all bones of the thorax over the trunk."""
     _paint_back_muscles(canvas, body)
     _paint_shoulders(canvas)
-    _paint_ribs(canvas, body, rng)
-    _paint_sternum(canvas, body)
-    _paint_spine(canvas, body, rng)
+    paint_ribs(canvas, body, rng)
+    paint_sternum(canvas, body)
+    paint_spine(canvas, body, rng)
 
 
 def _paint_back_muscles(canvas: Canvas, body: Body) -> None:
@@ -25,7 +25,8 @@ def _paint_back_muscles(canvas: Canvas, body: Body) -> None:
         canvas.tube(points, [18.0] * len(points), Label.MUSCLE, only=(Label.FAT,))
 
 
-def _paint_spine(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
+def paint_spine(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
+    """Paint vertebrae, discs and the spinal canal."""
     start = float(rng.uniform(0, _SPINE_PERIOD_MM))
     for z in np.arange(-225.0 + start, 150.0, _SPINE_PERIOD_MM):
         y = body.spine_y(float(z))
@@ -56,7 +57,8 @@ def _paint_arch(canvas: Canvas, x: float, y: float, z: float) -> None:
     canvas.tube(tip, [3.5, 3.0], Label.CORTICAL_BONE, only=(Label.FAT, Label.MUSCLE))
 
 
-def _paint_ribs(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
+def paint_ribs(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
+    """Paint twelve pairs of ribs, which end in cartilage."""
     for rib in range(12):
         back_z = 88.0 - 22.0 * rib
         drop = 28.0 + 4.0 * rib
@@ -82,7 +84,8 @@ def _paint_rib(canvas: Canvas, body: Body, back_z: float, drop: float, side: int
     canvas.tube(points[bone - 1 :], [radius] * (len(points) - bone + 1), Label.CARTILAGE)
 
 
-def _paint_sternum(canvas: Canvas, body: Body) -> None:
+def paint_sternum(canvas: Canvas, body: Body) -> None:
+    """Paint the breastbone with its manubrium."""
     for z in np.arange(-75.0, 50.0, 4.0):
         half_width = float(np.interp(z, [-75, -30, 15, 30, 50], [9, 17, 13, 24, 26]))
         y = body.front_y(float(z)) - 7

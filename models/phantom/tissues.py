@@ -60,6 +60,26 @@ class Label(IntEnum):
     ATELECTASIS = 43
     PLEURAL_EFFUSION = 44
     COUCH_RAIL = 45
+    # Painted by the teaching anatomy only.
+    PERICARDIAL_FLUID = 46
+    CONSOLIDATION = 47
+    GROUND_GLASS = 48
+    GUT_CONTENT = 49
+    GUT_GAS = 50
+    GUT_WALL = 51
+    KIDNEY = 52
+    PANCREAS = 53
+    ADRENAL = 54
+    GALLBLADDER = 55
+    JUGULAR = 56
+    PORTAL_VEIN = 57
+    CORONARY = 58
+    PERICARDIUM = 59
+    CALCIFICATION = 60
+    METAL = 61
+    IMPLANT = 62
+    SEROMA = 63
+    THYMUS = 64
 
 
 BLOOD_POOL = (

@@ -35,6 +35,14 @@ def phantom(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that make patients.")] = 1,
     no_dicom: Annotated[bool, typer.Option("--no-dicom", help="Arrays only, no DICOM files.")] = False,
     in_register: Annotated[bool, typer.Option("--in-register", help="Nobody moves between the scans.")] = False,
+    anatomy: Annotated[
+        str,
+        typer.Option(
+            "--anatomy",
+            help="thorax, or teaching: varied bodies, diseases and scanners in register, with spacings of their own; "
+            "--slice-spacing-mm and --external-share do not count.",
+        ),
+    ] = "thorax",
     as_json: JsonOption = False,
 ) -> None:
     """Invent a cohort: arrays for training, and the same scans as DICOM in OUT/dicom to push to the node."""
@@ -50,6 +58,7 @@ def phantom(
             slice_spacing_mm=slice_spacing_mm,
             external_share=external_share,
             in_register=in_register,
+            anatomy=anatomy,
             dicom=not no_dicom,
             workers=workers,
             progress=progress,

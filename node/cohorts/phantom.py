@@ -28,6 +28,7 @@ def write_phantom(
     slice_spacing_mm: float = 5.0,
     external_share: float = 0.2,
     in_register: bool = False,
+    anatomy: str = "thorax",
     dicom: bool = True,
     workers: int = 1,
     progress: Progress | None = None,
@@ -49,6 +50,7 @@ def write_phantom(
             slice_spacing_mm=slice_spacing_mm,
             external_share=external_share,
             misregistration=not in_register,
+            anatomy=anatomy,
             workers=workers,
             progress=lambda done, total: report("making patients", done, total),
         )
