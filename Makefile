@@ -119,7 +119,7 @@ docs: $(STAMP)  ## the documentation site, in build/docs/site; a broken link or 
 release: $(STAMP)  ## build twice, install without this checkout, try it there; VERSION=0.2.0 wants that tag, else a rehearsal
 	$(BIN)/python -m deploy.release.release $(if $(VERSION),--version $(VERSION)) $(if $(WITHOUT_TORCH),--without-torch $(WITHOUT_TORCH))
 
-audit: $(STAMP)  ## hashes, licences, bill of materials, known vulnerabilities; exit code 3 (make: Error 3): nobody answered
+audit: $(STAMP)  ## hashes, licences, bill of materials, known vulnerabilities; exit code 3 (make: Error 3): no service and no reading
 	$(BIN)/python -m deploy.release.audit
 
 clean:

@@ -1,7 +1,10 @@
 """`make audit`: hashes, licences, bill of materials and known vulnerabilities of everything that is installed.
 
-Exit codes: 0 all was checked and nothing found; 1 something was found; 3 nothing was found, but no service answered for
-some packages, so nobody knows: run it again where PyPI's or OSV's advisories can be reached.
+For each package of the product an advisory service has to answer, or somebody has to have read about this very version
+not long ago (deploy/release/advisories.toml). What a service says counts more than a reading.
+
+Exit codes: 0 all was checked and nothing found; 1 something was found; 3 nothing was found, but for some packages of
+the product neither a service answered nor a reading counts, so nobody knows.
 """
 
 import json
@@ -9,17 +12,15 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final
-
-from packaging.version import Version
+from typing import Final
 
 from deploy.release.lock import CUDA, LOCKED, ROOT, TORCH, pins, unhashed
+from deploy.release.readings import TABLE, Readings, accepted, is_accepted, known_advisories, read_about, table
 from deploy.release.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
 from node.version import find_build
 
@@ -31,7 +32,7 @@ class Code(IntEnum):
 
     GREEN = 0
     FOUND = 1
-    NOT_ASKED = 3
+    NOT_ANSWERED = 3
 
 
 @dataclass
@@ -49,41 +50,58 @@ def main() -> int:
     _say("hashes", findings, f"each of {len(locked)} packages is pinned; all but torch's own wheel have hashes")
     (ROOT / "dist").mkdir(exist_ok=True)
     target = ROOT / "dist" / "audit.cdx.json"
-    bom = describe(Path(sys.executable), find_build().version, product_packages())
+    product = product_packages()
+    bom = describe(Path(sys.executable), find_build().version, product)
     write_sbom(bom, target)
     print(f"sbom: {target.relative_to(ROOT)} is valid CycloneDX 1.6 and has {len(bom['components'])} packages")
     licences = licence_findings(bom, licence_table())
     _say("licences", licences, "each package of the product has a licence of deploy/release/licences.toml")
-    table = tomllib.loads(_text("deploy/release/advisories.toml"))
-    known = known_advisories(locked, table)
-    _say(
-        "advisories read by people",
-        known,
-        f"none that deploy/release/advisories.toml names of {_read_on(table)} is open",
-    )
-    for one in accepted(locked, table):
+    told = table()
+    known = known_advisories(locked, told)
+    _say("advisories that were read", known, f"each of {TABLE} is fixed in our version, or accepted for a reason")
+    for one in accepted(locked, told):
         print(f"  accepted: {one}")
     answer = ask(SERVICES, [ROOT / name for name in (LOCKED, CUDA)])
-    open_ones = [one for one in answer.vulnerable if not _is_accepted(one, table)]
+    open_ones = [one for one in answer.vulnerable if not is_accepted(one, locked, told)]
     asked = len(locked) - len(answer.unasked)
     _say("advisories of the services", open_ones, f"asked about {asked} of {len(locked)} packages")
-    return int(verdict([*findings, *licences, *known, *open_ones], answer.unasked, len(locked)))
+    wanted = product | set(_pins(CUDA))
+    readings = read_about(wanted & answer.unasked, locked, told, datetime.now(UTC).date())
+    return int(verdict([*findings, *licences, *known, *open_ones], wanted, answer.unasked, readings))
 
 
-def verdict(findings: Sequence[str], unasked: Iterable[str], count: int) -> Code:
-    """The code, and the last words: never green for what nobody was asked about."""
-    names = sorted(unasked)
-    if names:
-        shown = ", ".join(names) if len(names) < count else "all of them"
-        print(f"NOT ASKED: no advisory service answered for {len(names)} of {count} packages: {shown}")
+def verdict(findings: Sequence[str], wanted: set[str], unasked: set[str], readings: Readings) -> Code:
+    """The code, and the last words: who answered for the packages of the product, and never green where nobody did.
+
+    wanted: names of the packages of the product. unasked: of all packages, those that no service answered for.
+    """
+    by_service = f"{len(wanted - unasked)} were answered for by a service"
+    print(f"Of {len(wanted)} packages of the product, {by_service}, {_by_reading(readings)}")
+    if tools := unasked - wanted:
+        print(f"No service answered for {len(tools)} tools of developers, which no hospital installs.")
+    for one in readings.refused.values():
+        print(f"NOT ANSWERED FOR: {one}")
     if findings:
         print(f"FOUND: {len(findings)}")
         return Code.FOUND
-    if names:
-        print("This audit is not green. Run it where PyPI's or OSV's advisories can be reached.")
-        return Code.NOT_ASKED
-    print("GREEN: every check was made and found nothing")
+    if wanted & unasked - set(readings.counted):
+        print("This audit is not green. Run it where PyPI or OSV can be reached, or read about these packages.")
+        return Code.NOT_ANSWERED
+    if readings.counted:
+        print("GREEN by reading, not by a service: nothing was found. Run it also where PyPI or OSV can be reached.")
+    else:
+        print("GREEN: every check was made and found nothing")
     return Code.GREEN
+
+
+def _by_reading(readings: Readings) -> str:
+    if not readings.counted:
+        return "none by a reading."
+    oldest = min(readings.counted.values())
+    return (
+        f"{len(readings.counted)} by a reading alone, "
+        f"which knows nothing after {oldest} (for some packages) or {max(readings.counted.values())}."
+    )
 
 
 def ask(services: Sequence[str], files: Sequence[Path]) -> Answer:
@@ -131,39 +149,6 @@ def _asked(service: str, files: Sequence[Path]) -> Answer:
             f"{service} answered for {len(names) - len(answer.unasked)} of {len(names)}; pip-audit's last words: {last}"
         )
     return answer
-
-
-def known_advisories(locked: Mapping[str, str], table: Mapping[str, Any]) -> list[str]:
-    """A sentence for each advisory of the table that is open for a locked version and that nobody accepted."""
-    return [_sentence(one, locked) for one in table["advisory"] if _affects(one, locked) and "accepted" not in one]
-
-
-def accepted(locked: Mapping[str, str], table: Mapping[str, Any]) -> list[str]:
-    """A sentence for each advisory that affects a locked version, and why that does no harm here."""
-    rows = [one for one in table["advisory"] if _affects(one, locked) and "accepted" in one]
-    return [f"{_sentence(one, locked)}: {one['accepted']}" for one in rows]
-
-
-def _affects(row: Mapping[str, str], locked: Mapping[str, str]) -> bool:
-    if row["package"] not in locked:
-        return False
-    version = Version(locked[row["package"]])
-    if version < Version(row.get("introduced", "0")):
-        return False
-    return version < Version(row["fixed"]) if "fixed" in row else version <= Version(row["last_affected"])
-
-
-def _sentence(row: Mapping[str, str], locked: Mapping[str, str]) -> str:
-    return f"{row['package']} {locked[row['package']]}: {row['id']}, {row['summary']}"
-
-
-def _is_accepted(sentence: str, table: Mapping[str, Any]) -> bool:
-    return any("accepted" in one and re.search(rf"\b{re.escape(one['id'])}\b", sentence) for one in table["advisory"])
-
-
-def _read_on(table: Mapping[str, Any]) -> date:
-    read_on: date = table["read_on"]
-    return read_on
 
 
 def _say(check: str, findings: Sequence[str], otherwise: str) -> None:

@@ -1,18 +1,35 @@
-"""An audit is green only for what a service answered about; what it finds, and what nobody was asked, it says."""
+"""An audit is green only for what a service answered about or somebody read lately; what it finds, and what nobody
+answered, it says."""
 
 import json
 import sys
-import tomllib
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.release.audit import Code, accepted, ask, known_advisories, read_answer, verdict
-from deploy.release.lock import LOCKED, ROOT, TORCH, pins
+from deploy.release.audit import Code, ask, read_answer, verdict
+from deploy.release.lock import CUDA, LOCKED, ROOT, TORCH, pins
+from deploy.release.readings import Readings, accepted, is_accepted, known_advisories, read_about, table
 from deploy.release.sbom import describe, licence_findings, licence_table, product_packages, write_sbom
 
-TABLE: dict[str, Any] = tomllib.loads((ROOT / "deploy" / "release" / "advisories.toml").read_text(encoding="utf-8"))
+TABLE: dict[str, Any] = table()
+LOCK = {name: version for file in (CUDA, LOCKED, TORCH) for name, version in pins((ROOT / file).read_text()).items()}
+TODAY = date(2026, 11, 26)
+SMALL: dict[str, Any] = {
+    "valid_days": 90,
+    "source": {"new": {"newest": date(2026, 11, 1)}, "old": {"newest": date(2024, 2, 5)}},
+    "reading": {
+        "a": {"version": "1", "read_on": TODAY, "read_in": ["old", "new"]},
+        "b": {"version": "1", "read_on": TODAY, "read_in": ["old"]},
+    },
+    "advisory": [
+        {"id": "CVE-1", "package": "a", "last_affected": "1", "summary": "is bad", "accepted": "not called"},
+        {"id": "CVE-2", "package": "a", "fixed": "1", "summary": "was bad", "accepted": "not called"},
+        {"id": "CVE-3", "package": "a", "last_affected": "1", "summary": "is worse"},
+    ],
+}
 
 
 def report(*packages: dict[str, Any]) -> str:
@@ -38,14 +55,65 @@ def test_a_report_that_says_nothing_asked_nothing(text: str) -> None:
     assert read_answer(text, ["a"]).unasked == {"a"}
 
 
-def test_only_a_full_answer_without_a_finding_is_green(capsys: pytest.CaptureFixture[str]) -> None:
-    assert int(verdict([], set(), 3)) == 0
-    assert verdict([], {"b"}, 3) == Code.NOT_ASKED
+def test_an_audit_is_green_where_a_service_or_a_reading_answered_and_says_which(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert int(verdict([], {"a", "b"}, set(), Readings())) == 0
+    assert "2 were answered for by a service, none by a reading." in (said := capsys.readouterr().out)
+    assert "GREEN: every check was made" in said
+    read = Readings(counted={"a": date(2026, 11, 1)})
+    assert verdict([], {"a", "b"}, {"a", "tool"}, read) == Code.GREEN
     said = capsys.readouterr().out
-    assert "no advisory service answered for 1 of 3 packages: b" in said
-    assert "This audit is not green" in said
-    assert verdict(["x"], set(), 3) == verdict(["x"], {"b"}, 3) == Code.FOUND
-    assert len({*Code}) == 3
+    assert "Of 2 packages of the product, 1 were answered for by a service, 1 by a reading alone" in said
+    assert "nothing after 2026-11-01" in said
+    assert "GREEN by reading, not by a service" in said
+    assert "No service answered for 1 tools of developers" in said
+
+
+@pytest.mark.parametrize("readings", [Readings(), Readings(refused={"a": "a 1: nobody has read about it"})])
+def test_an_audit_is_not_green_where_nobody_answered(readings: Readings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert int(verdict([], {"a", "b"}, {"a"}, readings)) == int(Code.NOT_ANSWERED) == 3
+    assert "This audit is not green" in (said := capsys.readouterr().out)
+    assert all(f"NOT ANSWERED FOR: {one}" in said for one in readings.refused.values())
+    assert verdict(["x"], {"a", "b"}, {"a"}, readings) == verdict(["x"], {"a"}, set(), Readings()) == Code.FOUND
+
+
+def test_a_reading_counts_for_its_version_alone_and_is_as_old_as_the_newest_text_of_its_sources() -> None:
+    locked = {"a": "1", "b": "1", "c": "1"}
+    found = read_about(locked, locked, SMALL, TODAY)
+    assert found.counted == {"a": date(2026, 11, 1)}
+    assert found.refused["b"].startswith("b 1: the reading knows nothing after 2024-02-05")
+    assert found.refused["c"] == "c 1: nobody has read about it"
+    other = read_about({"a"}, locked | {"a": "2"}, SMALL, TODAY)
+    assert (other.counted, other.refused) == ({}, {"a": "a 2: the reading is about 1"})
+    last_day = date(2026, 11, 1) + timedelta(days=90)
+    assert read_about({"a"}, locked, SMALL, last_day).counted
+    assert read_about({"a"}, locked, SMALL, last_day + timedelta(days=1)).refused
+
+
+def test_an_advisory_that_was_read_is_found_without_a_reason_and_a_service_that_contradicts_a_reading_wins() -> None:
+    locked = {"a": "1"}
+    assert known_advisories(locked, SMALL) == ["a 1: CVE-3, is worse"]
+    assert is_accepted("a 1: PYSEC-9, CVE-1, fixed in no version", locked, SMALL)
+    for contradiction in (
+        "a 1: CVE-2, fixed in 3",  # the table says that 1 is free of it
+        "a 1: CVE-3, fixed in 3",  # nobody accepted it
+        "a 1: CVE-4, fixed in 3",  # nobody read of it
+        "a 1: CVE-11, fixed in 3",
+        "b 1: CVE-1, fixed in 3",  # accepted for another package
+        "a 2: CVE-1, fixed in 3",
+    ):
+        assert not is_accepted(contradiction, locked, SMALL), contradiction
+
+
+def test_each_package_of_the_product_has_a_reading_of_its_locked_version_in_known_sources() -> None:
+    wanted = product_packages() | set(pins((ROOT / CUDA).read_text()))
+    assert read_about(wanted, LOCK, TABLE, TODAY).refused == {}
+    assert set(TABLE["reading"]) == wanted, "a reading of a package that is no part of the product"
+    newest = {name: source["newest"] for name, source in TABLE["source"].items()}
+    assert all(set(row["read_in"]) <= set(newest) for row in TABLE["reading"].values())
+    assert all(one["what"] for one in TABLE["source"].values())
+    assert max(newest.values()) <= max(row["read_on"] for row in TABLE["reading"].values())
 
 
 def test_a_second_service_is_asked_about_what_the_first_did_not_know(
@@ -64,15 +132,14 @@ def test_a_second_service_is_asked_about_what_the_first_did_not_know(
 
 
 def test_a_version_below_a_fix_is_found_and_what_was_accepted_is_named_with_its_reason() -> None:
-    locked = {**pins((ROOT / LOCKED).read_text()), **pins((ROOT / TORCH).read_text())}
-    assert {one["package"] for one in TABLE["advisory"]} <= set(locked), "a row of a package that is not used any more"
-    assert known_advisories(locked, TABLE) == []
-    (found,) = known_advisories({**locked, "pydicom": "3.0.1"}, TABLE)
+    assert {one["package"] for one in TABLE["advisory"]} <= set(LOCK), "a row of a package that is not used any more"
+    assert known_advisories(LOCK, TABLE) == []
+    (found,) = known_advisories({**LOCK, "pydicom": "3.0.1"}, TABLE)
     assert found.startswith("pydicom 3.0.1: CVE-2026-32711")
-    assert known_advisories({**locked, "pydicom": "1.4.2"}, TABLE) == []
-    (told,) = accepted(locked, TABLE)
-    assert "the node does not run pynetdicom's applications" in told
-    assert accepted({**locked, "pynetdicom": "3.0.5"}, TABLE) == []
+    assert known_advisories({**LOCK, "pydicom": "1.4.2"}, TABLE) == []
+    told = [one for one in accepted(LOCK, TABLE) if "CVE-2026-56445" in one]
+    assert "the node does not run pynetdicom's applications" in told[0]
+    assert not any("pynetdicom 3.0.5" in one for one in accepted({**LOCK, "pynetdicom": "3.0.5"}, TABLE))
 
 
 @pytest.fixture(scope="module")
