@@ -86,7 +86,9 @@ def translate(volume: CTVolume, translator: Translator, chosen: Sequence[int]) -
     predicted = np.full_like(volume.hu, np.nan)  # which the composite leaves to the source
     turn = Turn.of(volume.orientation)
     seed = seed_of(turn.forth(volume.hu), translator.card.hu_window)
-    predicted[chosen] = turn.back(translator.translate(turn.forth(volume.hu[chosen]), seed))
+    seen = turn.forth(volume.hu)
+    whole = translator.translate(seen, seed, spacing_mm=volume.spacing_mm[0])
+    predicted[chosen] = turn.back(whole)[chosen]
     stored = composite(volume, predicted, translator.card.hu_window).stored
     derived = volume.hu.copy()
     for z in chosen:

@@ -156,6 +156,7 @@ class _Brighter:
     """A translator without torch, which adds 60 HU to soft tissue."""
 
     device, precision, description, arithmetic = "none", "fp32", "adds 60 HU", "walk"
+    level_hu = None
     card: BundleCard = cast(
         BundleCard,
         SimpleNamespace(
@@ -170,7 +171,12 @@ class _Brighter:
     )
 
     def translate(
-        self, hu: NDArray[np.float32], seed: int, *, progress: Callable[[int, int], None] | None = None
+        self,
+        hu: NDArray[np.float32],
+        seed: int,
+        *,
+        spacing_mm: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
         if progress is not None:
             progress(len(hu), len(hu))

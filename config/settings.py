@@ -212,7 +212,8 @@ class EligibilitySettings(Section):
 class ModelSettings(Section):
     """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in.
 
-    shadow: a second bundle, which is measured beside the first and sends nothing.
+    shadow: a second bundle, which is measured beside the first and sends nothing. blood_level_hu: the enhancement of
+    blood that results are drawn with, 0 for the one that the bundle was taught.
     """
 
     bundle: str = "demo"
@@ -220,12 +221,15 @@ class ModelSettings(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     batch_size: Annotated[int, Field(ge=0, le=256)] = 0
     outside_envelope: Literal["hold", "warn"] = "hold"
+    blood_level_hu: Annotated[float, Field(ge=0, le=200)] = 0.0
     shadow: str = ""
 
     @model_validator(mode="after")
     def _another_bundle(self) -> Self:
         if self.shadow and self.shadow == self.bundle:
             raise ValueError("shadow must be another bundle than the one that translates")
+        if 0 < self.blood_level_hu < 40:
+            raise ValueError("blood_level_hu must be from 40 to 200, or 0 for the level that the bundle was taught")
         return self
 
 

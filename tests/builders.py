@@ -121,6 +121,8 @@ class FakeTranslator:
     hu_window: tuple[float, float] = (-40.0, 400.0)
     envelope: Envelope = WIDE
     seed: int | None = None
+    level_hu: float | None = None
+    spacing_mm: float | None = None
 
     @property
     def card(self) -> "BundleCard":
@@ -134,10 +136,15 @@ class FakeTranslator:
     weights_sha256 = "e" * 64
 
     def translate(
-        self, hu: NDArray[np.float32], seed: int, *, progress: Callable[[int, int], None] | None = None
+        self,
+        hu: NDArray[np.float32],
+        seed: int,
+        *,
+        spacing_mm: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Shift the clipped source; remembers the seed."""
-        self.seed = seed
+        """Shift the clipped source; remembers the seed and the distance of the slices."""
+        self.seed, self.spacing_mm = seed, spacing_mm
         low, high = self.hu_window
         if progress:
             progress(len(hu), len(hu))

@@ -26,11 +26,12 @@ import numpy as np
 import torch
 
 from models.bundle import Envelope
-from models.methods.method import Method, describe_bundle, make_method, write_method_bundle
+from models.methods.method import Method, describe_bundle, write_method_bundle
 from models.methods.optimisation import Compute
+from models.methods.syndiff_paired import PRESETS, SyndiffPaired
 from models.networks.config import NcsnppConfig
 from models.networks.discriminators import TimeDiscriminatorConfig
-from models.phantom import make_teaching_patient
+from models.phantom import PhantomPatient, make_patient, make_teaching_patient
 from models.training.about import PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS
 from models.training.augment import Augmentation
 from models.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -65,6 +66,7 @@ LIMITS = (
 )
 STATE_FILE = "state.json"
 _SEED = 700_000
+_OLDER_EVERY = 4
 _KEPT_EVERY_S = 60.0
 _SHOWN_EVERY = 100
 
@@ -120,7 +122,6 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{options.out} already holds a run; go on with it by --resume, or name another folder.\n")
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.backends.cudnn.benchmark = True
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         run = Run.begin(options)
         run.train(Patients(pool, _SEED, most=options.patients, ahead=2 * options.workers))
@@ -132,21 +133,42 @@ def build(name: str) -> Method:
     """The method of a shipped bundle before its first step."""
     changes = dict(RECIPES[name].changes)
     steps = changes.pop("diffusion_steps", None)
-    regime = {"crop": None, "crop_share": 0.0, "crop_batch": None, "ema_decay": 0.999, "warmup_steps": 200}
-    method = make_method("syndiff_paired", "demo", regime=regime)
-    config = replace(method.config, network=NETWORK, context_mm=CONTEXT_MM, **changes)  # type: ignore[type-var]
+    regime: dict[str, Any] = {
+        "crop": None,
+        "crop_share": 0.0,
+        "crop_batch": None,
+        "ema_decay": 0.999,
+        "warmup_steps": 200,
+    }
+    preset = PRESETS["demo"]
+    config = replace(preset, regime=replace(preset.regime, **regime), network=NETWORK, context_mm=CONTEXT_MM, **changes)
     if steps is not None:
-        config = replace(config, diffusion=replace(config.diffusion, num_timesteps=steps))  # type: ignore[attr-defined]
-    return type(method)(config)  # type: ignore[call-arg]
+        config = replace(config, diffusion=replace(config.diffusion, num_timesteps=steps))
+    return SyndiffPaired(config)
 
 
 def make_patient_packed(seed: int) -> tuple[Packed, float]:
     """Slices of one invented patient for `ResidentSlices.add`, blood at BLOOD_LEVEL_HU, and their distance in mm."""
     torch.set_num_threads(1)
-    patient = make_teaching_patient(seed, slices=SLICES, rows=ROWS)
+    patient = (
+        _older_patient(seed) if seed % _OLDER_EVERY == 0 else make_teaching_patient(seed, slices=SLICES, rows=ROWS)
+    )
     source = patient.ncct_clean_hu
     target = source + patient.enhancement_hu * np.float32(BLOOD_LEVEL_HU / patient.e_hu)
     return pack(source, target, MATRIX), patient.spacing_mm[0]
+
+
+def _older_patient(seed: int) -> PhantomPatient:
+    """A patient of the older phantom, so that what earlier bundles were measured on is not forgotten."""
+    random = np.random.default_rng(seed)
+    pixel_mm, slice_mm = random.uniform(450, 620) / ROWS, random.uniform(2.5, 6.0)
+    return make_patient(
+        seed,
+        slices=SLICES,
+        rows=ROWS,
+        spacing_mm=(slice_mm, pixel_mm, pixel_mm),
+        centre_z_mm=random.uniform(-130.0, 40.0),
+    )
 
 
 class Patients:

@@ -31,12 +31,14 @@ NetworkT = TypeVar("NetworkT", bound=torch.nn.Module)
 class Runtime:
     """Where and how a translator runs: device "cpu" or "cuda", precision "fp32" or "bf16", slices at once.
 
-    `batch_size` is what the memory was found to hold: it only ever shrinks, see `halve_batch`.
+    `batch_size` is what the memory was found to hold: it only ever shrinks, see `halve_batch`, and `short` says that it
+    did: cuDNN chooses its algorithms by the memory that is left, and in fp32 another one differs by 0.004 HU.
     """
 
     device: str
     precision: str
     batch_size: int
+    short: bool = False
 
     @classmethod
     def choose(cls, device: Device, precision: Precision, batch_size: int | None) -> "Runtime":
@@ -62,12 +64,13 @@ class Runtime:
     def arithmetic(self) -> str:
         """Everything that may change the last bit of a result: processor, number of threads or batch, precision."""
         if self.device == "cuda":
-            return f"{torch.cuda.get_device_name()}, batch {self.batch_size}, {self.precision}, no TF32"
+            batch = f"batch {self.batch_size}{' in little memory' if self.short else ''}"
+            return f"{torch.cuda.get_device_name()}, {batch}, {self.precision}, no TF32"
         return f"cpu {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {self.precision}"
 
     def halve_batch(self) -> bool:
         """Take half as many slices at once from now on; False at one slice, which has no half."""
-        halved, self.batch_size = self.batch_size > 1, max(1, self.batch_size // 2)
+        halved, self.batch_size, self.short = self.batch_size > 1, max(1, self.batch_size // 2), True
         return halved
 
     def autocast(self) -> torch.autocast:

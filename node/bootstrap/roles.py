@@ -60,7 +60,10 @@ def make_completion(node: Node, *, doubt: str = "") -> Completion:
 def request_maker(settings: Settings, card: BundleCard, doubt: str = "") -> Callable[[list[SliceHeader]], JobRequest]:
     """What names the job that a series gets."""
     # The worker chooses the device; the setting stands for it here, so that all workers take a series for one job.
-    device = f"{settings.model.device}, {settings.model.precision}"
+    model = settings.model
+    device = f"{model.device}, {model.precision}"
+    if model.blood_level_hu:  # named only where it is set, so that older keys stay
+        device += f", blood at {model.blood_level_hu:g} HU"
 
     def request_for(headers: list[SliceHeader]) -> JobRequest:
         key = job_key(with_decoded_digests(headers), card.digest, device)

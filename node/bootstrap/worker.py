@@ -64,7 +64,7 @@ def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Calla
     settings = node.settings
     if not settings.model.shadow:
         return lambda _stop: False
-    second = settings.model.model_copy(update={"bundle": settings.model.shadow})
+    second = settings.model.model_copy(update={"bundle": settings.model.shadow, "blood_level_hu": 0.0})
     try:
         label = bundle_label(models.read_card(models.find_bundle(second.bundle)))
     except models.BundleError as error:
@@ -115,6 +115,7 @@ def _opened(settings: ModelSettings, faults: int) -> tuple[Executor, str]:
             precision=settings.precision,
             batch_size=1 if faults else settings.batch_size or None,
             gpu=min(max(0, faults - 1), max(0, alike - 1)),
+            blood_level_hu=settings.blood_level_hu or None,
         )
     except (models.BundleError, models.DeviceUnavailable) as error:
         raise ExecutorUnavailable(str(error)) from error

@@ -28,7 +28,7 @@ def say_estimate(settings: ModelSettings, slices: int, story: Story) -> None:
         seconds = []
         for _ in range(1 + _TURNS):
             begun = time.monotonic()
-            translator.translate(hu, 0)
+            translator.translate(hu, 0, spacing_mm=1.0)
             seconds.append(time.monotonic() - begun)
         slice_s = statistics.median(seconds[1:]) / _SLICES
     story.note(

@@ -84,7 +84,8 @@ class ModelIdentity:
     """Which model made the pixels, and on what: as it stands in the derivation description.
 
     device and precision are what was used ("cpu", "fp32"). hu_window_hu: outside this closed range, HU, the pixels are
-    the source's. Raises ValueError where a text is no ASCII of at most 64 characters.
+    the source's. blood_level_hu: the enhancement of blood that was drawn by convention; None where the model takes what
+    it thinks is the patient's. Raises ValueError where a text is no ASCII of at most 64 characters.
     """
 
     name: str
@@ -94,6 +95,7 @@ class ModelIdentity:
     device: str
     precision: str
     hu_window_hu: tuple[float, float]
+    blood_level_hu: float | None = None
 
     def __post_init__(self) -> None:
         for value in (self.name, self.version, self.method, self.weights_sha256, self.device, self.precision):
@@ -148,6 +150,11 @@ class DerivedSeriesPlan:
             f"weights sha256 {model.weights_sha256}; {PRODUCT_NAME} {self.equipment.software_version}; "
             f"{model.precision} on {model.device}. Pixels outside {low:g} to {high:g} HU are those of the source image."
         )
+        if model.blood_level_hu is not None:
+            text += (
+                f" Blood is drawn {model.blood_level_hu:g} HU brighter than in the source, by convention and in every "
+                "patient alike: this says nothing of the patient's perfusion."
+            )
         if self.replaced_number is None:
             return text
         return (

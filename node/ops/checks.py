@@ -231,7 +231,11 @@ def _check_whole(key: str, name: str, settings: ModelSettings) -> Generator[Find
         return None
     try:
         models.load_bundle(
-            path, device=settings.device, precision=settings.precision, batch_size=settings.batch_size or None
+            path,
+            device=settings.device,
+            precision=settings.precision,
+            batch_size=settings.batch_size or None,
+            blood_level_hu=(settings.blood_level_hu or None) if name == settings.bundle else None,
         )
     except models.DeviceUnavailable as error:
         yield Finding(f"model.device = {settings.device!r} cannot be used: {error}")

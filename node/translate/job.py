@@ -248,6 +248,7 @@ def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) 
             device=translator.device,
             precision=translator.precision,
             hu_window_hu=card.hu_window,
+            blood_level_hu=translator.level_hu,
         ),
         produced_at=options.produced_at,
         slice_spacing_mm=volume.spacing_mm[0],
@@ -266,6 +267,7 @@ def _translate(volume: CTVolume, translator: Translator, report: Progress) -> ND
         predicted = translator.translate(
             seen_hu,
             seed_of(seen_hu, translator.card.hu_window),
+            spacing_mm=volume.spacing_mm[0],
             progress=lambda done, total: report("translate", done, total),
         )
         return turn.back(predicted)

@@ -207,7 +207,7 @@ def test_the_network_sees_every_patient_as_head_first_supine_and_the_result_is_t
     class Uneven(FakeTranslator):
         """Adds what depends on the place in the image and in the stack, so that a wrong turn shows."""
 
-        def translate(self, hu: Any, seed: int, *, progress: Any = None) -> Any:
+        def translate(self, hu: Any, seed: int, *, spacing_mm: float | None = None, progress: Any = None) -> Any:
             self.seed, self.seen = seed, hu
             z, y, x = np.indices(hu.shape)
             return np.clip(hu, -40, 400) + (20 + 3 * z + y + x / 2).astype(np.float32)
@@ -318,7 +318,7 @@ def test_a_model_that_fails_is_a_permanent_error(tmp_path: Path) -> None:
     from models.translator import TranslationError
 
     class Broken(FakeTranslator):
-        def translate(self, hu: Any, seed: int, *, progress: Any = None) -> Any:
+        def translate(self, hu: Any, seed: int, *, spacing_mm: float | None = None, progress: Any = None) -> Any:
             raise TranslationError("the prediction is not finite")
 
     with pytest.raises(Permanent, match="not finite"):

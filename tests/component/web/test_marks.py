@@ -27,7 +27,7 @@ def node(tmp_path: Path, sqlite_file: Path) -> Iterator[Node]:
 class Darkening(FakeTranslator):
     """Darkens the left half by 50 HU, and brightens the rest a little."""
 
-    def translate(self, hu, seed, *, progress=None):
+    def translate(self, hu, seed, *, spacing_mm=None, progress=None):
         predicted = hu + np.float32(20)
         predicted[:, :, :8] = hu[:, :, :8] - 50
         return predicted
