@@ -17,10 +17,20 @@ from models.phantom.teaching.planes import Place, PlanesCanvas
 from models.phantom.tissues import Label
 
 AERATED = (Label.LUNG, Label.GROUND_GLASS)
-_MASS_OVER = (Label.LUNG, Label.FAT, Label.GROUND_GLASS, Label.CONSOLIDATION, Label.LYMPH_NODE, Label.THYMUS, Label.ATELECTASIS)
+_MASS_OVER = (
+    Label.LUNG,
+    Label.FAT,
+    Label.GROUND_GLASS,
+    Label.CONSOLIDATION,
+    Label.LYMPH_NODE,
+    Label.THYMUS,
+    Label.ATELECTASIS,
+)
 
 
-def paint_dense_lung(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, texture: NDArray[np.float32]) -> None:
+def paint_dense_lung(
+    canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, texture: NDArray[np.float32]
+) -> None:
     """Ground glass, consolidation, bands of airless lung and a collapsed lobe; `texture` [2, y, x]."""
     for side in (-1, 1):
         if rng.random() < 0.22:
@@ -33,10 +43,14 @@ def paint_dense_lung(canvas: PlanesCanvas, build: Build, palette: Palette, rng: 
             place = (side * rng.uniform(35, 60), rng.uniform(15, 60), rng.uniform(-110, 10))
             axes = (rng.uniform(10, 38), rng.uniform(8, 24), rng.uniform(20, 55))
             code = palette.near(Label.ATELECTASIS, 6)
-            canvas.ellipsoid(place, axes, code, axes=rotation(side * rng.uniform(-60, 20), rng.uniform(-25, 25)), only=AERATED)
+            canvas.ellipsoid(
+                place, axes, code, axes=rotation(side * rng.uniform(-60, 20), rng.uniform(-25, 25)), only=AERATED
+            )
 
 
-def _patch(canvas: PlanesCanvas, rng: np.random.Generator, place: Place, code: int, size: float, texture: NDArray[np.float32]) -> None:
+def _patch(
+    canvas: PlanesCanvas, rng: np.random.Generator, place: Place, code: int, size: float, texture: NDArray[np.float32]
+) -> None:
     """An ellipsoid with a ragged border in aerated lung."""
     axes = np.array([size, size * rng.uniform(0.5, 1), size * rng.uniform(0.5, 1.1)])
     where = canvas.box(np.asarray(place) - axes * 1.4, np.asarray(place) + axes * 1.4)
@@ -95,7 +109,11 @@ def paint_masses(
         elif kind < 0.65:
             place = _on_pleura(build, rng)
         else:
-            place = (float(rng.choice([-1, 1]) * rng.uniform(40, 105)), float(rng.uniform(-55, 60)), float(rng.uniform(-120, 85)))
+            place = (
+                float(rng.choice([-1, 1]) * rng.uniform(40, 105)),
+                float(rng.uniform(-55, 60)),
+                float(rng.uniform(-120, 85)),
+            )
         _paint_mass(canvas, palette, rng, place, radius)
 
 
@@ -119,10 +137,16 @@ def _on_pleura(build: Build, rng: np.random.Generator) -> Place:
 
 def _paint_mass(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator, place: Place, radius: float) -> None:
     code = palette.instance(
-        Label.LUNG_MASS, float(rng.uniform(12, 60)), float(rng.uniform(0, 0.15)), fine_hu=2, coarse_hu=float(rng.uniform(0, 9))
+        Label.LUNG_MASS,
+        float(rng.uniform(12, 60)),
+        float(rng.uniform(0, 0.15)),
+        fine_hu=2,
+        coarse_hu=float(rng.uniform(0, 9)),
     )
     axes = (radius, radius * float(rng.uniform(0.65, 1)), radius * float(rng.uniform(0.65, 1.2)))
-    canvas.ellipsoid(place, axes, code, axes=rotation(float(rng.uniform(0, 180)), float(rng.uniform(-40, 40))), only=_MASS_OVER)
+    canvas.ellipsoid(
+        place, axes, code, axes=rotation(float(rng.uniform(0, 180)), float(rng.uniform(-40, 40))), only=_MASS_OVER
+    )
     shape = rng.random()
     if shape > 0.35:  # lobulated
         for _ in range(int(rng.integers(3, 8))):

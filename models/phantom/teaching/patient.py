@@ -10,20 +10,20 @@ from models.phantom.canvas import smooth_field
 from models.phantom.lungs import paint_lung_vessels
 from models.phantom.patient import PhantomPatient
 from models.phantom.scanner import with_noise
-from models.phantom.skeleton import paint_ribs, paint_spine, paint_sternum
+from models.phantom.skeleton import paint_spine, paint_sternum
 from models.phantom.teaching import scanner as scan
 from models.phantom.teaching.abdomen import paint_abdomen
 from models.phantom.teaching.build import Build
-from models.phantom.teaching.couch import paint_support
+from models.phantom.teaching.couch import Support
 from models.phantom.teaching.disease import paint_dense_lung, paint_devices, paint_effusions, paint_masses
 from models.phantom.teaching.heart import Landmarks, paint_heart_and_vessels
-from models.phantom.teaching.limbs import paint_limbs
+from models.phantom.teaching.limbs import paint_back_muscles, paint_cage, paint_limbs
 from models.phantom.teaching.palette import Palette
 from models.phantom.teaching.planes import Floats, PlanesCanvas
 from models.phantom.teaching.trunk import paint_trunk
 from models.phantom.tissues import Label
 
-_WARP_MM = 5.0
+_WARP_MM = 4.5
 _LOWEST_MM, _HIGHEST_MM = -270.0, 200.0
 # Shifts (y, x) in pixels of the planes of a slice against each other.
 _SHIFTS = ((-0.25, -0.25), (0.25, 0.25), (-0.25, 0.25), (0.25, -0.25))
@@ -79,7 +79,7 @@ def _draw_raster(
     centre_z_mm: float | None,
 ) -> _Raster:
     step = float(rng.uniform(2.5, 5)) if rng.random() < 0.7 else float(rng.uniform(1, 8))
-    pixel = float(rng.uniform(380, 650)) / rows
+    pixel = float(rng.uniform(340, 520) if rng.random() < 0.75 else rng.uniform(500, 650)) / rows
     spacing = spacing_mm or (step, pixel, pixel)
     if slices < 1 or rows < 32 or min(spacing) <= 0 or spacing[1] != spacing[2]:
         raise ValueError(f"no phantom of {slices} slices, {rows} rows and spacing {spacing}: pixels must be square")
@@ -96,7 +96,7 @@ def _make_canvas(rng: np.random.Generator, build: Build, raster: _Raster) -> Pla
     z = (np.arange(count) - (count - 1) / 2) * step + raster.centre_z_mm
     line, pixel = raster.line_mm, raster.spacing_mm[1]
     shape, spacing = (raster.rows, raster.rows), (pixel, pixel)
-    warp = [np.float32(_WARP_MM) * smooth_field(rng, shape, spacing, 90.0) for _ in range(4)]
+    warp = [np.float32(_WARP_MM) * smooth_field(rng, shape, spacing, 110.0) for _ in range(4)]
     cos, sin = np.float32(np.cos(build.angle)), np.float32(np.sin(build.angle))
     x_planes, y_planes = (np.empty((count, *shape), np.float32) for _ in range(2))
     for index, level in enumerate(z):
@@ -125,20 +125,26 @@ def _paint(
     build = Build.draw(rng)
     canvas = _make_canvas(rng, build, raster)
     shape, spacing = (raster.rows, raster.rows), raster.spacing_mm[1:]
-    textures = np.stack([smooth_field(rng, shape, spacing, float(rng.uniform(8, 14))) for _ in range(4)])
-    paint_trunk(canvas, build, palette, textures)
+    lengths_mm = (*[float(rng.uniform(28, 45))] * 4, *[float(rng.uniform(7, 14))] * 2)
+    textures = np.stack([smooth_field(rng, shape, spacing, length) for length in lengths_mm])
+    paint_trunk(canvas, build, palette, textures, rng)
+    paint_back_muscles(canvas, build, rng)
     paint_abdomen(canvas, build, palette, rng)
     paint_limbs(canvas, build, palette, rng)
-    paint_ribs(canvas, build, rng)
+    paint_cage(canvas, build, rng)
     paint_sternum(canvas, build)
     paint_spine(canvas, build, rng)
     marks = paint_heart_and_vessels(canvas, build, palette, rng)
-    paint_dense_lung(canvas, build, palette, rng, textures)
+    paint_dense_lung(canvas, build, palette, rng, textures[4:])
     paint_masses(canvas, build, palette, rng, marks)
     paint_effusions(canvas, build, palette, rng)
     paint_lung_vessels(canvas, rng)
     metal = paint_devices(canvas, build, rng, marks)
-    paint_support(canvas.labels, raster.line_mm, canvas.z_mm, build, rng)
+    support = Support.draw(rng, build)
+    for phase in range(raster.planes):  # every plane of a slice has its own shift
+        down = _SHIFTS[phase % 4][0] * raster.spacing_mm[1]
+        planes = slice(phase, None, raster.planes)
+        support.paint(canvas.labels[planes], raster.line_mm + np.float32(down), canvas.z_mm[planes])
     return canvas, build, marks, metal
 
 
@@ -166,7 +172,9 @@ def _render(
         # Strands in fat: soft tissue thinner than a pixel.
         hu += np.where(fat, stranding_hu * np.clip(0.6 * small + large - 0.9, 0, 1.2), np.float32(0))
         lung = codes == Label.LUNG
-        hu += np.where(lung, np.clip(build.gravity * canvas.y_planes[index], -90, 90) * np.float32(60 / 180), np.float32(0))
+        hu += np.where(
+            lung, np.clip(build.gravity * canvas.y_planes[index], -90, 90) * np.float32(60 / 180), np.float32(0)
+        )
         lit = palette.fraction[codes] * (1 + np.float32(0.02) * large) * np.float32(palette.e_hu)
         native[index // raster.planes] += hu
         enhancement[index // raster.planes] += lit
@@ -190,7 +198,9 @@ def _turned(pair: list[Floats], angle: float) -> Floats:
     return np.asarray(np.float32(np.cos(angle)) * pair[0] + np.float32(np.sin(angle)) * pair[1], dtype=np.float32)
 
 
-def _beaten(plane: Floats, x: Floats, y: Floats, z: float, marks: Landmarks, scanner: scan.Scanner, pixel_mm: float) -> Floats:
+def _beaten(
+    plane: Floats, x: Floats, y: Floats, z: float, marks: Landmarks, scanner: scan.Scanner, pixel_mm: float
+) -> Floats:
     """The plane with the heart blurred by its beat."""
     distance = abs(z - marks.heart[2]) / marks.heart_mm
     if scanner.heart_blur_mm == 0 or distance > 1.2:

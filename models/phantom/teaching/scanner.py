@@ -71,7 +71,9 @@ def overlapped(volume: Floats, share: float) -> Floats:
     return np.asarray((1 - 2 * share) * volume + share * (above + below), dtype=np.float32)
 
 
-def draw_noise(rng: np.random.Generator, scanner: Scanner, shape: tuple[int, int, int], pixel_mm: float, streaks: Floats) -> Floats:
+def draw_noise(
+    rng: np.random.Generator, scanner: Scanner, shape: tuple[int, int, int], pixel_mm: float, streaks: Floats
+) -> Floats:
     """Noise [z, y, x] in HU, a little stronger in the middle; `streaks` [z]: what shoulders add along the rows."""
     rows, columns = shape[1:]
     f_y = fft.fftfreq(rows, pixel_mm)[:, None].astype(np.float32)
@@ -100,7 +102,12 @@ def beam_hardening(scanner: Scanner, line_mm: Floats, body: NDArray[np.bool_], s
     """HU [y, x] that hard beams take: a cup in the body and a dark band between shoulders; `shoulders` 0 to 1."""
     x, y = line_mm[None], line_mm[:, None]
     cup = scanner.cupping_hu * np.exp(-(x**2 + y**2) * np.float32(1 / 90**2))
-    band = scanner.band_hu * shoulders * np.exp(-((y - 12) ** 2) * np.float32(1 / 22**2)) * np.cos(x * np.float32(np.pi / 360))
+    band = (
+        scanner.band_hu
+        * shoulders
+        * np.exp(-((y - 12) ** 2) * np.float32(1 / 22**2))
+        * np.cos(x * np.float32(np.pi / 360))
+    )
     return np.asarray(-(cup + band) * body, dtype=np.float32)
 
 
