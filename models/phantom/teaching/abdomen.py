@@ -33,13 +33,13 @@ def _paint_diaphragm(canvas: PlanesCanvas, build: Build, fat: int, tops_mm: tupl
         lung = labels == Label.LUNG
         domes = []
         for side, top in zip((-1, 1), tops_mm, strict=True):
-            out = ((x - side * 58) / np.float32(62)) ** 2 + ((y - 2) / np.float32(80)) ** 2
-            domes.append(top - np.float32(52) * out - np.float32(10) * out * out)
+            out = ((x - side * 58) / np.float32(70)) ** 2 + ((y + 22) / np.float32(92)) ** 2
+            domes.append(top - np.float32(46) * out - np.float32(14) * out * out)
         dome = np.where(x < 0, domes[0], domes[1])
         depth = dome - z_mm
         labels[lung & (depth > 0)] = Label.MUSCLE
         labels[lung & (depth > 3.5)] = fat
-        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 25) & (y < 45)
+        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 4) & (y < 45)
         a, b, y0 = build.cavity(float(z_mm))
         inside = (x / a) ** 2 + ((y - y0) / b) ** 2 < 1
         labels[middle & inside] = fat

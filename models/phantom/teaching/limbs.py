@@ -78,12 +78,12 @@ def _paint_bones(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.G
     canvas.ellipsoid(middle, (46, 1.8, 56), Label.RIB_MARROW, axes=blade)
     glenoid = (joint[0] - side * 27.0, joint[1] + 9, joint[2] - 10)
     edge = np.asarray(middle) + blade[0] * 44 * side
-    spine = (middle[0] - side * 8, middle[1] + 22, middle[2] + 44)
+    spine = (middle[0] - side * 8, middle[1] + 13, middle[2] + 44)
     acromion = (joint[0] + side * 2, joint[1] + 22, joint[2] + 26)
     coracoid = (joint[0] - side * 20, joint[1] - 24, joint[2] + 4)
     collar = [
-        (side * 14.0, -52.0, 60.0),
-        (side * 62.0, -58.0, 80.0),
+        (side * 14.0, -50.0, 60.0),
+        (side * 62.0, -46.0, 80.0),
         (joint[0] - side * 26, joint[1] - 8, joint[2] + 22),
     ]
     bones: list[tuple[list[Place], float]] = [

@@ -117,11 +117,11 @@ def metal_streaks(
     """HU [y, x] of streaks that radiate from metal near this level."""
     total = np.zeros(x.shape, np.float32)
     for px, py, pz in places:
-        strength = 90 * np.exp(-(((z_mm - pz) / 14) ** 2))
+        strength = 60 * np.exp(-(((z_mm - pz) / 14) ** 2))
         if strength < 2:
             continue
         angle = np.arctan2(y - np.float32(py), x - np.float32(px))
-        far = 1 / (1 + np.hypot(x - np.float32(px), y - np.float32(py)) * np.float32(1 / 25))
+        far = 1 / (1 + np.hypot(x - np.float32(px), y - np.float32(py)) * np.float32(1 / 16))
         for turns in (2, 5, 9):
             total += (strength / turns**0.5 * far * np.cos(turns * angle + float(rng.uniform(0, 6)))).astype(np.float32)
     return total

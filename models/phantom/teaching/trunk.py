@@ -95,11 +95,12 @@ def _shoulder(build: Build, side: int) -> list[tuple[NDArray[np.float64], NDArra
     joint, elbow = np.array(build.joint(side)), np.array(build.elbow(side))
     m = 0.75 + 0.25 * build.muscle
     blade = np.array([side * 118.0, 50, -40.0])
+    front = (np.array([side * 24.0, -36, 62]), joint - [side * 26, 10, -2], 24 * m, 28 * m)
     if build.is_up(side):
         shoulder = (joint - [side * 14, -8, 10], joint, 50 * m, 50 * m)
-        return [(blade, joint - [side * 26, -26, 34], 26 * m, 46 * m), shoulder, (joint, elbow, 50 * m, 38 * m)]
-    front = (np.array([side * 95.0, -20, 60]), joint, 36 * m, 42 * m)
-    return [(blade, joint - [side * 34, -22, 30], 24 * m, 40 * m), front, (joint, elbow, 47 * m, 36 * m)]
+        return [(blade, joint - [side * 26, -26, 34], 26 * m, 46 * m), front, shoulder, (joint, elbow, 50 * m, 38 * m)]
+    deltoid = (np.array([side * 95.0, -20, 60]), joint, 36 * m, 42 * m)
+    return [(blade, joint - [side * 34, -22, 30], 24 * m, 40 * m), front, deltoid, (joint, elbow, 47 * m, 36 * m)]
 
 
 def _capsule_mm(
@@ -174,7 +175,7 @@ def _paint_muscles(plane: Plane, build: Build, first: Floats, second: Floats) ->
     for border in (62.0, 104.0, 148.0):
         layer |= (np.abs(plane.turn - border - 9 * second) < 0.4 + 5 * build.septa) & (plane.out > _WALL_MM)
     layer |= np.abs(second) < 0.3 * build.septa
-    bare = (plane.turn < 9) & (plane.out > 3)  # nothing but fat and skin before the breastbone
+    bare = (plane.turn < (9 if z < 72 else 0)) & (plane.out > 3)  # nothing but fat and skin before the breastbone
     if z < -70:  # below the shoulder blades the front has next to no muscle
         bare |= (plane.turn < 70) & (plane.out > _WALL_MM) & (plane.envelope > -3.5)
     muscle = inside & ~layer & ~bare
