@@ -20,7 +20,7 @@ def paint_abdomen(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.
     fat = palette.near(Label.FAT, 5)
     right_mm = float(rng.uniform(-125, -80))
     _paint_diaphragm(canvas, build, fat, (right_mm, right_mm - float(rng.uniform(0, 28))))
-    _paint_solid(canvas, build, palette, rng, fat, right_mm)
+    _paint_solid(canvas, build, palette, rng, fat=fat, top_mm=right_mm)
     _paint_gut(canvas, build, palette, rng, fat)
 
 
@@ -51,7 +51,7 @@ def _near(rng: np.random.Generator, place: Sequence[float], sd_mm: float = 5.0) 
 
 
 def _paint_solid(
-    canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, fat: int, top_mm: float
+    canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, *, fat: int, top_mm: float
 ) -> None:
     only = (fat,)
     for side in (-1, 1):
@@ -140,7 +140,8 @@ def _paint_gut(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.ran
         ((42.0, -42.0, top - 62), (34 * size, 24 * size, 30.0)),
         ((0.0, -48.0, top - 75), (32.0, 18 * size, 20.0)),
     ]
-    _paint_hollow(canvas, build, palette, rng, [(_near(rng, p, 4), a) for p, a in stomach], (fat, Label.LIVER))
+    parts = [(_near(rng, p, 4), a) for p, a in stomach]
+    _paint_hollow(canvas, build, palette, rng, parts=parts, only=(fat, Label.LIVER))
     for x, y, z, count in (
         (95, -30, -185, 3),
         (-70, -50, -250, 3),
@@ -150,8 +151,11 @@ def _paint_gut(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.ran
     ):
         start = np.asarray(_near(rng, (x, y, z), 8))
         r = float(rng.uniform(9, 22))
-        loops = [(_near(rng, start + rng.normal(0, 16, 3) * [1, 0.7, 1], 2), (r, r * 0.9, r)) for _ in range(count)]
-        _paint_hollow(canvas, build, palette, rng, loops, (fat,))
+        loops = [
+            (_near(rng, (start + rng.normal(0, 16, 3) * [1, 0.7, 1]).tolist(), 2), (r, r * 0.9, r))
+            for _ in range(count)
+        ]
+        _paint_hollow(canvas, build, palette, rng, parts=loops, only=(fat,))
 
 
 def _paint_hollow(
@@ -159,6 +163,7 @@ def _paint_hollow(
     build: Build,
     palette: Palette,
     rng: np.random.Generator,
+    *,
     parts: Sequence[tuple[Place, Place]],
     only: Sequence[int],
 ) -> None:

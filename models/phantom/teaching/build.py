@@ -109,7 +109,7 @@ def _draw_breasts(rng: np.random.Generator, fat_mm: float, gravity: int) -> tupl
     found = []
     for side in (-1, 1):
         removed = side == missing
-        implant = removed and rng.random() < 0.5 or (woman and rng.random() < 0.04)
+        implant = (removed and rng.random() < 0.5) or (woman and rng.random() < 0.04)
         own = size * float(rng.uniform(0.88, 1.1))
         if removed:
             own = 0.75 if implant else 0.0

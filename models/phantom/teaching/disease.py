@@ -35,10 +35,14 @@ def paint_dense_lung(
     for side in (-1, 1):
         if rng.random() < 0.22:
             place = (side * rng.uniform(50, 95), rng.uniform(-45, 55), rng.uniform(-140, 80))
-            _patch(canvas, rng, place, palette.near(Label.GROUND_GLASS, 60), float(rng.uniform(20, 60)), texture)
+            _patch(
+                canvas, rng, place, palette.near(Label.GROUND_GLASS, 60), float(rng.uniform(20, 60)), texture=texture
+            )
         if rng.random() < 0.18:
             place = (side * rng.uniform(55, 100), rng.uniform(-40, 60), rng.uniform(-140, 70))
-            _patch(canvas, rng, place, palette.near(Label.CONSOLIDATION, 8), float(rng.uniform(12, 45)), texture)
+            _patch(
+                canvas, rng, place, palette.near(Label.CONSOLIDATION, 8), float(rng.uniform(12, 45)), texture=texture
+            )
         if rng.random() < 0.18:
             place = (side * rng.uniform(35, 60), rng.uniform(15, 60), rng.uniform(-110, 10))
             axes = (rng.uniform(10, 38), rng.uniform(8, 24), rng.uniform(20, 55))
@@ -65,7 +69,7 @@ def _patch(
 def paint_effusions(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator) -> None:
     """Fluid in the lowest part of a chest by gravity, from a thin line to half of it, with airless lung above."""
     for side in (-1, 1):
-        drawn = rng.random() < 0.3
+        drawn = rng.random() < 0.17
         level, slope = float(rng.uniform(-35, 84)), float(rng.uniform(-0.12, 0.02))
         band = float(rng.uniform(0, 26)) if rng.random() < 0.7 else 0.0
         thin = float(rng.uniform(0, 5)) if rng.random() < 0.4 else 0.0
@@ -73,10 +77,12 @@ def paint_effusions(canvas: PlanesCanvas, build: Build, palette: Palette, rng: n
         top = float(rng.uniform(-70, 90))
         if drawn or thin:
             limits = (level if drawn else 1e3, band if drawn else thin, top)
-            _pour(canvas, build, side, limits, slope, (fluid, airless))
+            _pour(canvas, build, side, limits, slope=slope, codes=(fluid, airless))
 
 
-def _pour(canvas: PlanesCanvas, build: Build, side: int, limits: Place, slope: float, codes: tuple[int, int]) -> None:
+def _pour(
+    canvas: PlanesCanvas, build: Build, side: int, limits: Place, *, slope: float, codes: tuple[int, int]
+) -> None:
     level, band, top = limits
     for index, z_mm in enumerate(canvas.z_mm):
         z = float(z_mm)

@@ -51,11 +51,11 @@ def paint_heart_and_vessels(
     frame = _Frame(rng)
     marks.heart = frame.at(0, 0, 0)
     marks.heart_mm = 58 * frame.size
-    _paint_thymus(canvas, build, palette, rng)
-    _paint_chambers(canvas, frame, palette, rng, marks)
+    _paint_thymus(canvas, build, rng)
+    _paint_chambers(canvas, frame, rng, marks)
     _paint_pulmonary(canvas, frame, rng, marks)
     _paint_veins(canvas, build, frame, rng, marks)
-    _paint_aorta(canvas, build, frame, palette, rng, marks)
+    _paint_aorta(canvas, build, frame, rng, marks)
     _paint_airways(canvas, palette, rng)
     _paint_neck(canvas, palette, rng)
     _paint_internal_mammary(canvas, build, rng)
@@ -68,7 +68,7 @@ def _near(rng: np.random.Generator, place: Sequence[float], sd_mm: float = 3.0) 
     return float(x), float(y), float(z)
 
 
-def _paint_thymus(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator) -> None:
+def _paint_thymus(canvas: PlanesCanvas, build: Build, rng: np.random.Generator) -> None:
     if rng.random() < 0.5:
         return
     for side in (-1, 1):
@@ -77,9 +77,7 @@ def _paint_thymus(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.
         canvas.ellipsoid(place, size, Label.THYMUS, axes=rotation(side * 30.0), only=(Label.FAT,))
 
 
-def _paint_chambers(
-    canvas: PlanesCanvas, frame: _Frame, palette: Palette, rng: np.random.Generator, marks: Landmarks
-) -> None:
+def _paint_chambers(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generator, marks: Landmarks) -> None:
     s = frame.size
     fat_mm = float(rng.uniform(-3, 9))
     sac = ((64 + fat_mm) * s, (45 + fat_mm) * s, (49 + fat_mm) * s)
@@ -182,9 +180,7 @@ def _paint_veins(canvas: PlanesCanvas, build: Build, frame: _Frame, rng: np.rand
     )
 
 
-def _paint_aorta(
-    canvas: PlanesCanvas, build: Build, frame: _Frame, palette: Palette, rng: np.random.Generator, marks: Landmarks
-) -> None:
+def _paint_aorta(canvas: PlanesCanvas, build: Build, frame: _Frame, rng: np.random.Generator, marks: Landmarks) -> None:
     """Root, arch and descending aorta: straight or tortuous, sometimes widened, sometimes calcified."""
     r = float(rng.uniform(10.0, 16.5))
     ascending = r * float(rng.uniform(1.05, 1.35))

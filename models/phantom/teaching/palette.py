@@ -1,6 +1,6 @@
 """The tissues of a teaching patient: HU, enhancement and grain of every code that is painted.
 
-A code below 128 is a `Label`; one from 128 on is an instance of a label with HU of its own, such as one mass of several.
+A code below 128 is a `Label`; one from 128 on is an instance of a label with HU of its own, such as one of many masses.
 Enhancement is a fraction of e, the enhancement of blood; no vein carries undiluted contrast. Where nobody can tell from
 a native scan what lights (airless lung, consolidation), the fraction is a convention: 0 to 0.2.
 """

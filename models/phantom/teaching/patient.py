@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from models.phantom.canvas import smooth_field
@@ -19,7 +18,7 @@ from models.phantom.teaching.disease import paint_dense_lung, paint_devices, pai
 from models.phantom.teaching.heart import Landmarks, paint_heart_and_vessels
 from models.phantom.teaching.limbs import paint_back_muscles, paint_cage, paint_limbs
 from models.phantom.teaching.palette import Palette
-from models.phantom.teaching.planes import Floats, PlanesCanvas
+from models.phantom.teaching.planes import Floats, Place, PlanesCanvas
 from models.phantom.teaching.trunk import paint_trunk
 from models.phantom.tissues import Label
 
@@ -50,9 +49,31 @@ def make_teaching_patient(
     raster = _draw_raster(rngs[0], slices, rows, spacing_mm, centre_z_mm)
     scanner = scan.Scanner.draw(rngs[1])
     palette = Palette(rngs[2])
-    canvas, build, marks, metal = _paint(rngs[3], raster, palette)
-    native, enhancement = _render(rngs[1], canvas, palette, raster, scanner, build, marks, metal)
-    return _scanned(rngs[4], rngs[5], canvas, palette, raster, scanner, native, enhancement)
+    subject = _paint(rngs[3], raster, palette)
+    native, enhancement = _render(rngs[1], subject, palette, raster, scanner)
+    enhanced = native + enhancement
+    streaks = _shoulder_streaks(subject.canvas, raster, scanner)
+    first, second = (scan.draw_noise(rng, scanner, native.shape, raster.spacing_mm[1], streaks) for rng in rngs[4:])
+    return PhantomPatient(
+        ncct_hu=with_noise(native, first),
+        cect_hu=with_noise(enhanced, second),
+        ncct_clean_hu=native,
+        cect_clean_hu=enhanced,
+        labels=palette.labels[subject.canvas.labels[raster.planes // 2 :: raster.planes]],
+        enhancement_hu=enhancement,
+        spacing_mm=raster.spacing_mm,
+        e_hu=palette.e_hu,
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A painted patient: codes on the canvas, posture, where vessels lie, and where metal casts streaks."""
+
+    canvas: PlanesCanvas
+    build: Build
+    marks: Landmarks
+    metal: list[Place]
 
 
 @dataclass(frozen=True)
@@ -118,9 +139,7 @@ def _make_canvas(rng: np.random.Generator, build: Build, raster: _Raster) -> Pla
     )
 
 
-def _paint(
-    rng: np.random.Generator, raster: _Raster, palette: Palette
-) -> tuple[PlanesCanvas, Build, Landmarks, list[tuple[float, float, float]]]:
+def _paint(rng: np.random.Generator, raster: _Raster, palette: Palette) -> _Subject:
     """Codes of one patient on a couch; later organs cover earlier ones."""
     build = Build.draw(rng)
     canvas = _make_canvas(rng, build, raster)
@@ -145,20 +164,37 @@ def _paint(
         down = _SHIFTS[phase % 4][0] * raster.spacing_mm[1]
         planes = slice(phase, None, raster.planes)
         support.paint(canvas.labels[planes], raster.line_mm + np.float32(down), canvas.z_mm[planes])
-    return canvas, build, marks, metal
+    return _Subject(canvas, build, marks, metal)
 
 
 def _render(
-    rng: np.random.Generator,
-    canvas: PlanesCanvas,
-    palette: Palette,
-    raster: _Raster,
-    scanner: scan.Scanner,
-    build: Build,
-    marks: Landmarks,
-    metal: list[tuple[float, float, float]],
+    rng: np.random.Generator, subject: _Subject, palette: Palette, raster: _Raster, scanner: scan.Scanner
 ) -> tuple[Floats, Floats]:
     """Native HU and enhancement [z, y, x] after partial volume, point spread and artefacts, without noise."""
+    native, enhancement = _tissue_volumes(rng, subject, palette, raster)
+    native, enhancement = (scan.overlapped(volume, scanner.overlap) for volume in (native, enhancement))
+    canvas, pixel = subject.canvas, raster.spacing_mm[1]
+    for index in range(raster.slices):
+        middle = index * raster.planes + raster.planes // 2
+        z = float(canvas.z_mm[middle])
+        x, y = canvas.x_planes[middle], canvas.y_planes[middle]
+        beat = _beat(x, y, z, subject.marks) if scanner.heart_blur_mm else None
+        for volume in (native, enhancement):
+            plane = volume[index] if beat is None else _beaten(volume[index], beat, scanner.heart_blur_mm / pixel)
+            volume[index] = scan.sharpened(plane, scanner, pixel)
+        shoulders = float(np.clip((z - 45) / 50, 0, 1) * np.clip((170 - z) / 40, 0, 1))
+        body = native[index] > -950
+        native[index] += scan.beam_hardening(scanner, raster.line_mm, body, shoulders) + np.float32(scanner.shift_hu)
+        if subject.metal:
+            native[index] += scan.metal_streaks(rng, x, y, subject.metal, z)
+    return native, enhancement
+
+
+def _tissue_volumes(
+    rng: np.random.Generator, subject: _Subject, palette: Palette, raster: _Raster
+) -> tuple[Floats, Floats]:
+    """Native HU and enhancement [z, y, x], each slice the mean of its planes."""
+    canvas = subject.canvas
     shape, pixel = (raster.rows, raster.rows), raster.spacing_mm[1]
     fine = [smooth_field(rng, shape, (pixel, pixel), 3.5) for _ in range(2)]
     coarse = [smooth_field(rng, shape, (pixel, pixel), 16.0) for _ in range(2)]
@@ -168,29 +204,15 @@ def _render(
         codes = canvas.labels[index]
         small, large = _turned(fine, float(z_mm) / 5), _turned(coarse, float(z_mm) / 16)
         hu = palette.hu[codes] + palette.fine_hu[codes] * small + palette.coarse_hu[codes] * large
-        fat = palette.labels[codes] == Label.FAT
         # Strands in fat: soft tissue thinner than a pixel.
-        hu += np.where(fat, stranding_hu * np.clip(0.6 * small + large - 0.9, 0, 1.2), np.float32(0))
-        lung = codes == Label.LUNG
-        hu += np.where(
-            lung, np.clip(build.gravity * canvas.y_planes[index], -90, 90) * np.float32(60 / 180), np.float32(0)
-        )
-        lit = palette.fraction[codes] * (1 + np.float32(0.02) * large) * np.float32(palette.e_hu)
+        strands = stranding_hu * np.clip(0.6 * small + large - 0.9, 0, 1.2)
+        hu += np.where(palette.labels[codes] == Label.FAT, strands, np.float32(0))
+        sunk = np.clip(subject.build.gravity * canvas.y_planes[index], -90, 90) * np.float32(60 / 180)
+        hu += np.where(codes == Label.LUNG, sunk, np.float32(0))
         native[index // raster.planes] += hu
-        enhancement[index // raster.planes] += lit
-    native, enhancement = (scan.overlapped(volume / raster.planes, scanner.overlap) for volume in (native, enhancement))
-    for index in range(raster.slices):
-        middle = index * raster.planes + raster.planes // 2
-        z = float(canvas.z_mm[middle])
-        x, y = canvas.x_planes[middle], canvas.y_planes[middle]
-        for volume in (native, enhancement):
-            volume[index] = scan.sharpened(_beaten(volume[index], x, y, z, marks, scanner, pixel), scanner, pixel)
-        shoulders = float(np.clip((z - 45) / 50, 0, 1) * np.clip((170 - z) / 40, 0, 1))
-        body = native[index] > -950
-        native[index] += scan.beam_hardening(scanner, raster.line_mm, body, shoulders) + np.float32(scanner.shift_hu)
-        if metal:
-            native[index] += scan.metal_streaks(rng, x, y, metal, z)
-    return native, enhancement
+        lit = palette.fraction[codes] * (1 + np.float32(0.02) * large)
+        enhancement[index // raster.planes] += lit * np.float32(palette.e_hu)
+    return native / np.float32(raster.planes), enhancement / np.float32(raster.planes)
 
 
 def _turned(pair: list[Floats], angle: float) -> Floats:
@@ -198,42 +220,21 @@ def _turned(pair: list[Floats], angle: float) -> Floats:
     return np.asarray(np.float32(np.cos(angle)) * pair[0] + np.float32(np.sin(angle)) * pair[1], dtype=np.float32)
 
 
-def _beaten(
-    plane: Floats, x: Floats, y: Floats, z: float, marks: Landmarks, scanner: scan.Scanner, pixel_mm: float
-) -> Floats:
-    """The plane with the heart blurred by its beat."""
+def _beat(x: Floats, y: Floats, z: float, marks: Landmarks) -> Floats | None:
+    """How far each pixel moves with the heart, 0 to 1; None away from it."""
     distance = abs(z - marks.heart[2]) / marks.heart_mm
-    if scanner.heart_blur_mm == 0 or distance > 1.2:
-        return plane
+    if distance > 1.2:
+        return None
     near = ((x - marks.heart[0]) ** 2 + (y - marks.heart[1]) ** 2) * np.float32(1 / marks.heart_mm**2)
-    share = np.exp(-(near**2) - np.float32(distance**2))
-    moved = gaussian_filter(plane, scanner.heart_blur_mm / pixel_mm, truncate=2.5)
-    return np.asarray(plane + share * (moved - plane), dtype=np.float32)
+    return np.asarray(np.exp(-(near**2) - np.float32(distance**2)), dtype=np.float32)
 
 
-def _scanned(
-    first: np.random.Generator,
-    second: np.random.Generator,
-    canvas: PlanesCanvas,
-    palette: Palette,
-    raster: _Raster,
-    scanner: scan.Scanner,
-    native: Floats,
-    enhancement: Floats,
-) -> PhantomPatient:
+def _beaten(plane: Floats, beat: Floats, sigma_px: float) -> Floats:
+    return np.asarray(plane + beat * (gaussian_filter(plane, sigma_px, truncate=2.5) - plane), dtype=np.float32)
+
+
+def _shoulder_streaks(canvas: PlanesCanvas, raster: _Raster, scanner: scan.Scanner) -> Floats:
+    """What shoulders add to the noise of every slice."""
     levels = canvas.z_mm.reshape(raster.slices, -1).mean(axis=1)
     high = np.clip((levels - 45) / 50, 0, 1) * np.clip((190 - levels) / 50, 0, 1)
-    streaks = np.asarray(high * scanner.shoulder_streaks, dtype=np.float32)
-    pixel = raster.spacing_mm[1]
-    enhanced = native + enhancement
-    middle: NDArray[np.uint8] = canvas.labels[raster.planes // 2 :: raster.planes]
-    return PhantomPatient(
-        ncct_hu=with_noise(native, scan.draw_noise(first, scanner, native.shape, pixel, streaks)),
-        cect_hu=with_noise(enhanced, scan.draw_noise(second, scanner, native.shape, pixel, streaks)),
-        ncct_clean_hu=native,
-        cect_clean_hu=enhanced,
-        labels=palette.labels[middle],
-        enhancement_hu=enhancement,
-        spacing_mm=raster.spacing_mm,
-        e_hu=palette.e_hu,
-    )
+    return np.asarray(high * scanner.shoulder_streaks, dtype=np.float32)

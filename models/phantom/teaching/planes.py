@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 class PlanesCanvas(Canvas):
     """`x_planes`, `y_planes` [z, y, x]: the positions of every voxel in canonical mm; x_mm, y_mm are their means.
 
-    The planes of one slice are shifted against each other by parts of a pixel: their mean shows partial volume in plane.
+    The planes of a slice are shifted against each other by parts of a pixel: their mean shows partial volume in plane.
     """
 
     x_planes: Floats

@@ -72,7 +72,7 @@ def overlapped(volume: Floats, share: float) -> Floats:
 
 
 def draw_noise(
-    rng: np.random.Generator, scanner: Scanner, shape: tuple[int, int, int], pixel_mm: float, streaks: Floats
+    rng: np.random.Generator, scanner: Scanner, shape: tuple[int, ...], pixel_mm: float, streaks: Floats
 ) -> Floats:
     """Noise [z, y, x] in HU, a little stronger in the middle; `streaks` [z]: what shoulders add along the rows."""
     rows, columns = shape[1:]

@@ -87,7 +87,7 @@ def _envelope(x: Floats, y: Floats, z: float, build: Build) -> Floats:
         for p, q, r_p, r_q in _shoulder(build, side):
             if min(p[2] - r_p, q[2] - r_q) > z or max(p[2] + r_p, q[2] + r_q) < z:
                 continue
-            body = _joined(body, _capsule_mm(x, y, z, p, q, r_p, r_q), 22.0)
+            body = _joined(body, _capsule_mm(x, y, z, p, q, r_p=r_p, r_q=r_q), 22.0)
     return body
 
 
@@ -104,7 +104,7 @@ def _shoulder(build: Build, side: int) -> list[tuple[NDArray[np.float64], NDArra
 
 
 def _capsule_mm(
-    x: Floats, y: Floats, z: float, p: NDArray[np.float64], q: NDArray[np.float64], r_p: float, r_q: float
+    x: Floats, y: Floats, z: float, p: NDArray[np.float64], q: NDArray[np.float64], *, r_p: float, r_q: float
 ) -> Floats:
     dx, dy, dz = (float(v) for v in q - p)
     px, py, pz = x - np.float32(p[0]), y - np.float32(p[1]), z - float(p[2])
@@ -123,7 +123,7 @@ def _paint_outside(plane: Plane, build: Build, breasts: Sequence[_Gland], textur
     # Fat is thinner on arms, at the neck, and over the breastbone and the spine.
     thin = float(np.interp(plane.z_mm, [-100, 60, 110, 150], [1.0, 0.75, 0.45, 0.4]))
     sides = np.float32(0.75) + np.float32(0.35) * np.sin(np.radians(plane.turn)) + np.float32(0.06) * texture
-    skin = plane.envelope - build.fat_mm * thin * sides
+    skin = np.asarray(plane.envelope - build.fat_mm * thin * sides, dtype=np.float32)
     for gland in breasts:
         value = _breast_value(plane, gland.breast)
         if value is not None:
