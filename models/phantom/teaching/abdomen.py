@@ -33,13 +33,16 @@ def _paint_diaphragm(canvas: PlanesCanvas, build: Build, fat: int, tops_mm: tupl
         lung = labels == Label.LUNG
         domes = []
         for side, top in zip((-1, 1), tops_mm, strict=True):
-            out = ((x - side * 58) / np.float32(70)) ** 2 + ((y + 22) / np.float32(92)) ** 2
+            # The dome is flat under the heart and falls steeply to the sides and to the back.
+            across = side * x - 58
+            across = across * np.where(across < 0, np.float32(1 / 95), np.float32(1 / 62))
+            out = across**2 + ((y + 22) / np.float32(92)) ** 2
             domes.append(top - np.float32(46) * out - np.float32(14) * out * out)
         dome = np.where(x < 0, domes[0], domes[1])
         depth = dome - z_mm
         labels[lung & (depth > 0)] = Label.MUSCLE
         labels[lung & (depth > 3.5)] = fat
-        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 4) & (y < 45)
+        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 2) & (y < 45)
         a, b, y0 = build.cavity(float(z_mm))
         inside = (x / a) ** 2 + ((y - y0) / b) ** 2 < 1
         labels[middle & inside] = fat
@@ -93,8 +96,8 @@ def _paint_liver(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generato
     only = (fat, Label.KIDNEY)
     x, y, z = _near(rng, (-60, -2, top_mm - 88), 4)
     canvas.ellipsoid((x, y, z), (98, 96, 90), Label.LIVER, only=(fat,))
-    reach = float(rng.uniform(30, 85))
-    canvas.ellipsoid((0.0, -52.0, top_mm - 70), (reach, 32, 46), Label.LIVER, axes=rotation(-12.0), only=only)
+    reach = float(rng.uniform(45, 105))
+    canvas.ellipsoid((-12.0, -46.0, top_mm - 72), (reach, 38, 50), Label.LIVER, axes=rotation(-12.0), only=only)
     hollow = (-20.0, 30.0, z - 70)
     canvas.ellipsoid(hollow, (45, 38, 60), fat, axes=rotation(20.0), only=(Label.LIVER,))
     top = (-24.0, 12.0, top_mm - 18)
@@ -132,7 +135,7 @@ def _paint_liver(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generato
 
 def _paint_gut(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, fat: int) -> None:
     """Stomach and bowel: a thin wall that lights around contents that do not."""
-    size = float(rng.uniform(0.55, 1.35))
+    size = float(rng.uniform(0.55, 1.7))
     top = float(rng.uniform(-175, -140))
     stomach = [
         ((62.0, 18.0, top), (30 * size, 34 * size, 34.0)),

@@ -17,6 +17,7 @@ from models.phantom.teaching.planes import Place, PlanesCanvas
 from models.phantom.tissues import Label
 
 AERATED = (Label.LUNG, Label.GROUND_GLASS)
+_UNDER_SKIN = (Label.FAT, Label.MUSCLE)
 _MASS_OVER = (
     Label.LUNG,
     Label.FAT,
@@ -35,14 +36,12 @@ def paint_dense_lung(
     for side in (-1, 1):
         if rng.random() < 0.22:
             place = (side * rng.uniform(50, 95), rng.uniform(-45, 55), rng.uniform(-140, 80))
-            _patch(
-                canvas, rng, place, palette.near(Label.GROUND_GLASS, 60), float(rng.uniform(20, 60)), texture=texture
-            )
+            glass, size = palette.near(Label.GROUND_GLASS, 60), float(rng.uniform(20, 60))
+            _patch(canvas, rng, place, code=glass, size=size, texture=texture)
         if rng.random() < 0.18:
             place = (side * rng.uniform(55, 100), rng.uniform(-40, 60), rng.uniform(-140, 70))
-            _patch(
-                canvas, rng, place, palette.near(Label.CONSOLIDATION, 8), float(rng.uniform(12, 45)), texture=texture
-            )
+            dense, size = palette.near(Label.CONSOLIDATION, 8), float(rng.uniform(12, 45))
+            _patch(canvas, rng, place, code=dense, size=size, texture=texture)
         if rng.random() < 0.18:
             place = (side * rng.uniform(35, 60), rng.uniform(15, 60), rng.uniform(-110, 10))
             axes = (rng.uniform(10, 38), rng.uniform(8, 24), rng.uniform(20, 55))
@@ -53,7 +52,13 @@ def paint_dense_lung(
 
 
 def _patch(
-    canvas: PlanesCanvas, rng: np.random.Generator, place: Place, code: int, size: float, texture: NDArray[np.float32]
+    canvas: PlanesCanvas,
+    rng: np.random.Generator,
+    place: Place,
+    *,
+    code: int,
+    size: float,
+    texture: NDArray[np.float32],
 ) -> None:
     """An ellipsoid with a ragged border in aerated lung."""
     axes = np.array([size, size * rng.uniform(0.5, 1), size * rng.uniform(0.5, 1.1)])
@@ -177,13 +182,13 @@ def paint_devices(canvas: PlanesCanvas, build: Build, rng: np.random.Generator, 
     if rng.random() > 0.12:
         return []
     side = int(rng.choice([-1, 1]))
-    box = (side * 82.0, build.front_y(45.0) - 30.0, 48.0)
+    box = (side * 82.0, build.front_y(45.0) - 18.0, 48.0)
     heart = marks.heart
     wire: Sequence[Place] = [box, (side * 70.0, -26.0, 76.0), (-28.0, -20.0, 32.0), (-28.0, -14.0, -10.0), heart]
     if rng.random() < 0.5:
-        canvas.ellipsoid(box, (24, 5, 22), Label.METAL, axes=rotation(side * 25.0))
+        canvas.ellipsoid(box, (24, 5, 22), Label.METAL, axes=rotation(side * 25.0), only=_UNDER_SKIN)
         canvas.path(wire, [1.2] * 5, Label.METAL)
         return [box, (-28.0, -15.0, 0.0), heart]
-    canvas.ellipsoid(box, (13, 6, 12), Label.CALCIFICATION, axes=rotation(side * 25.0))
+    canvas.ellipsoid(box, (13, 6, 12), Label.CALCIFICATION, axes=rotation(side * 25.0), only=_UNDER_SKIN)
     canvas.path(wire[:4], [1.3] * 4, Label.CALCIFICATION)
     return []

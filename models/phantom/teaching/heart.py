@@ -15,6 +15,8 @@ from models.phantom.tissues import Label
 
 _SOFT = (Label.FAT, Label.LUNG, Label.MUSCLE)
 _NECK = (Label.FAT, Label.MUSCLE)
+_CHAMBERS = (Label.LEFT_VENTRICLE, Label.RIGHT_VENTRICLE, Label.LEFT_ATRIUM, Label.RIGHT_ATRIUM)
+_HEART = (Label.MYOCARDIUM, *_CHAMBERS)
 Track = list[tuple[Place, float]]
 
 
@@ -108,7 +110,7 @@ def _paint_chambers(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generato
             axes=frame.axes,
             only=(*_SOFT, Label.MYOCARDIUM, Label.PERICARDIUM),
         )
-        canvas.ellipsoid(centre, (a, b, c), label, axes=frame.axes)
+        canvas.ellipsoid(centre, (a, b, c), label, axes=frame.axes, only=_HEART)
         marks.touchable.setdefault("heart", []).append((centre, min(b, c) + wall))
     for _ in range(int(rng.integers(2, 5))):
         start = frame.at(*rng.uniform((10, 2, -14), (24, 22, 10)))

@@ -26,7 +26,7 @@ def paint_back_muscles(canvas: PlanesCanvas, build: Build, rng: np.random.Genera
     levels = np.arange(-300.0, 211.0, 30.0)
     m = build.muscle**0.5
     for side in (-1, 1):
-        for x, back, radius in ((22.0, 33.0, 13.0 * m), (40.0, 36.0, 15.0 * m)):
+        for x, back, radius in ((20.0, 31.0, 13.0 * m), (38.0, 31.0, 15.0 * m)):
             points = [(side * x, build.spine_y(z) + back, float(z)) for z in levels]
             canvas.tube(points, [radius] * len(points), Label.MUSCLE, only=(Label.FAT,))
         blade = rotation(side * (-42.0 if build.is_up(side) else -30.0))
@@ -52,7 +52,11 @@ def _near(rng: np.random.Generator, place: Place, sd_mm: float = 3.0) -> Place:
 def _paint_armpit(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.Generator) -> None:
     size = float(rng.uniform(0.75, 1.3))
     up = 14.0 if build.is_up(side) else 0.0
-    canvas.ellipsoid((side * 128, -8, 30 + up), (20 * size, 28 * size, 46), Label.FAT, only=(Label.MUSCLE,))
+    for _ in range(5):
+        place = (side * float(rng.normal(128, 6)), float(rng.normal(-8, 12)), float(rng.normal(32, 18)) + up)
+        axes = (float(rng.uniform(8, 19)) * size, float(rng.uniform(10, 24)) * size, float(rng.uniform(16, 34)))
+        turned = rotation(float(rng.uniform(0, 180)))
+        canvas.ellipsoid(place, axes, Label.FAT, axes=turned, only=(Label.MUSCLE,))
     canvas.ellipsoid(
         (side * 110, -28, 52), (38, 9 * size, 24), Label.FAT, axes=rotation(side * 20.0), only=(Label.MUSCLE,)
     )
@@ -74,8 +78,8 @@ def _paint_bones(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.G
     up = build.is_up(side)
     blade = rotation(side * (-42.0 if up else -30.0) + float(rng.normal(0, 5)), float(rng.normal(0, 6)))
     middle = _near(rng, (side * 118.0, 58.0, 34.0) if up else (side * 102.0, 74.0, 20.0), 3)
-    canvas.ellipsoid(middle, (50, 4.2, 62), Label.CORTICAL_BONE, axes=blade)
-    canvas.ellipsoid(middle, (46, 1.8, 56), Label.RIB_MARROW, axes=blade)
+    canvas.ellipsoid(middle, (50, 4.2, 62), Label.CORTICAL_BONE, axes=blade, only=_SOFT)
+    canvas.ellipsoid(middle, (46, 1.8, 56), Label.RIB_MARROW, axes=blade, only=(Label.CORTICAL_BONE,))
     glenoid = (joint[0] - side * 27.0, joint[1] + 9, joint[2] - 10)
     edge = np.asarray(middle) + blade[0] * 44 * side
     spine = (middle[0] - side * 8, middle[1] + 13, middle[2] + 44)
@@ -93,12 +97,12 @@ def _paint_bones(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.G
         (collar, 6.5),
     ]
     for points, radius in bones:
-        canvas.path(points, [radius] * len(points), Label.CORTICAL_BONE)
-        canvas.path(points, [radius - 2.2] * len(points), Label.RIB_MARROW)
-    canvas.tube([joint, joint], [23, 23], Label.CORTICAL_BONE)
-    canvas.tube([joint, joint], [21, 21], Label.RIB_MARROW)
-    canvas.tube([joint, elbow], [13.0, 11], Label.CORTICAL_BONE)
-    canvas.tube([joint, elbow], [9.5, 6.5], Label.RIB_MARROW)
+        canvas.path(points, [radius] * len(points), Label.CORTICAL_BONE, only=_SOFT)
+        canvas.path(points, [radius - 2.2] * len(points), Label.RIB_MARROW, only=(Label.CORTICAL_BONE,))
+    canvas.tube([joint, joint], [23, 23], Label.CORTICAL_BONE, only=_SOFT)
+    canvas.tube([joint, joint], [21, 21], Label.RIB_MARROW, only=(Label.CORTICAL_BONE,))
+    canvas.tube([joint, elbow], [13.0, 11], Label.CORTICAL_BONE, only=_SOFT)
+    canvas.tube([joint, elbow], [9.5, 6.5], Label.RIB_MARROW, only=(Label.CORTICAL_BONE,))
 
 
 def _paint_vessels(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.Generator) -> None:

@@ -83,6 +83,9 @@ def _envelope(x: Floats, y: Floats, z: float, build: Build) -> Floats:
     wide, deep = build.chest
     a, b, y0 = (float(np.interp(z, _Z, table)) for table in (_HALF_WIDTH, _HALF_DEPTH, _MIDDLE_Y))
     body = _ellipse_mm(x, y, a * wide + 6 * (build.muscle - 0.8), b * deep + 8 * (build.muscle - 0.8), y0)
+    if z < 100:  # the long muscles bulge beside the spine
+        back = _ellipse_mm(x, y, 58 * build.muscle**0.5, 20 + 6 * build.muscle, build.spine_y(z) + 24)
+        body = _joined(body, back, 10.0)
     for side in (-1, 1):
         for p, q, r_p, r_q in _shoulder(build, side):
             if min(p[2] - r_p, q[2] - r_q) > z or max(p[2] + r_p, q[2] + r_q) < z:
@@ -169,8 +172,8 @@ def _paint_muscles(plane: Plane, build: Build, first: Floats, second: Floats) ->
     inside = (plane.labels == Label.FAT) & (plane.envelope < np.float32(-1)) & (plane.out > 1.0)
     width = np.float32(0.3 + 6 * build.septa)
     layer = np.abs(plane.out - _WALL_MM) < width
-    for from_ribs in build.layers_mm:
-        layer |= np.abs(plane.out - from_ribs - np.float32(4) * first) < width
+    for from_ribs in build.layers_mm[: 2 if z < 50 else 1]:
+        layer |= (np.abs(plane.out - from_ribs - np.float32(6) * first) < width) & (second > -0.3)
     # From front to back: pectoral, serratus, latissimus, back; the border between two is a plane of fat.
     for border in (62.0, 104.0, 148.0):
         layer |= (np.abs(plane.turn - border - 9 * second) < 0.4 + 5 * build.septa) & (plane.out > _WALL_MM)
