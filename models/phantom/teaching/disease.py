@@ -151,7 +151,7 @@ def _paint_mass(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator
         Label.LUNG_MASS,
         float(rng.uniform(12, 60)),
         float(rng.uniform(0, 0.15)),
-        fine_hu=2,
+        fine_hu=float(rng.uniform(0, 4)),
         coarse_hu=float(rng.uniform(0, 9)),
     )
     axes = (radius, radius * float(rng.uniform(0.65, 1)), radius * float(rng.uniform(0.65, 1.2)))

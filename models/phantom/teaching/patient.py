@@ -133,7 +133,6 @@ def _make_canvas(rng: np.random.Generator, build: Build, raster: _Raster) -> Pla
         x_mm=x_planes.mean(axis=0),
         y_mm=y_planes.mean(axis=0),
         z_mm=z.astype(np.float32),
-        warp_margin_mm=4 * _WARP_MM + 30,
         x_planes=x_planes,
         y_planes=y_planes,
     )
