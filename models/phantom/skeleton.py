@@ -63,10 +63,11 @@ def paint_ribs(canvas: Canvas, body: Body, rng: np.random.Generator) -> None:
         back_z = 88.0 - 22.0 * rib
         drop = 28.0 + 4.0 * rib
         for side in (-1, 1):
-            _paint_rib(canvas, body, back_z + float(rng.normal(0, 1.5)), drop, side, radius=5.2 + 0.1 * min(rib, 5))
+            paint_rib(canvas, body, back_z + float(rng.normal(0, 1.5)), drop, side, radius=5.2 + 0.1 * min(rib, 5))
 
 
-def _paint_rib(canvas: Canvas, body: Body, back_z: float, drop: float, side: int, *, radius: float) -> None:
+def paint_rib(canvas: Canvas, body: Body, back_z: float, drop: float, side: int, *, radius: float) -> None:
+    """Paint one rib from the spine at `back_z` to the front, `drop` mm lower; `side` is -1 on the right."""
     fractions = np.linspace(0, 1, 26)
     points = []
     for s in fractions:

@@ -20,7 +20,7 @@ def paint_abdomen(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.
     fat = palette.near(Label.FAT, 5)
     right_mm = float(rng.uniform(-125, -80))
     _paint_diaphragm(canvas, build, fat, (right_mm, right_mm - float(rng.uniform(0, 28))))
-    _paint_solid(canvas, build, palette, rng, fat, right_mm)
+    _paint_solid(canvas, build, palette, rng, fat=fat, top_mm=right_mm)
     _paint_gut(canvas, build, palette, rng, fat)
 
 
@@ -33,13 +33,16 @@ def _paint_diaphragm(canvas: PlanesCanvas, build: Build, fat: int, tops_mm: tupl
         lung = labels == Label.LUNG
         domes = []
         for side, top in zip((-1, 1), tops_mm, strict=True):
-            out = ((x - side * 58) / np.float32(62)) ** 2 + ((y - 2) / np.float32(80)) ** 2
-            domes.append(top - np.float32(52) * out - np.float32(10) * out * out)
+            # The dome is flat under the heart and falls steeply to the sides and to the back.
+            across = side * x - 58
+            across = across * np.where(across < 0, np.float32(1 / 95), np.float32(1 / 62))
+            out = across**2 + ((y + 22) / np.float32(92)) ** 2
+            domes.append(top - np.float32(46) * out - np.float32(14) * out * out)
         dome = np.where(x < 0, domes[0], domes[1])
         depth = dome - z_mm
         labels[lung & (depth > 0)] = Label.MUSCLE
         labels[lung & (depth > 3.5)] = fat
-        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 25) & (y < 45)
+        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 2) & (y < 45)
         a, b, y0 = build.cavity(float(z_mm))
         inside = (x / a) ** 2 + ((y - y0) / b) ** 2 < 1
         labels[middle & inside] = fat
@@ -51,7 +54,7 @@ def _near(rng: np.random.Generator, place: Sequence[float], sd_mm: float = 5.0) 
 
 
 def _paint_solid(
-    canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, fat: int, top_mm: float
+    canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, *, fat: int, top_mm: float
 ) -> None:
     only = (fat,)
     for side in (-1, 1):
@@ -61,7 +64,9 @@ def _paint_solid(
         medulla = palette.near(Label.KIDNEY, 2)
         palette.fraction[medulla] = 0.75
         canvas.ellipsoid(middle, (20, 16, 42), medulla, axes=axes, only=(Label.KIDNEY,))
-        canvas.ellipsoid((middle[0] - side * 8, middle[1] - 3, middle[2]), (17, 10, 26), fat, axes=axes, only=(Label.KIDNEY, medulla))
+        canvas.ellipsoid(
+            (middle[0] - side * 8, middle[1] - 3, middle[2]), (17, 10, 26), fat, axes=axes, only=(Label.KIDNEY, medulla)
+        )
         if rng.random() < 0.2:
             cyst = palette.instance(Label.SEROMA, float(rng.uniform(-2, 20)))
             canvas.ellipsoid(_near(rng, middle, 18), (14, 14, 14), cyst, only=(*only, Label.KIDNEY))
@@ -70,9 +75,20 @@ def _paint_solid(
             canvas.ellipsoid(gland, (12, 2.5, 14), Label.ADRENAL, axes=rotation(side * turn + 60), only=only)
         crus = [(side * 15.0, build.spine_y(z) - 14, z) for z in (-150.0, -200.0, -300.0)]
         canvas.path(crus, [4.0, 6.0, 9.0], Label.MUSCLE, only=(fat, Label.FAT))
-    canvas.ellipsoid(_near(rng, (102, 44, -185)), (26, rng.uniform(30, 46), rng.uniform(38, 60)), Label.SPLEEN, axes=rotation(-25.0), only=only)
+    canvas.ellipsoid(
+        _near(rng, (102, 44, -185)),
+        (26, rng.uniform(30, 46), rng.uniform(38, 60)),
+        Label.SPLEEN,
+        axes=rotation(-25.0),
+        only=only,
+    )
     gland_size = float(rng.uniform(7, 13))
-    canvas.path([_near(rng, p, 4) for p in ((-30, -18, -240), (0, -22, -222), (35, -2, -212), (75, 25, -200))], [gland_size * 1.5, gland_size, gland_size, gland_size * 0.8], Label.PANCREAS, only=only)
+    canvas.path(
+        [_near(rng, p, 4) for p in ((-30, -18, -240), (0, -22, -222), (35, -2, -212), (75, 25, -200))],
+        [gland_size * 1.5, gland_size, gland_size, gland_size * 0.8],
+        Label.PANCREAS,
+        only=only,
+    )
     _paint_liver(canvas, palette, rng, fat, top_mm)
 
 
@@ -80,19 +96,35 @@ def _paint_liver(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generato
     only = (fat, Label.KIDNEY)
     x, y, z = _near(rng, (-60, -2, top_mm - 88), 4)
     canvas.ellipsoid((x, y, z), (98, 96, 90), Label.LIVER, only=(fat,))
-    reach = float(rng.uniform(30, 85))
-    canvas.ellipsoid((0.0, -52.0, top_mm - 70), (reach, 32, 46), Label.LIVER, axes=rotation(-12.0), only=only)
+    reach = float(rng.uniform(45, 105))
+    canvas.ellipsoid((-12.0, -46.0, top_mm - 72), (reach, 38, 50), Label.LIVER, axes=rotation(-12.0), only=only)
     hollow = (-20.0, 30.0, z - 70)
     canvas.ellipsoid(hollow, (45, 38, 60), fat, axes=rotation(20.0), only=(Label.LIVER,))
     top = (-24.0, 12.0, top_mm - 18)
     for dx, dy, dz in ((-62, 20, -60), (-48, -38, -50), (2, -55, -40), (-85, -5, -70)):
         middle = (top[0] + dx * 0.5, top[1] + dy * 0.5, top[2] + dz * 0.35)
-        canvas.path([top, middle, (top[0] + dx, top[1] + dy, top[2] + dz)], [5.5, 4, 2], Label.HEPATIC_VEIN, only=(Label.LIVER,))
+        canvas.path(
+            [top, middle, (top[0] + dx, top[1] + dy, top[2] + dz)], [5.5, 4, 2], Label.HEPATIC_VEIN, only=(Label.LIVER,)
+        )
     hilum = (-28.0, -8.0, top_mm - 88)
     canvas.path([(0.0, 0.0, top_mm - 125), hilum], [7, 7], Label.PORTAL_VEIN, only=(fat, Label.PANCREAS, Label.LIVER))
     for dx, dy, dz in ((-50, 25, 5), (-45, -30, 10), (20, -45, 18), (-70, 0, -25)):
-        canvas.path([hilum, (hilum[0] + dx * 0.6, hilum[1] + dy * 0.6, hilum[2] + dz), (hilum[0] + dx, hilum[1] + dy, hilum[2] + dz * 1.2)], [6, 4, 2], Label.PORTAL_VEIN, only=(Label.LIVER,))
-    canvas.path([(10.0, 8.0, top_mm - 118), (55.0, 25.0, -205), (90.0, 35.0, -195)], [4.5, 4.0, 3.5], Label.PORTAL_VEIN, only=(fat, Label.PANCREAS))
+        canvas.path(
+            [
+                hilum,
+                (hilum[0] + dx * 0.6, hilum[1] + dy * 0.6, hilum[2] + dz),
+                (hilum[0] + dx, hilum[1] + dy, hilum[2] + dz * 1.2),
+            ],
+            [6, 4, 2],
+            Label.PORTAL_VEIN,
+            only=(Label.LIVER,),
+        )
+    canvas.path(
+        [(10.0, 8.0, top_mm - 118), (55.0, 25.0, -205), (90.0, 35.0, -195)],
+        [4.5, 4.0, 3.5],
+        Label.PORTAL_VEIN,
+        only=(fat, Label.PANCREAS),
+    )
     if rng.random() < 0.7:
         canvas.ellipsoid(_near(rng, (-55, -40, top_mm - 125)), (16, 20, 30), Label.GALLBLADDER, only=(fat, Label.LIVER))
     for _ in range(int(rng.integers(0, 3))):
@@ -103,7 +135,7 @@ def _paint_liver(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generato
 
 def _paint_gut(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, fat: int) -> None:
     """Stomach and bowel: a thin wall that lights around contents that do not."""
-    size = float(rng.uniform(0.55, 1.35))
+    size = float(rng.uniform(0.55, 1.7))
     top = float(rng.uniform(-175, -140))
     stomach = [
         ((62.0, 18.0, top), (30 * size, 34 * size, 34.0)),
@@ -111,12 +143,22 @@ def _paint_gut(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.ran
         ((42.0, -42.0, top - 62), (34 * size, 24 * size, 30.0)),
         ((0.0, -48.0, top - 75), (32.0, 18 * size, 20.0)),
     ]
-    _paint_hollow(canvas, build, palette, rng, [(_near(rng, p, 4), a) for p, a in stomach], (fat, Label.LIVER))
-    for x, y, z, count in ((95, -30, -185, 3), (-70, -50, -250, 3), (20, -62, -260, 4), (60, -20, -270, 3), (0, -20, -275, 3)):
+    parts = [(_near(rng, p, 4), a) for p, a in stomach]
+    _paint_hollow(canvas, build, palette, rng, parts=parts, only=(fat, Label.LIVER))
+    for x, y, z, count in (
+        (95, -30, -185, 3),
+        (-70, -50, -250, 3),
+        (20, -62, -260, 4),
+        (60, -20, -270, 3),
+        (0, -20, -275, 3),
+    ):
         start = np.asarray(_near(rng, (x, y, z), 8))
         r = float(rng.uniform(9, 22))
-        loops = [(_near(rng, start + rng.normal(0, 16, 3) * [1, 0.7, 1], 2), (r, r * 0.9, r)) for _ in range(count)]
-        _paint_hollow(canvas, build, palette, rng, loops, (fat,))
+        loops = [
+            (_near(rng, (start + rng.normal(0, 16, 3) * [1, 0.7, 1]).tolist(), 2), (r, r * 0.9, r))
+            for _ in range(count)
+        ]
+        _paint_hollow(canvas, build, palette, rng, parts=loops, only=(fat,))
 
 
 def _paint_hollow(
@@ -124,6 +166,7 @@ def _paint_hollow(
     build: Build,
     palette: Palette,
     rng: np.random.Generator,
+    *,
     parts: Sequence[tuple[Place, Place]],
     only: Sequence[int],
 ) -> None:
@@ -155,7 +198,9 @@ def _contents(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Codes of fluid, or of food: crumbs of fat, water, dense bits and gas in a field [z, y, x]."""
     shape = canvas.labels[box].shape
-    fluid = palette.instance(Label.GUT_CONTENT, float(rng.uniform(-5, 60)), fine_hu=3, coarse_hu=float(rng.uniform(0, 10)))
+    fluid = palette.instance(
+        Label.GUT_CONTENT, float(rng.uniform(-5, 60)), fine_hu=3, coarse_hu=float(rng.uniform(0, 10))
+    )
     codes = np.full(shape, fluid, np.uint8)
     if rng.random() < 0.4:
         return codes

@@ -38,6 +38,7 @@ class Build(Body):
     muscle: float
     skin_mm: float
     elbow_shift_mm: tuple[float, float]
+    layers_mm: tuple[float, float]
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Build":
@@ -49,12 +50,16 @@ class Build(Body):
         other = up if rng.random() < 0.96 else not up
         body = Body.draw(rng)
         return cls(
-            scale=(float(size * rng.uniform(0.93, 1.07)), float(size * rng.uniform(0.9, 1.1)), float(rng.uniform(0.9, 1.1))),
+            scale=(
+                float(size * rng.uniform(0.93, 1.07)),
+                float(size * rng.uniform(0.9, 1.1)),
+                float(rng.uniform(0.9, 1.1)),
+            ),
             fat_mm=fat_mm,
             breast_centre=body.breast_centre,
             breast_axes=body.breast_axes,
             gland_threshold=float(rng.uniform(0.0, 1.6)),
-            septa=float(rng.uniform(0.02, 0.16)),
+            septa=float(rng.uniform(0.02, 0.15)),
             couch=Couch.draw(rng),
             gravity=gravity,
             arms_up=(up, other),
@@ -67,6 +72,7 @@ class Build(Body):
             mediastinal_fat=float(rng.uniform(0.7, 1.45)),
             muscle=float(rng.uniform(0.55, 1.3)),
             skin_mm=float(rng.uniform(1.2, 3.0)),
+            layers_mm=(float(rng.uniform(17, 27)), float(rng.uniform(30, 60))),
             elbow_shift_mm=(float(rng.uniform(-25, 30)), float(rng.uniform(-30, 30))),
         )
 
@@ -103,14 +109,14 @@ def _draw_breasts(rng: np.random.Generator, fat_mm: float, gravity: int) -> tupl
     found = []
     for side in (-1, 1):
         removed = side == missing
-        implant = removed and rng.random() < 0.5 or (woman and rng.random() < 0.04)
+        implant = (removed and rng.random() < 0.5) or (woman and rng.random() < 0.04)
         own = size * float(rng.uniform(0.88, 1.1))
         if removed:
             own = 0.75 if implant else 0.0
         if own == 0.0:
             continue
         # The breast of a prone patient hangs: narrower and deeper.
-        a, b = (62 * own, 50 * own) if gravity > 0 else (50 * own, 78 * own)
-        place = (side * (spread if gravity > 0 else 78.0), -84.0 - fat_mm * 0.55, z_mm + float(rng.normal(0, 5)))
+        a, b = (66 * own, 46 * own) if gravity > 0 else (58 * own, 80 * own)
+        place = (side * (spread if gravity > 0 else 78.0), -80.0 - fat_mm * 0.5, z_mm + float(rng.normal(0, 5)))
         found.append(Breast(side=side, centre=place, axes=(a, b, 66 * own), implant=implant))
     return tuple(found)

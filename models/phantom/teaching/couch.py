@@ -1,29 +1,42 @@
 """What lies under the patient: a diagnostic or a flat top, foam, a wedge, a vacuum bag."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from numpy.typing import NDArray
 
-from models.phantom.body import paint_couch
+from models.phantom.body import Couch, paint_couch
 from models.phantom.teaching.build import Build
 from models.phantom.tissues import Label
 
 
-def paint_support(
-    labels: NDArray[np.uint8], line_mm: NDArray[np.float32], z_mm: NDArray[np.float32], build: Build, rng: np.random.Generator
-) -> None:
-    """Lay the couch on the side to which gravity points, where labels [z, y, x] are air.
+@dataclass(frozen=True)
+class Support:
+    """What lies on the side to which gravity points; `slope` of a wedge along z, `thick_mm` of a bag."""
 
-    `line_mm` holds the positions of rows and of columns, which lie evenly around the middle of the picture.
-    """
-    turned = labels if build.gravity > 0 else labels[:, ::-1]
-    kind = rng.random()
-    slope, thick = float(rng.uniform(0.05, 0.2)), float(rng.uniform(15, 60))
-    if kind < 0.2:
-        _paint_bag(turned, line_mm, thick)
-    elif kind < 0.35:
-        _paint_wedge(turned, line_mm, z_mm, slope)
-    elif kind < 0.95:
-        paint_couch(turned, line_mm, build.couch)
+    kind: str
+    slope: float
+    thick_mm: float
+    couch: Couch
+    gravity: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, build: Build) -> "Support":
+        """Draw one of them, or nothing where the view ends above the couch."""
+        kind = str(rng.choice(["bag", "wedge", "flat", "couch", "none"], p=[0.17, 0.15, 0.3, 0.33, 0.05]))
+        couch = replace(build.couch, curvature_per_mm=0.0) if kind == "flat" else build.couch
+        return cls(kind, float(rng.uniform(0.05, 0.2)), float(rng.uniform(15, 60)), couch, build.gravity)
+
+    def paint(self, labels: NDArray[np.uint8], line_mm: NDArray[np.float32], z_mm: NDArray[np.float32]) -> None:
+        """Paint where labels [z, y, x] are air; `line_mm` holds the positions of rows and of columns."""
+        turned = labels if self.gravity > 0 else labels[:, ::-1]
+        line_mm = line_mm if self.gravity > 0 else -line_mm[::-1]
+        if self.kind == "bag":
+            _paint_bag(turned, line_mm, self.thick_mm)
+        elif self.kind == "wedge":
+            _paint_wedge(turned, line_mm, z_mm, self.slope)
+        elif self.kind != "none":
+            paint_couch(turned, line_mm, self.couch)
 
 
 def _lowest(body: NDArray[np.bool_], line_mm: NDArray[np.float32]) -> float:

@@ -17,26 +17,49 @@ from models.phantom.teaching.planes import Place, PlanesCanvas
 from models.phantom.tissues import Label
 
 AERATED = (Label.LUNG, Label.GROUND_GLASS)
-_MASS_OVER = (Label.LUNG, Label.FAT, Label.GROUND_GLASS, Label.CONSOLIDATION, Label.LYMPH_NODE, Label.THYMUS, Label.ATELECTASIS)
+_UNDER_SKIN = (Label.FAT, Label.MUSCLE)
+_MASS_OVER = (
+    Label.LUNG,
+    Label.FAT,
+    Label.GROUND_GLASS,
+    Label.CONSOLIDATION,
+    Label.LYMPH_NODE,
+    Label.THYMUS,
+    Label.ATELECTASIS,
+)
 
 
-def paint_dense_lung(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, texture: NDArray[np.float32]) -> None:
+def paint_dense_lung(
+    canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, texture: NDArray[np.float32]
+) -> None:
     """Ground glass, consolidation, bands of airless lung and a collapsed lobe; `texture` [2, y, x]."""
     for side in (-1, 1):
         if rng.random() < 0.22:
             place = (side * rng.uniform(50, 95), rng.uniform(-45, 55), rng.uniform(-140, 80))
-            _patch(canvas, rng, place, palette.near(Label.GROUND_GLASS, 60), float(rng.uniform(20, 60)), texture)
+            glass, size = palette.near(Label.GROUND_GLASS, 60), float(rng.uniform(20, 60))
+            _patch(canvas, rng, place, code=glass, size=size, texture=texture)
         if rng.random() < 0.18:
             place = (side * rng.uniform(55, 100), rng.uniform(-40, 60), rng.uniform(-140, 70))
-            _patch(canvas, rng, place, palette.near(Label.CONSOLIDATION, 8), float(rng.uniform(12, 45)), texture)
+            dense, size = palette.near(Label.CONSOLIDATION, 8), float(rng.uniform(12, 45))
+            _patch(canvas, rng, place, code=dense, size=size, texture=texture)
         if rng.random() < 0.18:
             place = (side * rng.uniform(35, 60), rng.uniform(15, 60), rng.uniform(-110, 10))
             axes = (rng.uniform(10, 38), rng.uniform(8, 24), rng.uniform(20, 55))
             code = palette.near(Label.ATELECTASIS, 6)
-            canvas.ellipsoid(place, axes, code, axes=rotation(side * rng.uniform(-60, 20), rng.uniform(-25, 25)), only=AERATED)
+            canvas.ellipsoid(
+                place, axes, code, axes=rotation(side * rng.uniform(-60, 20), rng.uniform(-25, 25)), only=AERATED
+            )
 
 
-def _patch(canvas: PlanesCanvas, rng: np.random.Generator, place: Place, code: int, size: float, texture: NDArray[np.float32]) -> None:
+def _patch(
+    canvas: PlanesCanvas,
+    rng: np.random.Generator,
+    place: Place,
+    *,
+    code: int,
+    size: float,
+    texture: NDArray[np.float32],
+) -> None:
     """An ellipsoid with a ragged border in aerated lung."""
     axes = np.array([size, size * rng.uniform(0.5, 1), size * rng.uniform(0.5, 1.1)])
     where = canvas.box(np.asarray(place) - axes * 1.4, np.asarray(place) + axes * 1.4)
@@ -51,7 +74,7 @@ def _patch(canvas: PlanesCanvas, rng: np.random.Generator, place: Place, code: i
 def paint_effusions(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator) -> None:
     """Fluid in the lowest part of a chest by gravity, from a thin line to half of it, with airless lung above."""
     for side in (-1, 1):
-        drawn = rng.random() < 0.3
+        drawn = rng.random() < 0.17
         level, slope = float(rng.uniform(-35, 84)), float(rng.uniform(-0.12, 0.02))
         band = float(rng.uniform(0, 26)) if rng.random() < 0.7 else 0.0
         thin = float(rng.uniform(0, 5)) if rng.random() < 0.4 else 0.0
@@ -59,10 +82,12 @@ def paint_effusions(canvas: PlanesCanvas, build: Build, palette: Palette, rng: n
         top = float(rng.uniform(-70, 90))
         if drawn or thin:
             limits = (level if drawn else 1e3, band if drawn else thin, top)
-            _pour(canvas, build, side, limits, slope, (fluid, airless))
+            _pour(canvas, build, side, limits, slope=slope, codes=(fluid, airless))
 
 
-def _pour(canvas: PlanesCanvas, build: Build, side: int, limits: Place, slope: float, codes: tuple[int, int]) -> None:
+def _pour(
+    canvas: PlanesCanvas, build: Build, side: int, limits: Place, *, slope: float, codes: tuple[int, int]
+) -> None:
     level, band, top = limits
     for index, z_mm in enumerate(canvas.z_mm):
         z = float(z_mm)
@@ -95,7 +120,11 @@ def paint_masses(
         elif kind < 0.65:
             place = _on_pleura(build, rng)
         else:
-            place = (float(rng.choice([-1, 1]) * rng.uniform(40, 105)), float(rng.uniform(-55, 60)), float(rng.uniform(-120, 85)))
+            place = (
+                float(rng.choice([-1, 1]) * rng.uniform(40, 105)),
+                float(rng.uniform(-55, 60)),
+                float(rng.uniform(-120, 85)),
+            )
         _paint_mass(canvas, palette, rng, place, radius)
 
 
@@ -119,10 +148,16 @@ def _on_pleura(build: Build, rng: np.random.Generator) -> Place:
 
 def _paint_mass(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator, place: Place, radius: float) -> None:
     code = palette.instance(
-        Label.LUNG_MASS, float(rng.uniform(12, 60)), float(rng.uniform(0, 0.15)), fine_hu=2, coarse_hu=float(rng.uniform(0, 9))
+        Label.LUNG_MASS,
+        float(rng.uniform(12, 60)),
+        float(rng.uniform(0, 0.15)),
+        fine_hu=float(rng.uniform(0, 4)),
+        coarse_hu=float(rng.uniform(0, 9)),
     )
     axes = (radius, radius * float(rng.uniform(0.65, 1)), radius * float(rng.uniform(0.65, 1.2)))
-    canvas.ellipsoid(place, axes, code, axes=rotation(float(rng.uniform(0, 180)), float(rng.uniform(-40, 40))), only=_MASS_OVER)
+    canvas.ellipsoid(
+        place, axes, code, axes=rotation(float(rng.uniform(0, 180)), float(rng.uniform(-40, 40))), only=_MASS_OVER
+    )
     shape = rng.random()
     if shape > 0.35:  # lobulated
         for _ in range(int(rng.integers(3, 8))):
@@ -147,13 +182,13 @@ def paint_devices(canvas: PlanesCanvas, build: Build, rng: np.random.Generator, 
     if rng.random() > 0.12:
         return []
     side = int(rng.choice([-1, 1]))
-    box = (side * 82.0, build.front_y(45.0) - 30.0, 48.0)
+    box = (side * 82.0, build.front_y(45.0) - 18.0, 48.0)
     heart = marks.heart
     wire: Sequence[Place] = [box, (side * 70.0, -26.0, 76.0), (-28.0, -20.0, 32.0), (-28.0, -14.0, -10.0), heart]
     if rng.random() < 0.5:
-        canvas.ellipsoid(box, (24, 5, 22), Label.METAL, axes=rotation(side * 25.0))
+        canvas.ellipsoid(box, (24, 5, 22), Label.METAL, axes=rotation(side * 25.0), only=_UNDER_SKIN)
         canvas.path(wire, [1.2] * 5, Label.METAL)
         return [box, (-28.0, -15.0, 0.0), heart]
-    canvas.ellipsoid(box, (13, 6, 12), Label.CALCIFICATION, axes=rotation(side * 25.0))
+    canvas.ellipsoid(box, (13, 6, 12), Label.CALCIFICATION, axes=rotation(side * 25.0), only=_UNDER_SKIN)
     canvas.path(wire[:4], [1.3] * 4, Label.CALCIFICATION)
     return []

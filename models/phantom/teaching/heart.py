@@ -15,6 +15,8 @@ from models.phantom.tissues import Label
 
 _SOFT = (Label.FAT, Label.LUNG, Label.MUSCLE)
 _NECK = (Label.FAT, Label.MUSCLE)
+_CHAMBERS = (Label.LEFT_VENTRICLE, Label.RIGHT_VENTRICLE, Label.LEFT_ATRIUM, Label.RIGHT_ATRIUM)
+_HEART = (Label.MYOCARDIUM, *_CHAMBERS)
 Track = list[tuple[Place, float]]
 
 
@@ -43,17 +45,19 @@ class _Frame:
         return float(x), float(y), float(z)
 
 
-def paint_heart_and_vessels(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator) -> Landmarks:
+def paint_heart_and_vessels(
+    canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator
+) -> Landmarks:
     """Paint in the order in which they cover each other; returns where they lie."""
     marks = Landmarks()
     frame = _Frame(rng)
     marks.heart = frame.at(0, 0, 0)
     marks.heart_mm = 58 * frame.size
-    _paint_thymus(canvas, build, palette, rng)
-    _paint_chambers(canvas, frame, palette, rng, marks)
+    _paint_thymus(canvas, build, rng)
+    _paint_chambers(canvas, frame, rng, marks)
     _paint_pulmonary(canvas, frame, rng, marks)
     _paint_veins(canvas, build, frame, rng, marks)
-    _paint_aorta(canvas, build, frame, palette, rng, marks)
+    _paint_aorta(canvas, build, frame, rng, marks)
     _paint_airways(canvas, palette, rng)
     _paint_neck(canvas, palette, rng)
     _paint_internal_mammary(canvas, build, rng)
@@ -66,7 +70,7 @@ def _near(rng: np.random.Generator, place: Sequence[float], sd_mm: float = 3.0) 
     return float(x), float(y), float(z)
 
 
-def _paint_thymus(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator) -> None:
+def _paint_thymus(canvas: PlanesCanvas, build: Build, rng: np.random.Generator) -> None:
     if rng.random() < 0.5:
         return
     for side in (-1, 1):
@@ -75,9 +79,7 @@ def _paint_thymus(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.
         canvas.ellipsoid(place, size, Label.THYMUS, axes=rotation(side * 30.0), only=(Label.FAT,))
 
 
-def _paint_chambers(
-    canvas: PlanesCanvas, frame: _Frame, palette: Palette, rng: np.random.Generator, marks: Landmarks
-) -> None:
+def _paint_chambers(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generator, marks: Landmarks) -> None:
     s = frame.size
     fat_mm = float(rng.uniform(-3, 9))
     sac = ((64 + fat_mm) * s, (45 + fat_mm) * s, (49 + fat_mm) * s)
@@ -101,14 +103,22 @@ def _paint_chambers(
         factor = float(rng.uniform(0.85, 1.18))
         a, b, c = (value * factor * s * float(rng.uniform(0.94, 1.06)) for value in axes)
         centre = frame.at(*_near(rng, place, 1.5))
-        canvas.ellipsoid(centre, (a + wall, b + wall, c + wall), Label.MYOCARDIUM, axes=frame.axes, only=(*_SOFT, Label.MYOCARDIUM, Label.PERICARDIUM))
-        canvas.ellipsoid(centre, (a, b, c), label, axes=frame.axes)
+        canvas.ellipsoid(
+            centre,
+            (a + wall, b + wall, c + wall),
+            Label.MYOCARDIUM,
+            axes=frame.axes,
+            only=(*_SOFT, Label.MYOCARDIUM, Label.PERICARDIUM),
+        )
+        canvas.ellipsoid(centre, (a, b, c), label, axes=frame.axes, only=_HEART)
         marks.touchable.setdefault("heart", []).append((centre, min(b, c) + wall))
     for _ in range(int(rng.integers(2, 5))):
         start = frame.at(*rng.uniform((10, 2, -14), (24, 22, 10)))
         end = frame.at(*rng.uniform((26, 2, -14), (38, 20, 10)))
         canvas.tube([start, end], [3.0, 4.0], Label.MYOCARDIUM, only=(Label.LEFT_VENTRICLE,))
-    canvas.tube([frame.at(20, -5, -10), frame.at(30, -30, -14)], [2.0, 2.0], Label.MYOCARDIUM, only=(Label.RIGHT_VENTRICLE,))
+    canvas.tube(
+        [frame.at(20, -5, -10), frame.at(30, -30, -14)], [2.0, 2.0], Label.MYOCARDIUM, only=(Label.RIGHT_VENTRICLE,)
+    )
     _paint_grooves(canvas, frame, rng)
 
 
@@ -147,8 +157,14 @@ def _paint_pulmonary(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generat
 def _paint_veins(canvas: PlanesCanvas, build: Build, frame: _Frame, rng: np.random.Generator, marks: Landmarks) -> None:
     r = float(rng.uniform(6.5, 12))
     top = _near(rng, (-28, -20, 32), 2)
-    marks.touchable["svc"] = canvas.path([frame.at(-44, -24, 16), _near(rng, (-27, -12, -28), 2), _near(rng, (-29, -15, 2), 2), top], [r + 1, r, r, r * 0.95], Label.SVC)
-    canvas.path([frame.at(-42, -20, -14), (-22, 12, -116), (-22, 20, -190), (-22, 32, -300)], [11, 12, 11, 11], Label.IVC)
+    marks.touchable["svc"] = canvas.path(
+        [frame.at(-44, -24, 16), _near(rng, (-27, -12, -28), 2), _near(rng, (-29, -15, 2), 2), top],
+        [r + 1, r, r, r * 0.95],
+        Label.SVC,
+    )
+    canvas.path(
+        [frame.at(-42, -20, -14), (-22, 12, -116), (-22, 20, -190), (-22, 32, -300)], [11, 12, 11, 11], Label.IVC
+    )
     y = build.spine_y
     azygos = [_near(rng, (-5.0, y(z) - 21, z), 1) for z in (-280.0, -200.0, -100.0, -30.0, 6.0)]
     arch = [(-22.0, 12.0, 14.0), (-28.0, -10.0, 10.0)]
@@ -158,12 +174,15 @@ def _paint_veins(canvas: PlanesCanvas, build: Build, frame: _Frame, rng: np.rand
     canvas.path([*hemi, (0.0, y(-50.0) - 18, -50.0)], [2.0, 2.0, 2.0, 2.0], Label.AZYGOS, only=_SOFT)
     left = [top, _near(rng, (0, -34, 42)), _near(rng, (30, -30, 58)), (40, -24, 70)]
     canvas.path(left, [r, r * 0.75, r * 0.75, r * 0.75], Label.BRACHIOCEPHALIC_VEIN, only=_SOFT)
-    canvas.path([top, _near(rng, (-34, -22, 52), 2), (-40, -24, 70)], [r, r * 0.8, r * 0.75], Label.BRACHIOCEPHALIC_VEIN, only=_SOFT)
+    canvas.path(
+        [top, _near(rng, (-34, -22, 52), 2), (-40, -24, 70)],
+        [r, r * 0.8, r * 0.75],
+        Label.BRACHIOCEPHALIC_VEIN,
+        only=_SOFT,
+    )
 
 
-def _paint_aorta(
-    canvas: PlanesCanvas, build: Build, frame: _Frame, palette: Palette, rng: np.random.Generator, marks: Landmarks
-) -> None:
+def _paint_aorta(canvas: PlanesCanvas, build: Build, frame: _Frame, rng: np.random.Generator, marks: Landmarks) -> None:
     """Root, arch and descending aorta: straight or tortuous, sometimes widened, sometimes calcified."""
     r = float(rng.uniform(10.0, 16.5))
     ascending = r * float(rng.uniform(1.05, 1.35))
@@ -176,9 +195,27 @@ def _paint_aorta(
     below = [(14.0 - curl, y(-200.0) - 22, -200.0), (4.0, y(-300.0) - 26, -300.0)]
     height = float(rng.normal(25, 6))
     first = [frame.at(-20, 3, 2), frame.at(-36, -5, 16), _near(rng, (-13, -23, -18), 2), _near(rng, (-13, -22, 4), 2)]
-    arch = [_near(rng, (-8, -15, height - 3), 2), _near(rng, (5, 0, height + 4), 2), _near(rng, (20, 20, height - 4), 2)]
+    arch = [
+        _near(rng, (-8, -15, height - 3), 2),
+        _near(rng, (5, 0, height + 4), 2),
+        _near(rng, (20, 20, height - 4), 2),
+    ]
     points = [*first, *arch, *down, *below]
-    radii = [ascending * 0.85, ascending, ascending, ascending, r * 1.1, r * 1.05, r, r, r * 0.97, r * 0.93, r * 0.88, r * 0.8, r * 0.75]
+    radii = [
+        ascending * 0.85,
+        ascending,
+        ascending,
+        ascending,
+        r * 1.1,
+        r * 1.05,
+        r,
+        r,
+        r * 0.97,
+        r * 0.93,
+        r * 0.88,
+        r * 0.8,
+        r * 0.75,
+    ]
     if rng.random() < 0.2:  # an aneurysm
         at = int(rng.integers(2, len(points) - 2))
         for shift, share in ((-1, 1.2), (0, 1.55), (1, 1.2)):
@@ -201,13 +238,22 @@ def _calcify(canvas: PlanesCanvas, track: Track, rng: np.random.Generator) -> No
 def _paint_airways(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator) -> None:
     r = float(rng.uniform(6.5, 10))
     trachea = [(1.0, -16.0, 240.0), (1.0, -4.0, 150.0), _near(rng, (1.0, 6.0, 60.0), 2), (0.0, 14.0, 2.0)]
-    right, left = [_near(rng, p, 2) for p in ((-22, 16, -16), (-46, 16, -32))], [_near(rng, p, 2) for p in ((24, 18, -20), (46, 24, -36))]
-    branches = [(trachea, [r, r, r, r * 1.1]), ([trachea[-1], *right], [r * 0.85, r * 0.75, r * 0.5]), ([trachea[-1], *left], [r * 0.8, r * 0.7, r * 0.5])]
+    right, left = (
+        [_near(rng, p, 2) for p in ((-22, 16, -16), (-46, 16, -32))],
+        [_near(rng, p, 2) for p in ((24, 18, -20), (46, 24, -36))],
+    )
+    branches = [
+        (trachea, [r, r, r, r * 1.1]),
+        ([trachea[-1], *right], [r * 0.85, r * 0.75, r * 0.5]),
+        ([trachea[-1], *left], [r * 0.8, r * 0.7, r * 0.5]),
+    ]
     for points, radii in branches:
         canvas.path(points, [w + 1.5 for w in radii], Label.AIRWAY_WALL)
     for points, radii in branches:
         canvas.path(points, radii, Label.AIRWAY)
-    gullet: list[Place] = [_near(rng, p, 2) for p in ((5, 8, 230), (5, 14, 150), (7, 24, 60), (7, 32, 0), (12, 36, -60), (16, 30, -125))]
+    gullet: list[Place] = [
+        _near(rng, p, 2) for p in ((5, 8, 230), (5, 14, 150), (7, 24, 60), (7, 32, 0), (12, 36, -60), (16, 30, -125))
+    ]
     gullet.append((34.0, 12.0, -160.0))
     size = float(rng.uniform(4.5, 9))
     canvas.path(gullet, [size] * 7, Label.OESOPHAGUS, only=_SOFT)
@@ -223,12 +269,22 @@ def _paint_neck(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator
     common = rng.random() < 0.25  # the left carotid leaves the brachiocephalic trunk
     trunk = [(-7, -8, 28), _near(rng, (-20, -9, 58), 2)]
     canvas.path(trunk, [7.0, 6.0], Label.SUBCLAVIAN_ARTERY, only=only)
-    canvas.path([(-5, -8, 34) if common else (6, 2, 30), _near(rng, (14, -2, 62)), _near(rng, (24, -2, 150)), (30, 0, 240)], [4.2] * 4, Label.CAROTID, only=only)
+    canvas.path(
+        [(-5, -8, 34) if common else (6, 2, 30), _near(rng, (14, -2, 62)), _near(rng, (24, -2, 150)), (30, 0, 240)],
+        [4.2] * 4,
+        Label.CAROTID,
+        only=only,
+    )
     canvas.path([trunk[1], _near(rng, (-24, -2, 150)), (-30, 0, 240)], [4.2] * 3, Label.CAROTID, only=only)
     canvas.path([(16, 14, 26), (25, 8, 62)], [5.2, 5.0], Label.SUBCLAVIAN_ARTERY, only=only)
     for side in (-1, 1):
         size = float(rng.uniform(3, 8))
-        jugular = [(side * 39.0, -23.0, 70.0), _near(rng, (side * 36, -12, 105)), _near(rng, (side * 38, -8, 150)), (side * 42.0, 0.0, 240.0)]
+        jugular = [
+            (side * 39.0, -23.0, 70.0),
+            _near(rng, (side * 36, -12, 105)),
+            _near(rng, (side * 38, -8, 150)),
+            (side * 42.0, 0.0, 240.0),
+        ]
         canvas.path(jugular, [6.5, size, size, size], Label.JUGULAR, only=only)
         outer = [(side * 46.0, -30.0, 80.0), _near(rng, (side * 50, -24, 130)), _near(rng, (side * 55, -10, 200))]
         canvas.path(outer, [1.8] * 3, Label.JUGULAR, only=_NECK)
@@ -252,8 +308,14 @@ def _paint_internal_mammary(canvas: PlanesCanvas, build: Build, rng: np.random.G
     levels = np.arange(-110.0, 60.0, 24.0)
     for side in (-1, 1):
         offset = float(rng.uniform(13, 21))
-        for shift, radius in ((0.0, float(rng.uniform(0.8, 1.4))), (float(rng.uniform(3.5, 5)), float(rng.uniform(0.8, 1.5)))):
-            points = [(side * (offset + shift), _inner_wall_y(build, offset + shift, float(z)) - 0.5, float(z)) for z in levels]
+        for shift, radius in (
+            (0.0, float(rng.uniform(0.8, 1.4))),
+            (float(rng.uniform(3.5, 5)), float(rng.uniform(0.8, 1.5))),
+        ):
+            points = [
+                (side * (offset + shift), _inner_wall_y(build, offset + shift, float(z)) - 0.5, float(z))
+                for z in levels
+            ]
             canvas.path(points, [radius] * len(points), Label.INTERNAL_MAMMARY)
 
 
@@ -263,7 +325,17 @@ def _inner_wall_y(build: Build, x_mm: float, z_mm: float) -> float:
 
 
 def _paint_mediastinal_nodes(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator) -> None:
-    stations = [(-16, 4, 22), (-18, 2, 10), (4, 16, -18), (30, 14, 10), (-6, -32, 12), (44, 4, -28), (-44, 6, -40), (10, -28, 30), (12, 30, -80)]
+    stations = [
+        (-16, 4, 22),
+        (-18, 2, 10),
+        (4, 16, -18),
+        (30, 14, 10),
+        (-6, -32, 12),
+        (44, 4, -28),
+        (-44, 6, -40),
+        (10, -28, 30),
+        (12, 30, -80),
+    ]
     sick = rng.random() < 0.25
     for place in stations:
         if rng.random() < 0.6:

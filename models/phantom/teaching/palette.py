@@ -1,6 +1,6 @@
 """The tissues of a teaching patient: HU, enhancement and grain of every code that is painted.
 
-A code below 128 is a `Label`; one from 128 on is an instance of a label with HU of its own, such as one mass of several.
+A code below 128 is a `Label`; one from 128 on is an instance of a label with HU of its own, such as one of many masses.
 Enhancement is a fraction of e, the enhancement of blood; no vein carries undiluted contrast. Where nobody can tell from
 a native scan what lights (airless lung, consolidation), the fraction is a convention: 0 to 0.2.
 """
@@ -110,8 +110,11 @@ class Palette:
             self._set(label, float(rng.uniform(*tissue.hu)), float(rng.uniform(*tissue.fraction)), tissue)
         if rng.random() < 0.25:  # a fatty liver
             self.hu[Label.LIVER] = rng.uniform(0, 40)
+        grain = rng.uniform(0, 2), rng.uniform(0, 3)
         for label in _BLOOD:
             self.hu[label], self.fraction[label] = self.blood_hu, rng.uniform(0.97, 1.03)
+            # Blood must not be known by its evenness either.
+            self.fine_hu[label], self.coarse_hu[label] = grain
         self.hu[Label.IVC], self.fraction[Label.IVC] = self.blood_hu, _IVC_FRACTION
         self.hu[Label.MYOCARDIUM], self.fraction[Label.MYOCARDIUM] = self.blood_hu + rng.uniform(-4, 8), 0.5
         # Marbling by fat makes a muscle darker in streaks.

@@ -3,27 +3,26 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from models.phantom.canvas import smooth_field
 from models.phantom.lungs import paint_lung_vessels
 from models.phantom.patient import PhantomPatient
 from models.phantom.scanner import with_noise
-from models.phantom.skeleton import paint_ribs, paint_spine, paint_sternum
+from models.phantom.skeleton import paint_spine, paint_sternum
 from models.phantom.teaching import scanner as scan
 from models.phantom.teaching.abdomen import paint_abdomen
 from models.phantom.teaching.build import Build
-from models.phantom.teaching.couch import paint_support
+from models.phantom.teaching.couch import Support
 from models.phantom.teaching.disease import paint_dense_lung, paint_devices, paint_effusions, paint_masses
 from models.phantom.teaching.heart import Landmarks, paint_heart_and_vessels
-from models.phantom.teaching.limbs import paint_limbs
+from models.phantom.teaching.limbs import paint_back_muscles, paint_cage, paint_limbs
 from models.phantom.teaching.palette import Palette
-from models.phantom.teaching.planes import Floats, PlanesCanvas
+from models.phantom.teaching.planes import Floats, Place, PlanesCanvas
 from models.phantom.teaching.trunk import paint_trunk
 from models.phantom.tissues import Label
 
-_WARP_MM = 5.0
+_WARP_MM = 4.5
 _LOWEST_MM, _HIGHEST_MM = -270.0, 200.0
 # Shifts (y, x) in pixels of the planes of a slice against each other.
 _SHIFTS = ((-0.25, -0.25), (0.25, 0.25), (-0.25, 0.25), (0.25, -0.25))
@@ -50,9 +49,31 @@ def make_teaching_patient(
     raster = _draw_raster(rngs[0], slices, rows, spacing_mm, centre_z_mm)
     scanner = scan.Scanner.draw(rngs[1])
     palette = Palette(rngs[2])
-    canvas, build, marks, metal = _paint(rngs[3], raster, palette)
-    native, enhancement = _render(rngs[1], canvas, palette, raster, scanner, build, marks, metal)
-    return _scanned(rngs[4], rngs[5], canvas, palette, raster, scanner, native, enhancement)
+    subject = _paint(rngs[3], raster, palette)
+    native, enhancement = _render(rngs[1], subject, palette, raster, scanner)
+    enhanced = native + enhancement
+    streaks = _shoulder_streaks(subject.canvas, raster, scanner)
+    first, second = (scan.draw_noise(rng, scanner, native.shape, raster.spacing_mm[1], streaks) for rng in rngs[4:])
+    return PhantomPatient(
+        ncct_hu=with_noise(native, first),
+        cect_hu=with_noise(enhanced, second),
+        ncct_clean_hu=native,
+        cect_clean_hu=enhanced,
+        labels=palette.labels[subject.canvas.labels[raster.planes // 2 :: raster.planes]],
+        enhancement_hu=enhancement,
+        spacing_mm=raster.spacing_mm,
+        e_hu=palette.e_hu,
+    )
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A painted patient: codes on the canvas, posture, where vessels lie, and where metal casts streaks."""
+
+    canvas: PlanesCanvas
+    build: Build
+    marks: Landmarks
+    metal: list[Place]
 
 
 @dataclass(frozen=True)
@@ -79,7 +100,7 @@ def _draw_raster(
     centre_z_mm: float | None,
 ) -> _Raster:
     step = float(rng.uniform(2.5, 5)) if rng.random() < 0.7 else float(rng.uniform(1, 8))
-    pixel = float(rng.uniform(380, 650)) / rows
+    pixel = float(rng.uniform(340, 520) if rng.random() < 0.75 else rng.uniform(500, 650)) / rows
     spacing = spacing_mm or (step, pixel, pixel)
     if slices < 1 or rows < 32 or min(spacing) <= 0 or spacing[1] != spacing[2]:
         raise ValueError(f"no phantom of {slices} slices, {rows} rows and spacing {spacing}: pixels must be square")
@@ -96,7 +117,7 @@ def _make_canvas(rng: np.random.Generator, build: Build, raster: _Raster) -> Pla
     z = (np.arange(count) - (count - 1) / 2) * step + raster.centre_z_mm
     line, pixel = raster.line_mm, raster.spacing_mm[1]
     shape, spacing = (raster.rows, raster.rows), (pixel, pixel)
-    warp = [np.float32(_WARP_MM) * smooth_field(rng, shape, spacing, 90.0) for _ in range(4)]
+    warp = [np.float32(_WARP_MM) * smooth_field(rng, shape, spacing, 110.0) for _ in range(4)]
     cos, sin = np.float32(np.cos(build.angle)), np.float32(np.sin(build.angle))
     x_planes, y_planes = (np.empty((count, *shape), np.float32) for _ in range(2))
     for index, level in enumerate(z):
@@ -112,47 +133,67 @@ def _make_canvas(rng: np.random.Generator, build: Build, raster: _Raster) -> Pla
         x_mm=x_planes.mean(axis=0),
         y_mm=y_planes.mean(axis=0),
         z_mm=z.astype(np.float32),
-        warp_margin_mm=4 * _WARP_MM + 30,
         x_planes=x_planes,
         y_planes=y_planes,
     )
 
 
-def _paint(
-    rng: np.random.Generator, raster: _Raster, palette: Palette
-) -> tuple[PlanesCanvas, Build, Landmarks, list[tuple[float, float, float]]]:
+def _paint(rng: np.random.Generator, raster: _Raster, palette: Palette) -> _Subject:
     """Codes of one patient on a couch; later organs cover earlier ones."""
     build = Build.draw(rng)
     canvas = _make_canvas(rng, build, raster)
     shape, spacing = (raster.rows, raster.rows), raster.spacing_mm[1:]
-    textures = np.stack([smooth_field(rng, shape, spacing, float(rng.uniform(8, 14))) for _ in range(4)])
-    paint_trunk(canvas, build, palette, textures)
+    lengths_mm = (*[float(rng.uniform(28, 45))] * 4, *[float(rng.uniform(7, 14))] * 2)
+    textures = np.stack([smooth_field(rng, shape, spacing, length) for length in lengths_mm])
+    paint_trunk(canvas, build, palette, textures, rng)
+    paint_back_muscles(canvas, build, rng)
     paint_abdomen(canvas, build, palette, rng)
     paint_limbs(canvas, build, palette, rng)
-    paint_ribs(canvas, build, rng)
+    paint_cage(canvas, build, rng)
     paint_sternum(canvas, build)
     paint_spine(canvas, build, rng)
     marks = paint_heart_and_vessels(canvas, build, palette, rng)
-    paint_dense_lung(canvas, build, palette, rng, textures)
+    paint_dense_lung(canvas, build, palette, rng, textures[4:])
     paint_masses(canvas, build, palette, rng, marks)
     paint_effusions(canvas, build, palette, rng)
     paint_lung_vessels(canvas, rng)
     metal = paint_devices(canvas, build, rng, marks)
-    paint_support(canvas.labels, raster.line_mm, canvas.z_mm, build, rng)
-    return canvas, build, marks, metal
+    support = Support.draw(rng, build)
+    for phase in range(raster.planes):  # every plane of a slice has its own shift
+        down = _SHIFTS[phase % 4][0] * raster.spacing_mm[1]
+        planes = slice(phase, None, raster.planes)
+        support.paint(canvas.labels[planes], raster.line_mm + np.float32(down), canvas.z_mm[planes])
+    return _Subject(canvas, build, marks, metal)
 
 
 def _render(
-    rng: np.random.Generator,
-    canvas: PlanesCanvas,
-    palette: Palette,
-    raster: _Raster,
-    scanner: scan.Scanner,
-    build: Build,
-    marks: Landmarks,
-    metal: list[tuple[float, float, float]],
+    rng: np.random.Generator, subject: _Subject, palette: Palette, raster: _Raster, scanner: scan.Scanner
 ) -> tuple[Floats, Floats]:
     """Native HU and enhancement [z, y, x] after partial volume, point spread and artefacts, without noise."""
+    native, enhancement = _tissue_volumes(rng, subject, palette, raster)
+    native, enhancement = (scan.overlapped(volume, scanner.overlap) for volume in (native, enhancement))
+    canvas, pixel = subject.canvas, raster.spacing_mm[1]
+    for index in range(raster.slices):
+        middle = index * raster.planes + raster.planes // 2
+        z = float(canvas.z_mm[middle])
+        x, y = canvas.x_planes[middle], canvas.y_planes[middle]
+        beat = _beat(x, y, z, subject.marks) if scanner.heart_blur_mm else None
+        for volume in (native, enhancement):
+            plane = volume[index] if beat is None else _beaten(volume[index], beat, scanner.heart_blur_mm / pixel)
+            volume[index] = scan.sharpened(plane, scanner, pixel)
+        shoulders = float(np.clip((z - 45) / 50, 0, 1) * np.clip((170 - z) / 40, 0, 1))
+        body = native[index] > -950
+        native[index] += scan.beam_hardening(scanner, raster.line_mm, body, shoulders) + np.float32(scanner.shift_hu)
+        if subject.metal:
+            native[index] += scan.metal_streaks(rng, x, y, subject.metal, z)
+    return native, enhancement
+
+
+def _tissue_volumes(
+    rng: np.random.Generator, subject: _Subject, palette: Palette, raster: _Raster
+) -> tuple[Floats, Floats]:
+    """Native HU and enhancement [z, y, x], each slice the mean of its planes."""
+    canvas = subject.canvas
     shape, pixel = (raster.rows, raster.rows), raster.spacing_mm[1]
     fine = [smooth_field(rng, shape, (pixel, pixel), 3.5) for _ in range(2)]
     coarse = [smooth_field(rng, shape, (pixel, pixel), 16.0) for _ in range(2)]
@@ -162,27 +203,15 @@ def _render(
         codes = canvas.labels[index]
         small, large = _turned(fine, float(z_mm) / 5), _turned(coarse, float(z_mm) / 16)
         hu = palette.hu[codes] + palette.fine_hu[codes] * small + palette.coarse_hu[codes] * large
-        fat = palette.labels[codes] == Label.FAT
         # Strands in fat: soft tissue thinner than a pixel.
-        hu += np.where(fat, stranding_hu * np.clip(0.6 * small + large - 0.9, 0, 1.2), np.float32(0))
-        lung = codes == Label.LUNG
-        hu += np.where(lung, np.clip(build.gravity * canvas.y_planes[index], -90, 90) * np.float32(60 / 180), np.float32(0))
-        lit = palette.fraction[codes] * (1 + np.float32(0.02) * large) * np.float32(palette.e_hu)
+        strands = stranding_hu * np.clip(0.6 * small + large - 0.9, 0, 1.2)
+        hu += np.where(palette.labels[codes] == Label.FAT, strands, np.float32(0))
+        sunk = np.clip(subject.build.gravity * canvas.y_planes[index], -90, 90) * np.float32(60 / 180)
+        hu += np.where(codes == Label.LUNG, sunk, np.float32(0))
         native[index // raster.planes] += hu
-        enhancement[index // raster.planes] += lit
-    native, enhancement = (scan.overlapped(volume / raster.planes, scanner.overlap) for volume in (native, enhancement))
-    for index in range(raster.slices):
-        middle = index * raster.planes + raster.planes // 2
-        z = float(canvas.z_mm[middle])
-        x, y = canvas.x_planes[middle], canvas.y_planes[middle]
-        for volume in (native, enhancement):
-            volume[index] = scan.sharpened(_beaten(volume[index], x, y, z, marks, scanner, pixel), scanner, pixel)
-        shoulders = float(np.clip((z - 45) / 50, 0, 1) * np.clip((170 - z) / 40, 0, 1))
-        body = native[index] > -950
-        native[index] += scan.beam_hardening(scanner, raster.line_mm, body, shoulders) + np.float32(scanner.shift_hu)
-        if metal:
-            native[index] += scan.metal_streaks(rng, x, y, metal, z)
-    return native, enhancement
+        lit = palette.fraction[codes] * (1 + np.float32(0.02) * large)
+        enhancement[index // raster.planes] += lit * np.float32(palette.e_hu)
+    return native / np.float32(raster.planes), enhancement / np.float32(raster.planes)
 
 
 def _turned(pair: list[Floats], angle: float) -> Floats:
@@ -190,40 +219,21 @@ def _turned(pair: list[Floats], angle: float) -> Floats:
     return np.asarray(np.float32(np.cos(angle)) * pair[0] + np.float32(np.sin(angle)) * pair[1], dtype=np.float32)
 
 
-def _beaten(plane: Floats, x: Floats, y: Floats, z: float, marks: Landmarks, scanner: scan.Scanner, pixel_mm: float) -> Floats:
-    """The plane with the heart blurred by its beat."""
+def _beat(x: Floats, y: Floats, z: float, marks: Landmarks) -> Floats | None:
+    """How far each pixel moves with the heart, 0 to 1; None away from it."""
     distance = abs(z - marks.heart[2]) / marks.heart_mm
-    if scanner.heart_blur_mm == 0 or distance > 1.2:
-        return plane
+    if distance > 1.2:
+        return None
     near = ((x - marks.heart[0]) ** 2 + (y - marks.heart[1]) ** 2) * np.float32(1 / marks.heart_mm**2)
-    share = np.exp(-(near**2) - np.float32(distance**2))
-    moved = gaussian_filter(plane, scanner.heart_blur_mm / pixel_mm, truncate=2.5)
-    return np.asarray(plane + share * (moved - plane), dtype=np.float32)
+    return np.asarray(np.exp(-(near**2) - np.float32(distance**2)), dtype=np.float32)
 
 
-def _scanned(
-    first: np.random.Generator,
-    second: np.random.Generator,
-    canvas: PlanesCanvas,
-    palette: Palette,
-    raster: _Raster,
-    scanner: scan.Scanner,
-    native: Floats,
-    enhancement: Floats,
-) -> PhantomPatient:
+def _beaten(plane: Floats, beat: Floats, sigma_px: float) -> Floats:
+    return np.asarray(plane + beat * (gaussian_filter(plane, sigma_px, truncate=2.5) - plane), dtype=np.float32)
+
+
+def _shoulder_streaks(canvas: PlanesCanvas, raster: _Raster, scanner: scan.Scanner) -> Floats:
+    """What shoulders add to the noise of every slice."""
     levels = canvas.z_mm.reshape(raster.slices, -1).mean(axis=1)
     high = np.clip((levels - 45) / 50, 0, 1) * np.clip((190 - levels) / 50, 0, 1)
-    streaks = np.asarray(high * scanner.shoulder_streaks, dtype=np.float32)
-    pixel = raster.spacing_mm[1]
-    enhanced = native + enhancement
-    middle: NDArray[np.uint8] = canvas.labels[raster.planes // 2 :: raster.planes]
-    return PhantomPatient(
-        ncct_hu=with_noise(native, scan.draw_noise(first, scanner, native.shape, pixel, streaks)),
-        cect_hu=with_noise(enhanced, scan.draw_noise(second, scanner, native.shape, pixel, streaks)),
-        ncct_clean_hu=native,
-        cect_clean_hu=enhanced,
-        labels=palette.labels[middle],
-        enhancement_hu=enhancement,
-        spacing_mm=raster.spacing_mm,
-        e_hu=palette.e_hu,
-    )
+    return np.asarray(high * scanner.shoulder_streaks, dtype=np.float32)

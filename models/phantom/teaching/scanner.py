@@ -71,7 +71,9 @@ def overlapped(volume: Floats, share: float) -> Floats:
     return np.asarray((1 - 2 * share) * volume + share * (above + below), dtype=np.float32)
 
 
-def draw_noise(rng: np.random.Generator, scanner: Scanner, shape: tuple[int, int, int], pixel_mm: float, streaks: Floats) -> Floats:
+def draw_noise(
+    rng: np.random.Generator, scanner: Scanner, shape: tuple[int, ...], pixel_mm: float, streaks: Floats
+) -> Floats:
     """Noise [z, y, x] in HU, a little stronger in the middle; `streaks` [z]: what shoulders add along the rows."""
     rows, columns = shape[1:]
     f_y = fft.fftfreq(rows, pixel_mm)[:, None].astype(np.float32)
@@ -100,7 +102,12 @@ def beam_hardening(scanner: Scanner, line_mm: Floats, body: NDArray[np.bool_], s
     """HU [y, x] that hard beams take: a cup in the body and a dark band between shoulders; `shoulders` 0 to 1."""
     x, y = line_mm[None], line_mm[:, None]
     cup = scanner.cupping_hu * np.exp(-(x**2 + y**2) * np.float32(1 / 90**2))
-    band = scanner.band_hu * shoulders * np.exp(-((y - 12) ** 2) * np.float32(1 / 22**2)) * np.cos(x * np.float32(np.pi / 360))
+    band = (
+        scanner.band_hu
+        * shoulders
+        * np.exp(-((y - 12) ** 2) * np.float32(1 / 22**2))
+        * np.cos(x * np.float32(np.pi / 360))
+    )
     return np.asarray(-(cup + band) * body, dtype=np.float32)
 
 
@@ -110,11 +117,11 @@ def metal_streaks(
     """HU [y, x] of streaks that radiate from metal near this level."""
     total = np.zeros(x.shape, np.float32)
     for px, py, pz in places:
-        strength = 90 * np.exp(-(((z_mm - pz) / 14) ** 2))
+        strength = 60 * np.exp(-(((z_mm - pz) / 14) ** 2))
         if strength < 2:
             continue
         angle = np.arctan2(y - np.float32(py), x - np.float32(px))
-        far = 1 / (1 + np.hypot(x - np.float32(px), y - np.float32(py)) * np.float32(1 / 25))
+        far = 1 / (1 + np.hypot(x - np.float32(px), y - np.float32(py)) * np.float32(1 / 16))
         for turns in (2, 5, 9):
             total += (strength / turns**0.5 * far * np.cos(turns * angle + float(rng.uniform(0, 6)))).astype(np.float32)
     return total

@@ -1,5 +1,6 @@
 """Skin, fat, muscles with fat between them, breasts, lungs and mediastinum, plane by plane."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,21 +36,30 @@ class Plane:
     turn: Floats
 
 
-def paint_trunk(canvas: PlanesCanvas, build: Build, palette: Palette, textures: Floats) -> None:
-    """Fill every plane; `textures` [4, y, x] are smooth fields of unit variance."""
-    breasts = tuple((breast, _breast_codes(breast, palette)) for breast in build.breasts)
+@dataclass(frozen=True)
+class _Gland:
+    """A breast with the codes of its gland and of what fills an implant, and how dense it is."""
+
+    breast: Breast
+    tissue: int
+    filling: int
+
+
+def paint_trunk(
+    canvas: PlanesCanvas, build: Build, palette: Palette, textures: Floats, rng: np.random.Generator
+) -> None:
+    """Fill every plane; `textures` [6, y, x] are smooth fields of unit variance, the last two finer for the breast."""
+    glands = [_draw_gland(breast, palette, rng) for breast in build.breasts]
     for index, z_mm in enumerate(canvas.z_mm):
         z = float(z_mm)
         x, y = canvas.x_planes[index], canvas.y_planes[index]
         out, turn = _chest(x, y, z, build)
         plane = Plane(canvas.labels[index], z, x, y, _envelope(x, y, z, build), out, turn)
-        angle = z / 22
-        first = np.cos(angle) * textures[0] + np.sin(angle) * textures[1]
-        second = np.cos(angle) * textures[2] + np.sin(angle) * textures[3]
-        _paint_outside(plane, build, first)
-        for breast, codes in breasts:
-            _paint_breast(plane, build, breast, codes, second)
-        _paint_muscles(plane, build, first, second)
+        turned = [np.cos(z / 22) * textures[i] + np.sin(z / 22) * textures[i + 1] for i in (0, 2, 4)]
+        _paint_outside(plane, build, glands, turned[0])
+        for gland in glands:
+            _paint_breast(plane, build, gland, turned[2])
+        _paint_muscles(plane, build, turned[0], turned[1])
         _paint_cavity(plane, build)
 
 
@@ -73,11 +83,14 @@ def _envelope(x: Floats, y: Floats, z: float, build: Build) -> Floats:
     wide, deep = build.chest
     a, b, y0 = (float(np.interp(z, _Z, table)) for table in (_HALF_WIDTH, _HALF_DEPTH, _MIDDLE_Y))
     body = _ellipse_mm(x, y, a * wide + 6 * (build.muscle - 0.8), b * deep + 8 * (build.muscle - 0.8), y0)
+    if z < 100:  # the long muscles bulge beside the spine
+        back = _ellipse_mm(x, y, 58 * build.muscle**0.5, 20 + 6 * build.muscle, build.spine_y(z) + 24)
+        body = _joined(body, back, 10.0)
     for side in (-1, 1):
         for p, q, r_p, r_q in _shoulder(build, side):
             if min(p[2] - r_p, q[2] - r_q) > z or max(p[2] + r_p, q[2] + r_q) < z:
                 continue
-            body = _joined(body, _capsule_mm(x, y, z, p, q, r_p, r_q), 22.0)
+            body = _joined(body, _capsule_mm(x, y, z, p, q, r_p=r_p, r_q=r_q), 22.0)
     return body
 
 
@@ -85,15 +98,16 @@ def _shoulder(build: Build, side: int) -> list[tuple[NDArray[np.float64], NDArra
     joint, elbow = np.array(build.joint(side)), np.array(build.elbow(side))
     m = 0.75 + 0.25 * build.muscle
     blade = np.array([side * 118.0, 50, -40.0])
+    front = (np.array([side * 24.0, -36, 62]), joint - [side * 26, 10, -2], 24 * m, 28 * m)
     if build.is_up(side):
         shoulder = (joint - [side * 14, -8, 10], joint, 50 * m, 50 * m)
-        return [(blade, joint - [side * 26, -26, 34], 26 * m, 46 * m), shoulder, (joint, elbow, 50 * m, 38 * m)]
-    front = (np.array([side * 95.0, -20, 60]), joint, 36 * m, 42 * m)
-    return [(blade, joint - [side * 34, -22, 30], 24 * m, 40 * m), front, (joint, elbow, 47 * m, 36 * m)]
+        return [(blade, joint - [side * 26, -26, 34], 26 * m, 46 * m), front, shoulder, (joint, elbow, 50 * m, 38 * m)]
+    deltoid = (np.array([side * 95.0, -20, 60]), joint, 36 * m, 42 * m)
+    return [(blade, joint - [side * 34, -22, 30], 24 * m, 40 * m), front, deltoid, (joint, elbow, 47 * m, 36 * m)]
 
 
 def _capsule_mm(
-    x: Floats, y: Floats, z: float, p: NDArray[np.float64], q: NDArray[np.float64], r_p: float, r_q: float
+    x: Floats, y: Floats, z: float, p: NDArray[np.float64], q: NDArray[np.float64], *, r_p: float, r_q: float
 ) -> Floats:
     dx, dy, dz = (float(v) for v in q - p)
     px, py, pz = x - np.float32(p[0]), y - np.float32(p[1]), z - float(p[2])
@@ -108,60 +122,66 @@ def _joined(one: Floats, other: Floats, round_mm: float) -> Floats:
     return np.asarray(other + (one - other) * share - round_mm * share * (1 - share), dtype=np.float32)
 
 
-def _paint_outside(plane: Plane, build: Build, texture: Floats) -> None:
+def _paint_outside(plane: Plane, build: Build, breasts: Sequence[_Gland], texture: Floats) -> None:
     # Fat is thinner on arms, at the neck, and over the breastbone and the spine.
     thin = float(np.interp(plane.z_mm, [-100, 60, 110, 150], [1.0, 0.75, 0.45, 0.4]))
-    sides = np.float32(0.75) + np.float32(0.35) * np.sin(np.radians(plane.turn)) + np.float32(0.05) * texture
-    skin = plane.envelope - build.fat_mm * thin * sides
+    sides = np.float32(0.75) + np.float32(0.35) * np.sin(np.radians(plane.turn)) + np.float32(0.06) * texture
+    skin = np.asarray(plane.envelope - build.fat_mm * thin * sides, dtype=np.float32)
+    for gland in breasts:
+        value = _breast_value(plane, gland.breast)
+        if value is not None:
+            axes = gland.breast.axes
+            depth = (np.sqrt(value) - 1) * np.float32(0.5 * (axes[0] + axes[1]))
+            skin = _joined(skin, np.asarray(depth, np.float32), 16.0)
     plane.labels[skin < 0] = Label.SKIN
     plane.labels[skin < -build.skin_mm] = Label.FAT
 
 
-def _breast_codes(breast: Breast, palette: Palette) -> tuple[int, int]:
-    """Gland, and what fills an implant: saline, silicone or the fluid of an operation."""
-    rng = palette._rng
-    gland = palette.near(Label.GLAND, 6)
+def _draw_gland(breast: Breast, palette: Palette, rng: np.random.Generator) -> _Gland:
     label = Label.SEROMA if rng.random() < 0.4 else Label.IMPLANT
-    return gland, palette.instance(label, float(rng.uniform(-5, 30) if rng.random() < 0.6 else rng.uniform(60, 140)))
+    hu = float(rng.uniform(-5, 30) if rng.random() < 0.6 else rng.uniform(60, 140))  # fluid or silicone
+    return _Gland(breast, palette.near(Label.GLAND, 6), palette.instance(label, hu))
 
 
-def _paint_breast(plane: Plane, build: Build, breast: Breast, codes: tuple[int, int], texture: Floats) -> None:
+def _breast_value(plane: Plane, breast: Breast) -> Floats | None:
+    """Below 1 inside the breast; None where the plane does not meet it."""
     x0, y0, z0 = breast.centre
     a, b, c = breast.axes
     height = ((plane.z_mm - z0) / c) ** 2
-    if height > 1:
+    if height > 1.3:
+        return None
+    value = ((plane.x - np.float32(x0)) / a) ** 2 + ((plane.y - np.float32(y0)) / b) ** 2 + np.float32(height)
+    return np.asarray(value, dtype=np.float32)
+
+
+def _paint_breast(plane: Plane, build: Build, gland: _Gland, texture: Floats) -> None:
+    value = _breast_value(plane, gland.breast)
+    if value is None:
         return
-    value = ((plane.x - x0) / a) ** 2 + ((plane.y - y0) / b) ** 2 + np.float32(height)
-    depth = (np.sqrt(value) - 1) * np.float32(0.5 * (a + b))
-    plane.labels[(depth < 0) & ((plane.labels == Label.AIR))] = Label.SKIN
-    plane.labels[(depth < -build.skin_mm) & (plane.labels == Label.SKIN) & (plane.envelope > -4)] = Label.FAT
-    fat = plane.labels == Label.FAT
     # Gland is densest behind the nipple, in the middle of the ellipsoid.
-    tissue = (value < 0.62) & (texture > build.gland_threshold - 1.3 * (0.62 - value)) & (plane.envelope > 4)
-    plane.labels[tissue & fat] = codes[0]
-    if breast.implant:
-        inner = ((plane.x - x0) / (a * 0.62)) ** 2 + ((plane.y - y0 - 0.25 * b) / (b * 0.55)) ** 2
-        plane.labels[(inner + np.float32(height / 0.4) < 1) & (plane.labels != Label.AIR)] = codes[1]
+    dense = (value < 0.62) & (texture > build.gland_threshold - 1.3 * (0.62 - value)) & (plane.envelope > 4)
+    plane.labels[dense & (plane.labels == Label.FAT)] = gland.tissue
+    if gland.breast.implant:
+        inside = (value < 0.4) & (plane.envelope > 2) & (plane.labels != Label.AIR)
+        plane.labels[inside] = gland.filling
 
 
 def _paint_muscles(plane: Plane, build: Build, first: Floats, second: Floats) -> None:
-    """Muscles lie in layers around the ribs; planes of fat part them from each other and into bundles."""
+    """Muscles lie in layers around the ribs; thin planes of fat part them from each other and into bundles."""
     z = plane.z_mm
-    fat = plane.labels == Label.FAT
-    inside = fat & (plane.envelope < np.float32(-1)) & (plane.out > 1.0)
-    layer = np.zeros(plane.labels.shape, bool)
-    width = np.float32(0.6 + 9 * build.septa)
-    for from_ribs in (_WALL_MM, 20.0, 33.0, 52.0):
-        layer |= np.abs(plane.out - from_ribs - np.float32(2.5) * first) < width * (1.0 if from_ribs < 15 else 1.4)
+    inside = (plane.labels == Label.FAT) & (plane.envelope < np.float32(-1)) & (plane.out > 1.0)
+    width = np.float32(0.3 + 6 * build.septa)
+    layer = np.abs(plane.out - _WALL_MM) < width
+    for from_ribs in build.layers_mm[: 2 if z < 50 else 1]:
+        layer |= (np.abs(plane.out - from_ribs - np.float32(6) * first) < width) & (second > -0.3)
     # From front to back: pectoral, serratus, latissimus, back; the border between two is a plane of fat.
     for border in (62.0, 104.0, 148.0):
-        layer |= (np.abs(plane.turn - border - 8 * second) < 1.3 + 10 * build.septa) & (plane.out > _WALL_MM)
-    septa = np.abs(second) < build.septa
-    bare = (plane.turn < 9) & (plane.out > 3)  # nothing but fat and skin before the breastbone
-    # Below the shoulder blades the front has next to no muscle.
-    if z < -70:
+        layer |= (np.abs(plane.turn - border - 9 * second) < 0.4 + 5 * build.septa) & (plane.out > _WALL_MM)
+    layer |= np.abs(second) < 0.3 * build.septa
+    bare = (plane.turn < (9 if z < 72 else 0)) & (plane.out > 3)  # nothing but fat and skin before the breastbone
+    if z < -70:  # below the shoulder blades the front has next to no muscle
         bare |= (plane.turn < 70) & (plane.out > _WALL_MM) & (plane.envelope > -3.5)
-    muscle = inside & ~layer & ~septa & ~bare
+    muscle = inside & ~layer & ~bare
     if z > 105:
         muscle &= _neck(plane, second) | (np.abs(plane.x) > 75)
     plane.labels[muscle] = Label.MUSCLE
