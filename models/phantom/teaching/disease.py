@@ -118,7 +118,7 @@ def paint_masses(
     canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, marks: Landmarks
 ) -> None:
     """Nought to five masses: in the lung, on the pleura, at the hilum, in the mediastinum touching a vessel."""
-    for _ in range(int(rng.choice([0, 0, 1, 1, 2, 3]))):
+    for _ in range(int(rng.choice([0, 1, 1, 2, 3, 4]))):
         radius = float(np.exp(rng.uniform(np.log(2.5), np.log(45))))
         kind = rng.random()
         if kind < 0.5:
