@@ -35,20 +35,26 @@ def paint_dense_lung(
     """Ground glass, consolidation, bands of airless lung and a collapsed lobe; `texture` [2, y, x]."""
     for side in (-1, 1):
         if rng.random() < 0.22:
-            place = (side * rng.uniform(50, 95), rng.uniform(-45, 55), rng.uniform(-140, 80))
+            place = (side * rng.uniform(50, 95), rng.uniform(-45, 55), _level(rng, canvas, -140, 80))
             glass, size = palette.near(Label.GROUND_GLASS, 60), float(rng.uniform(20, 60))
             _patch(canvas, rng, place, code=glass, size=size, texture=texture)
         if rng.random() < 0.18:
-            place = (side * rng.uniform(55, 100), rng.uniform(-40, 60), rng.uniform(-140, 70))
+            place = (side * rng.uniform(55, 100), rng.uniform(-40, 60), _level(rng, canvas, -140, 70))
             dense, size = palette.near(Label.CONSOLIDATION, 8), float(rng.uniform(12, 45))
             _patch(canvas, rng, place, code=dense, size=size, texture=texture)
         if rng.random() < 0.18:
-            place = (side * rng.uniform(35, 60), rng.uniform(15, 60), rng.uniform(-110, 10))
+            place = (side * rng.uniform(35, 60), rng.uniform(15, 60), _level(rng, canvas, -110, 10))
             axes = (rng.uniform(10, 38), rng.uniform(8, 24), rng.uniform(20, 55))
             code = palette.near(Label.ATELECTASIS, 6)
             canvas.ellipsoid(
                 place, axes, code, axes=rotation(side * rng.uniform(-60, 20), rng.uniform(-25, 25)), only=AERATED
             )
+
+
+def _level(rng: np.random.Generator, canvas: PlanesCanvas, low_mm: float, high_mm: float) -> float:
+    """A level between two, where the volume shows it if it shows any of them."""
+    low, high = max(low_mm, float(canvas.z_mm[0]) - 5), min(high_mm, float(canvas.z_mm[-1]) + 5)
+    return float(rng.uniform(low, high) if low < high else rng.uniform(low_mm, high_mm))
 
 
 def _patch(
@@ -77,7 +83,7 @@ def paint_effusions(canvas: PlanesCanvas, build: Build, palette: Palette, rng: n
         drawn = rng.random() < 0.17
         level, slope = float(rng.uniform(-35, 84)), float(rng.uniform(-0.12, 0.02))
         band = float(rng.uniform(0, 26)) if rng.random() < 0.7 else 0.0
-        thin = float(rng.uniform(0, 5)) if rng.random() < 0.4 else 0.0
+        thin = float(rng.uniform(0, 5)) if rng.random() < 0.2 else 0.0
         fluid, airless = palette.near(Label.PLEURAL_EFFUSION, 6), palette.near(Label.ATELECTASIS, 6)
         top = float(rng.uniform(-70, 90))
         if drawn or thin:
@@ -112,25 +118,26 @@ def paint_masses(
     canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, marks: Landmarks
 ) -> None:
     """Nought to five masses: in the lung, on the pleura, at the hilum, in the mediastinum touching a vessel."""
-    for _ in range(int(rng.choice([0, 1, 1, 2, 3, 5]))):
+    for _ in range(int(rng.choice([0, 1, 1, 2, 3, 4]))):
         radius = float(np.exp(rng.uniform(np.log(2.5), np.log(45))))
         kind = rng.random()
-        if kind < 0.45:
+        if kind < 0.5:
+            radius = max(radius, 6.0)
             place = _beside(rng, marks, radius, canvas)
-        elif kind < 0.65:
-            place = _on_pleura(build, rng)
+        elif kind < 0.68:
+            place = _on_pleura(build, rng, _level(rng, canvas, -120, 95))
         else:
             place = (
                 float(rng.choice([-1, 1]) * rng.uniform(40, 105)),
                 float(rng.uniform(-55, 60)),
-                float(rng.uniform(-120, 85)),
+                _level(rng, canvas, -120, 85),
             )
         _paint_mass(canvas, palette, rng, place, radius)
 
 
 def _beside(rng: np.random.Generator, marks: Landmarks, radius: float, canvas: PlanesCanvas) -> Place:
     """A place where a mass touches a vessel or the heart, or grows half around it."""
-    track = marks.touchable[str(rng.choice(["aorta", "aorta", "pulmonary", "svc", "heart"]))]
+    track = marks.touchable[str(rng.choice(["aorta", "aorta", "aorta", "pulmonary", "svc", "heart"]))]
     low, high = float(canvas.z_mm[0]), float(canvas.z_mm[-1])
     seen = [item for item in track if max(low, -130) < item[0][2] < high] or track
     (x, y, z), r = seen[int(rng.integers(len(seen)))]
@@ -139,8 +146,7 @@ def _beside(rng: np.random.Generator, marks: Landmarks, radius: float, canvas: P
     return x + away * float(np.cos(angle)), y + away * float(np.sin(angle)), z + float(rng.normal(0, 5))
 
 
-def _on_pleura(build: Build, rng: np.random.Generator) -> Place:
-    z = float(rng.uniform(-120, 95))
+def _on_pleura(build: Build, rng: np.random.Generator, z: float) -> Place:
     a, b, y0 = build.cavity(z)
     turn = float(rng.uniform(0.15, 0.9) * np.pi)
     return float(rng.choice([-1, 1])) * a * float(np.sin(turn)), y0 - b * float(np.cos(turn)), z
@@ -175,6 +181,32 @@ def _paint_mass(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator
     elif radius > 10 and rng.random() < 0.3:  # a dead middle, which is darker
         dead = palette.instance(Label.LUNG_MASS, float(rng.uniform(5, 25)), 0.0)
         canvas.ellipsoid(place, (axes[0] * 0.5, axes[1] * 0.55, axes[2] * 0.5), dead, only=(code,))
+
+
+def paint_breast_findings(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator) -> None:
+    """What surgery leaves in a breast: fluid, clips; and lumps, which a native scan does not tell from gland."""
+    for breast in build.breasts:
+        if breast.implant or rng.random() > 0.3:
+            continue
+        (x, y, z), (a, b, c) = breast.centre, breast.axes
+        place = (
+            x + float(rng.uniform(-0.5, 0.5)) * a,
+            y - float(rng.uniform(0, 0.45)) * b,
+            z + float(rng.uniform(-0.5, 0.5)) * c,
+        )
+        code = palette.instance(Label.SEROMA, float(rng.uniform(0, 45)), float(rng.uniform(0, 0.12)), fine_hu=2)
+        size = float(rng.uniform(3, 0.4 * a + 3))
+        over = (Label.FAT, *(int(v) for v in np.flatnonzero(palette.labels == Label.GLAND)))
+        axes = (size, size * float(rng.uniform(0.6, 1)), size * float(rng.uniform(0.6, 1)))
+        canvas.ellipsoid(place, axes, code, axes=rotation(float(rng.uniform(0, 180))), only=over)
+        for _ in range(int(rng.integers(0, 5))):
+            clip = np.asarray(place) + rng.normal(0, size * 0.7, 3)
+            canvas.ellipsoid(
+                (float(clip[0]), float(clip[1]), float(clip[2])),
+                (1.2, 1.2, 2.0),
+                Label.CALCIFICATION,
+                only=(*over, code),
+            )
 
 
 def paint_devices(canvas: PlanesCanvas, build: Build, rng: np.random.Generator, marks: Landmarks) -> list[Place]:

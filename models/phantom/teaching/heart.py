@@ -300,6 +300,8 @@ def _paint_neck(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator
             paint_node(canvas, place, palette, rng, sick=False)
         strap = [(side * 12.0, -54.0, 66.0), (side * 30.0, -34.0, 120.0), (side * 56.0, 6.0, 230.0)]
         canvas.path(strap, [6.0, 9.0, 10.0], Label.MUSCLE, only=(Label.FAT,))
+        scalene = [(side * 46.0, 8.0, 84.0), (side * 33.0, 18.0, 125.0), (side * 28.0, 20.0, 230.0)]
+        canvas.path(scalene, [7.0, 9.0, 9.0], Label.MUSCLE, only=(Label.FAT,))
     canvas.ellipsoid((0, -16, 105), (14, 4, 7), Label.THYROID, only=_NECK)
     canvas.path([(0, -24, 150), (0, -26, 175)], [17, 17], Label.CARTILAGE, only=_NECK)
 

@@ -60,6 +60,11 @@ def _paint_armpit(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.
     canvas.ellipsoid(
         (side * 110, -28, 52), (38, 9 * size, 24), Label.FAT, axes=rotation(side * 20.0), only=(Label.MUSCLE,)
     )
+    # Above the collar bone, where the vessels leave the chest, and between neck and shoulder.
+    canvas.ellipsoid((side * 64, -10, 94), (30 * size, 20, 18 * size), Label.FAT, only=(Label.MUSCLE,))
+    canvas.ellipsoid(
+        (side * 74, 26, 108), (44, 9 * size, 14), Label.FAT, axes=rotation(side * 15.0), only=(Label.MUSCLE,)
+    )
     # Fat between the shoulder blade's muscles and the ribs, and under the deltoid.
     canvas.ellipsoid(
         (side * 112, 38, 20), (44, 3.0 * size, 50), Label.FAT, axes=rotation(side * -48.0), only=(Label.MUSCLE,)
@@ -156,7 +161,11 @@ def paint_node(canvas: PlanesCanvas, place: Place, palette: Palette, rng: np.ran
     size = (short * float(rng.uniform(1.2, 2.0)), short, short * float(rng.uniform(1.0, 1.7)))
     label = Label.METASTATIC_NODE if sick else Label.LYMPH_NODE
     canvas.ellipsoid(place, size, label, axes=axes, only=(Label.FAT,))
-    if not sick and short > 3.0:
+    if rng.random() < 0.05:
+        canvas.ellipsoid(
+            place, (size[0] * 0.5, short * 0.6, short * 0.6), Label.CALCIFICATION, axes=axes, only=(label,)
+        )
+    elif not sick and short > 3.0:
         canvas.ellipsoid(
             place, (size[0] * 0.5, size[1] * 0.45, size[2] * 0.5), Label.NODE_HILUM, axes=axes, only=(label,)
         )

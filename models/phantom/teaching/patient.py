@@ -14,7 +14,13 @@ from models.phantom.teaching import scanner as scan
 from models.phantom.teaching.abdomen import paint_abdomen
 from models.phantom.teaching.build import Build
 from models.phantom.teaching.couch import Support
-from models.phantom.teaching.disease import paint_dense_lung, paint_devices, paint_effusions, paint_masses
+from models.phantom.teaching.disease import (
+    paint_breast_findings,
+    paint_dense_lung,
+    paint_devices,
+    paint_effusions,
+    paint_masses,
+)
 from models.phantom.teaching.heart import Landmarks, paint_heart_and_vessels
 from models.phantom.teaching.limbs import paint_back_muscles, paint_cage, paint_limbs
 from models.phantom.teaching.palette import Palette
@@ -147,6 +153,7 @@ def _paint(rng: np.random.Generator, raster: _Raster, palette: Palette) -> _Subj
     textures = np.stack([smooth_field(rng, shape, spacing, length) for length in lengths_mm])
     paint_trunk(canvas, build, palette, textures, rng)
     paint_back_muscles(canvas, build, rng)
+    paint_breast_findings(canvas, build, palette, rng)
     paint_abdomen(canvas, build, palette, rng)
     paint_limbs(canvas, build, palette, rng)
     paint_cage(canvas, build, rng)

@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 
 
 class _Map:
-    """Where a position lies in the grid: a plane map fitted to all positions, each plane's shift, and how far it errs."""
+    """Where a position lies in the grid: a map fitted to all positions, each plane's shift, and how far it errs."""
 
     def __init__(self, x_planes: Floats, y_planes: Floats) -> None:
         every, shape = max(1, x_planes.shape[1] // 32), x_planes.shape[1:]
