@@ -137,8 +137,8 @@ def build(name: str) -> Method:
         "crop": None,
         "crop_share": 0.0,
         "crop_batch": None,
-        "ema_decay": 0.999,
-        "warmup_steps": 200,
+        "ema_decay": 0.995,
+        "warmup_steps": 100,
     }
     preset = PRESETS["demo"]
     config = replace(preset, regime=replace(preset.regime, **regime), network=NETWORK, context_mm=CONTEXT_MM, **changes)

@@ -37,8 +37,7 @@ class ResidentSlices:
     def __init__(self, context_mm: Sequence[float], device: str | torch.device) -> None:
         """Hold nothing yet. `context_mm`: the neighbours that are shown, see `models.context`."""
         self._context_mm, self._device = tuple(context_mm), torch.device(device)
-        self._parts: list[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]] = []
-        self._whole: tuple[Tensor, ...] = ()
+        self._arrays: tuple[Tensor, ...] = ()
         self._count = 0
 
     def __len__(self) -> int:
@@ -48,24 +47,25 @@ class ResidentSlices:
     def add(self, packed: Packed, spacing_mm: float) -> None:
         """Take one patient's slices, in their order, `spacing_mm` apart."""
         seen = seen_slices(len(packed[0]), self._context_mm, spacing_mm).T
-        depth_mm = (seen - seen[:, :1]) * spacing_mm
-        tensors = [torch.from_numpy(array).to(self._device) for array in packed]
-        places = torch.from_numpy(seen + self._count).to(self._device)
-        depths = torch.from_numpy(depth_mm.astype(np.float32)).to(self._device)
-        self._parts.append((tensors[0], tensors[1], tensors[2], places, depths))
-        self._count += len(packed[0])
+        depth_mm = ((seen - seen[:, :1]) * spacing_mm).astype(np.float32)
+        added = [torch.from_numpy(array) for array in (*packed, seen + self._count, depth_mm)]
+        count = self._count + len(seen)
+        if not self._arrays or count > len(self._arrays[0]):
+            self._grow(added, 2 * count)
+        for array, part in zip(self._arrays, added, strict=True):
+            array[self._count : count] = part.to(self._device)
+        self._count = count
 
-    def settle(self) -> None:
-        """Make what was added since the last call ready to be shown."""
-        if self._parts:
-            older = [self._whole] if self._whole else []
-            self._whole = tuple(torch.cat(parts) for parts in zip(*older, *self._parts, strict=True))
-            self._parts = []
+    def _grow(self, like: Sequence[Tensor], capacity: int) -> None:
+        """Room for more; doubling it keeps the copies few."""
+        larger = tuple(part.new_empty((capacity, *part.shape[1:]), device=self._device) for part in like)
+        for new, old in zip(larger, self._arrays, strict=False):
+            new[: self._count] = old[: self._count]
+        self._arrays = larger
 
     def batch(self, numbers: Sequence[int], augmentation: Augmentation | None, seed: Sequence[int]) -> Batch:
         """These slices as model images, changed as `augmentation` says; `seed` decides how."""
-        self.settle()
-        source, opened, change, seen, depth_mm = self._whole
+        source, opened, change, seen, depth_mm = self._arrays
         index = torch.as_tensor(numbers, device=self._device)
         places = seen[index]
         hu = HuBatch(source[places].float(), opened[places].float(), change[index][:, None].float(), depth_mm[index])

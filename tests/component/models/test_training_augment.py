@@ -29,8 +29,7 @@ def thorax(slices: int = 4, rows: int = 64) -> tuple[NDArray[np.float32], NDArra
 def batch_of(count: int = 6) -> HuBatch:
     slices = ResidentSlices((-4.0, 4.0), "cpu")
     slices.add(pack(*thorax(), M), 4.0)
-    slices.settle()
-    source, opened, change, seen, depth = slices._whole
+    source, opened, change, seen, depth = slices._arrays
     index = torch.arange(count) % 4
     places = seen[index]
     return HuBatch(source[places].float(), opened[places].float(), change[index][:, None].float(), depth[index])
