@@ -47,12 +47,12 @@ AUGMENTATION = Augmentation(
     sharpen=(-0.4, 0.5),
     rotate_deg=4.0,
     move_px=6.0,
-    scale=(0.92, 1.08),
+    scale=(0.93, 1.1),
     lesions=0.2,
 )
 BUNDLE_VERSION = "2"
 ENVELOPE = Envelope(
-    pixel_spacing_mm=(0.7, 1.3),
+    pixel_spacing_mm=(0.64, 1.21),
     slice_spacing_mm=(1.0, 8.0),
     noise_hu=(3.0, 35.0),
     age_years=PHANTOM_AGE_YEARS,
@@ -150,12 +150,18 @@ def build(name: str) -> Method:
 def make_patient_packed(seed: int) -> tuple[Packed, float]:
     """Slices of one invented patient for `ResidentSlices.add`, blood at BLOOD_LEVEL_HU, and their distance in mm."""
     torch.set_num_threads(1)
-    patient = (
-        _older_patient(seed) if seed % _OLDER_EVERY == 0 else make_teaching_patient(seed, slices=SLICES, rows=ROWS)
-    )
+    patient = _older_patient(seed) if seed % _OLDER_EVERY == 0 else _teaching_patient(seed)
     source = patient.ncct_clean_hu
     target = source + patient.enhancement_hu * np.float32(BLOOD_LEVEL_HU / patient.e_hu)
     return pack(source, target, MATRIX), patient.spacing_mm[0]
+
+
+def _teaching_patient(seed: int) -> PhantomPatient:
+    """Most scans are reconstructed close around the body; slices are mostly 2.5 to 5 mm apart."""
+    random = np.random.default_rng([seed, 1])
+    fov_mm = random.uniform(330, 460) if random.random() < 0.65 else random.uniform(460, 620)
+    slice_mm = random.uniform(2.5, 5.0) if random.random() < 0.6 else random.uniform(1.0, 8.0)
+    return make_teaching_patient(seed, slices=SLICES, rows=ROWS, spacing_mm=(slice_mm, fov_mm / ROWS, fov_mm / ROWS))
 
 
 def _older_patient(seed: int) -> PhantomPatient:
