@@ -1,7 +1,7 @@
 """The figures that an evaluation leaves in a bundle's card; what makes pixels stays as it is."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,31 @@ def write_metrics(path: Path, rows: Iterable[Row], cohort: Cohort) -> BundleCard
     metrics = tuple(_card_row(names[row.name], row, cohort) for row in chosen)
     measured = replace(card, metrics=metrics)
     return write_bundle(path, measured, weights, text=render_card(measured))
+
+
+def write_trust(
+    path: Path,
+    measured_on: str,
+    sections: Mapping[str, Mapping[str, float]],
+    aim_of: Callable[[str], object | None],
+) -> BundleCard:
+    """Put figures of trust, by section and name, into the card of the bundle folder `path`, and into its text.
+
+    measured_on: one sentence for people. aim_of: the aim of a figure, which prints itself, or None. What was there of
+    an earlier run is replaced; weights, digest and metrics stay as they are. Raises BundleError for a damaged bundle.
+    """
+    card = read_card(path)
+    figures = [
+        {"section": section, "figure": name, "value": _rounded("", value), "aim": _text_of(aim_of(name))}
+        for section, found in sections.items()
+        for name, value in found.items()
+    ]
+    trusted = replace(card, trust={"measured_on": measured_on, "figures": figures})
+    return write_bundle(path, trusted, read_weights(path, card), text=render_card(trusted))
+
+
+def _text_of(aim: object | None) -> str:
+    return "" if aim is None else str(aim)
 
 
 def _teacher_names(card: BundleCard) -> dict[str, str]:

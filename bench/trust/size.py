@@ -1,0 +1,21 @@
+"""How much is measured: everything, or a rehearsal of seconds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """patients: phantoms whose levels are measured, of level_slices slices; phantoms: those that are attacked, of
+    attack_slices; rows: of both. series, cut: the only real series, and the slices of it; "" is all of them."""
+
+    patients: int
+    level_slices: int
+    phantoms: int
+    attack_slices: int
+    rows: int
+    series: str
+    cut: slice
+
+
+FULL = Size(24, 8, 3, 24, 512, "", slice(None))
+SHORT = Size(4, 4, 3, 10, 128, "ct/siemens_chest_ncct", slice(9, 14))
