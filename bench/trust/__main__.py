@@ -35,6 +35,7 @@ from models.translator import Device
 SECTIONS = ("regions", "continuity", "level", "attacks")
 SHIPPED = ("demo", "demo-1step")
 TRACKS = Path(__file__).with_name("tracks.json")
+RESULTS = Path(__file__).parents[1] / "results"
 LEVEL_SEED, ATTACK_SEED = 770_015, 770_016
 
 Measured = dict[str, dict[str, sections.Figures]]
@@ -110,14 +111,14 @@ def table(results: Measured) -> str:
 def keep(results: Measured) -> None:
     """Write the report to bench/results/, named after its time (UTC)."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    kept = Path(__file__).parents[1] / "results" / f"trust-{at[:19].replace(':', '')}.json"
+    kept = RESULTS / f"trust-{at[:19].replace(':', '')}.json"
     plain = {
         name: {s: {f: _plain(value) for f, value in found.items()} for s, found in own.items()}
         for name, own in results.items()
     }
     report = {"at": at, "machine": machine(), "results": plain}
     kept.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    say(f"kept in {kept.relative_to(Path(__file__).parents[2])}")
+    say(f"kept in {kept}")
 
 
 def facts(size: Size) -> str:
@@ -161,9 +162,10 @@ def _real(options: argparse.Namespace, size: Size) -> tuple[list[Case], RegionFi
     if missing:
         say(f"real series are left out: {data} has no {missing[0]}")
         return [], RegionFile()
-    if size.series:
-        named = cut_regions(named.of(size.series), size.cut)
-    return [read_case(data, series, named, size.cut) for series in named.series], named
+    cut = slice(None) if options.data else size.cut
+    if size.series and not options.data:
+        named = cut_regions(named.of(size.series), cut)
+    return [read_case(data, series, named, cut) for series in named.series], named
 
 
 def _default(short: bool, folder: Path) -> Sequence[str]:

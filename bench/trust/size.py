@@ -18,4 +18,4 @@ class Size:
 
 
 FULL = Size(24, 8, 3, 24, 512, "", slice(None))
-SHORT = Size(4, 4, 3, 10, 128, "ct/siemens_chest_ncct", slice(9, 14))
+SHORT = Size(4, 2, 3, 6, 128, "ct/siemens_chest_ncct", slice(9, 14))

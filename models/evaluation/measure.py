@@ -151,7 +151,7 @@ class PatientBench:
     def _values(self, prediction_hu: Volume) -> dict[str, float]:
         """Figures that need labels or the true enhancement; not a number where they are not known."""
         values = dict.fromkeys(PATIENT_METRICS, math.nan)
-        gains = cnr_gains(prediction_hu, self.source_hu, self._masks)
+        gains = cnr_gains(prediction_hu, self.source_hu, self._masks, self.ncct_hu)
         values |= {"cnr_gain_vessel": gains["vessel"], "cnr_gain_node": gains["node"]}
         if self._vessels is not None:
             values["vessel_dice"] = vessel_dice(prediction_hu, self._vessels.region, self._vessels.threshold_hu)
