@@ -16,6 +16,9 @@ _COLUMNS = {
     "false_enhancement_mae_hu": "false enhancement: MAE [HU]",
     "slope": "predicted / true enhancement",
     "interslice_jump_hu": "inter-slice jump [HU]",
+    "enhanced_error_hu": "error where the pair enhances [HU]",
+    "quiet_error_hu": "error where the pair is quiet [HU]",
+    "contrast_gain": "contrast gain over the pair's",
 }
 _KINDS = {"phantom": "invented patients (procedural phantom)", "dicom": "real patients (scans from DICOM files)"}
 DETAIL_SECTION = "each region"
@@ -97,8 +100,10 @@ def _table(card: BundleCard) -> str:
         "`..._misregistered` against the same scan as it was taken. Blood pool: chambers, aorta and pulmonary artery",
         "without their outer 2 pixels, in register against the second scan without noise. False enhancement: mean",
         "|prediction - source| after a 5 x 5 mean filter, body pixels whose true enhancement is under 5 HU. Jump: RMS",
-        "step of the blood pool's mean error from slice to slice. What needs a truth that a cohort of real patients",
-        "does not hold stays empty.",
+        "step of the blood pool's mean error from slice to slice. The pair: second scan in register minus source, as",
+        "5 x 5 means, over 40 HU (enhances) or under 10 HU in soft tissue (quiet); contrast gain: what the prediction",
+        "brightens the one more than the other, over what the second scan does. What needs labels or a truth that real",
+        "patients does not hold stays empty.",
         "",
         *(f"- {line}" for line in (_measured_on(card), *_BASELINES)),
         "",

@@ -9,9 +9,10 @@ from models.bundle import BundleCard, read_card, read_weights, write_bundle
 from models.card_text import render_card
 from models.cohort import Cohort
 from models.evaluation.summary import Row
+from models.metrics.registered import FIGURES
 
 _BASELINES = ("identity", "mean_enhancement")
-_DIGITS = {"ssim": 4, "nmae": 5, "slope": 3}
+_DIGITS = {"ssim": 4, "nmae": 5, "slope": 3, "contrast_gain": 3}
 
 
 def write_metrics(path: Path, rows: Iterable[Row], cohort: Cohort) -> BundleCard:
@@ -79,7 +80,7 @@ def _card_row(name: str, row: Row, cohort: Cohort) -> dict[str, object]:
         **{key: row.means[key] for key in ("psnr_db", "ssim", "nmae")},
         "blood_pool_bias_hu": math.nan if blood is None else blood.bias_hu,
         "blood_pool_mae_hu": math.nan if blood is None else blood.mae_hu,
-        **{key: row.means[key] for key in ("false_enhancement_mae_hu", "slope", "interslice_jump_hu")},
+        **{key: row.means[key] for key in ("false_enhancement_mae_hu", "slope", "interslice_jump_hu", *FIGURES)},
     }
     return {
         "name": name,
