@@ -44,7 +44,7 @@ def test_the_masks_keep_away_from_borders_and_from_what_the_window_hides() -> No
     difference = RegisteredDifference(native, later, WINDOW)
     assert not difference.enhanced[0, 20, 20]
     assert difference.enhanced[1, 20, 20]
-    assert not (difference.enhanced | difference.quiet)[:, :, 10:12].any(axis=(0, 2))[10:12].any()
+    assert not (difference.enhanced | difference.quiet)[:, 20, 8:12].any()  # both sides of the vessel's edge
     assert not difference.quiet[:, :5].any()
     assert difference.quiet[:, 50, 50].all()
 
