@@ -79,7 +79,7 @@ def measure(
     results: Measured = {}
     for path in paths:
         begun = time.monotonic()
-        bundle = Bundle(models.load_bundle(path, device=device, precision="fp32"))
+        bundle = Bundle(path, device)
         own = results[_label(path)] = {}
         if cases and "regions" in only:
             own["regions"], own[DETAIL_SECTION] = sections.regions(bundle, cases, named)

@@ -1,6 +1,5 @@
 """What bundles are judged on: real series, and phantoms whose truth is known. Made once, for all bundles of a run."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,19 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.derive import Derived, derive
-from models import Translator
-from models.evaluation.level import LevelPatient, Translate
+from models import Translator, load_bundle
+from models.bundle import LEVELS_HU, BundleCard
+from models.evaluation.level import LevelPatient
 from models.evaluation.regions import Circle, Region, RegionFile, Track
 from models.phantom.cohort import make_cohort_patient, plan_cohort
 from models.phantom.tissues import Label
+from models.translator import Device
 from node.dicom.orientation import Turn
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
 from node.dicom.uids import seed_of
 from node.dicom.volume import CTVolume, read_volume
 
-LEVEL_KEYWORD = "blood_level_hu"
-"""What a translator calls the level that it draws blood at, where it takes one."""
-_SPACING_KEYWORD = "spacing_mm"
 _MASS_SLICES = 1  # a circle in one slice stands for a mass of at least three
 
 
@@ -37,31 +35,30 @@ class Case:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle and what it made of the cases so far, so that each is translated once."""
+    """A bundle loaded for a device, and what it made of the cases so far, so that each is translated once."""
 
-    translator: Translator
+    path: Path
+    device: Device = "cpu"
     made: dict[str, Derived] = field(default_factory=dict, repr=False)
+    at_level: dict[float | None, Translator] = field(default_factory=dict, repr=False)
+
+    @property
+    def card(self) -> BundleCard:
+        """The bundle's card."""
+        return self._loaded(None).card
 
     @property
     def takes_level(self) -> bool:
         """Whether the bundle draws blood at a level that is asked for."""
-        return LEVEL_KEYWORD in inspect.signature(self.translator.translate).parameters
+        return self.card.blood_level_hu is not None
 
-    @property
-    def translate(self) -> Translate:
-        """translate(hu, spacing_mm, level_hu), as models.evaluation.level wants it."""
-        known = inspect.signature(self.translator.translate).parameters
-
-        def call(
-            hu: NDArray[np.float32], spacing_mm: tuple[float, float, float], level_hu: float | None
-        ) -> NDArray[np.float32]:
-            options: dict[str, object] = {_SPACING_KEYWORD: spacing_mm} if _SPACING_KEYWORD in known else {}
-            if self.takes_level and level_hu is not None:
-                options[LEVEL_KEYWORD] = level_hu
-            seed = seed_of(hu, self.translator.card.hu_window)
-            return self.translator.translate(hu, seed, **options)  # type: ignore[arg-type]
-
-        return call
+    def translate(
+        self, hu: NDArray[np.float32], spacing_mm: tuple[float, float, float], level_hu: float | None
+    ) -> NDArray[np.float32]:
+        """As models.evaluation.level.Translate; a level beyond those that a bundle may draw becomes the nearest one."""
+        level_hu = None if level_hu is None else float(np.clip(level_hu, *LEVELS_HU))
+        seed = seed_of(hu, self.card.hu_window)
+        return self._loaded(level_hu).translate(hu, seed, spacing_mm=spacing_mm[0])
 
     def result(self, case: Case) -> Derived:
         """What the node would send for a case."""
@@ -70,8 +67,14 @@ class Bundle:
             turn = Turn.of(volume.orientation)
             spacing_mm = turn.spacing_of(volume.spacing_mm)
             predicted = turn.back(self.translate(turn.forth(volume.hu), spacing_mm, None))
-            self.made[case.name] = derive(volume, predicted, self.translator.card.hu_window)
+            self.made[case.name] = derive(volume, predicted, self.card.hu_window)
         return self.made[case.name]
+
+    def _loaded(self, level_hu: float | None) -> Translator:
+        if level_hu not in self.at_level:
+            loaded = load_bundle(self.path, device=self.device, precision="fp32", blood_level_hu=level_hu)
+            self.at_level[level_hu] = loaded
+        return self.at_level[level_hu]
 
 
 def read_case(data: Path, series: str, named: RegionFile, slices: slice = slice(None)) -> Case:

@@ -52,7 +52,7 @@ def continuity(bundle: Bundle, cases: Sequence[Case], named: RegionFile) -> Figu
 
 def level(bundle: Bundle, patients: Sequence[LevelPatient]) -> Figures:
     """Blood of phantoms: bias, false enhancement, predicted over true level, and over asked level if one is taken."""
-    window = bundle.translator.card.hu_window
+    window = bundle.card.hu_window
     rows = measure_levels(patients, bundle.translate, window, takes_level=bundle.takes_level)
     figures: Figures = {}
     for hospital, group in groupby(sorted(rows, key=lambda row: row.hospital, reverse=True), lambda row: row.hospital):
@@ -83,7 +83,7 @@ def attacks(bundle: Bundle, cases: Sequence[Case]) -> Figures:
 
 def _is_held(bundle: Bundle, case: Case, result_hu: Image) -> float:
     """1 where the gates hold a result, after the composite of a job: what lies outside the window never changes."""
-    made = composite(case.volume, result_hu, bundle.translator.card.hu_window)
+    made = composite(case.volume, result_hu, bundle.card.hu_window)
     return float(judge_result(case.volume, result_hu, made).reason is not None)
 
 

@@ -1,8 +1,10 @@
 """The command of trust on a small series of one's own, from DICOM files to the card, in seconds."""
 
 import json
+import math
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +15,8 @@ from bench.trust import __main__ as trust
 from bench.trust import sections
 from bench.trust.cases import Bundle, level_patients, phantom_cases, read_case
 from bench.trust.size import Size
-from models.bundle import read_card
+from models.bundle import read_card, read_weights, write_bundle
 from models.evaluation.regions import read_regions
-from models.translator import load_bundle
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
 
 TINY = Size(4, 2, 3, 6, 96, "", slice(None))
@@ -53,7 +54,7 @@ def test_a_series_and_regions_of_ones_own_are_measured_and_enter_the_card(
     # The figure of the only vessel is the one that its pixels give.
     named = read_regions(own / "own.json")
     case = read_case(own, "chest", named)
-    made = Bundle(load_bundle(bundle)).result(case).hu
+    made = Bundle(bundle).result(case).hu
     y, x = np.ogrid[:64, :64]
     disc = (x - 10) ** 2 + (y - 30) ** 2 <= 9
     expected = float((made - case.volume.hu)[1][disc].mean())
@@ -73,7 +74,7 @@ def test_a_series_and_regions_of_ones_own_are_measured_and_enter_the_card(
 
 def test_a_model_that_does_nothing_meets_no_aim_of_the_region_bench(own, tiny_bundle):
     case = read_case(own, "chest", named := read_regions(own / "own.json"))
-    idle = Bundle(load_bundle(tiny_bundle), {"chest": derive(case.volume, case.volume.hu, (-40.0, 400.0))})
+    idle = Bundle(tiny_bundle, made={"chest": derive(case.volume, case.volume.hu, (-40.0, 400.0))})
     found = sections.regions(idle, [case], named)[0]
     for figure in ("vessels, mean change: HU", "mass and false / vessels"):
         aim = aim_of(figure)
@@ -83,7 +84,7 @@ def test_a_model_that_does_nothing_meets_no_aim_of_the_region_bench(own, tiny_bu
 
 def test_gates_are_asked_about_every_attack_on_every_case(tiny_bundle):
     cases = list(phantom_cases(level_patients(4, 5, slices=6, rows=64)))[:2]
-    figures = sections.attacks(Bundle(load_bundle(tiny_bundle)), cases)
+    figures = sections.attacks(Bundle(tiny_bundle), cases)
     assert len([name for name in figures if name.startswith("attack held, share of 2: ")]) == 12
     assert set(figures.values()) <= {n / 24 for n in range(25)}
 
@@ -105,3 +106,19 @@ def test_the_circles_of_the_repository_lie_on_the_public_series(real_data):
             # Blood without contrast medium; streaks of the heart move single slices.
             assert -20 < min(inside) <= max(inside) < 75, track.name
             assert 25 < np.median(inside) < 55, track.name
+
+
+def test_a_bundle_of_a_level_is_held_against_the_level_that_is_asked_for(tiny_bundle, tmp_path):
+    card = read_card(tiny_bundle)
+    levelled = tmp_path / "levelled"
+    write_bundle(levelled, replace(card, blood_level_hu=100.0), read_weights(tiny_bundle, card), text="")
+    patients = level_patients(4, 5, slices=2, rows=64)
+    bundle, plain = Bundle(levelled), Bundle(tiny_bundle)
+    assert "slope against the requested level" not in sections.level(plain, patients)
+    assert math.isfinite(sections.level(bundle, patients)["slope against the requested level"])
+    hu, spacing_mm = patients[0].ncct_hu, patients[0].spacing_mm
+    half, whole = (bundle.translate(hu, spacing_mm, level_hu) - np.clip(hu, -40, 400) for level_hu in (50.0, 100.0))
+    inside = (hu > 20) & (hu < 60) & (np.abs(whole) > 1)
+    assert np.median(half[inside] / whole[inside]) == pytest.approx(0.5, abs=0.01)
+    # A level beyond the bounds of every bundle is drawn at the bound, not refused: phantoms may have any.
+    np.testing.assert_array_equal(bundle.translate(hu, spacing_mm, 10.0), bundle.translate(hu, spacing_mm, 40.0))
