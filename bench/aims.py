@@ -56,7 +56,7 @@ AIMS: dict[str, Aim] = {
     r".*aorta, slices under 40 HU of \d+": Aim(high=0.0),
     r"internal, blood bias: HU": Aim(low=-10.0, high=10.0),
     r"external, blood bias: HU": Aim(low=-15.0, high=15.0),
-    r"(internal|external), false enhancement: HU": Aim(high=3.0),
+    r"(internal|external|teaching), false enhancement: HU": Aim(high=3.0),
     r"slope against the requested level": Aim(low=0.9, high=1.1),
     r"attacks held, share of all": Aim(low=1.0),
     r"clean results held, share of \d+": Aim(high=0.0),

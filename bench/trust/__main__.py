@@ -69,7 +69,8 @@ def measure(
     cases, named = real
     patients: list[LevelPatient] = []
     if "level" in only:
-        patients = level_patients(size.patients, LEVEL_SEED, slices=size.level_slices, rows=size.rows)
+        for anatomy, count in (("thorax", size.patients), ("teaching", size.teaching)):
+            patients += level_patients(count, LEVEL_SEED, slices=size.level_slices, rows=size.rows, anatomy=anatomy)
     attacked = list(cases)
     if "attacks" in only:
         phantoms = level_patients(size.phantoms, ATTACK_SEED, slices=size.attack_slices, rows=size.rows)
@@ -125,8 +126,8 @@ def facts(size: Size) -> str:
     """On what the figures were measured, one sentence for a card."""
     return (
         "Real non-contrast series with regions placed by eye, which no reader has checked; "
-        f"{size.patients} unseen phantom patients of {size.level_slices} slices; attacks on these series and on "
-        f"{size.phantoms} phantoms."
+        f"{size.patients + size.teaching} unseen phantom patients of {size.level_slices} slices; attacks on these "
+        f"series and on {size.phantoms} phantoms."
     )
 
 

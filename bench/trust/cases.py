@@ -112,10 +112,20 @@ def cut_regions(named: RegionFile, slices: slice) -> RegionFile:
     return RegionFile(tuple(regions), tuple(tracks))
 
 
-def level_patients(count: int, seed: int, *, slices: int, rows: int) -> list[LevelPatient]:
-    """Phantom patients of a seed that no training used, half of them of the other hospital, in register."""
+def level_patients(count: int, seed: int, *, slices: int, rows: int, anatomy: str = "thorax") -> list[LevelPatient]:
+    """Phantom patients of a seed that no training used, in register, half of them of the other hospital.
+
+    anatomy: one of models.phantom.cohort.ANATOMIES; all of "teaching" count as a hospital of that name.
+    """
+    teaching = anatomy == "teaching"
     tasks = plan_cohort(
-        count, seed, slices=slices, rows=rows, external_share=(count // 2) / count, misregistration=False
+        count,
+        seed,
+        slices=slices,
+        rows=rows,
+        external_share=0 if teaching else (count // 2) / count,
+        misregistration=False,
+        anatomy=anatomy,
     )
     patients = []
     for task in tasks:
@@ -123,7 +133,7 @@ def level_patients(count: int, seed: int, *, slices: int, rows: int) -> list[Lev
         patients.append(
             LevelPatient(
                 record.id,
-                record.hospital,
+                anatomy if teaching else record.hospital,
                 record.spacing_mm,
                 np.rint(arrays["ncct"]).astype(np.float32),
                 np.asarray(arrays["labels"], np.uint8),

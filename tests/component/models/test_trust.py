@@ -19,7 +19,7 @@ from models.bundle import read_card, read_weights, write_bundle
 from models.evaluation.regions import read_regions
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
 
-TINY = Size(4, 2, 3, 6, 96, "", slice(None))
+TINY = Size(4, 2, 2, 3, 6, 96, "", slice(None))
 CIRCLE = {"slice": 1, "x_px": 40, "y_px": 30, "radius_px": 3}
 
 
