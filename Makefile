@@ -21,7 +21,7 @@ JOBS ?= 3
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test $(PARTS) unit coverage abuse retention field torture soak check quick format bench pictures walk gpu reproduce-small scaled docs clean
+.PHONY: setup demo test $(PARTS) unit coverage abuse retention field torture soak check quick format bench trust pictures walk gpu reproduce-small scaled docs clean
 
 .PHONY: constraints release audit
 
@@ -98,6 +98,9 @@ format: $(STAMP)
 
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
+
+trust: $(STAMP)  ## real scans, levels and attacks: every figure beside its aim, both shipped bundles; 8 minutes; SHORT=1: a rehearsal
+	$(BIN)/python -m bench.trust $(if $(SHORT),--short)
 
 pictures: $(STAMP)  ## renew the screenshots of the documents: a public series in a browser; takes two minutes
 	rm -rf runs/pictures

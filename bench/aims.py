@@ -49,6 +49,17 @@ AIMS: dict[str, Aim] = {
     r"jobs ls, query over 100000 jobs: s": Aim(high=0.2),
     r"jobs ls --state FAILED, query over 100000 jobs: s": Aim(high=0.2),
     r"page, .* over 100000 jobs: s": Aim(high=0.2),
+    r"vessels, mean change: HU": Aim(low=80.0),
+    r"mass and false, mean (size of )?change: HU": Aim(high=20.0),
+    r"mass and false / vessels": Aim(high=0.25),
+    r".*aorta, RMS step: HU": Aim(high=8.0),
+    r".*aorta, slices under 40 HU of \d+": Aim(high=0.0),
+    r"internal, blood bias: HU": Aim(low=-10.0, high=10.0),
+    r"external, blood bias: HU": Aim(low=-15.0, high=15.0),
+    r"(internal|external|teaching), false enhancement: HU": Aim(high=3.0),
+    r"slope against the requested level": Aim(low=0.9, high=1.1),
+    r"attacks held, share of all": Aim(low=1.0),
+    r"clean results held, share of \d+": Aim(high=0.0),
 }
 """By regular expressions that match a whole name."""
 

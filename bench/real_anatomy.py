@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes, label, uniform_filter
 
 import models
+from bench.derive import derive
 from models import Translator
 from models.process import settle_process
 from node.demo.picture import DIFFERENCE_HU, WINDOW_HU
 from node.dicom.orientation import Turn
 from node.dicom.uids import seed_of
 from node.dicom.volume import CTVolume, read_volume
-from node.translate.composite import composite
 
 Image = NDArray[np.float32]  # HU, [y, x] or [z, y, x]
 Mask = NDArray[np.bool_]
@@ -89,14 +89,7 @@ def translate(volume: CTVolume, translator: Translator, chosen: Sequence[int]) -
     seen = turn.forth(volume.hu)
     whole = translator.translate(seen, seed, spacing_mm=volume.spacing_mm[0])
     predicted[chosen] = turn.back(whole)[chosen]
-    stored = composite(volume, predicted, translator.card.hu_window).stored
-    derived = volume.hu.copy()
-    for z in chosen:
-        header = volume.headers[z]
-        changed = stored[z] != volume.stored[z]
-        hu = stored[z] * np.float32(header.rescale_slope) + np.float32(header.rescale_intercept)
-        derived[z][changed] = hu[changed]
-    return derived
+    return derive(volume, predicted, translator.card.hu_window).hu
 
 
 def changes(source: Image, derived: Image) -> dict[str, tuple[int, float, float]]:

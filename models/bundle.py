@@ -59,7 +59,9 @@ class BundleCard:
 
     `hu_window` is the (low, high) HU range mapped linearly to [-1, 1]; `matrix` the M of the M x M model images.
     `prediction` is "image" (x_0 is the network's output) or "residual" (x_0 is the source plus `residual_scale` times
-    the output, clipped to [-1, 1]). `metrics` is a list of rows, one of them named "identity".
+    the output, clipped to [-1, 1]). `metrics` is a list of rows, one of them named "identity". `trust` says how the
+    bundle did on real scans and under attack: `measured_on`, a sentence, and `figures`, a list of `section`, `figure`,
+    `value` and `aim`; it is empty where nobody measured that.
     `context_mm`: the network sees, beside a slice, those that lie so far from it along the slice normal, in mm; empty
     for a network of single slices. `blood_level_hu`: the enhancement of the blood pool that was taught, in HU, the same
     for every patient by convention; None where every patient's own was taught.
@@ -81,6 +83,7 @@ class BundleCard:
     training: Mapping[str, object] = field(default_factory=dict)
     envelope: Envelope = Envelope()
     metrics: tuple[Mapping[str, object], ...] = ()
+    trust: Mapping[str, object] = field(default_factory=dict)
     licence: str = "Apache-2.0"
     intended_use: str = ""
     limits: tuple[str, ...] = ()
@@ -134,7 +137,7 @@ def parse_card(values: Mapping[str, object], *, where: str = CARD_FILE) -> Bundl
     plain = dict(values)
     _require(where, plain, ("name", "version", "method", "weights_sha256"), str, "a non-empty text")
     _require(where, plain, ("licence", "intended_use", "value_scaling"), str, "a text", optional=True)
-    _require(where, plain, ("network", "diffusion", "training", "envelope"), dict, "an object", optional=True)
+    _require(where, plain, ("network", "diffusion", "training", "envelope", "trust"), dict, "an object", optional=True)
     _require(where, plain, ("metrics", "limits", "hu_window", "context_mm"), list, "a list", optional=True)
     for key in ("hu_window", "metrics", "limits", "context_mm"):
         if key in plain:

@@ -1,7 +1,7 @@
 """The figures that an evaluation leaves in a bundle's card; what makes pixels stays as it is."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from models.bundle import BundleCard, read_card, read_weights, write_bundle
 from models.card_text import render_card
 from models.cohort import Cohort
 from models.evaluation.summary import Row
+from models.metrics.registered import FIGURES
 
 _BASELINES = ("identity", "mean_enhancement")
-_DIGITS = {"ssim": 4, "nmae": 5, "slope": 3}
+_DIGITS = {"ssim": 4, "nmae": 5, "slope": 3, "contrast_gain": 3}
 
 
 def write_metrics(path: Path, rows: Iterable[Row], cohort: Cohort) -> BundleCard:
@@ -35,6 +36,31 @@ def write_metrics(path: Path, rows: Iterable[Row], cohort: Cohort) -> BundleCard
     return write_bundle(path, measured, weights, text=render_card(measured))
 
 
+def write_trust(
+    path: Path,
+    measured_on: str,
+    sections: Mapping[str, Mapping[str, float]],
+    aim_of: Callable[[str], object | None],
+) -> BundleCard:
+    """Put figures of trust, by section and name, into the card of the bundle folder `path`, and into its text.
+
+    measured_on: one sentence for people. aim_of: the aim of a figure, which prints itself, or None. What was there of
+    an earlier run is replaced; weights, digest and metrics stay as they are. Raises BundleError for a damaged bundle.
+    """
+    card = read_card(path)
+    figures = [
+        {"section": section, "figure": name, "value": _rounded("", value), "aim": _text_of(aim_of(name))}
+        for section, found in sections.items()
+        for name, value in found.items()
+    ]
+    trusted = replace(card, trust={"measured_on": measured_on, "figures": figures})
+    return write_bundle(path, trusted, read_weights(path, card), text=render_card(trusted))
+
+
+def _text_of(aim: object | None) -> str:
+    return "" if aim is None else str(aim)
+
+
 def _teacher_names(card: BundleCard) -> dict[str, str]:
     """What a report may call the bundle that this one was distilled from."""
     teacher = card.training.get("teacher")
@@ -54,7 +80,7 @@ def _card_row(name: str, row: Row, cohort: Cohort) -> dict[str, object]:
         **{key: row.means[key] for key in ("psnr_db", "ssim", "nmae")},
         "blood_pool_bias_hu": math.nan if blood is None else blood.bias_hu,
         "blood_pool_mae_hu": math.nan if blood is None else blood.mae_hu,
-        **{key: row.means[key] for key in ("false_enhancement_mae_hu", "slope", "interslice_jump_hu")},
+        **{key: row.means[key] for key in ("false_enhancement_mae_hu", "slope", "interslice_jump_hu", *FIGURES)},
     }
     return {
         "name": name,

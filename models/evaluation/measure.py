@@ -28,6 +28,7 @@ from models.metrics.hu import (
     vessel_threshold_hu,
 )
 from models.metrics.image import PictureFeatures, picture_features, similarities
+from models.metrics.registered import FIGURES, RegisteredDifference
 
 Volume = NDArray[np.float32]
 
@@ -42,6 +43,7 @@ PATIENT_METRICS = (
     "cnr_gain_node",
     "vessel_dice",
     "interslice_jump_hu",
+    *FIGURES,
 )
 
 
@@ -114,16 +116,16 @@ class PatientBench:
             as_taken = np.clip(patient.hu("cect"), low, high)
             self._readings.append(self._reading(f"{split}_misregistered", "cect", as_taken))
         self.source_hu = np.clip(self.ncct_hu, low, high)
+        self._difference = RegisteredDifference(self.ncct_hu, patient.hu(registered), frame.hu_window)
         labels = patient.labels() if patient.has("labels") else None
         self._masks: Mapping[str, Mask] = {} if labels is None else structure_masks(labels)
         self._vessels, self._enhancement = None, None
-        if labels is not None:
+        if labels is not None and patient.has("enhancement"):  # then every voxel is labelled
             self._vessels = _Vessels(vessel_region(labels), vessel_threshold_hu(self._masks, self.clean_hu))
-            if patient.has("enhancement"):
-                true_hu = patient.hu("enhancement")
-                quiet = quiet_body(labels, self.source_hu, true_hu, frame.hu_window)
-                visible = patient.hu("cect_clean") - true_hu > low
-                self._enhancement = _Enhancement(Change.of(true_hu), quiet, visible)
+            true_hu = patient.hu("enhancement")
+            quiet = quiet_body(labels, self.source_hu, true_hu, frame.hu_window)
+            visible = patient.hu("cect_clean") - true_hu > low
+            self._enhancement = _Enhancement(Change.of(true_hu), quiet, visible)
 
     def measure(self, name: str, prediction_hu: Volume) -> list[PatientFigures]:
         """Figures of a prediction [z, y, x] in HU inside the window, one for each reading."""
@@ -149,9 +151,9 @@ class PatientBench:
         return len(self.ncct_hu) // 2 if blood is None else int(blood.sum(axis=(1, 2)).argmax())
 
     def _values(self, prediction_hu: Volume) -> dict[str, float]:
-        """Figures that need labels or the true enhancement; not a number where they are not known."""
-        values = dict.fromkeys(PATIENT_METRICS, math.nan)
-        gains = cnr_gains(prediction_hu, self.source_hu, self._masks)
+        """Figures over the whole patient; not a number where the labels or the truth that they need are not known."""
+        values = dict.fromkeys(PATIENT_METRICS, math.nan) | self._difference.figures(prediction_hu)
+        gains = cnr_gains(prediction_hu, self.source_hu, self._masks, self.ncct_hu)
         values |= {"cnr_gain_vessel": gains["vessel"], "cnr_gain_node": gains["node"]}
         if self._vessels is not None:
             values["vessel_dice"] = vessel_dice(prediction_hu, self._vessels.region, self._vessels.threshold_hu)

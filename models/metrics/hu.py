@@ -50,6 +50,7 @@ _HARD = (Label.CORTICAL_BONE, Label.RIB_MARROW, Label.VERTEBRA, Label.DISC, Labe
 _QUIET_HU = 5.0
 _NOTICEABLE_HU = 15.0
 _EROSION_PX = 2
+_SD_PER_MAD = 1.4826
 _CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)  # in plane
 
 
@@ -147,20 +148,35 @@ def cnr(image_hu: Volume, target: Mask, background: Mask, noise_hu: float) -> fl
     return (_mean(image_hu, target) - _mean(image_hu, background)) / noise_hu
 
 
-def cnr_gains(prediction_hu: Volume, ncct_hu: Volume, masks: Mapping[str, Mask]) -> dict[str, float]:
-    """Gain of CNR over the NCCT, blood pool against muscle ("vessel") and nodes against fat ("node").
+def cnr_gains(
+    prediction_hu: Volume, source_hu: Volume, masks: Mapping[str, Mask], unclipped_hu: Volume
+) -> dict[str, float]:
+    """Gain of CNR over the source, blood pool against muscle ("vessel") and nodes against fat ("node").
 
-    In units of the NCCT's SD in the background. Not a number where a structure is missing.
+    prediction_hu and source_hu are clipped to the window. In units of the background's noise in the scan as it was
+    taken, `unclipped_hu`: fat lies below the window, where clipping leaves no noise at all. Not a number where a
+    structure is missing or the background has no noise.
     """
     gains = {}
     for name, (target, background) in {"vessel": ("blood_pool", "muscle"), "node": ("lymph_nodes", "fat")}.items():
         gains[name] = math.nan
         if target in masks and background in masks:
-            noise_hu = float(ncct_hu[masks[background]].std(dtype=np.float64))
+            noise_hu = robust_noise_hu(unclipped_hu[masks[background]])
             if noise_hu > 0:
-                before, after = (cnr(v, masks[target], masks[background], noise_hu) for v in (ncct_hu, prediction_hu))
+                before, after = (cnr(v, masks[target], masks[background], noise_hu) for v in (source_hu, prediction_hu))
                 gains[name] = after - before
     return gains
+
+
+def robust_noise_hu(values_hu: NDArray[np.float32]) -> float:
+    """Noise of one tissue, HU: 1.4826 times the median distance from its median, the SD of values that are normal.
+
+    Vessels and glands that lie in the fat of a mask do not move it, as they would an SD. Not a number without values.
+    """
+    if not values_hu.size:
+        return math.nan
+    values = values_hu.astype(np.float64)
+    return float(_SD_PER_MAD * np.median(np.abs(values - np.median(values))))
 
 
 def vessel_threshold_hu(masks: Mapping[str, Mask], truth_hu: Volume) -> float:

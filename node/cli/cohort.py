@@ -85,6 +85,10 @@ def build(
     key: Annotated[
         Path | None, typer.Option("--key", help="New CSV file of pseudonyms and patient IDs; keep it in the hospital.")
     ] = None,
+    structures: Annotated[
+        Path | None,
+        typer.Option("--structures", help="TOML table of structures that become labels.", exists=True, dir_okay=False),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Pair native and contrast scans of the same patients, register them, and store them under pseudonyms.
@@ -102,6 +106,7 @@ def build(
             any_grid=any_grid,
             training_site=training_site,
             key_file=key,
+            structures=structures,
             progress=progress,
         )
     _show(cohort, as_json=as_json)

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from models import alignment
 from models.alignment import Alignment, AlignmentError, Grid
 from models.cohort import MANIFEST_FILE, Cohort, CohortError, CohortWriter, PatientRecord, assign_splits, store_patient
+from models.phantom.tissues import Label
 from node.cohorts.key import check_key_file, write_key_file
-from node.cohorts.pairs import Excluded, Why, choose_pair
+from node.cohorts.pairs import Excluded, Pair, Why, choose_pair
 from node.cohorts.scans import (
     Inventory,
     Scan,
@@ -28,7 +29,8 @@ from node.cohorts.scans import (
     read_scan,
     take_inventory,
 )
-from node.dicom.headers import PatientIdentity
+from node.cohorts.structures import read_labels, read_structure_table
+from node.dicom.headers import PatientIdentity, read_header
 from node.dicom.uids import join_parts
 from node.dicom.volume import UnusableSeries
 from node.errors import UnreadableInstance
@@ -80,6 +82,7 @@ def build_cohort(
     training_site: str = "",
     test_share: float = 0.3,
     key_file: Path | None = None,
+    structures: Path | None = None,
     align: Align | None = None,
     progress: Progress | None = None,
 ) -> Cohort:
@@ -89,16 +92,18 @@ def build_cohort(
     slices at the ends that it does not cover are cut off. Patients of `training_site`, by default of the institution
     with the most pairs, are split by `assign_splits`, those of all others are "external"; a lone patient trains.
     Everybody else is in the manifest with the reason, a code of `pairs.Why` and a sentence. `key_file` gets who is who,
-    readable by its owner only. progress(stage, done, total) counts files, then patients.
+    readable by its owner only. `structures`: a table (`read_structure_table`) by which contours and segmentations on
+    native scans become labels. progress(stage, done, total) counts files, then patients.
 
     Raises CohortError where `out` is a cohort or cannot be written, there is no series, or no file names the training
-    site; Refused for a key file that exists or lies inside `out`.
+    site; Refused for a key file that exists or lies inside `out`, or a table that cannot be read.
     """
     report = progress or _silent
     if (out / MANIFEST_FILE).exists():
         raise CohortError(f"{out} already is a cohort; name another folder.")
     if key_file is not None:
         check_key_file(key_file, out)
+    table = read_structure_table(structures) if structures else {}
     inventory = take_inventory(dicom_dir, lambda done, total: report("reading headers", done, total))
     if not inventory.series:
         raise CohortError(f"{dicom_dir} holds no DICOM series.")
@@ -112,7 +117,8 @@ def build_cohort(
     for done, person in enumerate(people, 1):
         scans = [read_scan(series.paths) for series in person.series]
         verdicts.update(_verdict(scan) for scan in scans)
-        result = _one(person, scans, out, any_grid=any_grid, deformable=deformable, align=align or alignment.align)
+        aligner = align or alignment.align
+        result = _one(person, scans, out, any_grid=any_grid, deformable=deformable, align=aligner, table=table)
         if isinstance(result, Excluded):
             excluded.append((person.pseudonym, result))
         else:
@@ -157,7 +163,14 @@ def _people(inventory: Inventory, seed: int) -> list[_Person]:
 
 
 def _one(
-    person: _Person, scans: Sequence[Scan | Unusable], out: Path, *, any_grid: bool, deformable: bool, align: Align
+    person: _Person,
+    scans: Sequence[Scan | Unusable],
+    out: Path,
+    *,
+    any_grid: bool,
+    deformable: bool,
+    align: Align,
+    table: Mapping[str, Label],
 ) -> _Stored | Excluded:
     """One patient from files to stored arrays."""
     if not person.identity.patient_id:
@@ -183,6 +196,10 @@ def _one(
     count = inner.stop - inner.start
     if count < DEFAULT_MIN_SLICES:
         return Excluded(Why.DIFFERENT_POSITIONS, f"only {count} slices lie in both scans")
+    arrays: dict[str, NDArray[Any]] = {"ncct": native[inner], "cect": aligned.registered_hu[inner]}
+    labels = _labels(person, pair, native, fixed, table)
+    if labels is not None:
+        arrays["labels"] = labels[inner]
     record = PatientRecord(
         id=person.pseudonym,
         hospital="H1",
@@ -194,15 +211,26 @@ def _one(
             "same_frame_of_reference": pair.same_frame,
             "slices_cut_off": [inner.start, len(native) - inner.stop],
             "registration": aligned.quality.to_mapping(),
+            "labels": [] if labels is None else [Label(int(n)).name.lower() for n in np.unique(labels) if n],
             "ncct": pair.native.facts,
             "cect": pair.contrast.facts,
         },
     )
     try:
-        stored = store_patient(out, record, {"ncct": native[inner], "cect": aligned.registered_hu[inner]})
+        stored = store_patient(out, record, arrays)
     except OSError as error:
         raise CohortError(f"{out} cannot be written: {error.strerror}.") from error
     return _Stored(stored, pair.native.site)
+
+
+def _labels(
+    person: _Person, pair: Pair, native: Volume, grid: Grid, table: Mapping[str, Label]
+) -> NDArray[np.uint8] | None:
+    """What was drawn on the native scan, on its grid; None without a table or a drawing."""
+    if not table:
+        return None
+    drawn = [series.paths for series in person.series if series.drawn]
+    return read_labels(drawn, table, read_header(pair.native.paths[0]).series_uid, native.shape, grid)
 
 
 def _covered_slices(native_hu: Volume, covered: NDArray[np.bool_]) -> slice:

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from models.alignment import Grid
 from node.cohorts.metal import Metal, find_metal
@@ -25,6 +26,7 @@ from node.translate.native_contrast import NativeContrast, find_native_contrast
 
 Progress = Callable[[int, int], None]
 
+_DRAWN: Final = frozenset({RTStructureSetStorage, SegmentationStorage})
 _KEYWORDS: Final = ("DeviceSerialNumber", "InstitutionName", "KVP")
 
 
@@ -38,11 +40,15 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SeriesFiles:
-    """Files of one SeriesInstanceUID. patients: whose they say they are; sites: where they say they were taken."""
+    """Files of one SeriesInstanceUID. patients: whose they say they are; sites: where they say they were taken.
+
+    drawn: they are contours or segmentations of other images.
+    """
 
     paths: tuple[Path, ...] = field(repr=False)
     patients: frozenset[PatientIdentity]
     sites: frozenset[str] = field(repr=False)
+    drawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +103,7 @@ def take_inventory(folder: Path, progress: Progress | None = None) -> Inventory:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     paths, patients, sites = defaultdict(list), defaultdict(set), defaultdict(set)
+    classes: dict[str, set[str]] = defaultdict(set)
     seen: set[tuple[str, str]] = set()
     unreadable = copies = 0
     for done, path in enumerate(files, 1):
@@ -115,7 +122,11 @@ def take_inventory(folder: Path, progress: Progress | None = None) -> Inventory:
         paths[header.series_uid].append(path)
         patients[header.series_uid].add(_plain_identity(header.patient))
         sites[header.series_uid].add(_site(header))
-    series = (SeriesFiles(tuple(paths[u]), frozenset(patients[u]), frozenset(sites[u])) for u in sorted(paths))
+        classes[header.series_uid].add(header.sop_class_uid)
+    series = (
+        SeriesFiles(tuple(paths[u]), frozenset(patients[u]), frozenset(sites[u]), classes[u] <= _DRAWN)
+        for u in sorted(paths)
+    )
     return Inventory(tuple(series), len(files), unreadable, copies)
 
 

@@ -18,6 +18,7 @@ from models.testing import write_tiny_bundle
 KEYS = {
     *("name", "cohort", "cohort_kind", "cohort_digest", "patients", "slices", "psnr_db", "ssim", "nmae"),
     *("blood_pool_bias_hu", "blood_pool_mae_hu", "false_enhancement_mae_hu", "slope", "interslice_jump_hu"),
+    *("enhanced_error_hu", "quiet_error_hu", "contrast_gain"),
 }
 
 

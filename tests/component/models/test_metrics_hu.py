@@ -14,6 +14,7 @@ from models.metrics.hu import (
     hu_error,
     interslice_jump_hu,
     quiet_body,
+    robust_noise_hu,
     structure_masks,
     vessel_dice,
     vessel_region,
@@ -117,11 +118,32 @@ def test_smoothing_gains_no_contrast_to_noise_and_contrast_does() -> None:
     noise = np.random.Generator(np.random.Philox(2)).normal(0, 10, labels.shape).astype(np.float32)
     clean = volume(labels, muscle=50, aorta=50)
     masks = structure_masks(labels)
-    sd = float((clean + noise)[masks["muscle"]].std())
-    assert cnr_gains(clean, clean + noise, masks)["vessel"] == pytest.approx(0, abs=0.5)
-    gain = cnr_gains(volume(labels, muscle=50, aorta=150) + noise, clean + noise, masks)["vessel"]
+    source = clean + noise
+    sd = robust_noise_hu(source[masks["muscle"]])
+    assert sd == pytest.approx(10, rel=0.1)
+    assert cnr_gains(clean, source, masks, source)["vessel"] == pytest.approx(0, abs=0.5)
+    gain = cnr_gains(volume(labels, muscle=50, aorta=150) + noise, source, masks, source)["vessel"]
     assert gain == pytest.approx(100 / sd, rel=1e-4)
-    assert math.isnan(cnr_gains(clean, clean + noise, masks)["node"])
+    assert math.isnan(cnr_gains(clean, source, masks, source)["node"])
+
+
+def test_the_noise_of_fat_is_that_before_clipping_and_vessels_in_it_do_not_move_it() -> None:
+    noise = np.random.Generator(np.random.Philox(3)).normal(0, 12, (2, 60, 60)).astype(np.float32)
+    labels = np.full(noise.shape, Label.FAT, np.uint8)
+    labels[:, 20:30, 20:30] = Label.LYMPH_NODE
+    taken = np.where(labels == Label.FAT, np.float32(-100), np.float32(40)) + noise
+    taken[:, 40:44, :] += 140  # unlabelled vessels
+    source, masks = np.clip(taken, *WINDOW), structure_masks(labels)
+    assert source[masks["fat"]].std() > 20  # what an SD of it, clipped or not, would be
+    lit = source + np.where(labels == Label.LYMPH_NODE, np.float32(30), np.float32(0))
+    assert cnr_gains(lit, source, masks, taken)["node"] == pytest.approx(30 / 12, rel=0.15)
+
+
+def test_noise_without_values_or_without_noise_has_no_gain() -> None:
+    assert math.isnan(robust_noise_hu(np.zeros(0, np.float32)))
+    labels = drawn()
+    even = volume(labels, muscle=50, aorta=50)
+    assert math.isnan(cnr_gains(even, even, structure_masks(labels), even)["vessel"])
 
 
 def test_agreement_of_half_the_enhancement() -> None:

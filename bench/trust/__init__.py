@@ -1,0 +1,1 @@
+"""Yardsticks that cannot flatter: real scans, evenness along vessels, levels, and attacks on the gates."""

@@ -1,0 +1,114 @@
+"""The figures of one bundle by section; each function measures one of them and draws nothing."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from bench.derive import Image
+from bench.trust.cases import Bundle, Case
+from models.evaluation.attacks import ATTACKS, Attacked
+from models.evaluation.continuity import DROPOUT_HU, measure_track
+from models.evaluation.level import LevelFit, LevelPatient, LevelRow, fit_level, measure_levels, measure_requests
+from models.evaluation.regions import KINDS, RegionFile, RegionRow, mean_or_nan, measure_regions, summarise_regions
+from node.translate.composite import composite
+from node.translate.native_contrast import find_native_contrast
+from node.translate.quality import judge_result
+
+REQUESTED_HU = (60.0, 100.0, 140.0, 180.0)
+_KIND_WORDS = {"vessel": "vessels", "mass": "masses", "false": "false regions", "organ": "organs", "quiet": "quiet"}
+
+Figures = dict[str, float]
+
+
+def regions(bundle: Bundle, cases: Sequence[Case], named: RegionFile) -> tuple[Figures, Figures]:
+    """The region bench over all real series together, and each region by itself."""
+    rows: list[RegionRow] = []
+    for case in cases:
+        rows += measure_regions(case.volume.hu, bundle.result(case).hu, named.of(case.name).regions)
+    found = summarise_regions(rows)
+    figures = {f"{_KIND_WORDS[kind]}, mean change: HU": found[kind] for kind in KINDS}
+    figures["mass and false, mean change: HU"] = found["wrong"]
+    figures["mass and false, mean size of change: HU"] = found["wrong_size"]
+    figures["mass and false / vessels"] = found["wrong_per_vessel"]
+    figures["AUC of vessels over mass and false, regions"] = found["auc_regions"]
+    figures["AUC of vessels over mass and false, pixels"] = found["auc_pixels"]
+    return figures, {f"{row.region.kind}, {row.region.name}: HU": row.change_hu for row in rows}
+
+
+def continuity(bundle: Bundle, cases: Sequence[Case], named: RegionFile) -> Figures:
+    """How evenly each track of each real series lights up."""
+    figures: Figures = {}
+    for case in cases:
+        for track in named.of(case.name).tracks:
+            row = measure_track(case.volume.hu, bundle.result(case).hu, track)
+            name = f"{case.name.rpartition('/')[2]}, {track.name}"
+            figures[f"{name}, RMS step: HU"] = row.rms_step_hu
+            figures[f"{name}, slices under {DROPOUT_HU:g} HU of {len(row.changes_hu)}"] = row.dropouts
+            figures[f"{name}, mean change: HU"] = row.mean_hu
+            figures[f"{name}, least change: HU"] = min(row.changes_hu)
+    return figures
+
+
+def level(bundle: Bundle, patients: Sequence[LevelPatient]) -> Figures:
+    """Blood of phantoms: bias, false enhancement, predicted over true level, and over asked level if one is taken."""
+    window = bundle.card.hu_window
+    rows = measure_levels(patients, bundle.translate, window, takes_level=bundle.takes_level)
+    figures: Figures = {}
+    for hospital, group in groupby(sorted(rows, key=lambda row: row.hospital, reverse=True), lambda row: row.hospital):
+        figures |= _of_hospital(hospital, list(group))
+    figures |= _of_line("true level", rows)
+    if bundle.takes_level:
+        asked = measure_requests(patients[:: max(1, len(patients) // 6)], bundle.translate, window, REQUESTED_HU)
+        figures |= _of_line("requested level", asked)
+    return figures
+
+
+def attacks(bundle: Bundle, cases: Sequence[Case]) -> Figures:
+    """In which share of the series the gates hold each gross manipulation, and the results as they are."""
+    clean: list[float] = []
+    held: dict[str, list[float]] = {name: [] for name in ATTACKS}
+    for case in cases:
+        result = bundle.result(case).hu
+        clean.append(_is_held(bundle, case, result))
+        attacked = Attacked(result, case.volume.hu, case.volume.spacing_mm, case.labels)
+        for number, (name, attack) in enumerate(ATTACKS.items()):
+            held[name].append(_is_held(bundle, case, attack(attacked, np.random.default_rng(number))))
+    return {
+        f"clean results held, share of {len(cases)}": mean_or_nan(clean),
+        "attacks held, share of all": mean_or_nan([one for found in held.values() for one in found]),
+        **{f"attack held, share of {len(cases)}: {name}": mean_or_nan(found) for name, found in held.items()},
+    }
+
+
+def _is_held(bundle: Bundle, case: Case, result_hu: Image) -> float:
+    """1 where the gates hold a result, after the composite of a job: what lies outside the window never changes."""
+    made = composite(case.volume, result_hu, bundle.card.hu_window)
+    return float(judge_result(case.volume, result_hu, made).reason is not None)
+
+
+def input_doubts(cases: Sequence[Case]) -> list[str]:
+    """Sources that would be held already, whatever comes out of them."""
+    found = {case.name: find_native_contrast(case.volume) for case in cases}
+    return [f"{name}: {one.reason}" for name, one in found.items() if one.is_enhanced]
+
+
+def _of_hospital(hospital: str, rows: Sequence[LevelRow]) -> Figures:
+    return {
+        f"{hospital}, blood bias: HU": mean_or_nan([row.predicted_hu - row.expected_hu for row in rows]),
+        f"{hospital}, blood MAE of patients: HU": mean_or_nan(
+            [abs(row.predicted_hu - row.expected_hu) for row in rows]
+        ),
+        f"{hospital}, false enhancement: HU": mean_or_nan([row.false_hu for row in rows]),
+    }
+
+
+def _of_line(what: str, rows: Sequence[LevelRow]) -> Figures:
+    fit: LevelFit = fit_level([row.expected_hu for row in rows], [row.predicted_hu for row in rows])
+    return {
+        f"slope against the {what}": fit.slope,
+        f"slope against the {what}, 95 % from": fit.slope_low,
+        f"slope against the {what}, 95 % to": fit.slope_high,
+        f"intercept against the {what}: HU": fit.intercept_hu,
+        f"variance predicted over {what}": fit.variance_ratio,
+    }
