@@ -42,7 +42,8 @@ def _paint_diaphragm(canvas: PlanesCanvas, build: Build, fat: int, tops_mm: tupl
         depth = dome - z_mm
         labels[lung & (depth > 0)] = Label.MUSCLE
         labels[lung & (depth > 3.5)] = fat
-        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 2) & (y < 45)
+        round_ = (x / np.float32(66)) ** 2 + ((y + 30) / np.float32(78)) ** 2 < 1
+        middle = (labels == Label.FAT) & round_ & (depth > 2)
         a, b, y0 = build.cavity(float(z_mm))
         inside = (x / a) ** 2 + ((y - y0) / b) ** 2 < 1
         labels[middle & inside] = fat

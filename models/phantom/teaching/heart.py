@@ -89,9 +89,11 @@ def _paint_chambers(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generato
         canvas.ellipsoid(frame.at(0, 0, 0), outer, Label.PERICARDIAL_FLUID, axes=frame.axes, only=_SOFT)
     line_mm = float(rng.uniform(0.8, 2.0))
     rim = (sac[0] + line_mm, sac[1] + line_mm, sac[2] + line_mm)
-    canvas.ellipsoid(frame.at(0, 0, 0), (rim[0] + 3, rim[1] + 3, rim[2] + 3), Label.FAT, axes=frame.axes, only=_SOFT)
-    canvas.ellipsoid(frame.at(0, 0, 0), rim, Label.PERICARDIUM, axes=frame.axes, only=_SOFT)
-    canvas.ellipsoid(frame.at(0, 0, 0), sac, Label.FAT, axes=frame.axes, only=(*_SOFT, Label.PERICARDIUM))
+    around = (rim[0] + 3, rim[1] + 3, rim[2] + 3)
+    inside = (*_SOFT, Label.PERICARDIUM, Label.PERICARDIAL_FLUID)
+    canvas.ellipsoid(frame.at(0, 0, 0), around, Label.FAT, axes=frame.axes, only=_SOFT)
+    canvas.ellipsoid(frame.at(0, 0, 0), rim, Label.PERICARDIUM, axes=frame.axes, only=inside)
+    canvas.ellipsoid(frame.at(0, 0, 0), sac, Label.FAT, axes=frame.axes, only=inside)
     thick = float(rng.uniform(7, 15))
     chambers: tuple[tuple[Place, Place, float, Label], ...] = (
         ((-38, -20, 2), (25, 23, 32), 2.0, Label.RIGHT_ATRIUM),
