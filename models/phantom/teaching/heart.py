@@ -34,7 +34,7 @@ class _Frame:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.middle = np.array([20.0, -26.0, -62.0]) + rng.normal(0, [7, 4, 8])
-        self.size = float(rng.uniform(0.86, 1.3))
+        self.size = float(rng.uniform(0.92, 1.35))
         yaw, tilt = np.deg2rad(rng.normal(-38, 9)), np.deg2rad(rng.normal(-26, 9))
         apex = np.array([np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), np.sin(tilt)])
         across = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
@@ -110,7 +110,7 @@ def _paint_chambers(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generato
             (a + wall, b + wall, c + wall),
             Label.MYOCARDIUM,
             axes=frame.axes,
-            only=(*_SOFT, Label.MYOCARDIUM, Label.PERICARDIUM),
+            only=(*_SOFT, Label.MYOCARDIUM, Label.PERICARDIUM, Label.PERICARDIAL_FLUID),
         )
         canvas.ellipsoid(centre, (a, b, c), label, axes=frame.axes, only=_HEART)
         marks.touchable.setdefault("heart", []).append((centre, min(b, c) + wall))
