@@ -38,8 +38,8 @@ def _paint_diaphragm(canvas: PlanesCanvas, build: Build, fat: int, tops_mm: tupl
             across = across * np.where(across < 0, np.float32(1 / 95), np.float32(1 / 62))
             out = across**2 + ((y + 22) / np.float32(92)) ** 2
             domes.append(top - np.float32(46) * out - np.float32(14) * out * out)
-        dome = np.where(x < 0, domes[0], domes[1])
-        depth = dome - z_mm
+        left = np.clip(x * np.float32(1 / 80) + np.float32(0.5), 0, 1)
+        depth = (1 - left) * domes[0] + left * domes[1] - z_mm
         labels[lung & (depth > 0)] = Label.MUSCLE
         labels[lung & (depth > 3.5)] = fat
         round_ = (x / np.float32(66)) ** 2 + ((y + 30) / np.float32(78)) ** 2 < 1
