@@ -279,6 +279,10 @@ def _paint_neck(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator
     )
     canvas.path([trunk[1], _near(rng, (-24, -2, 150)), (-30, 0, 240)], [4.2] * 3, Label.CAROTID, only=only)
     canvas.path([(16, 14, 26), (25, 8, 62)], [5.2, 5.0], Label.SUBCLAVIAN_ARTERY, only=only)
+    rare = rng.spawn(1)[0]
+    if rare.random() < 0.06:  # the right subclavian artery comes last from the arch and passes behind the gullet
+        stray = [(20.0, 24.0, 20.0), _near(rare, (2, 41, 34), 2), _near(rare, (-24, 22, 54), 2), (-44.0, -2.0, 82.0)]
+        canvas.path(stray, [6.0, 5.0, 4.5, 4.2], Label.SUBCLAVIAN_ARTERY, only=only)
     for side in (-1, 1):
         size = float(rng.uniform(3, 8))
         jugular = [
