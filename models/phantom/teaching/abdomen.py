@@ -22,6 +22,7 @@ def paint_abdomen(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.
     _paint_diaphragm(canvas, build, fat, (right_mm, right_mm - float(rng.uniform(0, 28))))
     _paint_solid(canvas, build, palette, rng, fat=fat, top_mm=right_mm)
     _paint_gut(canvas, build, palette, rng, fat)
+    _paint_visceral(canvas, build, rng.spawn(1)[0], fat)
 
 
 def _paint_diaphragm(canvas: PlanesCanvas, build: Build, fat: int, tops_mm: tuple[float, float]) -> None:
@@ -38,11 +39,12 @@ def _paint_diaphragm(canvas: PlanesCanvas, build: Build, fat: int, tops_mm: tupl
             across = across * np.where(across < 0, np.float32(1 / 95), np.float32(1 / 62))
             out = across**2 + ((y + 22) / np.float32(92)) ** 2
             domes.append(top - np.float32(46) * out - np.float32(14) * out * out)
-        dome = np.where(x < 0, domes[0], domes[1])
-        depth = dome - z_mm
+        left = np.clip(x * np.float32(1 / 80) + np.float32(0.5), 0, 1)
+        depth = (1 - left) * domes[0] + left * domes[1] - z_mm
         labels[lung & (depth > 0)] = Label.MUSCLE
         labels[lung & (depth > 3.5)] = fat
-        middle = (labels == Label.FAT) & (np.abs(x) < 60) & (depth > 2) & (y < 45)
+        round_ = (x / np.float32(66)) ** 2 + ((y + 30) / np.float32(78)) ** 2 < 1
+        middle = (labels == Label.FAT) & round_ & (depth > 2)
         a, b, y0 = build.cavity(float(z_mm))
         inside = (x / a) ** 2 + ((y - y0) / b) ** 2 < 1
         labels[middle & inside] = fat
@@ -131,6 +133,28 @@ def _paint_liver(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generato
         spot = palette.instance(Label.SEROMA, float(rng.uniform(0, 25)))
         size = float(rng.uniform(3, 15))
         canvas.ellipsoid(_near(rng, (-70, 0, top_mm - 70), 22), (size, size, size), spot, only=(Label.LIVER,))
+
+
+def _paint_visceral(canvas: PlanesCanvas, build: Build, rng: np.random.Generator, fat: int) -> None:
+    """Branches of the aorta, veins of the kidneys and small vessels in the fat between the bowels."""
+    only = (fat, Label.FAT)
+    front = build.spine_y(-220.0) - 24
+    for z, reach in ((-205.0, 30.0), (-222.0, 40.0)):  # to liver and spleen, and to the bowel
+        trunk = [
+            (10.0, front + 4, z),
+            (8.0, front - 12, z - 4),
+            _near(rng, (6, front - 12 - 0.3 * reach, z - reach), 4),
+        ]
+        canvas.path(trunk, [4.0, 3.5, 2.5], Label.PORTAL_VEIN, only=only)
+    for side in (-1, 1):
+        kidney = _near(rng, (side * 48, 46, -246), 4)
+        for start, radius in (((-22.0, 22.0, -238.0), 4.0), ((6.0, front + 6, -236.0), 2.5)):
+            canvas.path([start, (side * 24.0, 28.0, -240.0), kidney], [radius] * 3, Label.PORTAL_VEIN, only=only)
+    for _ in range(int(rng.integers(8, 26))):
+        first = np.asarray(_near(rng, (15, -25, -250), 30))
+        ways = np.cumsum(rng.normal(0, 9, (3, 3)), axis=0)
+        points = [(float(x), float(y), float(z)) for x, y, z in first + ways]
+        canvas.path(points, [float(rng.uniform(0.7, 1.8))] * 3, Label.PORTAL_VEIN, only=(fat,))
 
 
 def _paint_gut(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.random.Generator, fat: int) -> None:

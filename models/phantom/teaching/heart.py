@@ -34,7 +34,7 @@ class _Frame:
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.middle = np.array([20.0, -26.0, -62.0]) + rng.normal(0, [7, 4, 8])
-        self.size = float(rng.uniform(0.86, 1.3))
+        self.size = float(rng.uniform(0.92, 1.35))
         yaw, tilt = np.deg2rad(rng.normal(-38, 9)), np.deg2rad(rng.normal(-26, 9))
         apex = np.array([np.cos(yaw) * np.cos(tilt), np.sin(yaw) * np.cos(tilt), np.sin(tilt)])
         across = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
@@ -89,9 +89,11 @@ def _paint_chambers(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generato
         canvas.ellipsoid(frame.at(0, 0, 0), outer, Label.PERICARDIAL_FLUID, axes=frame.axes, only=_SOFT)
     line_mm = float(rng.uniform(0.8, 2.0))
     rim = (sac[0] + line_mm, sac[1] + line_mm, sac[2] + line_mm)
-    canvas.ellipsoid(frame.at(0, 0, 0), (rim[0] + 3, rim[1] + 3, rim[2] + 3), Label.FAT, axes=frame.axes, only=_SOFT)
-    canvas.ellipsoid(frame.at(0, 0, 0), rim, Label.PERICARDIUM, axes=frame.axes, only=_SOFT)
-    canvas.ellipsoid(frame.at(0, 0, 0), sac, Label.FAT, axes=frame.axes, only=(*_SOFT, Label.PERICARDIUM))
+    around = (rim[0] + 3, rim[1] + 3, rim[2] + 3)
+    inside = (*_SOFT, Label.PERICARDIUM, Label.PERICARDIAL_FLUID)
+    canvas.ellipsoid(frame.at(0, 0, 0), around, Label.FAT, axes=frame.axes, only=_SOFT)
+    canvas.ellipsoid(frame.at(0, 0, 0), rim, Label.PERICARDIUM, axes=frame.axes, only=inside)
+    canvas.ellipsoid(frame.at(0, 0, 0), sac, Label.FAT, axes=frame.axes, only=inside)
     thick = float(rng.uniform(7, 15))
     chambers: tuple[tuple[Place, Place, float, Label], ...] = (
         ((-38, -20, 2), (25, 23, 32), 2.0, Label.RIGHT_ATRIUM),
@@ -108,7 +110,7 @@ def _paint_chambers(canvas: PlanesCanvas, frame: _Frame, rng: np.random.Generato
             (a + wall, b + wall, c + wall),
             Label.MYOCARDIUM,
             axes=frame.axes,
-            only=(*_SOFT, Label.MYOCARDIUM, Label.PERICARDIUM),
+            only=(*_SOFT, Label.MYOCARDIUM, Label.PERICARDIUM, Label.PERICARDIAL_FLUID),
         )
         canvas.ellipsoid(centre, (a, b, c), label, axes=frame.axes, only=_HEART)
         marks.touchable.setdefault("heart", []).append((centre, min(b, c) + wall))
@@ -277,6 +279,10 @@ def _paint_neck(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator
     )
     canvas.path([trunk[1], _near(rng, (-24, -2, 150)), (-30, 0, 240)], [4.2] * 3, Label.CAROTID, only=only)
     canvas.path([(16, 14, 26), (25, 8, 62)], [5.2, 5.0], Label.SUBCLAVIAN_ARTERY, only=only)
+    rare = rng.spawn(1)[0]
+    if rare.random() < 0.06:  # the right subclavian artery comes last from the arch and passes behind the gullet
+        stray = [(20.0, 24.0, 20.0), _near(rare, (2, 41, 34), 2), _near(rare, (-24, 22, 54), 2), (-44.0, -2.0, 82.0)]
+        canvas.path(stray, [6.0, 5.0, 4.5, 4.2], Label.SUBCLAVIAN_ARTERY, only=only)
     for side in (-1, 1):
         size = float(rng.uniform(3, 8))
         jugular = [

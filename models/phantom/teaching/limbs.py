@@ -52,18 +52,12 @@ def _near(rng: np.random.Generator, place: Place, sd_mm: float = 3.0) -> Place:
 def _paint_armpit(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.Generator) -> None:
     size = float(rng.uniform(0.75, 1.3))
     up = 14.0 if build.is_up(side) else 0.0
-    for _ in range(5):
-        place = (side * float(rng.normal(128, 6)), float(rng.normal(-8, 12)), float(rng.normal(32, 18)) + up)
-        axes = (float(rng.uniform(8, 19)) * size, float(rng.uniform(10, 24)) * size, float(rng.uniform(16, 34)))
-        turned = rotation(float(rng.uniform(0, 180)))
-        canvas.ellipsoid(place, axes, Label.FAT, axes=turned, only=(Label.MUSCLE,))
+    _paint_pad(canvas, rng, (side * 128.0, -8.0, 32.0 + up), (16.0 * size, 20.0 * size, 34.0))
+    # Above the collar bone, where the vessels leave the chest, and between neck and shoulder.
+    _paint_pad(canvas, rng, (side * 64.0, -10.0, 92.0), (24.0 * size, 15.0, 14.0 * size))
+    _paint_pad(canvas, rng, (side * 78.0, 26.0, 106.0), (34.0, 9.0 * size, 12.0))
     canvas.ellipsoid(
         (side * 110, -28, 52), (38, 9 * size, 24), Label.FAT, axes=rotation(side * 20.0), only=(Label.MUSCLE,)
-    )
-    # Above the collar bone, where the vessels leave the chest, and between neck and shoulder.
-    canvas.ellipsoid((side * 64, -10, 94), (30 * size, 20, 18 * size), Label.FAT, only=(Label.MUSCLE,))
-    canvas.ellipsoid(
-        (side * 74, 26, 108), (44, 9 * size, 14), Label.FAT, axes=rotation(side * 15.0), only=(Label.MUSCLE,)
     )
     # Fat between the shoulder blade's muscles and the ribs, and under the deltoid.
     canvas.ellipsoid(
@@ -76,6 +70,15 @@ def _paint_armpit(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.
     canvas.ellipsoid(
         (x, y + 27, z - 10), (28, 3 * size, 30), Label.FAT, axes=rotation(side * -20.0), only=(Label.MUSCLE,)
     )
+
+
+def _paint_pad(canvas: PlanesCanvas, rng: np.random.Generator, middle: Place, axes: Place) -> None:
+    """A pad of fat of no even shape between muscles, up to about 1.4 times the axes."""
+    for _ in range(7):
+        x, y, z = np.asarray(middle) + rng.normal(0, 0.45, 3) * axes
+        a, b, c = np.asarray(axes) * rng.uniform(0.35, 0.95, 3)
+        turned = rotation(float(rng.uniform(-35, 35)))
+        canvas.ellipsoid((float(x), float(y), float(z)), (a, b, c), Label.FAT, axes=turned, only=(Label.MUSCLE,))
 
 
 def _paint_bones(canvas: PlanesCanvas, build: Build, side: int, rng: np.random.Generator) -> None:
@@ -143,6 +146,9 @@ def _paint_vessels(canvas: PlanesCanvas, build: Build, side: int, rng: np.random
         x, y, z = armpit[1]
         down = [(x, y, z), _near(rng, (side * 136.0, depth, 12), 4), _near(rng, (side * 141.0, depth * 1.6, -45), 4)]
         canvas.path(down, [radius * size * 1.2, radius * size, 0.8], Label.SUBCLAVIAN_VEIN, only=_SOFT)
+    for _ in range(4):  # nerves run along the vessels and do not light
+        nerve = [_near(rng, (x + side * 2, y + 7, z + 4), 4) for x, y, z in [(side * 52, -2, 90), *armpit, *inner]]
+        canvas.path(nerve, [float(rng.uniform(0.8, 2.0))] * count, Label.MUSCLE, only=(Label.FAT,))
     cephalic = [_near(rng, (x, y - 34, z), 4) for x, y, z in (build.joint(side), along[1].tolist(), along[2].tolist())]
     canvas.path([vein[1], *cephalic], [2.2] * 4, Label.SUBCLAVIAN_VEIN, only=_SOFT)
 

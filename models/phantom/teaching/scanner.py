@@ -35,7 +35,7 @@ class Scanner:
         """Draw one from soft to sharp, from quiet to noisy."""
         sharp = float(rng.random())
         return cls(
-            noise_sd_hu=float(np.exp(rng.uniform(np.log(5), np.log(35)))),
+            noise_sd_hu=float(np.exp(rng.uniform(np.log(5 + 10 * sharp), np.log(35)))),
             noise_f0_per_mm=0.18 + 0.42 * sharp,
             psf_sigma_mm=float(np.clip(1.2 - 0.8 * sharp + rng.normal(0, 0.1), 0.4, 1.2)),
             edge=float(rng.uniform(0.1, 0.5)) if sharp > 0.6 else 0.0,

@@ -14,10 +14,11 @@ from models.phantom.teaching.scanner import Scanner, draw_noise
 
 # Seed and level in mm of twelve patients who together show everything, and of three whose mass touches the arch.
 PATIENTS = (
-    (246, -45.0), (249, -190.0), (205, 60.0), (202, -20.0), (214, 95.0), (232, -20.0), (236, 5.0), (251, -100.0),
-    (260, -240.0), (261, -150.0), (262, -70.0), (263, 30.0),
+    (202, -20.0), (205, -190.0), (236, 30.0), (238, 95.0), (208, -70.0), (201, -190.0), (309, 45.0), (314, -60.0),
+    (260, -240.0), (261, -150.0), (262, -70.0), (263, -45.0),
 )  # fmt: skip
-TOUCHING = (4, 14, 21)
+TOUCHING = (1, 21, 23)
+_CHAMBERS = (Label.LEFT_VENTRICLE, Label.RIGHT_VENTRICLE, Label.LEFT_ATRIUM, Label.RIGHT_ATRIUM)
 _CROSS = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
 PROMISED = {label for label in Label if label not in {Label.STOMACH, Label.COUCH_RAIL}}
 
@@ -104,6 +105,17 @@ def test_an_aorta_keeps_its_blood_next_to_the_mass_that_touches_it(seed: int) ->
     lit = patient.enhancement_hu / patient.e_hu
     assert 0.9 < np.median(lit[near]) < 1.1
     assert np.median(lit[inner(patient, Label.LUNG_MASS)]) < 0.16
+
+
+def test_every_heart_is_full_of_blood_and_every_aorta_is_whole() -> None:
+    """Nothing that is painted beside a heart, such as fluid around it, may cover it."""
+    for seed in range(704, 712):
+        patient = make_teaching_patient(seed, slices=10, rows=64, spacing_mm=(15.0, 7.8, 7.8), centre_z_mm=-77.0)
+        pixel_cm2 = 0.78**2
+        blood = np.isin(patient.labels, _CHAMBERS).sum(axis=(1, 2)) * pixel_cm2
+        assert blood.max() > 25, seed
+        aorta = (patient.labels == Label.AORTA).sum(axis=(1, 2)) * pixel_cm2
+        assert aorta.min() > 1, seed
 
 
 def test_hu_alone_tell_no_blood_from_muscle() -> None:

@@ -64,6 +64,17 @@ def test_phantoms_without_dicom_and_in_register(run: Run, tmp_path: Path) -> Non
     assert not any(patient.has("displacement") for patient in cohort.patients)
 
 
+def test_the_teaching_anatomy_draws_its_own_spacings(run: Run, tmp_path: Path) -> None:
+    code, _, _ = phantom(run, tmp_path / "c", "--anatomy", "teaching")
+    cohort = open_cohort(tmp_path / "c")
+    assert (code, cohort.provenance["anatomy"]) == (0, "teaching")
+    assert len({patient.record.spacing_mm for patient in cohort.patients}) == 2
+    assert len(list((tmp_path / "c" / "dicom").rglob("*.dcm"))) == 40
+    code, _, err = phantom(run, tmp_path / "other", "--anatomy", "head")
+    assert code == 1
+    assert "allowed are thorax, teaching" in " ".join(err.split())
+
+
 def test_a_folder_that_is_a_cohort_is_an_error_in_one_sentence(run: Run, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     for result in (phantom(run, tmp_path), run("build", str(tmp_path), "--out", str(tmp_path))):
