@@ -105,7 +105,7 @@ class SyndiffStudent:
 
     def __init__(self, config: SyndiffStudentConfig) -> None:
         """Load the teacher and copy it; raises BundleError where there is none or where it is no SynDiff."""
-        card, teacher = _teacher(config.teacher)
+        card, teacher = load_teacher(config.teacher)
         if config.teacher_samples < 1:
             raise BundleError(f"teacher_samples is {config.teacher_samples}; it must be at least 1.")
         diffusion = DiffusionConfig.from_mapping(card.diffusion)
@@ -131,7 +131,7 @@ class SyndiffStudent:
             groups["discriminators"] = ["discriminator"]
         self.parts = Parts(config.regime, networks, groups, averaged=["generator"])
         for student in (self.parts.networks["generator"], *self.parts.averages.values()):
-            student.load_state_dict(_as_first_step(teacher, diffusion.num_timesteps - 1))
+            student.load_state_dict(as_first_step(teacher, diffusion.num_timesteps - 1))
         self.inference = ReverseDiffusion(self.config, self.parts, "generator", self.schedule)
 
     def training_step(self, batch: Batch, step: int) -> dict[str, float]:
@@ -178,7 +178,8 @@ class SyndiffStudent:
         return torch.stack(samples).mean(dim=0)
 
 
-def _teacher(folder: str) -> tuple[BundleCard, Ncsnpp]:
+def load_teacher(folder: str) -> tuple[BundleCard, Ncsnpp]:
+    """Card and frozen network of a SynDiff bundle; raises BundleError where there is none or where it is another."""
     if not folder:
         raise BundleError("a student needs a teacher: the folder of a SynDiff bundle.")
     path = Path(folder)
@@ -190,7 +191,7 @@ def _teacher(folder: str) -> tuple[BundleCard, Ncsnpp]:
 
 
 @torch.no_grad()
-def _as_first_step(teacher: Ncsnpp, last: int) -> dict[str, Tensor]:
+def as_first_step(teacher: Ncsnpp, last: int) -> dict[str, Tensor]:
     """The teacher's weights with the time embedding's first bias moved from time `last` to time 0."""
     state = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
     then, now = sinusoid(torch.tensor([last, 0]), teacher.config.nf)
