@@ -31,6 +31,9 @@ def describe_run(
     limits = ["Not for clinical use before it was commissioned on the department's own patients."]
     if phantom:
         limits.insert(0, "Trained on a procedural phantom, whose anatomy is simpler than any patient's; no patient.")
+    virtual = sum(patient.has_virtual_source for patient in patients)
+    if virtual:
+        limits.append(f"{virtual} of {len(patients)} training patients have virtual non-contrast images as source.")
     if not method.paired:
         limits.append("Trained without comparing pairs: nothing held its values to the true ones.")
     return describe_bundle(
@@ -42,6 +45,7 @@ def describe_run(
             "cohort_digest": cohort.digest,
             "patients": len(patients),
             "slices": sum(p.record.shape[0] for p in patients),
+            **({"virtual_sources": virtual} if virtual else {}),
             "target": TARGETS[options.target],
             "preset": options.preset,
             "regime": asdict(method.config.regime),
