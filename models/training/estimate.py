@@ -13,7 +13,7 @@ import torch
 from models.cohort import Cohort
 from models.methods.method import Batch
 from models.training.loop import Run, Silent
-from models.training.options import TrainOptions
+from models.training.options import TrainingError, TrainOptions
 from models.training.slices import read_batches
 
 STEPS = 4
@@ -74,14 +74,25 @@ def _time_steps(run: Run) -> float:
     seconds: list[float] = []
     started = time.perf_counter()
     for batch in _some(run):
-        losses = run.take_step(batch.to(run.process.device), 0.0)
-        assert all(math.isfinite(value) for value in losses.values())  # waits for the device, too
+        _try_step(run, batch)
         seconds.append(time.perf_counter() - started)
         if sum(seconds) > ENOUGH_S:
             break
         started = time.perf_counter()
     counted = seconds[1:] or seconds
     return sum(counted) / len(counted)
+
+
+def _try_step(run: Run, batch: Batch) -> None:
+    """One step, to its end on the device; what it cannot do is told in a sentence, not by a traceback of torch."""
+    try:
+        losses = run.take_step(batch.to(run.process.device), 0.0)
+    except torch.OutOfMemoryError as error:
+        words = "a larger regime.accumulate, a smaller batch_size or a smaller network needs less"
+        raise TrainingError(f"one step needs more memory than the device has; {words}.") from error
+    except RuntimeError as error:
+        raise TrainingError(f"these settings make no training step: {str(error).splitlines()[0]}") from error
+    assert all(math.isfinite(value) for value in losses.values())  # waits for the device, too
 
 
 def _some(run: Run) -> Iterator[Batch]:
