@@ -214,7 +214,7 @@ def test_what_a_run_will_take_is_estimated_without_a_trace(cohort: Cohort, tmp_p
     size = sum(file.stat().st_size for file in written.rglob("*") if file.is_file())
     assert size < found.disk_bytes < 4 * size
     assert found.memory_bytes > 50e6
-    with pytest.raises(TrainingError, match="these settings make no training step: .*channels"):
+    with pytest.raises(TrainingError, match=r"these settings make no training step: .*channels"):
         estimate(cohort, options("pix2pix", model={"generator": {"in_channels": 2}}), tmp_path)
     with pytest.raises(TrainingError, match="batch of 99"):
         estimate(cohort, options("pix2pix", regime={"batch_size": 99}), tmp_path)
