@@ -239,7 +239,7 @@ def training_step(folder: Path) -> Walk:
     writer = CohortWriter(folder / "cohort", kind="phantom", provenance={})
     record = PatientRecord("P0", "H1", "train", scan_hu.shape, (5.0, 1.5, 1.5))
     writer.add(record, {"ncct": scan_hu, "cect": scan_hu + 50})
-    options = TrainOptions("syndiff", preset="tiny", device="cpu", precision="fp32")
+    options = TrainOptions("syndiff", preset="tiny", device="cpu", precision="fp32", without_validation=True)
     run = Run(writer.close(), folder / "run", options, resume=False, observer=Silent())
     (batch,) = read_batches(run.slices, run.plan, epoch=0, start=0)
     walk = Walk()

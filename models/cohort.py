@@ -79,6 +79,11 @@ class CohortPatient:
         """The pseudonym."""
         return self.record.id
 
+    @property
+    def has_virtual_source(self) -> bool:
+        """Whether `ncct` was calculated from a scan with contrast agent (virtual non-contrast), not measured."""
+        return bool((self.record.facts or {}).get("virtual_source"))
+
     def has(self, name: str) -> bool:
         """Whether the cohort holds this array of the patient."""
         return name in (self.record.arrays or {})

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def whole_loop(section: Section, cohort: Cohort, device: str, folder: Path) -> N
 
     place: Any = device
     options = TrainOptions("pix2pix", "tiny", regime={"epochs": 2, "batch_size": 2}, device=place, checkpoint_every=1)
+    options = replace(options, without_validation=not cohort.split("validation"))
     out = folder / "loop"
     with suppress(_Stopped):
         train(cohort, out, options, observer=_StopsAfter(3))

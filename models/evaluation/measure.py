@@ -109,7 +109,8 @@ class PatientBench:
         registered = "cect_registered" if patient.has("cect_registered") else "cect"
         clean = "cect_clean" if patient.has("cect_clean") else registered
         self.clean_hu = np.clip(patient.hu(clean), low, high)
-        split = patient.record.split
+        split = patient.record.split + ("_virtual" if patient.has_virtual_source else "")
+        self.cohort = split
         self._readings = [self._reading(split, registered, self.clean_hu)]
         stored = patient.record.arrays or {}
         if stored.get("cect_registered", stored["cect"]) != stored["cect"]:

@@ -15,6 +15,7 @@ from models.evaluation.tables import (
     comparison_table,
     detail_table,
     dump_json,
+    metrics_table,
     papers_tables,
     slice_table,
     structure_table,
@@ -77,11 +78,13 @@ def evaluate(
     from the split `train`. Pictures are compared in the window [-40, 400] HU at `matrix` (256 in the literature).
     `patients`: only the first so many of each test split, for a quick look. progress(done, total) counts patients.
 
-    Writes to the folder `out`, which should be new, since nothing is removed from it: metrics.json {"rows": [...]};
-    report.json (what was measured on what, paired tests); report.html; table_internal, table_external, structures,
-    details and comparisons as .html, .csv and .json; slices.csv;
-    panel_*.png and bland_altman_*.png. Raises CohortError where the cohort has no patient to learn from or to test on,
-    BundleError for a damaged bundle, DeviceUnavailable, TranslationError, ValueError where two bundles are the same.
+    Writes to the folder `out`, which should be new, since nothing is removed from it: metrics.json {"rows": [...]} and
+    metrics.csv; report.json (what was measured on what, paired tests); report.html, all of it in one file;
+    table_internal, table_external, structures, details and comparisons as .html, .csv and .json; slices.csv;
+    panel_*.png and bland_altman_*.png. Patients whose source is a virtual non-contrast image are rows of their own,
+    `internal_virtual` and `external_virtual`. Raises CohortError where the cohort has no patient to learn from or to
+    test on, BundleError for a damaged bundle, DeviceUnavailable, TranslationError, ValueError where two bundles are the
+    same.
     """
     tested = [p for split in PAPERS_COHORTS for p in cohort.split(split)[:patients]]
     trained = cohort.split("train")
@@ -114,7 +117,7 @@ def _measure(patient: CohortPatient, predictors: Sequence[Predictor], frame: Fra
         prediction = predictor.predict(bench.ncct_hu, patient.id)
         findings.figures += bench.measure(predictor.name, prediction)
         shown[predictor.name] = prediction[slice_].copy()
-    panel = findings.panels.setdefault(patient.record.split, [])
+    panel = findings.panels.setdefault(bench.cohort, [])
     if len(panel) < _PANEL_PATIENTS:
         panel.append(PanelRow(f"{patient.id}, slice {slice_}", bench.clean_hu[slice_].copy(), shown))
 
@@ -192,5 +195,6 @@ def _write_tables(
     (out / "slices.csv").write_text(slice_table(figures).to_csv(), encoding="utf-8", newline="")
     intro = f"Cohort: {cohort.kind}, digest {cohort.digest}. Test patients were not seen in training where the bundles "
     intro += "were trained on the split train of this cohort; report.json says what each was trained on."
-    write_page(out / "report.html", "Evaluation", intro, tables.values(), pictures)
-    return [*files, out / "slices.csv", out / "report.html"]
+    (out / "metrics.csv").write_text(metrics_table(rows).to_csv(), encoding="utf-8", newline="")
+    write_page(out / "report.html", "Evaluation", intro, tables=tables.values(), rows=rows, pictures=pictures)
+    return [*files, out / "slices.csv", out / "metrics.csv", out / "report.html"]

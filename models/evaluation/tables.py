@@ -1,5 +1,6 @@
 """How figures become tables and files of text: HTML, CSV, JSON."""
 
+import base64
 import csv
 import html
 import io
@@ -8,8 +9,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from models.evaluation.measure import SLICE_METRICS, PatientFigures
+from models.evaluation.plots import figure_plots
 from models.evaluation.summary import HEADLINE, PAPERS_COHORTS, PairedTest, Row, finite_or_none
 
 Cell = str | int | float | None
@@ -43,7 +46,7 @@ _DETAILS = tuple(key for key in _HEADINGS if key not in (*HEADLINE, "cohort", "n
 _STYLE = """body{font:14px/1.45 system-ui,sans-serif;margin:2em auto;max-width:84em;padding:0 1em}
 table{border-collapse:collapse;margin:.5em 0 2em}caption{text-align:left;font-weight:600;padding:.3em 0}
 th,td{border-bottom:1px solid #ccc;padding:.25em .7em;text-align:right}th:first-child,td:first-child,
-th:nth-child(2),td:nth-child(2){text-align:left}img{max-width:100%}p{max-width:60em}"""
+th:nth-child(2),td:nth-child(2){text-align:left}img{max-width:100%}svg{display:block;margin:1em 0}p{max-width:60em}"""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def papers_tables(rows: Sequence[Row], tests: Sequence[PairedTest]) -> dict[str,
     """
     tables = {}
     for number, cohort in enumerate(PAPERS_COHORTS, 1):
-        chosen = [r for r in rows if r.cohort in (cohort, f"{cohort}_misregistered")]
+        chosen = [r for r in rows if r.cohort in (cohort, f"{cohort}_misregistered", f"{cohort}_virtual")]
         if chosen:
             columns = ("cohort", "name", *HEADLINE, "psnr_gain_db", "p_holm")
             tables[f"table_{cohort}"] = Table(
@@ -179,13 +182,29 @@ def write_table(folder: Path, stem: str, table: Table) -> list[Path]:
     return files
 
 
-def write_page(file: Path, title: str, intro: str, tables: Iterable[Table], pictures: Iterable[Path]) -> None:
-    """Write one page with all tables and the pictures that lie beside it."""
+def metrics_table(rows: Sequence[Row]) -> Table:
+    """All figures of all rows but those of structures, unrounded, for a spreadsheet."""
+    plain = [{key: value for key, value in row.to_mapping().items() if key != "structures"} for row in rows]
+    columns = tuple(dict.fromkeys(key for line in plain for key in line))
+    lines = tuple(tuple(cast("Cell", line.get(key)) for key in columns) for line in plain)
+    return Table("Figures", "", columns, lines)
+
+
+def write_page(
+    file: Path, title: str, intro: str, *, tables: Iterable[Table], rows: Sequence[Row], pictures: Iterable[Path]
+) -> None:
+    """Write one page with all tables, a plot of each figure and the pictures; it needs no other file and no script."""
     images = "".join(
-        f'<h2>{html.escape(p.stem.replace("_", " "))}</h2><img src="{html.escape(p.name)}" alt="">\n' for p in pictures
+        f'<h2>{html.escape(p.stem.replace("_", " "))}</h2><img src="{_data_address(p)}" alt="">\n' for p in pictures
     )
-    body = f"<p>{html.escape(intro)}</p>\n" + "".join(table.to_html() for table in tables) + images
+    plotted = {key: words for key, words in _HEADINGS.items() if key not in ("cohort", "name", "p_holm")}
+    plots = f"<h2>Figures: mean, one SD to both sides</h2>\n{figure_plots(rows, plotted)}\n"
+    body = f"<p>{html.escape(intro)}</p>\n" + "".join(table.to_html() for table in tables) + plots + images
     file.write_text(_page(title, body), encoding="utf-8")
+
+
+def _data_address(picture: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
 
 
 def dump_json(value: Mapping[str, object]) -> str:

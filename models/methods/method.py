@@ -31,6 +31,12 @@ class Batch:
         """The batch on another device."""
         return Batch(self.source.to(device), self.target.to(device))
 
+    def parts(self, count: int) -> "list[Batch]":
+        """The batch in `count` parts of the same size."""
+        size = len(self.source) // count
+        starts = range(0, size * count, size)
+        return [Batch(self.source[start : start + size], self.target[start : start + size]) for start in starts]
+
 
 @dataclass(frozen=True)
 class Blueprint:
@@ -97,6 +103,12 @@ class Method(Protocol):
         ...
 
 
+def step_in_parts(method: Method, batch: Batch, step: int, count: int) -> dict[str, float]:
+    """One training step on a batch that passes in `count` parts; see `Regime` and `Method.training_step`."""
+    parts = batch.parts(count)
+    return method.parts.descend_in_parts(lambda number: method.training_step(parts[number], step), count)
+
+
 def make_method(
     name: str, preset: str = "paper", *, regime: Mapping[str, object] | None = None, **changes: Any
 ) -> Method:
@@ -105,10 +117,13 @@ def make_method(
     regime: fields of its `Regime` to replace, such as {"seed": 2, "batch_size": 4}. changes: fields of the method's own
     configuration to replace. Raises KeyError for an unknown name or preset, TypeError for an unknown field.
     """
-    row = METHODS[name]
-    config = row.presets[preset]
-    config = replace(config, regime=replace(config.regime, **(regime or {})), **changes)
-    return cast("Method", import_module(row.training).build(config))
+    config = METHODS[name].presets[preset]
+    return build_method(name, replace(config, regime=replace(config.regime, **(regime or {})), **changes))
+
+
+def build_method(name: str, config: MethodConfig) -> Method:
+    """Build a fresh method from its whole configuration; raises KeyError for an unknown name."""
+    return cast("Method", import_module(METHODS[name].training).build(config))
 
 
 def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: bool = True) -> BundleCard:
@@ -117,8 +132,14 @@ def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: 
     about: the card's words and figures (name, version, hu_window, training, envelope, metrics, limits, ...); what it
     says of method, network and weights is replaced. half stores float16, else float32.
     """
+    card = method_card(method, about)
+    return write_bundle(path, card, serialise(method.inference.generator, half=half), text=render_card(card))
+
+
+def method_card(method: Method, about: BundleCard) -> BundleCard:
+    """The card of a bundle of this method; weights excepted, it is complete."""
     blueprint = method.inference.blueprint
-    card = replace(
+    return replace(
         about,
         method=method.name,
         network=blueprint.network,
@@ -128,7 +149,6 @@ def write_method_bundle(method: Method, path: Path, about: BundleCard, *, half: 
         matrix=blueprint.matrix,
         context_mm=blueprint.context_mm,
     )
-    return write_bundle(path, card, serialise(method.inference.generator, half=half), text=render_card(card))
 
 
 def describe_bundle(name: str, version: str, **words: Any) -> BundleCard:

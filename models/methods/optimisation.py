@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.methods.accumulation import Paused, Shares
 from models.methods.replay import ReplayPool
 
 GENERATORS = "generators"
 
 Decay = Literal["constant", "linear", "cosine"]
+
+_LEAST = {"batch_size": 1, "accumulate": 1, "epochs": 1, "seed": 0, "warmup_steps": 0, "final_lr": 0}
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Regime:
     `warmup_steps` is over how many steps of the optimisers the rates first rise, linearly, to that plan.
     `ema_decay` None keeps no moving average; `ema_young` lets a young average forget its first weights faster.
     `max_grad_norm` clips each optimiser's gradients. `seed` decides the first weights and all noise of training.
+    `accumulate` divides each batch into so many parts that pass through the networks one after the other, for as much
+    less memory; the weights move as one whole batch would move them, batch statistics and noise excepted.
     The first `crop_share` (0 to 1) of the epochs see random crops of `crop` x `crop` pixels in batches of `crop_batch`
     (None: `batch_size`), the others whole slices in batches of `batch_size`.
     """
@@ -35,6 +40,7 @@ class Regime:
     lr_discriminator: float = 1e-4
     betas: tuple[float, float] = (0.5, 0.999)
     batch_size: int = 16
+    accumulate: int = 1
     epochs: int = 100
     decay: Decay = "constant"
     final_lr: float = 0.0
@@ -49,10 +55,19 @@ class Regime:
 
     def __post_init__(self) -> None:
         """Refuse what no run can follow, in words; raises ValueError."""
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must be at least 0")
-        if not 0 <= self.crop_share <= 1:
-            raise ValueError(f"crop_share is {self.crop_share}; it must be from 0 to 1")
+        for name, least in _LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        for name in ("lr_generator", "lr_discriminator", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be above 0")
+        shares = {"crop_share": self.crop_share, "ema_decay": self.ema_decay or 0.0}
+        for name, value in shares.items():
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} is {value}; it must be from 0 to 1")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas is {self.betas}; both must be at least 0 and below 1")
         for name in ("crop", "crop_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -133,6 +148,7 @@ class Parts:
         """Build the networks from the regime's seed; torch's global random stream is left as it was."""
         self.regime, self.groups = regime, dict(groups)
         self.compute = Compute()
+        self.shares: Shares | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(regime.seed)
             self.networks = dict(build())
@@ -167,29 +183,63 @@ class Parts:
     @contextmanager
     def step(self, step: int) -> Iterator[None]:
         """Surround one training step: its own random stream, its precision, moving averages at the end."""
-        with seeded(self.regime.seed, self.compute.rank, step), self.compute.autocast():
+        stream = () if self.shares is None else self.shares.stream
+        with seeded(self.regime.seed, self.compute.rank, step, *stream), self.compute.autocast():
             yield
-        self._update_averages()
+        if self.shares is None:
+            self._update_averages()
 
     def descend(self, group: str, terms: Mapping[str, Tensor]) -> dict[str, float]:
         """Move one group's networks down the sum of the terms; returns each term's value, weight included.
 
-        Raises NotFinite before anything is changed: one such step would leave no weight usable.
+        Raises NotFinite before anything is changed: one such step would leave no weight usable. For a part of a batch
+        (`shares`) the gradients only add up; raises Paused where the networks have to move before the part goes on.
         """
-        optimiser, parameters = self.optimisers[group], self.parameters_of(group)
+        shares = self.shares
+        if shares is not None and shares.has_moved(group):
+            return shares.values_of(group)
         values = {name: float(term.detach()) for name, term in terms.items()}
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:
             raise NotFinite(f"{broken[0]} is not finite")
         total = torch.stack([term.float() for term in terms.values()]).sum()
         with torch.autocast(total.device.type, enabled=False):
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            if self.compute.average_gradients is not None:
-                self.compute.average_gradients(parameters)
-            if self.regime.max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, self.regime.max_grad_norm)
-            optimiser.step()
+            if shares is None:
+                self.optimisers[group].zero_grad(set_to_none=True)
+                total.backward()  # type: ignore[no-untyped-call]
+                self._move(group)
+                return values
+            if shares.begins(group):
+                self.optimisers[group].zero_grad(set_to_none=True)
+            (total / shares.count).backward()  # type: ignore[no-untyped-call]
+        if shares.adds(group, values, last=group == GENERATORS):
+            raise Paused
         return values
+
+    def descend_in_parts(self, step: Callable[[int], dict[str, float]], count: int) -> dict[str, float]:
+        """One training step whose batch passes in `count` parts, `step(number)` for each; the means of their terms."""
+        self.shares = shares = Shares(count)
+        try:
+            while not (found := shares.one_pass(step)):
+                self._move_all(shares)
+            self._move_all(shares)
+        finally:
+            self.shares = None
+        self._update_averages()
+        return {name: sum(values[name] for values in found) / count for name in found[0]}
+
+    def _move_all(self, shares: Shares) -> None:
+        for group in shares.take_added():
+            with torch.autocast(self.compute.device, enabled=False):
+                self._move(group)
+
+    def _move(self, group: str) -> None:
+        """One step of a group's optimiser, by the gradients that its parameters hold."""
+        parameters = self.parameters_of(group)
+        if self.compute.average_gradients is not None:
+            self.compute.average_gradients(parameters)
+        if self.regime.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.regime.max_grad_norm)
+        self.optimisers[group].step()
 
     @contextmanager
     def frozen(self, *groups: str) -> Iterator[None]:

@@ -1,6 +1,24 @@
 """One loop that trains every method of `models.registry` on a cohort and ends in a bundle; needs the extra `train`."""
 
+from models.training.estimate import Estimate, estimate
+from models.training.folds import FOLDS_FILE, fold_folder, summarise_folds
 from models.training.loop import Observer, TrainResult, train
 from models.training.options import Diverged, TrainingError, TrainOptions
+from models.training.runfile import SETTINGS_FILE, read_options, render
 
-__all__ = ["Diverged", "Observer", "TrainOptions", "TrainResult", "TrainingError", "train"]
+__all__ = [
+    "FOLDS_FILE",
+    "SETTINGS_FILE",
+    "Diverged",
+    "Estimate",
+    "Observer",
+    "TrainOptions",
+    "TrainResult",
+    "TrainingError",
+    "estimate",
+    "fold_folder",
+    "read_options",
+    "render",
+    "summarise_folds",
+    "train",
+]

@@ -11,6 +11,8 @@ from models.cohort import Cohort, CohortPatient
 from models.methods.method import Method, describe_bundle
 from models.noise import measure_noise_hu
 from models.training.options import TARGETS, TrainOptions
+from models.training.people import choose_people
+from models.training.runfile import plain_model
 
 # The phantom is the thorax of an adult; these are the words of BodyPartExamined for it, and "" for none.
 PHANTOM_BODY_PARTS: Final = ("", "CHEST", "THORAX", "BREAST", "LUNG", "MEDIASTINUM", "HEART")
@@ -24,11 +26,14 @@ def describe_run(
     options: TrainOptions, method: Method, cohort: Cohort, *, epoch: int, step: int, figures: Mapping[str, float]
 ) -> BundleCard:
     """The card of a bundle that this run writes after this epoch and step; it claims nothing that was not measured."""
-    patients = cohort.split("train")
+    patients = choose_people(cohort, options).train
     phantom = cohort.kind == "phantom"
     limits = ["Not for clinical use before it was commissioned on the department's own patients."]
     if phantom:
         limits.insert(0, "Trained on a procedural phantom, whose anatomy is simpler than any patient's; no patient.")
+    virtual = sum(patient.has_virtual_source for patient in patients)
+    if virtual:
+        limits.append(f"{virtual} of {len(patients)} training patients have virtual non-contrast images as source.")
     if not method.paired:
         limits.append("Trained without comparing pairs: nothing held its values to the true ones.")
     return describe_bundle(
@@ -40,16 +45,20 @@ def describe_run(
             "cohort_digest": cohort.digest,
             "patients": len(patients),
             "slices": sum(p.record.shape[0] for p in patients),
+            **({"virtual_sources": virtual} if virtual else {}),
             "target": TARGETS[options.target],
             "preset": options.preset,
             "regime": asdict(method.config.regime),
+            "settings": plain_model(method.config),
+            **({"minutes": options.minutes} if options.minutes else {}),
+            **({"fold": f"{options.fold} of {options.folds}, by patient"} if options.folds else {}),
             "epoch": epoch,
             "steps": step,
-            "selection": "lowest NMAE on the split validation" if figures else "last epoch; nobody to validate on",
+            "selection": _selection(options),
             "validation": {key: round(value, 4) for key, value in figures.items()},
             "torch": torch.__version__,
         },
-        envelope=_envelope(cohort),
+        envelope=_envelope(patients, phantom=phantom),
         intended_use="Research and comparison of methods. Not for clinical use.",
         licence="Apache-2.0" if phantom else "as the owner of the training data decides",
         limits=tuple(limits),
@@ -69,15 +78,19 @@ def _lineage(method: Method) -> dict[str, object]:
     return {"teacher": {"name": teacher.name, "version": teacher.version, "digest": teacher.digest}}
 
 
-def _envelope(cohort: Cohort) -> Envelope:
+def _selection(options: TrainOptions) -> str:
+    if options.without_validation:
+        return "last epoch; nobody to validate on"
+    return f"lowest NMAE on {'the patients of its fold' if options.folds else 'the split validation'}"
+
+
+def _envelope(patients: Sequence[CohortPatient], *, phantom: bool) -> Envelope:
     """What was trained on: spacings outwards to the next 0.01 mm, noise with a margin; of age and header only what is
     known, which is nothing of patients whose cohort does not keep it.
     """
-    patients = cohort.split("train")
     spacings = [p.record.spacing_mm for p in patients]
     pixels = [s for _, rows, columns in spacings for s in (rows, columns)]
     slices = [s for s, _, _ in spacings]
-    phantom = cohort.kind == "phantom"
     return Envelope(
         pixel_spacing_mm=_range(pixels),
         slice_spacing_mm=_range(slices),

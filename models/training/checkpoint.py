@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from models.training.journal import flat
 from models.training.options import TrainingError
 
 RUN_FILE = "run.json"
@@ -29,11 +30,16 @@ class Best:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after `step` optimisation steps; one that ends an epoch is saved after its validation."""
+    """A run after `step` optimisation steps and so many seconds; one that ends an epoch is saved after its validation.
+
+    `ended`: the run has used up its time.
+    """
 
     step: int
     best: Best | None
     state: Mapping[str, Any]
+    seconds: float = 0.0
+    ended: bool = False
 
 
 def begin_run(out: Path, facts: Mapping[str, object], *, resume: bool) -> None:
@@ -49,20 +55,22 @@ def begin_run(out: Path, facts: Mapping[str, object], *, resume: bool) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if any(out.iterdir()):
             raise TrainingError(f"{out} is not empty; name another folder.")
-        _write(file, (json.dumps(plain, indent=1) + "\n").encode())
+        write_whole(file, json.dumps(plain, indent=1) + "\n")
         return
     if not resume:
         raise TrainingError(f"{out} already holds a run; go on with it by --resume, or name another folder.")
-    begun = json.loads(file.read_text(encoding="utf-8"))
-    if differing := sorted(key for key in {*begun, *plain} if begun.get(key) != plain.get(key)):
-        key = differing[0]
-        raise TrainingError(f"{out} was begun with {key} {begun.get(key)!r}, not {plain.get(key)!r}: not the same run.")
+    begun, now = flat(json.loads(file.read_text(encoding="utf-8"))), flat(plain)
+    differing = sorted(key for key in {*begun, *now} if begun.get(key) != now.get(key))
+    if differing:
+        told = ", ".join(f"{key} {begun.get(key)!r}, not {now.get(key)!r}" for key in differing)
+        raise TrainingError(f"{out} was begun with {told}: not the same run.")
 
 
 def save_checkpoint(out: Path, process: int, checkpoint: Checkpoint) -> None:
     """Replace this process's checkpoint; a crash leaves the old one or the new one, never half of one."""
     best = None if checkpoint.best is None else asdict(checkpoint.best)
-    whole = {"step": checkpoint.step, "best": best, "state": checkpoint.state}
+    spent = {"seconds": checkpoint.seconds, "ended": checkpoint.ended}
+    whole = {"step": checkpoint.step, "best": best, "state": checkpoint.state, **spent}
     file = _file(out, process)
     partial = file.with_suffix(".partial")
     with partial.open("wb") as stream:
@@ -80,7 +88,8 @@ def load_checkpoint(out: Path, process: int) -> Checkpoint | None:
     try:
         whole = torch.load(file, map_location="cpu", weights_only=True)
         best = None if whole["best"] is None else Best(**whole["best"])
-        return Checkpoint(int(whole["step"]), best, whole["state"])
+        spent = float(whole.get("seconds", 0.0)), bool(whole.get("ended", False))
+        return Checkpoint(int(whole["step"]), best, whole["state"], *spent)
     except Exception as error:  # torch.load has no error of its own: pickle, zip and key errors all mean this
         raise TrainingError(f"{file} cannot be read: {error}.") from error
 
@@ -89,7 +98,8 @@ def _file(out: Path, process: int) -> Path:
     return out / f"checkpoint-{process}.pt"
 
 
-def _write(file: Path, data: bytes) -> None:
+def write_whole(file: Path, text: str) -> None:
+    """Write a small file; a crash leaves the old one or the new one."""
     partial = file.with_suffix(".partial")
-    partial.write_bytes(data)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(file)

@@ -11,6 +11,8 @@ from torch import Tensor
 
 LOSSES_FILE = "losses.jsonl"
 VALIDATIONS_FILE = "validations.jsonl"
+FIGURES = ("psnr_db", "ssim", "nmae", "psnr_gain_db")
+"""The figures of a validation."""
 _SHOWN_SLICES = 4
 
 
@@ -21,16 +23,21 @@ class Journal:
     stopped.
     """
 
-    def __init__(self, out: Path, *, step: int) -> None:
-        """Open the files for a run that has taken `step` steps."""
+    def __init__(self, out: Path, facts: Mapping[str, object], *, step: int) -> None:
+        """Open the files for a run that has taken `step` steps; TensorBoard compares runs by their `facts`."""
         # Loading it takes seconds, which only the process that writes should pay.
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415
+        from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415
 
         for name in (LOSSES_FILE, VALIDATIONS_FILE):
             _keep_until(out / name, step)
         self._losses = (out / LOSSES_FILE).open("a", encoding="utf-8", buffering=1)
         self._validations = (out / VALIDATIONS_FILE).open("a", encoding="utf-8", buffering=1)
-        self._board: Any = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        board: Any = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+        figures = {f"validation/{name}": 0.0 for name in FIGURES}
+        for summary in hparams(flat(facts), figures):  # type: ignore[no-untyped-call]
+            board.file_writer.add_summary(summary)
+        self._board = board
 
     def step(self, step: int, epoch: float, losses: Mapping[str, float]) -> None:
         """Losses of the `step`-th step, counted from 1."""
@@ -51,6 +58,17 @@ class Journal:
         self._losses.close()
         self._validations.close()
         self._board.close()
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, bool | int | float | str]:
+    """Nested values by their paths, with points between the keys; what is neither number nor text, as text."""
+    found: dict[str, bool | int | float | str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{before}{key}.")
+        else:
+            found[f"{before}{key}"] = value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return found
 
 
 def picture_rows(source: Tensor, prediction: Tensor, target: Tensor) -> Tensor:

@@ -5,17 +5,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from models.bundle import HU_WINDOW, BundleCard, read_card
+from models.bundle import HU_WINDOW, BundleCard, BundleError, parse_card, read_card
 from models.cohort import Cohort
 from models.frame import Frame
-from models.methods.method import Batch, Method, make_method, write_method_bundle
+from models.methods.method import (
+    Batch,
+    Method,
+    build_method,
+    describe_bundle,
+    method_card,
+    step_in_parts,
+    write_method_bundle,
+)
 from models.methods.optimisation import NotFinite
-from models.registry import METHODS
 from models.training.about import describe_run, teacher_of
 from models.training.accelerated import TrainingProcess
-from models.training.checkpoint import Best, Checkpoint, begin_run, load_checkpoint, save_checkpoint
+from models.training.checkpoint import Best, Checkpoint, begin_run, load_checkpoint, save_checkpoint, write_whole
+from models.training.clock import Clock
 from models.training.journal import Journal
+from models.training.keep import recover_folder, replace_folder
 from models.training.options import Diverged, TrainingError, TrainOptions
+from models.training.people import choose_people
+from models.training.runfile import SETTINGS_FILE, plain_model, render, resolve
 from models.training.slices import BatchPlan, SliceSet, read_batches
 from models.training.validation import Validator
 
@@ -26,7 +37,7 @@ class Observer(Protocol):
     """What is told of a run's progress."""
 
     def began(self, description: str, step: int, total_steps: int) -> None:
-        """The run starts, or goes on after `step` steps."""
+        """The run starts, or goes on after `step` steps; it takes `total_steps`, unless something ends it before."""
         ...
 
     def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
@@ -34,7 +45,7 @@ class Observer(Protocol):
         ...
 
     def validated(self, epoch: int, figures: Mapping[str, float], *, best: bool) -> None:
-        """An epoch ended; figures are empty where the cohort has nobody to validate on."""
+        """An epoch ended, or the time was up; figures are empty for a run without validation."""
         ...
 
 
@@ -53,7 +64,10 @@ class Silent:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run came to: the bundle of its best epoch, the steps it took, the best validation if there was one."""
+    """What a run came to: the bundle of its best epoch, the steps it took, the best validation if there was one.
+
+    `stopped_early`: patience or the time ended it.
+    """
 
     bundle: Path
     card: BundleCard
@@ -68,22 +82,28 @@ def train(
     """Train a method on the split "train" of a cohort, in the folder `out`, and leave its best bundle there.
 
     After every epoch the generator (its moving average where one is kept) translates slices of the split "validation";
-    the bundle is that of the epoch with the lowest NMAE, or of the last one where nobody is there to validate on.
-    Writes run.json, losses.jsonl, validations.jsonl, tensorboard/, checkpoint-<process>.pt and bundle/. A run that was
-    killed goes on with `resume` and has the losses that it would have had. Under `accelerate launch` all processes
-    call this with the same arguments. Raises TrainingError, CohortError, DeviceUnavailable, BundleError for a
-    teacher, KeyError for an unknown method or preset, TypeError for an unknown field of its regime.
+    the bundle is that of the epoch with the lowest NMAE, or of the last one in a run without validation; from the first
+    epoch on it is there, and always whole. Writes run.json, run.toml, losses.jsonl, validations.jsonl, tensorboard/,
+    checkpoint-<process>.pt and bundle/. A run that was killed goes on with `resume` and has the losses that it would
+    have had, a limit in minutes excepted. Under `accelerate launch` all processes call this with the same arguments.
+    Raises TrainingError, CohortError, DeviceUnavailable, BundleError for a teacher.
     """
     return Run(cohort, out, options, resume=resume, observer=observer or Silent()).run()
 
 
 def _method(options: TrainOptions) -> Method:
-    """Raises BundleError for a teacher that cannot teach."""
-    if (options.teacher is None) == METHODS[options.method].needs_teacher:
-        taught = ", ".join(name for name, row in METHODS.items() if row.needs_teacher)
-        raise TrainingError(f"{taught} needs a teacher, and no other method takes one.")
-    changes = {} if options.teacher is None else {"teacher": options.teacher}
-    return make_method(options.method, options.preset, regime=options.regime, **changes)
+    """Refuses what would fail after hours only; raises BundleError for a teacher that cannot teach."""
+    config = resolve(options)
+    try:
+        method = build_method(options.method, config)
+    except ValueError as error:
+        raise TrainingError(f"no network can be built: {error}.") from error
+    try:
+        card = method_card(method, describe_bundle(options.name or options.method, "1"))
+        parse_card(card.to_mapping(), where="model")
+    except BundleError as error:
+        raise TrainingError(str(error)) from error
+    return method
 
 
 class Run:
@@ -95,30 +115,33 @@ class Run:
         self.observer = observer if self.process.rank == 0 else Silent()
         self.method: Method = _method(options)
         regime, frame = self.method.config.regime, Frame(HU_WINDOW, self.method.config.matrix)
-        patients = cohort.split("train")
-        if not patients:
-            raise TrainingError(f"{cohort.path} has no patient in the split train.")
-        self.slices = SliceSet(patients, frame, options.target)
+        people = choose_people(cohort, options)
+        self.slices = SliceSet(people.train, frame, options.target)
         self.plan = BatchPlan(len(self.slices), regime, self.method.paired, self.process.rank, self.process.processes)
         # Only the first process looks at them.
-        self.validator = Validator.of(cohort.split("validation"), frame, options) if self.process.rank == 0 else None
-        facts = {
+        self.validator = Validator.of(people.validation, frame, options) if self.process.rank == 0 else None
+        self.facts = {
             "options": options.to_mapping(),
             "regime": asdict(regime),
+            "model": plain_model(self.method.config),
             "cohort": cohort.digest,
             "teacher": teacher.digest if (teacher := teacher_of(self.method)) else None,
             "processes": self.process.processes,
             "arithmetic": f"{self.process.device_type}, {self.process.precision}",
         }
         if self.process.rank == 0:
-            begin_run(out, facts, resume=resume)
+            begin_run(out, self.facts, resume=resume)
+            write_whole(out / SETTINGS_FILE, render(options))
+            recover_folder(self.bundle)
         self.process.wait()
         self.method.parts.compute = self.process.compute
         self.method.parts.to(self.process.device)
-        self.step, self.best = 0, None
+        self.step, self.best, self.out_of_time = 0, None, False
+        self.clock = Clock(options.minutes)
         if checkpoint := load_checkpoint(out, self.process.rank):
             self.method.parts.load_state_dict(checkpoint.state)
-            self.step, self.best = checkpoint.step, checkpoint.best
+            self.step, self.best, self.out_of_time = checkpoint.step, checkpoint.best, checkpoint.ended
+            self.clock.go_on(checkpoint.seconds)
 
     @property
     def bundle(self) -> Path:
@@ -130,12 +153,16 @@ class Run:
 
     @property
     def stopped_early(self) -> bool:
+        return self.out_of_time or self._without_hope
+
+    @property
+    def _without_hope(self) -> bool:
         return self.best is not None and 0 < self.options.patience <= self.best.since
 
     def run(self) -> TrainResult:
-        """Epochs until there are no more, or no better ones."""
+        """Epochs until there are no more, no better ones, or no time."""
         self.observer.began(self.process.description, self.step, self.plan.total_steps)
-        journal = Journal(self.out, step=self.step) if self.process.rank == 0 else None
+        journal = Journal(self.out, self.facts, step=self.step) if self.process.rank == 0 else None
         try:
             while not self.finished:
                 self._epoch(journal)
@@ -150,23 +177,40 @@ class Run:
         batches = read_batches(self.slices, self.plan, epoch, done, workers=self.options.workers)
         for number, batch in enumerate(batches, done):
             position = epoch + number / steps
-            losses = self.take_step(batch.to(self.process.device), position)
+            losses = self.take_step(batch.to(self.process.device), self._schedule(position))
             if journal is not None:
                 journal.step(self.step, position, losses)
             self.observer.stepped(epoch + 1, self.step, losses)
+            self.out_of_time = self.options.minutes is not None and self.process.agree(self.clock.share) >= 1
+            if self.out_of_time:
+                break
             if self.step % self.options.checkpoint_every == 0 and number + 1 < steps:
                 self._save()
         self._end_epoch(epoch + 1, journal)
 
+    def _schedule(self, epoch: float) -> float:
+        """The epoch by which rates are set: that of the steps, or of the clock where the time goes faster."""
+        if self.options.minutes is None:
+            return epoch
+        return max(epoch, self.process.agree(self.clock.share) * self.method.config.regime.epochs)
+
     def take_step(self, batch: Batch, epoch: float) -> dict[str, float]:
         """Move all networks once on a batch on this process's device; `epoch` with its fraction sets the rates."""
         self.method.parts.set_rates(epoch, self.step)
+        count = self.method.config.regime.accumulate
         try:
-            losses = self.method.training_step(batch, self.step)
+            if count > 1:
+                losses = step_in_parts(self.method, batch, self.step, count)
+            else:
+                losses = self.method.training_step(batch, self.step)
         except NotFinite as error:
             raise Diverged(f"Step {self.step + 1}: {error}; a lower learning rate may help.") from error
         self.step += 1
         return losses
+
+    def finish_epoch(self) -> None:
+        """Validate and save where the run stands now, without an entry in the journal."""
+        self._end_epoch(1, None)
 
     def _end_epoch(self, epoch: int, journal: Journal | None) -> None:
         """Validate in the first process, which decides for all, then save in all."""
@@ -179,7 +223,7 @@ class Run:
     def _validate(self, epoch: int, journal: Journal | None) -> Best | None:
         figures: Mapping[str, float] = {}
         if self.validator is None:
-            improved, best = self.step >= self.plan.total_steps, None
+            improved, best = True, None
         else:
             figures, pictures = self.validator.measure(self.method, self.process.device)
             improved = self.best is None or figures["nmae"] < self.best.figures["nmae"]
@@ -188,11 +232,12 @@ class Run:
                 journal.validation(self.step, epoch, figures, pictures)
         if improved:
             about = describe_run(self.options, self.method, self.cohort, epoch=epoch, step=self.step, figures=figures)
-            write_method_bundle(self.method, self.bundle, about)
+            replace_folder(self.bundle, lambda folder: write_method_bundle(self.method, folder, about))
         self.observer.validated(epoch, figures, best=improved)
         return best
 
     def _save(self) -> None:
         """All processes save the same step; none goes on before the last has, so that they cannot drift apart."""
-        save_checkpoint(self.out, self.process.rank, Checkpoint(self.step, self.best, self.method.parts.state_dict()))
+        state, spent = self.method.parts.state_dict(), (self.clock.spent_s, self.out_of_time)
+        save_checkpoint(self.out, self.process.rank, Checkpoint(self.step, self.best, state, *spent))
         self.process.wait()

@@ -81,6 +81,9 @@ class BatchPlan:
                 raise TrainingError(f"a batch of {size} needs as many slices; the split train has {self.slices}.")
             if size % self.processes:
                 raise TrainingError(f"a batch of {size} cannot be divided among {self.processes} processes.")
+            if size // self.processes % self.regime.accumulate:
+                parts = self.regime.accumulate
+                raise TrainingError(f"a batch of {size // self.processes} cannot be divided into {parts} parts.")
 
     def steps_in(self, epoch: int) -> int:
         """Number of steps of this epoch."""

@@ -79,6 +79,9 @@ def build(
     any_grid: Annotated[
         bool, typer.Option("--any-grid", help="Also pair scans with other slices or frames of reference; resampled.")
     ] = False,
+    vnc: Annotated[
+        bool, typer.Option("--vnc", help="Also take virtual non-contrast images as native; marked, measured apart.")
+    ] = False,
     training_site: Annotated[
         str, typer.Option("--training-site", help="InstitutionName that trains; default: the one with most pairs.")
     ] = "",
@@ -104,6 +107,7 @@ def build(
             seed=seed,
             deformable=deformable,
             any_grid=any_grid,
+            vnc=vnc,
             training_site=training_site,
             key_file=key,
             structures=structures,

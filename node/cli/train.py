@@ -1,19 +1,20 @@
-"""`train`: one method on one cohort, from a preset to a bundle."""
+"""`train`: one method on one cohort, from a preset or a file of settings to a bundle; in folds too."""
 
-import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.progress import Progress, TaskID
 
 from models.registry import METHODS
-from node.cli.console import JsonOption, print_json, print_table, progress_bar
+from node.cli.console import JsonOption, print_json, progress_bar, say, write
+from node.cli.train_view import Bar, show_estimate, show_folds, show_result, tell_estimate
 from node.errors import Misconfigured
 
 if TYPE_CHECKING:
+    from models.cohort import Cohort
     from models.training import TrainOptions, TrainResult
 
     Method = str
@@ -23,127 +24,188 @@ Target = Literal["cect", "cect_registered", "enhanced_source"]
 
 
 def train(
-    method: Annotated[Method, typer.Argument(help="What to train.")],
-    cohort: Annotated[Path, typer.Option("--cohort", help="Cohort folder.", exists=True, file_okay=False)],
-    run: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; new, unless --resume is given.")],
-    preset: Annotated[str, typer.Option("--preset", help="paper, published, small, tiny; see the README.")] = "paper",
+    method: Annotated[Method | None, typer.Argument(help="What to train; may stand in the file instead.")] = None,
+    cohort: Annotated[
+        Path | None, typer.Option("--cohort", help="Cohort folder.", exists=True, file_okay=False)
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run; new, unless --resume is given.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file of settings; options given here count more.", metavar="FILE"),
+    ] = None,
+    write_config: Annotated[
+        bool, typer.Option("--write-config", help="Print the whole file of these settings, commented, and end.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take a few steps, print what the run will take, and end.")
+    ] = False,
+    preset: Annotated[
+        str | None, typer.Option("--preset", help="paper (the default), published, small, tiny and others.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
     name: Annotated[str | None, typer.Option("--name", help="Name of the bundle; default: the method's.")] = None,
     teacher: Annotated[
         str | None, typer.Option("--teacher", help="Shipped name or folder of the bundle that syndiff_student distils.")
     ] = None,
     target: Annotated[
-        Target, typer.Option("--target", help="What to predict; the last two exist for phantoms.")
-    ] = "cect",
+        Target | None, typer.Option("--target", help="What to predict, by default cect; the others are of phantoms.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Instead of the preset's.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", help="End in order after so much time; rates follow the time then.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Of all processes together.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option("--accumulate", min=1, help="Let a batch pass in so many parts, for less memory.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, noise and order.")] = None,
     patience: Annotated[
-        int, typer.Option("--patience", min=0, help="Stop after so many epochs without a better one; 0: never.")
-    ] = 0,
+        int | None, typer.Option("--patience", min=0, help="Stop after so many epochs without a better one; 0: never.")
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option("--folds", min=2, help="Cross-validate: so many runs, each validates on its patients.")
+    ] = None,
+    fold: Annotated[int | None, typer.Option("--fold", min=1, help="Only this one of the folds, from 1.")] = None,
     validation_slices: Annotated[
-        int, typer.Option("--validation-slices", min=1, help="So many are translated after each epoch to judge it.")
-    ] = 64,
+        int | None, typer.Option("--validation-slices", min=1, help="So many judge each epoch; 64 by default.")
+    ] = None,
+    without_validation: Annotated[
+        bool | None,
+        typer.Option("--without-validation", help="Choose no best epoch by patients: the last one counts."),
+    ] = None,
     checkpoint_every: Annotated[
-        int, typer.Option("--checkpoint-every", min=1, metavar="STEPS", help="How often --resume finds something new.")
-    ] = 500,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="Processes that read slices.")] = 0,
-    device: Annotated[Literal["auto", "cuda", "cpu"], typer.Option("--device", help="Where it trains.")] = "auto",
+        int | None,
+        typer.Option("--checkpoint-every", min=1, metavar="STEPS", help="How often --resume finds something new; 500."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=0, help="Processes that read slices.")] = None,
+    device: Annotated[
+        Literal["auto", "cuda", "cpu"] | None, typer.Option("--device", help="Where it trains; auto by default.")
+    ] = None,
     precision: Annotated[
-        Literal["auto", "bf16", "fp32"], typer.Option("--precision", help="What it computes in.")
-    ] = "auto",
+        Literal["auto", "bf16", "fp32"] | None, typer.Option("--precision", help="What it computes in; auto.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train a method on a cohort and leave the bundle of its best epoch in OUT/bundle.
 
-    On several GPUs or hosts: accelerate launch --num_processes N -m node.cli train METHOD --cohort DIR --out RUN
+    Before it begins it says what the run will take. On several GPUs or hosts: accelerate launch --num_processes N -m
+    node.cli train METHOD --cohort DIR --out RUN
     """
     from models import find_bundle
 
-    try:
-        from models.training import TrainOptions
-    except ImportError as error:
-        raise Misconfigured(f"training needs the extra packages of syncect[train] ({error.name} is missing)") from error
-    regime = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
-    options = TrainOptions(
-        method=method,
-        preset=preset,
-        target=target,
-        regime={key: value for key, value in regime.items() if value is not None},
-        device=device,
-        precision=precision,
-        patience=patience,
-        validation_slices=validation_slices,
-        checkpoint_every=checkpoint_every,
-        workers=workers,
-        name=name,
-        teacher=None if teacher is None else str(find_bundle(teacher)),
-    )
-    result = _run(cohort, run, options, resume=resume)
-    best = None if result.best is None else asdict(result.best)
-    if as_json:
-        print_json(
-            {
-                "bundle": result.bundle,
-                "digest": result.card.digest,
-                "steps": result.steps,
-                "best": best,
-                "stopped_early": result.stopped_early,
-            }
-        )
-        return
-    figures = {} if result.best is None else result.best.figures
-    print_table(
-        ["", ""],
-        [
-            ("steps", str(result.steps) + (" (stopped early)" if result.stopped_early else "")),
-            ("best epoch", "none, nobody to validate on" if result.best is None else str(result.best.epoch)),
-            *((key, f"{value:.4g}") for key, value in figures.items()),
-            ("bundle", str(result.bundle)),
-            ("digest", result.card.digest),
-        ],
-    )
+    regime = {"epochs": epochs, "batch_size": batch_size, "accumulate": accumulate, "seed": seed}
+    given = {
+        "method": method,
+        "preset": preset,
+        "target": target,
+        "regime": {key: value for key, value in regime.items() if value is not None} or None,
+        "device": device,
+        "precision": precision,
+        "patience": patience,
+        "minutes": minutes,
+        "folds": folds,
+        "fold": fold,
+        "validation_slices": validation_slices,
+        "without_validation": without_validation,
+        "checkpoint_every": checkpoint_every,
+        "workers": workers,
+        "name": name,
+        "teacher": None if teacher is None else str(find_bundle(teacher)),
+    }
+    with _mistakes():
+        from models.training import SETTINGS_FILE, read_options, render
+
+        if resume and config is None and run is not None and (run / SETTINGS_FILE).exists():
+            config = run / SETTINGS_FILE
+        options = read_options(config, {key: value for key, value in given.items() if value is not None})
+        if write_config:
+            write(render(options))
+            return
+        if cohort is None:
+            raise typer.BadParameter("it is needed to train", param_hint="--cohort")
+        if run is None and not dry_run:
+            raise typer.BadParameter("it is needed to train", param_hint="--out")
+        _start(cohort, run, options, resume=resume, dry_run=dry_run, as_json=as_json)
 
 
-def _run(cohort: Path, run: Path, options: "TrainOptions", *, resume: bool) -> "TrainResult":
+def _start(
+    cohort: Path, run: Path | None, options: "TrainOptions", *, resume: bool, dry_run: bool, as_json: bool
+) -> None:
     from models.cohort import open_cohort
-    from models.training import TrainingError
+    from models.training import estimate
+
+    opened = open_cohort(cohort)
+    if dry_run or not resume:
+        near = next(path for path in (*(run or Path("x")).absolute().parents,) if path.is_dir())
+        first = replace(options, fold=1) if options.folds and not options.fold else options
+        expected = estimate(opened, first, near)
+        runs = options.folds if first is not options else 1
+        if dry_run and as_json:
+            print_json(asdict(expected) | {"runs": runs})
+        elif dry_run:
+            show_estimate(expected, runs)
+        else:
+            say(tell_estimate(expected, runs))
+    if dry_run or run is None:
+        return
+    if options.folds:
+        _folds(opened, run, options, resume=resume, as_json=as_json)
+        return
+    result = _run(opened, run, options, resume=resume)
+    if as_json:
+        print_json(_plain(result))
+    else:
+        show_result(result)
+
+
+def _folds(cohort: "Cohort", out: Path, options: "TrainOptions", *, resume: bool, as_json: bool) -> None:
+    """The runs of the folds one after the other, or of one, and the table as soon as all are there."""
+    from models.training import FOLDS_FILE, fold_folder, summarise_folds
+
+    results = []
+    for fold in [options.fold] if options.fold else range(1, options.folds + 1):
+        folder = fold_folder(out, fold)
+        say(f"fold {fold} of {options.folds}")
+        results.append(_run(cohort, folder, replace(options, fold=fold), resume=resume and folder.exists()))
+    rows = summarise_folds(out, options.folds)
+    if as_json:
+        print_json({"folds": [_plain(result) for result in results], "rows": rows})
+    elif rows is None:
+        show_result(results[0])
+    else:
+        show_folds(rows, out / FOLDS_FILE)
+
+
+def _run(cohort: "Cohort", run: Path, options: "TrainOptions", *, resume: bool) -> "TrainResult":
     from models.training import train as train_method
 
-    presets = METHODS[options.method].presets
-    if options.preset not in presets:
-        known = ", ".join(presets)
-        raise typer.BadParameter(f"{options.method} has no preset {options.preset}; it has {known}")
+    with progress_bar() as bar:
+        return train_method(cohort, run, options, resume=resume, observer=Bar(bar, options.minutes))
+
+
+def _plain(result: "TrainResult") -> dict[str, object]:
+    return {
+        "bundle": result.bundle,
+        "digest": result.card.digest,
+        "steps": result.steps,
+        "best": None if result.best is None else asdict(result.best),
+        "stopped_early": result.stopped_early,
+    }
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """What a person has to mend is an error of usage; so is a training without its packages."""
     try:
-        with progress_bar() as bar:
-            return train_method(open_cohort(cohort), run, options, resume=resume, observer=_Bar(bar))
+        from models.training import TrainingError
+    except ImportError as error:
+        raise Misconfigured(f"training needs the extra packages of syncect[train] ({error.name} is missing)") from error
+    try:
+        yield
     except TrainingError as error:
         raise Misconfigured(str(error)) from error
-
-
-class _Bar:
-    """Shows steps, losses and validations; fulfils models.training.Observer."""
-
-    def __init__(self, bar: Progress) -> None:
-        self._bar = bar
-        self._task: TaskID | None = None
-        self._shown_at = 0.0
-
-    def began(self, description: str, step: int, total_steps: int) -> None:
-        self._bar.console.print(f"training on {description}", markup=False)
-        self._task = self._bar.add_task("training", total=total_steps, completed=step)
-
-    def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
-        if self._task is None or time.monotonic() - self._shown_at < 0.5:
-            return
-        self._shown_at = time.monotonic()
-        words = "  ".join(f"{name} {value:.3g}" for name, value in list(losses.items())[:4])
-        self._bar.update(self._task, completed=step, description=f"epoch {epoch}  {words}")
-
-    def validated(self, epoch: int, figures: Mapping[str, float], *, best: bool) -> None:
-        words = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        mark = "  (best)" if best else ""
-        self._bar.console.print(f"epoch {epoch}: {words or 'nobody to validate on'}{mark}", markup=False)
 
 
 def add_to(app: typer.Typer) -> None:

@@ -79,6 +79,7 @@ def build_cohort(
     seed: int = 1,
     deformable: bool = False,
     any_grid: bool = False,
+    vnc: bool = False,
     training_site: str = "",
     test_share: float = 0.3,
     key_file: Path | None = None,
@@ -90,10 +91,11 @@ def build_cohort(
 
     The scan with contrast agent is registered to the native one (`deformable`: after the rigid step also bent), and
     slices at the ends that it does not cover are cut off. Patients of `training_site`, by default of the institution
-    with the most pairs, are split by `assign_splits`, those of all others are "external"; a lone patient trains.
-    Everybody else is in the manifest with the reason, a code of `pairs.Why` and a sentence. `key_file` gets who is who,
-    readable by its owner only. `structures`: a table (`read_structure_table`) by which contours and segmentations on
-    native scans become labels. progress(stage, done, total) counts files, then patients.
+    with the most pairs, are split by `assign_splits`, those of all others are "external"; a lone patient trains. `vnc`:
+    virtual non-contrast images of spectral scanners may stand in for a native scan; such patients are marked, and
+    measured apart. Everybody else is in the manifest with the reason, a code of `pairs.Why` and a sentence. `key_file`
+    gets who is who, readable by its owner only. `structures`: a table (`read_structure_table`) by which contours and
+    segmentations on native scans become labels. progress(stage, done, total) counts files, then patients.
 
     Raises CohortError where `out` is a cohort or cannot be written, there is no series, or no file names the training
     site; Refused for a key file that exists or lies inside `out`, or a table that cannot be read.
@@ -115,7 +117,7 @@ def build_cohort(
     excluded: list[tuple[str, Excluded]] = []
     verdicts: Counter[str] = Counter()
     for done, person in enumerate(people, 1):
-        scans = [read_scan(series.paths) for series in person.series]
+        scans = [read_scan(series.paths, vnc=vnc) for series in person.series]
         verdicts.update(_verdict(scan) for scan in scans)
         aligner = align or alignment.align
         result = _one(person, scans, out, any_grid=any_grid, deformable=deformable, align=aligner, table=table)
@@ -124,7 +126,7 @@ def build_cohort(
         else:
             stored.append(result)
         report("pairing and registering", done, len(people))
-    options = {"seed": seed, "deformable": deformable, "any_grid": any_grid, "test_share": test_share}
+    options = {"seed": seed, "deformable": deformable, "any_grid": any_grid, "vnc": vnc, "test_share": test_share}
     provenance = {
         "data": "pairs of CT scans from DICOM files",
         "program": f"syncect {software_version()}",
@@ -207,6 +209,7 @@ def _one(
         shape=(count, native.shape[1], native.shape[2]),
         spacing_mm=fixed.spacing_mm,
         facts={
+            **({"virtual_source": True} if pair.native.virtual else {}),
             "same_study": pair.same_study,
             "same_frame_of_reference": pair.same_frame,
             "slices_cut_off": [inner.start, len(native) - inner.stop],

@@ -75,10 +75,19 @@ def choose_pair(series: Sequence[Scan | Unusable], *, any_grid: bool = False) ->
 
     A pair has as many slices in both scans, at the same positions (0.5 mm along z) in one frame of reference; with
     `any_grid`, every native and contrast scan that overlap along z, or lie in different frames. Of several pairs the
-    best by `Pair.rank` is taken; where two are equally good the patient is ambiguous. Severe metal excludes.
+    best by `Pair.rank` is taken; where two are equally good the patient is ambiguous. Severe metal excludes. A virtual
+    non-contrast scan stands in where no measured one makes a pair.
     """
+    measured = _choose(series, Role.NATIVE, any_grid=any_grid)
+    if isinstance(measured, Pair) or not any(isinstance(one, Scan) and one.role is Role.VIRTUAL for one in series):
+        return measured
+    virtual = _choose(series, Role.VIRTUAL, any_grid=any_grid)
+    return virtual if isinstance(virtual, Pair) else measured
+
+
+def _choose(series: Sequence[Scan | Unusable], source: Role, *, any_grid: bool) -> Pair | Excluded:
     scans = [scan for scan in series if isinstance(scan, Scan)]
-    natives, contrasts = ([scan for scan in scans if scan.role is role] for role in (Role.NATIVE, Role.CONTRAST))
+    natives, contrasts = ([scan for scan in scans if scan.role is role] for role in (source, Role.CONTRAST))
     if not natives or not contrasts:
         return _missing(series, natives, contrasts)
     every = [Pair(native, contrast) for native, contrast in product(natives, contrasts)]

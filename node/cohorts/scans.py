@@ -21,7 +21,7 @@ from node.dicom.orientation import Turn
 from node.dicom.volume import CTVolume, UnusableSeries, read_volume
 from node.errors import UnreadableInstance
 from node.receive.eligibility import Accept, EligibilityPolicy, Skip, judge
-from node.receive.findings import names_agent
+from node.receive.findings import is_virtual_native, names_agent
 from node.translate.native_contrast import NativeContrast, find_native_contrast
 
 Progress = Callable[[int, int], None]
@@ -36,6 +36,7 @@ class Role(StrEnum):
     NATIVE = "native"
     CONTRAST = "contrast"
     AGENT_NOT_SEEN = "agent_named_but_not_seen"
+    VIRTUAL = "virtual_native"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ class Scan:
     """A transverse CT scan.
 
     site: institution or device. z_mm: positions of the slices, ascending. spacing_mm: (z, y, x). agent_named:
-    ContrastBolusAgent is filled. facts: what scanner and protocol it was, plain JSON values.
+    ContrastBolusAgent is filled. virtual: calculated from a scan with contrast agent. facts: what scanner and protocol
+    it was, plain JSON values.
     """
 
     paths: tuple[Path, ...] = field(repr=False)
@@ -87,10 +89,13 @@ class Scan:
     contrast: NativeContrast
     metal: Metal
     facts: dict[str, object]
+    virtual: bool = False
 
     @property
     def role(self) -> Role:
         """Enhanced pixels make a contrast scan, whatever its header says; a named agent unmakes a native one."""
+        if self.virtual:
+            return Role.VIRTUAL
         if self.contrast.is_enhanced:
             return Role.CONTRAST
         return Role.AGENT_NOT_SEEN if self.agent_named else Role.NATIVE
@@ -130,15 +135,21 @@ def take_inventory(folder: Path, progress: Progress | None = None) -> Inventory:
     return Inventory(tuple(series), len(files), unreadable, copies)
 
 
-def read_scan(paths: Sequence[Path], progress: Progress | None = None) -> Scan | Unusable:
+def read_scan(paths: Sequence[Path], progress: Progress | None = None, *, vnc: bool = False) -> Scan | Unusable:
     """Judge one series by the gate's rules for scans, geometry included, then measure contrast and metal in its pixels.
 
-    progress(done, total) counts slices.
+    progress(done, total) counts slices. `vnc` takes virtual non-contrast images too, and the ordinary images of the
+    spectral scans that they were calculated from.
     """
     try:
         headers = [read_header(path, keywords=_KEYWORDS) for path in paths]
         # The gate asks for a native scan; here the pixels answer that.
-        verdict = judge(headers, EligibilityPolicy(takes_contrast=True))
+        policy = EligibilityPolicy(takes_contrast=True)
+        verdict = judge(headers, policy)
+        virtual = vnc and all(is_virtual_native(header) for header in headers)
+        # Rules about calculated images come before this one: what breaks no other of them is an ordinary image.
+        if virtual or (vnc and isinstance(verdict, Skip) and verdict.code == "multi_energy"):
+            verdict = judge(headers, replace(policy, takes_virtual=True))
         if not isinstance(verdict, Accept):
             return Unusable(verdict.code if isinstance(verdict, Skip) else "incomplete", verdict.reason)
         volume = read_volume(paths, progress=progress)
@@ -146,7 +157,10 @@ def read_scan(paths: Sequence[Path], progress: Progress | None = None) -> Scan |
         return Unusable("unreadable", str(error))
     except OSError as error:
         return Unusable("unreadable", f"a file cannot be read ({error.strerror})")
-    return _describe(volume, headers)
+    scan = _describe(volume, headers)
+    if virtual and scan.contrast.is_enhanced:
+        return Unusable("virtual_enhanced", "the virtual non-contrast images still show contrast agent")
+    return replace(scan, virtual=True, facts=scan.facts | {"virtual": True}) if virtual else scan
 
 
 def read_oriented(paths: Sequence[Path]) -> tuple[NDArray[np.float32], Grid]:

@@ -60,7 +60,8 @@ class EligibilityPolicy:
 
     position_tolerance_mm: how far a slice may lie from the lattice of its series.
     metal_artifact_reduction: whether such a series is held for a person or processed like any other. takes_contrast:
-    enhanced scans are wanted too, so that no rule about contrast agent is asked.
+    enhanced scans are wanted too, so that no rule about contrast agent is asked. takes_virtual: so are images that
+    were calculated from a spectral scan, so that no rule about those is asked; whoever says so knows what they are.
     """
 
     min_slices: int = DEFAULT_MIN_SLICES
@@ -68,6 +69,7 @@ class EligibilityPolicy:
     rules: tuple[Rule, ...] = ()
     metal_artifact_reduction: Literal["hold", "process"] = "hold"
     takes_contrast: bool = False
+    takes_virtual: bool = False
 
     def __post_init__(self) -> None:
         if self.min_slices < 2:
@@ -82,6 +84,8 @@ class EligibilityPolicy:
         """Whether a rule of RULES counts at this site."""
         if rule.topic is Topic.METAL:
             return self.metal_artifact_reduction == "hold"
+        if rule.topic is Topic.VIRTUAL:
+            return not self.takes_virtual
         return rule.topic is not Topic.CONTRAST or not self.takes_contrast
 
 

@@ -26,6 +26,15 @@ PROJECTIONS: Final[Terms] = (
     *("MPR", "MIP", "MIN IP", "T MIP", "T MIN IP", "AIP", "AVE IP", "AVE", "AVG", "T AVG", "AVERAGE", "MEAN"),
     *("MAXIMUM", "MINIMUM", "VRT", "PROJECTION IMAGE"),
 )
+VIRTUAL_NATIVE: Final[Terms] = (
+    *("VNC", "VUE", "VIRTUAL NON CONTRAST", "VIRTUAL NONCONTRAST", "VIRTUAL NON ENHANCED", "VIRTUAL UNENHANCED"),
+    *("VIRTUAL NATIVE", "VIRTUELL NATIV"),
+)
+# Other results of a spectral scan, whose descriptions may name the virtual non-contrast image that they were made with.
+_OTHER_SPECTRAL: Final[Terms] = (
+    *("VNCA", "CALCIUM", "VMI", "MONO", "MONO*", "MONOENERGETIC", "IODINE", "IODINE*", "IODINE_MAP", "MAT_SPECIFIC"),
+    *("ELECTRON_DENSITY", "EFF_ATOMIC_NUM", "RHO", "ZEFF", "Z EFF", "OVERLAY", "FUSION"),
+)
 _PHANTOM_NAMES: Final[Terms] = (
     *("PHANTOM", "PHANTOMS", "PHANTOME", "FANTOM", "FANTOME", "FANTOMA", "FANTOOM", "CATPHAN", "CATPHAN #"),
 )
@@ -182,6 +191,13 @@ def why_derived(header: SliceHeader, *, metal_reduced: bool) -> str:
     if image_type(header, 0) != "DERIVED" or metal_reduced or _is_lossless_copy(header):
         return ""
     return "ImageType names DERIVED"
+
+
+def is_virtual_native(header: SliceHeader) -> bool:
+    """True for a virtual non-contrast image: a scan with contrast agent from which iodine was calculated away."""
+    texts = [text_of(header, keyword) for keyword in ("ImageType", "SeriesDescription", "DerivationDescription")]
+    other = any(find_word((*_OTHER_SPECTRAL, *PROJECTIONS), text) for text in texts)
+    return not other and any(find_word(VIRTUAL_NATIVE, text) for text in texts)
 
 
 def why_not_axial(header: SliceHeader, *, metal_reduced: bool) -> bool:

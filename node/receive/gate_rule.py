@@ -25,6 +25,7 @@ class Topic(StrEnum):
     ORDINARY = ""
     CONTRAST = "contrast"
     METAL = "metal_artifact_reduction"
+    VIRTUAL = "virtual_native"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

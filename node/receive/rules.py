@@ -78,6 +78,7 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
         "the images are calculated (virtual, spectral or subtracted), not measured at one tube voltage",
         attributes=IMAGE_TYPE,
         source="PS3.3 C.8.2.1.1.1 and C.8.16.1.4 (value 4, Supplement 188); ImageType of NAEOTOM and of GE GSI",
+        topic=Topic.VIRTUAL,
     ),
     SliceRule(
         "dual_energy_half",
@@ -103,6 +104,7 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
         "the images are derived from others (reformat, projection, processed copy), not as they were measured",
         attributes=("ImageType", "DerivationDescription", "LossyImageCompression"),
         source="PS3.3 C.7.6.1.1.2, value 1; not a lossless copy, nor SECONDARY alone, a later reconstruction",
+        topic=Topic.VIRTUAL,
         words=(*findings.PROJECTIONS, "REFORMATTED"),
     ),
     SliceRule(
@@ -143,6 +145,7 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
         "the series is a multi-energy CT acquisition, whose values are no ordinary HU",
         attributes=("MultienergyCTAcquisition",),
         source="PS3.3 C.8.2.1, Supplement 188",
+        topic=Topic.VIRTUAL,
     ),
     SliceRule(
         "not_hu",

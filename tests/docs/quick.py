@@ -24,8 +24,10 @@ from tests.docs.pages import ROOT
 SHORT = (
     "alerts",
     "audit",
+    "cohort",
     "config",
     "doctor",
+    "evaluate",
     "jobs",
     "models",
     "peers",

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.cohort import Cohort
 from models.importer import read_network_file
 from models.networks.ncsnpp import Ncsnpp
 from models.networks.ncsnpp_keys import from_official
+from tests.component.models.training_cohort import disc_cohort
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,9 @@ def official_network(parity: Path) -> Ncsnpp:
     network = Ncsnpp(config)
     network.load_state_dict(from_official(torch.load(parity / "gen_diffusive_2_10.pth", weights_only=True), config))
     return network
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    """What the tests of the training loop train on."""
+    return disc_cohort(tmp_path_factory.mktemp("cohort"))

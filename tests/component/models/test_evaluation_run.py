@@ -3,12 +3,14 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from models.cohort import Cohort, CohortError, CohortWriter, PatientRecord
+from models.cohort import Cohort, CohortError, CohortWriter, PatientRecord, open_cohort
 from models.evaluation import Report, evaluate
 from models.evaluation.measure import PatientBench
 from models.frame import Frame
@@ -143,7 +145,44 @@ def test_every_promised_file_is_there_and_can_be_read(whole: Report) -> None:
     assert len(psnr) == 6
     assert row(whole, "internal", "identity")["psnr_db"] == pytest.approx(np.mean(psnr), abs=1e-4)
     assert all(file.exists() for file in whole.files)
-    assert 'src="panel_internal.png"' in (whole.path / "report.html").read_text()
+
+
+def test_the_page_needs_no_other_file_and_no_script_and_plots_each_figure(whole: Report) -> None:
+    page = (whole.path / "report.html").read_text()
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)', page) == []
+    assert "<script" not in page
+    assert page.count('src="data:image/png;base64,') == 2
+    plots = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+    figures = {plot.get("aria-label"): plot for plot in plots}
+    assert {"PSNR [dB]", "SSIM", "NMAE", "gain over identity [dB]", "predicted / true enhancement"} <= figures.keys()
+    svg = "{http://www.w3.org/2000/svg}"
+    dots = [float(dot.get("cx", "nan")) for dot in figures["PSNR [dB]"].iter(f"{svg}circle")]
+    means = [r.means["psnr_db"] for r in whole.rows]
+    assert len(dots) == len(means) == 8
+    assert np.argsort(dots, kind="stable").tolist() == np.argsort(means, kind="stable").tolist()
+    assert "tiny<b>" not in page
+
+
+def test_all_figures_stand_in_one_csv(whole: Report) -> None:
+    with (whole.path / "metrics.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    rows = json.loads((whole.path / "metrics.json").read_text())["rows"]
+    assert len(lines) == len(rows)
+    for line, found in zip(lines, rows, strict=True):
+        assert line == {key: "" if v is None else str(v) for key, v in found.items() if key != "structures"}
+
+
+def test_virtual_sources_are_rows_of_their_own(tmp_path: Path) -> None:
+    cohort = drawn_cohort(tmp_path / "cohort", splits=("train", "internal", "internal"))
+    manifest = json.loads((cohort.path / "manifest.json").read_text())
+    manifest["patients"][2]["facts"] = {"virtual_source": True}
+    (cohort.path / "manifest.json").write_text(json.dumps(manifest))
+    report = evaluate(open_cohort(cohort.path), [], tmp_path / "report", matrix=64)
+    counts = {(r.cohort, r.patients) for r in report.rows}
+    assert {("internal", 1), ("internal_virtual", 1)} <= counts
+    table = json.loads((report.path / "table_internal.json").read_text())["rows"]
+    assert "internal_virtual" in {line["cohort"] for line in table}
+    assert (report.path / "panel_internal_virtual.png").exists()
 
 
 def test_report_says_what_was_measured_on_what(whole: Report) -> None:

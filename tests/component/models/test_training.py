@@ -12,41 +12,16 @@ import pytest
 import torch
 
 from models import load_bundle
-from models.cohort import Cohort, CohortWriter, PatientRecord, open_cohort
+from models.cohort import Cohort, CohortWriter, open_cohort
 from models.frame import Frame
 from models.methods.method import Batch
 from models.methods.optimisation import Regime
 from models.registry import WITHOUT_TEACHER
-from models.training import Diverged, TrainingError, TrainOptions, train
+from models.training import Diverged, TrainingError, train
 from models.training.about import PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS
 from models.training.loop import Silent
 from models.training.slices import BatchPlan, SliceSet
-
-SIDE = 32
-SPLITS = ("train", "train", "train", "validation", "internal")
-
-
-@pytest.fixture(scope="module")
-def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    """Discs of muscle in air that get brighter; two slices a patient, every patient a little different."""
-    writer = CohortWriter(tmp_path_factory.mktemp("cohort"), kind="phantom", provenance={"data": "discs"})
-    y, x = np.mgrid[:SIDE, :SIDE]
-    for number, split in enumerate(SPLITS):
-        disc = (x - 16) ** 2 + (y - 16) ** 2 < 60 + 10 * number
-        ncct = np.stack([np.where(disc, 40 + number + z, -1000) for z in range(2)]).astype(np.float32)
-        record = PatientRecord(f"P{number}", "H1", split, ncct.shape, (5.0, 1.5, 1.25))
-        arrays = {"ncct": ncct, "cect": ncct + 100 * disc, "enhancement": np.stack([90.0 * disc] * 2)}
-        writer.add(record, arrays)
-    return writer.close()
-
-
-def options(method: str = "syndiff_paired", **changes: object) -> TrainOptions:
-    values: dict[str, object] = {"preset": "tiny", "device": "cpu", "regime": {"epochs": 3}} | changes
-    return TrainOptions(method=method, **values)  # type: ignore[arg-type]
-
-
-def lines(run: Path, file: str = "losses.jsonl") -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / file).read_text().splitlines()]
+from tests.component.models.training_cohort import lines, options
 
 
 class PullsThePlug(Silent):
@@ -127,7 +102,10 @@ def test_without_validation_patients_the_last_epoch_counts(cohort: Cohort, tmp_p
     writer = CohortWriter(tmp_path / "cohort", kind="phantom", provenance={})
     for patient in cohort.split("train"):
         writer.add(patient.record, {"ncct": patient.hu("ncct"), "cect": patient.hu("cect")})
-    result = train(writer.close(), tmp_path / "run", options())
+    alone = writer.close()
+    with pytest.raises(TrainingError, match=r"no patient in the split validation.*--without-validation"):
+        train(alone, tmp_path / "run", options())
+    result = train(alone, tmp_path / "run", options(without_validation=True))
     assert result.best is None
     assert (result.card.training["epoch"], result.card.training["validation"]) == (3, {})
 
@@ -148,7 +126,7 @@ def test_a_run_is_neither_overwritten_nor_continued_under_other_settings(cohort:
     train(cohort, tmp_path / "run", options(regime={"epochs": 1}))
     with pytest.raises(TrainingError, match="already holds a run"):
         train(cohort, tmp_path / "run", options(regime={"epochs": 1}))
-    with pytest.raises(TrainingError, match="was begun with options"):
+    with pytest.raises(TrainingError, match=r"was begun with regime\.epochs 1, not 2: not"):
         train(cohort, tmp_path / "run", options(regime={"epochs": 2}), resume=True)
     with pytest.raises(TrainingError, match="no run to go on with"):
         train(cohort, tmp_path / "other", options(), resume=True)

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.cohort import Cohort, CohortWriter, PatientRecord
+from node.cli.train_view import duration, time_left_s
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +65,60 @@ def test_mistakes_are_told_in_a_sentence(cohort: Cohort, tmp_path: Path, run) ->
     assert (code, "holds no run" in err) == (2, True)
     code, _, err = run("train", "pix2pix", "--cohort", str(tmp_path), "--out", str(tmp_path / "d"))
     assert (code, "is no cohort" in err) == (1, True)
+    code, _, err = run(*command(cohort, tmp_path / "e")[:-2], "--preset", "tiny", "--fold", "2")
+    assert (code, "fold is 2 of 0" in err) == (2, True)
+    code, _, err = run("train", "pix2pix", "--preset", "tiny")
+    assert (code, "needed to train" in err) == (2, True)
+    (tmp_path / "run.toml").write_text("method = 'pix2pix'\n[regime]\nepoch = 3\n")
+    code, _, err = run("train", "--config", str(tmp_path / "run.toml"), "--write-config")
+    assert (code, "regime.epoch is no known key" in err, "Did you mean epochs?" in err) == (2, True, True)
+
+
+def test_a_file_of_ones_own_is_written_changed_trained_and_gone_on_with(cohort: Cohort, tmp_path: Path, run) -> None:
+    code, out, _ = run("train", "pix2pix", "--preset", "tiny", "--write-config", "--seed", "5")
+    assert code == 0
+    values = tomllib.loads(out)
+    assert (values["method"], values["regime"]["seed"], values["regime"]["epochs"]) == ("pix2pix", 5, 2)
+    assert "# " in out
+    mine = tmp_path / "mine.toml"
+    mine.write_text(out.replace("dropout = 0.1", "dropout = 0.3").replace("accumulate = 1", "accumulate = 2"))
+    place = ("--cohort", str(cohort.path), "--out", str(tmp_path / "run"))
+    code, out, err = run("train", "--config", str(mine), *place, "--epochs", "1", "--device", "cpu", "--json")
+    assert code == 0
+    assert "12 steps in 1 epoch" in err
+    kept = tomllib.loads((tmp_path / "run" / "run.toml").read_text())
+    regime = kept["regime"]
+    assert (kept["model"]["generator"]["dropout"], regime["accumulate"], regime["epochs"]) == (0.3, 2, 1)
+    whole = json.loads(out)
+    code, out, _ = run("train", *place, "--resume", "--json")  # it knows its settings
+    assert (code, json.loads(out)) == (0, whole)
+    code, _, err = run("train", *place, "--resume", "--seed", "6")
+    assert (code, "was begun with regime.seed 5, not 6" in err) == (2, True)
+
+
+def test_a_dry_run_tells_what_it_will_take_and_leaves_nothing(cohort: Cohort, tmp_path: Path, run) -> None:
+    arguments = ("--dry-run", "--minutes", "30", "--folds", "3")
+    code, out, _ = run(*command(cohort, tmp_path / "run", *arguments, "--json"))
+    assert code == 0
+    told = json.loads(out)
+    assert (told["runs"], told["epochs"]) == (3, 2)
+    assert min(told[key] for key in ("seconds", "disk_bytes", "memory_bytes", "epochs_in_budget")) > 0
+    code, out, _ = run(*command(cohort, tmp_path / "run", *arguments))
+    assert (code, "epochs that the minutes allow" in out, list(tmp_path.iterdir())) == (0, True, [])
+
+
+def test_folds_end_in_a_table(cohort: Cohort, tmp_path: Path, run) -> None:
+    words = command(cohort, tmp_path / "cv", "--folds", "2", "--epochs", "1")
+    code, out, _ = run(*words, "--fold", "2", "--json")
+    assert (code, json.loads(out)["rows"], (tmp_path / "cv" / "fold-1").exists()) == (0, None, False)
+    code, out, _ = run(*words, "--resume")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if line][:5] == ["FOLD", "1", "2", "mean", "sd"]
+    assert (tmp_path / "cv" / "folds.csv").read_text().startswith("fold,patients,slices,epoch,steps,psnr_db")
+
+
+def test_the_time_left_is_told_at_the_pace_so_far() -> None:
+    assert time_left_s(10.0, 5, 20, None) == 40
+    assert time_left_s(10.0, 5, 20, 25.0) == 15
+    assert time_left_s(30.0, 5, 20, 25.0) == 0
+    assert (duration(3661.4), duration(90000)) == ("1:01:01", "1 day, 1:00:00")
