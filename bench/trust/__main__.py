@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +39,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 LEVEL_SEED, ATTACK_SEED = 770_015, 770_016
 
 Measured = dict[str, dict[str, sections.Figures]]
+Step = Callable[[Bundle], sections.Figures]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,32 +67,39 @@ def measure(
     device: Device = "cpu",
 ) -> Measured:
     """Figures by section of every bundle, by its name."""
-    cases, named = real
-    patients: list[LevelPatient] = []
-    if "level" in only:
-        for anatomy, count in (("thorax", size.patients), ("teaching", size.teaching)):
-            patients += level_patients(count, LEVEL_SEED, slices=size.level_slices, rows=size.rows, anatomy=anatomy)
-    attacked = list(cases)
-    if "attacks" in only:
-        phantoms = level_patients(size.phantoms, ATTACK_SEED, slices=size.attack_slices, rows=size.rows)
-        attacked += phantom_cases(phantoms)
-        for doubt in sections.input_doubts(attacked):
-            say(f"the source itself would be held, {doubt}")
+    steps = _steps(only, real, size)
     results: Measured = {}
     for path in paths:
-        begun = time.monotonic()
-        bundle = Bundle(path, device)
-        own = results[_label(path)] = {}
-        if cases and "regions" in only:
-            own["regions"], own[DETAIL_SECTION] = sections.regions(bundle, cases, named)
-        if cases and "continuity" in only:
-            own["continuity"] = sections.continuity(bundle, cases, named)
-        if "level" in only:
-            own["level"] = sections.level(bundle, patients)
-        if "attacks" in only:
-            own["attacks"] = sections.attacks(bundle, attacked)
-        say(f"{_label(path)}: {time.monotonic() - begun:.0f} s")
+        bundle, label = Bundle(path, device), _label(path)
+        results[label] = {}
+        for section, step in steps.items():
+            begun = time.monotonic()
+            results[label][section] = step(bundle)
+            say(f"{label}: {section}, {time.monotonic() - begun:.0f} s")
     return results
+
+
+def _steps(only: Sequence[str], real: tuple[Sequence[Case], RegionFile], size: Size) -> dict[str, Step]:
+    """What is measured of a bundle, by section; makes the phantoms that are needed for it."""
+    cases, named = real
+    steps: dict[str, Step] = {}
+    if cases and "regions" in only:
+        steps["regions"] = lambda bundle: sections.regions(bundle, cases, named)
+        steps[DETAIL_SECTION] = lambda bundle: sections.each_region(bundle, cases, named)
+    if cases and "continuity" in only:
+        steps["continuity"] = lambda bundle: sections.continuity(bundle, cases, named)
+    if "level" in only:
+        patients: list[LevelPatient] = []
+        for anatomy, count in (("thorax", size.patients), ("teaching", size.teaching)):
+            patients += level_patients(count, LEVEL_SEED, slices=size.level_slices, rows=size.rows, anatomy=anatomy)
+        steps["level"] = lambda bundle: sections.level(bundle, patients)
+    if "attacks" in only:
+        phantoms = level_patients(size.phantoms, ATTACK_SEED, slices=size.attack_slices, rows=size.rows)
+        attacked = [*cases, *phantom_cases(phantoms)]
+        for doubt in sections.input_doubts(attacked):
+            say(f"the source itself would be held, {doubt}")
+        steps["attacks"] = lambda bundle: sections.attacks(bundle, attacked)
+    return steps
 
 
 def table(results: Measured) -> str:
@@ -143,7 +151,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--write-card", action="store_true", help="put the figures into the bundles' cards")
     parser.add_argument("--short", action="store_true", help="a rehearsal on a few slices, by default of a tiny bundle")
     options = parser.parse_args(arguments)
-    if options.write_card and not all(Path(name).is_dir() for name in options.bundle or [""]):
+    if options.write_card and not (options.bundle and all(Path(name).is_dir() for name in options.bundle)):
         parser.error("--write-card needs bundles given by path")
     if options.write_card and (options.short or set(options.only) != set(SECTIONS)):
         parser.error("--write-card needs every section in full")

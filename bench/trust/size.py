@@ -21,5 +21,5 @@ class Size:
     cut: slice
 
 
-FULL = Size(24, 8, 8, 3, 24, 512, "", slice(None))
+FULL = Size(16, 6, 6, 3, 24, 512, "", slice(None))
 SHORT = Size(4, 2, 2, 3, 6, 128, "ct/siemens_chest_ncct", slice(9, 14))

@@ -75,7 +75,7 @@ def test_a_series_and_regions_of_ones_own_are_measured_and_enter_the_card(
 def test_a_model_that_does_nothing_meets_no_aim_of_the_region_bench(own, tiny_bundle):
     case = read_case(own, "chest", named := read_regions(own / "own.json"))
     idle = Bundle(tiny_bundle, made={"chest": derive(case.volume, case.volume.hu, (-40.0, 400.0))})
-    found = sections.regions(idle, [case], named)[0]
+    found = sections.regions(idle, [case], named)
     for figure in ("vessels, mean change: HU", "mass and false / vessels"):
         aim = aim_of(figure)
         assert aim is not None
@@ -122,3 +122,25 @@ def test_a_bundle_of_a_level_is_held_against_the_level_that_is_asked_for(tiny_bu
     assert np.median(half[inside] / whole[inside]) == pytest.approx(0.5, abs=0.01)
     # A level beyond the bounds of every bundle is drawn at the bound, not refused: phantoms may have any.
     np.testing.assert_array_equal(bundle.translate(hu, spacing_mm, 10.0), bundle.translate(hu, spacing_mm, 40.0))
+
+
+def test_the_rehearsal_takes_a_few_slices_of_one_public_series(real_data, tiny_bundle, monkeypatch, capsys):
+    monkeypatch.setenv("SYNCECT_TEST_DATA", str(real_data))
+    trust.main(["--short", "--only", "continuity", "--bundle", str(tiny_bundle)])
+    shown = capsys.readouterr().out
+    assert "continuity: siemens_chest_ncct, aorta, slices under 40 HU of 5 " in shown
+    assert "philips" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--write-card"], "needs bundles given by path"),
+        (["--write-card", "--bundle", "demo"], "needs bundles given by path"),
+        (["--write-card", "--bundle", ".", "--only", "level"], "needs every section in full"),
+    ],
+)
+def test_a_card_is_never_written_from_half_of_the_figures(arguments, said, capsys):
+    with pytest.raises(SystemExit):
+        trust.main(arguments)
+    assert said in capsys.readouterr().err
