@@ -125,14 +125,20 @@ class FewSlices:
         self._few = few
         self.card = models.read_card(bundle)
         self.device, self.precision, self.description, self.arithmetic = "cpu", "fp32", "no network", "none"
+        self.level_hu = self.card.blood_level_hu
 
     def translate(
-        self, hu: NDArray[np.float32], seed: int, *, progress: Callable[[int, int], None] | None = None
+        self,
+        hu: NDArray[np.float32],
+        seed: int,
+        *,
+        spacing_mm: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
         """Fulfils `models.Translator`."""
         frame, predicted = Frame.of(self.card), np.empty_like(hu)
         if self._real is not None:
-            predicted[: self._few] = self._real.translate(hu[: self._few], seed)
+            predicted[: self._few] = self._real.translate(hu[: self._few], seed, spacing_mm=spacing_mm)
         for z in range(self._few, len(hu)):
             native = torch.from_numpy(hu[z : z + 1])
             difference = torch.full_like(frame.to_model(native), 0.1)

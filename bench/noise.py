@@ -19,6 +19,7 @@ from models.frame import Frame
 
 Mode = Callable[[Volume], Volume]
 
+_SLICES_MM = 5.0
 COLUMNS = ("PSNR [dB]", "SSIM", "blood bias [HU]", "blood MAE [HU]", "false enhancement [HU]", "inter-slice jump [HU]")
 
 
@@ -26,16 +27,18 @@ def modes(translator: Translator, samples: int) -> dict[str, Mode]:
     """Ways to use noise, by name; each makes HU [z, y, x] of HU [z, y, x]."""
 
     def per_slice(hu: Volume) -> Volume:
-        return np.concatenate([translator.translate(hu[k : k + 1], 100 + k) for k in range(len(hu))])
+        return np.concatenate(
+            [translator.translate(hu[k : k + 1], 100 + k, spacing_mm=_SLICES_MM) for k in range(len(hu))]
+        )
 
     def mean(hu: Volume) -> Volume:
         total = np.zeros_like(hu)
         for seed in range(7, 7 + samples):
-            total += translator.translate(hu, seed)
+            total += translator.translate(hu, seed, spacing_mm=_SLICES_MM)
         return total / np.float32(samples)
 
     return {
-        "one noise for the series": lambda hu: translator.translate(hu, 7),
+        "one noise for the series": lambda hu: translator.translate(hu, 7, spacing_mm=_SLICES_MM),
         "a noise for each slice": per_slice,
         f"mean of {samples} samples": mean,
     }

@@ -14,6 +14,7 @@ from bench.gpu.report import Section
 from bench.gpu.size import Size
 from bench.gpu.tools import (
     SEED,
+    SLICES_MM,
     arithmetic,
     bundle_of,
     largest,
@@ -54,7 +55,7 @@ def _translations(section: Section, device: str, size: Size, folder: Path) -> No
             if not section.has_time_for(f"{what}, device against CPU", seconds=1):
                 continue
             path, hu = bundle_of(method, preset, folder), phantom_slices(2, size.rows)
-            exact = translator(path, "cpu", "fp32", 1).translate(hu, SEED)
+            exact = translator(path, "cpu", "fp32", 1).translate(hu, SEED, spacing_mm=SLICES_MM)
             change = float(np.abs(exact - hu.clip(-40, 400)).mean())
             section.check(
                 f"{what}: mean change, HU", change, 5, "a network that changes nothing hides errors", least=True
@@ -71,7 +72,7 @@ def _translations(section: Section, device: str, size: Size, folder: Path) -> No
 
 def _translated(path: Path, device: str, precision: str, hu: NDArray[np.float32]) -> NDArray[np.float32]:
     kind: Precision = "bf16" if precision == "bf16" else "fp32"
-    return translator(path, device, kind, len(hu)).translate(hu, SEED)
+    return translator(path, device, kind, len(hu)).translate(hu, SEED, spacing_mm=SLICES_MM)
 
 
 def _shipped_bundles(section: Section, device: str, size: Size) -> None:
@@ -80,7 +81,7 @@ def _shipped_bundles(section: Section, device: str, size: Size) -> None:
         if not section.has_time_for(f"bundle {name}", seconds=1):
             continue
         hu = phantom_slices(2, size.rows)
-        exact = translator(shipped(name), "cpu", "fp32", 1).translate(hu, SEED)
+        exact = translator(shipped(name), "cpu", "fp32", 1).translate(hu, SEED, spacing_mm=SLICES_MM)
         found = _translated(shipped(name), device, "fp32", hu)
         error = float(np.abs(found - exact).max())
         section.check(f"bundle {name}, fp32 on {device} against cpu: max, HU", error, 0.05, "pixels are whole HU")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bench.gpu.report import Section
 from bench.gpu.size import Size
-from bench.gpu.tools import SEED, bundle_of, phantom_slices, shipped, take_at_once, translator
+from bench.gpu.tools import SEED, SLICES_MM, bundle_of, phantom_slices, shipped, take_at_once, translator
 from models.translator import Precision
 
 METHODS = ("syndiff", "pix2pix", "reggan", "cyclegan", "syndiff_student")
@@ -43,7 +43,9 @@ def determinism(section: Section, *, device: str, size: Size, folder: Path) -> N
 
 def digest(name: str, device: str, precision: Precision, batch: int, rows: int) -> str:
     """SHA-256 of a shipped bundle's result; the whole computation of one process."""
-    result = translator(shipped(name), device, precision, batch).translate(phantom_slices(batch, rows), SEED)
+    result = translator(shipped(name), device, precision, batch).translate(
+        phantom_slices(batch, rows), SEED, spacing_mm=SLICES_MM
+    )
     return hashlib.sha256(result.tobytes()).hexdigest()
 
 
@@ -58,8 +60,8 @@ def _repeats(
     batch: int,
 ) -> None:
     loaded = translator(path, device, precision, batch)
-    first, second = loaded.translate(hu, SEED), loaded.translate(hu, SEED)
-    third = translator(path, device, precision, batch).translate(hu, SEED)
+    first, second = loaded.translate(hu, SEED, spacing_mm=SLICES_MM), loaded.translate(hu, SEED, spacing_mm=SLICES_MM)
+    third = translator(path, device, precision, batch).translate(hu, SEED, spacing_mm=SLICES_MM)
     worst = max(float(np.abs(first - again).max()) for again in (second, third))
     section.check(f"{name}, {precision}: two runs, and one after loading again, differ by HU", worst, 0, EXACT)
 
@@ -89,7 +91,7 @@ def _batches(
 ) -> None:
     loaded = translator(path, device, precision, 1)
     batches = sorted({1, 3, *size.batches})
-    results = {batch: take_at_once(loaded, batch).translate(hu, SEED) for batch in batches}
+    results = {batch: take_at_once(loaded, batch).translate(hu, SEED, spacing_mm=SLICES_MM) for batch in batches}
     limit = 15.0 if name.startswith("bundle") and precision == "bf16" else BATCH_LIMIT_HU[precision]
     for batch, result in results.items():
         error = np.abs(result - results[1])

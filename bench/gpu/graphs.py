@@ -17,6 +17,7 @@ from bench.gpu.size import Size
 from bench.gpu.speed import Variant, prepared, step_networks, step_row
 from bench.gpu.tools import (
     SEED,
+    SLICES_MM,
     bundle_of,
     peak_gb,
     phantom_slices,
@@ -126,12 +127,14 @@ def _one_series(section: Section, what: str, path: Path, batch: int, size: Size)
     hu = phantom_slices(size.slices, size.rows)
     tidy("cuda")
     plain = translator(path, "cuda", "bf16", batch)
-    expected = plain.translate(hu, SEED)
+    expected = plain.translate(hu, SEED, spacing_mm=SLICES_MM)
     loaded = translator(path, "cuda", "bf16", batch)
     loaded._engine = RecordingEngine(loaded._engine)  # type: ignore[attr-defined]
-    found = loaded.translate(hu, SEED)
+    found = loaded.translate(hu, SEED, spacing_mm=SLICES_MM)
     synchronise("cuda")
-    timing = time_calls(partial(loaded.translate, hu, SEED), "cuda", seconds=0, warm_up=0, least=2)
+    timing = time_calls(
+        partial(loaded.translate, hu, SEED, spacing_mm=SLICES_MM), "cuda", seconds=0, warm_up=0, least=2
+    )
     section.row(
         figure=what,
         number="bf16",

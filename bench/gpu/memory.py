@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bench.gpu.report import Section
 from bench.gpu.size import Size
-from bench.gpu.tools import SEED, bundle_of, peak_gb, phantom_slices, take_at_once, tidy, translator
+from bench.gpu.tools import SEED, SLICES_MM, bundle_of, peak_gb, phantom_slices, take_at_once, tidy, translator
 from models.translator import Translator
 from models.translators import slicewise
 from models.translators.slicewise import Loaded
@@ -29,7 +29,7 @@ def memory(section: Section, *, device: str, size: Size, folder: Path) -> None:
             loaded = translator(path, device, precision, 1)
             for batch in size.batches:
                 tidy(device)
-                take_at_once(loaded, batch).translate(hu[:batch], SEED)
+                take_at_once(loaded, batch).translate(hu[:batch], SEED, spacing_mm=SLICES_MM)
                 section.row(figure=f"syndiff {size.published}, {precision}", batch=batch, **peak_gb(device))
             _out_of_memory(section, loaded, hu, max(size.batches))
 
@@ -39,12 +39,16 @@ def _out_of_memory(section: Section, loaded: Translator, hu: NDArray[np.float32]
     device, what = loaded.device, f"out of memory at batch {largest}, {loaded.precision}"
     assert isinstance(loaded, Loaded)
     with little_memory(device, largest, peak_gb(device)["peak_reserved_gb"]):
-        found, batch, said = loaded.translate(hu, SEED), loaded.runtime.batch_size, loaded.arithmetic
+        found, batch, said = (
+            loaded.translate(hu, SEED, spacing_mm=SLICES_MM),
+            loaded.runtime.batch_size,
+            loaded.arithmetic,
+        )
     section.check(f"{what}: the batch it was halved to", batch, largest / 2, "more than this does not fit")
     if device == "cuda":
         named = f"batch {batch} in little memory," in said
         section.check(f"{what}: arithmetic names another batch", not named, 0, "it enters the UIDs")
-    expected = loaded.translate(hu, SEED)
+    expected = loaded.translate(hu, SEED, spacing_mm=SLICES_MM)
     section.check(f"{what}: batch afterwards", abs(loaded.runtime.batch_size - batch), 0, "it only ever shrinks")
     section.check(
         f"{what}: halved against that batch with memory to spare, max HU",

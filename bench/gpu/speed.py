@@ -17,6 +17,7 @@ from bench.gpu.report import Section
 from bench.gpu.size import Size
 from bench.gpu.tools import (
     SEED,
+    SLICES_MM,
     Timing,
     arithmetic,
     bundle_of,
@@ -221,8 +222,10 @@ def _one_series(
 ) -> float:
     tidy(device)
     loaded = translator(path, device, precision, batch)
-    loaded.translate(hu[:batch], SEED)
-    timing = time_calls(partial(loaded.translate, hu, SEED), device, seconds=0, warm_up=0, least=2)
+    loaded.translate(hu[:batch], SEED, spacing_mm=SLICES_MM)
+    timing = time_calls(
+        partial(loaded.translate, hu, SEED, spacing_mm=SLICES_MM), device, seconds=0, warm_up=0, least=2
+    )
     section.row(
         figure=f"series of {len(hu)} slices by {name}",
         number=precision,

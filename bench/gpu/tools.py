@@ -24,6 +24,7 @@ from models.translators.slicewise import Loaded
 
 FIELD_OF_VIEW_MM = 500.0
 SEED = 7
+SLICES_MM = 5.0
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def precision_loss(bundle: Path, *, device: Device = "cpu", slices: int = 3) -> 
     def scaled(hu: NDArray[np.float32]) -> NDArray[np.float32]:
         return (np.clip(hu, low, high) - low) / (high - low)
 
-    found, expected = short.translate(source, 7), exact.translate(source, 7)
+    found, expected = (t.translate(source, 7, spacing_mm=_SPACING_MM[0]) for t in (short, exact))
     difference, truth = np.abs(found - expected), scaled(patient.cect_hu)
     return PrecisionLoss(
         mae_hu=float(difference.mean()),

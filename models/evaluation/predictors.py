@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates, uniform_filter
 
-from models.cohort import CohortPatient
+from models.cohort import CohortPatient, PatientRecord
 from models.translator import Translator
 
 Volume = NDArray[np.float32]
@@ -30,7 +30,7 @@ class Predictor(Protocol):
 
     @property
     def name(self) -> str: ...
-    def predict(self, ncct_hu: Volume, patient_id: str) -> Volume:
+    def predict(self, ncct_hu: Volume, record: PatientRecord) -> Volume:
         """Predicted CECT in HU [z, y, x], inside the window, of the NCCT in HU [z, y, x]."""
         ...
 
@@ -42,7 +42,7 @@ class Identity:
     window_hu: tuple[float, float]
     name: str = "identity"
 
-    def predict(self, ncct_hu: Volume, patient_id: str) -> Volume:
+    def predict(self, ncct_hu: Volume, record: PatientRecord) -> Volume:
         """The NCCT clipped to the window."""
         return np.clip(ncct_hu, *self.window_hu)
 
@@ -86,7 +86,7 @@ class MeanEnhancement:
         prior = _PRIOR_VOXELS * by_brightness[:, None, None]
         return cls(window_hu, (sums + prior).astype(np.float32), (counts + _PRIOR_VOXELS).astype(np.float32))
 
-    def predict(self, ncct_hu: Volume, patient_id: str) -> Volume:
+    def predict(self, ncct_hu: Volume, record: PatientRecord) -> Volume:
         """The NCCT plus the table's mean, clipped to the window."""
         low, high = self.window_hu
         result = np.clip(ncct_hu, low, high)
@@ -105,10 +105,11 @@ class Bundle:
     translator: Translator
     window_hu: tuple[float, float]
 
-    def predict(self, ncct_hu: Volume, patient_id: str) -> Volume:
+    def predict(self, ncct_hu: Volume, record: PatientRecord) -> Volume:
         """What the bundle predicts before compositing, clipped to the window."""
-        seed = int.from_bytes(hashlib.sha256(patient_id.encode()).digest()[:4], "big")
-        return np.clip(self.translator.translate(ncct_hu, seed), *self.window_hu)
+        seed = int.from_bytes(hashlib.sha256(record.id.encode()).digest()[:4], "big")
+        predicted = self.translator.translate(ncct_hu, seed, spacing_mm=record.spacing_mm[0])
+        return np.clip(predicted, *self.window_hu)
 
 
 def _cells(ncct_hu: Volume, inside: NDArray[np.bool_], window_hu: tuple[float, float]) -> NDArray[np.float64]:

@@ -114,7 +114,7 @@ def _measure(patient: CohortPatient, predictors: Sequence[Predictor], frame: Fra
     bench = PatientBench(patient, frame)
     shown, slice_ = {}, bench.telling_slice()
     for predictor in predictors:
-        prediction = predictor.predict(bench.ncct_hu, patient.id)
+        prediction = predictor.predict(bench.ncct_hu, patient.record)
         findings.figures += bench.measure(predictor.name, prediction)
         shown[predictor.name] = prediction[slice_].copy()
     panel = findings.panels.setdefault(bench.cohort, [])
