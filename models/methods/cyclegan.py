@@ -85,12 +85,14 @@ class CycleGan:
 
     def __init__(self, config: CycleGanConfig) -> None:
         """Build the four networks from the regime's seed."""
-        channels = 1 + len(config.context_mm)
-        self.config = config = replace(
-            config,
-            generator=replace(config.generator, in_channels=channels, out_channels=channels),
-            discriminator=replace(config.discriminator, in_channels=channels),
-        )
+        if config.context_mm:
+            channels = 1 + len(config.context_mm)
+            config = replace(
+                config,
+                generator=replace(config.generator, in_channels=channels, out_channels=channels),
+                discriminator=replace(config.discriminator, in_channels=channels),
+            )
+        self.config = config
         self.parts = Parts(
             config.regime,
             lambda: {

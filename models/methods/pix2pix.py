@@ -80,8 +80,10 @@ class Pix2Pix:
 
     def __init__(self, config: Pix2PixConfig) -> None:
         """Build both networks from the regime's seed."""
-        generator = replace(config.generator, in_channels=1 + len(config.context_mm))
-        self.config = config = replace(config, generator=generator)
+        if config.context_mm:
+            generator = replace(config.generator, in_channels=1 + len(config.context_mm))
+            config = replace(config, generator=generator)
+        self.config = config
         self.parts = Parts(
             config.regime,
             lambda: {"generator": build_generator(config.generator), "discriminator": PatchGan(config.discriminator)},

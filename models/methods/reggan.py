@@ -94,13 +94,14 @@ class RegGan:
     def __init__(self, config: RegGanConfig) -> None:
         """Build the three networks, five with cycles, from the regime's seed."""
         contrasts = ("target", "source") if config.cycle else ("target",)
-        seen = 1 + len(config.context_mm)
-        made = seen if config.cycle else 1
-        config = replace(
-            config,
-            generator=replace(config.generator, in_channels=seen, out_channels=made),
-            discriminator=replace(config.discriminator, in_channels=made),
-        )
+        if config.context_mm:
+            seen = 1 + len(config.context_mm)
+            made = seen if config.cycle else 1
+            config = replace(
+                config,
+                generator=replace(config.generator, in_channels=seen, out_channels=made),
+                discriminator=replace(config.discriminator, in_channels=made),
+            )
 
         def networks() -> dict[str, nn.Module]:
             built: dict[str, nn.Module] = {"registration": RegistrationNetwork(config.registration)}

@@ -130,13 +130,14 @@ class Syndiff:
 
     def __init__(self, config: SyndiffConfig) -> None:
         """Build the eight networks from the regime's seed."""
-        channels = 1 + len(config.context_mm)
-        config = replace(
-            config,
-            network=replace(config.network, num_channels=1 + channels),
-            nondiffusive=replace(config.nondiffusive, in_channels=channels, out_channels=channels),
-            discriminator=replace(config.discriminator, in_channels=channels),
-        )
+        if config.context_mm:
+            channels = 1 + len(config.context_mm)
+            config = replace(
+                config,
+                network=replace(config.network, num_channels=1 + channels),
+                nondiffusive=replace(config.nondiffusive, in_channels=channels, out_channels=channels),
+                discriminator=replace(config.discriminator, in_channels=channels),
+            )
 
         def networks() -> dict[str, nn.Module]:
             built: dict[str, nn.Module] = {}

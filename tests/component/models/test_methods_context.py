@@ -91,7 +91,7 @@ def test_the_residual_of_a_stack_is_added_to_each_slice_of_it() -> None:
 
     whole, first = (predicted_image(method.config, part, source) for part in (output, output[:, :1]))  # type: ignore[arg-type]
     assert whole.shape == (1, 3, 2, 2)
-    assert (value(whole, 0), value(whole, 1)) == (pytest.approx(0.3), pytest.approx(-0.1))
+    assert [value(whole, 0), value(whole, 1)] == pytest.approx([0.3, -0.1])
     assert torch.equal(first, whole[:, :1])
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from models.bundle import HU_WINDOW
 from models.frame import Frame
-from models.training.augment import OPEN_HU, Augmentation, HuBatch, augment
+from models.training.augment import OPEN_HU, HuBatch, augment
+from models.training.augmentation import Augmentation
 from models.training.resident import ResidentSlices, pack
 
 M = 32
