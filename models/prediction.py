@@ -15,10 +15,11 @@ class Prediction(Protocol):
 
 
 def predicted_image(kind: Prediction, output: Tensor, source: Tensor) -> Tensor:
-    """Image of model values [N, 1, M, M]: the output itself, or the source plus the scaled output, clipped.
+    """Image of model values, shaped like the output: the output itself, or the source plus it, scaled and clipped.
 
-    output [N, 1, M, M]; source [N, C, M, M], of which the first channel is the slice itself.
+    output [N, K, M, M]: the slice itself, or with its neighbours where a network makes those too; source [N, C, M, M]
+    in the same order, C at least K.
     """
     if kind.prediction == "image":
         return output
-    return (source[:, :1] + kind.residual_scale * output).clamp(-1, 1)
+    return (source[:, : output.shape[1]] + kind.residual_scale * output).clamp(-1, 1)

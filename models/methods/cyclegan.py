@@ -26,6 +26,10 @@ from models.prediction import predicted_image
 class CycleGanConfig:
     """Networks, one shape for both directions, regime, form of the prediction, and the weights beside the
     adversarial terms of 1; `pool_size` is the number of earlier fakes that the discriminators are shown again.
+
+    With `context_mm`, see `models.bundle.BundleCard`, all networks work on stacks, a slice and its neighbours, whatever
+    their channels say: a stack is translated into a stack, since the way back needs one, and the discriminators judge
+    whole stacks. In a neighbour that nobody judged a generator could hide the source, and every cycle would close.
     """
 
     regime: Regime
@@ -34,6 +38,7 @@ class CycleGanConfig:
     matrix: int = 256
     prediction: str = "image"
     residual_scale: float = 1.0
+    context_mm: tuple[float, ...] = ()
     cycle_weight: float = 10.0
     identity_weight: float = 5.0
     pool_size: int = 50
@@ -76,9 +81,17 @@ class CycleGan:
 
     name = "cyclegan"
     paired = False
+    stacked = True
 
     def __init__(self, config: CycleGanConfig) -> None:
         """Build the four networks from the regime's seed."""
+        if config.context_mm:
+            channels = 1 + len(config.context_mm)
+            config = replace(
+                config,
+                generator=replace(config.generator, in_channels=channels, out_channels=channels),
+                discriminator=replace(config.discriminator, in_channels=channels),
+            )
         self.config = config
         self.parts = Parts(
             config.regime,

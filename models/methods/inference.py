@@ -22,6 +22,8 @@ class SinglePassConfig(Prediction, Protocol):
     def generator(self) -> GeneratorConfig: ...
     @property
     def matrix(self) -> int: ...
+    @property
+    def context_mm(self) -> tuple[float, ...]: ...
 
 
 class DiffusiveConfig(Prediction, Protocol):
@@ -53,13 +55,14 @@ class SinglePass:
         """See `models.methods.method.Inference`."""
         config = self.config
         network = describe_generator(config.generator)
-        return Blueprint(network, config.matrix, config.prediction, config.residual_scale)
+        kind = config.prediction, config.residual_scale
+        return Blueprint(network, config.matrix, *kind, context_mm=config.context_mm)
 
     def translate(self, x: Tensor, seed: int) -> Tensor:
         """See `models.methods.method.Inference`."""
         network = self.generator
         with evaluating(network):
-            return predicted_image(self.config, network(x), x)
+            return predicted_image(self.config, network(x)[:, :1], x)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from models.registry import METHODS
 
 @dataclass(frozen=True)
 class Batch:
-    """Model values in [-1, 1], float32: NCCT slices [N, C, M, M] and CECT slices [N, 1, M, M].
+    """Model values in [-1, 1], float32: NCCT slices [N, C, M, M] and CECT slices [N, 1 or C, M, M].
 
     C is 1, or more for a network that sees neighbours: the slice itself first, then those in the order of `context_mm`.
+    The target has its neighbours for a method with `stacked = True`.
     For a method with `paired = True` the two are the same slice of the same patient; the others compare none.
     """
 
@@ -76,16 +77,20 @@ class MethodConfig(Protocol):
     def regime(self) -> Regime: ...
     @property
     def matrix(self) -> int: ...
+    @property
+    def context_mm(self) -> tuple[float, ...]: ...
 
 
 class Method(Protocol):
     """Networks in training, and the objective that moves them.
 
-    `paired` says whether a batch's two images must show the same slice. `parts` holds all that training changes.
+    `paired` says whether a batch's two images must show the same slice, `stacked` whether the target comes with its
+    neighbours too: a method that also translates back needs them. `parts` holds all that training changes.
     """
 
     name: str
     paired: bool
+    stacked: bool
     parts: Parts
 
     @property

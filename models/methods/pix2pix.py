@@ -22,7 +22,11 @@ from models.prediction import predicted_image
 
 @dataclass(frozen=True, kw_only=True)
 class Pix2PixConfig:
-    """Networks, regime, form of the prediction, and the weight lambda of L1 beside the adversarial term of 1."""
+    """Networks, regime, form of the prediction, and the weight lambda of L1 beside the adversarial term of 1.
+
+    With `context_mm`, see `models.bundle.BundleCard`, the generator has an input channel for the slice and one for each
+    neighbour, whatever its `in_channels` says; the discriminator sees the slice alone.
+    """
 
     regime: Regime
     generator: GeneratorConfig
@@ -30,6 +34,7 @@ class Pix2PixConfig:
     matrix: int = 256
     prediction: str = "image"
     residual_scale: float = 1.0
+    context_mm: tuple[float, ...] = ()
     l1_weight: float = 100.0
 
 
@@ -71,9 +76,13 @@ class Pix2Pix:
 
     name = "pix2pix"
     paired = True
+    stacked = False
 
     def __init__(self, config: Pix2PixConfig) -> None:
         """Build both networks from the regime's seed."""
+        if config.context_mm:
+            generator = replace(config.generator, in_channels=1 + len(config.context_mm))
+            config = replace(config, generator=generator)
         self.config = config
         self.parts = Parts(
             config.regime,
@@ -105,7 +114,7 @@ class Pix2Pix:
 
     def _discriminate(self, x: Tensor, image: Tensor) -> Tensor:
         """D(x, image): the discriminator sees both."""
-        logits: Tensor = self.parts.networks["discriminator"](torch.cat([x, image], dim=1))
+        logits: Tensor = self.parts.networks["discriminator"](torch.cat([x[:, :1], image], dim=1))
         return logits
 
 

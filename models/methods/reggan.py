@@ -28,6 +28,11 @@ class RegGanConfig:
 
     `cycle` adds the way back, its discriminator, cycle terms and replay pools (C+R). Too low a `smoothness_weight` lets
     the registration, which sees the true image, explain vessels away; watch "displacement_px" and "folded".
+
+    With `context_mm`, see `models.bundle.BundleCard`, the generator has an input channel for the slice and one for each
+    neighbour, whatever its `in_channels` says, and makes the slice alone. With cycles it makes a stack like that which
+    it sees, since the way back needs one: each of its slices is registered by itself, and the discriminators judge
+    whole stacks, as in `models.methods.cyclegan`.
     """
 
     regime: Regime
@@ -37,6 +42,7 @@ class RegGanConfig:
     matrix: int = 256
     prediction: str = "image"
     residual_scale: float = 1.0
+    context_mm: tuple[float, ...] = ()
     cycle: bool = False
     l1_weight: float = 20.0
     smoothness_weight: float = 10.0
@@ -88,13 +94,21 @@ class RegGan:
     def __init__(self, config: RegGanConfig) -> None:
         """Build the three networks, five with cycles, from the regime's seed."""
         contrasts = ("target", "source") if config.cycle else ("target",)
+        if config.context_mm:
+            seen = 1 + len(config.context_mm)
+            made = seen if config.cycle else 1
+            config = replace(
+                config,
+                generator=replace(config.generator, in_channels=seen, out_channels=made),
+                discriminator=replace(config.discriminator, in_channels=made),
+            )
 
         def networks() -> dict[str, nn.Module]:
             built: dict[str, nn.Module] = {"registration": RegistrationNetwork(config.registration)}
             built |= {f"to_{contrast}": build_generator(config.generator) for contrast in contrasts}
             return built | {f"discriminator_{contrast}": PatchGan(config.discriminator) for contrast in contrasts}
 
-        self.config = config
+        self.config, self.stacked = config, config.cycle
         self.parts = Parts(
             config.regime,
             networks,
@@ -116,7 +130,7 @@ class RegGan:
         with parts.step(step):
             with parts.frozen("discriminators"):
                 fakes = {"target": self._make("to_target", batch.source)}
-                phi = parts.networks["registration"](fakes["target"], batch.target)
+                phi = parts.networks["registration"](_apart(fakes["target"]), _apart(batch.target))
                 terms = self._generator_terms(batch, fakes, phi)
                 losses = parts.descend(GENERATORS, terms) | displacement_figures(phi.detach())
             return losses | parts.descend("discriminators", self._discriminator_terms(batch, fakes))
@@ -126,7 +140,7 @@ class RegGan:
         config, source, target = self.config, batch.source, batch.target
         terms = {
             # L_Corr: |G(x) o R(G(x), y) - y|
-            "l1": config.l1_weight * l1(warp(fakes["target"], phi), target),
+            "l1": config.l1_weight * l1(warp(_apart(fakes["target"]), phi), _apart(target)),
             # L_Smooth: |grad R(G(x), y)|^2
             "smoothness": config.smoothness_weight * smoothness(phi),
         }
@@ -159,6 +173,11 @@ class RegGan:
     def _discriminate(self, contrast: str, image: Tensor) -> Tensor:
         logits: Tensor = self.parts.networks[f"discriminator_{contrast}"](image)
         return logits
+
+
+def _apart(stacks: Tensor) -> Tensor:
+    """The slices [N * C, 1, M, M] of stacks [N, C, M, M]."""
+    return stacks.flatten(0, 1)[:, None]
 
 
 def build(config: RegGanConfig) -> RegGan:

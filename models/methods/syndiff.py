@@ -36,6 +36,10 @@ class SyndiffConfig:
 
     R1 acts on the time-conditional discriminators at every `r1_every`-th step, from step 0, with the weight
     r1_gamma / 2. `prediction` is how both kinds of generators change what they are shown of the other contrast.
+
+    With `context_mm`, see `models.bundle.BundleCard`, the non-diffusive generators translate stacks, a slice and its
+    neighbours, into stacks, and their discriminators judge whole stacks, as in `models.methods.cyclegan`. The diffusive
+    generators denoise the slice alone under the guidance of a stack. Their channels follow, whatever they say.
     """
 
     regime: Regime
@@ -122,9 +126,18 @@ class Syndiff:
 
     name = "syndiff"
     paired = False
+    stacked = True
 
     def __init__(self, config: SyndiffConfig) -> None:
         """Build the eight networks from the regime's seed."""
+        if config.context_mm:
+            channels = 1 + len(config.context_mm)
+            config = replace(
+                config,
+                network=replace(config.network, num_channels=1 + channels),
+                nondiffusive=replace(config.nondiffusive, in_channels=channels, out_channels=channels),
+                discriminator=replace(config.discriminator, in_channels=channels),
+            )
 
         def networks() -> dict[str, nn.Module]:
             built: dict[str, nn.Module] = {}
@@ -172,7 +185,7 @@ class Syndiff:
         gamma = self.config.r1_gamma if step % self.config.r1_every == 0 else None
         terms: dict[str, Tensor] = {}
         for contrast, real in images.items():
-            draw = Draw.of(self.schedule, real, self.config.network.nz)
+            draw = Draw.of(self.schedule, real[:, :1], self.config.network.nz)
             with torch.no_grad():
                 fake = draw.sample_x_t(self.schedule, self._estimate_x0(contrast, draw, translated[_OTHER[contrast]]))
             discriminator = partial(draw.logits, self.parts.networks[f"discriminator_diffusive_{contrast}"])
@@ -201,7 +214,7 @@ class Syndiff:
         translated = {contrast: self._translate(contrast, images[_OTHER[contrast]]) for contrast in _OTHER}
         terms: dict[str, Tensor] = {}
         for contrast, real in images.items():
-            draw = Draw.of(self.schedule, real, config.network.nz)
+            draw = Draw.of(self.schedule, real[:, :1], config.network.nz)
             estimate = self._estimate_x0(contrast, draw, translated[_OTHER[contrast]])
             fake = draw.sample_x_t(self.schedule, estimate)
             cycled = self._translate(contrast, translated[_OTHER[contrast]])
@@ -213,7 +226,7 @@ class Syndiff:
                     networks[f"discriminator_nondiffusive_{contrast}"](translated[contrast])
                 ),
                 f"cycle_{contrast}": config.cycle_weight * l1(cycled, real),
-                f"l1_{contrast}": config.l1_weight * l1(estimate, real),
+                f"l1_{contrast}": config.l1_weight * l1(estimate, real[:, :1]),
             }
         return terms
 

@@ -120,6 +120,7 @@ class SyndiffPaired:
 
     name = "syndiff_paired"
     paired = True
+    stacked = False
 
     def __init__(self, config: SyndiffPairedConfig) -> None:
         """Build the networks that the weights ask for from the regime's seed."""

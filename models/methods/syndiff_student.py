@@ -102,6 +102,7 @@ class SyndiffStudent:
 
     name = "syndiff_student"
     paired = True
+    stacked = False
 
     def __init__(self, config: SyndiffStudentConfig) -> None:
         """Load the teacher and copy it; raises BundleError where there is none or where it is no SynDiff."""

@@ -24,7 +24,7 @@ _STDDEV_GROUP = 4
 
 @dataclass(frozen=True)
 class PatchGanConfig:
-    """Shape of a patch discriminator: 1 input channel, or 2 where it is given an image beside its source."""
+    """Shape of a patch discriminator: 1 input channel, 2 where it is given an image beside its source, or a stack's."""
 
     in_channels: int = 1
     base_channels: int = 64

@@ -15,7 +15,7 @@ _CONFIGS: Mapping[str, type[ResnetConfig] | type[UnetConfig]] = {"resnet": Resne
 
 
 def build_generator(config: GeneratorConfig) -> nn.Module:
-    """A generator [N, 1, H, W] -> [N, 1, H, W] with fresh weights."""
+    """A generator [N, in_channels, H, W] -> [N, out_channels, H, W] with fresh weights."""
     return UnetGenerator(config) if isinstance(config, UnetConfig) else ResnetGenerator(config)
 
 

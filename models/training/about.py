@@ -31,6 +31,8 @@ def describe_run(
     limits = ["Not for clinical use before it was commissioned on the department's own patients."]
     if phantom:
         limits.insert(0, "Trained on a procedural phantom, whose anatomy is simpler than any patient's; no patient.")
+    if options.blood_level_hu is not None:
+        limits.insert(-1, "Blood is drawn at one level by convention: nobody may read a patient's perfusion from it.")
     virtual = sum(patient.has_virtual_source for patient in patients)
     if virtual:
         limits.append(f"{virtual} of {len(patients)} training patients have virtual non-contrast images as source.")
@@ -46,7 +48,8 @@ def describe_run(
             "patients": len(patients),
             "slices": sum(p.record.shape[0] for p in patients),
             **({"virtual_sources": virtual} if virtual else {}),
-            "target": TARGETS[options.target],
+            "target": _target(options),
+            **({"augmentation": asdict(options.augmentation)} if options.augmentation else {}),
             "preset": options.preset,
             "regime": asdict(method.config.regime),
             "settings": plain_model(method.config),
@@ -59,6 +62,7 @@ def describe_run(
             "torch": torch.__version__,
         },
         envelope=_envelope(patients, phantom=phantom),
+        blood_level_hu=options.blood_level_hu,
         intended_use="Research and comparison of methods. Not for clinical use.",
         licence="Apache-2.0" if phantom else "as the owner of the training data decides",
         limits=tuple(limits),
@@ -76,6 +80,11 @@ def _lineage(method: Method) -> dict[str, object]:
     if teacher is None:
         return {}
     return {"teacher": {"name": teacher.name, "version": teacher.version, "digest": teacher.digest}}
+
+
+def _target(options: TrainOptions) -> str:
+    level = "" if options.blood_level_hu is None else f", blood at {options.blood_level_hu:g} HU in every patient"
+    return TARGETS[options.target] + level
 
 
 def _selection(options: TrainOptions) -> str:

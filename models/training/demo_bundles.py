@@ -35,7 +35,7 @@ from models.networks.config import NcsnppConfig
 from models.networks.discriminators import TimeDiscriminatorConfig
 from models.phantom import PhantomPatient, make_patient, make_teaching_patient
 from models.training.about import PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS
-from models.training.augment import Augmentation
+from models.training.augmentation import Augmentation
 from models.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.training.resident import Packed, ResidentSlices, pack
 

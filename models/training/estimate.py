@@ -14,7 +14,6 @@ from models.cohort import Cohort
 from models.methods.method import Batch
 from models.training.loop import Run, Silent
 from models.training.options import TrainingError, TrainOptions
-from models.training.slices import read_batches
 
 STEPS = 4
 """Steps at most; the first, in which memory is found and kernels are chosen, does not count where there are others."""
@@ -96,8 +95,7 @@ def _try_step(run: Run, batch: Batch) -> None:
 
 
 def _some(run: Run) -> Iterator[Batch]:
-    batches = iter(read_batches(run.slices, run.plan, 0, 0, workers=run.options.workers))
-    for _, batch in zip(range(min(STEPS, run.plan.steps_in(0))), batches, strict=False):
+    for _, batch in zip(range(min(STEPS, run.plan.steps_in(0))), run.batches(0, 0), strict=False):
         yield batch
 
 

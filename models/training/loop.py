@@ -1,12 +1,12 @@
 """The one loop that trains every method: steps, validation, stopping, resuming."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 from models.bundle import HU_WINDOW, BundleCard, BundleError, parse_card, read_card
-from models.cohort import Cohort
+from models.cohort import Cohort, CohortPatient
 from models.frame import Frame
 from models.methods.method import (
     Batch,
@@ -26,6 +26,7 @@ from models.training.journal import Journal
 from models.training.keep import recover_folder, replace_folder
 from models.training.options import Diverged, TrainingError, TrainOptions
 from models.training.people import choose_people
+from models.training.resident import hold, show_batches
 from models.training.runfile import SETTINGS_FILE, plain_model, render, resolve
 from models.training.slices import BatchPlan, SliceSet, read_batches
 from models.training.validation import Validator
@@ -114,12 +115,13 @@ class Run:
         self.cohort, self.out, self.options = cohort, out, options
         self.observer = observer if self.process.rank == 0 else Silent()
         self.method: Method = _method(options)
-        regime, frame = self.method.config.regime, Frame(HU_WINDOW, self.method.config.matrix)
+        regime, matrix = self.method.config.regime, self.method.config.matrix
         people = choose_people(cohort, options)
-        self.slices = SliceSet(people.train, frame, options.target)
+        self.slices = self._slices(people.train, stacked=self.method.stacked)
         self.plan = BatchPlan(len(self.slices), regime, self.method.paired, self.process.rank, self.process.processes)
         # Only the first process looks at them.
-        self.validator = Validator.of(people.validation, frame, options) if self.process.rank == 0 else None
+        judged, count = self._slices(people.validation, stacked=False), options.validation_slices
+        self.validator = Validator.of(judged, count) if self.process.rank == 0 else None
         self.facts = {
             "options": options.to_mapping(),
             "regime": asdict(regime),
@@ -136,12 +138,30 @@ class Run:
         self.process.wait()
         self.method.parts.compute = self.process.compute
         self.method.parts.to(self.process.device)
+        self.held = hold(self.slices, matrix, self.process.device) if options.resident else None
         self.step, self.best, self.out_of_time = 0, None, False
         self.clock = Clock(options.minutes)
         if checkpoint := load_checkpoint(out, self.process.rank):
             self.method.parts.load_state_dict(checkpoint.state)
             self.step, self.best, self.out_of_time = checkpoint.step, checkpoint.best, checkpoint.ended
             self.clock.go_on(checkpoint.seconds)
+
+    def _slices(self, patients: Sequence[CohortPatient], *, stacked: bool) -> SliceSet:
+        config, options = self.method.config, self.options
+        return SliceSet(
+            patients,
+            Frame(HU_WINDOW, config.matrix),
+            options.target,
+            context_mm=config.context_mm,
+            stacked=stacked,
+            blood_level_hu=options.blood_level_hu,
+        )
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        """The batches of an epoch from number `start` on, as they will be seen but perhaps on another device."""
+        if self.held is not None:
+            return show_batches(self.held, self.plan, epoch, start, self.options.augmentation)
+        return read_batches(self.slices, self.plan, epoch, start, workers=self.options.workers)
 
     @property
     def bundle(self) -> Path:
@@ -174,8 +194,7 @@ class Run:
     def _epoch(self, journal: Journal | None) -> None:
         epoch, done = self.plan.position(self.step)
         steps = self.plan.steps_in(epoch)
-        batches = read_batches(self.slices, self.plan, epoch, done, workers=self.options.workers)
-        for number, batch in enumerate(batches, done):
+        for number, batch in enumerate(self.batches(epoch, done), done):
             position = epoch + number / steps
             losses = self.take_step(batch.to(self.process.device), self._schedule(position))
             if journal is not None:

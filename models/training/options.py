@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from models.bundle import LEVELS_HU
 from models.errors import ModelsError
+from models.training.augmentation import Augmentation
 from models.translator import Device, Precision
 
 TARGETS: Mapping[str, str] = {
@@ -32,7 +34,11 @@ class TrainOptions:
     configuration to replace, networks as mappings of their own, such as {"generator": {"dropout": 0.1}}. `target`, what
     is to be predicted: "cect", the second scan as it is in the cohort (all that a hospital has); and for phantoms
     "cect_registered", the same without motion, or "enhanced_source", the source plus the true enhancement, which
-    teaches to leave noise and everything else alone. `precision` of the networks' arithmetic: "auto" is bf16 on a GPU.
+    teaches to leave noise and everything else alone. `blood_level_hu`: the enhancement of the blood, in HU, to which
+    the true enhancement of every patient is scaled, so that blood is learned at one level by convention; None leaves
+    each patient's own; it needs the target "enhanced_source". `resident`: all slices lie in the memory of the device
+    that trains, at half precision, and no `workers` read them. `augmentation`: what is changed of them each time they
+    are shown; it needs `resident`. `precision` of the networks' arithmetic: "auto" is bf16 on a GPU.
     `patience`: the run ends after so many validations in a row without a better one; 0 never ends it early. `minutes`:
     the run ends in order after so many minutes of training, those before a stop included, and learning rates come to
     their end with them; None: after the regime's epochs alone. `validation_slices`: so many, evenly spread over the
@@ -48,6 +54,9 @@ class TrainOptions:
     target: str = "cect"
     regime: Mapping[str, object] = field(default_factory=dict)
     model: Mapping[str, object] = field(default_factory=dict)
+    blood_level_hu: float | None = None
+    resident: bool = False
+    augmentation: Augmentation | None = None
     device: Device = "auto"
     precision: Precision = "auto"
     patience: int = 0
@@ -76,6 +85,23 @@ class TrainOptions:
             )
         if self.folds and self.without_validation:
             raise TrainingError("each fold validates on its own patients; without_validation does not go with folds.")
+        self._check_shown()
+
+    def _check_shown(self) -> None:
+        if self.augmentation is not None and not self.resident:
+            raise TrainingError("augmentation changes slices on the device only; it needs resident = true.")
+        level, (low, high) = self.blood_level_hu, LEVELS_HU
+        if level is None:
+            return
+        if not low <= level <= high:
+            raise TrainingError(f"blood_level_hu is {level:g}; it must lie from {low:g} to {high:g}.")
+        if self.target != "enhanced_source":
+            raise TrainingError(
+                f"blood_level_hu scales the true enhancement, which the target {self.target} does not have apart from "
+                "the rest of the scan; it needs the target enhanced_source, known of phantoms only."
+            )
+        if self.augmentation is not None and self.augmentation.level != (1.0, 1.0):
+            raise TrainingError("augmentation.level changes the level of blood, and blood_level_hu fixes it; give one.")
 
     def to_mapping(self) -> dict[str, object]:
         """All that decides the losses beside regime and model, as plain JSON values; how often a run saves does not."""

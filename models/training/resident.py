@@ -1,6 +1,6 @@
 """Slices that a run keeps in the memory of the device it trains on, ready to be changed and shown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,9 @@ from models.bundle import HU_WINDOW
 from models.context import seen_slices
 from models.frame import Frame
 from models.methods.method import Batch
-from models.training.augment import OPEN_HU, Augmentation, HuBatch, augment
+from models.training.augment import OPEN_HU, HuBatch, augment
+from models.training.augmentation import Augmentation
+from models.training.slices import BatchPlan, SliceSet
 
 Packed = tuple[NDArray[np.float16], NDArray[np.float16], NDArray[np.float16]]
 """Source in the window, source in OPEN_HU, and target minus source, each [slices, M, M] in HU."""
@@ -34,9 +36,11 @@ def pack(source_hu: NDArray[np.float32], target_hu: NDArray[np.float32], matrix:
 class ResidentSlices:
     """Slices of patients that may still be added to; a slice's number never changes."""
 
-    def __init__(self, context_mm: Sequence[float], device: str | torch.device) -> None:
-        """Hold nothing yet. `context_mm`: the neighbours that are shown, see `models.context`."""
-        self._context_mm, self._device = tuple(context_mm), torch.device(device)
+    def __init__(self, context_mm: Sequence[float], device: str | torch.device, *, stacked: bool = False) -> None:
+        """Hold nothing yet. `context_mm`: the neighbours that are shown, see `models.context`; `stacked`: of the target
+        too.
+        """
+        self._context_mm, self._device, self._stacked = tuple(context_mm), torch.device(device), stacked
         self._arrays: tuple[Tensor, ...] = ()
         self._count = 0
 
@@ -68,11 +72,36 @@ class ResidentSlices:
         source, opened, change, seen, depth_mm = self._arrays
         index = torch.as_tensor(numbers, device=self._device)
         places = seen[index]
-        hu = HuBatch(source[places].float(), opened[places].float(), change[index][:, None].float(), depth_mm[index])
+        changes = change[places] if self._stacked else change[index][:, None]
+        hu = HuBatch(source[places].float(), opened[places].float(), changes.float(), depth_mm[index])
         if augmentation is not None:
             state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)
             hu = augment(hu, augmentation, torch.Generator(self._device).manual_seed(int(state)))
-        return Batch(_to_model(hu.source), _to_model(hu.source[:, :1] + hu.change))
+        return Batch(_to_model(hu.source), _to_model(hu.source[:, : changes.shape[1]] + hu.change))
+
+
+def hold(slices: SliceSet, matrix: int, device: str | torch.device) -> ResidentSlices:
+    """All slices of a set on a device, 6 bytes a pixel of the matrix and slice, numbered as in the set."""
+    held = ResidentSlices(slices.context_mm, device, stacked=slices.stacked)
+    for source_hu, target_hu, spacing_mm in slices.scans():
+        held.add(pack(source_hu, target_hu, matrix), spacing_mm)
+    return held
+
+
+def show_batches(
+    slices: ResidentSlices, plan: BatchPlan, epoch: int, start: int, augmentation: Augmentation | None
+) -> Iterator[Batch]:
+    """The batches of an epoch from number `start` on, changed and then cropped as planned.
+
+    Where no pair is compared, sources and targets are changed each in its own way.
+    """
+    for number, pairs in enumerate(plan.batches(epoch)[start:], start):
+        sources, targets = zip(*pairs, strict=True)
+        seed = (plan.regime.seed, plan.process, epoch, number)
+        batch = slices.batch(sources, augmentation, (*seed, 0))
+        if not plan.paired:
+            batch = Batch(batch.source, slices.batch(targets, augmentation, (*seed, 1)).target)
+        yield plan.crop(batch, epoch, number)
 
 
 def _to_model(hu: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def plain_model(config: MethodConfig) -> dict[str, object]:
 def render(options: TrainOptions) -> str:
     """The file of these options with every key, what each may be, and what the dataclasses say of them."""
     config: Any = resolve(options)
-    lines = [*_comment(TrainOptions), *_pairs(options, ("regime", "model"))]
+    lines = [*_comment(TrainOptions), *_section(options, "", ("regime", "model"))]
     lines += ["", "[regime]", *_comment(type(config.regime)), *_pairs(config.regime)]
     lines += ["", "[model]", *_comment(type(config)), *_section(config, "model", _NOT_MODEL)]
     return "\n".join(lines) + "\n"
@@ -93,10 +93,11 @@ def _section(config: Any, path: str, hidden: tuple[str, ...] = ()) -> Iterator[s
     for name in tables:
         if name not in hidden:
             table = getattr(config, name)
-            yield from ("", f"[{path}.{name}]", *_comment(type(table)))
+            place = f"{path}.{name}" if path else name
+            yield from ("", f"[{place}]", *_comment(type(table)))
             if ARCHITECTURE in allowed(hints[name]):
                 yield f"{ARCHITECTURE} = {_value(architecture_of(type(table)))}"
-            yield from _section(table, f"{path}.{name}")
+            yield from _section(table, place)
 
 
 def _pairs(instance: Any, hidden: tuple[str, ...] = ()) -> Iterator[str]:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from models.cohort import CohortPatient
+from models.context import seen_slices
 from models.frame import Frame
 from models.methods.method import Batch
 from models.methods.optimisation import Regime
@@ -20,20 +22,36 @@ _ORDER, _PARTNER, _CROP = 1, 2, 3  # streams of random numbers, so that one does
 
 
 class SliceSet(Dataset[tuple[Tensor, Tensor]]):
-    """All slices of some patients, in their order, as model images; item (i, j) is (source i, target j) [1, M, M].
+    """All slices of some patients, in their order, as model images; item (i, j) is (source i, target j).
 
+    A source is [C, M, M], the slice and its neighbours at `context_mm`; so is a target where `stacked`, else [1, M, M].
     Read from the memory-mapped arrays when asked for: a cohort may be larger than the memory.
     """
 
-    def __init__(self, patients: Sequence[CohortPatient], frame: Frame, target: str) -> None:
-        """Look the slices up; raises TrainingError where a patient lacks the arrays of this target."""
+    def __init__(
+        self,
+        patients: Sequence[CohortPatient],
+        frame: Frame,
+        target: str,
+        *,
+        context_mm: Sequence[float] = (),
+        stacked: bool = False,
+        blood_level_hu: float | None = None,
+    ) -> None:
+        """Look the slices up; raises TrainingError where a patient lacks what this target or this level needs."""
         needed = {"enhanced_source": "enhancement"}.get(target, target)
         if lacking := [p.id for p in patients if not p.has(needed)]:
             raise TrainingError(
                 f"patient {lacking[0]} has no {needed}; this cohort cannot be trained towards {target}."
             )
-        self._frame, self._target = frame, target
-        self._places = [(patient, z) for patient in patients for z in range(patient.record.shape[0])]
+        if blood_level_hu is not None and (unknown := [p.id for p in patients if not p.record.e_hu]):
+            raise TrainingError(
+                f"patient {unknown[0]} has no e_hu, the true enhancement of its blood, so that nothing says how "
+                "much to change it for blood_level_hu."
+            )
+        self.context_mm, self.stacked = tuple(context_mm), stacked
+        self._frame, self._target, self._level_hu, self._patients = frame, target, blood_level_hu, patients
+        self._places = [(patient, shown) for patient in patients for shown in self._seen(patient)]
 
     def __len__(self) -> int:
         """Number of slices."""
@@ -42,7 +60,13 @@ class SliceSet(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, pair: Pair) -> tuple[Tensor, Tensor]:
         """The source image of one slice and the target image of one, the same or another."""
         source, target = pair
-        return self._image(source, "ncct"), self._image(target, self._target)
+        return self._image(source, "ncct", whole=True), self._image(target, self._target, whole=self.stacked)
+
+    def scans(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32], float]]:
+        """Of each patient, whole: source and target in HU [slices, H, W], and the distance of the slices in mm."""
+        for patient in self._patients:
+            source, target = (self._hu(patient, name, slice(None)) for name in ("ncct", self._target))
+            yield source, target, patient.record.spacing_mm[0]
 
     def spread(self, count: int) -> Batch:
         """`count` slices (or all) as a batch of true pairs, evenly spread over the set."""
@@ -50,14 +74,21 @@ class SliceSet(Dataset[tuple[Tensor, Tensor]]):
         sources, targets = zip(*(self[int(k), int(k)] for k in picks), strict=True)
         return Batch(torch.stack(sources), torch.stack(targets))
 
-    def _image(self, index: int, name: str) -> Tensor:
-        patient, z = self._places[index]
-        part = slice(z, z + 1)
-        if name == "enhanced_source":
-            hu = patient.hu("ncct", part) + patient.hu("enhancement", part)
-        else:
-            hu = patient.hu(name, part)
-        return self._frame.to_model(torch.from_numpy(hu))[0]
+    def _seen(self, patient: CohortPatient) -> list[list[int]]:
+        slices, _, _ = patient.record.shape
+        numbers: list[list[int]] = seen_slices(slices, self.context_mm, patient.record.spacing_mm[0]).T.tolist()
+        return numbers
+
+    def _image(self, index: int, name: str, *, whole: bool) -> Tensor:
+        patient, shown = self._places[index]
+        images = [self._hu(patient, name, slice(z, z + 1)) for z in (shown if whole else shown[:1])]
+        return self._frame.to_model(torch.from_numpy(np.concatenate(images)))[:, 0]
+
+    def _hu(self, patient: CohortPatient, name: str, part: slice) -> NDArray[np.float32]:
+        if name != "enhanced_source":
+            return patient.hu(name, part)
+        factor = 1.0 if self._level_hu is None else self._level_hu / (patient.record.e_hu or 1.0)
+        return patient.hu("ncct", part) + np.float32(factor) * patient.hu("enhancement", part)
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,15 @@
 """How well a method in training does on slices that it is not trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.cohort import CohortPatient
-from models.frame import Frame
 from models.methods.method import Batch, Method
 from models.metrics.image import nmae, psnr_db, ssim
 from models.training.journal import picture_rows
-from models.training.options import TrainOptions
 from models.training.slices import SliceSet
 
 _SEED = 0
@@ -27,11 +24,11 @@ class Validator:
     identity: Mapping[str, float]
 
     @classmethod
-    def of(cls, patients: Sequence[CohortPatient], frame: Frame, options: TrainOptions) -> "Validator | None":
-        """Read the slices; None where there is no patient."""
-        if not patients:
+    def of(cls, slices: SliceSet, count: int) -> "Validator | None":
+        """Read `count` of the slices, whose targets are no stacks; None where there are none."""
+        if not len(slices):
             return None
-        batch = SliceSet(patients, frame, options.target).spread(options.validation_slices)
+        batch = slices.spread(count)
         return cls(batch, _figures(batch.source, batch.target))
 
     def measure(self, method: Method, device: torch.device) -> tuple[dict[str, float], Tensor]:
@@ -47,7 +44,7 @@ class Validator:
         prediction = torch.cat(parts)
         figures = _figures(prediction, self.batch.target)
         figures["psnr_gain_db"] = figures["psnr_db"] - self.identity["psnr_db"]
-        return figures, picture_rows(self.batch.source, prediction, self.batch.target)
+        return figures, picture_rows(self.batch.source[:, :1], prediction, self.batch.target)
 
 
 def _figures(prediction: Tensor, target: Tensor) -> dict[str, float]:

@@ -47,7 +47,7 @@ class SinglePassTranslator(Loaded):
     def _predict(self, source: Tensor) -> Tensor:
         with self.runtime.autocast():
             output: Tensor = self._network(source)
-        return predicted_image(self.card, output.float(), source)
+        return predicted_image(self.card, output[:, :1].float(), source)
 
 
 def load(
@@ -68,5 +68,9 @@ def load(
         raise BundleError(f"{path}: {error}.") from error
     if card.matrix % config.size_multiple:
         raise BundleError(f"{path}: matrix is {card.matrix}; the network needs a multiple of {config.size_multiple}.")
+    if config.in_channels != (needed := 1 + len(card.context_mm)):
+        raise BundleError(f"{path}: in_channels is {config.in_channels}, but context_mm asks for {needed}.")
+    if config.out_channels not in (1, needed):
+        raise BundleError(f"{path}: out_channels is {config.out_channels}; it must be 1 or {needed}.")
     network = load_network(path, card, lambda: build_generator(config)).to(runtime.device).eval()
     return SinglePassTranslator(card, network, runtime, blood_level_hu)

@@ -8,6 +8,7 @@ from functools import cache
 import pytest
 
 from config.load import load_settings
+from models.training import read_options
 from node.cohorts.structures import read_structure_table
 from node.ops.health import ROLES
 from tests.docs.pages import ROOT, Block, blocks, documents, prose
@@ -63,8 +64,13 @@ SETTINGS = [block for page in documents() for block in blocks(page) if block.lan
 @pytest.mark.parametrize("block", SETTINGS, ids=lambda block: f"{block.page}:{block.line}")
 def test_settings_of_a_page_are_understood(block: Block, tmp_path) -> None:
     (tmp_path / "node.toml").write_text(block.text)
-    read = read_structure_table if block.text.startswith("[structures]") else load_settings
-    read(tmp_path / "node.toml")
+    file = tmp_path / "node.toml"
+    if block.text.startswith("[structures]"):
+        read_structure_table(file)
+    elif block.text.startswith("method = "):
+        read_options(file, {})
+    else:
+        load_settings(file)
 
 
 def test_there_are_settings_to_look_at() -> None:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from models.bundle import HU_WINDOW
 from models.frame import Frame
-from models.training.augment import OPEN_HU, Augmentation, HuBatch, augment
+from models.training.augment import OPEN_HU, HuBatch, augment
+from models.training.augmentation import Augmentation
 from models.training.resident import ResidentSlices, pack
 
 M = 32
@@ -59,6 +60,18 @@ def test_neighbours_come_from_the_same_patient_and_patients_may_be_added() -> No
     slices.add(pack(*thorax(2), M), 4.0)
     assert len(slices) == 8
     assert torch.equal(slices.batch([2, 3], None, (1,)).source, first)
+
+
+def test_a_target_may_come_with_its_neighbours_and_their_own_changes() -> None:
+    slices, (source, target) = ResidentSlices((4.0, -4.0), "cpu", stacked=True), thorax(3)
+    target = source + (target - source) * np.array([0.2, 0.5, 0.8], np.float32)[:, None, None]
+    slices.add(pack(source, target, M), 4.0)
+    batch, frame = slices.batch([1, 2], None, (1,)), Frame(HU_WINDOW, M)
+    expected = frame.to_model(torch.from_numpy(target))[:, 0][torch.tensor([[1, 2, 0], [2, 2, 1]])]
+    torch.testing.assert_close(batch.target, expected, atol=1e-3, rtol=0)
+    changed = slices.batch([1, 2], Augmentation(lesions=2.0, rotate_deg=3.0), (1,))
+    assert changed.target.shape == batch.target.shape
+    assert not torch.equal(changed.target, batch.target)
 
 
 def test_nothing_asked_for_changes_nothing() -> None:

@@ -19,7 +19,7 @@ def disc_cohort(folder: Path) -> Cohort:
     for number, split in enumerate(SPLITS):
         disc = (x - 16) ** 2 + (y - 16) ** 2 < 60 + 10 * number
         ncct = np.stack([np.where(disc, 40 + number + z, -1000) for z in range(2)]).astype(np.float32)
-        record = PatientRecord(f"P{number}", "H1", split, ncct.shape, (5.0, 1.5, 1.25))
+        record = PatientRecord(f"P{number}", "H1", split, ncct.shape, (5.0, 1.5, 1.25), e_hu=90.0)
         arrays = {"ncct": ncct, "cect": ncct + 100 * disc, "enhancement": np.stack([90.0 * disc] * 2)}
         writer.add(record, arrays)
     return writer.close()
