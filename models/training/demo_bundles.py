@@ -70,6 +70,7 @@ LIMITS = (
 STATE_FILE = "state.json"
 _SEED = 700_000
 _OLDER_EVERY = 4
+_FIRST_PATIENTS = 12
 _KEPT_EVERY_S = 60.0
 _SHOWN_EVERY = 100
 
@@ -129,7 +130,8 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
         run = Run.begin(options)
-        run.train(Patients(pool, _SEED, most=options.patients, ahead=2 * options.workers))
+        # A run that goes on sees other patients than before the stop.
+        run.train(Patients(pool, _SEED + 10 * run.step, most=options.patients, ahead=2 * options.workers))
         run.keep()
     return 0
 
@@ -248,8 +250,8 @@ class Run:
 
     def train(self, patients: Patients) -> None:
         """Steps until the time is over."""
-        regime, batch_size, whole_s = self.method.config.regime, self.options.batch, 60 * self.options.minutes
-        while len(self.slices) < 2 * batch_size:
+        regime, whole_s = self.method.config.regime, 60 * self.options.minutes
+        while len(self.spacings_mm) < min(_FIRST_PATIENTS, self.options.patients):
             self.add(patients.take(wait=True))
         before_s, begun, kept_s = self.seconds, time.monotonic(), self.seconds
         random = np.random.default_rng([regime.seed, self.step])
