@@ -14,7 +14,7 @@ from models import load_bundle
 from models.methods.syndiff_paired import SyndiffPaired
 from models.networks.config import NcsnppConfig
 from models.networks.discriminators import TimeDiscriminatorConfig
-from models.training import demo_bundles
+from models.training import demo_bundles, demo_run
 from models.training.resident import Packed, pack
 
 MINUTES = 0.005
@@ -30,34 +30,34 @@ def invented(seed: int) -> tuple[Packed, float]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPool]:
     """The command at a size that takes milliseconds."""
-    monkeypatch.setattr(demo_bundles, "NETWORK", TINY)
-    monkeypatch.setattr(demo_bundles, "MATRIX", 32)
-    monkeypatch.setattr(demo_bundles, "CROP", 16)
-    monkeypatch.setattr(demo_bundles, "make_patient_packed", invented)
+    monkeypatch.setattr(demo_run, "NETWORK", TINY)
+    monkeypatch.setattr(demo_run, "MATRIX", 32)
+    monkeypatch.setattr(demo_run, "CROP", 16)
+    monkeypatch.setattr(demo_run, "make_patient_packed", invented)
     small_critic = TimeDiscriminatorConfig(widths=(4, 8, 8), t_emb_dim=8)
-    recipe = demo_bundles.RECIPES["demo"]
+    recipe = demo_run.RECIPES["demo"]
     changed = replace(recipe, changes=recipe.changes | {"time_discriminator": small_critic})
-    monkeypatch.setitem(demo_bundles.RECIPES, "demo", changed)
+    monkeypatch.setitem(demo_run.RECIPES, "demo", changed)
     with ThreadPool(2) as pool:
         yield pool
 
 
-def options(out: Path, name: str = "demo-1step", **changes: object) -> demo_bundles.Options:
+def options(out: Path, name: str = "demo-1step", **changes: object) -> demo_run.Options:
     out.mkdir(exist_ok=True)
-    plain = demo_bundles.Options(
+    plain = demo_run.Options(
         name, out, minutes=MINUTES, workers=1, patients=14, device="cpu", batch=2, resume=False, teacher=None
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def trained(pool: ThreadPool, chosen: demo_bundles.Options) -> demo_bundles.Run:
-    run = demo_bundles.Run.begin(chosen)
-    run.train(demo_bundles.Patients(pool, 1, most=chosen.patients, ahead=2))
+def trained(pool: ThreadPool, chosen: demo_run.Options) -> demo_run.Run:
+    run = demo_run.Run.begin(chosen)
+    run.train(demo_run.Patients(pool, 1, most=chosen.patients, ahead=2))
     run.keep()
     return run
 
 
-@pytest.mark.parametrize("name", demo_bundles.RECIPES)
+@pytest.mark.parametrize("name", demo_run.RECIPES)
 def test_a_run_leaves_a_bundle_that_translates_and_says_what_it_is(
     name: str, small: ThreadPool, tmp_path: Path
 ) -> None:
@@ -66,7 +66,7 @@ def test_a_run_leaves_a_bundle_that_translates_and_says_what_it_is(
     result = translator.translate(np.full((3, 40, 40), 40, np.float32), 1, spacing_mm=4.0)
     assert np.isfinite(result).all()
     card = translator.card
-    assert (card.name, card.blood_level_hu, card.context_mm) == (name, 110.0, demo_bundles.CONTEXT_MM)
+    assert (card.name, card.blood_level_hu, card.context_mm) == (name, 110.0, demo_run.CONTEXT_MM)
     assert card.training["steps"] == run.step > 0
     assert 12 <= card.training["patients"] <= 14  # type: ignore[operator]
     assert card.diffusion["num_timesteps"] == (1 if name == "demo-1step" else 4)
@@ -74,7 +74,7 @@ def test_a_run_leaves_a_bundle_that_translates_and_says_what_it_is(
 
 def test_a_run_goes_on_where_it_was_stopped(small: ThreadPool, tmp_path: Path) -> None:
     first = trained(small, options(tmp_path / "run"))
-    again = demo_bundles.Run.begin(options(tmp_path / "run", resume=True))
+    again = demo_run.Run.begin(options(tmp_path / "run", resume=True))
     assert again.step == first.step
     assert again.seconds == pytest.approx(first.seconds)
     kept, taken = (run.method.parts.networks["generator"].state_dict() for run in (first, again))
@@ -93,7 +93,7 @@ def test_a_run_is_never_continued_by_accident(
 
 def test_one_step_begins_as_the_first_of_more(small: ThreadPool, tmp_path: Path) -> None:
     teacher = trained(small, options(tmp_path / "teacher", "demo"))
-    student = demo_bundles.Run.begin(options(tmp_path / "run", teacher=tmp_path / "teacher" / "bundle"))
+    student = demo_run.Run.begin(options(tmp_path / "run", teacher=tmp_path / "teacher" / "bundle"))
     assert isinstance(teacher.method, SyndiffPaired)
     images, z = torch.randn(2, 6, 32, 32), torch.randn(2, 8)
     # Bundles hold half precision.
@@ -102,8 +102,12 @@ def test_one_step_begins_as_the_first_of_more(small: ThreadPool, tmp_path: Path)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_the_command_names_the_recipes() -> None:
+    assert set(demo_bundles.NAMES) == set(demo_run.RECIPES)
+
+
 def test_patients_come_once_each_and_end(small: ThreadPool) -> None:
-    patients = demo_bundles.Patients(small, 5, most=4, ahead=2)
+    patients = demo_run.Patients(small, 5, most=4, ahead=2)
     came: list[tuple[Packed, float]] = []
     while batch := patients.take(wait=True):
         came += batch
