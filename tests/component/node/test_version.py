@@ -120,3 +120,5 @@ def test_images_that_come_again_after_an_upgrade_find_their_job_and_a_new_result
     assert before[1] != after[1]
     other = Settings(model=ModelSettings(precision="fp32"))
     assert request_maker(other, card)(headers).key != before[0]
+    level = Settings(model=ModelSettings(blood_level_hu=80.0))
+    assert request_maker(level, card)(headers).key not in (before[0], request_maker(other, card)(headers).key)

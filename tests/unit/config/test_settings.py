@@ -65,6 +65,7 @@ def clean_environment(monkeypatch):
         ('[scp]\nforeign_instances = "drop"', "it should be 'refuse' or 'hold'"),
         ("[spc]\nport = 104", "spc is not a setting; allowed here: node, scp, completion"),
         ('[model]\ndevice = "gpu"', "model.device = 'gpu' is not allowed: it should be 'auto', 'cuda' or 'cpu'"),
+        ("[model]\nblood_level_hu = 20", "blood_level_hu must be from 40 to 200, or 0 for the level"),
         ('[[destination]]\nname = "tps"', "destination.0.ae_title is missing and has no default"),
         ('[scp]\nae_title = "SEVENTEEN LETTERS"', "an AE title has 1 to 16 printable ASCII characters"),
         ("[completion]\nquiet_s = 9\ngive_up_s = 1", "give_up_s must not be shorter than quiet_s"),

@@ -23,6 +23,7 @@ PLAN = DerivedSeriesPlan(
         device=LONGEST,
         precision=LONGEST,
         hu_window_hu=(-40.5, 400.25),
+        blood_level_hu=137.5,
     ),
     produced_at=datetime(2026, 1, 2, tzinfo=UTC),
     slice_spacing_mm=3.0,
@@ -88,3 +89,11 @@ def test_a_later_version_says_what_it_replaces_and_still_fits() -> None:
     assert "it replaces series 2147483647 (version 99)" in later
     assert "replaces" not in first
     assert len(later) <= 1024  # ST
+
+
+def test_the_derivation_names_the_level_of_blood_and_calls_it_a_convention() -> None:
+    text = PLAN.derivation_description()
+    assert "137.5 HU brighter than in the source, by convention" in text
+    assert "nothing of the patient's perfusion" in text
+    without = replace(PLAN, model=replace(PLAN.model, blood_level_hu=None)).derivation_description()
+    assert "convention" not in without
