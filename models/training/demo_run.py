@@ -270,7 +270,9 @@ class Run:
             "steps": self.step,
             "minutes": round(self.seconds / 60, 1),
             "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-            "command": f"python -m models.training.demo_bundles {options.name} --minutes {options.minutes:g}",
+            "command": f"python -m models.training.demo_bundles {options.name} --minutes {options.minutes:g} "
+            f"--workers {options.workers} --patients {options.patients} --device {options.device} "
+            f"--batch {options.batch}",
             "ended": "by the clock: the run cannot be repeated to the bit",
             "torch": torch.__version__,
         }
