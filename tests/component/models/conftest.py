@@ -1,6 +1,7 @@
 """Where the numbers of the official SynDiff implementation lie."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,12 @@ def official_network(parity: Path) -> Ncsnpp:
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     """What the tests of the training loop train on."""
     return disc_cohort(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch on one thread, on which the same steps have the same bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

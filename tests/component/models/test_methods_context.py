@@ -1,6 +1,5 @@
 """A method of any kind may be shown neighbouring slices, and its bundle translates with them as it was trained."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +25,7 @@ KINDS = [
 STACKED = {("cyclegan", "tiny"), ("reggan", "tiny_cycle"), ("syndiff", "tiny")}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch_for(method: Method) -> Batch:
