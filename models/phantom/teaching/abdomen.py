@@ -161,12 +161,21 @@ def _paint_gut(canvas: PlanesCanvas, build: Build, palette: Palette, rng: np.ran
     """Stomach and bowel: a thin wall that lights around contents that do not."""
     size = float(rng.uniform(0.55, 1.7))
     top = float(rng.uniform(-175, -140))
+    own = rng.spawn(1)[0]
+    full = own.random() < 0.45
+    if full:  # a large meal: from the spleen to the right of the spine
+        size = float(own.uniform(1.3, 2.2))
     stomach = [
         ((62.0, 18.0, top), (30 * size, 34 * size, 34.0)),
         ((66.0, -15.0, top - 32), (28 * size, 34 * size, 40.0)),
         ((42.0, -42.0, top - 62), (34 * size, 24 * size, 30.0)),
         ((0.0, -48.0, top - 75), (32.0, 18 * size, 20.0)),
     ]
+    if full:
+        stomach += [
+            ((78.0, 30.0, top - 12), (24 * size, 26 * size, 40.0)),
+            ((-30.0, -50.0, top - 84), (26.0, 16 * size, 22.0)),
+        ]
     parts = [(_near(rng, p, 4), a) for p, a in stomach]
     _paint_hollow(canvas, build, palette, rng, parts=parts, only=(fat, Label.LIVER))
     for x, y, z, count in (
@@ -226,7 +235,7 @@ def _contents(
         Label.GUT_CONTENT, float(rng.uniform(-5, 60)), fine_hu=3, coarse_hu=float(rng.uniform(0, 10))
     )
     codes = np.full(shape, fluid, np.uint8)
-    if rng.random() < 0.4:
+    if rng.random() < 0.35:
         return codes
     pixel = float(abs(canvas.x_planes[0, 0, 1] - canvas.x_planes[0, 0, 0]))
     step = float(canvas.z_mm[1] - canvas.z_mm[0]) if len(canvas.z_mm) > 1 else 2.0

@@ -22,11 +22,15 @@ Track = list[tuple[Place, float]]
 
 @dataclass
 class Landmarks:
-    """Points with radii along the vessels and the heart's surface; the middle of the heart."""
+    """Points with radii along the vessels and the heart's surface; the middle of the heart.
+
+    `midline` is 0 where the descending aorta runs left of the spine and 1 where it runs in front of it.
+    """
 
     touchable: dict[str, Track] = field(default_factory=dict)
     heart: Place = (20.0, -28.0, -60.0)
     heart_mm: float = 60.0
+    midline: float = 0.0
 
 
 class _Frame:
@@ -58,7 +62,7 @@ def paint_heart_and_vessels(
     _paint_pulmonary(canvas, frame, rng, marks)
     _paint_veins(canvas, build, frame, rng, marks)
     _paint_aorta(canvas, build, frame, rng, marks)
-    _paint_airways(canvas, palette, rng)
+    _paint_airways(canvas, palette, rng, marks)
     _paint_neck(canvas, palette, rng)
     _paint_internal_mammary(canvas, build, rng)
     _paint_mediastinal_nodes(canvas, palette, rng)
@@ -190,11 +194,17 @@ def _paint_aorta(canvas: PlanesCanvas, build: Build, frame: _Frame, rng: np.rand
     ascending = r * float(rng.uniform(1.05, 1.35))
     curl = float(rng.exponential(4))
     y = build.spine_y
+    own = rng.spawn(1)[0]
+    m = marks.midline = float(own.uniform(0.2, 1.1)) if own.random() < 0.5 else 0.0
     down = [
-        (23 + rng.normal(0, 3) + curl * np.sin(z / 40), y(z) - 15 + rng.normal(0, 2) + 0.6 * curl * np.cos(z / 33), z)
-        for z in (-2.0, -40.0, -90.0, -150.0)
+        (
+            23 - 21 * m * w + rng.normal(0, 3) + curl * np.sin(z / 40),
+            y(z) - 15 - 13 * m * w + rng.normal(0, 2) + 0.6 * curl * np.cos(z / 33),
+            z,
+        )
+        for z, w in ((-2.0, 0.15), (-40.0, 0.7), (-90.0, 1.0), (-150.0, 1.0))
     ]
-    below = [(14.0 - curl, y(-200.0) - 22, -200.0), (4.0, y(-300.0) - 26, -300.0)]
+    below = [(14.0 - curl - 10 * m, y(-200.0) - 22 - 6 * m, -200.0), (4.0, y(-300.0) - 26, -300.0)]
     height = float(rng.normal(25, 6))
     first = [frame.at(-20, 3, 2), frame.at(-36, -5, 16), _near(rng, (-13, -23, -18), 2), _near(rng, (-13, -22, 4), 2)]
     arch = [
@@ -237,7 +247,7 @@ def _calcify(canvas: PlanesCanvas, track: Track, rng: np.random.Generator) -> No
         canvas.ellipsoid(spot, size, Label.CALCIFICATION, axes=rotation(90 + np.degrees(angle)))
 
 
-def _paint_airways(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator) -> None:
+def _paint_airways(canvas: PlanesCanvas, palette: Palette, rng: np.random.Generator, marks: Landmarks) -> None:
     r = float(rng.uniform(6.5, 10))
     trachea = [(1.0, -16.0, 240.0), (1.0, -4.0, 150.0), _near(rng, (1.0, 6.0, 60.0), 2), (0.0, 14.0, 2.0)]
     right, left = (
@@ -253,8 +263,11 @@ def _paint_airways(canvas: PlanesCanvas, palette: Palette, rng: np.random.Genera
         canvas.path(points, [w + 1.5 for w in radii], Label.AIRWAY_WALL)
     for points, radii in branches:
         canvas.path(points, radii, Label.AIRWAY)
+    # An aorta in front of the spine pushes the oesophagus forwards.
+    low = 36 - 11 * marks.midline
     gullet: list[Place] = [
-        _near(rng, p, 2) for p in ((5, 8, 230), (5, 14, 150), (7, 24, 60), (7, 32, 0), (12, 36, -60), (16, 30, -125))
+        _near(rng, p, 2)
+        for p in ((5, 8, 230), (5, 14, 150), (7, 24, 60), (7, 32, 0), (12, low, -60), (16, low - 6, -125))
     ]
     gullet.append((34.0, 12.0, -160.0))
     size = float(rng.uniform(4.5, 9))

@@ -32,7 +32,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPool]:
     """The command at a size that takes milliseconds."""
     monkeypatch.setattr(demo_run, "NETWORK", TINY)
     monkeypatch.setattr(demo_run, "MATRIX", 32)
-    monkeypatch.setattr(demo_run, "CROP", 16)
     monkeypatch.setattr(demo_run, "make_patient_packed", invented)
     small_critic = TimeDiscriminatorConfig(widths=(4, 8, 8), t_emb_dim=8)
     recipe = demo_run.RECIPES["demo"]
