@@ -24,7 +24,7 @@ from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
 from storage.roles import Role
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
-SCHEMA_REVISION = "0004"  # of the newest migration, which makes exactly these tables
+SCHEMA_REVISION = "0005"  # of the newest migration, which makes exactly these tables
 
 UID = CleanString(64)  # PS3.5 section 9: at most 64 characters
 FOREIGN_UID = CleanString(
@@ -380,6 +380,44 @@ class Shadow(Base):
     reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
     measurements: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AcceptanceRow(Base):
+    """A decision of a person about one bundle: it may be used for patients, or no longer. The newest one counts.
+
+    decision: ACCEPTED or WITHDRAWN. bundle_digest: of the bundle's card, hex. report_sha256: of the commissioning
+    report that was signed, "" for a withdrawal.
+    """
+
+    __tablename__ = "acceptance"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    bundle: Mapped[str] = mapped_column(CleanString(120))
+    bundle_digest: Mapped[str] = mapped_column(SHA256, index=True)
+    decision: Mapped[str] = mapped_column(CleanString(16))
+    who: Mapped[str] = mapped_column(CleanString(64))
+    report_sha256: Mapped[str] = mapped_column(SHA256, default="", server_default="")
+    note: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+
+
+class ConstancyRow(Base):
+    """What a constancy run found: a phantom series through the whole chain, its figures against their tolerances.
+
+    environment: what may change a result, by name: arithmetic, device, driver, versions of libraries.
+    outcome: PASSED or FAILED; reason: what was out of tolerance.
+    """
+
+    __tablename__ = "constancy"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    bundle: Mapped[str] = mapped_column(CleanString(120))
+    bundle_digest: Mapped[str] = mapped_column(SHA256)
+    environment: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
+    outcome: Mapped[str] = mapped_column(CleanString(16))
+    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    measurements: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
 
 
 class WebUser(Base):
