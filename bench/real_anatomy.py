@@ -60,7 +60,7 @@ def main() -> None:
     """Translate, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the scans")
-    parser.add_argument("--bundle", default="demo", help="name of a shipped bundle or path of a bundle folder")
+    parser.add_argument("--bundle", default="demo-1step", help="name of a shipped bundle or path of a bundle folder")
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), default="cpu")
     options = parser.parse_args()

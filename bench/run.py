@@ -38,7 +38,7 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="NAME", help=f"of {SECTIONS}")
-    parser.add_argument("--bundle", default="demo", help="name of a shipped bundle or path of a bundle folder")
+    parser.add_argument("--bundle", default="demo-1step", help="name of a shipped bundle or path of a bundle folder")
     options = parser.parse_args()
     about, results = machine(), Results()
     for section in options.only:

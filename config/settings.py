@@ -216,7 +216,7 @@ class ModelSettings(Section):
     blood that results are drawn with, 0 for the one that the bundle was taught.
     """
 
-    bundle: str = "demo"
+    bundle: str = "demo-1step"
     device: Literal["auto", "cuda", "cpu"] = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     batch_size: Annotated[int, Field(ge=0, le=256)] = 0

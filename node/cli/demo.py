@@ -37,7 +37,7 @@ Stay = Annotated[
 
 def demo(
     out_dir: Out = Path("demo-out"),
-    bundle: Bundle = "demo",
+    bundle: Bundle = "demo-1step",
     slices: Slices = 24,
     series: Series = None,
     series_uid: SeriesUid = "",
