@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from config.settings import ModelSettings
 from node.dicom.geometry import slice_normal
 from storage.overview import Case
 from tests.field.cases import FieldCase, Pushable, field_cases
@@ -29,16 +30,7 @@ def tps(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreScp]:
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory, tps: StoreScp) -> Iterator[RunningNode]:
-    node = RunningNode(tmp_path_factory.mktemp("defaults") / "node", "demo", [tps], completion="")
-    yield node.start()
-    node.close()
-    node.forget()
-
-
-@pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory, tps: StoreScp) -> Iterator[RunningNode]:
-    """The same with the shipped bundle of one step, where not its pixels are asked for but what is done around them."""
-    node = RunningNode(tmp_path_factory.mktemp("quick") / "node", "demo-1step", [tps], completion="")
+    node = RunningNode(tmp_path_factory.mktemp("defaults") / "node", ModelSettings().bundle, [tps], completion="")
     yield node.start()
     node.close()
     node.forget()
@@ -90,9 +82,9 @@ def test_the_philips_scan_is_sent_and_the_siemens_scan_only_after_a_release(
 
 
 @pytest.mark.timeout(400)
-def test_scans_unlike_those_of_the_training_are_held(quick: RunningNode, tmp_path: Path) -> None:
-    made = pushed(quick, CASES["p4_body_part"], tmp_path)
-    found = ends(quick, set(made.ct_series()))
+def test_scans_unlike_those_of_the_training_are_held(shipped: RunningNode, tmp_path: Path) -> None:
+    made = pushed(shipped, CASES["p4_body_part"], tmp_path)
+    found = ends(shipped, set(made.ct_series()))
     assert {case.state for case in found.values()} == {"HELD"}
     reasons = " ".join(case.reason for case in found.values())
     for word in ("HEAD", "PELVIS", "body part that is no term of DICOM", "age"):
@@ -101,12 +93,12 @@ def test_scans_unlike_those_of_the_training_are_held(quick: RunningNode, tmp_pat
 
 @pytest.mark.timeout(400)
 def test_the_network_sees_every_patient_position_as_it_was_trained(
-    quick: RunningNode, tps: StoreScp, tmp_path: Path
+    shipped: RunningNode, tps: StoreScp, tmp_path: Path
 ) -> None:
-    made = {name: pushed(quick, CASES[name], tmp_path / name) for name in ("c00_control", "d2_ffs", "d3_hfp")}
+    made = {name: pushed(shipped, CASES[name], tmp_path / name) for name in ("c00_control", "d2_ffs", "d3_hfp")}
     results = {}
     for name, pushable in made.items():
-        found = ends(quick, set(pushable.ct_series()))
+        found = ends(shipped, set(pushable.ct_series()))
         assert {case.state for case in found.values()} == {"SENT"}
         results[name] = _turned_back(derived_by_series(tps, found.values()))
     control = results.pop("c00_control")

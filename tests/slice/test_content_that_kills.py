@@ -4,7 +4,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
+import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import build_context
 
@@ -19,6 +19,12 @@ VERIFICATION = "1.2.840.10008.1.1"
 MAX_RSS_BYTES = 700 << 20  # the worker with torch; the receiver stays below 200 MB
 
 
+@pytest.fixture(autouse=True)
+def _as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send the bytes of a file: to decode a million items and encode them again takes pydicom a minute."""
+    monkeypatch.setattr("pynetdicom._config.STORE_SEND_CHUNKED_DATASET", True)
+
+
 def send(port: int, paths: list[Path]) -> list[int]:
     """Store the files as they are, with an echo behind each; the statuses of the stores."""
     peer = DestinationSettings(name="NODE", ae_title="SYNCECT", host="127.0.0.1", port=port)
@@ -27,7 +33,7 @@ def send(port: int, paths: list[Path]) -> list[int]:
     statuses = []
     with associate(peer, "CTSIM", contexts) as association:
         for path in paths:
-            statuses.append(int(association.send_c_store(dcmread(path)).Status))
+            statuses.append(int(association.send_c_store(path).Status))
             assert association.send_c_echo().Status == 0
     return statuses
 
