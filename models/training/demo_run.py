@@ -61,6 +61,8 @@ LIMITS = (
 )
 STATE_FILE = "state.json"
 FIRST_SEED = 700_000
+_LEVELS_MM = ((0.25, (-200.0, -115.0)), (0.4, (0.0, 50.0)), (0.7, (70.0, 175.0)))
+"""Up to which share of the patients the middle of the volume lies where, in mm above the carina; others: anywhere."""
 _OLDER_EVERY = 4
 _FIRST_PATIENTS = 12
 _KEPT_EVERY_S = 60.0
@@ -86,10 +88,7 @@ RECIPES = {
         },
         "four steps, with the adversarial term of the publication",
     ),
-    # Enhanced pixels weigh no more than others: a pixel lights where it is likelier a vessel than not.
-    "demo-1step": Recipe(
-        "3", {"diffusion_steps": 1, "enhanced_weight": 0.0, "lr_generator": 6e-4}, "one step, L1 alone"
-    ),
+    "demo-1step": Recipe("3", {"diffusion_steps": 1, "lr_generator": 6e-4}, "one step, L1 alone"),
 }
 
 
@@ -139,13 +138,14 @@ def make_patient_packed(seed: int) -> tuple[Packed, float]:
 def _teaching_patient(seed: int) -> PhantomPatient:
     """Most scans are reconstructed close around the body; slices are mostly 2.5 to 5 mm apart.
 
-    A third lies about the upper abdomen, where contents of the gut look like blood, and a quarter about the arch.
+    A quarter lies about the upper abdomen, where contents of the gut look like blood, some about the arch, and a third
+    about shoulders and neck, whose vessels are small.
     """
     random = np.random.default_rng([seed, 1])
     fov_mm = random.uniform(330, 460) if random.random() < 0.65 else random.uniform(460, 620)
     slice_mm = random.uniform(2.5, 5.0) if random.random() < 0.6 else random.uniform(1.0, 8.0)
     where = random.random()
-    level_mm = random.uniform(-200, -115) if where < 0.33 else random.uniform(0, 50) if where < 0.58 else None
+    level_mm = next((random.uniform(*span) for share, span in _LEVELS_MM if where < share), None)
     spacing_mm = (slice_mm, fov_mm / ROWS, fov_mm / ROWS)
     return make_teaching_patient(seed, slices=SLICES, rows=ROWS, spacing_mm=spacing_mm, centre_z_mm=level_mm)
 
