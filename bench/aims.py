@@ -58,6 +58,7 @@ AIMS: dict[str, Aim] = {
     r"external, blood bias: HU": Aim(low=-15.0, high=15.0),
     r"(internal|external|teaching), false enhancement: HU": Aim(high=3.0),
     r"slope against the requested level": Aim(low=0.9, high=1.1),
+    r"small vessels of \d+ shoulders, predicted / true": Aim(low=0.5),
     r"attacks held, share of all": Aim(low=1.0),
     r"clean results held, share of \d+": Aim(high=0.0),
 }

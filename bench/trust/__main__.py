@@ -22,7 +22,7 @@ import models
 from bench.aims import aim_of, unit_of
 from bench.run import machine, say
 from bench.trust import sections
-from bench.trust.cases import Bundle, Case, cut_regions, level_patients, phantom_cases, read_case
+from bench.trust.cases import Bundle, Case, cut_regions, level_patients, phantom_cases, read_case, shoulder_patients
 from bench.trust.size import FULL, SHORT, Size
 from models.bundle import read_card
 from models.card_text import DETAIL_SECTION
@@ -36,7 +36,7 @@ SECTIONS = ("regions", "continuity", "level", "attacks")
 SHIPPED = ("demo", "demo-1step")
 TRACKS = Path(__file__).with_name("tracks.json")
 RESULTS = Path(__file__).parents[1] / "results"
-LEVEL_SEED, ATTACK_SEED = 770_015, 770_016
+LEVEL_SEED, ATTACK_SEED, SHOULDER_SEED = 770_015, 770_016, 770_200
 
 Measured = dict[str, dict[str, sections.Figures]]
 Step = Callable[[Bundle], sections.Figures]
@@ -92,7 +92,8 @@ def _steps(only: Sequence[str], real: tuple[Sequence[Case], RegionFile], size: S
         patients: list[LevelPatient] = []
         for anatomy, count in (("thorax", size.patients), ("teaching", size.teaching)):
             patients += level_patients(count, LEVEL_SEED, slices=size.level_slices, rows=size.rows, anatomy=anatomy)
-        steps["level"] = lambda bundle: sections.level(bundle, patients)
+        shoulders = shoulder_patients(size.shoulders, SHOULDER_SEED, slices=size.level_slices, rows=size.rows)
+        steps["level"] = lambda bundle: sections.level(bundle, patients, shoulders)
     if "attacks" in only:
         phantoms = level_patients(size.phantoms, ATTACK_SEED, slices=size.attack_slices, rows=size.rows)
         attacked = [*cases, *phantom_cases(phantoms)]

@@ -13,6 +13,7 @@ from models import Translator, load_bundle
 from models.bundle import LEVELS_HU, BundleCard
 from models.evaluation.level import LevelPatient
 from models.evaluation.regions import Circle, Region, RegionFile, Track
+from models.phantom import make_teaching_patient
 from models.phantom.cohort import make_cohort_patient, plan_cohort
 from models.phantom.tissues import Label
 from models.translator import Device
@@ -141,6 +142,21 @@ def level_patients(count: int, seed: int, *, slices: int, rows: int, anatomy: st
             )
         )
     return patients
+
+
+def shoulder_patients(count: int, seed: int, *, slices: int, rows: int) -> list[LevelPatient]:
+    """Teaching patients between axilla and neck, 90 to 150 mm above the carina, 5 mm between slices."""
+    found = []
+    for number, level_mm in enumerate(np.linspace(90, 150, count)):
+        pixel_mm = 400 / rows
+        made = make_teaching_patient(
+            seed + number, slices=slices, rows=rows, spacing_mm=(5.0, pixel_mm, pixel_mm), centre_z_mm=float(level_mm)
+        )
+        hu = np.rint(made.ncct_hu)
+        found.append(
+            LevelPatient(f"shoulder {number}", "teaching", made.spacing_mm, hu, made.labels, made.enhancement_hu)
+        )
+    return found
 
 
 def phantom_cases(patients: Sequence[LevelPatient]) -> Iterator[Case]:

@@ -9,7 +9,15 @@ from bench.derive import Image
 from bench.trust.cases import Bundle, Case
 from models.evaluation.attacks import ATTACKS, Attacked
 from models.evaluation.continuity import DROPOUT_HU, measure_track
-from models.evaluation.level import LevelFit, LevelPatient, LevelRow, fit_level, measure_levels, measure_requests
+from models.evaluation.level import (
+    LevelFit,
+    LevelPatient,
+    LevelRow,
+    fit_level,
+    measure_levels,
+    measure_requests,
+    measure_small_vessels,
+)
 from models.evaluation.regions import KINDS, RegionFile, RegionRow, mean_or_nan, measure_regions, summarise_regions
 from node.translate.composite import composite
 from node.translate.native_contrast import find_native_contrast
@@ -61,8 +69,11 @@ def continuity(bundle: Bundle, cases: Sequence[Case], named: RegionFile) -> Figu
     return figures
 
 
-def level(bundle: Bundle, patients: Sequence[LevelPatient]) -> Figures:
-    """Blood of phantoms: bias, false enhancement, predicted over true level, and over asked level if one is taken."""
+def level(bundle: Bundle, patients: Sequence[LevelPatient], shoulders: Sequence[LevelPatient]) -> Figures:
+    """Blood of phantoms: bias, false enhancement, predicted over true level, and over asked level if one is taken.
+
+    Of those in `shoulders` the small vessels are measured.
+    """
     window = bundle.card.hu_window
     rows = measure_levels(patients, bundle.translate, window, takes_level=bundle.takes_level)
     figures: Figures = {}
@@ -70,6 +81,8 @@ def level(bundle: Bundle, patients: Sequence[LevelPatient]) -> Figures:
         figures |= _of_hospital(hospital, list(group))
     # Teaching patients differ in far more than their level, which would look like a slope.
     figures |= _of_line("true level", [row for row in rows if row.hospital != TEACHING])
+    shares = measure_small_vessels(shoulders, bundle.translate, window, takes_level=bundle.takes_level)
+    figures[f"small vessels of {len(shares)} shoulders, predicted / true"] = mean_or_nan(shares)
     if bundle.takes_level:
         asked = measure_requests(patients[:: max(1, len(patients) // 6)], bundle.translate, window, REQUESTED_HU)
         figures |= _of_line("requested level", asked)

@@ -14,6 +14,7 @@ from scipy.stats import linregress
 from scipy.stats import t as student_t
 
 from models.metrics.hu import Change, Mask, false_enhancement, quiet_body, structure_masks
+from models.phantom.tissues import Label
 
 Volume = NDArray[np.float32]  # HU [z, y, x]
 Translate = Callable[[Volume, tuple[float, float, float], float | None], Volume]
@@ -21,6 +22,15 @@ Translate = Callable[[Volume, tuple[float, float, float], float | None], Volume]
 blood that is asked for, HU, or None for the bundle's own convention."""
 
 CONFIDENCE = 0.95
+SMALL_VESSELS = (
+    Label.SUBCLAVIAN_ARTERY,
+    Label.SUBCLAVIAN_VEIN,
+    Label.INTERNAL_MAMMARY,
+    Label.CAROTID,
+    Label.JUGULAR,
+)
+"""Those that a planner of breast and neck looks for; axillary vessels are the ends of the subclavian ones."""
+_LEAST_VOXELS = 50
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,26 @@ def measure_requests(
             change = _change(patient, translate, window_hu, level_hu)
             rows.append(_row(patient, change, blood, level_hu, window_hu))
     return rows
+
+
+def measure_small_vessels(
+    patients: Iterable[LevelPatient], translate: Translate, window_hu: tuple[float, float], *, takes_level: bool
+) -> list[float]:
+    """Predicted over true enhancement, summed over the vessels of shoulder, axilla and neck; one share a patient.
+
+    1 is all of it, 0 a vessel that stays dark. Patients without such vessels are left out.
+    """
+    shares = []
+    for patient in patients:
+        small = np.isin(patient.labels, SMALL_VESSELS)
+        if small.sum() < _LEAST_VOXELS:
+            continue
+        # What fills its voxels enhances like blood; most of these vessels are too thin for that.
+        level_hu = float(np.percentile(patient.enhancement_hu[small], 95))
+        change = _change(patient, translate, window_hu, level_hu if takes_level else None)
+        true_hu = patient.enhancement_hu[small].sum(dtype=np.float64)
+        shares.append(float(change[small].sum(dtype=np.float64) / true_hu))
+    return shares
 
 
 def _change(

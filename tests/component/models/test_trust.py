@@ -19,7 +19,7 @@ from models.bundle import read_card, read_weights, write_bundle
 from models.evaluation.regions import read_regions
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
 
-TINY = Size(4, 2, 2, 3, 6, 96, "", slice(None))
+TINY = Size(4, 2, 1, 2, 3, 6, 96, "", slice(None))
 CIRCLE = {"slice": 1, "x_px": 40, "y_px": 30, "radius_px": 3}
 
 
@@ -114,8 +114,8 @@ def test_a_bundle_of_a_level_is_held_against_the_level_that_is_asked_for(tiny_bu
     write_bundle(levelled, replace(card, blood_level_hu=100.0), read_weights(tiny_bundle, card), text="")
     patients = level_patients(4, 5, slices=2, rows=64)
     bundle, plain = Bundle(levelled), Bundle(tiny_bundle)
-    assert "slope against the requested level" not in sections.level(plain, patients)
-    assert math.isfinite(sections.level(bundle, patients)["slope against the requested level"])
+    assert "slope against the requested level" not in sections.level(plain, patients, [])
+    assert math.isfinite(sections.level(bundle, patients, [])["slope against the requested level"])
     hu, spacing_mm = patients[0].ncct_hu, patients[0].spacing_mm
     half, whole = (bundle.translate(hu, spacing_mm, level_hu) - np.clip(hu, -40, 400) for level_hu in (50.0, 100.0))
     inside = (hu > 20) & (hu < 60) & (np.abs(whole) > 1)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from models.evaluation.level import LevelPatient, fit_level, measure_levels, measure_requests
+from models.evaluation.level import LevelPatient, fit_level, measure_levels, measure_requests, measure_small_vessels
 from models.phantom.tissues import Label
 
 WINDOW_HU = (-40.0, 400.0)
@@ -79,3 +79,17 @@ def test_the_confidence_interval_holds_the_slope_and_grows_with_scatter():
 def test_equal_levels_or_two_patients_tell_no_slope():
     assert math.isnan(fit_level([100, 100, 100], [1, 2, 3]).slope)
     assert math.isnan(fit_level([100, 120], [1, 2]).slope)
+
+
+def test_small_vessels_that_stay_dark_are_seen_and_patients_without_any_are_left_out():
+    labels = np.full((2, 40, 40), Label.MUSCLE, np.uint8)
+    labels[:, 10:16, 10:16], labels[:, 20:26, 20:26] = Label.SUBCLAVIAN_VEIN, Label.CAROTID
+    true_hu = np.where(labels == Label.MUSCLE, np.float32(0), np.float32(90))
+    shoulder = LevelPatient("s", "teaching", SPACING_MM, np.full(labels.shape, 40, np.float32), labels, true_hu)
+
+    def half(hu, spacing_mm, level_hu):
+        assert level_hu == 90
+        return hu + np.where(labels == Label.CAROTID, np.float32(level_hu), np.float32(0))
+
+    shares = measure_small_vessels([shoulder, PATIENTS[0]], half, WINDOW_HU, takes_level=True)
+    assert shares == [pytest.approx(0.5)]
