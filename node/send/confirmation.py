@@ -30,8 +30,8 @@ class Confirmer:
     store: OutboxStore
     calling_ae: str
     name: str
-    uids: UidFactory
     clock: Callable[[], datetime]
+    uids: UidFactory = UidFactory()  # noqa: RUF009 - immutable
 
     def run_once(self, destination: DestinationSettings) -> bool:
         """Ask for one sent or withdrawn series; False when none is due."""

@@ -24,7 +24,7 @@ from node.dicom.companions.presentation import build_presentation
 from node.dicom.companions.report import build_report
 from node.dicom.companions.segmentation import build_segmentation
 from node.dicom.companions.series import DerivedSeries, Frame
-from node.dicom.doubt_file import Doubt, read_doubt
+from node.dicom.doubt_file import DOUBT_FILE, Doubt, read_doubt
 from node.dicom.elements import charset_of, write_part10
 from node.dicom.uids import UidFactory
 
@@ -53,8 +53,8 @@ class CompanionMaker:
 
     @property
     def has_doubt(self) -> bool:
-        """Whether the doubt of every pixel was kept; raises ValueError or OSError where it cannot be read."""
-        return self._doubt is not None
+        """Whether the doubt of every pixel was kept; whether it can be read shows when it is."""
+        return (self.folder / DOUBT_FILE).is_file()
 
     def make(self, kind: Companion) -> CompanionFile:
         """The companion of this kind, from the disk where it was made before.

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,23 +9,18 @@ import highdicom
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from config.syntax import Companion
 from node.dicom.companions.kinds import KINDS
 from node.dicom.companions.make import CompanionMaker
 from node.dicom.companions.presentation import LABEL
-from node.dicom.derived import build_slice
 from node.dicom.doubt_file import Doubt, write_doubt
-from node.dicom.elements import element_bytes, tag_of, write_part10
+from node.dicom.elements import element_bytes, tag_of
 from node.dicom.quiet import quiet_pydicom
 from node.dicom.uids import UidFactory
-from node.dicom.volume import read_volume
-from tests.builders import make_series
 from tests.conftest import require_program
-from tests.unit.node.dicom.test_derived import PLAN
+from tests.derived import Made, derived_series
 
-SIZE = (4, 20, 28)
 DECISION = "HELD: 120 ml of enhancement. Released by anna: port, seen before"
 MEASUREMENTS = {"native_enhanced_ml": 1.25, "shift_hu": -3.3333333333333335, "voxels": 7, "odd": float("nan")}
 SHIFT_JIS = {"SpecificCharacterSet": b"\\ISO 2022 IR 87", "PatientName": b"Yamada^Tarou=\x1b$B;3ED\x1b(B^"}
@@ -37,38 +31,12 @@ SAME = (
 )
 
 
-@dataclass(frozen=True)
-class Made:
-    """A derived series with its doubt in a folder, and its companions."""
-
-    folder: Path
-    slices: list[Dataset]
-    mask: np.ndarray
-    doubt_hu: np.ndarray
-
-    def companion(self, kind: Companion) -> Path:
-        return maker(self.folder).make(kind).path
-
-
 def maker(folder: Path, decision: str = DECISION) -> CompanionMaker:
     return CompanionMaker(folder, UidFactory(), MEASUREMENTS, decision)
 
 
-def derived_series(folder: Path, **series: Any) -> Made:
-    slices, rows, columns = SIZE
-    shape: Any = {"slices": slices, "rows": rows, "columns": columns, "spacing_mm": (2.5, 0.9, 0.7)}
-    source = make_series(folder / "source", **shape, **series)
-    volume = read_volume(source)
-    out = folder / "derived"
-    out.mkdir()
-    for z, one in enumerate(volume.slices):
-        write_part10(build_slice(PLAN, one, volume.stored[z]), out / f"{z + 1:04d}.dcm")
-    rng = np.random.default_rng(3)
-    doubt_hu = rng.integers(0, 256, volume.stored.shape).astype(np.uint8)
-    mask = rng.random(doubt_hu.shape) < 0.1
-    mask[1] = False  # a slice without doubt
-    write_doubt(out, Doubt(mask, doubt_hu, 30.0))
-    return Made(out, [dcmread(path) for path in sorted(out.glob("*.dcm"))], mask, doubt_hu)
+def companion(made: Made, kind: Companion) -> Path:
+    return maker(made.folder).make(kind).path
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +58,7 @@ def test_the_settings_name_exactly_the_kinds_that_can_be_made() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_conforms_and_says_whose_and_what_it_is(made: Made, kind: Companion) -> None:
-    path = made.companion(kind)
+    path = companion(made, kind)
     assert errors(path) == []
     ds, first = dcmread(path), made.slices[0]
     for keyword in SAME:
@@ -103,20 +71,20 @@ def test_it_conforms_and_says_whose_and_what_it_is(made: Made, kind: Companion) 
 
 
 def test_each_has_a_series_and_a_number_of_its_own(made: Made) -> None:
-    every = [dcmread(made.companion(kind)) for kind in KINDS]
+    every = [dcmread(companion(made, kind)) for kind in KINDS]
     for keyword in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber"):
         assert len({ds[keyword].value for ds in every}) == len(KINDS)
 
 
 def test_dciodvfy_would_see_an_error(made: Made, tmp_path: Path) -> None:
-    ds = dcmread(made.companion("segmentation"))
+    ds = dcmread(companion(made, "segmentation"))
     del ds.SegmentSequence
     ds.save_as(tmp_path / "broken.dcm")
     assert errors(tmp_path / "broken.dcm")
 
 
 def test_a_segmented_voxel_is_the_pixel_of_the_slice(made: Made) -> None:
-    seg = highdicom.seg.segread(made.companion("segmentation"))
+    seg = highdicom.seg.segread(companion(made, "segmentation"))
     uids = [ds.SOPInstanceUID for ds in made.slices]
     pixels = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
     assert np.array_equal(pixels[..., 0].astype(bool), made.mask)
@@ -136,15 +104,15 @@ def test_a_mask_without_a_doubtful_pixel_is_an_empty_mask(made: Made, tmp_path: 
     empty = derived_series(tmp_path)
     (empty.folder / "doubt.npz").unlink()
     write_doubt(empty.folder, Doubt(np.zeros_like(empty.mask), empty.doubt_hu, 30.0))
-    path = empty.companion("segmentation")
+    path = companion(empty, "segmentation")
     assert errors(path) == []
     seg = highdicom.seg.segread(path)
     assert not seg.get_pixels_by_source_instance([ds.SOPInstanceUID for ds in empty.slices]).any()
 
 
 def test_the_map_holds_the_doubt_in_hu(made: Made) -> None:
-    ds = dcmread(made.companion("parametric_map"))
-    map_of = highdicom.imread(made.companion("parametric_map")).get_volume(apply_real_world_transform=True)
+    ds = dcmread(companion(made, "parametric_map"))
+    map_of = highdicom.imread(companion(made, "parametric_map")).get_volume(apply_real_world_transform=True)
     series = highdicom.get_volume_from_series(made.slices)
     assert map_of.geometry_equal(series, tol=0.0)
     doubt_by_z = dict(zip((one.ImagePositionPatient[2] for one in made.slices), made.doubt_hu, strict=True))
@@ -161,7 +129,7 @@ def test_the_map_holds_the_doubt_in_hu(made: Made) -> None:
 
 
 def test_the_report_holds_figures_with_units_and_the_decision(made: Made) -> None:
-    report: Any = highdicom.sr.srread(made.companion("report"))
+    report: Any = highdicom.sr.srread(companion(made, "report"))
     (group,) = report.content.get_image_measurement_groups()
     found = {one.name.value: (one.value, one.unit.value) for one in group.get_measurements()}
     assert found == {
@@ -186,7 +154,7 @@ def test_without_a_decision_the_report_names_none(tmp_path: Path) -> None:
 
 
 def test_the_presentation_says_synthetic_on_every_slice_in_the_window_of_planning(made: Made) -> None:
-    ds = dcmread(made.companion("presentation"))
+    ds = dcmread(companion(made, "presentation"))
     uids = [one.SOPInstanceUID for one in made.slices]
     (annotation,) = ds.GraphicAnnotationSequence
     assert [item.ReferencedSOPInstanceUID for item in annotation.ReferencedImageSequence] == uids
@@ -201,9 +169,9 @@ def test_the_presentation_says_synthetic_on_every_slice_in_the_window_of_plannin
 def test_the_same_result_gives_the_same_bytes_and_another_content_another_uid(tmp_path: Path) -> None:
     one, two = derived_series(tmp_path / "1"), derived_series(tmp_path / "2")
     for kind in KINDS:
-        assert one.companion(kind).read_bytes() == two.companion(kind).read_bytes()
-    first = dcmread(one.companion("report"))
-    one.companion("report").unlink()
+        assert companion(one, kind).read_bytes() == companion(two, kind).read_bytes()
+    first = dcmread(companion(one, "report"))
+    companion(one, "report").unlink()
     other = dcmread(maker(one.folder, "HELD: x. Released by anna: y").make("report").path)
     assert first.SeriesInstanceUID == other.SeriesInstanceUID
     assert first.SOPInstanceUID != other.SOPInstanceUID
@@ -211,10 +179,10 @@ def test_the_same_result_gives_the_same_bytes_and_another_content_another_uid(tm
 
 def test_what_was_made_is_kept_and_half_a_file_is_made_again(tmp_path: Path) -> None:
     series = derived_series(tmp_path)
-    path = series.companion("presentation")
+    path = companion(series, "presentation")
     whole = path.read_bytes()
     path.write_bytes(whole[:100])
-    assert series.companion("presentation").read_bytes() == whole
+    assert companion(series, "presentation").read_bytes() == whole
     assert [one.name for one in path.parent.iterdir()] == ["presentation.dcm"]
     before = path.stat().st_mtime_ns
     assert maker(series.folder).make("presentation").sop_instance_uid == dcmread(path).SOPInstanceUID
@@ -230,7 +198,7 @@ def test_without_a_kept_doubt_there_is_none_that_shows_it(tmp_path: Path) -> Non
 def test_a_name_in_another_script_is_kept_byte_by_byte(tmp_path: Path) -> None:
     series = derived_series(tmp_path, raw=SHIFT_JIS)
     for kind in KINDS:
-        path = series.companion(kind)
+        path = companion(series, kind)
         assert errors(path) == []
         with quiet_pydicom():
             ds = dcmread(path)
@@ -244,4 +212,4 @@ def test_a_doubt_of_another_shape_is_refused(tmp_path: Path, kind: Companion) ->
     (series.folder / "doubt.npz").unlink()
     write_doubt(series.folder, Doubt(series.mask[:, :-1], series.doubt_hu[:, :-1], 30.0))
     with pytest.raises(ValueError, match="does not fit"):
-        series.companion(kind)
+        companion(series, kind)
