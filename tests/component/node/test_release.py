@@ -8,6 +8,8 @@ import pytest
 from pydicom import dcmread
 
 from node.bootstrap.release import release_held
+from node.bootstrap.roles import _companion_maker
+from node.dicom.doubt_file import DOUBT_FILE
 from node.errors import Refused
 from node.translate.proof import flush_and_digest
 from storage.errors import IllegalTransition, SpoolFull
@@ -52,6 +54,16 @@ def test_every_file_says_who_overruled_which_doubt_before_it_can_be_sent(departm
     assert claimed is not None
     assert {item.sop_instance_uid for item in claimed.missing} == before
     assert all(department.node.spool.path(item.file_name).exists() for item in claimed.missing)
+
+
+def test_the_doubt_stays_beside_the_files_and_a_report_would_tell_the_decision(department, case) -> None:
+    (department.node.spool.path(case.product_dir) / DOUBT_FILE).write_bytes(b"kept")
+    release(department, case)
+    claimed = department.node.outbox.claim("c", "tps", 60, START)
+    maker = _companion_maker(department.node, claimed)
+    assert (maker.folder / DOUBT_FILE).read_bytes() == b"kept"
+    assert maker.folder == department.node.spool.path(department.node.overview.case(case.id).product_dir)
+    assert maker.decision == "HELD: looks enhanced. Released by operator mia: seen by Dr Wu"
 
 
 def test_the_store_keeps_the_name_of_who_released_it_as_it_is_written(department, case) -> None:
