@@ -5,13 +5,11 @@ published without it belongs to no job.
 """
 
 import os
-import shutil
 import uuid
 from datetime import datetime
 from pathlib import Path
 
 from node.bootstrap.store import Node
-from node.dicom.doubt_file import DOUBT_FILE
 from node.errors import Permanent, Refused
 from node.translate.release import override_sentence, write_released
 from storage.errors import IllegalTransition
@@ -35,7 +33,6 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
     try:
         files = [(held / made.file_name, made.sha256) for made in products]
         digests = write_released(files, case.reason, actor, reason, staged)
-        _keep_doubt(held, staged)
         _give_to_the_owner_of(held, staged)
         product_dir = node.spool.publish(staged)
     except (FileNotFoundError, Permanent) as error:
@@ -55,14 +52,6 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
         node.spool.unstage(node.spool.path(product_dir))
         raise
     node.spool.keep_only(product_dir)
-
-
-def _keep_doubt(held: Path, staged: Path) -> None:
-    """The doubt of the pixels stays beside them: companions of the released result show it."""
-    if (held / DOUBT_FILE).is_file():
-        shutil.copyfile(held / DOUBT_FILE, staged / DOUBT_FILE)
-        with (staged / DOUBT_FILE).open("rb") as stream:
-            os.fsync(stream.fileno())
 
 
 def _refuse_where_it_moved(node: Node, case: Case, error: Exception) -> None:
