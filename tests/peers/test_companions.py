@@ -207,6 +207,21 @@ def test_a_courier_that_is_killed_between_leaves_no_second_copy(bench: Bench, ma
     assert [tps.stored.count(uid) for uid in bench.uids] == [1] * SLICES
 
 
+def test_nothing_goes_out_of_a_result_that_is_cancelled_meanwhile(bench: Bench, make_tps: Any) -> None:
+    tps = make_tps(also=CLASSES)
+    bench.produce()
+    whole = bench.maker_of
+
+    def cancelled_meanwhile(delivery: Any) -> Any:
+        bench.store.jobs.cancel(1, "operator x", "wrong patient", bench.now)
+        return whole(delivery)
+
+    bench.maker_of = cancelled_meanwhile
+    bench.send(tps.destination(companions=WANTED))
+    assert tps.stored == bench.uids
+    assert bench.case().leftovers == ("tps",)
+
+
 def test_without_a_kept_doubt_the_others_go(bench: Bench, make_tps: Any, caplog: pytest.LogCaptureFixture) -> None:
     tps = make_tps(also=CLASSES)
     bench.produce(with_doubt=False)

@@ -8,7 +8,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from node.dicom.companions.codes import REGION_OF_DOUBT, own_scheme
-from node.dicom.companions.series import BODY_PART, SPACE, Frame
+from node.dicom.companions.series import SPACE, Frame
 
 
 def build_segmentation(frame: Frame, mask: NDArray[np.bool_]) -> Dataset:
@@ -42,4 +42,4 @@ def build_segmentation(frame: Frame, mask: NDArray[np.bool_]) -> Dataset:
         coding_schemes=own_scheme(),
         **frame.arguments,
     )
-    return frame.finished(built, *BODY_PART, *SPACE)
+    return frame.finished(built, "BodyPartExamined", *SPACE)  # dciodvfy refuses Laterality here

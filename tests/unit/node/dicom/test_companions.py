@@ -70,6 +70,15 @@ def test_it_conforms_and_says_whose_and_what_it_is(made: Made, kind: Companion) 
     assert ds.SeriesNumber not in {301, 302}
 
 
+@pytest.mark.parametrize(
+    "attributes", [{}, {"BodyPartExamined": "THORAX"}, {"BodyPartExamined": "BREAST", "Laterality": "L"}]
+)
+def test_it_conforms_whatever_the_body_part_is(tmp_path: Path, attributes: dict[str, str]) -> None:
+    series = derived_series(tmp_path, attributes=attributes, absent=() if attributes else ("BodyPartExamined",))
+    for kind in KINDS:
+        assert errors(companion(series, kind)) == [], kind
+
+
 def test_each_has_a_series_and_a_number_of_its_own(made: Made) -> None:
     every = [dcmread(companion(made, kind)) for kind in KINDS]
     for keyword in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber"):
@@ -126,6 +135,8 @@ def test_the_map_holds_the_doubt_in_hu(made: Made) -> None:
     assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
     assert ds.FrameOfReferenceUID == made.slices[0].FrameOfReferenceUID
     assert ds.BurnedInAnnotation == "NO"
+    referenced = {item.ReferencedSOPInstanceUID for item in ds.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert referenced == {one.SOPInstanceUID for one in made.slices}
 
 
 def test_the_report_holds_figures_with_units_and_the_decision(made: Made) -> None:
