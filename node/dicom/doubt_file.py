@@ -1,5 +1,6 @@
 """The doubt of a result as one small file beside its slices: which voxels the model's second look contradicts."""
 
+import io
 import os
 import zlib
 from dataclasses import dataclass, field
@@ -40,15 +41,17 @@ def write_doubt(folder: Path, doubt: Doubt) -> Path:
 
     The same doubt gives the same bytes.
     """
-    path = folder / DOUBT_FILE
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        np.savez_compressed(
-            file, mask=doubt.mask, doubt_hu=doubt.doubt_hu, limit_hu=np.array(doubt.limit_hu, dtype=np.float64)
-        )
-        file.flush()
-        os.fsync(descriptor)
-    return path
+    packed = io.BytesIO()
+    np.savez_compressed(
+        packed, mask=doubt.mask, doubt_hu=doubt.doubt_hu, limit_hu=np.array(doubt.limit_hu, dtype=np.float64)
+    )
+    return _keep(folder / DOUBT_FILE, packed.getvalue())
+
+
+def copy_doubt(folder: Path, other: Path) -> None:
+    """Keep the file of one result's folder in another one too, as `write_doubt` does; where there is none, nothing."""
+    if (folder / DOUBT_FILE).is_file():
+        _keep(other / DOUBT_FILE, (folder / DOUBT_FILE).read_bytes())
 
 
 def read_doubt(folder: Path) -> Doubt | None:
@@ -67,3 +70,12 @@ def read_doubt(folder: Path) -> Doubt | None:
     if mask.dtype != bool or doubt_hu.dtype != np.uint8 or mask.shape != doubt_hu.shape or mask.ndim != 3:
         raise ValueError(f"{DOUBT_FILE} of the result is damaged: it holds {mask.dtype} {mask.shape}")
     return Doubt(mask, doubt_hu, limit_hu)
+
+
+def _keep(path: Path, data: bytes) -> Path:
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(descriptor)
+    return path
