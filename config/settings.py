@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from config.syntax import check_uid_root, is_ae_title, network_of
+from config.syntax import Companion, check_uid_root, is_ae_title, network_of
 
 
 def _ae_title(value: str) -> str:
@@ -233,8 +233,17 @@ class ModelSettings(Section):
         return self
 
 
+def _each_once(names: tuple[Companion, ...]) -> tuple[Companion, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("each object should be named once")
+    return names
+
+
 class DestinationSettings(Section):
-    """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never."""
+    """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never.
+
+    companions: the objects that it gets beside the CT images.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     ae_title: AeTitle
@@ -244,6 +253,7 @@ class DestinationSettings(Section):
     confirm: Literal["none", "find"] = "none"
     echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
     profile: Literal["generic"] = "generic"
+    companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()
 
 
 class SeriesSettings(Section):

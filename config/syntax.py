@@ -5,7 +5,7 @@ It lies in the lowest package, so that the settings, the receiver and the maker 
 
 import ipaddress
 import re
-from typing import Final
+from typing import Final, Literal
 
 MAX_UID_CHARS: Final = 64  # PS3.5 section 9.1
 
@@ -21,6 +21,9 @@ MIN_UID_DIGITS: Final = 24
 """Digits of a hash behind a UID root; with 24, the chance that two of 10^9 UIDs are the same is 5 in 10 million."""
 
 MAX_UID_ROOT_CHARS: Final = MAX_UID_CHARS - 1 - MIN_UID_DIGITS
+
+Companion = Literal["segmentation", "parametric_map", "report", "presentation"]
+"""What a destination can get beside the derived CT series, as the settings name it."""
 
 _UID_ROOT: Final = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 MAX_AE_TITLE_CHARS: Final = 16

@@ -1,9 +1,9 @@
 """OutboxStore knows which derived series are due where, what is missing there, and what the peer answered."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import Connection, Table, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
@@ -12,7 +12,7 @@ from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
-from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
+from storage.tables import Delivery, DeliveryInstance, Event, Job, Product, Series
 from storage.transitions import LEFTOVER_PAUSE, NEVER, mark_leftover, move_delivery
 
 _DELIVERY, _ANSWER = (cast(Table, kind.__table__) for kind in (Delivery, DeliveryInstance))
@@ -57,7 +57,8 @@ class OutgoingInstance:
 class ClaimedDelivery:
     """A delivery that this courier owns until its lease ends; `missing` is what the peer has not accepted yet.
 
-    case: how people call its job.
+    case: how people call its job. product_dir: the folder of the series, relative to the spool. measurements, override:
+    of its job, as the store has them.
     """
 
     id: int
@@ -68,6 +69,9 @@ class ClaimedDelivery:
     total: int
     missing: tuple[OutgoingInstance, ...]
     case: str = ""
+    product_dir: str = ""
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    override: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,13 @@ class OutboxStore(ProductStore):
                 _mark_late_answer(connection, delivery_id, courier, now)
         if not is_ours:
             raise LeaseLost(f"delivery {delivery_id} no longer belongs to {courier}")
+
+    def keep(self, delivery_id: int, courier: str, *, lease_s: float, now: datetime) -> None:
+        """Extend the lease without an answer, as for what is sent beside the series. Raises LeaseLost."""
+        lease = {"id_": delivery_id, "owner": courier, "until": now + timedelta(seconds=lease_s)}
+        with self._database.write_plain() as connection:
+            if _EXTEND_LEASE.execute(connection, lease).rowcount != 1:
+                raise LeaseLost(f"delivery {delivery_id} no longer belongs to {courier}")
 
     def finish_sent(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
         """SENDING -> SENT; raises IllegalTransition unless the peer accepted every instance, or LeaseLost."""
@@ -253,10 +264,15 @@ class OutboxStore(ProductStore):
             row.reason, row.next_attempt_at = reason, not_before or NEVER
 
     def confirm(self, delivery_id: int, actor: str, reason: str, now: datetime) -> None:
-        """SENT -> CONFIRMED: the peer showed that it holds every instance. Raises LeaseLost."""
+        """SENT -> CONFIRMED: the peer showed that it holds every instance. Raises LeaseLost.
+
+        What was said when it was sent, such as what else the peer refused, stays in the reason.
+        """
         with self._database.write() as session:
             row = _sent(session, delivery_id)
             job = session.get_one(Job, row.job_id)
+            if remark := _remark_when_sent(session, row):
+                reason = f"{reason}; {remark}"
             for instance in session.scalars(select(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id)):
                 instance.confirmed_at = now
             move_delivery(session, row, job.series_id, DeliveryState.CONFIRMED, actor=actor, reason=reason, now=now)
@@ -331,6 +347,11 @@ def _sent_delivery(session: Session, delivery: Delivery, job: Job, study_uid: st
     return SentDelivery(delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at)
 
 
+def _remark_when_sent(session: Session, delivery: Delivery) -> str:
+    sent = select(Event.reason).where(Event.delivery_id == delivery.id, Event.to_state == DeliveryState.SENT)
+    return session.scalar(sent.order_by(Event.id.desc()).limit(1)) or ""
+
+
 def _sent(session: Session, delivery_id: int) -> Delivery:
     row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
     if row is None or row.state is not DeliveryState.SENT:
@@ -364,4 +385,7 @@ def _claimed(session: Session, delivery: Delivery, job: Job) -> ClaimedDelivery:
             if row.id not in done
         ),
         case=case_id(job.series_id, job.run),
+        product_dir=job.product_dir or "",
+        measurements=job.measurements,
+        override=job.override,
     )

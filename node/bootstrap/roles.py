@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import models
 from config.load import ConfigError
@@ -12,7 +13,7 @@ from node.bootstrap.store import Node
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
 from node.dicom.headers import SliceHeader
-from node.dicom.uids import job_key
+from node.dicom.uids import UidFactory, job_key
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
 from node.ops.retention import Retention
@@ -20,9 +21,11 @@ from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
 from node.receive.receiver import Receiver
+from node.send.companions import CompanionMaker
 from node.send.courier import Courier
 from node.send.probe import Probe
 from node.translate.native_contrast import why_enhanced
+from storage.outbox import ClaimedDelivery
 from storage.series import JobRequest
 
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
@@ -104,8 +107,22 @@ def make_courier(node: Node, name: str, beat: Beating = no_beat, numbers: Number
         name=process_name("deliver", name),
         beat=beat,
         numbers=numbers,
+        companions=partial(_companion_maker, node),
+        uids=_uids(node),
         clock=node.clock,
     )
+
+
+def _uids(node: Node) -> UidFactory:
+    return UidFactory(node.settings.node.installation_uid_root or None)
+
+
+def _companion_maker(node: Node, delivery: ClaimedDelivery) -> CompanionMaker:
+    # highdicom is loaded for those who want companions, and for nobody else.
+    from node.dicom.companions.make import CompanionMaker as Maker  # noqa: PLC0415
+
+    folder = node.spool.path(delivery.product_dir)
+    return Maker(folder, _uids(node), delivery.measurements, delivery.override)
 
 
 def make_probe(node: Node) -> Probe:

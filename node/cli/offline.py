@@ -15,6 +15,9 @@ from config.settings import Settings
 from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.worker import job_options, open_executor
 from node.cli.console import progress_bar
+from node.dicom.companions.kinds import KINDS
+from node.dicom.companions.make import CompanionMaker
+from node.dicom.uids import UidFactory
 from node.errors import Permanent, Refused
 from node.operate.judged import Checked, headers_of, judged
 from node.receive.eligibility import Accept, judge
@@ -26,11 +29,12 @@ from storage.errors import NotFound
 
 @dataclass(frozen=True)
 class Processed:
-    """A derived series on disk, and what made it."""
+    """A derived series on disk, and what made it; companions: their files, relative to its folder."""
 
     result: JobResult
     bundle: str
     translator: str
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,12 @@ def rule_rows(settings: Settings) -> list[RuleRow]:
     return built_in + own
 
 
-def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_uid: str) -> Processed:
+def process_folder(
+    settings: Settings, dicom_dir: Path, out_dir: Path, series_uid: str, *, with_companions: bool = False
+) -> Processed:
     """Translate one series into `out_dir`; a HELD result is returned and nothing is written.
+
+    with_companions: make every object beside the images that there can be of the result.
 
     Raises Refused where the series is not eligible or `out_dir` is not empty, NotFound without a series, Permanent
     where nothing can be written there.
@@ -77,9 +85,16 @@ def process_folder(settings: Settings, dicom_dir: Path, out_dir: Path, series_ui
         options = job_options(settings, datetime.now(UTC))
         result = executor.run(paths, options, work_dir, _Reporter(bar, task))
         result = replace(result, held_reason=join_reasons(doubt, result.held_reason))
+        companions = _companions(work_dir, options.uids, result) if with_companions and not result.held_reason else []
         if not result.held_reason:
             shutil.copytree(work_dir, out_dir, dirs_exist_ok=True)
-    return Processed(result, executor.bundle, executor.description)
+    made = tuple(str(path.relative_to(work_dir)) for path in companions)
+    return Processed(result, executor.bundle, executor.description, made)
+
+
+def _companions(folder: Path, uids: UidFactory, result: JobResult) -> list[Path]:
+    maker = CompanionMaker(folder, uids, result.measurements)
+    return [maker.make(kind).path for kind in maker.choose(tuple(KINDS))]
 
 
 @contextmanager

@@ -32,6 +32,9 @@ def process(
     dicom_dir: Folder,
     out_dir: Annotated[Path, typer.Option("--out", "-o", help="Folder for the derived series; new or empty.")],
     series_uid: SeriesUid = "",
+    companions: Annotated[
+        bool, typer.Option("--companions", help="Also make the objects that a destination can get beside the images.")
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -39,7 +42,9 @@ def process(
     from node.cli.offline import process_folder
 
     try:
-        done = process_folder(settings_from(context, config), dicom_dir, out_dir, series_uid)
+        done = process_folder(
+            settings_from(context, config), dicom_dir, out_dir, series_uid, with_companions=companions
+        )
     except Doubtful as error:
         raise Refused(f"held, nothing was written: {error}") from error
     result = done.result
@@ -52,6 +57,7 @@ def process(
                 "translator": done.translator,
                 "held_reason": result.held_reason,
                 "measurements": result.measurements,
+                "companions": [out_dir / name for name in done.companions],
                 "files": [] if result.held_reason else [out_dir / made.path.name for made in result.files],
             }
         )
@@ -63,6 +69,7 @@ def process(
             [
                 ("series", result.series_uid),
                 ("slices", str(len(result.files))),
+                *([("beside them", ", ".join(done.companions))] if done.companions else []),
                 ("bundle", done.bundle),
                 ("translator", done.translator),
                 *((key, f"{value:.4g}") for key, value in result.measurements.items()),

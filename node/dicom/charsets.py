@@ -1,7 +1,9 @@
 """The character sets of text: Defined Terms, what senders write in their place, and the text that follows from both."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -43,6 +45,7 @@ STAND_ALONE: Final = frozenset({"ISO_IR 192", "GB18030", "GBK"})
 _ISO_8859: Final = re.compile(r"ISO ?8859 ?(\d{1,2})")
 _TERM: Final = re.compile(r"ISO ?(2022 ?)?(?:IR ?)?(\d{1,3})")
 _ESCAPE: Final = 0x1B
+_JAPANESE: Final = "ISO_IR 13"  # its codec would also write what only a second term may announce
 _DELIMITERS: Final = {0x0D, 0x0A, 0x09, 0x0C}
 _DEFAULT: Final = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})
 
@@ -159,3 +162,32 @@ def cut_text(raw: bytes, characters: int, charset: Sequence[str]) -> bytes | Non
     except UnicodeError:
         return None
     return start.rstrip(b" ") if raw.startswith(start) else None
+
+
+def own_encoding(charset: Sequence[str]) -> str:
+    """How text of ours is written beside the source's; ASCII where several sets or none can be told apart."""
+    meant = character_set(tuple(charset))
+    if meant.unknown or meant.is_default or len(meant.terms) != 1:
+        return "ascii"
+    (term,) = meant.terms
+    writes_alone = term in STAND_ALONE or (term.startswith("ISO_IR ") and term != _JAPANESE)
+    return meant.encodings[0] if writes_alone else "ascii"
+
+
+def writable(text: str, encoding: str) -> str:
+    """One line of printable characters that the encoding has: accents are dropped, the rest becomes question marks."""
+    kept = "".join(_written(c, encoding) for c in unicodedata.normalize("NFC", text))
+    return " ".join(kept.replace("\\", "/").split())
+
+
+def _written(character: str, encoding: str) -> str:
+    if character.isspace():
+        return " "
+    for form in (
+        character,
+        "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)),
+    ):
+        with suppress(UnicodeEncodeError):
+            if form.isprintable() and form.encode(encoding):
+                return form
+    return "" if unicodedata.combining(character) else "?"

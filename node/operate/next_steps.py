@@ -287,11 +287,11 @@ def _trouble(view: DeliveryView, facts: Facts) -> str:
 
 
 def _sent(_case: Case, _facts: Facts) -> str:
-    return "Nothing to do: every destination accepted every instance."
+    return "Nothing to do: every destination accepted every image."
 
 
 def _confirmed(_case: Case, _facts: Facts) -> str:
-    return "Nothing to do: the destination showed that it holds every instance."
+    return "Nothing to do: the destination showed that it holds every image."
 
 
 def _failed(case: Case, facts: Facts) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from config.settings import DestinationSettings
+from node.dicom.companions.kinds import companion_series_uid
+from node.dicom.uids import UidFactory
 from node.network.no_association import NoAssociation
 from node.network.query import find_instances
 from storage.errors import LeaseLost
@@ -29,6 +31,7 @@ class Confirmer:
     calling_ae: str
     name: str
     clock: Callable[[], datetime]
+    uids: UidFactory = UidFactory()  # noqa: RUF009 - immutable
 
     def run_once(self, destination: DestinationSettings) -> bool:
         """Ask for one sent or withdrawn series; False when none is due."""
@@ -76,7 +79,7 @@ class Confirmer:
     def _ask_whether_gone(self, withdrawn: SentDelivery, destination: DestinationSettings) -> None:
         asked_at = self.clock()
         try:
-            held = find_instances(destination, self.calling_ae, withdrawn.study_uid, withdrawn.derived_series_uid)
+            stands = self._stands(withdrawn, destination)
         except NoAssociation as failure:
             log.info(
                 "%s did not say whether it still has a withdrawn series: %s",
@@ -91,7 +94,7 @@ class Confirmer:
             )
             self.store.still_there(withdrawn.id, self.clock())
             return
-        if held & withdrawn.sop_instance_uids:
+        if stands:
             self.store.still_there(withdrawn.id, self.clock())
             return
         self.store.gone(
@@ -107,6 +110,17 @@ class Confirmer:
                 "derived_series_uid": withdrawn.derived_series_uid,
                 "destination": destination.name,
             },
+        )
+
+    def _stands(self, withdrawn: SentDelivery, destination: DestinationSettings) -> bool:
+        """Whether an image or a companion of a withdrawn series is there; raises NoAssociation."""
+        derived_uid = withdrawn.derived_series_uid
+        held = find_instances(destination, self.calling_ae, withdrawn.study_uid, derived_uid)
+        return bool(held & withdrawn.sop_instance_uids) or any(
+            find_instances(
+                destination, self.calling_ae, withdrawn.study_uid, companion_series_uid(self.uids, derived_uid, kind)
+            )
+            for kind in destination.companions
         )
 
     def _ask_later(self, sent: SentDelivery, reason: str) -> None:

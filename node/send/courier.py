@@ -15,8 +15,10 @@ from structlog.contextvars import bound_contextvars
 
 from config.settings import DestinationSettings
 from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers, no_beat
+from node.dicom.uids import UidFactory
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
+from node.send.companions import CompanionSender, MakerOf
 from node.send.confirmation import Confirmer
 from node.send.scu import SendReport, StorageScu
 from storage.errors import LeaseLost, StoreUnavailable
@@ -47,7 +49,10 @@ def backoff_s(attempt: int, rng: random.Random) -> float:
 
 
 class Courier:
-    """Delivers to `destinations` until it is told to stop. `name` owns the leases: the same after a restart."""
+    """Delivers to `destinations` until it is told to stop. `name` owns the leases: the same after a restart.
+
+    companions: what makes the objects that a destination wants beside the images; uids: by which they are found.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,8 @@ class Courier:
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - immutable
         beat: Beating = no_beat,
         numbers: Numbers | None = None,
+        companions: MakerOf | None = None,
+        uids: UidFactory = UidFactory(),  # noqa: B008 - immutable
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -74,7 +81,8 @@ class Courier:
         self._beat, self._numbers = beat, numbers or Numbers()
         self._clock = clock
         self._rng = rng or random.Random()
-        self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, clock=clock)
+        self._companions = companions
+        self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, uids=uids, clock=clock)
         self._stop = threading.Event()
         self._outage = Outage("the release of old leases")
 
@@ -193,7 +201,10 @@ class Courier:
 
     def _take(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> None:
         try:
-            self._settle(delivery, self._send(delivery, destination))
+            report = self._send(delivery, destination)
+            if report.outcome is Outcome.DONE:
+                report = self._send_companions(delivery, destination, report)
+            self._settle(delivery, report)
         except LeaseLost as error:
             log.warning("delivery %d dropped: %s", delivery.id, error, extra={"event": "delivery_dropped"})
             self._outbox.let_go(delivery.id, self._name)
@@ -250,6 +261,22 @@ class Courier:
             )
             reason = f"unexpected {type(error).__name__}; the courier's log has the details"
             return SendReport(Outcome.UNCLEAR, reason, ())
+
+    def _send_companions(
+        self, delivery: ClaimedDelivery, destination: DestinationSettings, images: SendReport
+    ) -> SendReport:
+        """What the destination wants beside the images, which are there; raises LeaseLost."""
+        if not destination.companions or self._companions is None:
+            return images
+
+        def step() -> None:
+            self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
+            self._beat(destination.name, f"companions of delivery {delivery.id}", 0, 0, STEP_LIMIT_S)
+
+        scu = StorageScu(destination, self._calling_ae, self._timeouts)
+        report = CompanionSender(scu, self._companions, step, self._stop.is_set).send(delivery, destination.companions)
+        reason = "; ".join(filter(None, (images.reason, report.reason)))
+        return SendReport(report.outcome, reason, images.accepted + report.accepted, images.reached or report.reached)
 
     def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
         """Write down how the attempt ended; raises LeaseLost."""

@@ -69,7 +69,7 @@ def _never() -> bool:
 
 
 class StorageScu:
-    """Sends CT instances to one destination under `calling_ae`."""
+    """Sends instances to one destination under `calling_ae`."""
 
     def __init__(
         self,
@@ -88,10 +88,12 @@ class StorageScu:
         should_stop: Callable[[], bool] = _never,
         *,
         sha256: Mapping[str, str] | None = None,
+        sop_class: str = CT_IMAGE_STORAGE,
     ) -> SendReport:
         """Send (SOP Instance UID, file) pairs in one association until all are stored, one is refused or told to stop.
 
-        sha256: hex, of the files as they were produced, by SOP Instance UID; one with other bytes is not sent.
+        sop_class: of all of them; no other is offered. sha256: hex, of the files as they were produced, by SOP Instance
+        UID; one with other bytes is not sent.
 
         `on_accepted(sop_instance_uid, status)` is called after each instance that the peer says it stored; what it
         raises ends the association and is passed on. The first refusal ends the sending: the series cannot become
@@ -101,7 +103,7 @@ class StorageScu:
         remarks: Counter[str] = Counter()
         reached = False
         try:
-            with associate(self._destination, self._calling_ae, _ct_contexts(), self._timeouts) as association:
+            with associate(self._destination, self._calling_ae, _contexts(sop_class), self._timeouts) as association:
                 reached = True
                 for number, (uid, path) in enumerate(items):
                     if should_stop():
@@ -122,7 +124,7 @@ class StorageScu:
 
     def echo(self) -> EchoResult:
         """Associate, look which contexts are accepted, and send a C-ECHO; never raises."""
-        contexts = [build_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *_ct_contexts()]
+        contexts = [build_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *_contexts()]
         try:
             with associate(self._destination, self._calling_ae, contexts, self._timeouts) as association:
                 accepted = {context.abstract_syntax for context in association.accepted_contexts}
@@ -209,9 +211,9 @@ def _instance(path: Path, uid: str, contexts: Sequence[PresentationContext]) -> 
     return dataset
 
 
-def _ct_contexts() -> list[PresentationContext]:
+def _contexts(sop_class: str = CT_IMAGE_STORAGE) -> list[PresentationContext]:
     # One context for each syntax: the peer then accepts both, and the files go out as they were written.
     return [
-        build_context(CT_IMAGE_STORAGE, [ExplicitVRLittleEndian]),
-        build_context(CT_IMAGE_STORAGE, [ImplicitVRLittleEndian]),
+        build_context(sop_class, [ExplicitVRLittleEndian]),
+        build_context(sop_class, [ImplicitVRLittleEndian]),
     ]

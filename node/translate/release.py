@@ -5,17 +5,15 @@ the new value is put between the bytes that were there, and what was written is 
 """
 
 import struct
-import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from node.dicom.charsets import STAND_ALONE, character_set
+from node.dicom.charsets import own_encoding, writable
 from node.dicom.elements import ascii_text, charset_of, element_bytes, tag_of
 from node.dicom.headers import MAX_FILE_BYTES, load_dataset
 from node.dicom.quiet import quiet_pydicom
@@ -26,7 +24,6 @@ from node.translate.proof import ProofFailed, flush_and_digest
 _PLACES: Final = (("DerivationDescription", 1024), ("ImageComments", 10240))
 _ENOUGH_CHARACTERS: Final = 240
 _MAX_REASON, _MAX_ACTOR = 120, 80  # an actor of the history has at most 80 characters too
-_JAPANESE: Final = "ISO_IR 13"  # its codec would also write what only a second term may announce
 _FLUSHING_THREADS: Final = 4
 
 
@@ -37,8 +34,8 @@ def override_sentence(doubt: str, actor: str, reason: str, limit: int = 1024, ch
     what has no ASCII form becomes a question mark. The doubt is shortened before the reason: it also stands in the
     history of the job.
     """
-    encoding = _encoding(charset)
-    actor, reason, doubt = (_writable(text, encoding) for text in (actor, reason, doubt))
+    encoding = own_encoding(charset)
+    actor, reason, doubt = (writable(text, encoding) for text in (actor, reason, doubt))
     actor, doubt = _cut(actor, _MAX_ACTOR), doubt.rstrip(".")
     room = limit - len("HELD: . Released by : ") - len(actor)
     reason = _cut(reason, max(_MAX_REASON, room - len(doubt)))
@@ -68,7 +65,7 @@ def _write(path: Path, target: Path, doubt: str, actor: str, reason: str) -> Non
     keyword, limit = _place(held)
     present, charset = ascii_text(held, keyword), charset_of(held)
     said = override_sentence(doubt, actor, reason, limit - len(present) - 1, charset)
-    value = f"{present} {said}".encode(_encoding(charset))
+    value = f"{present} {said}".encode(own_encoding(charset))
     target.write_bytes(_with_value(path.read_bytes(), held, keyword, value))
     with quiet_pydicom():
         _prove(held, load_dataset(target), keyword, value)
@@ -103,35 +100,6 @@ def _prove(held: Dataset, written: Dataset, keyword: str, value: bytes) -> None:
 def _value(ds: Dataset, tag: Any) -> Any:
     element = ds.get_item(tag)
     return element.value if isinstance(element, RawDataElement) else element
-
-
-def _encoding(charset: Sequence[str]) -> str:
-    """How text of ours is written beside the source's; ASCII where several sets or none can be told apart."""
-    meant = character_set(tuple(charset))
-    if meant.unknown or meant.is_default or len(meant.terms) != 1:
-        return "ascii"
-    (term,) = meant.terms
-    writes_alone = term in STAND_ALONE or (term.startswith("ISO_IR ") and term != _JAPANESE)
-    return meant.encodings[0] if writes_alone else "ascii"
-
-
-def _writable(text: str, encoding: str) -> str:
-    """One line of printable characters that the encoding has."""
-    kept = "".join(_written(c, encoding) for c in unicodedata.normalize("NFC", text))
-    return " ".join(kept.replace("\\", "/").split())
-
-
-def _written(character: str, encoding: str) -> str:
-    if character.isspace():
-        return " "
-    for form in (
-        character,
-        "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)),
-    ):
-        with suppress(UnicodeEncodeError):
-            if form.isprintable() and form.encode(encoding):
-                return form
-    return "" if unicodedata.combining(character) else "?"
 
 
 def _cut(text: str, size: int) -> str:

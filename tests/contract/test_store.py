@@ -331,12 +331,16 @@ def test_only_missing_instances_are_left_after_an_interruption(bench):
     again = bench.outbox.claim("c", "tps", 60, at(23))
     assert [outgoing.sop_instance_uid for outgoing in again.missing] == ["9.2"]
     bench.outbox.record_accepted(delivery.id, "c", again.missing[0].product_id, 0xB000, lease_s=60, now=at(24))
-    bench.outbox.finish_sent(delivery.id, "c", "", at(25))
+    bench.outbox.keep(delivery.id, "c", lease_s=60, now=at(24))
+    with pytest.raises(LeaseLost):
+        bench.outbox.keep(delivery.id, "another", lease_s=60, now=at(24))
+    bench.outbox.finish_sent(delivery.id, "c", "no report", at(25))
     case = bench.overview.case("1")
     assert (case.state, case.slices.sent, case.slices.confirmed) == ("SENT", 3, 0)
     bench.outbox.confirm(delivery.id, "courier", "the peer lists all", at(26))
     case = bench.overview.case("1")
     assert (case.state, case.slices.confirmed) == ("CONFIRMED", 3)
+    assert case.deliveries[0].reason == "the peer lists all; no report"
 
 
 def test_a_job_is_as_far_as_its_slowest_destination(bench):

@@ -166,7 +166,14 @@ class FakeTps:
     waits until the test ends.
     """
 
-    def __init__(self, *, syntaxes: Sequence[str] = (EXPLICIT, IMPLICIT), sop_class: str = CT, tls: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        syntaxes: Sequence[str] = (EXPLICIT, IMPLICIT),
+        sop_class: str = CT,
+        tls: Any = None,
+        also: Sequence[str] = (),
+    ) -> None:
         self._tls = tls
         self.stored: list[str] = []
         self.datasets: dict[str, bytes] = {}
@@ -179,7 +186,8 @@ class FakeTps:
         self._asked = 0
         self._ae = AE(ae_title="TPS")
         for syntax in syntaxes:
-            self._ae.add_supported_context(sop_class, syntax)
+            for accepted in (sop_class, *also):
+                self._ae.add_supported_context(accepted, syntax)
         self._ae.add_supported_context(VERIFICATION)
         self._ae.add_supported_context(STUDY_ROOT_FIND)
         self._server: Any = None

@@ -3,11 +3,13 @@
 import os
 import pkgutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
 
 from node.bootstrap.release import release_held
+from node.bootstrap.roles import _companion_maker
 from node.errors import Refused
 from node.translate.proof import flush_and_digest
 from storage.errors import IllegalTransition, SpoolFull
@@ -52,6 +54,13 @@ def test_every_file_says_who_overruled_which_doubt_before_it_can_be_sent(departm
     assert claimed is not None
     assert {item.sop_instance_uid for item in claimed.missing} == before
     assert all(department.node.spool.path(item.file_name).exists() for item in claimed.missing)
+
+
+def test_a_report_for_a_destination_would_tell_the_decision(department, case) -> None:
+    release(department, case)
+    maker: Any = _companion_maker(department.node, department.node.outbox.claim("c", "tps", 60, START))
+    assert maker.folder == department.node.spool.path(department.node.overview.case(case.id).product_dir)
+    assert maker.decision == "HELD: looks enhanced. Released by operator mia: seen by Dr Wu"
 
 
 def test_the_store_keeps_the_name_of_who_released_it_as_it_is_written(department, case) -> None:
