@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
+from storage.constancy import destinations_of
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import OTHER_BYTES, Release, claimed_at, has_same_bytes, release_of, succeed, was_given_away
@@ -487,6 +488,6 @@ def _deliveries(job: Job) -> Any:
 
 
 def _fill_outbox(session: Session, job: Job, destinations: Sequence[str], actor: str, now: datetime) -> None:
-    for destination in destinations:
+    for destination in destinations_of(session, job, destinations):
         row = Delivery(job_id=job.id, destination=destination)
         begin_delivery(session, row, job.series_id, actor=actor, reason=f"to {destination}", now=now)
