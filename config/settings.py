@@ -213,7 +213,8 @@ class ModelSettings(Section):
     """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in.
 
     shadow: a second bundle, which is measured beside the first and sends nothing. blood_level_hu: the enhancement of
-    blood that results are drawn with, 0 for the one that the bundle was taught.
+    blood that results are drawn with, 0 for the one that the bundle was taught. constancy_days: a constancy run must
+    have PASSED within so many days; 0 asks for none.
     """
 
     bundle: str = "demo-1step"
@@ -223,6 +224,7 @@ class ModelSettings(Section):
     outside_envelope: Literal["hold", "warn"] = "hold"
     blood_level_hu: Annotated[float, Field(ge=0, le=200)] = 0.0
     shadow: str = ""
+    constancy_days: Annotated[int, Field(ge=0, le=366)] = 0
 
     @model_validator(mode="after")
     def _another_bundle(self) -> Self:
@@ -234,7 +236,10 @@ class ModelSettings(Section):
 
 
 class DestinationSettings(Section):
-    """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never."""
+    """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never.
+
+    receives: "constancy" for one that gets the phantom of `syncect qa run` and never a result of a patient.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     ae_title: AeTitle
@@ -244,6 +249,7 @@ class DestinationSettings(Section):
     confirm: Literal["none", "find"] = "none"
     echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
     profile: Literal["generic"] = "generic"
+    receives: Literal["results", "constancy"] = "results"
 
 
 class SeriesSettings(Section):

@@ -118,9 +118,7 @@ class ConstancyStore:
 
     def passed(self, bundle_digest: str) -> list[ConstancyView]:
         """The runs that PASSED with a bundle, in any environment, oldest first."""
-        query = select(ConstancyRow).where(
-            ConstancyRow.bundle_digest == bundle_digest, ConstancyRow.outcome == PASSED
-        )
+        query = select(ConstancyRow).where(ConstancyRow.bundle_digest == bundle_digest, ConstancyRow.outcome == PASSED)
         with self._database.read() as session:
             return [_view(row) for row in session.scalars(query.order_by(ConstancyRow.id))]
 
