@@ -16,9 +16,11 @@ from node.dicom.synthetic_scan import ScanIdentity, write_scan
 from node.dicom.volume import CTVolume, read_volume
 
 SEED: Final = 20_261
-SPACING_MM: Final = (5.0, 0.9766, 0.9766)
 PATIENT_ID: Final = "QA-CONSTANCY"
 PATIENT_NAME: Final = "QA^Constancy"
+
+_STEP_MM: Final = 5.0
+_FIELD_MM: Final = 500.0
 
 Hu = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -26,13 +28,19 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Size:
-    """Pixels of the phantom: `slices` of `rows` x `rows`."""
+    """Pixels of the phantom: `slices` of `rows` x `rows`, 5 mm apart in a field of view of 500 mm."""
 
     slices: int
     rows: int
 
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distances of slices, rows and columns."""
+        pixel_mm = round(_FIELD_MM / self.rows, 4)
+        return _STEP_MM, pixel_mm, pixel_mm
 
-FULL_SIZE: Final = Size(slices=16, rows=512)
+
+SIZE: Final = Size(slices=16, rows=512)
 
 
 @dataclass(frozen=True)
@@ -63,15 +71,13 @@ class Scan:
         return self.headers[0].series_uid
 
 
-def scan_phantom(
-    folder: Path, level_hu: float | None, window_hu: tuple[float, float], now: datetime, size: Size
-) -> Scan:
+def scan_phantom(folder: Path, level_hu: float | None, window_hu: tuple[float, float], now: datetime) -> Scan:
     """Write the phantom into `folder`, which exists, as a series of this moment.
 
     level_hu: enhancement of blood that the bundle draws, HU; None for that of the phantom itself. The identity names it
     as a test object. SeriesDescription does not: the rules of the node would hold a series whose text names a phantom.
     """
-    patient = make_patient(SEED, slices=size.slices, rows=size.rows, spacing_mm=SPACING_MM)
+    patient = make_patient(SEED, slices=SIZE.slices, rows=SIZE.rows, spacing_mm=SIZE.spacing_mm)
     # Random, so that nobody can send a series under this UID before the run names it, and no run meets an older one.
     identity = ScanIdentity(
         patient_id=PATIENT_ID,
@@ -79,7 +85,7 @@ def scan_phantom(
         seed=f"constancy-{uuid.uuid4()}",
         study_date=f"{now:%Y%m%d}",
     )
-    paths = write_scan(patient.ncct_hu, SPACING_MM, folder, identity)
+    paths = write_scan(patient.ncct_hu, SIZE.spacing_mm, folder, identity)
     return _with_truth(patient, tuple(paths), level_hu, window_hu)
 
 

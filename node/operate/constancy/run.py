@@ -22,7 +22,7 @@ from node.operate.constancy.chain import make_by_node
 from node.operate.constancy.figures import Baseline, Stored, compare, digest_of, measure, pixels_of, result_of
 from node.operate.constancy.limits import Reference, faults
 from node.operate.constancy.made import Made
-from node.operate.constancy.phantom import FULL_SIZE, Scan, Size, scan_phantom
+from node.operate.constancy.phantom import Scan, scan_phantom
 from node.receive.eligibility import Accept, judge
 from storage.constancy import FAILED, PASSED, ConstancyView
 from storage.errors import NotFound
@@ -38,7 +38,6 @@ class Order:
     node: Node
     card: BundleCard
     tell: Callable[[str], None]
-    size: Size = FULL_SIZE
 
     @property
     def level_hu(self) -> float | None:
@@ -115,7 +114,7 @@ def _ended(order: Order, run: int) -> Iterator[None]:
 
 def _scan(order: Order, folder: Path) -> Scan:
     order.tell("making the phantom")
-    return scan_phantom(folder, order.level_hu, order.card.hu_window, order.node.clock(), order.size)
+    return scan_phantom(folder, order.level_hu, order.card.hu_window, order.node.clock())
 
 
 def _require_accepted(order: Order, scan: Scan) -> None:
