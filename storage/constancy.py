@@ -116,9 +116,9 @@ class ConstancyStore:
         with self._database.read() as session:
             return {outcome: count for outcome, count in session.execute(query) if outcome != RUNNING}
 
-    def passed(self, bundle_digest: str) -> list[ConstancyView]:
-        """The runs that PASSED with a bundle, in any environment, oldest first."""
-        query = select(ConstancyRow).where(ConstancyRow.bundle_digest == bundle_digest, ConstancyRow.outcome == PASSED)
+    def ended(self, bundle_digest: str) -> list[ConstancyView]:
+        """The runs with a bundle that PASSED or FAILED, in any environment, oldest first."""
+        query = select(ConstancyRow).where(ConstancyRow.bundle_digest == bundle_digest, ConstancyRow.outcome != RUNNING)
         with self._database.read() as session:
             return [_view(row) for row in session.scalars(query.order_by(ConstancyRow.id))]
 

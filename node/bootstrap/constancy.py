@@ -11,7 +11,7 @@ from node.bootstrap.store import Node
 from node.translate.job import Executor
 from node.translate.worker import ExecutorUnavailable
 from node.version import software_version
-from storage.constancy import THROUGH_NODE, ConstancyView
+from storage.constancy import FAILED, PASSED, THROUGH_NODE, ConstancyView
 from storage.jobs import ClaimedJob
 
 COMMAND: Final = "`syncect qa run`"
@@ -54,23 +54,27 @@ def require_constancy(node: Node, job: ClaimedJob, executor: Executor) -> None:
     days = node.settings.model.constancy_days
     if not days:
         return
-    passed = node.constancy.passed(executor.digest)
-    if why := why_missing(passed, environment, days, node.clock()):
+    ended = node.constancy.ended(executor.digest)
+    if why := why_missing(ended, environment, days, node.clock()):
         raise ExecutorUnavailable(f"{why}; run {COMMAND}, then retry this job")
 
 
-def why_missing(passed: Sequence[ConstancyView], environment: Mapping[str, str], days: int, now: datetime) -> str:
-    """Why none of the runs that PASSED with the present bundle counts, or "".
+def why_missing(ended: Sequence[ConstancyView], environment: Mapping[str, str], days: int, now: datetime) -> str:
+    """Why no run counts for the present bundle and environment, or "": the last one must have PASSED not too long ago.
 
-    passed: oldest first. Runs without a node do not count: they show nothing of the worker and of its device.
+    ended: the runs with the present bundle, oldest first. Those without a node do not count: they show nothing of the
+    worker and of its device.
     """
     asked = f"model.constancy_days = {days}"
-    through = [view for view in passed if view.way == THROUGH_NODE]
-    if not through:
-        return f"no constancy run has PASSED with this bundle ({asked})"
+    through = [view for view in ended if view.way == THROUGH_NODE]
     here = [view for view in through if view.environment == environment]
+    if here and here[-1].outcome == FAILED:
+        return f"the last constancy run FAILED: {here[-1].reason} ({asked})"
     if not here:
-        changed = "; ".join(differences(through[-1].environment, environment))
+        before = [view for view in through if view.outcome == PASSED]
+        if not before:
+            return f"no constancy run has PASSED with this bundle ({asked})"
+        changed = "; ".join(differences(before[-1].environment, environment))
         return f"no constancy run has PASSED since the node changed ({changed}; {asked})"
     age = now - here[-1].at
     if age > timedelta(days=days):

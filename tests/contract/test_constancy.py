@@ -39,11 +39,12 @@ def test_a_run_ends_with_its_figures_and_can_be_found_by_its_bundle(bench) -> No
     assert (done.bundle, done.bundle_digest, done.environment) == ("demo 2 (def)", "d" * 64, HERE)
     assert (done.figures, done.series_uid, done.destination) == ({"mae_hu": 3.5}, SERIES, "test")
     second = store.begin("demo 2 (def)", "d" * 64, at(9))
+    assert [view.id for view in store.ended("d" * 64)] == [first], "the other one is not at its end"
     failed = store.finish(second, FAILED, "too dark", HERE, {})
     assert (failed.way, failed.series_uid, failed.reason) == ("offline", "", "too dark")
     assert (store.last(), store.counts()) == (failed, {"PASSED": 1, "FAILED": 1})
-    assert [view.id for view in store.passed("d" * 64)] == [first]
-    assert store.passed("e" * 64) == []
+    assert [view.id for view in store.ended("d" * 64)] == [first, second]
+    assert store.ended("e" * 64) == []
     with pytest.raises(NotFound):
         store.finish(99, PASSED, "", {}, {})
     with pytest.raises(NotFound):

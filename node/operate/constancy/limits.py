@@ -46,7 +46,7 @@ class Limit:
             return f"within {self.high:g}{unit} of the baseline"
         if math.isinf(self.high):
             return f"at least {self.low:g}{unit}"
-        return f"at most {self.high:g}{unit}"
+        return f"at most {self.high:g}{unit}{' in the same environment' if self.against is Against.SAME else ''}"
 
 
 _EXACT: Final = "geometry is exact, or a contour lies at another place"

@@ -150,7 +150,7 @@ def _judged(order: Order, run: int, scan: Scan, made: Made) -> ConstancyView:
 
 def baseline_view(node: Node, made: Made) -> ConstancyView | None:
     """The first run that PASSED with this bundle in this environment; without one, the first in any; None: neither."""
-    passed = node.constancy.passed(made.digest)
+    passed = [view for view in node.constancy.ended(made.digest) if view.outcome == PASSED]
     same = [view for view in passed if view.environment == made.environment]
     return next(iter((*same, *passed)), None)
 

@@ -7,7 +7,7 @@ from models.errors import ModelsError
 from node.bootstrap.store import Node
 from node.operate.doctor.report import Line, Lines, Mark
 from node.operate.texts import span
-from storage.constancy import FAILED, THROUGH_NODE
+from storage.constancy import FAILED, PASSED, THROUGH_NODE
 
 _RUN = "`syncect qa run`, while the node serves"
 
@@ -39,7 +39,8 @@ def _missing(node: Node, days: int) -> str:
         digest = models.read_card(models.find_bundle(node.settings.model.bundle)).digest
     except ModelsError:  # the check of the bundle says what is wrong
         return ""
-    passed = [view for view in node.constancy.passed(digest) if view.way == THROUGH_NODE]
+    through = [view for view in node.constancy.ended(digest) if view.way == THROUGH_NODE]
+    passed = [view for view in through if view.outcome == PASSED]
     if not passed:
         return "none PASSED through the node with the present bundle"
     return "it is too old" if _age_s(passed[-1].at) > days * 86400 else ""

@@ -240,6 +240,10 @@ def test_a_run_counts_for_its_bundle_its_environment_and_its_days(working) -> No
     view, now = passed(working.node), datetime.now(UTC)
     here = dict(view.environment)
     assert asked.why_missing([view], here, 7, now) == ""
+    failed = replace(view, outcome="FAILED", reason="too dark")
+    assert "the last constancy run FAILED: too dark" in asked.why_missing([view, failed], here, 7, now)
+    assert asked.why_missing([failed, view], here, 7, now) == ""
+    assert asked.why_missing([view, replace(failed, environment={})], here, 7, now) == "", "it met no worker"
     assert "is 8 days old" in asked.why_missing([view], here, 7, now + timedelta(days=8))
     assert "torch: " in asked.why_missing([view], here | {"torch": "9"}, 7, now)
     assert "no constancy run has PASSED with this bundle" in asked.why_missing([], here, 7, now)
