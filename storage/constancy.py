@@ -3,17 +3,17 @@
 A run names its series here before it is sent. The UID is drawn at random by the run, so that no scanner can know it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import JSON, func, select, type_coerce
-from sqlalchemy.orm import Session
+from sqlalchemy import func, select
 
 from storage.database import Database
 from storage.errors import NotFound
-from storage.tables import ConstancyRow, Delivery, Job, Series
+from storage.tables import ConstancyRow
+from storage.transitions import constancy_run_of
 
 RUNNING, PASSED, FAILED = "RUNNING", "PASSED", "FAILED"
 THROUGH_NODE, OFFLINE = "node", "offline"
@@ -71,7 +71,7 @@ class ConstancyStore:
     ) -> ConstancyView | None:
         """The worker that takes the series says what it works with; None where the series is of no run."""
         with self._database.write() as session:
-            row = session.scalars(_named(series_uid)).first()
+            row = session.scalars(constancy_run_of(series_uid)).first()
             if row is None:
                 return None
             if row.outcome == RUNNING:
@@ -121,25 +121,6 @@ class ConstancyStore:
         query = select(ConstancyRow).where(ConstancyRow.bundle_digest == bundle_digest, ConstancyRow.outcome != RUNNING)
         with self._database.read() as session:
             return [_view(row) for row in session.scalars(query.order_by(ConstancyRow.id))]
-
-
-def destinations_of(session: Session, job: Job, destinations: Sequence[str]) -> Sequence[str]:
-    """Where the result of a job goes: `destinations`, or, where the series is a constancy run's, only where that said.
-
-    A phantom must not reach a planning system by itself, whichever command or process sends it.
-    """
-    series_uid = session.scalar(select(Series.series_uid).where(Series.id == job.series_id))
-    row = session.scalars(_named(series_uid or "")).first() if destinations else None
-    if row is None:
-        return destinations
-    only = str(row.measurements["destination"])
-    known = set(session.scalars(select(Delivery.destination).where(Delivery.job_id == job.id)))
-    return [only] if only not in known else []
-
-
-def _named(series_uid: str) -> Any:
-    named = type_coerce(ConstancyRow.measurements, JSON)["series_uid"].as_string()
-    return select(ConstancyRow).where(named == series_uid, named != "")
 
 
 def _view(row: ConstancyRow) -> ConstancyView:

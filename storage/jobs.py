@@ -8,7 +8,6 @@ from typing import Any
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from storage.constancy import destinations_of
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import OTHER_BYTES, Release, claimed_at, has_same_bytes, release_of, succeed, was_given_away
@@ -26,6 +25,7 @@ from storage.states import (
 from storage.tables import Delivery, Job, Product, Series
 from storage.transitions import (
     begin_delivery,
+    destinations_of,
     judge_again,
     last_event,
     mark_leftover,
