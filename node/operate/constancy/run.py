@@ -102,13 +102,14 @@ def _files() -> Iterator[Path]:
 
 @contextmanager
 def _ended(order: Order, run: int) -> Iterator[None]:
-    """Write down why a run came to no result, whatever ended it."""
+    """Write down why a run came to no result, whatever ended it; one that a person ended says nothing of the node."""
     try:
         yield
     except BaseException as error:
-        why = str(error) if isinstance(error, NodeError) else f"it was ended by {type(error).__name__}"
-        view = order.node.constancy.view(run)
-        order.node.constancy.finish(run, FAILED, why, view.environment, {})
+        is_ours = isinstance(error, NodeError)
+        why = str(error) if is_ours else f"it was ended by {type(error).__name__}"
+        environment = order.node.constancy.view(run).environment if is_ours else {}
+        order.node.constancy.finish(run, FAILED, why, environment, {})
         raise
 
 
