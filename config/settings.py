@@ -213,7 +213,8 @@ class ModelSettings(Section):
     """Which bundle translates, and on what. A device that is not there holds the jobs; nothing slower steps in.
 
     shadow: a second bundle, which is measured beside the first and sends nothing. blood_level_hu: the enhancement of
-    blood that results are drawn with, 0 for the one that the bundle was taught.
+    blood that results are drawn with, 0 for the one that the bundle was taught. constancy_days: a constancy run must
+    have PASSED within so many days; 0 asks for none.
     """
 
     bundle: str = "demo-1step"
@@ -223,6 +224,7 @@ class ModelSettings(Section):
     outside_envelope: Literal["hold", "warn"] = "hold"
     blood_level_hu: Annotated[float, Field(ge=0, le=200)] = 0.0
     shadow: str = ""
+    constancy_days: Annotated[int, Field(ge=0, le=366)] = 0
 
     @model_validator(mode="after")
     def _another_bundle(self) -> Self:
@@ -243,6 +245,7 @@ class DestinationSettings(Section):
     """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never.
 
     companions: the objects that it gets beside the CT images.
+    receives: "constancy" for one that gets the phantom of `syncect qa run` and never a result of a patient.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -254,6 +257,7 @@ class DestinationSettings(Section):
     echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
     profile: Literal["generic"] = "generic"
     companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()
+    receives: Literal["results", "constancy"] = "results"
 
 
 class SeriesSettings(Section):

@@ -25,6 +25,7 @@ from storage.states import (
 from storage.tables import Delivery, Job, Product, Series
 from storage.transitions import (
     begin_delivery,
+    destinations_of,
     judge_again,
     last_event,
     mark_leftover,
@@ -487,6 +488,6 @@ def _deliveries(job: Job) -> Any:
 
 
 def _fill_outbox(session: Session, job: Job, destinations: Sequence[str], actor: str, now: datetime) -> None:
-    for destination in destinations:
+    for destination in destinations_of(session, job, destinations):
         row = Delivery(job_id=job.id, destination=destination)
         begin_delivery(session, row, job.series_id, actor=actor, reason=f"to {destination}", now=now)

@@ -3,10 +3,11 @@
 What happens to a series without an arrow gets an event here as well.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import JSON, delete, exists, select, type_coerce
 from sqlalchemy.orm import Session
 
 from storage.states import (
@@ -22,7 +23,7 @@ from storage.states import (
     case_id,
     check_transition,
 )
-from storage.tables import Delivery, DeliveryInstance, Event, Job, Series
+from storage.tables import ConstancyRow, Delivery, DeliveryInstance, Event, Job, Series
 
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """When a peer is asked again for what it does not confirm, once nobody asks any more."""
@@ -203,3 +204,23 @@ def last_event(
     if before is not None:
         query = query.where(Event.id < before.id)
     return session.scalars(query.where(Event.to_state == to).order_by(Event.id.desc()).limit(1)).first()
+
+
+def destinations_of(session: Session, job: Job, destinations: Sequence[str]) -> Sequence[str]:
+    """Where the result of a job goes: `destinations`, or, where the series is a constancy run's, only where that said.
+
+    A phantom must not reach a planning system by itself, whichever command or process sends it.
+    """
+    series_uid = session.scalar(select(Series.series_uid).where(Series.id == job.series_id))
+    row = session.scalars(constancy_run_of(series_uid or "")).first() if destinations else None
+    if row is None:
+        return destinations
+    only = str(row.measurements["destination"])
+    known = set(session.scalars(select(Delivery.destination).where(Delivery.job_id == job.id)))
+    return [only] if only not in known else []
+
+
+def constancy_run_of(series_uid: str) -> Any:
+    """Selects the row of the constancy run that named this series before it was sent."""
+    named = type_coerce(ConstancyRow.measurements, JSON)["series_uid"].as_string()
+    return select(ConstancyRow).where(named == series_uid, named != "")

@@ -20,6 +20,7 @@ from node.ops.modes import mend_modes
 from node.ops.processes import running_processes, starter
 from storage.alerts import AlertStore
 from storage.audit import AuditStore
+from storage.constancy import ConstancyStore
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
 from storage.forecast import Forecast
@@ -97,6 +98,11 @@ class Node:
         return ShadowStore(self.database)
 
     @property
+    def constancy(self) -> ConstancyStore:
+        """What constancy runs found."""
+        return ConstancyStore(self.database)
+
+    @property
     def retention(self) -> RetentionStore:
         """Which files may leave the disk."""
         confirming = [peer.name for peer in self.settings.destination if peer.confirm != "none"]
@@ -141,8 +147,8 @@ class Node:
 
     @property
     def destination_names(self) -> list[str]:
-        """Every configured destination."""
-        return [destination.name for destination in self.settings.destination]
+        """Where results go by themselves: every configured destination but those for constancy runs."""
+        return [destination.name for destination in self.settings.destination if destination.receives == "results"]
 
 
 def make_data_dir(settings: Settings) -> Path:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import models
 from config.settings import ModelSettings, Settings
 from node.beats import Beating, Numbers
+from node.bootstrap.constancy import require_constancy
 from node.bootstrap.roles import bundle_label, process_name
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
@@ -46,6 +47,7 @@ def make_worker(
         name=process_name("work", name),
         announce=announce,
         idle=_shadow(node, process_name("work", name), record, beat),
+        permit=partial(require_constancy, node),
         beat=beat,
         numbers=numbers,
         record=record,

@@ -17,6 +17,7 @@ from node.cli import (
     jobs,
     models_cli,
     process,
+    qa,
     replay,
     service,
     setup,
@@ -81,3 +82,4 @@ spool.add_to(app)
 users.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(qa.app, name="qa")

@@ -112,6 +112,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("refused in 24 h", _refused(facts["refused_24_h"])),
             ("free space", _space(facts)),
             ("retention", facts["retention"]["words"]),
+            ("constancy", _constancy(facts["constancy"])),
             ("alerts", _alerts_text(facts["alerts"])),
         ],
     )
@@ -122,6 +123,13 @@ def _listening(facts: dict[str, Any]) -> str:
     if facts["only_this_machine"]:
         text += "; only programs of this machine can send, because scp.allowed_peers is empty"
     return text
+
+
+def _constancy(last: dict[str, Any] | None) -> str:
+    if last is None:
+        return "no run was made (`syncect qa run`)"
+    words = f"run {last['id']} {last['outcome']} {_since(last['at'])} with {last['bundle']}"
+    return f"{words}: {last['reason']}" if last["reason"] else words
 
 
 def _alerts_text(alerts: dict[str, Any]) -> str:

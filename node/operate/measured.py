@@ -13,7 +13,13 @@ from storage.watching import WatchStore
 def make_collector(node: Node) -> NodeCollector:
     """All metrics of a node, whose bundle is read once."""
     stores = Stores(
-        Gauges(node.database), node.peers, node.alerts, WatchStore(node.database), node.retention, node.spool
+        Gauges(node.database),
+        node.peers,
+        node.alerts,
+        WatchStore(node.database),
+        node.retention,
+        node.spool,
+        node.constancy,
     )
     return NodeCollector(
         node.settings,

@@ -53,7 +53,16 @@ def facts(node: Node) -> dict[str, Any]:
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
         "retention": retention(node),
         "destinations": node.destination_names,
+        "constancy": constancy(node),
     }
+
+
+def constancy(node: Node) -> dict[str, Any] | None:
+    """The last constancy run; None where there was none."""
+    last = node.constancy.last()
+    if last is None:
+        return None
+    return {"id": last.id, "at": last.at, "outcome": last.outcome, "bundle": last.bundle, "reason": last.reason}
 
 
 def retention(node: Node) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from node.ops.health import State, roles_of
 from node.ops.process_metrics import of_processes
 from node.ops.processes import running_processes, working_roles
 from storage.alerts import AlertStore
+from storage.constancy import PASSED, ConstancyStore
 from storage.errors import StorageError
 from storage.gauges import Gauges
 from storage.peers import PeerStore
@@ -62,6 +63,7 @@ class Stores:
     watching: WatchStore
     retention: RetentionStore
     spool: Spool
+    constancy: ConstancyStore
 
 
 class NodeCollector(Collector):
@@ -163,6 +165,7 @@ class NodeCollector(Collector):
         yield sent
         yield from _of_peers(stores.peers, self._destinations, now)
         yield from _of_alerts(stores)
+        yield from _of_constancy(stores.constancy, now)
 
 
 def gauge(name: str, words: str, value: float) -> Metric:
@@ -209,6 +212,21 @@ def _of_alerts(stores: Stores) -> Iterator[Metric]:
         "How often a process ended while a series that is not finished was in hand.",
         sum(harm.deaths for harm in stores.watching.harms()),
     )
+
+
+def _of_constancy(constancy: ConstancyStore, now: datetime) -> Iterator[Metric]:
+    last = constancy.last()
+    age = GaugeMetricFamily(
+        "syncect_constancy_age_seconds",
+        "Seconds since the last constancy run (`syncect qa ls`); absent if there is none.",
+    )
+    passed = GaugeMetricFamily(
+        "syncect_constancy_passed", "1 where the last constancy run PASSED, 0 where it FAILED; absent if there is none."
+    )
+    if last is not None:
+        age.add_metric([], _age_s(last.at, now))
+        passed.add_metric([], float(last.outcome == PASSED))
+    yield from (age, passed)
 
 
 def _of_certificates(settings: Settings, now: datetime) -> Iterator[Metric]:

@@ -185,11 +185,13 @@ class Executor:
     """Runs jobs in the calling thread, with one translator that is loaded once.
 
     bundle: its label, as it stands in the rows of jobs. description: method, device and precision in words.
-    spare_devices: how many more devices of the same kind this machine has.
+    spare_devices: how many more devices of the same kind this machine has. digest: of the bundle, hex. arithmetic:
+    all of the translator that may change the last bit of a result. device: "cpu" or "cuda".
     """
 
     def __init__(self, bundle: str, translator: Translator, spare_devices: int = 0) -> None:
         self.bundle, self.description, self.spare_devices = bundle, translator.description, spare_devices
+        self.digest, self.arithmetic, self.device = translator.card.digest, translator.arithmetic, translator.device
         self._translator = translator
         load_tables()
 

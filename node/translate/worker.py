@@ -90,6 +90,7 @@ class Worker:
     counts how often the device failed during the job, or the process ended. `announce` gets in words what was loaded,
     or why nothing was. `options_for(job, produced_at)` says what the settings want in the derived series.
     `idle(stop)` is called where no job is due, and says whether it did anything; it must give way to a job.
+    `permit(job, executor)` raises ExecutorUnavailable where a job must wait for a constancy run.
     `previous_end` says why the supervisor killed the worker before this one, or "".
 
     When the device fails, the process ends. A new one translates the job with one slice at a time, and then on another
@@ -107,6 +108,7 @@ class Worker:
         name: str,
         announce: Callable[[str], None] = lambda _words: None,
         idle: Callable[[threading.Event], bool] = lambda _stop: False,
+        permit: Callable[[ClaimedJob, Executor], None] = lambda _job, _executor: None,
         beat: Beating = no_beat,
         numbers: Numbers | None = None,
         record: DeviceRecord | None = None,
@@ -115,7 +117,7 @@ class Worker:
     ) -> None:
         self._jobs, self._spool, self._idle = jobs, spool, idle
         self._open_executor, self._options_for, self._announce = open_executor, options_for, announce
-        self._destinations = tuple(destinations)
+        self._destinations, self._permit = tuple(destinations), permit
         self._name, self._clock = name, clock
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers = numbers or Numbers()
@@ -318,6 +320,7 @@ class Worker:
                 f"the job was queued for bundle {job.bundle}, but this worker has {executor.bundle}; "
                 "cancel the job, or start a worker with that bundle and retry"
             )
+        self._permit(job, executor)
         return executor
 
     def _limit_s(self, executor: Executor, slices: int) -> float:

@@ -31,6 +31,13 @@ NOT_RUN: dict[str, Instead] = {
         "it asks for a password on a terminal",
         "echo a-long-password | .venv/bin/syncect --config node.toml users add anna --role admin --password-stdin",
     ),
+    "syncect qa run": Instead(
+        "it needs a running node and its phantom takes a minute; without a destination for it, it is refused",
+        "syncect qa run; [ $? -eq 4 ]",
+    ),
+    "syncect qa plot --out trend.svg": Instead(
+        "it needs a run; without one there is nothing to draw", "syncect qa plot --out trend.svg; [ $? -eq 3 ]"
+    ),
     ".venv/bin/pip install pre-commit": Instead(
         "it needs a package index", "test -f $REPOSITORY/.pre-commit-config.yaml"
     ),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from node.operate.doctor import listening, machine, model, peers, processes, settings, store
+from node.operate.doctor import constancy, listening, machine, model, peers, processes, settings, store
 from node.operate.doctor.report import Check, StoreCheck
 
 CHECKS: Final[Sequence[Check | StoreCheck]] = (
@@ -23,6 +23,7 @@ CHECKS: Final[Sequence[Check | StoreCheck]] = (
     Check("certificates", settings.certificates),
     Check("bundle", model.bundle),
     Check("device", model.device, limit_s=model.DEVICE_S),
+    StoreCheck("constancy", constancy.constancy),
     Check("clock", machine.clock),
     Check("log", machine.log_folder),
     Check("page", listening.page),
