@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 
 from bench.derive import Image
-from bench.trust.cases import Bundle, Case
+from bench.trust.cases import TEACHING, Bundle, Case
 from models.evaluation.attacks import ATTACKS, Attacked
 from models.evaluation.continuity import DROPOUT_HU, measure_track
 from models.evaluation.level import (
@@ -23,7 +23,6 @@ from node.translate.composite import composite
 from node.translate.native_contrast import find_native_contrast
 from node.translate.quality import judge_result
 
-TEACHING = "teaching"
 REQUESTED_HU = (60.0, 100.0, 140.0, 180.0)
 _KIND_WORDS = {"vessel": "vessels", "mass": "masses", "false": "false regions", "organ": "organs", "quiet": "quiet"}
 
