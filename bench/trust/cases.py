@@ -54,6 +54,11 @@ class Bundle:
         """Whether the bundle draws blood at a level that is asked for."""
         return self.card.blood_level_hu is not None
 
+    @property
+    def level_hu(self) -> float | None:
+        """The enhancement of blood that its results are drawn with, HU; None where the bundle has no level."""
+        return self._loaded(None).level_hu
+
     def translate(
         self, hu: NDArray[np.float32], spacing_mm: tuple[float, float, float], level_hu: float | None
     ) -> NDArray[np.float32]:

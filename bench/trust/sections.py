@@ -108,7 +108,7 @@ def attacks(bundle: Bundle, cases: Sequence[Case]) -> Figures:
 def _is_held(bundle: Bundle, case: Case, result_hu: Image) -> float:
     """1 where the gates hold a result, after the composite of a job: what lies outside the window never changes."""
     made = composite(case.volume, result_hu, bundle.card.hu_window)
-    return float(judge_result(case.volume, result_hu, made).reason is not None)
+    return float(judge_result(case.volume, result_hu, made, level_hu=bundle.level_hu).reason is not None)
 
 
 def input_doubts(cases: Sequence[Case]) -> list[str]:
