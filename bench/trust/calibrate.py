@@ -32,7 +32,7 @@ from node.translate.composite import composite
 from node.translate.quality import RULES, QualityVerdict, judge_result, limit_words
 
 SEED = 910_001
-"""Of the patients on whom the limits were chosen; the next seed belongs to the second anatomy. No training uses them."""
+"""Of the patients on whom the limits were chosen, the next one for the second anatomy; no training uses them."""
 KEEP = Path(__file__).parents[2] / "build" / "calibration"
 
 

@@ -1,5 +1,6 @@
 """Does the enhancement lie where the soft tissue of the source is, or would it fit better somewhere else?"""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ BLOOD_LIKE_HU: Final = (-40.0, 10.0, 90.0, 130.0)  # 0 below, rising to 1, 1, fa
 FINE_MM, COARSE_MM = 4.0, 16.0  # standard deviations; borders of vessels and heart lie between them
 NEAR_MM: Final = 9.0
 FAR_MM: Final = 45.0
-NEAR_SLICES: Final = 2
+NEAR_Z_MM: Final = 20.0  # of thin slices many neighbours look alike
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,13 @@ def _best_in_plane(fits: Grid, grid: ChangeGrid) -> tuple[float, str]:
 
 
 def _along_z(drawn: Grid, tissue: Grid, size: float, grid: ChangeGrid) -> list[tuple[float, str]]:
-    """Moved along z by at least NEAR_SLICES, what leaves at one end enters at the other."""
+    """Moved along z by at least NEAR_Z_MM; what leaves at one end enters at the other."""
     count = len(drawn)
     products = tissue.reshape(count, -1) @ drawn.reshape(count, -1).T
     rows = np.arange(count)
-    fits = [float(products[rows, (rows - move) % count].sum()) / size for move in range(count)]
-    return [
-        (fits[move], f"moved by {move if 2 * move <= count else move - count:+d} slices")
-        for move in range(NEAR_SLICES, count - NEAR_SLICES + 1)
-    ]
+    near = math.ceil(NEAR_Z_MM / grid.spacing_mm[0])
+    fits = []
+    for move in range(near, count - near + 1):
+        fit = float(products[rows, (rows - move) % count].sum()) / size
+        fits.append((fit, f"moved by {move if 2 * move <= count else move - count:+d} slices"))
+    return fits

@@ -142,9 +142,7 @@ RULES: Final = (
         "the outer tissue of one side of the body changed by {value} more than that of the other ({limit})",
     ),
     Rule("grain_hu", 0, 5, "HU", "the change holds noise of {value} from pixel to pixel ({limit})"),
-    Rule(
-        "detail_kept", 0.7, 1.3, "%", "the result keeps {value} of the scan's differences from pixel to pixel ({limit})"
-    ),
+    Rule("detail_kept", 0.7, 1.3, "%", "the result keeps {value} of the scan's fine detail (plausible: {limit})"),
     Rule(
         "placement_elsewhere",
         -INFINITE,
