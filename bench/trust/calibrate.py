@@ -90,7 +90,7 @@ def _shape(size: Size) -> dict[str, int]:
 
 
 def figure_table(clean: Sequence[Judged], attacked: dict[str, dict[str, QualityVerdict]]) -> str:
-    """One block a figure: its limit, the clean results, and the range over the cases of each attack, * where held."""
+    """One block a figure: its limit, the clean results, and the range over the cases of each attack that it holds."""
     lines = []
     for rule in RULES:
         lines.append(f"{rule.figure}: {limit_words(rule.low, rule.high, '')}")
@@ -103,10 +103,10 @@ def figure_table(clean: Sequence[Judged], attacked: dict[str, dict[str, QualityV
                 lines.append(f"  clean {kind:<8} n {found.size:<3} min, 5 %, 50 %, 95 %, max: {text}")
         for name in ATTACKS:
             verdicts = [case[name] for case in attacked.values()]
-            values = [v.measurements[rule.figure] for v in verdicts if rule.figure in v.measurements]
+            made = [v.measurements[rule.figure] for v in verdicts if rule.figure in v.measurements]
             held = sum(rule.figure in verdict.broken for verdict in verdicts)
             if held:
-                lines.append(f"  {name:<40} holds {held} of {len(verdicts)}: {min(values):.4g} to {max(values):.4g}")
+                lines.append(f"  {name:<40} holds {held} of {len(verdicts)}: {min(made):.4g} to {max(made):.4g}")
     return "\n".join(lines)
 
 

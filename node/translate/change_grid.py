@@ -58,7 +58,7 @@ def change_grid(volume: CTVolume, result: Composite) -> ChangeGrid:
 def change_of_slice(volume: CTVolume, result: Composite, z: int) -> NDArray[np.float32]:
     """Result minus source of one slice, HU, as its readers see it."""
     slope = np.float32(volume.slices[z].header.rescale_slope or 1.0)
-    return np.subtract(result.stored[z], volume.stored[z], dtype=np.int32).astype(np.float32) * slope
+    return np.asarray(np.subtract(result.stored[z], volume.stored[z], dtype=np.int32) * slope, np.float32)
 
 
 def measure_roughness(volume: CTVolume, result: Composite) -> dict[str, float]:

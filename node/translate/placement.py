@@ -47,7 +47,7 @@ def _blood_like(source_hu: Grid) -> Grid:
     """1 where a block of the source may be blood, muscle or an organ, 0 where it is fat, lung or bone."""
     low, from_hu, to_hu, high = BLOOD_LIKE_HU
     rising = np.clip((source_hu - low) / (from_hu - low), 0, 1)
-    return rising * np.clip((high - source_hu) / (high - to_hu), 0, 1)
+    return np.asarray(rising * np.clip((high - source_hu) / (high - to_hu), 0, 1), np.float32)
 
 
 def _borders(values: Grid, grid: ChangeGrid) -> Grid:

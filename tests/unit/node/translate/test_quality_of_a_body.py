@@ -1,4 +1,4 @@
-"""judge_result on a body with lungs, heart, aorta and spine: which rule holds which gross fault, and none a clean one."""
+"""judge_result on a body with lungs, heart, aorta and spine: which rule holds which gross fault."""
 
 from dataclasses import replace
 
