@@ -17,8 +17,8 @@ _TINY = NcsnppConfig(nf=8, ch_mult=(1, 1), num_res_blocks=1, attn_resolutions=()
 def write_tiny_bundle(path: Path, *, matrix: int = 32, seed: int = 0, live: bool = True) -> BundleCard:
     """Write a SynDiff bundle with a tiny random network and return its card.
 
-    live=True changes soft tissue visibly, by some 20 HU and a few more or less: the gates of the node let it pass. live=False leaves every pixel inside the window as it is (to far less than 0.01 HU). `matrix` must
-    be even.
+    live=True changes soft tissue visibly, by some 20 HU and a few more or less: the gates of the node let it pass.
+    live=False leaves every pixel inside the window as it is (to far less than 0.01 HU). `matrix` must be even.
     """
     config = NcsnppConfig.from_mapping(_TINY.to_mapping() | {"image_size": matrix})
     with torch.random.fork_rng(devices=[]):
