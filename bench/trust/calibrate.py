@@ -142,8 +142,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, default=KEEP, help="folder of phantoms and translations")
     parser.add_argument("--short", action="store_true", help="a rehearsal on small phantoms")
     options = parser.parse_args(arguments)
-    if options.patients < 2 * len(ANATOMIES):
-        parser.error(f"--patients must be at least {2 * len(ANATOMIES)}")
+    if options.patients < 4 * len(ANATOMIES):
+        parser.error(f"--patients must be at least {4 * len(ANATOMIES)}")
     return options
 
 
