@@ -48,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = SHORT if options.short else FULL
     with TemporaryDirectory() as folder:
         paths = [models.find_bundle(name) for name in options.bundle or _default(options.short, Path(folder))]
-        results = measure(paths, options.only, _real(options, size), size, device=options.device)
+        results = measure(
+            paths, options.only, real_cases(size, options.data, options.regions), size, device=options.device
+        )
     say(table(results))
     if options.write_card:
         for path in paths:
@@ -159,23 +161,28 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _real(options: argparse.Namespace, size: Size) -> tuple[list[Case], RegionFile]:
-    """The real series and what is named on them; nothing, and a sentence, where they are missing."""
+def real_cases(
+    size: Size, data: Path | None = None, regions: Sequence[Path] | None = None
+) -> tuple[list[Case], RegionFile]:
+    """The real series and what is named on them; nothing, and a sentence, where they are missing.
+
+    data: a folder of other series, those that `regions` name; None for the public scans of the tests.
+    """
     shared = Path(__file__).parents[2].parent / "shared"
-    data = options.data or Path(os.environ.get("SYNCECT_TEST_DATA") or shared / "data")
-    default = [data.parent / "field" / "regions.json"]
-    files = [TRACKS, *(options.regions or [file for file in default if file.is_file()])]
-    if options.data:
+    folder = data or Path(os.environ.get("SYNCECT_TEST_DATA") or shared / "data")
+    default = [folder.parent / "field" / "regions.json"]
+    files = [TRACKS, *(regions or [file for file in default if file.is_file()])]
+    if data:
         files = files[1:]
     named = sum((read_regions(file) for file in files), RegionFile())
-    missing = [series for series in named.series if not (data / series).is_dir()]
+    missing = [series for series in named.series if not (folder / series).is_dir()]
     if missing:
-        say(f"real series are left out: {data} has no {missing[0]}")
+        say(f"real series are left out: {folder} has no {missing[0]}")
         return [], RegionFile()
-    cut = slice(None) if options.data else size.cut
-    if size.series and not options.data:
+    cut = slice(None) if data else size.cut
+    if size.series and not data:
         named = cut_regions(named.of(size.series), cut)
-    return [read_case(data, series, named, cut) for series in named.series], named
+    return [read_case(folder, series, named, cut) for series in named.series], named
 
 
 def _default(short: bool, folder: Path) -> Sequence[str]:

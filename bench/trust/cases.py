@@ -14,7 +14,7 @@ from models.bundle import LEVELS_HU, BundleCard
 from models.evaluation.level import LevelPatient
 from models.evaluation.regions import Circle, Region, RegionFile, Track
 from models.phantom import make_teaching_patient
-from models.phantom.cohort import make_cohort_patient, plan_cohort
+from models.phantom.cohort import PhantomTask, make_cohort_patient, plan_cohort
 from models.phantom.tissues import Label
 from models.translator import Device
 from node.dicom.orientation import Turn
@@ -22,6 +22,7 @@ from node.dicom.synthetic_scan import ScanIdentity, write_scan
 from node.dicom.uids import seed_of
 from node.dicom.volume import CTVolume, read_volume
 
+TEACHING = "teaching"
 _MASS_SLICES = 1  # a circle in one slice stands for a mass of at least three
 
 
@@ -53,6 +54,11 @@ class Bundle:
         """Whether the bundle draws blood at a level that is asked for."""
         return self.card.blood_level_hu is not None
 
+    @property
+    def level_hu(self) -> float | None:
+        """The enhancement of blood that its results are drawn with, HU; None where the bundle has no level."""
+        return self._loaded(None).level_hu
+
     def translate(
         self, hu: NDArray[np.float32], spacing_mm: tuple[float, float, float], level_hu: float | None
     ) -> NDArray[np.float32]:
@@ -64,12 +70,14 @@ class Bundle:
     def result(self, case: Case) -> Derived:
         """What the node would send for a case."""
         if case.name not in self.made:
-            volume = case.volume
-            turn = Turn.of(volume.orientation)
-            spacing_mm = turn.spacing_of(volume.spacing_mm)
-            predicted = turn.back(self.translate(turn.forth(volume.hu), spacing_mm, None))
-            self.made[case.name] = derive(volume, predicted, self.card.hu_window)
+            self.made[case.name] = derive(case.volume, self.predict(case), self.card.hu_window)
         return self.made[case.name]
+
+    def predict(self, case: Case) -> NDArray[np.float32]:
+        """What the model returns for a case, before compositing."""
+        turn = Turn.of(case.volume.orientation)
+        spacing_mm = turn.spacing_of(case.volume.spacing_mm)
+        return turn.back(self.translate(turn.forth(case.volume.hu), spacing_mm, None))
 
     def _loaded(self, level_hu: float | None) -> Translator:
         if level_hu not in self.at_level:
@@ -118,30 +126,34 @@ def level_patients(count: int, seed: int, *, slices: int, rows: int, anatomy: st
 
     anatomy: one of models.phantom.cohort.ANATOMIES; all of "teaching" count as a hospital of that name.
     """
-    teaching = anatomy == "teaching"
-    tasks = plan_cohort(
+    tasks = plan_level_patients(count, seed, slices=slices, rows=rows, anatomy=anatomy)
+    return [make_level_patient(task) for task in tasks]
+
+
+def plan_level_patients(count: int, seed: int, *, slices: int, rows: int, anatomy: str) -> list[PhantomTask]:
+    """The patients of `level_patients` before they are made."""
+    return plan_cohort(
         count,
         seed,
         slices=slices,
         rows=rows,
-        external_share=0 if teaching else (count // 2) / count,
+        external_share=0 if anatomy == TEACHING else (count // 2) / count,
         misregistration=False,
         anatomy=anatomy,
     )
-    patients = []
-    for task in tasks:
-        record, arrays = make_cohort_patient(task)
-        patients.append(
-            LevelPatient(
-                record.id,
-                anatomy if teaching else record.hospital,
-                record.spacing_mm,
-                np.rint(arrays["ncct"]).astype(np.float32),
-                np.asarray(arrays["labels"], np.uint8),
-                np.asarray(arrays["enhancement"], np.float32),
-            )
-        )
-    return patients
+
+
+def make_level_patient(task: PhantomTask) -> LevelPatient:
+    """One of the patients of `level_patients`."""
+    record, arrays = make_cohort_patient(task)
+    return LevelPatient(
+        record.id,
+        TEACHING if task.anatomy == TEACHING else record.hospital,
+        record.spacing_mm,
+        np.rint(arrays["ncct"]).astype(np.float32),
+        np.asarray(arrays["labels"], np.uint8),
+        np.asarray(arrays["enhancement"], np.float32),
+    )
 
 
 def shoulder_patients(count: int, seed: int, *, slices: int, rows: int) -> list[LevelPatient]:

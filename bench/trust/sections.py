@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 
 from bench.derive import Image
-from bench.trust.cases import Bundle, Case
+from bench.trust.cases import TEACHING, Bundle, Case
 from models.evaluation.attacks import ATTACKS, Attacked
 from models.evaluation.continuity import DROPOUT_HU, measure_track
 from models.evaluation.level import (
@@ -23,7 +23,6 @@ from node.translate.composite import composite
 from node.translate.native_contrast import find_native_contrast
 from node.translate.quality import judge_result
 
-TEACHING = "teaching"
 REQUESTED_HU = (60.0, 100.0, 140.0, 180.0)
 _KIND_WORDS = {"vessel": "vessels", "mass": "masses", "false": "false regions", "organ": "organs", "quiet": "quiet"}
 
@@ -109,7 +108,7 @@ def attacks(bundle: Bundle, cases: Sequence[Case]) -> Figures:
 def _is_held(bundle: Bundle, case: Case, result_hu: Image) -> float:
     """1 where the gates hold a result, after the composite of a job: what lies outside the window never changes."""
     made = composite(case.volume, result_hu, bundle.card.hu_window)
-    return float(judge_result(case.volume, result_hu, made).reason is not None)
+    return float(judge_result(case.volume, result_hu, made, level_hu=bundle.level_hu).reason is not None)
 
 
 def input_doubts(cases: Sequence[Case]) -> list[str]:

@@ -153,7 +153,7 @@ def run_job(
         log.warning("%s", describe_outside(envelope.outside), extra={"event": "input_outside_envelope"})
     report("check input", 1, 1)
     result = composite(volume, predicted, translator.card.hu_window)
-    verdict = judge_result(volume, predicted, result)
+    verdict = judge_result(volume, predicted, result, level_hu=translator.level_hu)
     report("check output", 1, 1)
     plan = _plan_series(volume, translator, options)
     remarks = Remarks()

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from node.dicom.sandbox import SANDBOX, DecoderStopped
 from node.dicom.volume import CTVolume, read_volume
 from node.errors import Permanent
+from node.translate.blocks import block_mean, block_size
 
 WORKING_PIXEL_MM: Final = 2.0
 CLIPPED_HU: Final = (-200.0, 1000.0)
@@ -149,14 +149,10 @@ def _shrink(
     """Clip, and average blocks of pixels to about WORKING_PIXEL_MM in the plane."""
     z_mm, y_mm, x_mm = spacing_mm
     count, rows, columns = hu.shape
-    ky, kx = (min(max(1, round(WORKING_PIXEL_MM / step)), size) for step, size in ((y_mm, rows), (x_mm, columns)))
-    rows, columns = rows // ky, columns // kx
-    small = np.empty((count, rows, columns), np.float32)
-    for z, plane in enumerate(hu):
-        # Sums of strided planes: five times as fast as numpy's mean over two short axes, and equal to the last bit.
-        blocks = np.clip(plane[: rows * ky, : columns * kx], *CLIPPED_HU).reshape(rows, ky, columns, kx)
-        lines = reduce(np.add, (blocks[..., x] for x in range(kx)))
-        np.divide(reduce(np.add, (lines[:, y] for y in range(ky))), np.float32(ky * kx), out=small[z])
+    ky, kx = block_size(WORKING_PIXEL_MM, (y_mm, x_mm), (rows, columns))
+    small = np.empty((count, rows // ky, columns // kx), np.float32)
+    for plane, out in zip(hu, small, strict=True):
+        block_mean(np.clip(plane, *CLIPPED_HU), ky, kx, out)
     return small, (z_mm, y_mm * ky, x_mm * kx)
 
 

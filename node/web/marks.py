@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from node.translate.native_contrast import ENHANCED_LIMIT_ML
-from node.translate.quality import DARKENED_HU, MAX_DARKENED_SHARE
+from node.translate.quality import DARKENED_HU, RULE_OF
 from node.web.tiles import Hu, Mask
 from node.web.volumes import SliceFigures
 from storage.cases import Case
@@ -29,7 +29,7 @@ class Mark:
 
 def is_darkened(case: Case) -> bool:
     """Whether the gate on the result doubts it for tissue that became darker: then there is a region to outline."""
-    return float(case.measurements.get("darkened_share", 0.0)) > MAX_DARKENED_SHARE
+    return RULE_OF["darkened_share"].is_broken(case.measurements)
 
 
 def doubtful_region(case: Case, difference_hu: Hu) -> Mask | None:

@@ -11,6 +11,7 @@ import pytest
 
 from models.registry import METHODS
 from node.cohorts.pairs import Why
+from node.translate.quality import RULES, limit_words
 from tests.pictures import IMAGES, SHOWN, keep_pictures
 
 ROOT = Path(__file__).parents[2]
@@ -18,9 +19,10 @@ GUIDES = sorted(
     page for area in ("plan", "physics", "train", "develop") for page in (ROOT / "docs" / area).glob("*.md")
 )
 FILE = re.compile(r"`((?:bench|config|deploy|docs|models|node|storage|tests)/[\w./*-]*)(?:::(\w+))?`")
-CONSTANT = re.compile(r"^\| .*\| ([^|]*) \| `((?:node|models)\.[\w.]+)\.([A-Z][A-Z_]*)` \|", re.MULTILINE)
+CONSTANT = re.compile(r"^\| .*\| ([^|]*) \| `((?:node|models)\.[\w.]+)\.([A-Z][A-Z\d_]*)` \|", re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 PHYSICS = (ROOT / "docs/physics/index.md").read_text(encoding="utf-8")
+DOUBT = (ROOT / "docs/physics/doubt.md").read_text(encoding="utf-8")
 
 
 def named_files() -> list[tuple[str, str, str]]:
@@ -75,7 +77,7 @@ def test_the_import_layers_are_those_that_are_checked():
 def said_and_meant() -> list[Any]:
     """Each limit in the tables of the physics guide: the name of its constant, the numbers said, those in the code."""
     rows = []
-    for said, module, name in CONSTANT.findall(PHYSICS):
+    for said, module, name in CONSTANT.findall(PHYSICS + DOUBT):
         value = getattr(import_module(module), name)
         numbers = [float(number) for number in NUMBER.findall(re.sub(r"`[^`]*`", "", said))]
         scale = 100.0 if "%" in said else 1.0
@@ -89,11 +91,16 @@ def test_each_limit_in_the_physics_guide_is_that_of_the_code(said: list[float], 
     assert said == pytest.approx(meant)
 
 
-@pytest.mark.parametrize("module", ["node.translate.quality", "models.evaluation.precision"])
+@pytest.mark.parametrize("module", ["node.translate.change", "models.evaluation.precision"])
 def test_the_physics_guide_leaves_no_limit_out(module: str):
     limits = {name for name in vars(import_module(module)) if name.isupper() and not name.startswith("_")}
     assert limits
-    assert limits <= {name for _, where, name in CONSTANT.findall(PHYSICS) if where == module}
+    assert limits <= {name for _, where, name in CONSTANT.findall(PHYSICS + DOUBT) if where == module}
+
+
+def test_the_page_of_doubt_tells_every_rule_of_the_gate_with_its_limit():
+    table = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \|", DOUBT, re.MULTILINE)
+    assert table == [(rule.figure, limit_words(rule.low, rule.high, rule.unit)) for rule in RULES]
 
 
 def test_each_step_of_the_sampler_is_that_of_the_code():

@@ -20,7 +20,7 @@ def volume(tmp_path: Path) -> CTVolume:
 
 def verdict(volume: CTVolume, change: np.ndarray | float) -> tuple[str | None, dict[str, float]]:
     predicted = (volume.hu + change).astype(np.float32)
-    judged = judge_result(volume, predicted, composite(volume, predicted, WINDOW))
+    judged = judge_result(volume, predicted, composite(volume, predicted, WINDOW), level_hu=None)
     return judged.reason, judged.measurements
 
 
@@ -64,6 +64,6 @@ def test_a_change_outside_the_window_is_held(volume: CTVolume) -> None:
     result = composite(volume, predicted, WINDOW)
     tampered = result.stored.copy()
     tampered[0, 0, 0] += 1
-    reason = judge_result(volume, predicted, Composite(tampered, result.inside)).reason
+    reason = judge_result(volume, predicted, Composite(tampered, result.inside), level_hu=None).reason
     assert reason is not None
     assert "outside the window" in reason
