@@ -170,7 +170,7 @@ def test_noise_has_the_limit_of_the_bundle_that_made_the_case(department):
     from node.bootstrap.roles import bundle_label
     from node.web.measured import measured_of
 
-    card = read_card(find_bundle("demo"))
+    card = read_card(find_bundle("demo-1step"))
     case = department.node.overview.case(department.held(bundle=bundle_label(card)))
     (row,) = measured_of(department.node, _with(case, {"noise_hu": 9999.0}))
     assert (row.within is False) == (card.envelope.noise_hu is not None)
