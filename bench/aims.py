@@ -61,6 +61,10 @@ AIMS: dict[str, Aim] = {
     r"small vessels of \d+ shoulders, predicted / true": Aim(low=0.5),
     r"attacks held, share of all": Aim(low=1.0),
     r"clean results held, share of \d+": Aim(high=0.0),
+    r"wrongly lit regions marked, share of all": Aim(low=0.5),
+    r"(vessels|circles of tracks) marked, share of all": Aim(high=0.05),
+    r"AUC of doubt, wrongly lit regions over vessels": Aim(low=0.85),
+    r"time, second look / translation": Aim(high=1.05),
 }
 """By regular expressions that match a whole name."""
 

@@ -145,6 +145,17 @@ class FewSlices:
             predicted[z : z + 1] = frame.to_native(difference, native).numpy()
         return predicted
 
+    def second_look(
+        self,
+        hu: NDArray[np.float32],
+        seed: int,
+        *,
+        spacing_mm: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Fulfils `models.Translator`: the same again."""
+        return self.translate(hu, seed, spacing_mm=spacing_mm, progress=progress)
+
 
 @contextmanager
 def stopwatch(seconds: dict[str, float]) -> Iterator[None]:

@@ -183,6 +183,16 @@ class _Brighter:
         brighter: NDArray[np.float32] = np.clip(hu + np.float32(60.0), -40.0, 400.0)
         return brighter
 
+    def second_look(
+        self,
+        hu: NDArray[np.float32],
+        seed: int,
+        *,
+        spacing_mm: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        return self.translate(hu, seed, spacing_mm=spacing_mm, progress=progress)
+
 
 def _later() -> datetime:
     """A time at which the series is quiet."""

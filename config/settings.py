@@ -214,7 +214,8 @@ class ModelSettings(Section):
 
     shadow: a second bundle, which is measured beside the first and sends nothing. blood_level_hu: the enhancement of
     blood that results are drawn with, 0 for the one that the bundle was taught. constancy_days: a constancy run must
-    have PASSED within so many days; 0 asks for none.
+    have PASSED within so many days; 0 asks for none. doubt: whether it looks at each scan twice, and whether a
+    result in which it contradicts itself is held.
     """
 
     bundle: str = "demo-1step"
@@ -225,6 +226,7 @@ class ModelSettings(Section):
     blood_level_hu: Annotated[float, Field(ge=0, le=200)] = 0.0
     shadow: str = ""
     constancy_days: Annotated[int, Field(ge=0, le=366)] = 0
+    doubt: Literal["hold", "mark", "off"] = "hold"
 
     @model_validator(mode="after")
     def _another_bundle(self) -> Self:

@@ -68,6 +68,18 @@ class Translator(Protocol):
         """
         ...
 
+    def second_look(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Predict again, each slice moved, turned and scaled a little, and the prediction's change moved back.
+
+        Arguments, result and errors are those of `translate`; the time is too. Slice z is seen, with the neighbours
+        that the network is shown, through view z % 7 of `models.views.VIEWS`, so that a result depends on nothing else
+        than that of `translate` does, and on the number of the slice. Where a model is sure of what it sees the two
+        agree; `models.doubt` makes the doubt of a result of their difference.
+        """
+        ...
+
 
 def load_bundle(
     path: str | Path,

@@ -123,6 +123,7 @@ class FakeTranslator:
     seed: int | None = None
     level_hu: float | None = None
     spacing_mm: float | None = None
+    contradicted_hu: float = 0.0
 
     @property
     def card(self) -> "BundleCard":
@@ -149,3 +150,17 @@ class FakeTranslator:
         if progress:
             progress(len(hu), len(hu))
         return np.clip(np.clip(hu, low, high) + np.float32(self.shift_hu), low, high).astype(np.float32)
+
+    def second_look(
+        self,
+        hu: NDArray[np.float32],
+        seed: int,
+        *,
+        spacing_mm: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """The same again, but for `contradicted_hu` in the middle third of every slice."""
+        second = self.translate(hu, seed, spacing_mm=spacing_mm, progress=progress)
+        rows, columns = hu.shape[1:]
+        second[:, rows // 3 : 2 * rows // 3, columns // 3 : 2 * columns // 3] -= np.float32(self.contradicted_hu)
+        return second

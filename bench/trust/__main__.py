@@ -1,6 +1,6 @@
 """Every figure of trust beside its aim, for bundles side by side: `make trust`, or this module with bundles.
 
-    .venv/bin/python -m bench.trust [--bundle DIR ...] [--only regions continuity level attacks] [--write-card]
+    .venv/bin/python -m bench.trust [--bundle DIR ...] [--only regions continuity doubt level attacks] [--write-card]
 
 Without --bundle both shipped bundles are measured. --data is a folder with the series that the files of regions name,
 --regions such files (bench/trust/tracks.json is always among them); without --data the public scans of the tests are
@@ -32,7 +32,7 @@ from models.evaluation.regions import RegionFile, read_regions
 from models.process import settle_process
 from models.translator import Device
 
-SECTIONS = ("regions", "continuity", "level", "attacks")
+SECTIONS = ("regions", "continuity", "doubt", "level", "attacks")
 SHIPPED = ("demo", "demo-1step")
 TRACKS = Path(__file__).with_name("tracks.json")
 RESULTS = Path(__file__).parents[1] / "results"
@@ -90,6 +90,8 @@ def _steps(only: Sequence[str], real: tuple[Sequence[Case], RegionFile], size: S
         steps[DETAIL_SECTION] = lambda bundle: sections.each_region(bundle, cases, named)
     if cases and "continuity" in only:
         steps["continuity"] = lambda bundle: sections.continuity(bundle, cases, named)
+    if cases and "doubt" in only:
+        steps["doubt"] = lambda bundle: sections.doubt(bundle, cases, named)
     if "level" in only:
         patients: list[LevelPatient] = []
         for anatomy, count in (("thorax", size.patients), ("teaching", size.teaching)):

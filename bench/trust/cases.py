@@ -1,16 +1,19 @@
 """What bundles are judged on: real series, and phantoms whose truth is known. Made once, for all bundles of a run."""
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.derive import Derived, derive
+from bench.derive import Derived, Image, derive
 from models import Translator, load_bundle
 from models.bundle import LEVELS_HU, BundleCard
+from models.doubt import DoubtFigures, doubtful, figures_of, limit_hu, measure_doubt
 from models.evaluation.level import LevelPatient
 from models.evaluation.regions import Circle, Region, RegionFile, Track
 from models.phantom import make_teaching_patient
@@ -21,8 +24,11 @@ from node.dicom.orientation import Turn
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
 from node.dicom.uids import seed_of
 from node.dicom.volume import CTVolume, read_volume
+from node.translate.second_look import predict
 
 TEACHING = "teaching"
+COST_SLICES, COST_RUNS = 8, 5
+WINDOW_HU = (-40.0, 400.0)
 _MASS_SLICES = 1  # a circle in one slice stands for a mass of at least three
 
 
@@ -36,18 +42,50 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Looks:
+    """What a model says of a case and what it says when it looks again, HU [z, y, x], before the composite."""
+
+    first_hu: Image = field(repr=False)
+    second_hu: Image = field(repr=False)
+
+    def doubt_hu(self, case: Case) -> Image:
+        """The doubt of each voxel, HU."""
+        return measure_doubt(self.first_hu, self.second_hu, inside(case), case.volume.spacing_mm)
+
+    def figures(self, case: Case, level_hu: float | None) -> DoubtFigures:
+        """What the doubt of a case amounts to."""
+        volume = case.volume
+        mask = doubtful(self.doubt_hu(case), limit_hu(level_hu), volume.spacing_mm)
+        return figures_of(
+            mask, self.first_hu, self.second_hu, volume.hu, inside=inside(case), spacing_mm=volume.spacing_mm
+        )
+
+
+def inside(case: Case) -> NDArray[np.bool_]:
+    """Where a result may differ from its source, for a window of soft tissue."""
+    low, high = WINDOW_HU
+    return np.asarray((case.volume.hu >= low) & (case.volume.hu <= high))
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle loaded for a device, and what it made of the cases so far, so that each is translated once."""
 
     path: Path
     device: Device = "cpu"
     made: dict[str, Derived] = field(default_factory=dict, repr=False)
+    looked: dict[str, Looks] = field(default_factory=dict, repr=False)
     at_level: dict[float | None, Translator] = field(default_factory=dict, repr=False)
 
     @property
     def card(self) -> BundleCard:
         """The bundle's card."""
         return self._loaded(None).card
+
+    @property
+    def loaded(self) -> Translator:
+        """The bundle as it draws at the level that it was taught."""
+        return self._loaded(None)
 
     @property
     def takes_level(self) -> bool:
@@ -78,6 +116,26 @@ class Bundle:
         turn = Turn.of(case.volume.orientation)
         spacing_mm = turn.spacing_of(case.volume.spacing_mm)
         return turn.back(self.translate(turn.forth(case.volume.hu), spacing_mm, None))
+
+    def looks(self, case: Case) -> Looks:
+        """Both looks at a case."""
+        if case.name not in self.looked:
+            volume, loaded = case.volume, self._loaded(None)
+            first, second = (predict(volume, loaded, lambda *_: None, again=again) for again in (False, True))
+            self.looked[case.name] = Looks(first, second)
+        return self.looked[case.name]
+
+    def cost(self, case: Case) -> float:
+        """Time of the second look over that of the first: medians of COST_RUNS turns on COST_SLICES slices."""
+        volume, loaded = case.volume, self._loaded(None)
+        hu, spacing_mm = volume.hu[:COST_SLICES], volume.spacing_mm[0]
+        seconds: dict[str, list[float]] = {"translate": [], "second_look": []}
+        for _ in range(COST_RUNS):
+            for name, spent in seconds.items():
+                begun = time.perf_counter()
+                getattr(loaded, name)(hu, 0, spacing_mm=spacing_mm)
+                spent.append(time.perf_counter() - begun)
+        return median(seconds["second_look"]) / median(seconds["translate"])
 
     def _loaded(self, level_hu: float | None) -> Translator:
         if level_hu not in self.at_level:

@@ -7,8 +7,10 @@ import numpy as np
 
 from bench.derive import Image
 from bench.trust.cases import TEACHING, Bundle, Case
+from models.doubt import doubtful, limit_hu
 from models.evaluation.attacks import ATTACKS, Attacked
 from models.evaluation.continuity import DROPOUT_HU, measure_track
+from models.evaluation.doubted import Doubted, doubted_regions, is_marked
 from models.evaluation.level import (
     LevelFit,
     LevelPatient,
@@ -18,7 +20,7 @@ from models.evaluation.level import (
     measure_requests,
     measure_small_vessels,
 )
-from models.evaluation.regions import KINDS, RegionFile, RegionRow, mean_or_nan, measure_regions, summarise_regions
+from models.evaluation.regions import KINDS, RegionFile, RegionRow, auc, mean_or_nan, measure_regions, summarise_regions
 from node.translate.composite import composite
 from node.translate.native_contrast import find_native_contrast
 from node.translate.quality import judge_result
@@ -103,6 +105,34 @@ def attacks(bundle: Bundle, cases: Sequence[Case]) -> Figures:
         "attacks held, share of all": mean_or_nan([one for found in held.values() for one in found]),
         **{f"attack held, share of {len(cases)}: {name}": mean_or_nan(found) for name, found in held.items()},
     }
+
+
+def doubt(bundle: Bundle, cases: Sequence[Case], named: RegionFile) -> Figures:
+    """What the second look marks on the real series: regions that light wrongly, vessels, and its time."""
+    limit = limit_hu(bundle.loaded.level_hu)
+    wrong, vessels, circles = list[Doubted](), list[Doubted](), list[bool]()
+    figures: Figures = {}
+    for case in cases:
+        looks, of_case = bundle.looks(case), named.of(case.name)
+        source_hu, doubt_hu = case.volume.hu, looks.doubt_hu(case)
+        mask = doubtful(doubt_hu, limit, case.volume.spacing_mm)
+        lit_wrongly, lit = doubted_regions(source_hu, looks.first_hu, doubt_hu, mask, of_case.regions)
+        wrong, vessels = wrong + lit_wrongly, vessels + lit
+        circles += [is_marked(source_hu, mask, circle) for track in of_case.tracks for circle in track.circles]
+        found = looks.figures(case, bundle.loaded.level_hu)
+        name = case.name.rpartition("/")[2]
+        figures[f"{name}, share of brightened tissue that is doubtful"] = found.doubtful_share
+        figures[f"{name}, doubtful volume, mL"] = found.doubtful_ml
+    figures["wrongly lit regions"] = len(wrong)
+    if wrong:  # a model that lights nothing wrongly has nothing that could be marked
+        figures["wrongly lit regions marked, share of all"] = mean_or_nan([one.marked for one in wrong])
+        figures["AUC of doubt, wrongly lit regions over vessels"] = auc(
+            [one.doubt_hu for one in wrong], [one.doubt_hu for one in vessels]
+        )
+    figures["vessels marked, share of all"] = mean_or_nan([one.marked for one in vessels])
+    figures["circles of tracks marked, share of all"] = mean_or_nan(circles)
+    figures["time, second look / translation"] = mean_or_nan([bundle.cost(case) for case in cases])
+    return figures
 
 
 def _is_held(bundle: Bundle, case: Case, result_hu: Image) -> float:

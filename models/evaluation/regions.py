@@ -112,14 +112,19 @@ def changes_inside(source_hu: Volume, result_hu: Volume, circle: Circle) -> NDAr
     """result - source, HU, of a circle's pixels whose source lies in COUNTED_HU; raises RegionError off the volume."""
     if source_hu.shape != result_hu.shape:
         raise ValueError(f"the result of {result_hu.shape} does not fit the source of {source_hu.shape}")
+    inside = counted_pixels(source_hu, circle)
+    return np.asarray(result_hu[circle.slice][inside] - source_hu[circle.slice][inside], dtype=np.float32)
+
+
+def counted_pixels(source_hu: Volume, circle: Circle) -> NDArray[np.bool_]:
+    """[y, x] of a circle's slice: its pixels whose source lies in COUNTED_HU; raises RegionError off the volume."""
     count, rows, columns = source_hu.shape
     if not (0 <= circle.slice < count and 0 <= circle.x_px < columns and 0 <= circle.y_px < rows):
         raise RegionError(f"a circle of slice {circle.slice} lies outside a series of {count} x {rows} x {columns}.")
     y, x = np.ogrid[:rows, :columns]
-    inside = (x - circle.x_px) ** 2 + (y - circle.y_px) ** 2 <= circle.radius_px**2
     source = source_hu[circle.slice]
-    inside &= (source >= COUNTED_HU[0]) & (source <= COUNTED_HU[1])
-    return np.asarray(result_hu[circle.slice][inside] - source[inside], dtype=np.float32)
+    disc = (x - circle.x_px) ** 2 + (y - circle.y_px) ** 2 <= circle.radius_px**2
+    return np.asarray(disc & (source >= COUNTED_HU[0]) & (source <= COUNTED_HU[1]))
 
 
 def measure_regions(source_hu: Volume, result_hu: Volume, regions: Iterable[Region]) -> list[RegionRow]:
@@ -145,8 +150,8 @@ def summarise_regions(rows: Sequence[RegionRow]) -> dict[str, float]:
     figures |= {"wrong": mean_or_nan(wrong), "wrong_size": mean_or_nan(np.abs(wrong))}
     vessel = figures["vessel"]
     figures["wrong_per_vessel"] = figures["wrong"] / vessel if vessel > 0 else math.nan
-    figures["auc_regions"] = _auc(by_kind["vessel"], wrong)
-    figures["auc_pixels"] = _auc(*(_pixels(rows, kinds) for kinds in (("vessel",), WRONG)))
+    figures["auc_regions"] = auc(by_kind["vessel"], wrong)
+    figures["auc_pixels"] = auc(*(_pixels(rows, kinds) for kinds in (("vessel",), WRONG)))
     return figures
 
 
@@ -162,7 +167,8 @@ def _pixels(rows: Sequence[RegionRow], kinds: Sequence[str]) -> NDArray[np.float
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 
-def _auc(higher: Sequence[float] | NDArray[Any], lower: Sequence[float] | NDArray[Any]) -> float:
+def auc(higher: Sequence[float] | NDArray[Any], lower: Sequence[float] | NDArray[Any]) -> float:
+    """How often a value of `higher` exceeds one of `lower`, ties counting half; NaN where one of them has no number."""
     first, second = (np.asarray(values, dtype=np.float64) for values in (higher, lower))
     first, second = first[np.isfinite(first)], second[np.isfinite(second)]
     if not first.size or not second.size:

@@ -31,6 +31,17 @@ class SinglePassTranslator(Loaded):
         self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """See `Translator.translate`; nothing is random here, so that every seed gives the same result."""
+        return self._look(hu, seed, spacing_mm, progress, again=False)
+
+    def second_look(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """See `Translator.second_look`."""
+        return self._look(hu, seed, spacing_mm, progress, again=True)
+
+    def _look(
+        self, hu: NDArray[np.float32], seed: int, spacing_mm: float | None, progress: Progress | None, *, again: bool
+    ) -> NDArray[np.float32]:
         check_slices(hu)
         if seed < 0:
             raise ValueError(f"seed is {seed}; it must be non-negative")
@@ -41,6 +52,7 @@ class SinglePassTranslator(Loaded):
             self._predict,
             seen=seen_slices(len(hu), self.card.context_mm, spacing_mm),
             gain=self.gain,
+            again=again,
             progress=progress,
         )
 

@@ -19,6 +19,7 @@ from models.context import seen_slices
 from models.frame import Frame, all_finite
 from models.translator import Device, DeviceFault, DeviceUnavailable, Precision, Progress, TranslationError
 from models.translators.devices import device_faults
+from models.views import through_view
 
 _GPU_BATCH = 8
 
@@ -204,12 +205,14 @@ def translate_slices(
     *,
     seen: NDArray[np.intp] | None = None,
     gain: float = 1.0,
+    again: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Run `predict`, from model values [B, C, M, M] to model values [B, 1, M, M], over native HU [N, H, W] in batches.
 
     `seen` [C, N]: the slices that are shown for each one, see `models.context`; None for itself alone. `gain` times the
-    predicted difference is what is added. Returns float32 HU [N, H, W] as `Translator.translate` promises; raises
+    predicted difference is what is added. `again` shows each slice through a view, see `models.views`. Returns float32
+    HU [N, H, W] as `Translator.translate` promises; raises
     TranslationError where a prediction is not finite. What `predict` returns for a slice must not depend on the other
     slices of the batch. A slice without a pixel in the
     window comes back clipped, and the network does not run. Out of memory halves the batch, says so, and starts the
@@ -227,7 +230,7 @@ def translate_slices(
         batch = wanted[done : done + runtime.batch_size]
         try:
             with device_faults():
-                result[batch] = _translate_batch(hu, batch, frame, runtime, predict, seen=shown, gain=gain)
+                result[batch] = _translate_batch(hu, batch, frame, runtime, predict, seen=shown, gain=gain, again=again)
         except DeviceFault as fault:
             if not isinstance(fault.__cause__, torch.OutOfMemoryError) or not runtime.halve_batch():
                 raise
@@ -253,13 +256,14 @@ def _translate_batch(
     *,
     seen: NDArray[np.intp],
     gain: float,
+    again: bool,
 ) -> NDArray[np.float32]:
     with torch.inference_mode(), repeatable_convolutions():
         needed, places = np.unique(seen[:, batch], return_inverse=True)
         natives = torch.from_numpy(np.asarray(hu[needed], dtype=np.float32)).to(runtime.device)
         order = torch.from_numpy(places.reshape(len(seen), len(batch)).T.copy()).to(runtime.device)
         source, native = frame.to_model(natives)[order, 0], natives[order[:, 0]]
-        predicted = predict(source)
-        if not all_finite(predicted):
+        difference = through_view(predict, source, batch) if again else predict(source) - source[:, :1]
+        if not all_finite(difference):
             raise TranslationError(f"the prediction of slices {batch[0]} to {batch[-1]} is not finite")
-        return frame.to_native((predicted - source[:, :1]) * gain, native).cpu().numpy()
+        return frame.to_native(difference * gain, native).cpu().numpy()

@@ -79,6 +79,17 @@ class SyndiffTranslator(Loaded):
         self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """See `Translator.translate`."""
+        return self._look(hu, seed, spacing_mm, progress, again=False)
+
+    def second_look(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """See `Translator.second_look`."""
+        return self._look(hu, seed, spacing_mm, progress, again=True)
+
+    def _look(
+        self, hu: NDArray[np.float32], seed: int, spacing_mm: float | None, progress: Progress | None, *, again: bool
+    ) -> NDArray[np.float32]:
         check_slices(hu)
         seen = seen_slices(len(hu), self.card.context_mm, spacing_mm)
         noise = SeriesNoise.from_seed(
@@ -100,7 +111,9 @@ class SyndiffTranslator(Loaded):
 
             return reverse_sample(self._schedule, predict_x0, x_T, z, posterior_noise)
 
-        return translate_slices(hu, self._frame, self.runtime, predict, seen=seen, gain=self.gain, progress=progress)
+        return translate_slices(
+            hu, self._frame, self.runtime, predict, seen=seen, gain=self.gain, again=again, progress=progress
+        )
 
     def sample(
         self,

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from node.bootstrap.store import Node
+from node.dicom.doubt_file import copy_doubt
 from node.errors import Permanent, Refused
 from node.translate.release import override_sentence, write_released
 from storage.errors import IllegalTransition
@@ -33,6 +34,7 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
     try:
         files = [(held / made.file_name, made.sha256) for made in products]
         digests = write_released(files, case.reason, actor, reason, staged)
+        copy_doubt(held, staged)
         _give_to_the_owner_of(held, staged)
         product_dir = node.spool.publish(staged)
     except (FileNotFoundError, Permanent) as error:

@@ -156,4 +156,5 @@ def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, v
         position_tolerance_mm=settings.eligibility.position_tolerance_mm,
         timezone=ZoneInfo(settings.node.timezone) if settings.node.timezone else None,
         outside_envelope=settings.model.outside_envelope,
+        doubt=settings.model.doubt,
     )

@@ -1,7 +1,7 @@
 """One job: the files of a non-contrast CT series become those of a synthetic contrast-enhanced one.
 
-read -> translate (meanwhile: is it really without contrast?) -> does the model know such scans? -> composite -> is it
-plausible? -> build, write, prove.
+read -> translate (meanwhile: is it really without contrast?) -> look again -> does the model know such scans? ->
+composite -> is it plausible, and does the model agree with itself? -> build, write, prove.
 """
 
 import logging
@@ -12,21 +12,18 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from models.translator import TranslationError, Translator
+from models.translator import Translator
 from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
+from node.dicom.doubt_file import Doubt, write_doubt
 from node.dicom.elements import write_part10
 from node.dicom.headers import SliceHeader
 from node.dicom.lattice import POSITION_TOLERANCE_MM
-from node.dicom.orientation import Turn
 from node.dicom.pixels import StoredPixels
 from node.dicom.source_values import Remarks, doubt_of_text
-from node.dicom.uids import UidFactory, processing_digest, seed_of
+from node.dicom.uids import UidFactory, processing_digest
 from node.dicom.volume import CTVolume, read_volume
-from node.errors import Doubtful, Permanent
+from node.errors import Doubtful
 from node.translate.composite import Composite, composite
 from node.translate.envelope import describe_outside, judge_envelope
 from node.translate.native_contrast import NativeContrast, find_native_contrast
@@ -34,13 +31,14 @@ from node.translate.proof import flush_and_digest, prove_slice
 from node.translate.proof_by_highdicom import load_tables, prove_by_highdicom
 from node.translate.proof_by_simpleitk import prove_by_simpleitk
 from node.translate.quality import judge_result
+from node.translate.second_look import Contradiction, DoubtMode, compare_looks, predict
 
 log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total) with the names of STAGES; what it raises ends the job."""
 
-STAGES: Final = ("read", "translate", "check input", "check output", "write")
+STAGES: Final = ("read", "translate", "second look", "check input", "check output", "write")
 _FLUSHING_THREADS: Final = 4
 
 
@@ -67,7 +65,8 @@ class JobOptions:
     position_tolerance_mm: how far a slice may lie from the lattice of its series.
     timezone: that of the site, None for the machine's. outside_envelope: what becomes of the result of a scan that lies
     outside what the bundle was trained on. sha256: hex, of the source files by their names, as they were received.
-    recorded: None where no store knows the files.
+    recorded: None where no store knows the files. doubt: whether the model looks twice, and whether a result that it
+    contradicts itself in is held, see `second_look`.
     """
 
     equipment: EquipmentIdentity
@@ -81,6 +80,7 @@ class JobOptions:
     outside_envelope: Literal["hold", "warn"] = "hold"
     sha256: Mapping[str, str] = field(default_factory=dict)
     recorded: Recorded | None = None
+    doubt: DoubtMode = "hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,8 @@ class JobResult:
 
     held_reason: None, or why a person must look at it before it is sent. measurements: figures of the gates and of the
     proof. remarks: what lies outside the envelope of a bundle where the site is only warned, and which values of the
-    source were not simply kept, without patient data, at most 21.
+    source were not simply kept, without patient data, at most 21. doubt: what was kept beside the files as DOUBT_FILE,
+    None where the model was not asked twice.
     """
 
     series_uid: str
@@ -110,6 +111,7 @@ class JobResult:
     remarks: tuple[str, ...] = ()
     series_number: int | None = None
     series_description: str = ""
+    doubt: Doubt | None = field(default=None, repr=False)
 
 
 def join_reasons(*reasons: str | None) -> str | None:
@@ -126,6 +128,8 @@ def run_job(
     progress: Progress | None = None,
 ) -> JobResult:
     """Turn the files of one series into 0001.dcm, 0002.dcm ... in `out_dir`, which exists and is empty.
+
+    Where the model looks twice, DOUBT_FILE stands beside them.
 
     The files are flushed to the disk and read back before this returns; moving `out_dir` to its place is the caller's.
     The same files, translator and options give byte-identical files, in whatever order `paths` come. A result that a
@@ -145,7 +149,10 @@ def run_job(
     )
     with ThreadPoolExecutor(1) as beside:  # a doubtful scan is translated all the same, so nothing waits for the answer
         looking = beside.submit(find_native_contrast, volume)
-        predicted = _translate(volume, translator, report)
+        predicted = predict(volume, translator, lambda *at: report("translate", *at), again=False)
+        second = None
+        if options.doubt != "off":
+            second = predict(volume, translator, lambda *at: report("second look", *at), again=True)
         native = looking.result()
     envelope = judge_envelope(volume, translator.card.envelope)
     warned = bool(envelope.outside) and options.outside_envelope == "warn"
@@ -154,18 +161,26 @@ def run_job(
     report("check input", 1, 1)
     result = composite(volume, predicted, translator.card.hu_window)
     verdict = judge_result(volume, predicted, result, level_hu=translator.level_hu)
+    contradicted = Contradiction.none()
+    if second is not None:
+        contradicted = compare_looks(volume, predicted, second, result.inside, translator.level_hu)
     report("check output", 1, 1)
     plan = _plan_series(volume, translator, options)
     remarks = Remarks()
     files = _write(volume, result, plan, out_dir, report, remarks=remarks)
-    doubt = doubt_of_text(source.dataset for source in volume.slices)
+    unsure_text = doubt_of_text(source.dataset for source in volume.slices)
     proof = prove_series(volume, [made.path for made in files], result.stored, plan.series_uid)
+    if contradicted.doubt is not None:  # after the proofs, whose readers are shown a folder of slices only
+        write_doubt(out_dir, contradicted.doubt)
     return JobResult(
         series_uid=plan.series_uid,
         study_uid=volume.headers[0].study_uid,
         files=files,
         held_reason=join_reasons(
-            native.reason if native.is_enhanced else verdict.reason, None if warned else envelope.reason, doubt
+            native.reason if native.is_enhanced else verdict.reason,
+            None if warned else envelope.reason,
+            contradicted.reason if options.doubt == "hold" else None,
+            unsure_text,
         ),
         measurements={
             **envelope.measurements,
@@ -173,11 +188,13 @@ def run_job(
             "native_enhanced_mean_hu": native.mean_hu,
             **_place_of(volume, native),
             **verdict.measurements,
+            **contradicted.measurements,
             **proof,
         },
         remarks=((envelope.reason,) if warned and envelope.reason else ()) + remarks.lines(),
         series_number=plan.series_number,
         series_description=plan.series_description,
+        doubt=contradicted.doubt,
     )
 
 
@@ -256,25 +273,6 @@ def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) 
         slice_spacing_mm=volume.spacing_mm[0],
         site_timezone=options.timezone,
     )
-
-
-def _translate(volume: CTVolume, translator: Translator, report: Progress) -> NDArray[np.float32]:
-    """The prediction on the volume's own lattice; the network sees the orientation that it was trained in."""
-    try:
-        turn = Turn.of(volume.orientation)
-    except ValueError as error:
-        raise Permanent(str(error)) from error
-    seen_hu = turn.forth(volume.hu)
-    try:
-        predicted = translator.translate(
-            seen_hu,
-            seed_of(seen_hu, translator.card.hu_window),
-            spacing_mm=volume.spacing_mm[0],
-            progress=lambda done, total: report("translate", done, total),
-        )
-        return turn.back(predicted)
-    except TranslationError as error:
-        raise Permanent(str(error)) from error
 
 
 def _place_of(volume: CTVolume, native: NativeContrast) -> dict[str, float]:

@@ -60,6 +60,10 @@ _FIGURES: Final = {
     "native_enhanced_ml": _Figure("source: tissue as bright as with contrast agent", "mL", (0.0, ENHANCED_LIMIT_ML)),
     "native_enhanced_mean_hu": _Figure("source: its mean", "HU"),
     "native_enhanced_z_mm": _Figure("source: the slice with most of it, z", "mm"),
+    "doubtful_share": _Figure("brightened tissue that a second look contradicts", "%"),
+    "doubtful_ml": _Figure("tissue that a second look contradicts", "mL"),
+    "doubtful_z_mm": _Figure("the slice with most of it, z", "mm"),
+    "brightened_ml": _Figure("soft tissue that became brighter", "mL"),
     "noise_hu": _Figure("source: noise in soft tissue", "HU"),
 }
 

@@ -53,7 +53,7 @@ def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(r
     answer = node.run("process", str(source), "--out", str(tmp_path / "out"), "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["series_uid"] == row["derived_series_uid"]
-    processed = by_source(sorted((tmp_path / "out").iterdir()))
+    processed = by_source(sorted((tmp_path / "out").glob("*.dcm")))
     for uid, image in by_source(tps.files()).items():
         assert image.SOPInstanceUID == processed[uid].SOPInstanceUID
         assert np.array_equal(image.pixel_array, processed[uid].pixel_array)

@@ -62,7 +62,7 @@ def test_a_series_and_regions_of_ones_own_are_measured_and_enter_the_card(
     assert vessel["value"] == pytest.approx(expected, abs=0.006)
     assert vessel["aim"] == ">= 80"
     assert figures["each region", "mass, mass: HU"]["value"] == figures["regions", "masses, mean change: HU"]["value"]
-    assert {section for section, _ in figures} == {"regions", "each region", "continuity", "level", "attacks"}
+    assert {section for section, _ in figures} == {"regions", "each region", "continuity", "doubt", "level", "attacks"}
     assert re.search(r"regions: vessels, mean change: HU +HU +>= 80 +\S+ +(yes|NO)", shown)
     assert (card.digest, card.metrics, card.weights_sha256) == (before.digest, before.metrics, before.weights_sha256)
     text = (bundle / "CARD.md").read_text()

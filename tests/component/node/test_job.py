@@ -16,6 +16,7 @@ from pydicom.uid import RLELossless
 
 from models.bundle import Envelope
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
+from node.dicom.doubt_file import DOUBT_FILE
 from node.dicom.orientation import Turn
 from node.dicom.uids import UidFactory
 from node.dicom.volume import read_volume
@@ -41,7 +42,8 @@ def test_a_whole_series_comes_out(tmp_path: Path) -> None:
     source = read_volume(paths)
     derived = read_volume([made.path for made in result.files])
     assert [made.path.name for made in result.files] == [f"{n:04d}.dcm" for n in range(1, 5)]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [made.path.name for made in result.files]
+    slices = [made.path.name for made in result.files]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [*slices, DOUBT_FILE]
     assert result.held_reason is None
     assert result.study_uid == source.headers[0].study_uid
     assert {header.series_uid for header in derived.headers} == {result.series_uid}
@@ -282,6 +284,7 @@ def test_progress_names_every_stage_and_its_error_ends_the_job(tmp_path: Path) -
     assert list(dict.fromkeys(stage for stage, _, _ in seen)) == [
         "read",
         "translate",
+        "second look",
         "check input",
         "check output",
         "write",

@@ -185,7 +185,9 @@ def test_slices_whose_rows_run_to_the_front_are_shown_from_the_feet_up_too(node,
     turned = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
     receive(node, make_series(tmp_path / "source", slices=3, orientation=turned))
     translate(node)
-    as_written = [dcmread(path).ImagePositionPatient[2] for path in sorted(node.spool.path("derived/1-1").glob("*"))]
+    as_written = [
+        dcmread(path).ImagePositionPatient[2] for path in sorted(node.spool.path("derived/1-1").glob("*.dcm"))
+    ]
     assert as_written == sorted(as_written, reverse=True)
     client = client_of(node)
     places = [one["z_mm"] for one in client.get("/cases/1/slices.json").json()["slices"]]
