@@ -14,14 +14,12 @@ import models
 from models import BundleCard
 from node.bootstrap.store import Node, open_store, read_store
 from node.cli.console import ConfigOption, JsonOption, print_json, print_table, say, settings_from
+from node.commission import REPORT_MARK
 from node.errors import Refused
 from node.operate.situation import acceptance_words
 from node.operate.texts import one_line
 
-REPORT_MARK: Final = "syncect-commission-of:"
-"""Stands in every report of `syncect commission`, before the digest of the bundle."""
-
-_MARKED: Final = re.compile(rb"syncect-commission-of:([0-9a-f]{64})")
+_MARKED: Final = re.compile(REPORT_MARK.encode() + rb"([0-9a-f]{64})")
 
 Bundle = Annotated[str, typer.Argument(help="Name of a shipped bundle, or the path of a bundle folder.")]
 Who = Annotated[str, typer.Option("--who", help="Who decides; up to 64 characters.")]
