@@ -12,8 +12,8 @@ from zoneinfo import ZoneInfo
 import models
 from config.settings import ModelSettings, Settings
 from node.beats import Beating, Numbers
-from node.bootstrap.constancy import require_constancy
 from node.bootstrap.allowed import unproven_words, why_not_accepted, why_refused
+from node.bootstrap.constancy import require_constancy
 from node.bootstrap.roles import bundle_label, process_name
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from models.dose.anatomy import NoBreastFields
 from models.dose.beam import ATTENUATION_PER_MM, BUILD_UP_PER_MM, KERNEL_MM, STEP_MM
@@ -256,6 +257,8 @@ def _dose_picture(name: str, found: DoseComparison) -> Picture:
         axis.set_yticks([])
         bar = figure.colorbar(shown, ax=axis, orientation="horizontal", fraction=0.05, pad=0.03)
         bar.ax.tick_params(labelsize=6)
+        bar.locator = MaxNLocator(4)
+        bar.update_ticks()
     axis = figure.add_subplot(1, 4, 4)
     for number_, row in enumerate(scans[0][1].rows[:3]):
         colour = f"C{number_}"
