@@ -109,6 +109,7 @@ def _attack(made: Made, translator: Translator, folder: Path) -> list[tuple[str,
     _, result, spacing_mm = made.turned()
     predicted = np.clip(result, *translator.card.hu_window)
     found = []
+    looks: dict[str, np.ndarray] = {}
     for place, (name, attack) in enumerate(ATTACKS.items()):
 
         def spoil(
@@ -120,7 +121,7 @@ def _attack(made: Made, translator: Translator, folder: Path) -> list[tuple[str,
 
         out = folder / f"attack-{place}"
         out.mkdir(parents=True)
-        spoiled = Spoiled(translator, predicted, spoil)
+        spoiled = Spoiled(translator, predicted, spoil, looks)
         done = run_job(made.subject.paths, spoiled, options(), out)
         found.append((name, done.held_reason or ""))
     return found

@@ -101,8 +101,8 @@ class JobResult:
 
     held_reason: None, or why a person must look at it before it is sent. measurements: figures of the gates and of the
     proof. remarks: that the bundle is unproven, what lies outside its envelope where the site is only warned, and which
-    values of the source were not simply kept, without patient data, at most 22. doubt: what was kept beside the files as DOUBT_FILE,
-    None where the model was not asked twice.
+    values of the source were not simply kept, without patient data, at most 22. doubt: what was kept beside
+    the files as DOUBT_FILE, None where the model was not asked twice.
     """
 
     series_uid: str
