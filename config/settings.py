@@ -215,7 +215,9 @@ class ModelSettings(Section):
     shadow: a second bundle, which is measured beside the first and sends nothing. blood_level_hu: the enhancement of
     blood that results are drawn with, 0 for the one that the bundle was taught. constancy_days: a constancy run must
     have PASSED within so many days; 0 asks for none. doubt: whether it looks at each scan twice, and whether a
-    result in which it contradicts itself is held.
+    result in which it contradicts itself is held. allow_unproven: names of bundles that may be used although their
+    cards do not show that they are better than no model. require_acceptance: a bundle is used only after a person
+    accepted it.
     """
 
     bundle: str = "demo-1step"
@@ -227,6 +229,8 @@ class ModelSettings(Section):
     shadow: str = ""
     constancy_days: Annotated[int, Field(ge=0, le=366)] = 0
     doubt: Literal["hold", "mark", "off"] = "hold"
+    allow_unproven: tuple[str, ...] = ()
+    require_acceptance: bool = False
 
     @model_validator(mode="after")
     def _another_bundle(self) -> Self:

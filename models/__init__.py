@@ -10,6 +10,7 @@ from models.bundle import (
     verify_bundle,
     write_bundle,
 )
+from models.proven import why_unproven
 from models.translator import (
     DeviceFault,
     DeviceUnavailable,
@@ -35,5 +36,6 @@ __all__ = [
     "load_bundle",
     "read_card",
     "verify_bundle",
+    "why_unproven",
     "write_bundle",
 ]

@@ -118,6 +118,7 @@ class FakeTranslator:
     description: str = "fake on cpu"
     arithmetic: str = "fake arithmetic"
     digest: str = "d" * 64
+    metrics: tuple[Mapping[str, object], ...] = ()
     hu_window: tuple[float, float] = (-40.0, 400.0)
     envelope: Envelope = WIDE
     seed: int | None = None

@@ -38,7 +38,7 @@ def place(path: str) -> str:
 
 
 def turned(path: str, text: str, known: Mapping[str, str]) -> tuple[str, set[str]]:
-    """A page's text with links that hold in the site, and the pictures that it shows; raises BadLink.
+    """A page's text with links that hold in the site, and the pictures and reports that it links; raises BadLink.
 
     path: of the page in the repository. known: as `pages` gives them. Below docs/ a link to a file that is no page of
     the site is an error. In other pages, which are read in the repository too, the words stay and the link goes.
@@ -55,7 +55,7 @@ def turned(path: str, text: str, known: Mapping[str, str]) -> tuple[str, set[str
             return f"[{words}]({there}{'#' if anchor else ''}{anchor})"
         if not (ROOT / aim).exists():
             raise BadLink(f"{path}:{line}: there is no {aim}")
-        if aim.endswith((".png", ".svg", ".jpg")):
+        if aim.endswith((".png", ".svg", ".jpg", ".pdf", ".html")):
             pictures.add(aim)
             return f"[{words}]({posixpath.relpath(place(aim), posixpath.dirname(known[path]) or '.')})"
         if path.startswith("docs/"):

@@ -37,6 +37,7 @@ PLOTTED = (
     "myocardium",
     "liver",
     "muscle",
+    "lung_mass",
 )
 _PANEL_PATIENTS = 3
 Progress = Callable[[int, int], None]
@@ -44,12 +45,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found and wrote: rows of metrics.json, paired tests, and the files below `path`."""
+    """What an evaluation found and wrote: rows of metrics.json, paired tests, files, figures of each patient."""
 
     path: Path
     rows: tuple[Row, ...]
     tests: tuple[PairedTest, ...]
     files: tuple[Path, ...]
+    figures: tuple[PatientFigures, ...] = field(default=(), repr=False)
 
 
 @dataclass
@@ -107,7 +109,7 @@ def evaluate(
         *pictures,
         *_write_tables(out, cohort, (rows, tests), findings.figures, pictures),
     ]
-    return Report(out, tuple(rows), tuple(tests), tuple(files))
+    return Report(out, tuple(rows), tuple(tests), tuple(files), tuple(findings.figures))
 
 
 def _measure(patient: CohortPatient, predictors: Sequence[Predictor], frame: Frame, findings: _Findings) -> None:

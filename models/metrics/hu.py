@@ -32,6 +32,7 @@ STRUCTURES: dict[str, tuple[Label, ...]] = {
     "muscle": (Label.MUSCLE,),
     "gland": (Label.GLAND,),
     "fat": (Label.FAT,),
+    "lung_mass": (Label.LUNG_MASS,),
 }
 """What planners contour or must not see change, by the labels of the phantom."""
 

@@ -18,6 +18,7 @@ from node.errors import Refused
 from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
 from node.ops.processes import running_processes, starter
+from storage.acceptances import AcceptanceStore
 from storage.alerts import AlertStore
 from storage.audit import AuditStore
 from storage.constancy import ConstancyStore
@@ -101,6 +102,11 @@ class Node:
     def constancy(self) -> ConstancyStore:
         """What constancy runs found."""
         return ConstancyStore(self.database)
+
+    @property
+    def acceptances(self) -> AcceptanceStore:
+        """Who accepted which bundle for patients."""
+        return AcceptanceStore(self.database)
 
     @property
     def retention(self) -> RetentionStore:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import models
 from config.settings import ModelSettings, Settings
 from node.beats import Beating, Numbers
+from node.bootstrap.allowed import unproven_words, why_not_accepted, why_refused
 from node.bootstrap.constancy import require_constancy
 from node.bootstrap.roles import bundle_label, process_name
 from node.bootstrap.store import Node, installation_uid
@@ -41,9 +42,10 @@ def make_worker(
     return Worker(
         node.jobs,
         node.spool,
-        lambda faults: open_recorded(settings.model, record, faults),
+        lambda faults: _proven(open_recorded(settings.model, record, faults), settings.model),
         partial(options_of_job, settings),
         node.destination_names,
+        forbids=lambda executor: _why_forbidden(executor, node),
         name=process_name("work", name),
         announce=announce,
         idle=_shadow(node, process_name("work", name), record, beat),
@@ -54,6 +56,23 @@ def make_worker(
         previous_end=previous_end(),
         clock=node.clock,
     )
+
+
+def _proven(executor: Executor, settings: ModelSettings) -> Executor:
+    """The executor, where its bundle may be used; raises ExecutorUnavailable."""
+    if why := why_refused(executor.card, settings):
+        raise ExecutorUnavailable(why)
+    if words := unproven_words(executor.card, settings):
+        log.warning("%s", words, extra={"event": "bundle_unproven"})
+    return executor
+
+
+def _why_forbidden(executor: Executor, node: Node) -> str:
+    """Why the loaded bundle may not be used now, or ""; asked before each job, since a person may withdraw it."""
+    model = node.settings.model
+    if not model.require_acceptance:
+        return ""
+    return why_not_accepted(executor.card.digest, executor.bundle, model.bundle, node.acceptances)
 
 
 def _device_numbers() -> dict[str, float]:

@@ -10,6 +10,7 @@ from node.cli import (
     alerts,
     backup,
     cohort,
+    commission,
     db,
     demo,
     doctor,
@@ -78,6 +79,7 @@ models_cli.add_to(app)
 cohort.add_to(app)
 train.add_to(app)
 evaluate.add_to(app)
+commission.add_to(app)
 spool.add_to(app)
 users.add_to(app)
 app.add_typer(jobs.app, name="jobs")

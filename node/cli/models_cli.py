@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 import models
-from models.bundle import HU_WINDOW
-from node.cli.console import ConfigOption, JsonOption, print_json, print_table, reading, say
+from models.bundle import HU_WINDOW, BundleCard
+from node.cli import acceptance
+from node.cli.console import ConfigOption, JsonOption, print_json, print_table, reading, say, settings_from
 from node.errors import Refused
 from storage.shadows import FAILED, MEASURED, ShadowView
 
@@ -18,14 +19,20 @@ app = typer.Typer(no_args_is_help=True, help="The model bundles.")
 
 
 @app.command("ls")
-def list_models(as_json: JsonOption = False) -> None:
-    """List the shipped bundles."""
-    found = models.list_bundles()
+def list_models(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+    """List the shipped bundles and the one of the settings, and who accepted them."""
+    found = _known(settings_from(context, config).model.bundle)
+    states = acceptance.states_of(context, config, [card for _, card in found])
     if as_json:
-        print_json([{"path": path, "digest": card.digest, **card.to_mapping()} for path, card in found])
+        print_json(
+            [
+                {"path": path, "digest": card.digest, "acceptance": states[card.digest], **card.to_mapping()}
+                for path, card in found
+            ]
+        )
         return
     print_table(
-        ["NAME", "VERSION", "METHOD", "MATRIX", "HU WINDOW", "DIGEST", "INTENDED USE"],
+        ["NAME", "VERSION", "METHOD", "MATRIX", "HU WINDOW", "DIGEST", "ACCEPTANCE", "INTENDED USE"],
         [
             (
                 card.name,
@@ -34,11 +41,27 @@ def list_models(as_json: JsonOption = False) -> None:
                 str(card.matrix),
                 "{:g} to {:g}".format(*card.hu_window),
                 card.digest[:12],
+                states[card.digest],
                 card.intended_use,
             )
             for _, card in found
         ],
     )
+
+
+def _known(configured: str) -> list[tuple[Path, BundleCard]]:
+    """The shipped bundles, and that of the settings where it is another one that can be read."""
+    found = models.list_bundles()
+    try:
+        path = models.find_bundle(configured)
+        card = models.read_card(path)
+    except models.BundleError:
+        return found
+    return found if any(path == known for known, _ in found) else [*found, (path, card)]
+
+
+app.command("accept")(acceptance.accept)
+app.command("withdraw")(acceptance.withdraw)
 
 
 @app.command("verify")

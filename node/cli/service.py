@@ -150,6 +150,8 @@ def work(
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
+    if not supervised:  # `serve` has looked; a bundle that was changed since holds the jobs and says why
+        _check_proven(settings)
     with _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame:
         worker = make_worker(frame.node, name, frame.announce, frame.beat, frame.numbers)
         with Ticker({worker.release_expired: LEASE_TICK_S}, frame.beat):
@@ -259,8 +261,17 @@ def _check(settings: Settings) -> None:
     """What no pause can put right, before any process starts. Raises ConfigError and UnusableUrl."""
     Database.masked_url(settings.node.url())
     _check_completion(settings)
+    _check_proven(settings)
     if not settings.destination:
         say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
+
+
+def _check_proven(settings: Settings) -> None:
+    """Raises Refused for a bundle that is not better than no model, unless the settings allow it by name."""
+    from node.bootstrap.allowed import refuse_unproven
+    from node.bootstrap.roles import verified_card
+
+    refuse_unproven(verified_card(settings), settings.model)
 
 
 def _check_completion(settings: Settings) -> None:

@@ -103,7 +103,7 @@ def _print(facts: dict[str, Any]) -> None:
         ["", ""],
         [
             ("receiver", _listening(facts)),
-            ("bundle", facts["bundle"]),
+            ("bundle", _bundle(facts)),
             ("destinations", ", ".join(facts["destinations"]) or "none"),
             *((f"peer {peer.destination}", _reached(peer)) for peer in facts["peers"]),
             ("in the store", counts or "nothing yet"),
@@ -116,6 +116,11 @@ def _print(facts: dict[str, Any]) -> None:
             ("alerts", _alerts_text(facts["alerts"])),
         ],
     )
+
+
+def _bundle(facts: dict[str, Any]) -> str:
+    unproven = f"UNPROVEN: {facts['unproven']}" if facts["unproven"] else ""
+    return "; ".join(word for word in (facts["bundle"], unproven, facts["acceptance"]) if word)
 
 
 def _listening(facts: dict[str, Any]) -> str:

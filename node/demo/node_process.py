@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+import models
 from config.load import CONFIG_VARIABLE, ENV_PREFIX
 from config.settings import DestinationSettings, Settings, WebSettings
 from node.bootstrap.store import open_store
@@ -54,12 +55,14 @@ def _is_setting(name: str) -> bool:
 
 
 def write_settings(folder: DemoFolder, tps: Tps, bundle: str) -> None:
-    """Write the node's settings, with free ports of the loopback interface."""
+    """Write the node's settings, with free ports of the loopback interface; the demo takes any bundle."""
+    name = models.read_card(models.find_bundle(bundle)).name
     with free_ports(2) as (port, page_port):
         folder.settings.write_text(
             f'[node]\ndata_dir = "data"\n[scp]\nhost = "127.0.0.1"\nport = {port}\n'
             f'[[scp.allowed_peers]]\nae_title = "{AE_TITLE}"\nhost = "127.0.0.1"\n'
-            f"[completion]\nquiet_s = 1.0\n[model]\nbundle = {_quoted(bundle)}\n[retention]\nmin_free_gb = 0.1\n"
+            f"[completion]\nquiet_s = 1.0\n[model]\nbundle = {_quoted(bundle)}\n"
+            f'allow_unproven = ["{name}"]\n[retention]\nmin_free_gb = 0.1\n'
             f'[web]\nhost = "127.0.0.1"\nport = {page_port}\n'
             f'[[destination]]\nname = "tps"\nae_title = "{tps.ae_title}"\nhost = "127.0.0.1"\nport = {tps.port}\n',
             encoding="utf-8",

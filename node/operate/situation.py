@@ -2,17 +2,22 @@
 
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from config.settings import Settings
 from node.bootstrap.store import Node
 from node.operate.texts import local_time, zone_of
 from node.ops.alerts import urgency
 from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, judge, roles_of
 from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
+from storage.acceptances import AcceptanceView
 from storage.errors import StoreUnavailable
 from storage.mark import mismatch
 from storage.retention import Ages
+
+if TYPE_CHECKING:
+    from models import BundleCard
 
 
 def essentials(node: Node) -> dict[str, Any]:
@@ -47,6 +52,8 @@ def facts(node: Node) -> dict[str, Any]:
         "port": node.settings.scp.port,
         "only_this_machine": node.settings.scp.is_closed,
         "bundle": node.settings.model.bundle,
+        "unproven": unproven(node.settings),
+        "acceptance": acceptance(node),
         **essentials(node),
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
@@ -63,6 +70,41 @@ def constancy(node: Node) -> dict[str, Any] | None:
     if last is None:
         return None
     return {"id": last.id, "at": last.at, "outcome": last.outcome, "bundle": last.bundle, "reason": last.reason}
+
+
+def unproven(settings: Settings) -> str:
+    """Why the bundle of the settings is not proven to be better than no model; "" also where it cannot be read."""
+    card = _card(settings)
+    if card is None:
+        return ""
+    import models
+
+    return models.why_unproven(card)
+
+
+def acceptance(node: Node) -> str:
+    """Who accepted the bundle of the settings, in words; "" where nobody has to, or it cannot be read."""
+    card = _card(node.settings) if node.settings.model.require_acceptance and not node.is_new else None
+    return "" if card is None else acceptance_words(node.acceptances.newest(card.digest))
+
+
+def _card(settings: Settings) -> "BundleCard | None":
+    """The card of the bundle of the settings, None where it cannot be read."""
+    import models  # with numpy, for which no list of jobs shall wait
+
+    try:
+        return models.read_card(models.find_bundle(settings.model.bundle))
+    except (models.BundleError, OSError):
+        return None
+
+
+def acceptance_words(newest: AcceptanceView | None) -> str:
+    """The decision that counts about a bundle, for people."""
+    if newest is None:
+        return "not accepted"
+    if newest.is_valid:
+        return f"accepted by {newest.who} on {newest.at:%Y-%m-%d}, report {newest.report_sha256[:12]}"
+    return f"withdrawn by {newest.who} on {newest.at:%Y-%m-%d}: {newest.note}"
 
 
 def retention(node: Node) -> dict[str, Any]:

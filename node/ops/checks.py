@@ -23,9 +23,6 @@ from storage.schema import look_through
 Found = Mapping[str, frozenset[str] | str]
 """The addresses of every host of the settings, or why it has none."""
 
-# Whether more of it is better. What no change at all cannot get wrong, such as false enhancement, is not here.
-_MORE_IS_BETTER = {"psnr_db": True, "ssim": True, "nmae": False, "blood_pool_mae_hu": False}
-
 
 # -- hosts -----------------------------------------------------------------------------------------------------
 
@@ -206,19 +203,26 @@ def check_database(url: str) -> Iterator[Finding]:
 
 
 def check_bundle(settings: ModelSettings) -> Iterator[Finding]:
-    """Whether the bundle is whole, loads on the device, and was measured to be better than no change at all.
+    """Whether the bundle is whole, loads on the device, and was measured to be better than no model at all.
 
     The same for the one of the shadow, which must be another one and may be as bad as it is.
     """
     key = f"model.bundle = {settings.bundle!r}"
     card = yield from _check_whole(key, settings.bundle, settings)
-    if card is not None and (why := why_no_better(card)):
-        yield warning(f"{key}: {why}")
+    if card is not None and (why := models.why_unproven(card)):
+        yield _unproven(key, card, why, settings)
     if settings.shadow:
         key = f"model.shadow = {settings.shadow!r}"
         second = yield from _check_whole(key, settings.shadow, settings)
         if second is not None and second == card:
             yield Finding(f"{key} is the bundle of model.bundle; a shadow compares another one with it")
+
+
+def _unproven(key: str, card: BundleCard, why: str, settings: ModelSettings) -> Finding:
+    """An unproven bundle is a mistake of the settings, unless they allow it by its name."""
+    if card.name in settings.allow_unproven:
+        return warning(f"{key}: {why}; model.allow_unproven allows it")
+    return Finding(f"{key} is refused: {why}")
 
 
 def _check_whole(key: str, name: str, settings: ModelSettings) -> Generator[Finding, None, BundleCard | None]:
@@ -242,25 +246,3 @@ def _check_whole(key: str, name: str, settings: ModelSettings) -> Generator[Find
     except (ModelsError, RuntimeError, OSError) as error:
         yield Finding(f"{key} cannot be loaded: {' '.join(str(error).split())}")
     return card
-
-
-def why_no_better(card: BundleCard) -> str:
-    """Why a card does not show that its model is better than no change at all; "" where it does.
-
-    The card's rows of the model and of `identity` are compared in each cohort, by every measurement that both have.
-    """
-    rows = {(row.get("name"), row.get("cohort")): row for row in card.metrics}
-    compared, worse = 0, []
-    for (name, cohort), nothing in rows.items():
-        own = rows.get((card.name, cohort))
-        if name != "identity" or own is None:
-            continue
-        for metric, more_is_better in _MORE_IS_BETTER.items():
-            ours, theirs = own.get(metric), nothing.get(metric)
-            if isinstance(ours, int | float) and isinstance(theirs, int | float):
-                compared += 1
-                if not (ours > theirs if more_is_better else ours < theirs):
-                    worse.append(f"{metric} {ours:g} against {theirs:g} (cohort {cohort})")
-    if not compared:
-        return "nobody measured whether it is better than no change at all; `syncect evaluate --write-card` does"
-    return f"its card shows no gain over no change at all: {', '.join(worse)}" if worse else ""

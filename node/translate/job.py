@@ -12,6 +12,8 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Final, Literal
 
+from models.bundle import BundleCard
+from models.proven import why_unproven
 from models.translator import Translator
 from node.dicom.derived import build_slice
 from node.dicom.derived_plan import DerivedSeriesPlan, EquipmentIdentity, ModelIdentity, SeriesOptions
@@ -98,9 +100,9 @@ class JobResult:
     """A whole derived series, in ascending order along the slice normal.
 
     held_reason: None, or why a person must look at it before it is sent. measurements: figures of the gates and of the
-    proof. remarks: what lies outside the envelope of a bundle where the site is only warned, and which values of the
-    source were not simply kept, without patient data, at most 21. doubt: what was kept beside the files as DOUBT_FILE,
-    None where the model was not asked twice.
+    proof. remarks: that the bundle is unproven, what lies outside its envelope where the site is only warned, and which
+    values of the source were not simply kept, without patient data, at most 22. doubt: what was kept beside
+    the files as DOUBT_FILE, None where the model was not asked twice.
     """
 
     series_uid: str
@@ -191,11 +193,19 @@ def run_job(
             **contradicted.measurements,
             **proof,
         },
-        remarks=((envelope.reason,) if warned and envelope.reason else ()) + remarks.lines(),
+        remarks=_of_bundle(translator.card)
+        + ((envelope.reason,) if warned and envelope.reason else ())
+        + remarks.lines(),
         series_number=plan.series_number,
         series_description=plan.series_description,
         doubt=contradicted.doubt,
     )
+
+
+def _of_bundle(card: BundleCard) -> tuple[str, ...]:
+    """What has to be said of a bundle that is used although its card does not show that it is worth it."""
+    why = why_unproven(card)
+    return (f"bundle {card.name} {card.version} is UNPROVEN: {why}",) if why else ()
 
 
 class Executor:
@@ -211,6 +221,11 @@ class Executor:
         self.digest, self.arithmetic, self.device = translator.card.digest, translator.arithmetic, translator.device
         self._translator = translator
         load_tables()
+
+    @property
+    def card(self) -> BundleCard:
+        """The card of the loaded bundle."""
+        return self._translator.card
 
     def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult:
         """Run one job; raises NodeError, or what `progress` raises."""

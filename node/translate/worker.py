@@ -89,6 +89,7 @@ class Worker:
     `open_executor(faults)` loads bundle and device, again at every job after it failed (ExecutorUnavailable); `faults`
     counts how often the device failed during the job, or the process ended. `announce` gets in words what was loaded,
     or why nothing was. `options_for(job, produced_at)` says what the settings want in the derived series.
+    `forbids(executor)` says before each job why the loaded bundle may not be used now, or "".
     `idle(stop)` is called where no job is due, and says whether it did anything; it must give way to a job.
     `permit(job, executor)` raises ExecutorUnavailable where a job must wait for a constancy run.
     `previous_end` says why the supervisor killed the worker before this one, or "".
@@ -107,6 +108,7 @@ class Worker:
         *,
         name: str,
         announce: Callable[[str], None] = lambda _words: None,
+        forbids: Callable[[Executor], str] = lambda _executor: "",
         idle: Callable[[threading.Event], bool] = lambda _stop: False,
         permit: Callable[[ClaimedJob, Executor], None] = lambda _job, _executor: None,
         beat: Beating = no_beat,
@@ -115,7 +117,7 @@ class Worker:
         previous_end: str = "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._jobs, self._spool, self._idle = jobs, spool, idle
+        self._jobs, self._spool, self._idle, self._forbids = jobs, spool, idle, forbids
         self._open_executor, self._options_for, self._announce = open_executor, options_for, announce
         self._destinations, self._permit = tuple(destinations), permit
         self._name, self._clock = name, clock
@@ -123,6 +125,7 @@ class Worker:
         self._numbers = numbers or Numbers()
         self._executor: Executor | None = None
         self._opened_for = 0
+        self._forbidden = ""
         self._failed_device = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -291,6 +294,8 @@ class Worker:
             self._loaded(0)
         except ExecutorUnavailable:
             pass
+        except StoreUnavailable:  # which is asked for the bundle's acceptance; `run` waits for it
+            raise
         except Exception:  # the process boundary: a job that comes will meet the same error, and be tried again
             log.exception("bundle and device could not be loaded", extra={"event": "bundle_not_loaded"})
 
@@ -311,7 +316,20 @@ class Worker:
                 extra={"event": "worker_ready"},
             )
             self._announce(self._executor.description)
+            self._forbidden = ""
+        self._ask_permission(self._executor)
         return self._executor
+
+    def _ask_permission(self, executor: Executor) -> None:
+        """Raises ExecutorUnavailable where the bundle may not be used now; it may be again at the next job."""
+        why = self._forbids(executor)
+        if why and why != self._forbidden:
+            log.error("this worker may not work: %s", why, extra={"event": "bundle_not_accepted"})
+        if why != self._forbidden:
+            self._announce(f"{CANNOT_WORK}{why}" if why else executor.description)
+        self._forbidden = why
+        if why:
+            raise ExecutorUnavailable(why)
 
     def _executor_for(self, job: ClaimedJob) -> Executor:
         executor = self._loaded(job.device_faults + job.deaths)

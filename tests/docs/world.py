@@ -50,6 +50,7 @@ enabled = false
 bundle = "{bundle}"
 device = "cpu"
 precision = "fp32"
+allow_unproven = ["tiny"]
 [[destination]]
 name = "tps"
 ae_title = "TPS"

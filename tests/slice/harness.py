@@ -166,7 +166,8 @@ class RunningNode:
             f'[scp]\nhost = "127.0.0.1"\nport = {self.port}\n{settings.get("scp", "")}\n'
             f"[completion]\n{completion}\n[retention]\nmin_free_gb = 0.05\n"
             f"[web]\n{settings.get('web', 'enabled = false')}\n"
-            f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\nprecision = "fp32"\n{settings.get("extra", "")}\n{peers}'
+            f'[model]\nbundle = "{bundle}"\ndevice = "cpu"\nprecision = "fp32"\n'
+            f'allow_unproven = ["tiny"]\n{settings.get("extra", "")}\n{peers}'
         )
         self._processes: list[subprocess.Popen[bytes]] = []
         self.log = folder / "node.log"

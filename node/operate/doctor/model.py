@@ -10,7 +10,6 @@ from config.settings import Settings
 from models import BundleCard
 from models.errors import ModelsError
 from node.operate.doctor.report import Line, Lines, Mark
-from node.ops.checks import why_no_better
 
 DEVICE_S: Final = 8.0  # torch alone takes seconds to load on a busy machine
 _SHOWN: Final = ("modality", "body_part", "pixel_spacing_mm", "slice_spacing_mm", "age_years")
@@ -20,12 +19,12 @@ _LITTLE_GB: Final = 2.0
 
 def bundle(settings: Settings) -> Lines:
     """Whether each bundle is whole; its licence, what it was trained for, and whether it was measured."""
-    yield from _one("model.bundle", settings.model.bundle)
+    yield from _one("model.bundle", settings.model.bundle, settings)
     if settings.model.shadow:
-        yield from _one("model.shadow", settings.model.shadow)
+        yield from _one("model.shadow", settings.model.shadow, settings)
 
 
-def _one(key: str, name: str) -> Lines:
+def _one(key: str, name: str, settings: Settings) -> Lines:
     try:
         card = models.verify_bundle(models.find_bundle(name))
     except (ModelsError, OSError) as error:
@@ -33,9 +32,19 @@ def _one(key: str, name: str) -> Lines:
         yield Line("bundle", Mark.FAIL, f"{key} = {name!r} cannot be used: {error}", remedy)
         return
     yield Line("bundle", Mark.OK, f"{key}: {_described(card)}")
-    if key == "model.bundle" and (why := why_no_better(card)):
-        remedy = "measure it (`syncect evaluate --write-card`), or use a commissioned bundle"
-        yield Line("bundle", Mark.WARN, f"{key}: {why}", remedy)
+    if key == "model.bundle" and (why := models.why_unproven(card)):
+        yield _unproven(card, why, settings)
+
+
+def _unproven(card: BundleCard, why: str, settings: Settings) -> Line:
+    """An unproven bundle: the node does not start with it, or it is allowed by name."""
+    if card.name in settings.model.allow_unproven:
+        words = f"unproven, and allowed by model.allow_unproven: {why}"
+        return Line("bundle", Mark.WARN, words, "measure it, or use a commissioned bundle")
+    remedy = (
+        f'measure it (`syncect evaluate --write-card`), use another one, or set model.allow_unproven = ["{card.name}"]'
+    )
+    return Line("bundle", Mark.FAIL, f"the node does not start with it: {why}", remedy)
 
 
 def _described(card: BundleCard) -> str:

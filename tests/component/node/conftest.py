@@ -58,7 +58,7 @@ def held(config):
         Department(node).held(remarks=("StudyID is long: kept",))
 
 
-def receive(node, paths, doubt: str) -> None:
+def receive(node, paths, doubt: str, key: str = "k") -> None:
     """The files of a series arrive, are stored, and get a job for the bundle of the settings."""
     from models import read_card
     from node.bootstrap.roles import bundle_label  # loads what few of these tests need
@@ -72,7 +72,7 @@ def receive(node, paths, doubt: str) -> None:
     node.series.close_association(association, released=True, now=NOW)
     (series,) = node.series.undecided(NOW + timedelta(minutes=1), 5)
     label = bundle_label(read_card(Path(node.settings.model.bundle)))
-    node.series.queue(series, SeriesFacts("Thorax", "P1"), JobRequest("k" * 64, label, doubt), NOW)
+    node.series.queue(series, SeriesFacts("Thorax", "P1"), JobRequest(key * 64, label, doubt), NOW)
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def test_unknown_text_is_held_after_the_doubts_about_pixels(tmp_path: Path) -> N
     raw = {"SpecificCharacterSet": b"NONSENSE", "PatientName": b"M\xfcller"}
     doubtful = run(make_series(tmp_path / "a", slices=4, raw=raw), tmp_path / "out-a")
     assert "the character set 'NONSENSE' (SpecificCharacterSet) is unknown" in (doubtful.held_reason or "")
-    assert doubtful.remarks == (
+    assert doubtful.remarks[1:] == (
         "PatientName has bytes that are no text in its character set: kept",
         "SpecificCharacterSet has a value that no standard knows: kept",
     )
@@ -342,7 +342,9 @@ def test_a_scan_outside_the_envelope_is_held_with_both_numbers(tmp_path: Path) -
     paths = make_series(tmp_path / "source", slices=4)
     result = run(paths, tmp_path / "out", FakeTranslator(envelope=NARROW))
     reason = "pixel spacing 1.000 mm lies outside what the model was trained on (0.10 to 0.50 mm)"
-    assert (result.held_reason, result.remarks, len(result.files)) == (reason, (), 4)
+    (remark,) = result.remarks
+    assert (result.held_reason, len(result.files)) == (reason, 4)
+    assert "is UNPROVEN: nobody measured" in remark, "a bundle that no card speaks for is told of with each result"
 
 
 def test_a_site_may_be_warned_instead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -350,7 +352,7 @@ def test_a_site_may_be_warned_instead(tmp_path: Path, caplog: pytest.LogCaptureF
     envelope = replace(NARROW, age_years=(18.0, 120.0))
     result = run(paths, tmp_path / "out", FakeTranslator(envelope=envelope), outside_envelope="warn")
     assert result.held_reason is None
-    assert [word in result.remarks[0] for word in ("1.000 mm", "age 12 years")] == [True, True]
+    assert [word in result.remarks[1] for word in ("1.000 mm", "age 12 years")] == [True, True]
     (line,) = (record.getMessage() for record in caplog.records)
     assert line == "the scan lies outside what the model was trained on: pixel spacing, age"
 

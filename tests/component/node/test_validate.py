@@ -6,17 +6,15 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-import models
 from config.settings import ScpSettings, Settings
 from models.testing import write_tiny_bundle
 from node.ops.certificates import check_tls, validity
-from node.ops.checks import check_callers, check_hosts, check_port, why_no_better
+from node.ops.checks import check_callers, check_hosts, check_port
 from node.ops.processes import process_lock
 from tests.conftest import require_program
 from tests.peers.certificates import Certificates, make_certificates
@@ -31,11 +29,13 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 @pytest.fixture
-def validate(run: Run, tmp_path: Path, monkeypatch) -> Callable[[str], tuple[int, list[str], list[str]]]:
+def validate(run: Run, tmp_path: Path, monkeypatch) -> Callable[..., tuple[int, list[str], list[str]]]:
     """Validates a settings file; returns exit code, mistakes and warnings."""
     monkeypatch.delenv("SYNCECT_CONFIG", raising=False)
 
-    def call(text: str) -> tuple[int, list[str], list[str]]:
+    def call(text: str, **environment: str) -> tuple[int, list[str], list[str]]:
+        for key, value in environment.items():
+            monkeypatch.setenv(key, value)
         path = tmp_path / "validated.toml"
         path.write_text(text)
         code, out, _ = run("--config", str(path), "config", "validate", "--json")
@@ -240,6 +240,15 @@ def test_a_bundle_that_nobody_measured_is_a_warning(validate, tmp_path: Path) ->
     assert "nobody measured whether it is better than no change at all" in warnings[0]
 
 
+def test_a_bundle_that_nobody_measured_is_a_mistake_where_it_is_not_allowed_by_name(validate, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "tiny")
+    code, mistakes, _ = validate(
+        f'[model]\nbundle = "{tmp_path / "tiny"}"\ndevice = "cpu"\n', SYNCECT_MODEL__ALLOW_UNPROVEN="[]"
+    )
+    assert code != 0
+    assert " is refused: nobody measured" in mistakes[0]
+
+
 def test_a_damaged_bundle_and_a_device_that_is_not_there(validate, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     _, mistakes, _ = validate('[model]\ndevice = "cuda"\n')
@@ -264,16 +273,3 @@ def test_the_bundle_of_the_shadow_is_checked_as_well(validate, tmp_path: Path) -
     (damaged,) = validate(f'{model}"{tmp_path / "copy"}"\n')[1]
     assert damaged.startswith("model.shadow = ")
     assert "do not use it" in damaged
-
-
-def test_a_card_shows_a_gain_in_every_cohort_and_measurement_or_what_it_lacks() -> None:
-    card = models.read_card(models.find_bundle("demo"))
-    assert why_no_better(card) == ""
-    rows = [dict(row) for row in card.metrics]
-    own = next(row for row in rows if (row["name"], row["cohort"]) == ("demo", "external"))
-    own["ssim"] = 0.5
-    unchanged = next(row for row in rows if (row["name"], row["cohort"]) == ("identity", "external"))
-    worse = replace(card, metrics=tuple(rows))
-    assert why_no_better(worse).endswith(f"no change at all: ssim 0.5 against {unchanged['ssim']} (cohort external)")
-    alone = replace(card, metrics=tuple(row for row in rows if row["name"] != "identity"))
-    assert "nobody measured" in why_no_better(alone)

@@ -12,7 +12,7 @@ from config.settings import DestinationSettings, NodeSettings, RuleSettings, Set
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    for name in ("SYNCECT_CONFIG", "SYNCECT_WEB__ENABLED"):
+    for name in ("SYNCECT_CONFIG", "SYNCECT_WEB__ENABLED", "SYNCECT_MODEL__ALLOW_UNPROVEN"):
         monkeypatch.delenv(name, raising=False)
 
 
