@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Image = NDArray[np.float32]  # HU [z, y, x]
 Mask = NDArray[np.bool_]  # [z, y, x]
 
-LIMIT_OF_LEVEL: Final = 0.15
+LIMIT_OF_LEVEL: Final = 0.10
 """The doubt that counts, as a share of the enhancement of blood that results are drawn with."""
 USUAL_LEVEL_HU: Final = 110.0
 """Stands for the level of a bundle that was taught none."""
