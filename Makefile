@@ -99,8 +99,10 @@ format: $(STAMP)
 bench: $(STAMP)  ## ratios measured side by side in one run
 	$(BIN)/python bench/run.py
 
-trust: $(STAMP)  ## real scans, levels and attacks: every figure beside its aim, both shipped bundles; 8 minutes; SHORT=1: a rehearsal
+trust: $(STAMP)  ## real scans, levels and attacks: every figure beside its aim, both shipped bundles, and how often unseen phantoms are held; takes long; SHORT=1: a rehearsal
 	$(BIN)/python -m bench.trust $(if $(SHORT),--short)
+	$(BIN)/python -m bench.trust.calibrate $(if $(SHORT),--short --patients 8,--patients 60 --seed 920001)
+	$(BIN)/python -m bench.trust.calibrate_doubt $(if $(SHORT),--patients 4 --slices 4,--seed 930017)
 
 pictures: $(STAMP)  ## renew the screenshots of the documents: a public series in a browser; takes two minutes
 	rm -rf runs/pictures
