@@ -164,6 +164,7 @@ class _Brighter:
             version="1",
             method="constant",
             digest="0" * 64,
+            metrics=(),
             weights_sha256="0" * 64,
             hu_window=(-40.0, 400.0),
             envelope=Envelope(pixel_spacing_mm=(0.5, 10.0)),

@@ -61,6 +61,8 @@ def queued(settings: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("role", ["serve", "work"])
 def test_an_unproven_bundle_is_refused_before_anything_starts(run, settings, monkeypatch, role) -> None:
     monkeypatch.setenv("SYNCECT_MODEL__ALLOW_UNPROVEN", "[]")
+    # The log of the test process stays as it is.
+    monkeypatch.setattr("node.ops.log.configure_logging", lambda *_args, **_kwargs: None)
     code, _, errors = run(role)
     assert code == 4
     assert REFUSED in " ".join(errors.split())

@@ -35,10 +35,10 @@ def test_the_lines_of_one_series_from_all_processes_and_of_no_other(run: Any, tw
     code, out, err = run("jobs", "logs", "1")
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    assert [text.split()[3] for text in lines[:4]] == [
-        *("series_complete", "job_claimed", "worker_ready", "job_produced")
+    assert [text.split()[3] for text in lines[:5]] == [
+        *("series_complete", "job_claimed", "bundle_unproven", "worker_ready", "job_produced")
     ]
-    assert [text.split("  ")[1] for text in lines[4:]] == ["line 1", "line 2"]
+    assert [text.split("  ")[1] for text in lines[5:]] == ["line 1", "line 2"]
     claimed = json.loads(run("jobs", "logs", "1", "--json")[1])[1]
     assert (claimed["case"], claimed["job"], claimed["role"], claimed["event"]) == ("1", 1, "work", "job_claimed")
     by_uid = run("jobs", "logs", claimed["series_uid"])[1].splitlines()
@@ -101,5 +101,5 @@ def test_fifty_megabytes_are_read_in_seconds(run: Any, two_series: Path) -> None
     assert sum(path.stat().st_size for path in two_series.iterdir()) > 50e6
     begin_s = time.process_time()
     code, out, _ = run("jobs", "logs", "1")
-    assert (code, len(out.splitlines())) == (0, 4)
+    assert (code, len(out.splitlines())) == (0, 5)
     assert time.process_time() - begin_s < 5
