@@ -31,9 +31,7 @@ def test_a_slice_passes_at_most_72_files_to_the_tps(tmp_path: Path) -> None:
     walks = to_the_tps(tmp_path)
     files = set[str]().union(*(walk.files for walk in walks.values()))
     functions = set[tuple[str, str]]().union(*(walk.functions for walk in walks.values()))
-    assert len(files) <= 72, sorted(
-        files
-    )  # four for second look, doubt, its file, proof of a bundle
-    assert len(functions) <= 600
+    assert len(files) <= 72, sorted(files)  # four for second look, doubt, its file, proof of a bundle
+    assert len(functions) <= 610
     assert tuple(walks) == STAGES
     assert {"node/receive/receiver.py", "node/translate/worker.py", "node/send/courier.py"} <= files
