@@ -8,7 +8,7 @@ from sqlalchemy import Select, select
 
 from storage.database import Database
 from storage.errors import NotFound
-from storage.tables import AcceptanceRow
+from storage.people_tables import AcceptanceRow
 
 ACCEPTED: Final = "ACCEPTED"
 WITHDRAWN: Final = "WITHDRAWN"

@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import select
 
 from storage.database import Database
-from storage.tables import AuditRow
+from storage.people_tables import AuditRow
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 
 from storage.arrivals import LOST, OPEN
 from storage.database import Database
+from storage.people_tables import WebSession
 from storage.states import DeliveryState, JobState, SeriesState
-from storage.tables import Association, Delivery, Job, Series, WebSession
+from storage.tables import Association, Delivery, Job, Series
 
 _GOES_ON: Final[dict[str, Collection[str]]] = {
     "series": (SeriesState.RECEIVING, SeriesState.COMPLETE),

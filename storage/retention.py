@@ -16,13 +16,13 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
+from storage.people_tables import AuditRow
 from storage.schema import empty_log
 from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
 from storage.tables import (
     Alert,
     Association,
     AssociationSeries,
-    AuditRow,
     Delivery,
     DeliveryInstance,
     Event,

@@ -21,10 +21,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
-from storage.roles import Role
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
-SCHEMA_REVISION = "0005"  # of the newest migration, which makes exactly these tables
+SCHEMA_REVISION = "0006"  # of the newest migration, which makes exactly these tables
 
 UID = CleanString(64)  # PS3.5 section 9: at most 64 characters
 FOREIGN_UID = CleanString(
@@ -61,8 +60,9 @@ class Series(Base):
     the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
     TLS. in_hand: the process that judges the series at the moment, starter: what started it; deaths: how many processes
     ended alone while they did, node_deaths: how many together with the whole node. purged_at: when retention removed
-    the received files. facts: what tells it from others and is no free text. barred: AE
-    titles whose instances a person dropped; they add none any more.
+    the received files. called_ae: the AE title by which this node was called, "" where an earlier version took it.
+    facts: what tells it from others and is no free text. barred: AE titles whose instances a person dropped; they add
+    none any more.
     """
 
     __tablename__ = "series"
@@ -73,6 +73,7 @@ class Series(Base):
     state: Mapped[SeriesState] = mapped_column(_state(SeriesState, "series_state"), index=True)
     reason: Mapped[str] = mapped_column(CleanText, default="")
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    called_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
     patient_id: Mapped[str] = mapped_column(CleanText, default="")
     description: Mapped[str] = mapped_column(CleanText, default="")
     facts: Mapped[dict[str, int | str]] = mapped_column(CleanJson, default=dict, server_default="{}")
@@ -183,13 +184,17 @@ class PeerState(Base):
 
 
 class Association(Base):
-    """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process."""
+    """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process.
+
+    called_ae: the AE title by which the peer called this node, "" where an earlier version took it.
+    """
 
     __tablename__ = "association"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     receiver: Mapped[str] = mapped_column(CleanString(80), index=True)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    called_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
     peer_host: Mapped[str] = mapped_column(CleanString(64))
     outcome: Mapped[str] = mapped_column(CleanString(8), index=True)
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -219,7 +224,9 @@ class Job(Base):
     override: who released the result against which doubt, and why. attempts counts failures, `deaths` those during
     which the process ended alone, node_deaths those during which the whole node ended; starter: what started the
     worker. device_faults: how often the device ran out of memory, was lost or hung, from which the
-    worker takes its next measure. purged_at: when retention removed the files of the result.
+    worker takes its next measure. purged_at: when retention removed the files of the result. route: which rule of the
+    settings chose bundle and destinations, "" for none; destinations: their names, empty for all that get results.
+    recalled_at: when a person recalled the result from where it had been sent.
     """
 
     __tablename__ = "job"
@@ -251,6 +258,9 @@ class Job(Base):
     node_deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     device_faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    route: Mapped[str] = mapped_column(CleanString(64), default="", server_default="")
+    destinations: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
+    recalled_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     worker: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
@@ -277,7 +287,10 @@ class Product(Base):
 
 
 class Delivery(Base):
-    """The outbox: one derived series to one destination; leftover: a value of `storage.states.Leftover`."""
+    """The outbox: one derived series to one destination; leftover: a value of `storage.states.Leftover`.
+
+    held_for: why a person must look before anything is sent, "" for no reason; override: who let it go all the same.
+    """
 
     __tablename__ = "delivery"
     __table_args__ = (
@@ -292,6 +305,8 @@ class Delivery(Base):
     state: Mapped[DeliveryState] = mapped_column(_state(DeliveryState, "delivery_state"))
     reason: Mapped[str] = mapped_column(CleanText, default="")
     leftover: Mapped[str] = mapped_column(CleanString(12), default="", server_default="", index=True)
+    held_for: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    override: Mapped[str] = mapped_column(CleanText, default="", server_default="")
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     courier: Mapped[str | None] = mapped_column(CleanString(80), default=None)
@@ -301,7 +316,10 @@ class Delivery(Base):
 
 
 class DeliveryInstance(Base):
-    """What the peer answered for one instance: the DIMSE status, and when."""
+    """What the peer answered for one instance: the DIMSE status, and when.
+
+    failure_reason: Failure Reason (0008,1197) of a storage commitment that did not commit to it.
+    """
 
     __tablename__ = "delivery_instance"
 
@@ -310,6 +328,63 @@ class DeliveryInstance(Base):
     dimse_status: Mapped[int] = mapped_column(Integer)
     sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
     confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    failure_reason: Mapped[int | None] = mapped_column(Integer, default=None)
+
+
+class CommitmentRow(Base):
+    """A request for storage commitment (PS3.4 annex J) about one delivery; the newest one of a delivery counts.
+
+    outcome: ASKED, ANSWERED, REFUSED or EXPIRED; reason: what the peer said, or did not say.
+    """
+
+    __tablename__ = "commitment"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(UID, unique=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
+    outcome: Mapped[str] = mapped_column(CleanString(16))
+    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class RejectionNoteRow(Base):
+    """A rejection note (IHE IOCM, a Key Object Selection) about a delivered series, for its destination.
+
+    code: Code Value of the title (DCM 113037, 113001). state: PENDING, SENT or FAILED; who, why: of the decision.
+    """
+
+    __tablename__ = "rejection_note"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
+    code: Mapped[str] = mapped_column(CleanString(16))
+    state: Mapped[str] = mapped_column(CleanString(16), index=True)
+    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    who: Mapped[str] = mapped_column(CleanString(80))
+    why: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PerformedStepRow(Base):
+    """A Modality Performed Procedure Step (PS3.4 annex F) as a scanner reported it; `series` has images by series UID.
+
+    state: Performed Procedure Step Status (0040,0252).
+    """
+
+    __tablename__ = "performed_step"
+
+    sop_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    study_uid: Mapped[str] = mapped_column(FOREIGN_UID, default="", server_default="", index=True)
+    state: Mapped[str] = mapped_column(CleanString(16))
+    series: Mapped[dict[str, list[str]]] = mapped_column(CleanJson, default=dict, server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class Event(Base):
@@ -382,25 +457,6 @@ class Shadow(Base):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class AcceptanceRow(Base):
-    """A decision of a person about one bundle: it may be used for patients, or no longer. The newest one counts.
-
-    decision: ACCEPTED or WITHDRAWN. bundle_digest: of the bundle's card, hex. report_sha256: of the commissioning
-    report that was signed, "" for a withdrawal.
-    """
-
-    __tablename__ = "acceptance"
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime)
-    bundle: Mapped[str] = mapped_column(CleanString(120))
-    bundle_digest: Mapped[str] = mapped_column(SHA256, index=True)
-    decision: Mapped[str] = mapped_column(CleanString(16))
-    who: Mapped[str] = mapped_column(CleanString(64))
-    report_sha256: Mapped[str] = mapped_column(SHA256, default="", server_default="")
-    note: Mapped[str] = mapped_column(CleanText, default="", server_default="")
-
-
 class ConstancyRow(Base):
     """What a constancy run found: a phantom series through the whole chain, its figures against their tolerances.
 
@@ -418,53 +474,6 @@ class ConstancyRow(Base):
     outcome: Mapped[str] = mapped_column(CleanString(16))
     reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
     measurements: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
-
-
-class WebUser(Base):
-    """A person who may log in to the status page. secret: the argon2 hash of the password.
-
-    failures: refused logins since the last accepted one; until `locked_until` no password is accepted.
-    """
-
-    __tablename__ = "web_user"
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    name: Mapped[str] = mapped_column(CleanString(64), unique=True)
-    full_name: Mapped[str] = mapped_column(CleanText, default="", server_default="")
-    role: Mapped[Role] = mapped_column(Enum(Role, native_enum=False, length=16, create_constraint=True, name="role"))
-    secret: Mapped[str] = mapped_column(CleanText)
-    failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    locked_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    changed_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class WebSession(Base):
-    """A browser that is logged in; token: the SHA-256 of what its cookie holds, so that no reader can use it."""
-
-    __tablename__ = "web_session"
-
-    token: Mapped[str] = mapped_column(SHA256, primary_key=True)
-    user_id: Mapped[int] = mapped_column(ForeignKey("web_user.id"), index=True)
-    csrf: Mapped[str] = mapped_column(CleanString(64))
-    address: Mapped[str] = mapped_column(CleanString(64))
-    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    seen_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class AuditRow(Base):
-    """What a person did or looked at on the status page. Never patient data; case_id: as `jobs ls` shows it, or ""."""
-
-    __tablename__ = "audit"
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-    who: Mapped[str] = mapped_column(CleanString(64), index=True)
-    address: Mapped[str] = mapped_column(CleanString(64))
-    action: Mapped[str] = mapped_column(CleanString(32))
-    case_id: Mapped[str] = mapped_column(CleanString(32), default="", server_default="")
-    outcome: Mapped[str] = mapped_column(CleanString(16))
-    detail: Mapped[str] = mapped_column(CleanText, default="", server_default="")
 
 
 class StoreMark(Base):

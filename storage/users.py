@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound, StoreUnavailable
+from storage.people_tables import WebSession, WebUser
 from storage.roles import Role
-from storage.tables import WebSession, WebUser
 
 FREE_FAILURES: Final = 5  # a person who mistypes waits for nothing
 FIRST_LOCK, LONGEST_LOCK = timedelta(seconds=30), timedelta(minutes=15)

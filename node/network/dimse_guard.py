@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
@@ -19,13 +19,14 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_STORE, N_EVENT_REPORT
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import P_DATA
 
 from config.syntax import MAX_UID_CHARS, UID_ALPHABET
 from node.dicom.constants import CT_IMAGE_STORAGE
 from node.network.contexts import VERIFICATION
+from node.network.services import Message
 from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ MAX_COMMAND_BYTES = 64 * 1024  # a command set has no business being larger
 ALWAYS_BYTES = 2 * 1024**2  # four slices of 512 x 512
 IGNORED_HEAD_BYTES = 8 * 1024**2  # of an instance that is thrown away: its UIDs stand there
 REFUSED_HEAD_BYTES = 64 * 1024  # of a refused one: mostly enough to learn whose series lacks it
+MAX_REQUEST_BYTES = 4 * 1024**2  # a data set of another service than storage: the names of 20,000 instances
 MAX_WAITING = 2  # messages, or notes that the association is to look after something else
 MAX_FRAGMENTS = 64  # in one PDU; usual is one, and every fragment costs as much as a PDU
 MESSAGE_TIMEOUT_S = 60.0  # after that a message has to keep the lowest rate
@@ -41,6 +43,7 @@ MIN_RATE_BYTES_S = 2048.0
 NO_UID = "0.0"  # what pynetdicom gets in the place of a UID that is none
 _LOOK_UP_S = 0.25  # how often an association that waits for a message looks at its timers
 _C_STORE_RQ, _C_ECHO_RQ, _NO_DATA_SET = 0x0001, 0x0030, 0x0101
+_ANSWER = 0x8000  # the bit of a Command Field that tells an answer from a request
 _COMMAND, _LAST = 0b01, 0b10  # message control header, PS3.8 annex E.2
 _NUMBERS = (
     "CommandField",
@@ -48,6 +51,7 @@ _NUMBERS = (
     "MessageID",
 )  # that every request needs, PS3.7 tables 9.3-1 and 9.3-12
 _PRIORITIES = (0, 1, 2)  # PS3.7 table E.1-1
+_MESSAGE_ID, _ANSWERED_ID = "MessageID", "MessageIDBeingRespondedTo"  # of a request, and of what answers or cancels one
 _USUAL_ELEMENTS = {0x0000, 0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000}  # of a C-STORE request, PS3.7 table 9.3-1
 
 
@@ -151,6 +155,16 @@ class DataSetBuffer(BytesIO):
         return None
 
 
+class RequestBuffer(BytesIO):
+    """The data set of a message of another service than storage; too many bytes of it end the association."""
+
+    def write(self, data: Any) -> int:
+        """Keep a fragment; raises NotDimse above the bound."""
+        if self.tell() + len(data) > MAX_REQUEST_BYTES:
+            raise NotDimse(f"a data set of more than {MAX_REQUEST_BYTES} bytes for a request that is no C-STORE")
+        return super().write(data)
+
+
 @dataclass(frozen=True)
 class CutOff:
     """An instance that was under way when its association ended: what its command said, and what came of its data."""
@@ -172,11 +186,15 @@ class _Request:
 
 
 class DimseGuard(DIMSEServiceProvider):
-    """The DIMSE provider of one association of the receiver: C-ECHO, and C-STORE in the contexts that were accepted."""
+    """The DIMSE provider of one association of a server: C-ECHO, C-STORE, and what else its services take.
 
-    def __init__(self, assoc: Any, limits: MessageLimits) -> None:
+    messages: by SOP class, what a peer may send in its contexts; another SOP class is one of storage.
+    """
+
+    def __init__(self, assoc: Any, limits: MessageLimits, messages: Mapping[str, frozenset[Message]]) -> None:
         super().__init__(assoc)
-        self._limits = limits
+        self._limits, self._messages = limits, messages
+        self._reports = 0  # N-EVENT-REPORT requests that were not answered: pynetdicom starts a thread for each
         self._command = bytearray()
         self._unanswered: deque[_Request] = deque()
         self._contexts: dict[int, tuple[str, UID]] = {}
@@ -193,7 +211,7 @@ class DimseGuard(DIMSEServiceProvider):
     @property
     def is_full(self) -> bool:
         """Whether so much waits that nothing more is to be read: the peer asked before it was answered."""
-        return self.msg_queue.qsize() > MAX_WAITING
+        return self.msg_queue.qsize() + self._reports > MAX_WAITING
 
     def cut_off(self) -> list[CutOff]:
         """The instances that nobody has dealt with; asked when the association has ended, before `release`."""
@@ -220,6 +238,10 @@ class DimseGuard(DIMSEServiceProvider):
                 is_short = 0 < len(request.uid) <= MAX_UID_CHARS
                 primitive._affected_sop_instance_uid = UID(request.uid) if is_short else None
         super().send_msg(primitive, context_id)
+        if isinstance(primitive, N_EVENT_REPORT) and not primitive.is_valid_request and self._reports:
+            self._reports -= 1
+            upper_layer: Any = self.dul
+            upper_layer.wake()
 
     def get_msg(self, block: bool = False) -> Any:
         """The next message, for which the association's thread sleeps a while; (None, None) without one.
@@ -296,6 +318,9 @@ class DimseGuard(DIMSEServiceProvider):
             raise NotDimse("a message in a presentation context that was not accepted")
         abstract_syntax = self._contexts[context_id][0]
         asked = decode(BytesIO(raw), True, True)
+        if abstract_syntax in self._messages:
+            self._begin_other(context_id, raw, asked, self._messages[abstract_syntax])
+            return
         field, data_set_type, _ = (_number(asked, keyword) for keyword in _NUMBERS)
         if abstract_syntax == VERIFICATION:
             if (field, data_set_type) != (_C_ECHO_RQ, _NO_DATA_SET):
@@ -305,6 +330,24 @@ class DimseGuard(DIMSEServiceProvider):
             raise NotDimse("a message that is no C-STORE request")
         else:
             raw = self._await_data_set(raw, asked, abstract_syntax, context_id)
+        self._pass_on(context_id, bytes((_COMMAND | _LAST,)) + raw)
+
+    def _begin_other(self, context_id: int, raw: bytes, asked: Dataset, taken: frozenset[Message]) -> None:
+        """Hand over the command set of a message that is no C-STORE request, once it is one of those taken here."""
+        field, data_set_type = _number(asked, "CommandField"), _number(asked, "CommandDataSetType")
+        if field not in list(taken):
+            raise NotDimse(f"a message {field:04X} that its context does not take")
+        is_answer = field & _ANSWER != 0 or field == Message.C_CANCEL_RQ
+        _number(asked, _ANSWERED_ID if is_answer else _MESSAGE_ID)
+        for element in asked:
+            if element.VR == "UI" and not UID_ALPHABET.fullmatch(_text(asked, element.tag)):
+                raise NotDimse(f"{element.keyword} of a command set is no UID")
+        self.message = DIMSEMessage()
+        self.message.data_set = RequestBuffer()
+        if data_set_type != _NO_DATA_SET:
+            self._context_id = context_id
+        if field == Message.N_EVENT_REPORT_RQ:
+            self._reports += 1
         self._pass_on(context_id, bytes((_COMMAND | _LAST,)) + raw)
 
     def _await_data_set(self, raw: bytes, asked: Dataset, abstract_syntax: str, context_id: int) -> bytes:

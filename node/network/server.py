@@ -11,7 +11,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +23,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
+from node.network.services import Service, messages_of
 from node.network.tls import PeerCertificate, peer_certificate
 from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
 
@@ -99,7 +100,7 @@ class _Handler(RequestHandler):
         upper_layer.event_queue, upper_layer.socket = made.event_queue, made.socket
         association.dul = upper_layer
         association.acse_timeout, association.network_timeout = self.ae.acse_timeout, self.ae.network_timeout
-        messages = DimseGuard(association, self.server.limits)
+        messages = DimseGuard(association, self.server.limits, self.server.messages)
         association.dimse = messages
         association.run = partial(_run, association.run)  # type: ignore[method-assign]
         self._parts = association, upper_layer, messages
@@ -140,9 +141,15 @@ class HardenedServer(ThreadedAssociationServer):
     request_queue_size = 128
 
     def __init__(
-        self, *arguments: Any, admission: Admission, limits: MessageLimits, max_associations: int, **options: Any
+        self,
+        *arguments: Any,
+        admission: Admission,
+        limits: MessageLimits,
+        max_associations: int,
+        services: Sequence[Service] = (),
+        **options: Any,
     ) -> None:
-        self._admission, self.limits = admission, limits
+        self._admission, self.limits, self.messages = admission, limits, messages_of(services)
         self._per_host = max_associations + SPARE_CONNECTIONS
         self._in_total = 2 * max_associations + 4 * SPARE_CONNECTIONS
         self._connections: dict[socket.socket, _Open] = {}  # in the order in which they came

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -34,6 +34,7 @@ from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
 from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
 from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer, Rejection
+from node.network.services import Service
 from node.network.tls import PeerCertificate, server_context
 from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session, safe_title
@@ -71,8 +72,8 @@ class PortInUse(Misconfigured):
 class Receiver:
     """A Verification and Storage SCP. One receiver owns the spool's `incoming` folder.
 
-    `port` overrides the port of the settings; 0 lets the system choose one. `numbers` gets what was answered, where
-    there is a beat.
+    `services`: what it offers beside them. `port` overrides the port of the settings; 0 lets the system choose one.
+    `numbers` gets what was answered, where there is a beat.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Receiver:
         refusals: RefusalStore,
         *,
         name: str,
+        services: Sequence[Service] = (),
         port: int | None = None,
         max_dataset_bytes: int = MAX_DATASET_BYTES,
         beat: Beating | None = None,
@@ -93,6 +95,7 @@ class Receiver:
         self._intake = Intake(spool, series, takes_foreign=settings.foreign_instances == "hold")
         self._refusals = refusals
         self._name = name
+        self._services = tuple(services)
         self._requested_port = settings.port if port is None else port
         self._max_dataset_bytes = max_dataset_bytes
         self._beat, self._numbers = beat, numbers or Numbers()
@@ -186,7 +189,7 @@ class Receiver:
         try:
             listening: Any = ae.make_server(
                 (settings.listening_host, self._requested_port),
-                contexts=supported_contexts(),
+                contexts=[*supported_contexts(), *(one for service in self._services for one in service.contexts)],
                 ssl_context=None if tls is None else server_context(tls.certificate, tls.private_key, tls.ca),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, self._opened),
@@ -195,11 +198,13 @@ class Receiver:
                     (evt.EVT_ACSE_RECV, self._released),
                     (evt.EVT_C_ECHO, self._echo),
                     (evt.EVT_C_STORE, self._store),
+                    *(handler for service in self._services for handler in service.handlers),
                 ],
                 server_class=HardenedServer,
                 admission=Admission(self._admit, self._ended, self._places.is_known_host, self._cut_off),
                 limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._intake.spare_bytes),
                 max_associations=settings.max_associations,
+                services=self._services,
             )
             assert isinstance(listening, HardenedServer)
             return listening

@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import storage.people_tables  # noqa: F401 - its tables belong to the metadata
 from storage.tables import Base
 
 engine = context.config.attributes["engine"]

@@ -156,11 +156,21 @@ INSERT INTO audit (id, at, who, address, action, case_id, outcome, detail) VALUE
   (1, '2026-11-02 07:20:00.000000', 'kim', '127.0.0.1', 'acknowledge', '1', 'done', 'held');
 """
 
+ACCEPTANCE_AND_CONSTANCY = """
+INSERT INTO acceptance (id, at, bundle, bundle_digest, decision, who, report_sha256, note) VALUES
+  (1, '2026-11-02 06:00:00.000000', 'demo-1step 3', 'c0ffee', 'ACCEPTED', 'kim', 'beef', 'read page by page');
+
+INSERT INTO constancy (id, at, bundle, bundle_digest, environment, outcome, reason, measurements) VALUES
+  (1, '2026-11-02 06:10:00.000000', 'demo-1step 3', 'c0ffee', '{"torch": "2.13.0"}', 'FAILED', 'slices differ',
+   '{"mean_change_hu": 4.5}');
+"""
+
 ROWS = {
     "0001": FIRST_SCHEMA,
     "0002": FIRST_SCHEMA + REFUSALS,
     "0003": FIRST_SCHEMA + REFUSALS + EVENTS_OF_A_SERIES,
     "0004": FIRST_SCHEMA + REFUSALS + EVENTS_OF_A_SERIES + WHAT_A_NIGHT_BRINGS,
+    "0005": FIRST_SCHEMA + REFUSALS + EVENTS_OF_A_SERIES + WHAT_A_NIGHT_BRINGS + ACCEPTANCE_AND_CONSTANCY,
 }
 """What a node with the schema of each revision had in its tables: at least one row in every table."""
 

@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,7 @@ from pynetdicom.transport import AssociationSocket, ThreadedAssociationServer
 from node.network.dimse_guard import MessageLimits
 from node.network.library import configure_libraries
 from node.network.server import Admission, HardenedServer
+from node.network.services import Service
 from tests.peers.raw_peer import CT, EXPLICIT, RELEASE, VERIFICATION, RawPeer, read_pdu
 
 
@@ -146,13 +147,17 @@ def hardened(
     max_dataset_bytes: int = 1 << 20,
     max_in_flight_bytes: int = 1 << 22,
     admit: Callable[[str, str, str, Any], object] = lambda called, calling, host, certificate: object(),
+    services: Sequence[Service] = (),
     **options: Any,
 ) -> Iterator[Scp]:
-    """The SCP on the receiver's server, which admits whoever `admit` wants."""
+    """The SCP on the receiver's server, which admits whoever `admit` wants, and offers these services too."""
     scp = Scp(is_stock=False)
-    scp.server = _ae(network_s, acse_s).make_server(
+    ae = _ae(network_s, acse_s)
+    scp.server = ae.make_server(
         ("127.0.0.1", 0),
-        evt_handlers=scp.handlers(),
+        contexts=[*ae.supported_contexts, *(context for service in services for context in service.contexts)],
+        evt_handlers=[*scp.handlers(), *(handler for service in services for handler in service.handlers)],
+        services=services,
         server_class=HardenedServer,
         admission=Admission(admit, scp.end, scp.knows),
         limits=MessageLimits(max_dataset_bytes, max_in_flight_bytes, lambda: 1 << 40),
