@@ -32,9 +32,11 @@ from models.frame import Frame
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.process import settle_process
+from models.translator import Progress
 from node.bootstrap.worker import job_options
 from node.translate.job import run_job
 from node.translate.proof_by_highdicom import load_tables
+from tests.builders import SureTranslator
 
 SLICES = 140
 GROWTH = (35, 70, 140, 280, 560)
@@ -114,7 +116,7 @@ def write_readme_bundle(path: Path) -> None:
     write_bundle(path, card, save(state), text="# readme\n\nRandom weights for measurements.\n")
 
 
-class FewSlices:
+class FewSlices(SureTranslator):
     """A translator whose network sees `few` slices; all others, and without a network all, get one and the same change.
 
     What is around a network stays: clipping, resizing to its matrix and back, adding the difference to the source.
@@ -128,12 +130,7 @@ class FewSlices:
         self.level_hu = self.card.blood_level_hu
 
     def translate(
-        self,
-        hu: NDArray[np.float32],
-        seed: int,
-        *,
-        spacing_mm: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Fulfils `models.Translator`."""
         frame, predicted = Frame.of(self.card), np.empty_like(hu)
@@ -144,17 +141,6 @@ class FewSlices:
             difference = torch.full_like(frame.to_model(native), 0.1)
             predicted[z : z + 1] = frame.to_native(difference, native).numpy()
         return predicted
-
-    def second_look(
-        self,
-        hu: NDArray[np.float32],
-        seed: int,
-        *,
-        spacing_mm: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> NDArray[np.float32]:
-        """Fulfils `models.Translator`: the same again."""
-        return self.translate(hu, seed, spacing_mm=spacing_mm, progress=progress)
 
 
 @contextmanager

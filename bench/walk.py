@@ -13,7 +13,7 @@ somebody who reads the code has seen them all. The figures have limits in `tests
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -38,6 +38,7 @@ from models.phantom import make_patient
 from models.training import TrainOptions
 from models.training.loop import Run, Silent
 from models.training.slices import read_batches
+from models.translator import Progress
 from node.cli.commands import app
 from node.cli.jobs_ls import list_jobs
 from node.dicom.derived_plan import EquipmentIdentity
@@ -57,6 +58,7 @@ from storage.refusals import RefusalStore
 from storage.schema import ensure_schema
 from storage.series import JobRequest, SeriesStore
 from storage.spool import Spool
+from tests.builders import SureTranslator
 
 ROOT = Path(__file__).parents[1]
 OURS = tuple(f"{ROOT / folder}/" for folder in ("config", "models", "node", "storage"))
@@ -152,7 +154,7 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
     return walks
 
 
-class _Brighter:
+class _Brighter(SureTranslator):
     """A translator without torch, which adds 60 HU to soft tissue."""
 
     device, precision, description, arithmetic = "none", "fp32", "adds 60 HU", "walk"
@@ -172,27 +174,12 @@ class _Brighter:
     )
 
     def translate(
-        self,
-        hu: NDArray[np.float32],
-        seed: int,
-        *,
-        spacing_mm: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         if progress is not None:
             progress(len(hu), len(hu))
         brighter: NDArray[np.float32] = np.clip(hu + np.float32(60.0), -40.0, 400.0)
         return brighter
-
-    def second_look(
-        self,
-        hu: NDArray[np.float32],
-        seed: int,
-        *,
-        spacing_mm: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> NDArray[np.float32]:
-        return self.translate(hu, seed, spacing_mm=spacing_mm, progress=progress)
 
 
 def _later() -> datetime:

@@ -1,5 +1,6 @@
 """Builds small synthetic CT series for tests; every oddity is a keyword of `make_series`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from models.bundle import Envelope
+from models.translator import Progress
 from node.dicom.elements import put, raw_element, tag_of, vr_of
 from node.dicom.synthetic_scan import ScanIdentity, decimal_string, write_scan
 from node.dicom.uids import UidFactory
@@ -108,8 +110,24 @@ def put_raw(ds: Dataset, keyword: str, value: bytes) -> None:
     ds[tag] = raw_element(tag, vr_of(tag), value)
 
 
+class SureTranslator(ABC):
+    """A stand-in for a bundle that sees the same when it looks again."""
+
+    @abstractmethod
+    def translate(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Fulfils `models.Translator`."""
+
+    def second_look(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """Fulfils `models.Translator`."""
+        return self.translate(hu, seed, spacing_mm=spacing_mm, progress=progress)
+
+
 @dataclass
-class FakeTranslator:
+class FakeTranslator(SureTranslator):
     """A translator without torch: adds `shift_hu` to everything inside the window."""
 
     shift_hu: float = 60.0
@@ -138,12 +156,7 @@ class FakeTranslator:
     weights_sha256 = "e" * 64
 
     def translate(
-        self,
-        hu: NDArray[np.float32],
-        seed: int,
-        *,
-        spacing_mm: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """Shift the clipped source; remembers the seed and the distance of the slices."""
         self.seed, self.spacing_mm = seed, spacing_mm
@@ -153,15 +166,10 @@ class FakeTranslator:
         return np.clip(np.clip(hu, low, high) + np.float32(self.shift_hu), low, high).astype(np.float32)
 
     def second_look(
-        self,
-        hu: NDArray[np.float32],
-        seed: int,
-        *,
-        spacing_mm: float | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """The same again, but for `contradicted_hu` in the middle third of every slice."""
-        second = self.translate(hu, seed, spacing_mm=spacing_mm, progress=progress)
+        second = super().second_look(hu, seed, spacing_mm=spacing_mm, progress=progress)
         rows, columns = hu.shape[1:]
         second[:, rows // 3 : 2 * rows // 3, columns // 3 : 2 * columns // 3] -= np.float32(self.contradicted_hu)
         return second

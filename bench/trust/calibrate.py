@@ -124,12 +124,17 @@ def attack_table(attacked: dict[str, dict[str, QualityVerdict]]) -> str:
 def false_holds(unseen: Sequence[Judged], seed: int) -> str:
     """How many clean results of unseen phantoms are held, and which."""
     held = [one for one in unseen if one.verdict.reason is not None]
-    interval = binomtest(len(held), len(unseen)).proportion_ci(method="wilson")
-    lines = [
-        f"false holds: {len(held)} of {len(unseen)} unseen phantom patients, {100 * len(held) / len(unseen):.1f} % "
-        f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %; seeds {seed} and {seed + 1})"
-    ]
-    return "\n".join([*lines, *(f"    {one.name}: {one.verdict.reason}" for one in held)])
+    line = false_hold_rate(len(held), len(unseen), f"seeds {seed} and {seed + 1}")
+    return "\n".join([line, *(f"    {one.name}: {one.verdict.reason}" for one in held)])
+
+
+def false_hold_rate(held: int, unseen: int, seeds: str) -> str:
+    """How many of so many unseen phantoms are held, with the 95 % interval of Wilson."""
+    interval = binomtest(held, unseen).proportion_ci(method="wilson")
+    return (
+        f"false holds: {held} of {unseen} unseen phantom patients, {100 * held / unseen:.1f} % "
+        f"(95 % interval {100 * interval.low:.1f} to {100 * interval.high:.1f} %; {seeds})"
+    )
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
 
 from bench.run import say
+from bench.trust.calibrate import false_hold_rate
 from bench.trust.cases import WINDOW_HU, Bundle, level_patients, read_case
 from models import find_bundle
 from models.doubt import DoubtFigures, doubtful, figures_of, limit_hu, measure_doubt
@@ -51,11 +51,7 @@ def main() -> None:
         share, volume_ml = np.quantile(shares, quantile), np.quantile(volumes_ml, quantile)
         say(f"quantile {quantile:g}: share {share:.3f}, volume {volume_ml:.0f} mL")
     held = sum(is_too_much(one) for one in found)
-    interval = binomtest(held, len(found)).proportion_ci(method="wilson")
-    say(
-        f"{bundle.card.name} {bundle.card.version}, seed {options.seed}: {held} of {len(found)} phantoms held, "
-        f"95 % from {100 * interval.low:.1f} to {100 * interval.high:.1f} %"
-    )
+    say(f"{bundle.card.name} {bundle.card.version}: {false_hold_rate(held, len(found), f'seed {options.seed}')}")
 
 
 def phantoms(bundle: Bundle, count: int, seed: int, slices: int) -> Iterator[tuple[str, DoubtFigures]]:

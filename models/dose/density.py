@@ -10,8 +10,9 @@ Volume = NDArray[np.float32]  # [z, y, x]
 SOFT_HU_PER_UNIT: Final = 1000.0
 DENSE_HU_PER_UNIT: Final = 1950.0
 SOURCE: Final = (
-    "two straight lines that meet at water: 1 + HU/1000 up to 0 HU, 1 + HU/1950 above, in the form of Thomas, British "
-    "Journal of Radiology 72 (1999) 781-786; the table of a department's own scanner differs"
+    "two straight lines that meet at water: 1 + HU/1000 up to 0 HU, 1 + HU/1950 above. The two slopes are those that "
+    "published planning code quotes from Thomas, British Journal of Radiology 72 (1999) 781-786; there the second line "
+    "begins at 100 HU. The paper itself was not read, and the table of a department's own scanner differs"
 )
 
 

@@ -27,21 +27,10 @@ class SinglePassTranslator(Loaded):
         super().__init__(card, runtime, passes="1 pass", blood_level_hu=blood_level_hu)
         self._network = network
 
-    def translate(
-        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """See `Translator.translate`; nothing is random here, so that every seed gives the same result."""
-        return self._look(hu, seed, spacing_mm, progress, again=False)
-
-    def second_look(
-        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """See `Translator.second_look`."""
-        return self._look(hu, seed, spacing_mm, progress, again=True)
-
     def _look(
         self, hu: NDArray[np.float32], seed: int, spacing_mm: float | None, progress: Progress | None, *, again: bool
     ) -> NDArray[np.float32]:
+        """Nothing is random here, so that every seed gives the same result."""
         check_slices(hu)
         if seed < 0:
             raise ValueError(f"seed is {seed}; it must be non-negative")

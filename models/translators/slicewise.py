@@ -1,6 +1,7 @@
 """What every translator does around its network: device, precision, weights, native HU in and out."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,8 +81,8 @@ class Runtime:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What every loaded bundle says of itself; see `models.translator.Translator`.
+class Loaded(ABC):
+    """What every loaded bundle says of itself, and its two looks; fulfils `models.translator.Translator`.
 
     `passes` is in words ("4 steps"); `engine` names code of ours that computes in its own way, and its version.
     `blood_level_hu` is the level asked for, None for the one that was taught.
@@ -127,6 +128,24 @@ class Loaded:
         if self.level_hu is None or self.card.blood_level_hu is None:
             return 1.0
         return self.level_hu / self.card.blood_level_hu
+
+    def translate(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """See `Translator.translate`."""
+        return self._look(hu, seed, spacing_mm, progress, again=False)
+
+    def second_look(
+        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """See `Translator.second_look`."""
+        return self._look(hu, seed, spacing_mm, progress, again=True)
+
+    @abstractmethod
+    def _look(
+        self, hu: NDArray[np.float32], seed: int, spacing_mm: float | None, progress: Progress | None, *, again: bool
+    ) -> NDArray[np.float32]:
+        """Translate; `again` shows each slice through a view, see `models.views`."""
 
 
 @contextmanager

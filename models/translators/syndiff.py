@@ -75,18 +75,6 @@ class SyndiffTranslator(Loaded):
         self._network = network.to(runtime.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self._engine = Engine(self._network, runtime.precision)
 
-    def translate(
-        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """See `Translator.translate`."""
-        return self._look(hu, seed, spacing_mm, progress, again=False)
-
-    def second_look(
-        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """See `Translator.second_look`."""
-        return self._look(hu, seed, spacing_mm, progress, again=True)
-
     def _look(
         self, hu: NDArray[np.float32], seed: int, spacing_mm: float | None, progress: Progress | None, *, again: bool
     ) -> NDArray[np.float32]:
