@@ -194,7 +194,8 @@ class JobStore(SourceStore):
                 _keep_product(session, job, product)
                 to = JobState.PRODUCED if held_reason is None else JobState.HELD
                 move_job(session, job, to, actor=worker, reason=held_reason or "", now=now)
-                _fill_outbox(session, job, destinations if held_reason is None else (), worker, now)
+                if held_reason is None:
+                    _fill_outbox(session, job, destinations, worker, now)
             elif has_same_bytes(session, job, {made.sop_instance_uid: made.sha256 for made in product.instances}):
                 job.product_dir = product.product_dir
                 move_job(session, job, JobState.PRODUCED, actor=worker, reason="", now=now)

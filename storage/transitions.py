@@ -209,10 +209,11 @@ def last_event(
 def destinations_of(session: Session, job: Job, destinations: Sequence[str]) -> Sequence[str]:
     """Where the result of a job goes: `destinations`, or, where the series is a constancy run's, only where that said.
 
-    A phantom must not reach a planning system by itself, whichever command or process sends it.
+    A phantom must not reach a planning system by itself, whichever command or process sends it; a node that has only
+    the destination of such runs sends it there all the same.
     """
     series_uid = session.scalar(select(Series.series_uid).where(Series.id == job.series_id))
-    row = session.scalars(constancy_run_of(series_uid or "")).first() if destinations else None
+    row = session.scalars(constancy_run_of(series_uid or "")).first()
     if row is None:
         return destinations
     only = str(row.measurements["destination"])

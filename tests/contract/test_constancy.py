@@ -67,6 +67,20 @@ def test_the_series_of_a_run_goes_to_its_own_destination_alone(bench) -> None:
     assert bench.places() == ["test"]
 
 
+def test_it_goes_there_where_no_other_destination_is_set(bench) -> None:
+    bench.constancy.begin("demo", "a" * 64, at(0), series_uid=SERIES, destination="test")
+    bench.produce(destinations=())
+    assert bench.places() == ["test"]
+
+
+def test_a_held_one_goes_nowhere_before_its_release(bench) -> None:
+    bench.constancy.begin("demo", "a" * 64, at(0), series_uid=SERIES, destination="test")
+    bench.produce(destinations=(), held="doubt")
+    assert bench.places() == []
+    bench.jobs.release(1, [], "operator", "seen", at(20))
+    assert bench.places() == ["test"]
+
+
 def test_a_release_by_a_person_sends_it_nowhere_else(bench) -> None:
     bench.constancy.begin("demo", "a" * 64, at(0), series_uid=SERIES, destination="test")
     bench.produce(held="doubt")
