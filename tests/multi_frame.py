@@ -9,7 +9,7 @@ from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 # What leaves the top of an enhanced object for its functional groups, or is not in it at all.
 _LEAVES = (
@@ -72,7 +72,7 @@ def enhanced(
     order: Sequence[int] = (),
     edit: Callable[[Dataset], None] = lambda _ds: None,
     frames: Callable[[list[bytes]], list[bytes]] | None = None,
-    syntax: str = ExplicitVRLittleEndian,
+    syntax: UID = ExplicitVRLittleEndian,
 ) -> Path:
     """Write one Enhanced CT Image of the slices of a series. order: of the frames, by the files. `edit` runs last.
 

@@ -152,7 +152,7 @@ ODD = [
     ("odd/localizer/siemens_topogram.dcm", "SKIPPED", "localizer"),
     ("odd/localizer/philips_surview.dcm", "SKIPPED", "localizer"),
     ("odd/screen_captures_as_ct", "SKIPPED", "screen"),
-    ("odd/enhanced_ct", "SKIPPED", "derived from others"),
+    ("odd/enhanced_ct", "SKIPPED", "ImageType names PERFUSION"),
     ("ct/siemens_chest_cect_untagged", "SKIPPED", "contrast agent had been given"),  # an excerpt with gaps
 ]
 
