@@ -43,7 +43,7 @@ class ClaimedJob:
     attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
     the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
     release: what a person said of that result, which stands in its files. patient: identity by DICOM keyword. case: how
-    people call the job.
+    people call the job. slices: how many the sources hold, of which a multi-frame one has many.
     """
 
     id: int
@@ -63,6 +63,7 @@ class ClaimedJob:
     release: Release | None = None
     patient: Mapping[str, str] = field(default_factory=dict, repr=False)
     case: str = ""
+    slices: int = 0
 
     @property
     def spool_names(self) -> tuple[str, ...]:
@@ -152,6 +153,7 @@ class JobStore(SourceStore):
                 produced_at=claimed_at(session, job) or now,
                 release=release_of(session, job),
                 case=case_id(job.series_id, job.run),
+                slices=job.source_count,
             )
 
     def heartbeat(

@@ -97,7 +97,7 @@ def succeed(session: Session, job: Job, actor: str, now: datetime) -> Job:
     session.flush()
     series = session.get_one(Series, job.series_id)
     repeat = session.scalar(select(func.max(Job.repeat)).where(Job.job_key == job.job_key)) or 0
-    request = JobRequest(job.job_key, job.bundle, _doubt_about_successor(session, job), job.patient)
+    request = JobRequest(job.job_key, job.bundle, _doubt_about_successor(session, job), job.patient, job.source_count)
     successor = add_job(session, series, request, now, repeat=repeat + 1)
     series.job_id = successor.id
     return successor

@@ -108,13 +108,15 @@ class JobRequest:
     """A job to queue; `key` is unique per (source contents, bundle, processing).
 
     doubt: why a person must look at the result before it is sent, whatever the gates say of it; "" where nothing is
-    known. patient: the identity that the images carry, by DICOM keyword.
+    known. patient: the identity that the images carry, by DICOM keyword. slices: how many its instances hold, a
+    multi-frame one many; 0 where nobody read them, so that each counts as one.
     """
 
     key: str
     bundle: str
     doubt: str = ""
     patient: Mapping[str, str] = field(default_factory=dict)
+    slices: int = 0
 
 
 class SeriesStore(ArrivalStore):
@@ -468,7 +470,7 @@ def add_job(session: Session, series: Series, request: JobRequest, now: datetime
         job_key=request.key,
         repeat=repeat,
         bundle=request.bundle,
-        source_count=count or 0,
+        source_count=request.slices or count or 0,
         version=(earlier_results or 0) + 1,
         doubt=request.doubt,
         patient=dict(request.patient),

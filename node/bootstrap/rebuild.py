@@ -17,7 +17,7 @@ from config.settings import Settings
 from node.bootstrap.roles import make_completion, request_maker, verified_card
 from node.bootstrap.store import Node, refuse_while_running
 from node.dicom.elements import ascii_text, element_items, tag_of
-from node.dicom.headers import read_dataset, read_header
+from node.dicom.headers import read_dataset, read_headers
 from node.dicom.identity import inflated, read_identity
 from node.errors import Refused, UnreadableInstance
 from node.network.contexts import DEFLATED_SYNTAXES
@@ -122,7 +122,8 @@ def _attach(store: RebuiltStore, node: Node, results: list[_Result], weights: st
         names = store.source_of(series_uid)
         known = weights in last.model_text
         with suppress(UnreadableInstance):
-            headers = [read_header(node.spool.path(name), decode=False) for name in (names if known else names[:1])]
+            wanted = [node.spool.path(name) for name in (names if known else names[:1])]
+            headers = [header for path in wanted for header in read_headers(path, decode=False)]
             facts = series_facts(headers)
             if known and headers:
                 found[-1] = replace(last, found=replace(last.found, request=request_for(headers)))

@@ -70,7 +70,7 @@ def request_maker(settings: Settings, card: BundleCard, doubt: str = "") -> Call
 
     def request_for(headers: list[SliceHeader]) -> JobRequest:
         key = job_key(with_decoded_digests(headers), card.digest, device)
-        return JobRequest(key, bundle_label(card), doubt, headers[0].patient.by_keyword())
+        return JobRequest(key, bundle_label(card), doubt, headers[0].patient.by_keyword(), slices=len(headers))
 
     return request_for
 

@@ -140,7 +140,7 @@ def _eligible(settings: Settings, folder: Path, series_uid: str) -> tuple[list[P
     verdict = judge(headers, eligibility_policy(settings))
     if not isinstance(verdict, Accept):
         raise Refused(f"series {uid} is not translated: {verdict.reason}")
-    return [header.path for header in headers], verdict.doubt
+    return list(dict.fromkeys(header.path for header in headers)), verdict.doubt
 
 
 def no_series(folder: Path | str, unreadable: Sequence[str]) -> str:

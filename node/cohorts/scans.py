@@ -16,7 +16,7 @@ from pydicom.uid import RTStructureSetStorage, SegmentationStorage
 
 from models.alignment import Grid
 from node.cohorts.metal import Metal, find_metal
-from node.dicom.headers import PatientIdentity, SliceHeader, read_header
+from node.dicom.headers import PatientIdentity, SliceHeader, read_header, read_headers
 from node.dicom.orientation import Turn
 from node.dicom.volume import CTVolume, UnusableSeries, read_volume
 from node.errors import UnreadableInstance
@@ -115,7 +115,7 @@ def take_inventory(folder: Path, progress: Progress | None = None) -> Inventory:
         if progress:
             progress(done, len(files))
         try:
-            header = read_header(path, keywords=_KEYWORDS)
+            header = read_header(path, keywords=_KEYWORDS)  # of a multi-frame object the first frame stands for all
         except (UnreadableInstance, OSError):
             unreadable += 1
             continue
@@ -142,7 +142,7 @@ def read_scan(paths: Sequence[Path], progress: Progress | None = None, *, vnc: b
     spectral scans that they were calculated from.
     """
     try:
-        headers = [read_header(path, keywords=_KEYWORDS) for path in paths]
+        headers = [header for path in paths for header in read_headers(path, keywords=_KEYWORDS)]
         # The gate asks for a native scan; here the pixels answer that.
         policy = EligibilityPolicy(takes_contrast=True)
         verdict = judge(headers, policy)
@@ -200,7 +200,7 @@ def _describe(volume: CTVolume, headers: Sequence[SliceHeader]) -> Scan:
         "streaks_ml": round(metal.streaks_ml, 2),
     }
     return Scan(
-        paths=tuple(header.path for header in headers),
+        paths=tuple(dict.fromkeys(header.path for header in headers)),
         study_uid=first.study_uid,
         frame_uid=first.frame_of_reference_uid,
         site=_site(first),

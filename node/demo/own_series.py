@@ -10,7 +10,7 @@ from node.bootstrap.roles import eligibility_policy
 from node.demo.scanner import Scan
 from node.demo.story import Story
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.dicom.headers import SliceHeader, read_header
+from node.dicom.headers import SliceHeader, read_headers
 from node.errors import Refused, UnreadableInstance
 from node.operate.judged import Checked, judged
 from storage.errors import NotFound
@@ -41,7 +41,7 @@ def find_series(settings: Settings, folder: Path, series_uid: str, story: Story,
     _list(rows, chosen, story)
     headers = found[chosen.series_uid]
     if any(header.sop_class_uid != CT_IMAGE_STORAGE for header in headers):
-        raise Refused(f"series {chosen.series_uid} is not pushed, the node takes only CT images: {chosen.reason}")
+        raise Refused(f"series {chosen.series_uid} is not pushed, the demo shows only CT images of one slice each")
     return Scan(tuple(headers), f"a series of your own, {len(headers)} slices")
 
 
@@ -51,11 +51,11 @@ def _headers(files: Iterable[Path], keywords: Sequence[str]) -> tuple[dict[str, 
     unreadable: Counter[str] = Counter()
     for path in files:
         try:
-            header = read_header(path, keywords=keywords)
+            headers = read_headers(path, keywords=keywords)
         except UnreadableInstance as error:
             unreadable[str(error)] += 1
             continue
-        found[header.series_uid].append(header)
+        found[headers[0].series_uid] += headers
     return dict(found), unreadable
 
 

@@ -24,6 +24,7 @@ HEADER_POLICY_VERSION: Final = "3"
 
 CT_IMAGE_STORAGE: Final = str(CTImageStorage)
 MULTI_FRAME_CT_CLASSES: Final = frozenset({str(EnhancedCTImageStorage), str(LegacyConvertedEnhancedCTImageStorage)})
+STORED_CLASSES: Final = frozenset({CT_IMAGE_STORAGE}) | MULTI_FRAME_CT_CLASSES  # all others are thrown away
 SECONDARY_CAPTURE_CLASSES: Final = frozenset(
     str(uid)
     for uid in (

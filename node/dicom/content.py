@@ -150,6 +150,12 @@ GATE: Final = (
     "ContrastFlowDuration",
     "ContrastBolusIngredient",
     "ContrastBolusIngredientConcentration",
+    # the parts of an object in several instances, and what a frame was calculated from
+    "ConcatenationUID",
+    "InConcatenationNumber",
+    "InConcatenationTotalNumber",
+    "VolumetricProperties",
+    "VolumeBasedCalculationTechnique",
     # what the texts say
     "SeriesDescription",
     "ProtocolName",

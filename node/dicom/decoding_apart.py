@@ -8,7 +8,8 @@ from typing import Final
 
 from node.dicom.constants import UNCOMPRESSED
 from node.dicom.content import content_sha256
-from node.dicom.headers import SliceHeader, read_dataset
+from node.dicom.frames import SlicesOfFile
+from node.dicom.headers import SliceHeader, read_slices
 from node.dicom.pixels import decode_slice, pixel_format_of
 from node.dicom.sandbox import SANDBOX, DecoderStopped
 from node.errors import UnreadableInstance
@@ -35,9 +36,10 @@ def with_decoded_digests(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
     if not compressed:
         return answer
     with SANDBOX.budget(total_s=MAX_TOTAL_S + MAX_TOTAL_S_PER_SLICE * len(compressed), slow_s=MAX_SLOW_S):
+        opened = _Opened()
         for number in compressed:
             try:
-                answer[number] = replace(headers[number], content_sha256=_decoded_sha256(headers[number].path))
+                answer[number] = replace(headers[number], content_sha256=opened.decoded_sha256(headers[number]))
             except DecoderStopped as error:
                 log.warning(
                     "%s; the images of its series count by their bytes", error, extra={"event": "images_not_read"}
@@ -48,7 +50,17 @@ def with_decoded_digests(headers: Sequence[SliceHeader]) -> list[SliceHeader]:
     return answer
 
 
-def _decoded_sha256(path: Path) -> str:
-    ds = read_dataset(path)
-    form = pixel_format_of(ds)
-    return content_sha256(ds, form, decode_slice(ds, form).sound)
+class _Opened:
+    """The file that was read last: the frames of a multi-frame object come one after the other."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._slices: SlicesOfFile | None = None
+
+    def decoded_sha256(self, header: SliceHeader) -> str:
+        if self._slices is None or header.path != self._path:
+            self._slices, self._path = None, header.path  # its memory first
+            self._slices = read_slices(header.path)
+        ds = self._slices[(header.frame or 1) - 1]
+        form = pixel_format_of(ds)
+        return content_sha256(ds, form, decode_slice(ds, form).sound)

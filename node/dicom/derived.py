@@ -119,7 +119,7 @@ def _put_identity(ds: Dataset, plan: DerivedSeriesPlan, header: SliceHeader) -> 
     made = plan.local_time(_offset(ds))
     date, time = made.strftime("%Y%m%d"), made.strftime("%H%M%S")
     put(ds, "SOPClassUID", CT_IMAGE_STORAGE)
-    put(ds, "SOPInstanceUID", plan.uids.instance_uid(plan.series_uid, header.sop_instance_uid))
+    put(ds, "SOPInstanceUID", plan.uids.instance_uid(plan.series_uid, header.image_name))
     put(ds, "SeriesInstanceUID", plan.series_uid)
     put(ds, "Modality", "CT")
     put(ds, "SeriesNumber", str(plan.series_number))
@@ -153,6 +153,8 @@ def _put_description(ds: Dataset, plan: DerivedSeriesPlan) -> None:
 def _put_references(ds: Dataset, header: SliceHeader) -> None:
     """The one slice that the network saw for this one, and the series it belongs to."""
     image = _reference(header)
+    if header.frame is not None:
+        put(image, "ReferencedFrameNumber", str(header.frame))
     put(image, "SpatialLocationsPreserved", "YES")
     put_items(image, "PurposeOfReferenceCodeSequence", [_code(codes.DCM.SourceImageForImageProcessingOperation)])
     put_items(ds, "SourceImageSequence", [seal(image)])

@@ -28,6 +28,7 @@ from node.dicom.elements import (
     unpack_numbers,
     vr_of,
 )
+from node.dicom.frames import Frame, SlicesOfFile
 from node.dicom.identity import refuse_costly
 from node.dicom.meaning import person_name
 from node.dicom.pixels import PixelFormat, StoredPixels, decode_slice, pixel_format_of
@@ -60,12 +61,12 @@ class PatientIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SliceHeader:
-    """One instance as the gate, completion, grouping and listing see it.
+    """One slice as the gate, completion, grouping and listing see it: an instance, or a frame of a multi-frame one.
 
     Text fields are "" and numbers None where the attribute is absent, empty or no number. UIDs are as received, ""
     where they have other characters than digits and dots or more than 64 of them; those of study, series and frame of
     reference are kept up to 128, so that the gate can say what is wrong. Coded strings such as `image_type` are as
-    received, stripped of padding.
+    received, stripped of padding. frame: its number in the object, from 1; None for an instance of its own.
     """
 
     path: Path
@@ -106,6 +107,12 @@ class SliceHeader:
     series_description: str = field(repr=False)
     series_number: int | None
     captured: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    frame: int | None = None
+
+    @property
+    def image_name(self) -> str:
+        """Tells the image from every other one: the SOPInstanceUID, and behind it the frame where it is one."""
+        return self.sop_instance_uid if self.frame is None else f"{self.sop_instance_uid}#{self.frame}"
 
     @property
     def patient_id(self) -> str:
@@ -120,24 +127,48 @@ class SliceHeader:
         return self.captured[keyword]
 
 
-def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True, sha256: str = "") -> SliceHeader:
-    """Read one Part 10 file; `keywords` names further attributes for `SliceHeader.attribute`.
+def read_headers(
+    path: Path, *, keywords: Iterable[str] = (), decode: bool = True, sha256: str = ""
+) -> list[SliceHeader]:
+    """Read the slices of one Part 10 file: one, or each frame of a multi-frame CT object, in the order of its frames.
 
-    decode: False where no decoder may run, as in the receiver's process; compressed pixels then count by their bytes in
-    the digest, which `decoding_apart` replaces. sha256: as in `read_dataset`.
+    keywords, decode, sha256: as in `read_header`. Raises UnreadableInstance as that does, and where a multi-frame
+    object contradicts itself or is too large (`node.dicom.frames`).
+    """
+    with _damage_is_unreadable():
+        wanted = tuple(keywords)
+        slices = SlicesOfFile(load_dataset(path, sha256=sha256))  # the data set is let go: it holds the whole file
+        return [_read_one(path, ds, wanted, decode=decode) for ds in slices]
+
+
+def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True, sha256: str = "") -> SliceHeader:
+    """Read one Part 10 file, of a multi-frame one its first frame.
+
+    keywords names further attributes for `SliceHeader.attribute`. decode: False where no decoder may run, as in the
+    receiver's process; compressed pixels then count by their bytes in the digest, which `decoding_apart` replaces.
+    sha256: as in `read_dataset`.
 
     Text in an unknown or broken character set never fails, nor do pixels that cannot be decoded. Raises
     UnreadableInstance, and nothing else, where the file is no DICOM instance, is damaged, or has no class, instance,
     study or series UID.
     """
     with _damage_is_unreadable():
-        ds = load_dataset(path, sha256=sha256)
-        form = pixel_format_of(ds)
-        stored: StoredPixels | None = None
-        if decode or form.transfer_syntax_uid in UNCOMPRESSED:
-            with suppress(UnreadableInstance):
-                stored = decode_slice(ds, form).sound
-        return _header(path, ds, form, stored, tuple(keywords))
+        return _read_one(path, SlicesOfFile(load_dataset(path, sha256=sha256))[0], tuple(keywords), decode=decode)
+
+
+def _read_one(path: Path, ds: Dataset, keywords: tuple[str, ...], *, decode: bool) -> SliceHeader:
+    form = pixel_format_of(ds)
+    stored: StoredPixels | None = None
+    if decode or form.transfer_syntax_uid in UNCOMPRESSED:
+        with suppress(UnreadableInstance):
+            stored = decode_slice(ds, form).sound
+    return _header(path, ds, form, stored, keywords)
+
+
+def read_slices(path: Path, *, sha256: str = "") -> SlicesOfFile:
+    """The data sets of the slices of one Part 10 file; sha256 as in `read_dataset`. Raises as `read_headers`."""
+    with _damage_is_unreadable():
+        return SlicesOfFile(load_dataset(path, sha256=sha256))
 
 
 def read_dataset(path: Path, *, sha256: str = "") -> FileDataset:
@@ -150,8 +181,8 @@ def read_dataset(path: Path, *, sha256: str = "") -> FileDataset:
         return load_dataset(path, sha256=sha256)
 
 
-def header_of(path: Path, ds: FileDataset, form: PixelFormat, stored: StoredPixels | None) -> SliceHeader:
-    """The header of a parsed file; stored: its pixels, None where they cannot be decoded. Raises as `read_header`."""
+def header_of(path: Path, ds: Dataset, form: PixelFormat, stored: StoredPixels | None) -> SliceHeader:
+    """The header of a slice; stored: its pixels, None where nobody can decode them. Raises as `read_header`."""
     with _damage_is_unreadable():
         return _header(path, ds, form, stored, ())
 
@@ -249,7 +280,7 @@ class _Reader:
 
 
 def _header(  # one line per field
-    path: Path, ds: FileDataset, form: PixelFormat, stored: StoredPixels | None, keywords: tuple[str, ...]
+    path: Path, ds: Dataset, form: PixelFormat, stored: StoredPixels | None, keywords: tuple[str, ...]
 ) -> SliceHeader:
     read = _Reader(ds)
     uids = {key: read.uid(key) for key in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")}
@@ -297,6 +328,7 @@ def _header(  # one line per field
         series_description=read.text("SeriesDescription"),
         series_number=read.integer("SeriesNumber"),
         captured={keyword: read.values(keyword) for keyword in (*GATE, *keywords)},
+        frame=ds.number if isinstance(ds, Frame) else None,
     )
 
 

@@ -22,10 +22,11 @@ from pydicom.filewriter import write_file_meta_info
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16
 
 from config.syntax import FOREIGN_UID, MAX_FOREIGN_UID_CHARS, UID_ALPHABET
-from node.dicom.constants import IMPLEMENTATION_CLASS_UID, PRODUCT_NAME
+from node.dicom.constants import IMPLEMENTATION_CLASS_UID, MULTI_FRAME_CT_CLASSES, PRODUCT_NAME
 from node.errors import AmbiguousInstance, UnreadableInstance
 
 MAX_ELEMENTS: Final = 20_000  # with those inside sequences; a CT slice has some hundred
+MAX_MULTI_FRAME_ELEMENTS: Final = 420_000  # 200 more for each of 2000 frames, which have some 60 to 150
 MAX_DEPTH: Final = 32  # sequences and their items, each; a CT slice has up to 6
 UNDEFINED: Final = 0xFFFFFFFF
 PIXEL_DATA: Final = 0x7FE00010
@@ -44,7 +45,7 @@ MAX_SHORT_BYTES: Final = 0xFFFE  # of the VRs whose length has 16 bits in explic
 MAX_INFLATED_BYTES = 8 * 1024**2
 MAX_HEADER_BYTES: Final = 32 << 20  # all but the pixel data; the private elements of a CT slice have up to 1 MB
 MAX_INFLATED_TO_PARSE_BYTES: Final = 128 << 20  # a slice of 4096 x 4096 pixels has 32 MiB
-_DATA_SET, _TRANSFER_SYNTAX = 0x00080000, 0x00020010
+_DATA_SET, _MEDIA_STORAGE_CLASS, _TRANSFER_SYNTAX = 0x00080000, 0x00020002, 0x00020010
 _META_BEGINS: Final = 132
 _META_GROUP: Final = b"\x02\x00"
 _IMPLICIT: Final = "1.2.840.10008.1.2"
@@ -161,7 +162,7 @@ class _Open(NamedTuple):
     holds_fragments: bool
 
 
-def walk(data: bytes, begin: int, *, implicit_vr: bool) -> Iterator[Element]:
+def walk(data: bytes, begin: int, *, implicit_vr: bool, max_elements: int = MAX_ELEMENTS) -> Iterator[Element]:
     """The elements of a little endian data set from `begin` to the end of `data`, those of its items behind their own.
 
     The fragments of compressed pixel data are passed over. Raises UnreadableInstance where the bytes are no data set,
@@ -171,8 +172,8 @@ def walk(data: bytes, begin: int, *, implicit_vr: bool) -> Iterator[Element]:
     stack: list[_Open] = []
     while _close(stack, position) or position < len(data):
         count += 1
-        if count > MAX_ELEMENTS:
-            raise UnreadableInstance(f"the data set has more than {MAX_ELEMENTS} elements")
+        if count > max_elements:
+            raise UnreadableInstance(f"the data set has more than {max_elements} elements")
         implicit = stack[-1].implicit_vr if stack else implicit_vr
         tag, vr, length, position = _header(data, position, implicit_vr=implicit)
         if tag in (_ITEM_END, _SEQUENCE_END):
@@ -182,7 +183,7 @@ def walk(data: bytes, begin: int, *, implicit_vr: bool) -> Iterator[Element]:
         element = Element(len(stack), tag, vr, position, length)
         yield element
         if tag == PIXEL_DATA and length == UNDEFINED and not stack:
-            position = _end_of_fragments(data, position)
+            position = _end_of_fragments(data, position, max_elements)
         elif (length == UNDEFINED or vr in _MAY_HOLD_ITEMS) and (
             inner := _opened(data, element, stack, implicit_vr=implicit)
         ):
@@ -195,20 +196,20 @@ def walk(data: bytes, begin: int, *, implicit_vr: bool) -> Iterator[Element]:
             raise UnreadableInstance("an element is longer than the data set")
 
 
-def _end_of_fragments(data: bytes, begin: int) -> int:
+def _end_of_fragments(data: bytes, begin: int, max_fragments: int) -> int:
     """Where compressed pixel data end, as pydicom finds it: by the lengths of their fragments, which hold any bytes.
 
     Only where these lead nowhere, the first delimiter ends them.
     """
     position = begin
-    for _ in range(MAX_ELEMENTS):
+    for _ in range(max_fragments):
         if data.startswith(_SEQUENCE_END_BYTES, position):
             return position + 8
         if not data.startswith(_ITEM_BYTES, position):
             break
         position += 8 + int.from_bytes(data[position + 4 : position + 8], "little")
     else:
-        raise UnreadableInstance(f"the pixel data have more than {MAX_ELEMENTS} fragments")
+        raise UnreadableInstance(f"the pixel data have more than {max_fragments} fragments")
     end = data.find(_SEQUENCE_END_BYTES, begin)
     if end < 0:
         raise UnreadableInstance("the data set ends inside its pixel data")
@@ -259,14 +260,14 @@ def _is_sequence(tag: int) -> bool:
 
 
 def refuse_costly(data: bytes) -> dict[int, int]:
-    """Refuse a Part 10 file that would cost more to parse than a CT slice does; the file has its prefix.
+    """Refuse a Part 10 file that would cost more to parse than a CT image does; the file has its prefix.
 
     Returns where the values of its elements begin, by tag, without those inside sequences; nothing where it is big
     endian. Raises UnreadableInstance where the data set has too many elements, a text beyond 64 KiB, nests too deep,
     has more than 32 MiB beside its pixels, inflates beyond 128 MiB, holds an element twice at its top, or elements of
     the groups of file and command.
     """
-    syntax, begin = _meta(data)
+    class_uid, syntax, begin = _meta(data)
     if syntax == _BIG_ENDIAN:  # the walk reads little endian; nothing sends this syntax any more
         if len(data) > 2 * MAX_HEADER_BYTES:
             raise UnreadableInstance(f"the file is larger than {2 * MAX_HEADER_BYTES >> 20} MiB and big endian")
@@ -274,24 +275,26 @@ def refuse_costly(data: bytes) -> dict[int, int]:
     if syntax == _DEFLATED:
         data, begin = _inflated_whole(data[begin:]), 0
     vr = data[begin + 4 : begin + 6]
-    return _look_at(data, begin, implicit_vr=syntax == _IMPLICIT and not (vr.isalpha() and vr.isupper()))
+    limit = MAX_MULTI_FRAME_ELEMENTS if class_uid in MULTI_FRAME_CT_CLASSES else MAX_ELEMENTS
+    implicit_vr = syntax == _IMPLICIT and not (vr.isalpha() and vr.isupper())
+    return _look_at(data, begin, implicit_vr=implicit_vr, max_elements=limit)
 
 
-def _meta(data: bytes) -> tuple[str, int]:
-    """The transfer syntax of a Part 10 file, "" where it has none, and where its data set begins."""
-    syntax, end = "", _META_BEGINS
+def _meta(data: bytes) -> tuple[str, str, int]:
+    """SOP class and transfer syntax of a Part 10 file, "" where it has none, and where its data set begins."""
+    uids, end = {_MEDIA_STORAGE_CLASS: "", _TRANSFER_SYNTAX: ""}, _META_BEGINS
     elements = walk(data, _META_BEGINS, implicit_vr=False)
     # The group is looked at beforehand: what follows the meta information may be deflated, which is no element.
     while data[end : end + 2] == _META_GROUP and (element := next(elements, None)):
         end = element.begin + element.length
-        if element.tag == _TRANSFER_SYNTAX:
-            syntax = data[element.begin : end].rstrip(b"\0 ").decode("latin-1")
-    return syntax, end
+        if element.tag in uids:
+            uids[element.tag] = data[element.begin : end].rstrip(b"\0 ").decode("latin-1")
+    return uids[_MEDIA_STORAGE_CLASS], uids[_TRANSFER_SYNTAX], end
 
 
-def _look_at(data: bytes, begin: int, *, implicit_vr: bool) -> dict[int, int]:
+def _look_at(data: bytes, begin: int, *, implicit_vr: bool, max_elements: int) -> dict[int, int]:
     pixel_bytes, seen = 0, dict[int, int]()
-    for element in walk(data, begin, implicit_vr=implicit_vr):
+    for element in walk(data, begin, implicit_vr=implicit_vr, max_elements=max_elements):
         if _is_too_long(element):  # texts are searched for words
             raise UnreadableInstance(
                 f"{_named(element)} has {element.length} bytes, and its kind of value at most {MAX_SHORT_BYTES}"

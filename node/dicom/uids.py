@@ -62,16 +62,16 @@ class UidFactory:
     ) -> str:
         """SeriesInstanceUID of what one processing makes of one input.
 
-        content: (SOPInstanceUID, content digest) of every source slice, in any order. run: 1 for the first production;
-        a wanted re-run of the same input counts up.
+        content: (`SliceHeader.image_name`, content digest) of every source slice, in any order. run: 1 for the first
+        production; a wanted re-run of the same input counts up.
         """
         pairs = [part for pair in sorted(content) for part in pair]
         digests = (bundle_digest, processing_digest)
         return self.make("series", source_series_uid, str(len(pairs)), *pairs, *digests, str(run))
 
-    def instance_uid(self, series_uid: str, source_sop_instance_uid: str) -> str:
-        """SOPInstanceUID of the derived slice that belongs to a source slice."""
-        return self.make("instance", series_uid, source_sop_instance_uid)
+    def instance_uid(self, series_uid: str, source_image_name: str) -> str:
+        """SOPInstanceUID of the derived slice that belongs to a source slice, by its `SliceHeader.image_name`."""
+        return self.make("instance", series_uid, source_image_name)
 
 
 def processing_digest(arithmetic: str) -> str:
@@ -107,5 +107,5 @@ def seed_of(hu: NDArray[np.float32], window_hu: tuple[float, float]) -> int:
 
 
 def _content_parts(headers: Iterable[SliceHeader]) -> list[str]:
-    pairs = sorted({(h.series_uid, h.sop_instance_uid, h.content_sha256) for h in headers})
+    pairs = sorted({(h.series_uid, h.image_name, h.content_sha256) for h in headers})
     return [str(len(pairs)), *(part for pair in pairs for part in pair)]

@@ -1,6 +1,7 @@
 """The files of one series become a volume on its native lattice: nothing is resampled, clipped or changed.
 
-Each file is read and parsed once, and no slice is decoded before its size and that of the volume are checked.
+Each file is read and parsed once, and no slice is decoded before its size and that of the volume are checked, as far as
+its files were opened. A file is one slice, or every frame of a multi-frame object.
 """
 
 import time
@@ -15,13 +16,13 @@ from typing import Final
 import numpy as np
 import scipy  # loads scipy.ndimage when it is first used: most processes never do
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 
 from node.dicom.constants import AIR_HU, UNCOMPRESSED
 from node.dicom.content import DIGESTED
 from node.dicom.elements import element_bytes, tag_of, unpack_numbers
 from node.dicom.geometry import Flaw, SlicePlane, describe_stack
-from node.dicom.headers import SliceHeader, header_of, read_dataset
+from node.dicom.headers import SliceHeader, header_of, read_slices
 from node.dicom.lattice import POSITION_TOLERANCE_MM
 from node.dicom.pixels import (
     MAX_SLICE_PIXELS,
@@ -114,7 +115,8 @@ def read_volume(
     judge: Callable[[SliceHeader], None] = lambda _header: None,
     progress: Progress | None = None,
 ) -> CTVolume:
-    """Read, sort and decode the slices of one series; progress(done, total) counts slices.
+    """Read, sort and decode the slices of one series; progress(done, total) counts slices, of files that were not
+    opened yet one each.
 
     position_tolerance_mm: how far a slice may lie from the lattice, see `describe_stack`. sha256: hex, of files by
     their names, as they were received; one that has other bytes raises DamagedInstance. judge: gets each header before
@@ -126,13 +128,13 @@ def read_volume(
     a damaged file, UnusableSeries where the slices belong to several series, mix pixel formats, form no gap-free
     lattice or are too many, and MisfitPixels where pixels have bits above BitsStored that mean nothing.
     """
-    words, slices, doubts = _read_slices(paths, sha256 or {}, judge, progress)
+    found, slices, doubts = _read_slices(paths, sha256 or {}, judge, progress)
     order, spacing_z = _lattice([source.header for source in slices], position_tolerance_mm)
     slices = [slices[index] for index in order]
     _check_formats([source.header for source in slices])
     doubts.raise_first()
     first = slices[0].header
-    words = words[list(order)]
+    words = np.stack([found[index] for index in order])
     stored: StoredPixels = words.view(np.int16) if first.pixel_representation == 1 else words
     hu = np.empty(stored.shape, dtype=np.float32)
     for z, source in enumerate(slices):
@@ -192,61 +194,80 @@ def _read_slices(
     sha256: Mapping[str, str],
     judge: Callable[[SliceHeader], None],
     progress: Progress | None,
-) -> tuple[NDArray[np.uint16], list[SourceSlice], _Doubts]:
+) -> tuple[list[NDArray[np.uint16]], list[SourceSlice], _Doubts]:
     """Read each file once: stored values as 16 bit words and slices, in the order of `paths`, and what is wrong.
 
-    A slice that cannot be decoded, or has another size than the first one, leaves its words unset. The volume's size is
-    checked before anything is decoded.
+    A slice that cannot be decoded, or has another size than the first one, has words that mean nothing.
     """
-    words = np.empty((0, 0, 0), dtype=np.uint16)
+    words: list[NDArray[np.uint16]] = []
     slices: list[SourceSlice] = []
     doubts = _Doubts()
     waited_s = 0.0
-    for number, (path, parsed, form, decode) in enumerate(_decoding_ahead(paths, sha256)):
-        size = form.rows or 0, form.columns or 0
-        if number == 0:
-            words = np.empty((len(paths), *size), dtype=np.uint16)
+    unset = np.empty((0, 0), dtype=np.uint16)
+    for done, one in enumerate(_decoding_ahead(paths, sha256), 1):
         decoded: DecodedSlice | None = None
         begin_s = time.monotonic()
         try:
-            decoded = None if doubts.is_damaged else decode()
+            decoded = None if doubts.is_damaged else one.decode()
         except DecoderStopped:  # the other slices may take as much
             raise
         except UnreadableInstance as error:
             doubts.damaged(error)
         waited_s += time.monotonic() - begin_s
-        _refuse_slow(waited_s, number + 1, len(paths))
-        header = header_of(path, parsed, form, decoded.sound if decoded else None)
+        _refuse_slow(waited_s, done, one.known)
+        header = header_of(one.path, one.parsed, one.form, decoded.sound if decoded else None)
         judge(header)
-        if decoded and size == words.shape[1:]:
-            words[number] = decoded.stored.view(np.uint16)
+        if done == 1:
+            unset = np.empty((one.form.rows or 0, one.form.columns or 0), dtype=np.uint16)
+        words.append(unset)
+        if decoded and decoded.stored.shape == unset.shape:
+            words[-1] = decoded.stored.view(np.uint16)
             doubts.look_at(header, decoded)
         needed = Dataset()  # not `parsed` without its pixels: that would hold on to the whole file's bytes
         for tag in (tag_of(keyword) for keyword in DIGESTED):
-            if tag in parsed:
-                needed[tag] = parsed.get_item(tag)
-        slices.append(SourceSlice(header, needed, padding_range(parsed, header)))
+            if tag in one.parsed:
+                needed[tag] = one.parsed.get_item(tag)
+        slices.append(SourceSlice(header, needed, padding_range(one.parsed, header)))
         if progress:
-            progress(number + 1, len(paths))
+            progress(done, one.known)
     return words, slices, doubts
 
 
-def _decoding_ahead(
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A slice with what gives or raises its decoding. known: how many slices there are, as far as files were opened."""
+
+    path: Path
+    parsed: Dataset
+    form: PixelFormat
+    known: int
+    decode: Callable[[], DecodedSlice]
+
+
+def _parsed_slices(
     paths: Sequence[Path], sha256: Mapping[str, str]
-) -> Iterator[tuple[Path, FileDataset, PixelFormat, Callable[[], DecodedSlice]]]:
-    """Each file parsed, with what gives or raises its decoding: a child decodes while this process does the rest."""
-    waiting: deque[tuple[Path, FileDataset, PixelFormat, Callable[[], DecodedSlice]]] = deque()
+) -> Iterator[tuple[Path, Dataset, PixelFormat, int]]:
+    """Every slice of every file; raises UnusableSeries where there are too many for one volume."""
+    known = len(paths)
+    for path in paths:
+        slices = read_slices(path, sha256=sha256.get(path.name, ""))
+        known += len(slices) - 1
+        for index, parsed in enumerate(slices):
+            form = pixel_format_of(parsed)
+            if index == 0:
+                _refuse_too_large(known, form)
+            yield path, parsed, form, known
+
+
+def _decoding_ahead(paths: Sequence[Path], sha256: Mapping[str, str]) -> Iterator[_Parsed]:
+    """Each slice parsed and being decoded: a child decodes while this process does the rest."""
+    waiting: deque[_Parsed] = deque()
     beside = ThreadPoolExecutor(CHILDREN)  # it starts no thread before it has something to do
     try:
-        for path in paths:
-            parsed = read_dataset(path, sha256=sha256.get(path.name, ""))
-            form = pixel_format_of(parsed)
-            if not waiting:
-                _refuse_too_large(len(paths), form)
-            if form.transfer_syntax_uid in UNCOMPRESSED:
-                waiting.append((path, parsed, form, partial(decode_slice, parsed, form)))
-            else:
-                waiting.append((path, parsed, form, beside.submit(decode_slice, parsed, form).result))
+        for path, parsed, form, known in _parsed_slices(paths, sha256):
+            plain = form.transfer_syntax_uid in UNCOMPRESSED
+            decode = partial(decode_slice, parsed, form) if plain else beside.submit(decode_slice, parsed, form).result
+            waiting.append(_Parsed(path, parsed, form, known, decode))
             if len(waiting) > CHILDREN:
                 yield waiting.popleft()
         while waiting:

@@ -22,7 +22,7 @@ from pynetdicom import AllStoragePresentationContexts, build_context, register_u
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.service_class import StorageServiceClass
 
-from node.dicom.constants import CT_IMAGE_STORAGE
+from node.dicom.constants import STORED_CLASSES
 
 VERIFICATION = "1.2.840.10008.1.1"
 SIEMENS_CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"
@@ -71,9 +71,9 @@ def supported_contexts() -> list[PresentationContext]:
     for uid in _RETIRED_CLASSES:
         register_uid(uid, f"Retired{uid.replace('.', '_')}", StorageServiceClass)
     classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
-    ignored = [uid for uid in (*classes, *_RETIRED_CLASSES, SIEMENS_CSA_NON_IMAGE) if uid != CT_IMAGE_STORAGE]
+    ignored = [uid for uid in (*classes, *_RETIRED_CLASSES, SIEMENS_CSA_NON_IMAGE) if uid not in STORED_CLASSES]
     return [
         build_context(VERIFICATION, list(_UNCOMPRESSED)),
-        build_context(CT_IMAGE_STORAGE, [*_CT_SYNTAXES, *_LAST_RESORT]),
+        *(build_context(uid, [*_CT_SYNTAXES, *_LAST_RESORT]) for uid in sorted(STORED_CLASSES)),
         *(build_context(uid, list(_IGNORED_SYNTAXES)) for uid in ignored),
     ]

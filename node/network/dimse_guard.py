@@ -24,7 +24,7 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.pdu_primitives import P_DATA
 
 from config.syntax import MAX_UID_CHARS, UID_ALPHABET
-from node.dicom.constants import CT_IMAGE_STORAGE
+from node.dicom.constants import STORED_CLASSES
 from node.network.contexts import VERIFICATION
 from node.network.services import Message
 from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
@@ -359,7 +359,7 @@ class DimseGuard(DIMSEServiceProvider):
         elif class_uid != abstract_syntax:
             refusal = DATASET_DOES_NOT_MATCH, "the Affected SOP Class UID is not that of the context"
         self._context_id = context_id
-        buffer = DataSetBuffer(self._limits, refusal, ignored=abstract_syntax != CT_IMAGE_STORAGE)
+        buffer = DataSetBuffer(self._limits, refusal, ignored=abstract_syntax not in STORED_CLASSES)
         self.message = DIMSEMessage()
         self.message.data_set = buffer
         self._unanswered.append(_Request(context_id, asked_uid, uid != asked_uid, buffer))

@@ -8,7 +8,7 @@ from pathlib import Path
 from config.settings import Settings
 from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.store import Node
-from node.dicom.headers import SliceHeader, read_header
+from node.dicom.headers import SliceHeader, read_headers
 from node.errors import Permanent, UnreadableInstance
 from node.receive.completion import series_facts
 from node.receive.eligibility import Accept, judge
@@ -63,9 +63,9 @@ def headers_of(
     keywords = eligibility_policy(settings).keywords
     for path in step(paths):
         try:
-            header = read_header(path, keywords=keywords)
+            headers = read_headers(path, keywords=keywords)
         except UnreadableInstance as error:
             unreadable.append(f"{path.name}: {error}")
             continue
-        found[header.series_uid].append(header)
+        found[headers[0].series_uid] += headers
     return dict(found), unreadable

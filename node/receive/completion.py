@@ -21,7 +21,7 @@ from structlog.contextvars import bound_contextvars
 
 from config.settings import CompletionSettings
 from node.dicom.body_parts import BODY_PARTS, MODALITIES
-from node.dicom.headers import SliceHeader, read_header
+from node.dicom.headers import SliceHeader, read_header, read_headers
 from node.errors import AmbiguousInstance, UnreadableInstance
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from node.receive.expected import ExpectedCounts
@@ -208,7 +208,7 @@ class Completion:
         """A gap is worth a person's attention only in a scan that could be translated once it is whole."""
         if vouched:
             return self._skip(series, facts, f"completed by hand, but {verdict.reason}")
-        enhanced = self._why_enhanced([header.path for header in headers])
+        enhanced = self._why_enhanced(list(dict.fromkeys(header.path for header in headers)))
         if enhanced:
             return self._skip(series, facts, f"{enhanced}; moreover {verdict.reason}")
         return self._hold(series, f"{verdict.reason}; {doubt}" if doubt else verdict.reason)
@@ -265,7 +265,7 @@ class Completion:
         headers = []
         for name in self._series.replaced(series.id):
             with suppress(UnreadableInstance):
-                headers.append(read_header(self._spool.path(name), decode=False))
+                headers += read_headers(self._spool.path(name), decode=False)
         return headers
 
     def _read(self, series: OpenSeries) -> tuple[list[SliceHeader], list[str]]:
@@ -274,9 +274,9 @@ class Completion:
         for source in self._series.sources(series.id):
             try:
                 path = self._spool.path(source.spool_name)
-                header = read_header(path, keywords=self._policy.keywords, decode=False, sha256=source.sha256)
-                _refuse_other_identity(header, series, source)
-                headers.append(header)
+                slices = read_headers(path, keywords=self._policy.keywords, decode=False, sha256=source.sha256)
+                _refuse_other_identity(slices[0], series, source)
+                headers += slices
             except AmbiguousInstance:
                 raise
             except UnreadableInstance as error:

@@ -2,14 +2,12 @@
 
 from pydicom.uid import UID
 
-from node.dicom.constants import MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE_CLASSES
+from node.dicom.constants import SECONDARY_CAPTURE_CLASSES
 from node.network.contexts import SIEMENS_CSA_NON_IMAGE
 
 
 def why_discarded(sop_class_uid: str) -> str:
     """The reason for a series of this storage class, without patient data."""
-    if sop_class_uid in MULTI_FRAME_CT_CLASSES:
-        return f"{UID(sop_class_uid).name}: enhanced (multi-frame) CT, which this node does not read"
     if sop_class_uid in SECONDARY_CAPTURE_CLASSES:
         return f"{UID(sop_class_uid).name}: a screen capture, dose or protocol page, not a scan"
     name = "Siemens CSA Non-Image Storage" if sop_class_uid == SIEMENS_CSA_NON_IMAGE else UID(sop_class_uid).name

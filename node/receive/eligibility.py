@@ -14,6 +14,7 @@ from node.dicom.headers import SliceHeader
 from node.dicom.lattice import POSITION_TOLERANCE_MM
 from node.dicom.volume import plane_of
 from node.receive.doubts import DOUBTS
+from node.receive.findings import why_parts_missing
 from node.receive.gate_rule import GateRule, SeriesRule, Topic
 from node.receive.rules import IDENTITY, KINDS
 
@@ -46,7 +47,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Incomplete:
-    """Slices are missing between those that arrived; more of them may still come."""
+    """Slices are missing between those that arrived, or parts of an object; more of them may still come."""
 
     reason: str
 
@@ -92,14 +93,16 @@ class EligibilityPolicy:
 def judge(headers: Sequence[SliceHeader], policy: EligibilityPolicy) -> Verdict:
     """Decide over all headers of one series, read with `policy.keywords`.
 
-    The first broken rule decides: kind, identity, number of slices, geometry, site rules. Slices that are missing at
-    either end cannot be seen. Raises KeyError where a header was not read with the policy's keywords.
+    The first broken rule decides: kind, identity, parts of an object, number of slices, geometry, site rules. Slices
+    that are missing at either end cannot be seen. Raises KeyError where a header lacks the policy's keywords.
     """
     if not headers:
         return Skip("too_few_slices", "the series holds no readable image")
     for rule in (*KINDS, *IDENTITY):
         if policy.asks(rule) and (clause := _broken(rule, headers)):
             return Skip(rule.code, clause)
+    if missing := why_parts_missing(headers):
+        return Incomplete(missing)
     if len(headers) < policy.min_slices:
         reason = f"the series has only {_images(len(headers))} of {policy.min_slices} needed"
         return Skip("too_few_slices", reason, depends_on_count=True)

@@ -76,6 +76,7 @@ _GATED_OPTIONS: Final[Terms] = (
     *("RG", "CG", "RESP", "RESP_GATED", "GATED", "4D", "CARDIAC", "SPIRAL_RESP", "CINE", "PERFUSION", "DYNAMIC"),
 )
 _SPIRAL: Final[Terms] = ("HELIX", "HELICAL", "SPIRAL", "SPI", "HELICAL MODE", "HELICAL_CT", "SPI DUAL")
+_MAX_PARTS: Final = 1 << 16  # InConcatenationNumber has 16 bits
 _STEP_RATIO: Final = 1.1  # neighbours of one modulated scan differ by less, all along the scan
 
 
@@ -331,6 +332,32 @@ def _alternates(values: Sequence[float]) -> bool:
     up = [step > _STEP_RATIO for step in steps]
     down = [step < 1 / _STEP_RATIO for step in steps]
     return all(up[0::2] + down[1::2]) or all(down[0::2] + up[1::2])
+
+
+def why_calculated_volume(header: SliceHeader) -> str:
+    """A frame that was not made as a plane of a volume that was scanned, or was calculated from one."""
+    technique = header.attribute("VolumeBasedCalculationTechnique")
+    if technique and technique != ("NONE",):
+        return "VolumeBasedCalculationTechnique names a calculation"
+    if header.attribute("VolumetricProperties") not in ((), ("VOLUME",)):
+        return "VolumetricProperties is not VOLUME"
+    return ""
+
+
+def why_parts_missing(headers: Sequence[SliceHeader]) -> str:
+    """Which parts of a concatenation, one object in several instances, did not come; "" where none is known to be."""
+    parts: dict[str, set[int]] = {}
+    totals: dict[str, int] = {}
+    for header in headers:
+        if uid := "".join(header.attribute("ConcatenationUID")):
+            parts.setdefault(uid, set()).add(int(amount(header.attribute("InConcatenationNumber"))))
+            totals[uid] = max(totals.get(uid, 0), int(amount(header.attribute("InConcatenationTotalNumber"))))
+    for uid, numbers in parts.items():
+        total = min(max(totals[uid], *numbers, 1), _MAX_PARTS)
+        if lacking := [str(number) for number in range(1, total + 1) if number not in numbers]:
+            named = ", ".join(lacking[:3]) + (f" and {len(lacking) - 3} more" if len(lacking) > 3 else "")
+            return f"of the {total} parts of a concatenation (InConcatenationNumber) did not come: {named}"
+    return ""
 
 
 def why_several_acquisitions(headers: Sequence[SliceHeader]) -> str:

@@ -26,7 +26,7 @@ from pynetdicom.pdu_primitives import A_RELEASE
 from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
 from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers
-from node.dicom.constants import CT_IMAGE_STORAGE, IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORED_CLASSES
 from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head, read_identity
 from node.errors import Misconfigured, UnreadableInstance
 from node.network import server, status
@@ -325,7 +325,7 @@ class Receiver:
         code, comment = _check(request, identity)
         if code != status.SUCCESS:
             return code, comment
-        if identity.sop_class_uid != CT_IMAGE_STORAGE:
+        if identity.sop_class_uid not in STORED_CLASSES:
             recorded = self._discard(session, identity)
         else:
             recorded = self._keep(session, data, identity, str(syntax))
@@ -388,7 +388,7 @@ class Receiver:
                 uids = identity.series_uid, identity.sop_instance_uid
                 self._record(RefusedInstance(session.calling_ae, session.peer_host, *uids, code, comment))
             # What another peer's series does not get, it does not lack.
-            if str(request.AffectedSOPClassUID) == CT_IMAGE_STORAGE and code != status.NOT_AUTHORIZED:
+            if str(request.AffectedSOPClassUID) in STORED_CLASSES and code != status.NOT_AUTHORIZED:
                 reason = f"refused with status {code:04X} ({comment})"
                 asked_uid = str(request.AffectedSOPInstanceUID)
                 asked_uid = "" if asked_uid == NO_UID else asked_uid
@@ -407,7 +407,7 @@ class Receiver:
 
     def _cut_off(self, session: Session, instance: CutOff) -> None:
         """Record that an instance was under way when its association ended; never raises."""
-        if instance.sop_class_uid != CT_IMAGE_STORAGE:
+        if instance.sop_class_uid not in STORED_CLASSES:
             return
         try:
             identity = _glimpse(instance.head, instance.transfer_syntax)

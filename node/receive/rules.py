@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from config.syntax import MAX_UID_CHARS
-from node.dicom.constants import CT_IMAGE_STORAGE, MULTI_FRAME_CT_CLASSES, SECONDARY_CAPTURE_CLASSES
+from node.dicom.constants import SECONDARY_CAPTURE_CLASSES, STORED_CLASSES
 from node.dicom.headers import SliceHeader
 from node.dicom.pixels import can_decode
 from node.receive import findings
@@ -30,11 +30,11 @@ def _why_derived(header: SliceHeader) -> str:
 # What a series is, whatever its geometry. The clearest come first.
 KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
     SliceRule(
-        "enhanced_multi_frame",
-        lambda h: h.sop_class_uid in MULTI_FRAME_CT_CLASSES or (h.number_of_frames or 1) > 1,
-        "the series is an enhanced (multi-frame) CT object, which this node does not read",
+        "several_frames",
+        lambda h: (h.number_of_frames or 1) > 1,
+        "the object has several frames, which only an enhanced (multi-frame) CT may have",
         attributes=("SOPClassUID", "NumberOfFrames"),
-        source="PS3.3 A.38, enhanced CT image",
+        source="PS3.3 A.3, CT image, and A.38, enhanced CT image",
     ),
     SliceRule(
         "screen_capture",
@@ -46,10 +46,10 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
     ),
     SliceRule(
         "not_ct_image",
-        lambda h: h.sop_class_uid != CT_IMAGE_STORAGE or h.modality != "CT",
+        lambda h: h.sop_class_uid not in STORED_CLASSES or h.modality != "CT",
         "the series holds no CT images",
         attributes=("SOPClassUID", "Modality"),
-        source="PS3.3 A.3, CT image",
+        source="PS3.3 A.3, CT image, and A.38, enhanced CT image",
     ),
     SliceRule(
         "synthetic",
@@ -106,6 +106,13 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
         source="PS3.3 C.7.6.1.1.2, value 1; not a lossless copy, nor SECONDARY alone, a later reconstruction",
         topic=Topic.VIRTUAL,
         words=(*findings.PROJECTIONS, "REFORMATTED"),
+    ),
+    SliceRule(
+        "calculated_volume",
+        findings.why_calculated_volume,
+        "the frames are calculated from a volume (projection, curved or sampled), not its slices",
+        attributes=("VolumeBasedCalculationTechnique", "VolumetricProperties"),
+        source="PS3.3 C.8.16.2.1.2 and C.8.16.2.1.3",
     ),
     SliceRule(
         "not_original_axial",
@@ -308,8 +315,15 @@ IDENTITY: Final = (
         source="PS3.3 C.7.4.1",
     ),
     SeriesRule(
+        "mixed_objects",
+        lambda hs: len({h.sop_class_uid for h in hs}) > 1,
+        "the series mixes images of their own and frames of multi-frame objects",
+        attributes=("SOPClassUID",),
+        source="PS3.3 A.1.2.3: one scan is sent in one of the two forms",
+    ),
+    SeriesRule(
         "repeated_instance",
-        lambda hs: len({h.sop_instance_uid for h in hs}) < len(hs),
+        lambda hs: len({h.image_name for h in hs}) < len(hs),
         "an image occurs twice in the series",
         attributes=("SOPInstanceUID",),
         source="PS3.3 C.12.1",

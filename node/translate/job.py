@@ -260,7 +260,7 @@ def _plan_series(volume: CTVolume, translator: Translator, options: JobOptions) 
     card, first = translator.card, volume.headers[0]
     series_uid = options.uids.series_uid(
         first.series_uid,
-        [(header.sop_instance_uid, header.content_sha256) for header in volume.headers],
+        [(header.image_name, header.content_sha256) for header in volume.headers],
         bundle_digest=card.digest,
         processing_digest=processing_digest(translator.arithmetic),
         run=options.run,

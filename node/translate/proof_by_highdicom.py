@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 
 from node.dicom.constants import CT_IMAGE_STORAGE
 from node.dicom.geometry import ORIENTATION_TOLERANCE, SlicePlane
+from node.dicom.headers import SliceHeader
 from node.dicom.quiet import quiet_pydicom
 from node.dicom.volume import CTVolume
 from node.translate.proof import OWN, SAME, Comparison, ProofFailed, own_planes, read_or_fail, unevenness_mm
@@ -86,12 +87,31 @@ def _headers(paths: Sequence[Path]) -> list[Dataset]:
 def _source_headers(volume: CTVolume) -> list[Dataset] | None:
     """None where a source file cannot be read in this way, though the node could."""
     try:
-        source = _headers([header.path for header in volume.headers])
+        source = _frames(volume.headers) if volume.headers[0].frame else _headers([h.path for h in volume.headers])
         for ds in source:
             _plane(ds)
     except Exception:
         return None
     return source
+
+
+def _frames(headers: Sequence[SliceHeader]) -> list[Dataset]:
+    """The frames of multi-frame sources as single images, by pydicom's reading of their functional groups."""
+    opened = {path: dcmread(path, stop_before_pixels=True) for path in {header.path for header in headers}}
+    return [_frame(opened[header.path], (header.frame or 1) - 1) for header in headers]
+
+
+def _frame(source: Dataset, index: int) -> Dataset:
+    groups = [source.PerFrameFunctionalGroupsSequence[index], *source.get("SharedFunctionalGroupsSequence", [])]
+    ds = Dataset()
+    ds.SOPClassUID, ds.Rows, ds.Columns = CT_IMAGE_STORAGE, source.Rows, source.Columns
+    for group, keyword in (
+        ("PlanePositionSequence", "ImagePositionPatient"),
+        ("PlaneOrientationSequence", "ImageOrientationPatient"),
+        ("PixelMeasuresSequence", "PixelSpacing"),
+    ):
+        ds[keyword] = next(one[group][0][keyword] for one in groups if one.get(group))
+    return ds
 
 
 def _plane(ds: Dataset) -> SlicePlane:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,18 +34,18 @@ def prove_by_simpleitk(
 
     written: all files of the derived series, in one folder and in the order of z. stored: [z, y, x], the values meant;
     HU are these by slope and intercept of the source slice. Returns figures: whether SimpleITK reads the source's
-    headers (1 or 0; where it does not, the node's own geometry alone is compared), and by how many mm a step between
-    slices differs from their mean. Raises ProofFailed with the figure that differs in number or order of the slices,
-    position, orientation, pixel spacing, size, slice spacing or HU.
+    headers (1 or 0; where it does not, and of a multi-frame source, the node's own geometry alone is compared), and by
+    how many mm a step between slices differs from their mean. Raises ProofFailed with the figure that differs in number
+    or order of the slices, position, orientation, pixel spacing, size, slice spacing or HU.
     """
     own = own_planes(volume)
     with _without_warnings(), ThreadPoolExecutor(_THREADS) as pool:
         _require_all_in_order(written, series_uid, len(own))
         seen = read_or_fail(_READER, lambda: list(pool.map(_plane, written)))
-        try:
-            source = list(pool.map(_plane, [header.path for header in volume.headers]))
-        except RuntimeError:  # all that SimpleITK raises
-            source = None
+        source = None
+        with suppress(RuntimeError):  # all that SimpleITK raises
+            if volume.headers[0].frame is None:  # of a multi-frame object it reads one plane, not those of the frames
+                source = list(pool.map(_plane, [header.path for header in volume.headers]))
         if source is not None:
             Comparison(_READER, "its source", SAME).planes(seen, source)
         Comparison(_READER, "the node's own geometry", OWN).planes(seen, own)

@@ -200,7 +200,7 @@ class Worker:
         log.info(
             "job %d claimed: %d slices of series %s, attempt %d",
             job.id,
-            len(job.spool_names),
+            job.slices,
             job.series_uid,
             job.attempt,
             extra={"event": "job_claimed"},
@@ -262,7 +262,7 @@ class Worker:
         finally:
             self._spool.unstage(staged)
         self._beat("", f"job {job.id}: record the result", 0, 0, LONG_LIMIT_S)
-        seconds, slices = time.monotonic() - begun_s, len(job.spool_names)
+        seconds, slices = time.monotonic() - begun_s, len(result.files)
         self._record.measured(executor.description, seconds / max(1, slices))
         self._numbers.add("slices", slices)
         self._numbers.add("translation_s", seconds)
@@ -349,7 +349,7 @@ class Worker:
         return max(IDLE_LIMIT_S, slices * known_s)
 
     def _compute(self, executor: Executor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
-        limit_s = self._limit_s(executor, len(job.spool_names))
+        limit_s = self._limit_s(executor, job.slices)
         with self._heartbeat(job, limit_s) as beating:
 
             def progress(stage: str, done: int, total: int) -> None:
@@ -360,7 +360,7 @@ class Worker:
                 beating.reach(stage, done, total, self._clock())
                 self._beat("", f"job {job.id}: {stage}", done, total, limit_s)
 
-            self._beat("", f"job {job.id}: read", 0, len(job.spool_names), limit_s)
+            self._beat("", f"job {job.id}: read", 0, job.slices, limit_s)
             paths = [self._spool.path(name) for name in job.spool_names]
             return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
 

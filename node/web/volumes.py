@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from pydicom.dataset import FileDataset
 
 from node.bootstrap.store import Node
+from node.dicom.constants import MULTI_FRAME_CT_CLASSES
+from node.dicom.frames import SlicesOfFile
 from node.dicom.geometry import positions_along_normal, slice_normal
-from node.dicom.headers import header_of, read_dataset
+from node.dicom.headers import header_of, read_slices
 from node.dicom.pixels import MAX_SLICE_PIXELS, decode_slice, pixel_format_of
 from node.dicom.volume import plane_of
 from node.errors import DamagedInstance, NodeError, UnreadableInstance
@@ -31,6 +32,7 @@ AT_ONCE: Final = 2  # pictures that are made at the same time; one of 4096 x 409
 TURN_WITHIN_S: Final = 20.0
 WAITING: Final = 15  # for a turn to draw, and as many again for a survey; the page has 40 threads for everything
 MAX_FILE_BYTES: Final = 64 << 20  # twice what 4096 x 4096 pixels take
+MAX_MULTI_FRAME_BYTES: Final = 256 << 20  # 500 frames of 512 x 512 pixels; one such file stays in memory
 _REMEMBERED: Final = 64  # cases of which the order and the figures are kept
 
 
@@ -44,10 +46,14 @@ class NotShown(NodeError):
 
 @dataclass(frozen=True, slots=True)
 class SliceFile:
-    """One file of the spool: its name there, and the SHA-256 that it had when it was kept, hex."""
+    """One file of the spool: its name there, and the SHA-256 that it had when it was kept, hex.
+
+    frame: which of a multi-frame object, from 1.
+    """
 
     name: str
     sha256: str
+    frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,9 @@ class Images:
         self._kept: OrderedDict[SliceFile, SliceImage] = OrderedDict()
         self._kept_bytes = 0
         self._orders: Memory[tuple[int, ...]] = Memory(_REMEMBERED)
+        self._frames: Memory[tuple[SliceFile, ...]] = Memory(_REMEMBERED)
+        self._open: tuple[SliceFile, SlicesOfFile] | None = None
+        self._opening = threading.Lock()
         self._figures: Memory[tuple[SliceFigures, ...]] = Memory(_REMEMBERED)
 
     @property
@@ -123,11 +132,11 @@ class Images:
 
     def stack(self, node: Node, case: Case) -> ImageStack:
         """Which files belong to a case, in order; raises NotShown."""
-        sources = {
-            one.sop_instance_uid: SliceFile(one.spool_name, one.sha256) for one in node.series.sources(case.series_id)
-        }
+        received = node.series.sources(case.series_id)
+        sources = {one.sop_instance_uid: SliceFile(one.spool_name, one.sha256) for one in received}
+        is_multi_frame = any(one.sop_class_uid in MULTI_FRAME_CT_CLASSES for one in received)
         if case.product_dir is None:
-            return self._sources_alone(case, list(sources.values()))
+            return self._sources_alone(case, list(sources.values()), is_multi_frame)
         if case.purged_at is not None:
             raise NotShown("The files of this result were removed from the disk.", 410)
         made = node.overview.products(case)
@@ -141,6 +150,8 @@ class Images:
         ]
         if not pairs:
             raise NotShown("This result has no files.", 404)
+        if is_multi_frame and not remark:
+            pairs, remark = self._with_frames(pairs, tuple(sources.values()))
         if not remark and any(pair.source is None for pair in pairs):
             remark = "Some received files of this series are lost, so parts of the source are not shown."
         order = self._orders.get(pairs[0].synthetic, lambda: self._upwards(pairs))
@@ -154,11 +165,47 @@ class Images:
                 return order[::-1] if orientation is not None and _points_down(orientation) else order
         return order
 
-    def _sources_alone(self, case: Case, files: list[SliceFile]) -> ImageStack:
+    def _with_frames(self, pairs: list[SlicePair], files: tuple[SliceFile, ...]) -> tuple[list[SlicePair], str]:
+        """Each result with the frame that lies where it lies: both are in ascending order along the slice normal."""
+        try:
+            frames = self._frames.get(files, lambda: self._frames_of(files))
+        except (NotShown, UnreadableInstance) as error:
+            alone = [SlicePair(None, pair.synthetic) for pair in pairs]
+            return alone, f"The source is not shown: {error}."
+        if len(frames) != len(pairs):
+            return [SlicePair(None, pair.synthetic) for pair in pairs], "Parts of the source are lost; it is not shown."
+        return [SlicePair(frame, pair.synthetic) for frame, pair in zip(frames, pairs, strict=True)], ""
+
+    def _frames_of(self, files: Sequence[SliceFile]) -> tuple[SliceFile, ...]:
+        """Every frame of multi-frame objects, along the slice normal; in their own order where they have no geometry.
+
+        Raises UnreadableInstance or NotShown.
+        """
+        found, planes = [], []
+        with self.turn():
+            for file in files:
+                path, slices = self._parsed(SliceFile(file.name, file.sha256, 1))
+                for number, parsed in enumerate(slices, 1):
+                    found.append(SliceFile(file.name, file.sha256, number))
+                    planes.append(plane_of(header_of(path, parsed, pixel_format_of(parsed), None)))
+        known = [plane for plane in planes if plane is not None]
+        with suppress(ValueError):
+            if known and len(known) == len(planes):
+                order = np.argsort(positions_along_normal(known), kind="stable")
+                return tuple(found[int(index)] for index in order)
+        return tuple(found)
+
+    def _sources_alone(self, case: Case, files: list[SliceFile], is_multi_frame: bool) -> ImageStack:
         if case.received_purged_at is not None:
             raise NotShown("The received files of this series were removed from the disk.", 410)
         if not files:
             raise NotShown("No image of this series is in the spool.", 404)
+        if is_multi_frame:
+            whole = tuple(files)
+            try:
+                files = list(self._frames.get(whole, lambda: self._frames_of(whole)))
+            except UnreadableInstance as error:
+                raise NotShown(f"The source is not shown: {error}.", 409) from error
         order = self._orders.get(tuple(files), lambda: self._order_of(files))
         pairs = tuple(SlicePair(files[index], None) for index in order)
         return ImageStack(pairs, "Nothing was made of this series yet: only its source is shown.")
@@ -169,7 +216,8 @@ class Images:
         for file in files:
             try:
                 with self.turn():
-                    path, parsed = self._parsed(file)
+                    path, slices = self._parsed(file)
+                    parsed = slices[(file.frame or 1) - 1]
                     planes.append(plane_of(header_of(path, parsed, pixel_format_of(parsed), None)))
             except UnreadableInstance:
                 planes.append(None)
@@ -198,16 +246,25 @@ class Images:
                 self._kept_bytes -= self._kept.popitem(last=False)[1].hu.nbytes
         return image
 
-    def _parsed(self, file: SliceFile) -> tuple[Path, FileDataset]:
-        path = self._path_of(file.name)
-        with suppress(OSError):  # `read_dataset` says why
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise UnreadableInstance(f"its file is larger than {MAX_FILE_BYTES >> 20} MiB")
-        return path, read_dataset(path, sha256=file.sha256)
+    def _parsed(self, file: SliceFile) -> tuple[Path, SlicesOfFile]:
+        """The slices of a file; those of a multi-frame one are kept until another such file is looked at."""
+        path, limit = self._path_of(file.name), MAX_MULTI_FRAME_BYTES if file.frame else MAX_FILE_BYTES
+        with suppress(OSError):  # `read_slices` says why
+            if path.stat().st_size > limit:
+                raise UnreadableInstance(f"its file is larger than {limit >> 20} MiB")
+        if file.frame is None:
+            return path, read_slices(path, sha256=file.sha256)
+        whole = SliceFile(file.name, file.sha256)
+        with self._opening:
+            if self._open is None or self._open[0] != whole:
+                self._open = None  # its memory first
+                self._open = whole, read_slices(path, sha256=file.sha256)
+            return path, self._open[1]
 
     def _read(self, file: SliceFile) -> SliceImage:
         try:
-            path, parsed = self._parsed(file)
+            path, slices = self._parsed(file)
+            parsed = slices[(file.frame or 1) - 1]
             form = pixel_format_of(parsed)
             decoded = decode_slice(parsed, form)
             header = header_of(path, parsed, form, decoded.sound)

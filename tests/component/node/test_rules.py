@@ -19,7 +19,7 @@ AXIAL = "ORIGINAL\\PRIMARY\\AXIAL"
 
 # rule -> values of all slices that break it. A list of values goes to the slices in turn.
 BROKEN: dict[str, list[dict[str, Any]]] = {
-    "enhanced_multi_frame": [{"NumberOfFrames": "2"}],
+    "several_frames": [{"NumberOfFrames": "2"}],
     "screen_capture": [{"ImageType": f"{AXIAL}\\DOSE_INFO"}],
     "not_ct_image": [{"Modality": "MR"}],
     "synthetic": [{"SyntheticData": "YES"}],
@@ -49,6 +49,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
         {"ImageType": "DERIVED\\SECONDARY\\REFORMATTED"},
         {"ImageType": "DERIVED\\SECONDARY\\AXIAL\\JPEG LOSSLESS", "LossyImageCompression": "01"},
     ],
+    "calculated_volume": [{"VolumeBasedCalculationTechnique": "MAX_IP"}, {"VolumetricProperties": "DISTORTED"}],
     "not_original_axial": [{"ImageType": "ORIGINAL\\PRIMARY\\SAGITTAL"}, {"ImageType": None}],
     "oral_contrast": [
         {"ContrastBolusAgent": "Gastrografin"},
@@ -193,7 +194,7 @@ BROKEN: dict[str, list[dict[str, Any]]] = {
     ],
 }
 # Judged elsewhere: what make_series cannot write as a text.
-ELSEWHERE = {"transfer_syntax", "mixed_pixel_format"}
+ELSEWHERE = {"transfer_syntax", "mixed_pixel_format", "mixed_objects"}
 
 # What hospitals send every day, and what only looks like one of the words.
 ORDINARY: list[dict[str, Any]] = [

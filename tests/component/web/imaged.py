@@ -14,7 +14,6 @@ from PIL import Image
 
 from config.load import load_settings
 from node.bootstrap.store import Node, open_store
-from node.dicom.constants import CT_IMAGE_STORAGE
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.headers import read_header
 from node.translate.job import JobOptions, run_job
@@ -40,7 +39,7 @@ def receive(node: Node, paths: Sequence[Path], doubt: str = "") -> None:
 def arrival_of(node: Node, path: Path) -> Arrival:
     """A file that is in the spool, as the receiver records it."""
     header, data = read_header(path, decode=False), path.read_bytes()
-    uids = (header.study_uid, header.series_uid, header.sop_instance_uid, CT_IMAGE_STORAGE)
+    uids = (header.study_uid, header.series_uid, header.sop_instance_uid, header.sop_class_uid)
     kept = node.spool.keep((data,), NOW)
     return Arrival(*uids, header.transfer_syntax_uid, hashlib.sha256(data).hexdigest(), kept, len(data))
 

@@ -22,6 +22,7 @@ from node.web.volumes import AT_ONCE, WAITING, Images, NotShown, SliceFile
 from storage.errors import StoreUnavailable
 from tests.builders import body_hu, make_series
 from tests.component.web.imaged import NOW, arrival_of, client_of, pixels, receive, store_in, translate
+from tests.multi_frame import enhanced
 
 SLICES = 5
 
@@ -233,6 +234,19 @@ def test_a_result_that_was_purged_has_a_page_that_says_so(case, client) -> None:
     assert "were removed from the disk" in page.text
     assert client.get("/cases/1/slices/1/source.png").status_code == 410
     assert client.get("/cases/1/slices.json").status_code == 410
+
+
+@pytest.mark.parametrize("translated", [True, False])
+def test_each_result_is_shown_beside_the_frame_that_it_was_made_of(node, source, tmp_path, translated) -> None:
+    receive(node, [enhanced(source, tmp_path / "source" / "e.dcm", order=[3, 0, 4, 2, 1])])
+    if translated:
+        translate(node)
+    client = client_of(node)
+    for number in range(1, SLICES + 1):
+        shown = pixels(client.get(f"/cases/1/slices/{number}/source.png?preset=soft"))
+        hu = hu_of(source[number - 1])
+        expected = np.rint(np.clip((hu - (40 - 400 / 2)) / 400, 0, 1) * 255)
+        assert (shown == np.repeat(expected, 2, axis=0)).all()
 
 
 def test_before_there_is_a_result_the_source_alone_is_shown(node, source) -> None:

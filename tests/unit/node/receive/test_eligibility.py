@@ -41,8 +41,7 @@ def test_a_plain_scan_is_accepted(plain: list[SliceHeader]) -> None:
 @pytest.mark.parametrize(
     ("series", "code"),
     [
-        ({"attributes": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}}, "enhanced_multi_frame"),
-        ({"attributes": {"NumberOfFrames": "20"}}, "enhanced_multi_frame"),
+        ({"attributes": {"NumberOfFrames": "20"}}, "several_frames"),
         ({"attributes": {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}}, "screen_capture"),
         ({"attributes": {"ImageType": "DERIVED\\SECONDARY\\SCREEN SAVE"}}, "screen_capture"),
         ({"attributes": {"ImageType": "DERIVED\\SECONDARY\\OTHER\\CT_SOM5 PROT"}}, "screen_capture"),
