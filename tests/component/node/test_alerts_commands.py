@@ -1,6 +1,7 @@
 """`alerts` as an operator types it, `status` that counts them, and the watch that opens them."""
 
 import json
+import re
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -48,7 +49,7 @@ def test_an_alert_is_acknowledged_with_a_reason_and_listed_until_it_is_over(run,
     open_alerts.alerts.settle([], ["peer"], datetime.now(UTC))
     assert [row["id"] for row in json.loads(run("alerts", "ls", "--json")[1])] == [2]
     assert [row["id"] for row in json.loads(run("alerts", "ls", "--all", "--json")[1])] == [2, 1]
-    assert "over 0s ago" in run("alerts", "ls", "--all")[1]
+    assert re.search(r"over \d+s ago", run("alerts", "ls", "--all")[1])
 
 
 def test_what_cannot_be_acknowledged_is_told_by_the_exit_code(run, open_alerts):
