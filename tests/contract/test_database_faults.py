@@ -19,7 +19,7 @@ from storage.series import SeriesStore
 from storage.tables import Association
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-SOON_S = 4.5  # less than the five seconds that the drivers wait by themselves
+SOON_S = 4.5  # under load too; sqlite3 by itself waits 5 s, and psycopg for ever
 
 
 def open_one(database: Database) -> int:
