@@ -311,7 +311,7 @@ def test_the_receiver_stops_within_its_grace_whatever_a_peer_does(start_receiver
     with _stuck(receiver.port, kind):
         begun = time.monotonic()
         receiver.stop(grace_s=0.3)
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 4.5  # without this grace it would be the usual one, 5 s
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"], ids=["nothing", "a piece"])
@@ -323,7 +323,7 @@ def test_the_receiver_stops_within_its_grace_in_a_tls_handshake(
         connection.sendall(sent)
         begun = time.monotonic()
         receiver.stop(grace_s=0.3)
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < 4.5  # without this grace it would be the usual one, 5 s
 
 
 @contextmanager
