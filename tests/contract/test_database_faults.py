@@ -19,7 +19,7 @@ from storage.series import SeriesStore
 from storage.tables import Association
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-SOON_S = 2.5
+SOON_S = 4.5  # under load too; sqlite3 by itself waits 5 s, and psycopg for ever
 
 
 def open_one(database: Database) -> int:
@@ -60,7 +60,7 @@ def test_who_has_to_answer_a_person_waits_no_longer_than_he_was_told(database: D
 
 def test_many_who_look_at_once_do_not_wait_for_each_other(database: Database) -> None:
     """Where a server is silent they would wait one after the other, each for seconds."""
-    all_there = threading.Barrier(20, timeout=5)
+    all_there = threading.Barrier(20, timeout=60)
 
     def look(_number: int) -> int:
         with database.read() as session:

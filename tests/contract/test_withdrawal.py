@@ -135,7 +135,7 @@ def test_an_answer_and_a_cancel_at_the_same_time_lose_nothing(bench):
 
     courier = threading.Thread(target=answer)
     courier.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     bench.jobs.cancel(1, "operator x", "", at(30))
     courier.join()
     case = bench.overview.case("1")

@@ -50,7 +50,7 @@ def test_ready_is_said_once_and_only_when_the_receiver_listens(
             assert {heard(systemd) for _ in range(10)} == {"WATCHDOG=1"}
         finally:
             serve.terminate()
-            assert serve.wait(40) == 0
+            assert serve.wait(60) == 0
             node.close()
 
 

@@ -42,7 +42,7 @@ def receiver(tmp_path: Path, tiny_bundle: Path, certificates: Path) -> Iterator[
     process = subprocess.Popen([sys.executable, "-c", RECEIVER_ALONE, str(node.config)], stderr=subprocess.DEVNULL)
     yield node
     process.terminate()
-    assert process.wait(40) == 0
+    assert process.wait(60) == 0
 
 
 class Scanner(threading.Thread):

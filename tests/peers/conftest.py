@@ -213,6 +213,9 @@ class FakeTps:
         self.released.set()
         if self._server is not None:
             self._server = None
+            for association in self._ae.active_associations:
+                if association.is_rejected:  # pynetdicom aborts it below, which its state after a rejection forbids
+                    association.join(60)
             self._ae.shutdown()
 
     def destination(self, **changes: Any) -> DestinationSettings:

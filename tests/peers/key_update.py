@@ -40,7 +40,7 @@ def is_answered_after_a_key_update(
             client.stdin.write(associate_rq())
             _read_until(client, ASSOCIATE_AC, 5)
             client.stdin.write(p_data(CT_CONTEXT, COMMAND | LAST, _C_STORE) + p_data(CT_CONTEXT, LAST, b"own"))
-            assert handling.wait(5)
+            assert handling.wait(60)
             client.stdin.write(_RENEW_KEYS)
             return _read_until(client, DATA, within_s)
         finally:

@@ -109,7 +109,7 @@ def gives_up_sending(connection: socket.socket, within_s: float = 1.0) -> bool:
     thread.start()
     result = given_up.wait(within_s)
     socket.socket.shutdown(connection, socket.SHUT_RDWR)
-    thread.join(5)
+    thread.join(60)
     connection.close()
     return result
 
@@ -198,7 +198,7 @@ def _stop(scp: Scp) -> None:
         return
     scp.server.shutdown()
     for association in scp.associations:
-        association.join(5)
+        association.join(60)
 
 
 def _ae(network_s: float, acse_s: float) -> AE:

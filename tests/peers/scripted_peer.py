@@ -118,7 +118,7 @@ class Peer:
     def wait(self) -> None:
         """Until the connection has ended; raises what went wrong in the peer."""
         self.released.set()
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         if self._error is not None:
             raise self._error
@@ -163,4 +163,4 @@ def rejecting(reason: tuple[int, int, int]) -> Iterator[int]:
         thread = threading.Thread(target=serve)
         thread.start()
         yield server.getsockname()[1]
-        thread.join(10)
+        thread.join(60)

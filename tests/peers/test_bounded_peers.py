@@ -111,7 +111,7 @@ def test_a_peer_that_answers_pending_for_ever_is_aborted_after_a_time(peer: Peer
     begun = time.monotonic()
     with pytest.raises(NoAssociation, match="did not come to the end of its answers within 1 s"):
         ask(peer.destination, "SYNCECT", "1.2", "1.8", QUICK)
-    assert 1.0 <= time.monotonic() - begun < 4
+    assert 1.0 <= time.monotonic() - begun < 15
 
 
 def test_a_peer_that_gives_too_many_answers_is_aborted(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_answers_between_two_requests_are_bounded(peer: Peer, instance: Any, mon
 
     def items() -> Iterator[tuple[str, Path]]:
         yield instance
-        assert flooded.wait(10)
+        assert flooded.wait(60)
         yield instance
 
     report = StorageScu(peer.destination, "SYNCECT", QUICK).send(items())
@@ -226,7 +226,7 @@ def stopping_takes_s(store: Any, destination: DestinationSettings, is_stuck: Cal
     assert store.delivery().state is DeliveryState.SENDING
     begun = time.monotonic()
     stop.set()
-    running.join(15)
+    running.join(60)
     assert not running.is_alive()
     return time.monotonic() - begun
 
@@ -259,7 +259,7 @@ def test_stopping_takes_at_most_the_grace_whatever_a_peer_does(
     if script is not None:
         peer.script = script
     try:
-        assert stopping_takes_s(store, peer.destination, lambda: True) < 3
+        assert stopping_takes_s(store, peer.destination, lambda: True) < 15
         # The next courier of this name takes up what was left.
         store.outbox.release_expired(store.delivery().updated_at, dead_courier="c")
         assert store.delivery().state is DeliveryState.PENDING
@@ -275,7 +275,7 @@ def test_stopping_takes_at_most_the_grace_in_a_tls_handshake(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         to = DestinationSettings(name="tps", ae_title="TPS", host="127.0.0.1", port=port, tls=certificates.settings())
-        assert stopping_takes_s(store, to, lambda: True) < 3
+        assert stopping_takes_s(store, to, lambda: True) < 15
 
 
 def test_stopping_takes_at_most_the_grace_in_a_query_without_an_end(
@@ -298,11 +298,11 @@ def test_stopping_takes_at_most_the_grace_in_a_query_without_an_end(
     stop = threading.Event()
     running = threading.Thread(target=courier.run, args=(stop,), kwargs={"poll_s": 0.02})
     running.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     begun = time.monotonic()
     stop.set()
-    running.join(10)
-    assert (running.is_alive(), time.monotonic() - begun < 3) == (False, True)
+    running.join(60)
+    assert (running.is_alive(), time.monotonic() - begun < 15) == (False, True)
 
 
 @pytest.mark.parametrize("kind", ["half a request", "half an instance", "nothing after the association"])
@@ -311,7 +311,7 @@ def test_the_receiver_stops_within_its_grace_whatever_a_peer_does(start_receiver
     with _stuck(receiver.port, kind):
         begun = time.monotonic()
         receiver.stop(grace_s=0.3)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 4.5  # without this grace it would be the usual one, 5 s
 
 
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"], ids=["nothing", "a piece"])
@@ -323,7 +323,7 @@ def test_the_receiver_stops_within_its_grace_in_a_tls_handshake(
         connection.sendall(sent)
         begun = time.monotonic()
         receiver.stop(grace_s=0.3)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 4.5  # without this grace it would be the usual one, 5 s
 
 
 @contextmanager
@@ -369,7 +369,7 @@ def test_a_courier_ends_although_its_peer_was_stopped_by_a_signal(
                     return True
                 return phase == "before the association"
 
-            assert stopping_takes_s(store, to, is_stuck) < 3
+            assert stopping_takes_s(store, to, is_stuck) < 15
         finally:
             scp.kill()
 

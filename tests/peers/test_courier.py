@@ -333,10 +333,10 @@ def test_one_dead_destination_does_not_hold_up_another(
     courier = make_courier(stuck.destination(name="dead"), tps.destination(), timeouts=slow)
     running = threading.Thread(target=courier.run, args=(stop,), kwargs={"poll_s": 0.01})
     running.start()
-    assert stop.wait(10)
+    assert stop.wait(60)
     assert store.delivery("dead").state is DeliveryState.SENDING
     stuck.released.set()
-    running.join(10)
+    running.join(60)
     assert not running.is_alive()
     assert store.delivery("tps").state is DeliveryState.SENT
 

@@ -68,7 +68,7 @@ def test_dcmtk_speaks_tls_with_the_receiver(
         [program, "+tls", key, certificate, "+cf", ca, *where, str(tmp_path / "ct.dcm")], check=True, timeout=20
     )
     assert len(store.instances()) == 1
-    anonymous = subprocess.run([program, "+tla", "-ic", *where, str(tmp_path / "ct.dcm")], timeout=20, check=False)
+    anonymous = subprocess.run([program, "+tla", "-ic", *where, str(tmp_path / "ct.dcm")], timeout=60, check=False)
     assert anonymous.returncode != 0
 
 

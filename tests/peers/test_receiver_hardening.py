@@ -319,7 +319,7 @@ def test_stop_lets_an_open_association_finish_and_then_aborts(start_receiver: An
     stopping.start()
     assert patient.send_c_store(make_ct(instance=3)).Status == 0x0000
     patient.release()
-    stopping.join(5)
+    stopping.join(60)
     assert is_aborted_within(rude, 5)
     assert sorted(store.outcomes()) == ["ABORTED", "RELEASED"]
     assert len(store.instances()) == 3

@@ -345,7 +345,7 @@ def test_a_start_clears_what_a_killed_receiver_left(start_receiver: Any, store: 
 def test_echo_needs_no_row(start_receiver: Any, store: Any, peer_program: Any) -> None:
     receiver = start_receiver()
     command = [peer_program("/usr/bin/echoscu"), "-aec", "SYNCECT", "127.0.0.1", str(receiver.port)]
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=60)
     receiver.stop()
     assert store.outcomes() == []
 

@@ -39,7 +39,8 @@ from tests.peers.scripted_peer import (
     value,
 )
 
-QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=2, send_s=0.5)
+SOON_S = 6  # under load too; less than all that a peer or a sender here may wait for
+QUICK = Timeouts(connection_s=20, acse_s=20, dimse_s=20, send_s=0.5)
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_nonsense_is_no_answer_and_ends_the_association(peer: Peer, instance: An
     peer.script = answering(nonsense)
     begun = time.monotonic()
     report = send(peer, instance(1), instance(2))
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < SOON_S
     assert (report.outcome, report.accepted) == (Outcome.TRANSIENT, ())
     assert "malformed" in report.reason
     peer.wait()
@@ -193,7 +194,7 @@ def test_a_peer_that_falls_silent_is_aborted(peer: Peer, instance: Any) -> None:
     peer.script = Peer.read_message
     begun = time.monotonic()
     report = send(peer, instance(1), instance(2), timeouts=Timeouts(dimse_s=0.3))
-    assert 0.3 <= time.monotonic() - begun < 1.5
+    assert 0.3 <= time.monotonic() - begun < SOON_S
     assert (report.outcome, report.accepted) == (Outcome.TRANSIENT, ())
     assert "did not answer within 0 s" in report.reason
     peer.wait()
@@ -208,7 +209,7 @@ def test_a_peer_that_dribbles_does_not_hold_the_sender(peer: Peer, instance: Any
     peer.script = dribble
     begun = time.monotonic()
     report = send(peer, instance(), timeouts=Timeouts(dimse_s=0.4, send_s=0.4))
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < SOON_S
     assert report.outcome is Outcome.TRANSIENT
     assert "did not answer" in report.reason
     peer.wait()
@@ -224,16 +225,16 @@ def test_a_peer_that_dribbles_its_acceptance_does_not_hold_the_sender(instance: 
     begun = time.monotonic()
     report = send(peer, instance(), timeouts=Timeouts(acse_s=0.4, send_s=0.4))
     peer.close()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < SOON_S
     assert "did not answer the association request" in report.reason
 
 
 def test_a_peer_that_stops_reading_does_not_hold_the_sender(peer: Peer, instance: Any) -> None:
     item = instance(rows=3072)
-    peer.script = lambda peer: peer.released.wait(8)
+    peer.script = lambda peer: peer.released.wait(60)
     begun = time.monotonic()
     report = send(peer, item, timeouts=Timeouts(send_s=0.3))
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < SOON_S
     assert (report.outcome, report.accepted) == (Outcome.TRANSIENT, ())
     assert "does not take" in report.reason
 
@@ -243,7 +244,7 @@ def test_a_peer_that_goes_away_is_noticed_at_once(peer: Peer, instance: Any, bef
     peer.script = answering(before, close=True)
     begun = time.monotonic()
     report = send(peer, instance(1), instance(2))
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < SOON_S
     assert (report.outcome, report.accepted) == (Outcome.TRANSIENT, ())
     assert "broke the association off" in report.reason
 
@@ -261,7 +262,7 @@ def test_a_release_by_the_peer_is_answered(peer: Peer, instance: Any, before: by
     peer.script = answering(before + RELEASE_RQ)
     begun = time.monotonic()
     report = send(peer, instance(1), instance(2))
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < SOON_S
     assert (report.outcome, report.accepted) == (Outcome.TRANSIENT, accepted)
     assert "broke the association off" in report.reason
     peer.wait()
@@ -308,7 +309,7 @@ def test_a_release_that_the_peer_does_not_answer_ends_in_an_abort(peer: Peer, in
     peer.script, peer.answers_release = answering(STORED), False
     begun = time.monotonic()
     report = send(peer, instance(), timeouts=Timeouts(acse_s=0.2))
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < SOON_S
     assert (report.outcome, report.accepted) == (Outcome.DONE, ("1.9.1",))
     peer.wait()
     assert peer.rest == RELEASE_RQ + ABORT_BY_PROVIDER
@@ -420,7 +421,7 @@ def test_no_other_thread_takes_an_answer(
     monkeypatch.setattr(requestor, "_Parking", gate)
     answered: list[int | None] = []
     tps, (_, path) = make_tps(), instance()
-    with associate(tps.destination(), "SYNCECT", _contexts(), QUICK) as association:
+    with associate(tps.destination(), "SYNCECT", _contexts(), Timeouts(dimse_s=2)) as association:
         while association.is_established and len(answered) < 3:
             answered.append(association.send_c_store(path, msg_id=len(answered) + 1).get("Status"))
     assert answered == statuses

@@ -1,5 +1,6 @@
 """Peers and nodes of the whole-path tests, stopped and cleared whatever happens."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 
     def set_to(text: str) -> None:
         (folder / "sitecustomize.py").write_text(text)
-        monkeypatch.setattr(harness, "_ENVIRONMENT", {**harness._ENVIRONMENT, "PYTHONPATH": str(folder)})
+        # Before what the tests themselves were given: without it a copy of the tree would start another copy's node.
+        path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        monkeypatch.setattr(harness, "_ENVIRONMENT", {**harness._ENVIRONMENT, "PYTHONPATH": path})
 
     return set_to

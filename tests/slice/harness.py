@@ -197,7 +197,7 @@ class RunningNode:
         """SIGTERM; returns the exit codes."""
         for process in self._processes:
             process.terminate()
-        codes = [process.wait(40) for process in self._processes]
+        codes = [process.wait(60) for process in self._processes]
         self._processes.clear()
         return codes
 

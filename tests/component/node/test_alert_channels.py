@@ -387,7 +387,7 @@ def test_a_channel_that_hangs_stops_no_watch(hook, sqlite_file):
     alerts.settle([Cause("peer", "archive", "away")], ["peer"], at(1))  # neither a lock nor a transaction is held
     assert len(alerts.open()) == 1
     hook.released.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert teller.trouble.startswith("the webhook did not answer")
     database.close()

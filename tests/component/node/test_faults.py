@@ -209,7 +209,7 @@ def test_ctrl_c_is_one_line_and_130(config: Path) -> None:
         assert watching.stdout is not None
         assert watching.stdout.readline()
         watching.send_signal(signal.SIGINT)
-        _, err = watching.communicate(timeout=20)
+        _, err = watching.communicate(timeout=60)
     assert (watching.returncode, err) == (130, b"syncect: interrupted\n")
 
 

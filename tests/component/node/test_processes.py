@@ -142,4 +142,4 @@ def test_only_a_process_that_is_silent_for_too_long_is_killed_for_its_lock(tmp_p
             if not ends:
                 assert process.poll() is None
                 process.kill()
-            assert process.wait(10) == -signal.SIGKILL
+            assert process.wait(60) == -signal.SIGKILL

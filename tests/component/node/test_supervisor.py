@@ -60,7 +60,7 @@ class Bench:
             yield
         finally:
             self.stop.set()
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
 

@@ -241,7 +241,7 @@ def test_the_heartbeat_notices_that_a_job_was_taken_away(bench, monkeypatch):
 
     def during():
         bench.jobs.cancel(1, "operator", "", T0)
-        assert beaten.wait(10)
+        assert beaten.wait(60)
 
     assert bench.run(FakeExecutor(during=during)).state == "CANCELLED"
 
@@ -266,7 +266,7 @@ def test_the_heartbeat_says_how_far_a_job_is(bench, monkeypatch):
                 waiting_for[:] = [(step[0], step[1])]
                 written.clear()
                 progress(*step)
-                assert written.wait(10)
+                assert written.wait(60)
                 shown.append(bench.overview.case("1").progress)
             return super().run(paths, options, out_dir, progress)
 

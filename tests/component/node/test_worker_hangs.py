@@ -46,7 +46,7 @@ class Bench:
             wait_for("the end of the jobs", done, 40)
         finally:
             stop.set()
-            thread.join(20)
+            thread.join(60)
         assert not thread.is_alive()
 
     def opened_for(self) -> list[int]:

@@ -211,7 +211,7 @@ def test_a_server_that_is_away_delays_nobody_and_what_is_lost_is_counted(server,
     monkeypatch.setattr(Syslog, "_connect", refuse)
     syslog = Syslog(f"tcp://127.0.0.1:{server.getsockname()[1]}", pauses_s=(0.01,))
     syslog.offer(b"0", AT)
-    assert tried.wait(10)
+    assert tried.wait(60)
     for number in range(1, 50):
         syslog.offer(b"%d" % number, AT)
     assert syslog.lost == 46  # one is in the hand of the thread, three wait

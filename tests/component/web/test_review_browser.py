@@ -73,7 +73,7 @@ def serving(app: FastAPI) -> Iterator[str]:
     server.startup = startup  # type: ignore[method-assign]
     thread = threading.Thread(target=server.run)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(60)
     port = server.servers[0].sockets[0].getsockname()[1]
     yield f"http://localhost:{port}"
     server.should_exit = True
