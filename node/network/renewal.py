@@ -4,7 +4,7 @@ import logging
 import ssl
 import threading
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +72,16 @@ def receiver_tls(tls: TlsSettings) -> Renewed:
     return Renewed("scp.tls", tls, partial(server_context, tls))
 
 
-@cache
+_couriers: dict[TlsSettings, Renewed] = {}
+_one_at_a_time = threading.Lock()
+
+
 def courier_tls(tls: TlsSettings) -> Renewed:
     """Of every association that is requested with these files. Raises UnusableCertificate, and tries again then."""
-    return Renewed(f"tls with {tls.certificate}", tls, partial(client_context, tls))
+    with _one_at_a_time:  # a second thread must find what the first one read, and not a half of what came after
+        if tls not in _couriers:
+            _couriers[tls] = Renewed(f"tls with {tls.certificate}", tls, partial(client_context, tls))
+        return _couriers[tls]
 
 
 def page_tls(tls: WebTlsSettings) -> ssl.SSLContext:

@@ -51,6 +51,8 @@ def test_no_association_fails_while_both_sides_renew_their_certificates(
     senders = [Sender(destination, turned) for _ in range(SENDERS)]
     for sender in senders:
         sender.start()
+    for _ in range(2 * SENDERS):  # a process that starts between the two files has no former pair
+        assert turned.acquire(timeout=20)
     seen = [shown(receiver.port)]
     for number in range(RENEWALS):
         owner = ("renewed", "node")[number % 2]
