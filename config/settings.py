@@ -93,11 +93,13 @@ class NodeSettings(Section):
 
 
 class TlsSettings(Section):
-    """DICOM TLS after PS3.15 (BCP 195 profile): own certificate and key, and the CA that signed the peers'."""
+    """DICOM TLS after PS3.15 B.12 or B.13: own certificate and key, the CA that signed the peers', what it revoked."""
 
     certificate: Path
     private_key: Path
     ca: Path
+    crl: Path | None = None
+    profile: Literal["bcp195-rfc8996", "bcp195-rfc8996-modified"] = "bcp195-rfc8996"
 
 
 class PeerSettings(Section):

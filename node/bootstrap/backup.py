@@ -241,7 +241,7 @@ def not_included(settings: Settings) -> Iterator[str]:
         tls.append(("completion.count_from.tls", asked.tls))
     for key, one in tls:
         if one is not None:
-            paths = [str(value) for _, value in one if value is not None]
+            paths = [str(value) for _, value in one if isinstance(value, Path)]
             yield f"certificates and private key of {key}: {', '.join(paths)}"
     if settings.alerts.smtp is not None and settings.alerts.smtp.password_file is not None:
         yield f"password file of alerts.smtp: {settings.alerts.smtp.password_file}"

@@ -113,6 +113,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("free space", _space(facts)),
             ("retention", facts["retention"]["words"]),
             ("constancy", _constancy(facts["constancy"])),
+            ("certificates", _certificates(facts["certificates"])),
             ("alerts", _alerts_text(facts["alerts"])),
         ],
     )
@@ -135,6 +136,14 @@ def _constancy(last: dict[str, Any] | None) -> str:
         return "no run was made (`syncect qa run`)"
     words = f"run {last['id']} {last['outcome']} {_since(last['at'])} with {last['bundle']}"
     return f"{words}: {last['reason']}" if last["reason"] else words
+
+
+def _certificates(found: dict[str, Any]) -> str:
+    if wrong := [*found["mistakes"], *found["warnings"]]:
+        return "; ".join(wrong)
+    if found["ends_at"] is None:
+        return "none is in use (no TLS is set)"
+    return f"the first to end is one of {found['first_to_end']}, on {found['ends_at']:%Y-%m-%d}"
 
 
 def _alerts_text(alerts: dict[str, Any]) -> str:

@@ -63,6 +63,8 @@ class BoundedSocket(AssociationSocket):
     """The connection, also after pynetdicom has let go of it; None where there was none."""
     stalled = False
     """Whether the peer stopped reading."""
+    fault: ssl.SSLError | None = None
+    """Why TLS ended: with TLS 1.3 a peer looks at our certificate after the handshake is over for us."""
 
     def prepare(self, send_s: float) -> None:
         """Set the options of a new connection; `send_s` bounds each sending, and each wait for the rest of a PDU."""
@@ -139,7 +141,11 @@ class BoundedSocket(AssociationSocket):
         if nr_bytes > MAX_MESSAGE_BYTES:
             self.event_queue.put("Evt19")  # an invalid PDU
             raise ConnectionError("a PDU is longer than was agreed")
-        return super().recv(nr_bytes)
+        try:
+            return super().recv(nr_bytes)
+        except ssl.SSLError as error:
+            self.fault = error
+            raise
 
 
 class Answers(DIMSEServiceProvider):

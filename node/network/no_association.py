@@ -10,7 +10,9 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from config.settings import TlsSettings
 from node.errors import NodeError
-from node.network.tls import UnusableCertificate, client_context
+from node.network.renewal import courier_tls
+from node.network.tls import UnusableCertificate
+from node.network.tls_faults import NO_TLS, why_no_tls
 
 _PROBE_TIMEOUT_S = 3.0
 
@@ -69,13 +71,18 @@ def client_tls(destination: Peer) -> ssl.SSLContext | None:
     if destination.tls is None:
         return None
     try:
-        return client_context(destination.tls.certificate, destination.tls.private_key, destination.tls.ca)
+        return courier_tls(destination.tls)()
     except UnusableCertificate as error:
         raise NoAssociation(Outcome.MISCONFIGURED, str(error)) from None
 
 
-def why_none(association: Association, destination: Peer, calling_ae: str, *, connected: bool) -> NoAssociation:
-    """Why a requested association was not established; `connected` is whether there was a connection."""
+def why_none(
+    association: Association, destination: Peer, calling_ae: str, *, connected: bool, fault: ssl.SSLError | None
+) -> NoAssociation:
+    """Why a requested association was not established.
+
+    connected: whether there was a connection. fault: why TLS ended after that.
+    """
     where = f"{destination.ae_title} at {destination.host} port {destination.port}"
     answer = _answer(association)
     if answer is not None and answer.result != 0:
@@ -87,6 +94,11 @@ def why_none(association: Association, destination: Peer, calling_ae: str, *, co
     if not connected:
         outcome, why = _why_unreachable(destination)
         return NoAssociation(outcome, f"{where} cannot be reached: {why}")
+    if fault is not None:
+        return NoAssociation(Outcome.MISCONFIGURED, f"{where} ended the connection: TLS: {why_no_tls(fault)}")
+    if destination.tls is None and _speaks_tls(destination):
+        why = "it speaks TLS on this port, and tls is not set for it here"
+        return NoAssociation(Outcome.MISCONFIGURED, f"{where} cannot be reached: {why}")
     hint = "; does it trust our certificate?" if destination.tls is not None else ""
     return NoAssociation(Outcome.TRANSIENT, f"{where} did not answer the association request{hint}")
 
@@ -117,12 +129,24 @@ def _why_unreachable(destination: Peer) -> tuple[Outcome, str]:
         with socket.create_connection((destination.host, destination.port), timeout=_PROBE_TIMEOUT_S) as connection:
             if tls is not None:
                 tls.wrap_socket(connection, server_hostname=destination.host).close()
-    except ssl.SSLCertVerificationError as error:
-        return Outcome.MISCONFIGURED, f"TLS: its certificate is not accepted: {error.verify_message}"
     except ssl.SSLError as error:
-        return Outcome.MISCONFIGURED, f"TLS: {error.reason or 'the handshake failed'}"
+        return Outcome.MISCONFIGURED, f"TLS: {why_no_tls(error)}"
     except TimeoutError:
         return Outcome.TRANSIENT, "it does not answer"
     except OSError as error:
         return Outcome.TRANSIENT, (error.strerror or type(error).__name__).lower()
     return Outcome.TRANSIENT, "the connection was lost while it was opened"
+
+
+def _speaks_tls(destination: Peer) -> bool:
+    """Whether a peer that did not answer plain DICOM answers a TLS handshake, with whatever certificate."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent, and the connection closed
+    try:
+        with socket.create_connection((destination.host, destination.port), timeout=_PROBE_TIMEOUT_S) as connection:
+            context.wrap_socket(connection).close()
+    except ssl.SSLError as error:
+        return not isinstance(error, ssl.SSLEOFError) and why_no_tls(error) != NO_TLS
+    except OSError:
+        return False
+    return True

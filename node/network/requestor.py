@@ -54,7 +54,8 @@ def associate(
     association = _request(destination, calling_ae, contexts, timeouts, parking)
     try:
         if not association.is_established:
-            raise why_none(association, destination, calling_ae, connected=_socket(association).opened is not None)
+            used = _socket(association)
+            raise why_none(association, destination, calling_ae, connected=used.opened is not None, fault=used.fault)
         yield association
     finally:
         _end(association, parking)

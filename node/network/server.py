@@ -25,6 +25,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
 from node.network.services import Service, messages_of
 from node.network.tls import PeerCertificate, peer_certificate
+from node.network.tls_faults import why_no_tls
 from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
 
 log = logging.getLogger(__name__)
@@ -147,9 +148,11 @@ class HardenedServer(ThreadedAssociationServer):
         limits: MessageLimits,
         max_associations: int,
         services: Sequence[Service] = (),
+        tls: Callable[[], ssl.SSLContext] | None = None,
         **options: Any,
     ) -> None:
         self._admission, self.limits, self.messages = admission, limits, messages_of(services)
+        self._tls = tls  # asked for each connection: a renewed certificate needs no restart
         self._per_host = max_associations + SPARE_CONNECTIONS
         self._in_total = 2 * max_associations + 4 * SPARE_CONNECTIONS
         self._connections: dict[socket.socket, _Open] = {}  # in the order in which they came
@@ -169,10 +172,11 @@ class HardenedServer(ThreadedAssociationServer):
                 time.sleep(_PAUSE_S)  # it would fail again at once, for as long as no descriptor is free
             raise
         accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.ssl_context is None:
+        if self._tls is None:
             return PlainSocket(fileno=accepted.detach()), address
-        self.ssl_context.sslsocket_class = TlsSocket
-        return self.ssl_context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False), address
+        context = self._tls()
+        context.sslsocket_class = TlsSocket
+        return context.wrap_socket(accepted, server_side=True, do_handshake_on_connect=False), address
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Whether there is room for a connection; the oldest that has asked for nothing makes it.
@@ -274,6 +278,13 @@ class HardenedServer(ThreadedAssociationServer):
                 return
             asked.decode(titles)
         except (ValueError, struct.error):  # no association request, or titles that are none
+            if request.began_with_tls:
+                host = str(client_address[0])
+                log.warning(
+                    "connection from %s ended before an association: it speaks TLS, and [scp.tls] is not set",
+                    host,
+                    extra={"event": "connection_ended", "peer": host},
+                )
             answer = A_ABORT_RQ()
             answer.source, answer.reason_diagnostic = _ABORT_BY_PROVIDER
             request.settimeout(SEND_TIMEOUT_S)
@@ -323,5 +334,5 @@ def _close(connection: socket.socket) -> None:
 def _reason(error: OSError) -> str:
     """What OpenSSL or the system calls the error; never bytes of the peer."""
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or 'handshake failed'}"
+        return f"TLS: {why_no_tls(error)}"
     return error.strerror or type(error).__name__

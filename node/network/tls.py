@@ -1,18 +1,34 @@
-"""Builds the TLS contexts of the BCP 195 RFC 8996 profile (PS3.15 B.12); it opens no connection."""
+"""Builds the TLS contexts of the profiles BCP 195 RFC 8996 (PS3.15 B.12) and Modified BCP 195 RFC 8996 (B.13).
+
+It opens no connection.
+"""
 
 import hashlib
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from config.settings import TlsSettings, WebTlsSettings
 from node.errors import Misconfigured
 
 # The suites that PS3.15 B.12 asks for below TLS 1.3; OpenSSL's own list still contains CBC and DHE.
-CIPHERS = (
+_GCM: Final = (
     "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:"
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256"
 )
+# Those that B.13 has besides. Its Camellia suites are optional since CP 2311, and OpenSSL has none of them.
+_MODIFIED: Final = (
+    "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-CCM:ECDHE-ECDSA-AES256-CCM8:"
+    "ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES128-CCM8"
+)
+# Level 2 of OpenSSL turns RSA keys below 2048 bits and signatures with SHA-1 away, whatever the system's default is.
+_LEVEL: Final = "@SECLEVEL=2"
+CIPHERS: Final = {
+    "bcp195-rfc8996": f"{_GCM}:{_LEVEL}",
+    "bcp195-rfc8996-modified": f"{_GCM}:{_MODIFIED}:{_LEVEL}",
+}
+_PAGE_PROFILE: Final = "bcp195-rfc8996"
 
 
 class UnusableCertificate(Misconfigured):
@@ -48,43 +64,62 @@ def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate | None:
     )
 
 
-def server_context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+def server_context(tls: TlsSettings) -> ssl.SSLContext:
     """Context of the receiver: a peer without a certificate signed by `ca` is turned away. Raises UnusableCertificate.
 
     AE titles prove nothing; the client certificate is what authenticates a peer.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, private_key, ca)
+    context = _context(ssl.PROTOCOL_TLS_SERVER, tls)
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
     context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 
-def client_context(certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
+def client_context(tls: TlsSettings) -> ssl.SSLContext:
     """Context of the courier: the peer's certificate must be signed by `ca` and name the host (subjectAltName).
 
     Raises UnusableCertificate.
     """
-    return _context(ssl.PROTOCOL_TLS_CLIENT, certificate, private_key, ca)
+    return _context(ssl.PROTOCOL_TLS_CLIENT, tls)
 
 
-def page_context(certificate: Path, private_key: Path) -> ssl.SSLContext:
+def page_context(tls: WebTlsSettings) -> ssl.SSLContext:
     """Context of the status page, to which any browser may connect. Raises UnusableCertificate."""
-    return _own(ssl.PROTOCOL_TLS_SERVER, certificate, private_key)
+    return _own(ssl.PROTOCOL_TLS_SERVER, _PAGE_PROFILE, tls.certificate, tls.private_key)
 
 
-def _context(protocol: int, certificate: Path, private_key: Path, ca: Path) -> ssl.SSLContext:
-    context = _own(protocol, certificate, private_key)
+def _context(protocol: int, tls: TlsSettings) -> ssl.SSLContext:
+    context = _own(protocol, tls.profile, tls.certificate, tls.private_key)
     try:
-        context.load_verify_locations(ca)
+        context.load_verify_locations(tls.ca)
     except (OSError, ValueError) as error:
-        raise UnusableCertificate(f"the CA file {ca} cannot be used: {error}") from None
+        raise UnusableCertificate(f"the CA file {tls.ca} cannot be used: {error}") from None
+    if tls.crl is not None:
+        _revoke(context, tls.crl)
     return context
 
 
-def _own(protocol: int, certificate: Path, private_key: Path) -> ssl.SSLContext:
+def _revoke(context: ssl.SSLContext, crl: Path) -> None:
+    """Turn away the certificates that are on a revocation list of their authority (RFC 5280 section 5)."""
+    trusted = context.cert_store_stats()["x509"]
+    try:
+        context.load_verify_locations(crl)
+    except (OSError, ValueError):
+        raise UnusableCertificate(
+            f"the revocation list {crl} cannot be used: it cannot be read, or is no PEM"
+        ) from None
+    found = context.cert_store_stats()
+    if not found["crl"]:
+        raise UnusableCertificate(f"the revocation list {crl} cannot be used: it holds no X509 CRL")
+    if found["x509"] != trusted:  # whoever signs with one of them would be trusted from now on
+        raise UnusableCertificate(f"the revocation list {crl} cannot be used: it holds certificates; they belong to ca")
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def _own(protocol: int, profile: str, certificate: Path, private_key: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(CIPHERS)
+    context.set_ciphers(CIPHERS[profile])
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     try:
         context.load_cert_chain(certificate, private_key, password=_no_password)

@@ -22,6 +22,7 @@ MAX_PDU_BYTES = 128 * 1024  # offered to the peer in the association negotiation
 PDU_TIMEOUT_S = 60.0  # a whole PDU of 128 KiB within this time is 18 kbit/s
 SEND_TIMEOUT_S = 30.0  # a peer that reads nothing for so long has gone
 _LOOK_UP_S = 0.25  # how often a sleeping association looks at its timers
+_TLS_HANDSHAKE = b"\x16\x03"  # type and major version of the first record, RFC 8446 5.1
 _ASSOCIATE_RQ, _PDU_TYPES, _HEADER_BYTES = 0x01, range(0x01, 0x08), 6  # PS3.8 9.3.1
 
 
@@ -35,6 +36,7 @@ class PduStream:
 
     session: Any = None  # of the receiver, once the association request was admitted
     was_released = False
+    began_with_tls = False  # on a port without TLS
     cut_off: Sequence[Any] = ()  # instances that were under way when the association ended
     _come = b""  # what was taken in and not read
     _is_body_next = False
@@ -92,6 +94,7 @@ class PduStream:
         length = int.from_bytes(self._come[2:_HEADER_BYTES])
         if self._come[0] in _PDU_TYPES and length <= MAX_PDU_BYTES:
             return _HEADER_BYTES + length
+        self.began_with_tls = self._come[:2] == _TLS_HANDSHAKE
         self._ended, self._come = True, bytes(_HEADER_BYTES)  # no PDU type; pynetdicom answers it with an A-ABORT
         return _HEADER_BYTES
 

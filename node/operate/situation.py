@@ -8,6 +8,7 @@ from config.settings import Settings
 from node.bootstrap.store import Node
 from node.operate.texts import local_time, zone_of
 from node.ops.alerts import urgency
+from node.ops.certificates import check_all_tls, first_to_end
 from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, judge, roles_of
 from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
@@ -61,6 +62,23 @@ def facts(node: Node) -> dict[str, Any]:
         "retention": retention(node),
         "destinations": node.destination_names,
         "constancy": constancy(node),
+        "certificates": certificates(node.settings),
+    }
+
+
+def certificates(settings: Settings) -> dict[str, Any]:
+    """When the first certificate or revocation list ends, of which setting, and what is wrong with any of them."""
+    now = datetime.now(UTC)
+    try:
+        first = first_to_end(settings)
+    except (OSError, ValueError, IndexError):
+        first = None  # the findings say why
+    found = [finding for _, finding in check_all_tls(settings, now)]
+    return {
+        "first_to_end": first[1] if first else None,
+        "ends_at": first[0] if first else None,
+        "mistakes": [one.text for one in found if one.is_mistake],
+        "warnings": [one.text for one in found if not one.is_mistake],
     }
 
 

@@ -1,5 +1,6 @@
 """Checks TLS files before a peer does: they are there, fit each other, and have not expired."""
 
+import base64
 import re
 import ssl
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from node.ops.findings import Finding, warning, why_unreadable
 PAGE_KEY = "web.tls"
 WARNED_BEFORE = timedelta(days=30)
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
-_CONTEXT_0, _UTC_TIME = 0xA0, 0x17  # tags of ASN.1 (X.690): [0], UTCTime
+_PEM_LIST = re.compile(r"-----BEGIN X509 CRL-----(.+?)-----END X509 CRL-----", re.DOTALL)
+_CONTEXT_0, _INTEGER, _UTC_TIME, _GENERALIZED_TIME = 0xA0, 0x02, 0x17, 0x18  # tags of ASN.1 (X.690)
 
 
 def tls_of(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
@@ -33,6 +35,8 @@ def certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path]]:
     for key, tls in tls_of(settings):
         yield key, "certificate", tls.certificate
         yield key, "ca", tls.ca
+        if tls.crl is not None:
+            yield key, "crl", tls.crl
     if settings.web.tls is not None:
         yield PAGE_KEY, "certificate", settings.web.tls.certificate
 
@@ -47,9 +51,11 @@ def check_all_tls(settings: Settings, now: datetime) -> Iterator[tuple[str, Find
 
 
 def check_tls(key: str, tls: TlsSettings, now: datetime) -> Iterator[Finding]:
-    """What is wrong with the three files; `key` is the place of the settings, such as scp.tls."""
+    """What is wrong with the files; `key` is the place of the settings, such as scp.tls."""
     files = {"certificate": tls.certificate, "private_key": tls.private_key, "ca": tls.ca}
-    yield from _check(key, files, partial(server_context, **files), now)
+    if tls.crl is not None:
+        files["crl"] = tls.crl
+    yield from _check(key, files, partial(server_context, tls), now)
 
 
 def check_page_tls(settings: WebSettings, now: datetime) -> Iterator[Finding]:
@@ -57,7 +63,7 @@ def check_page_tls(settings: WebSettings, now: datetime) -> Iterator[Finding]:
     tls = settings.tls
     if settings.enabled and tls is not None:
         files = {"certificate": tls.certificate, "private_key": tls.private_key}
-        yield from _check(PAGE_KEY, files, partial(page_context, **files), now)
+        yield from _check(PAGE_KEY, files, partial(page_context, tls), now)
 
 
 def _check(key: str, files: dict[str, Path], context: Callable[[], object], now: datetime) -> Iterator[Finding]:
@@ -76,22 +82,54 @@ def _check(key: str, files: dict[str, Path], context: Callable[[], object], now:
     for name in (name for name in files if name != "private_key"):
         path = files[name]
         for begins, ends in validity(path):
-            yield from _judge(f"{key}.{name} = {str(path)!r}", begins, ends, now)
+            # An authority issues a list of some days long before the former one ends.
+            before = min(WARNED_BEFORE, (ends - begins) / 4) if name == "crl" else WARNED_BEFORE
+            yield from _judge(f"{key}.{name} = {str(path)!r}", begins, ends, now, before)
 
 
-def _judge(what: str, begins: datetime, ends: datetime, now: datetime) -> Iterator[Finding]:
+def _judge(what: str, begins: datetime, ends: datetime, now: datetime, before: timedelta) -> Iterator[Finding]:
     if now < begins:
         yield Finding(f"{what} is not valid before {begins:%Y-%m-%d %H:%M} UTC")
     elif now >= ends:
-        yield Finding(f"{what} has expired on {ends:%Y-%m-%d}")
-    elif now + WARNED_BEFORE >= ends:
+        every = "; until it is renewed every peer is turned away" if ".crl = " in what else ""
+        yield Finding(f"{what} has expired on {ends:%Y-%m-%d}{every}")
+    elif now + before >= ends:
         yield warning(f"{what} expires on {ends:%Y-%m-%d}, in {(ends - now).days} days")
 
 
+def first_to_end(settings: Settings) -> tuple[datetime, str] | None:
+    """When the first certificate or revocation list ends, and the key such as scp.tls that names it; None without any.
+
+    Raises OSError and ValueError where a file cannot be read.
+    """
+    ends = [(end, key) for key, _, path in certificate_files(settings) for _, end in validity(path)]
+    return min(ends, default=None)
+
+
 def validity(path: Path) -> list[tuple[datetime, datetime]]:
-    """First and last moment of every certificate in a PEM file that OpenSSL could read."""
+    """First and last moment of every certificate and revocation list in a PEM file that OpenSSL could read.
+
+    A list that names no next one has no last moment, and is left out.
+    """
     text = path.read_text(encoding="ascii", errors="replace")
-    return [validity_of(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(text)]
+    certificates = [validity_of(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(text)]
+    lists = [_validity_of_list(base64.b64decode(block)) for block in _PEM_LIST.findall(text)]
+    return certificates + [one for one in lists if one is not None]
+
+
+def _validity_of_list(der: bytes) -> tuple[datetime, datetime] | None:
+    """First and last moment of a revocation list in DER (RFC 5280 5.1): thisUpdate and nextUpdate."""
+    _, whole, _ = _element(der)
+    _, fields, _ = _element(whole)
+    tag, _, after_version = _element(fields)
+    rest = after_version if tag == _INTEGER else fields
+    for _ in ("signature", "issuer"):
+        _, _, rest = _element(rest)
+    begin_tag, begin, rest = _element(rest)
+    if not rest or rest[0] not in (_UTC_TIME, _GENERALIZED_TIME):
+        return None
+    end_tag, end, _ = _element(rest)
+    return _moment(begin_tag, begin), _moment(end_tag, end)
 
 
 def validity_of(der: bytes) -> tuple[datetime, datetime]:

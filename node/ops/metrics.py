@@ -238,7 +238,7 @@ def _of_certificates(settings: Settings, now: datetime) -> Iterator[Metric]:
                 left[f"{key}.{name}"] = (min(ends) - now).total_seconds()
     yield family(
         "syncect_certificate_left_seconds",
-        "Seconds until a certificate of the settings expires; negative where it has expired.",
+        "Seconds until a certificate or revocation list of the settings expires; negative where it has expired.",
         "setting",
         left,
     )

@@ -33,9 +33,10 @@ from node.network import server, status
 from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
 from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
 from node.network.library import configure_libraries
+from node.network.renewal import receiver_tls
 from node.network.server import Admission, HardenedServer, Rejection
 from node.network.services import Service
-from node.network.tls import PeerCertificate, server_context
+from node.network.tls import PeerCertificate
 from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import WRONG_APPLICATION, Places, Session, safe_title
 from node.receive.discarded import why_discarded
@@ -190,7 +191,7 @@ class Receiver:
             listening: Any = ae.make_server(
                 (settings.listening_host, self._requested_port),
                 contexts=[*supported_contexts(), *(one for service in self._services for one in service.contexts)],
-                ssl_context=None if tls is None else server_context(tls.certificate, tls.private_key, tls.ca),
+                tls=None if tls is None else receiver_tls(tls),
                 evt_handlers=[
                     (evt.EVT_CONN_OPEN, self._opened),
                     (evt.EVT_REQUESTED, self._requested),

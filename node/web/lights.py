@@ -11,7 +11,6 @@ from typing import Any, Final
 from node.bootstrap.store import Node
 from node.operate.situation import facts, health_of, silence, waits
 from node.operate.texts import age, due_text, now_utc, span
-from node.ops.certificates import WARNED_BEFORE, certificate_files, validity
 from node.ops.health import REFUSING_FOR, Health
 from node.ops.processes import ProcessView
 from storage.errors import StorageError, StoreUnavailable
@@ -90,7 +89,7 @@ class Lights:
 def strip_of(node: Node) -> Strip:
     """How everything is now."""
     found, now = facts(node), now_utc()
-    made = [*_roles(found), *_destinations(node, found, now), _disk(found), _certificates(node, now)]
+    made = [*_roles(found), *_destinations(node, found, now), _disk(found), _certificates(found, now)]
     return Strip(health_of(node, found), (*made, _waiting(node, now), _alerts(found)), now)
 
 
@@ -165,20 +164,14 @@ def _disk(found: dict[str, Any]) -> Light:
     return Light("Disk", Word.LATE if hours is not None and hours < SHORT_H else Word.OK, left)
 
 
-def _certificates(node: Node, now: datetime) -> Light:
-    name, ends = "Certificates", []
-    try:
-        for key, _, path in certificate_files(node.settings):
-            ends += [(end, key) for _, end in validity(path)]
-    except OSError as error:
-        return Light(name, Word.DOWN, f"cannot be read: {error.strerror}")
-    if not ends:
+def _certificates(found: dict[str, Any], now: datetime) -> Light:
+    name, told = "Certificates", found["certificates"]
+    if told["mistakes"]:
+        return Light(name, Word.DOWN, told["mistakes"][0])
+    if told["ends_at"] is None:
         return Light(name, Word.OK, "none is in use (no TLS is set)")
-    first, key = min(ends)
-    if first <= now:
-        return Light(name, Word.DOWN, f"one of {key} expired on {first:%Y-%m-%d}")
-    word = Word.LATE if first - now <= WARNED_BEFORE else Word.OK
-    return Light(name, word, f"{(first - now).days} days left, {key} first")
+    word = Word.LATE if told["warnings"] else Word.OK
+    return Light(name, word, f"{(told['ends_at'] - now).days} days left, {told['first_to_end']} first")
 
 
 # -- what waits --------------------------------------------------------------------------------------------------------

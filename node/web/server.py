@@ -11,7 +11,7 @@ from config.settings import WebSettings
 from node.beats import IDLE_LIMIT_S, Beating
 from node.bootstrap.store import Node
 from node.errors import Misconfigured
-from node.network.tls import page_context
+from node.network.renewal import page_tls
 from node.web.app import make_app
 from node.web.caller import Networks
 from node.web.connections import MOST_ANSWERED, bounded
@@ -64,7 +64,7 @@ class Page:
 
     def _context(self) -> ssl.SSLContext | None:
         tls = self._settings.tls
-        return None if tls is None else page_context(tls.certificate, tls.private_key)
+        return None if tls is None else page_tls(tls)
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET

@@ -26,7 +26,6 @@ NOT_RUN = {
     "docker": "needs a daemon",
     "deploy/compose/secrets.sh": "test_compose.py runs it",
     "kubectl": "needs a cluster",
-    "kill": "test_rotation.py does it to a node that runs",
 }
 NOT_TYPED = {
     "syncect users add": "asks for a password at a terminal",

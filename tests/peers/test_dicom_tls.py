@@ -16,6 +16,7 @@ from node.network.requestor import Timeouts, associate
 from node.network.tls import UnusableCertificate, client_context, server_context
 from node.send.scu import StorageScu, _contexts
 from tests.peers.certificates import Certificates
+from tests.peers.measures import wait_until
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=2)
 
@@ -72,6 +73,53 @@ def test_dcmtk_speaks_tls_with_the_receiver(
     assert anonymous.returncode != 0
 
 
+def test_the_courier_speaks_tls_with_dcmtk(
+    certificates: Certificates, make_tps: Any, peer_program: Any, make_ct: Any, free_port: int, tmp_path: Path
+) -> None:
+    certificate, key, ca = map(str, certificates.files())
+    ds = make_ct()
+    ds.file_meta.MediaStorageSOPClassUID, ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+    ds.save_as(tmp_path / "ct.dcm", enforce_file_format=True)
+    (tmp_path / "taken").mkdir()
+    destination = make_tps(running=False).destination(port=free_port, ae_title="TPS", tls=certificates.settings())
+    program = [peer_program("/usr/bin/storescp"), "+tls", key, certificate, "+cf", ca, "-od", str(tmp_path / "taken")]
+    with subprocess.Popen([*program, str(free_port)], stderr=subprocess.DEVNULL) as storescp:
+        try:
+            wait_until(lambda: can_connect(free_port))
+            report = StorageScu(destination, "SYNCECT", QUICK).send([(ds.SOPInstanceUID, tmp_path / "ct.dcm")])
+            version = spoken(destination)
+        finally:
+            storescp.terminate()
+    assert report.outcome is Outcome.DONE
+    assert len(list((tmp_path / "taken").iterdir())) == 1
+    assert version in ("TLSv1.2", "TLSv1.3")
+
+
+def can_connect(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def spoken(destination: Any) -> str | None:
+    with associate(destination, "SYNCECT", _contexts(), QUICK) as association:
+        connection = association.dul.socket and association.dul.socket.socket
+        assert isinstance(connection, ssl.SSLSocket)
+        return connection.version()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_receiver_speaks_both_versions(
+    start_receiver: Any, certificates: Certificates, version: ssl.TLSVersion
+) -> None:
+    receiver = start_receiver(tls=certificates.settings())
+    context = client_context(certificates.settings())
+    context.minimum_version = context.maximum_version = version
+    assert can_shake_hands(context, receiver.port)
+
+
 @pytest.mark.parametrize("owner", ["stranger", None])
 def test_the_receiver_turns_strangers_away(
     start_receiver: Any, make_tps: Any, certificates: Certificates, owner: str | None
@@ -81,7 +129,7 @@ def test_the_receiver_turns_strangers_away(
 
 
 def test_the_courier_does_not_send_to_a_stranger(make_tps: Any, certificates: Certificates) -> None:
-    tps = make_tps(tls=server_context(*certificates.files("stranger", ca="stranger-ca")))
+    tps = make_tps(tls=server_context(certificates.settings("stranger", ca="stranger-ca")))
     result = StorageScu(tps.destination(tls=certificates.settings()), "SYNCECT", QUICK).echo()
     assert not result.ok
     assert "certificate is not accepted" in result.detail
@@ -90,7 +138,7 @@ def test_the_courier_does_not_send_to_a_stranger(make_tps: Any, certificates: Ce
 
 def test_old_protocols_and_suites_are_refused(start_receiver: Any, certificates: Certificates) -> None:
     receiver = start_receiver(tls=certificates.settings())
-    context = client_context(*certificates.files())
+    context = client_context(certificates.settings())
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     for suite, welcome in (("ECDHE-ECDSA-AES128-GCM-SHA256", True), ("ECDHE-ECDSA-AES128-SHA256", False)):
         context.set_ciphers(suite)
@@ -124,4 +172,4 @@ def test_unusable_files_are_named(certificates: Certificates, broken: str) -> No
     files = certificates.settings().model_copy(update={broken: certificates.folder / "absent.pem"})
     for build in (server_context, client_context):
         with pytest.raises(UnusableCertificate, match=r"absent\.pem"):
-            build(files.certificate, files.private_key, files.ca)
+            build(files)

@@ -18,6 +18,7 @@ from pynetdicom.pdu_items import PresentationContextItemRQ
 from pynetdicom.transport import ThreadedAssociationServer
 
 from node.network import dimse_guard, server, upper_layer
+from node.network.renewal import receiver_tls
 from node.network.server import HardenedServer, Rejection
 from node.network.tls import client_context, server_context
 from node.network.upper_layer import PlainSocket, WaitingDul
@@ -254,14 +255,14 @@ def test_a_silent_tls_client_stops_no_other(certificates: Certificates) -> None:
     def shakes_hands(scp: Scp) -> bool:
         with connect(scp.port), connect(scp.port, timeout_s=1) as connection:
             try:
-                client_context(*certificates.files()).wrap_socket(connection, server_hostname="127.0.0.1").close()
+                client_context(certificates.settings()).wrap_socket(connection, server_hostname="127.0.0.1").close()
             except TimeoutError:
                 return False
             return True
 
-    with stock(ssl_context=server_context(*certificates.files())) as plain:
+    with stock(ssl_context=server_context(certificates.settings())) as plain:
         assert not shakes_hands(plain)
-    with hardened(ssl_context=server_context(*certificates.files())) as guarded:
+    with hardened(tls=receiver_tls(certificates.settings())) as guarded:
         assert shakes_hands(guarded)
 
 
@@ -273,7 +274,7 @@ def test_an_answer_does_not_wait_for_the_peer_after_a_key_update(certificates: C
         handling.set()
         time.sleep(0.5)
 
-    with hardened(ssl_context=server_context(*certificates.files())) as guarded:
+    with hardened(tls=receiver_tls(certificates.settings())) as guarded:
         guarded.on_store = handle
         assert is_answered_after_a_key_update(guarded.port, certificates, handling, 2)
 

@@ -37,7 +37,7 @@ def certificates(settings: Settings) -> Lines:
     now, places = datetime.now(UTC), 0
     for key, private_key, signed, findings in _places(settings, now):
         places += 1
-        remedy = f"put valid files where {key} says, and restart the node"
+        remedy = f"put valid files where {key} says; the node takes them into use by itself"
         yield from (of_finding("certificates", one, remedy) for one in findings)
         yield from _key_mode(key, private_key)
         if not findings:
@@ -51,7 +51,8 @@ def certificates(settings: Settings) -> Lines:
 def _places(settings: Settings, now: datetime) -> Iterator[tuple[str, Path, Sequence[Path], list[Finding]]]:
     """Each key of the settings with its private key, its certificates, and what is wrong with them."""
     for key, tls in tls_of(settings):
-        yield key, tls.private_key, (tls.certificate, tls.ca), list(check_tls(key, tls, now))
+        signed = (tls.certificate, tls.ca) if tls.crl is None else (tls.certificate, tls.ca, tls.crl)
+        yield key, tls.private_key, signed, list(check_tls(key, tls, now))
     if settings.web.enabled and settings.web.tls is not None:
         page = settings.web.tls
         yield PAGE_KEY, page.private_key, (page.certificate,), list(check_page_tls(settings.web, now))

@@ -303,8 +303,8 @@ def test_peers_that_do_not_answer_cost_less_than_ten_seconds(run, config):
 
 def test_the_certificate_of_a_destination_is_looked_at(run, config, certificates):
     tls = certificates.settings()
-    context = server_context(tls.certificate, tls.private_key, tls.ca)
-    table = ", ".join(f'{key} = "{value}"' for key, value in tls.model_dump().items())
+    context = server_context(tls)
+    table = ", ".join(f'{key} = "{value}"' for key, value in tls.model_dump(exclude_none=True).items())
     with peer(CT, VERIFICATION, tls=context) as port:
         config.write_text(config.read_text().replace("port = 1\n", f"port = {port}\ntls = {{ {table} }}\n"))
         _, lines = look(run)

@@ -44,7 +44,7 @@ COUNTED = {
 def tls(tmp_path_factory):
     """The lines of the settings that name certificates."""
     made = make_certificates(tmp_path_factory.mktemp("tls"), require_program("openssl")).settings()
-    return "".join(f'{key} = "{path}"\n' for key, path in made)
+    return "".join(f'{key} = "{path}"\n' for key, path in made if path is not None)
 
 
 @pytest.fixture(scope="module")
