@@ -73,8 +73,11 @@ class Tally:
 class Responses:
     """Sends the responses to one C-MOVE or C-GET request, and knows whether anybody still wants them."""
 
-    def __init__(self, association: Association, context: PresentationContext, request: C_MOVE | C_GET) -> None:
+    def __init__(
+        self, association: Association, context: PresentationContext, request: C_MOVE | C_GET, calling_ae: str
+    ) -> None:
         self._association, self._context, self._request = association, context, request
+        self.calling_ae = calling_ae
 
     @property
     def message_id(self) -> int:
@@ -133,7 +136,7 @@ class Retriever:
     ae_title: str
     timeouts: Timeouts = Timeouts()  # noqa: RUF009 - immutable
 
-    def move(self, responses: Responses, destination_title: str, originator: str, *, patient_root: bool) -> None:
+    def move(self, responses: Responses, destination_title: str, *, patient_root: bool) -> None:
         """Send what is asked for to a destination that gets results; every other AE title is unknown (0xA801)."""
         destination = next(
             (one for one in self.destinations if one.ae_title == destination_title and one.receives == "results"), None
@@ -150,7 +153,8 @@ class Retriever:
         tally = Tally(len(found))
         try:
             with associate(destination, self.ae_title, contexts_for(), self.timeouts) as association:
-                self._send(responses, association, found, tally, (originator, responses.message_id))
+                originator = responses.calling_ae, responses.message_id
+                self._send(responses, association, found, tally, originator)
         except NoAssociation as failure:
             log.warning(
                 "a C-MOVE to %s sends nothing more: %s",
@@ -249,11 +253,12 @@ class Retriever:
             tally.count(instance.sop_instance_uid, None)
         responses.send(tally.final, tally)
         log.info(
-            "a retrieval ended: %d sent, %d with a warning, %d failed",
+            "a retrieval of %s ended: %d sent, %d with a warning, %d failed",
+            responses.calling_ae,
             tally.completed,
             tally.warned,
             len(tally.failed),
-            extra={"event": "retrieve_ended"},
+            extra={"event": "retrieve_ended", "calling_ae": responses.calling_ae},
         )
 
 

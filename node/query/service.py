@@ -64,10 +64,9 @@ def _move(
 ) -> None:
     session: Any = _session(association)
     progressed(session)
+    responses = Responses(association, context, request, session.calling_ae)
     destination = str(request.MoveDestination or "").strip()
-    responses = Responses(association, context, request)
-    is_patient_root = _is_patient_root(context.abstract_syntax)
-    retriever.move(responses, destination, session.calling_ae, patient_root=is_patient_root)
+    retriever.move(responses, destination, patient_root=_is_patient_root(context.abstract_syntax))
 
 
 def _get(
@@ -77,8 +76,9 @@ def _get(
     context: PresentationContext,
     request: C_GET,
 ) -> None:
-    progressed(_session(association))
-    responses = Responses(association, context, request)
+    session = _session(association)
+    progressed(session)
+    responses = Responses(association, context, request, session.calling_ae)
     retriever.get(responses, association, patient_root=_is_patient_root(context.abstract_syntax))
 
 
