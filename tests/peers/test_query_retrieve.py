@@ -5,6 +5,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_FIND
 
 from config.settings import DestinationSettings, ScpSettings
 from node.query import find
@@ -25,6 +27,7 @@ from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.offered import OfferedStore
 from storage.series import Arrival, JobRequest, SeriesFacts
 from tests.peers.conftest import CT, EXPLICIT, FakeTps, MakeCt, Store
+from tests.peers.measures import wait_until
 
 Start = Callable[..., QueryScp]
 Produce = Callable[..., list[str]]
@@ -292,6 +295,80 @@ def test_a_query_is_bounded_and_can_be_cancelled(
     late = find.looker(lambda: False, within_s=-1.0)
     ends = find.answers(index, asked("STUDY"), late, patient_root=False, ae_title="SYNCECT")
     assert [one.Status for one, _ in ends if isinstance(one, Dataset)] == [0xA700]
+
+
+def test_a_find_on_the_wire_is_cancelled(produced: Produce, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in "abc":
+        produced(key)
+    query = start()
+    association = associated(query, STUDY_FIND)
+    came, may_go_on = threading.Event(), threading.Event()
+    read = Index._header
+
+    def slow(index: Index, series: Any) -> Any:
+        if series.job_id == 1:  # the oldest, which is looked at last
+            came.set()
+            assert may_go_on.wait(20)
+        return read(index, series)
+
+    monkeypatch.setattr(Index, "_header", slow)
+
+    def cancel() -> None:
+        assert came.wait(20)
+        association.send_c_cancel(1, query_model=STUDY_FIND)
+        assert query._server is not None
+        (served,) = query._server.running
+        wait_until(lambda: bool(served.dimse.cancel_req))
+        may_go_on.set()
+
+    cancelling = threading.Thread(target=cancel)
+    cancelling.start()
+    answers = association.send_c_find(asked("STUDY", StudyInstanceUID=""), STUDY_FIND)
+    assert [one.Status for one, _ in answers] == [0xFE00]
+    association.release()
+    cancelling.join()
+
+
+def test_who_reads_nothing_keeps_no_other_from_asking(produced: Produce, start: Start) -> None:
+    produced("a")
+    query, silent = start(), threading.Event()
+
+    def take(event: Any) -> int:
+        silent.wait(20)
+        return 0x0000
+
+    association = associated(query, STUDY_GET, images=True, store=take)
+    waiting = threading.Thread(
+        target=lambda: list(association.send_c_get(asked("STUDY", StudyInstanceUID="1.2.97"), STUDY_GET))
+    )
+    waiting.start()
+    assert found(query, asked("STUDY", StudyInstanceUID="1.2.97"))[1] == 0x0000
+    silent.set()
+    waiting.join(20)
+    association.release()
+
+
+def test_images_and_other_messages_are_not_taken(produced: Produce, start: Start, make_ct: MakeCt) -> None:
+    query = start()
+    ae = AE("PLANNER")
+    ae.add_requested_context(CT, EXPLICIT)
+    ae.add_requested_context(STUDY_FIND, EXPLICIT)
+    association = ae.associate("127.0.0.1", query.port, ae_title="SYNCECT")
+    assert "Status" not in association.send_c_store(make_ct())
+    association.join(20)
+    assert association.is_aborted
+    association = associated(query, STUDY_FIND)
+    broken = BytesIO(b"\x08\x00\x52\x00SH\xff\xffnot so long")
+    request = C_FIND()
+    request.MessageID, request.AffectedSOPClassUID, request.Priority, request.Identifier = 1, STUDY_FIND, 2, broken
+    association._reactor_checkpoint.clear()
+    wait_until(lambda: association._is_paused)
+    association.dimse.send_msg(request, association.accepted_contexts[0].context_id or 0)
+    _, answer = association.dimse.get_msg(block=True)
+    assert answer is not None
+    assert answer.Status in (0xA900, 0xC000)
+    association._reactor_checkpoint.set()
+    association.release()
 
 
 def test_only_allowed_peers_ask(produced: Produce, start: Start) -> None:
