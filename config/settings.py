@@ -23,6 +23,10 @@ def _ae_title(value: str) -> str:
     return value
 
 
+def _ae_title_or_none(value: str) -> str:
+    return _ae_title(value) if value else value
+
+
 def _uid_root(value: str) -> str:
     if value:
         check_uid_root(value)
@@ -162,6 +166,17 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class QuerySettings(Section):
+    """Query/Retrieve as an SCP over results; peers, address, TLS and places are those of [scp].
+
+    ae_title: by which peers call it, "" for that of [scp].
+    """
+
+    enabled: bool = False
+    port: Port = 11114
+    ae_title: Annotated[str, AfterValidator(_ae_title_or_none)] = ""
 
 
 class AskedPeer(Section):
@@ -473,6 +488,7 @@ class Settings(Section):
     node: NodeSettings = NodeSettings()
     scp: ScpSettings = ScpSettings()
     completion: CompletionSettings = CompletionSettings()
+    query: QuerySettings = QuerySettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     model: ModelSettings = ModelSettings()
     destination: tuple[DestinationSettings, ...] = ()
@@ -488,3 +504,15 @@ class Settings(Section):
         if len(set(names)) != len(names):
             raise ValueError("two destinations have the same name; each needs its own")
         return self
+
+    @model_validator(mode="after")
+    def _distinct_ports(self) -> Self:
+        if self.query.enabled and self.query.port == self.scp.port:
+            raise ValueError("query.port and scp.port must differ: the two are servers of their own")
+        return self
+
+    @property
+    def query_scp(self) -> ScpSettings:
+        """The settings of [scp] with the port and the AE title of queries."""
+        title = self.query.ae_title or self.scp.ae_title
+        return self.scp.model_copy(update={"port": self.query.port, "ae_title": title})

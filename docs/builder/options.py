@@ -13,7 +13,7 @@ OF_ALL = frozenset({"--help", "--config", "-c"})
 """Options that are said once, above the commands."""
 
 _GROUPS = {
-    "Processes": ("serve", "receive", "complete", "work", "deliver", "watch", "web"),
+    "Processes": ("serve", "receive", "complete", "work", "deliver", "watch", "query", "web"),
     "Jobs": ("jobs",),
     "Look after the node": ("status", "doctor", "support-bundle", "alerts", "peers", "spool", "db", "users", "audit"),
     "Settings and bundles": ("config", "models"),

@@ -17,6 +17,9 @@ from node.dicom.uids import UidFactory, job_key
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
 from node.ops.retention import Retention
+from node.query.index import Index
+from node.query.retrieve import Retriever
+from node.query.scp import QueryScp
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
@@ -25,6 +28,7 @@ from node.send.companions import CompanionMaker
 from node.send.courier import Courier
 from node.send.probe import Probe
 from node.translate.native_contrast import why_enhanced
+from storage.offered import OfferedStore
 from storage.outbox import ClaimedDelivery
 from storage.series import JobRequest
 
@@ -43,6 +47,14 @@ def make_receiver(node: Node, beat: Beating | None = None, numbers: Numbers | No
         numbers=numbers,
         clock=node.clock,
     )
+
+
+def make_query_scp(node: Node, beat: Beating = no_beat) -> QueryScp:
+    """The Query/Retrieve SCP."""
+    settings, offered = node.settings.query_scp, OfferedStore(node.database)
+    index = Index(offered, node.spool)
+    retriever = Retriever(index, offered, node.spool, node.settings.destination, settings.ae_title)
+    return QueryScp(settings, index, retriever, beat=beat)
 
 
 def make_completion(node: Node, *, doubt: str = "") -> Completion:

@@ -1,4 +1,4 @@
-"""`serve`, `receive`, `complete`, `work`, `deliver`, `watch`, `web`: the processes of the node."""
+"""`serve`, `receive`, `complete`, `work`, `deliver`, `watch`, `query`, `web`: the processes of the node."""
 
 import sys
 import threading
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from config.settings import Settings
+from config.settings import ScpSettings, Settings
 from node.beats import Beating, Heart, Numbers
 from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_store
 from node.cli.console import ConfigOption, say, settings_from
@@ -107,7 +107,7 @@ def receive(
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if not supervised:
         _check_completion(settings)
-    with _process("receive", "1", settings, _address(settings), supervised=supervised, verbose=verbose) as frame:
+    with _process("receive", "1", settings, _address(settings.scp), supervised=supervised, verbose=verbose) as frame:
         receiver = make_receiver(frame.node, frame.beat, frame.numbers)
         receiver.start()
         command = _command("complete", config or context.obj, verbose=verbose)
@@ -192,6 +192,24 @@ def watch(
         ticks: dict[Callable[[], object], float] = {teller.tick: TELL_TICK_S for teller in tellers}
         with Ticker({watching.tick: WATCH_TICK_S, **ticks}, frame.beat):
             frame.stop.wait()
+
+
+def query(
+    context: typer.Context, supervised: Supervised = False, config: ConfigOption = None, verbose: Verbose = False
+) -> None:
+    """Run the query service: peers find and fetch results by C-FIND, C-MOVE and C-GET."""
+    from node.bootstrap.roles import make_query_scp
+
+    settings = settings_from(context, config)
+    with _process(
+        "query", "1", settings, _address(settings.query_scp), supervised=supervised, verbose=verbose
+    ) as frame:
+        scp = make_query_scp(frame.node, frame.beat)
+        scp.start()
+        try:
+            frame.stop.wait()
+        finally:
+            scp.stop()
 
 
 def web(
@@ -283,12 +301,11 @@ def _check_completion(settings: Settings) -> None:
     expected_counts(settings)
 
 
-def _address(settings: Settings) -> str:
-    scp = settings.scp
+def _address(scp: ScpSettings) -> str:
     return f"{scp.ae_title} on {scp.listening_host}:{scp.port}"
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
-    for command in (serve, receive, complete, work, deliver, watch, web):
+    for command in (serve, receive, complete, work, deliver, watch, query, web):
         app.command()(command)

@@ -11,7 +11,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
-from node.network.services import Service, messages_of
+from node.network.services import Operation, Service, messages_of, operations_of
 from node.network.tls import PeerCertificate, peer_certificate
 from node.network.tls_faults import why_no_tls
 from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
@@ -104,6 +104,9 @@ class _Handler(RequestHandler):
         messages = DimseGuard(association, self.server.limits, self.server.messages)
         association.dimse = messages
         association.run = partial(_run, association.run)  # type: ignore[method-assign]
+        if self.server.operations:
+            serve = partial(_serve, association, self.server.operations)
+            association._serve_request = serve  # type: ignore[method-assign]
         self._parts = association, upper_layer, messages
         self.server.running.add(association)
         if self.server.is_stopping:
@@ -117,6 +120,25 @@ def _run(serve: Callable[[], None]) -> None:
         serve()
     except Exception as error:
         log.warning("an association ended by an error: %s", type(error).__name__, extra={"event": "association_failed"})
+
+
+def _serve(association: Association, operations: Mapping[type, Operation], request: Any, context_id: int) -> None:
+    """Answer one request by an operation of our own, where there is one for it, and else as pynetdicom does.
+
+    Without it pynetdicom answers C-MOVE with associations that nothing bounds, and names itself as the originator.
+    """
+    operation = operations.get(type(request)) if request.is_valid_request else None
+    context = next((one for one in association.accepted_contexts if one.context_id == context_id), None)
+    if operation is None or context is None:
+        Association._serve_request(association, request, context_id)
+        return
+    association.dimse.cancel_req = {}
+    association._is_paused = True  # an operation may send C-STORE requests
+    try:
+        operation(association, context, request)
+    finally:
+        association._is_paused = False
+        association.dimse.cancel_req = {}
 
 
 @dataclass
@@ -153,6 +175,7 @@ class HardenedServer(ThreadedAssociationServer):
     ) -> None:
         self._admission, self.limits, self.messages = admission, limits, messages_of(services)
         self._tls = tls  # asked for each connection: a renewed certificate needs no restart
+        self.operations = operations_of(services)
         self._per_host = max_associations + SPARE_CONNECTIONS
         self._in_total = 2 * max_associations + 4 * SPARE_CONNECTIONS
         self._connections: dict[socket.socket, _Open] = {}  # in the order in which they came

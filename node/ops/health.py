@@ -14,6 +14,7 @@ ROLES = {
     "work": "the worker",
     "deliver": "the courier",
     "watch": "the watch",
+    "query": "the query service",
     "web": "the status page",
 }
 
@@ -84,7 +85,8 @@ class Health:
 
 def roles_of(settings: Settings) -> list[str]:
     """The roles that `serve` runs."""
-    return [role for role in ROLES if role != "web" or settings.web.enabled]
+    left_out = {"web": not settings.web.enabled, "query": not settings.query.enabled}
+    return [role for role in ROLES if not left_out.get(role)]
 
 
 def judge(facts: Facts) -> Health:

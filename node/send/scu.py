@@ -103,13 +103,13 @@ class StorageScu:
         remarks: Counter[str] = Counter()
         reached = False
         try:
-            with associate(self._destination, self._calling_ae, _contexts(sop_class), self._timeouts) as association:
+            with associate(self._destination, self._calling_ae, contexts_for(sop_class), self._timeouts) as association:
                 reached = True
                 for number, (uid, path) in enumerate(items):
                     if should_stop():
                         return SendReport(Outcome.STOPPED, "the courier was stopped", tuple(accepted), reached)
-                    with _intact(path, uid, (sha256 or {}).get(uid, "")) as file:
-                        status, reading = _send_one(association, uid, file, message_id=number % 65535 + 1)
+                    digest, message_id = (sha256 or {}).get(uid, ""), number % 65535 + 1
+                    status, reading = store_one(association, uid, path, digest, message_id=message_id)
                     if not reading.stored:
                         reason = f"instance {uid}: {reading.sentence}"
                         return SendReport(_REACTIONS[reading.verdict], reason, tuple(accepted), reached)
@@ -124,7 +124,7 @@ class StorageScu:
 
     def echo(self) -> EchoResult:
         """Associate, look which contexts are accepted, and send a C-ECHO; never raises."""
-        contexts = [build_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *_contexts()]
+        contexts = [build_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *contexts_for()]
         try:
             with associate(self._destination, self._calling_ae, contexts, self._timeouts) as association:
                 accepted = {context.abstract_syntax for context in association.accepted_contexts}
@@ -149,17 +149,32 @@ def _syntaxes_for_ct(contexts: Sequence[PresentationContext]) -> tuple[str, ...]
     return tuple(sorted(syntax.name for syntax in found))
 
 
-def _send_one(association: Association, uid: str, path: Path, *, message_id: int) -> tuple[int, Reading]:
-    """Status and its meaning; raises NoAssociation where the file is no use or the association ended."""
-    try:
-        instance = _instance(path, uid, association.accepted_contexts)
-        status: int = association.send_c_store(instance, msg_id=message_id).Status
-    except OSError as error:
-        raise _unreadable(uid, error) from None
-    except (ValueError, AttributeError, InvalidDicomError):
-        raise NoAssociation(
-            Outcome.PERMANENT, f"instance {uid} cannot be sent in any transfer syntax that the peer accepts"
-        ) from None
+def store_one(
+    association: Association,
+    uid: str,
+    path: Path,
+    sha256: str,
+    *,
+    message_id: int,
+    originator: tuple[str, int] | None = None,
+) -> tuple[int, Reading]:
+    """Send a file by C-STORE and return the status and its meaning.
+
+    sha256: hex, of the file as it was produced, "" to compare nothing. originator: AE title and Message ID of the
+    C-MOVE request for which it is sent. Raises NoAssociation where the file is no use or the association ended.
+    """
+    title, asked_id = originator or (None, None)
+    with intact(path, uid, sha256) as file:
+        try:
+            instance = _instance(file, uid, association.accepted_contexts)
+            answer = association.send_c_store(instance, msg_id=message_id, originator_aet=title, originator_id=asked_id)
+            status: int = answer.Status
+        except OSError as error:
+            raise _unreadable(uid, error) from None
+        except (ValueError, AttributeError, InvalidDicomError):
+            raise NoAssociation(
+                Outcome.PERMANENT, f"instance {uid} cannot be sent in any transfer syntax that the peer accepts"
+            ) from None
     return status, classify(status)
 
 
@@ -169,7 +184,7 @@ def _unreadable(uid: str, error: OSError) -> NoAssociation:
 
 
 @contextmanager
-def _intact(path: Path, uid: str, sha256: str) -> Iterator[Path]:
+def intact(path: Path, uid: str, sha256: str) -> Iterator[Path]:
     """A copy of the file in memory, as a path, after its bytes were compared: the peer gets these and no others.
 
     Raises NoAssociation where they are not those that were produced.
@@ -211,7 +226,8 @@ def _instance(path: Path, uid: str, contexts: Sequence[PresentationContext]) -> 
     return dataset
 
 
-def _contexts(sop_class: str = CT_IMAGE_STORAGE) -> list[PresentationContext]:
+def contexts_for(sop_class: str = CT_IMAGE_STORAGE) -> list[PresentationContext]:
+    """What a requestor proposes to store instances of a class as they were written."""
     # One context for each syntax: the peer then accepts both, and the files go out as they were written.
     return [
         build_context(sop_class, [ExplicitVRLittleEndian]),

@@ -26,6 +26,7 @@ _ROLES: Final = {
     "work": "Worker",
     "deliver": "Courier",
     "watch": "Watch",
+    "query": "Query service",
 }
 
 
@@ -103,7 +104,7 @@ def _roles(found: dict[str, Any]) -> Iterator[Light]:
         if role in found["missing"]:
             why = f"does not run {waits(not_started[role])}" if role in not_started else "does not run"
             yield Light(name, Word.DOWN, f"{why}. Start `syncect serve`." if role not in not_started else why)
-        else:
+        elif views or role != "query":  # which the settings may leave out
             word, text = min((_process(view) for view in views), key=lambda told: list(Word).index(told[0]) * -1)
             yield _refusing(found, Light(name, word, text)) if role == "receive" else Light(name, word, text)
 

@@ -52,7 +52,8 @@ def test_the_command_exists(name: str) -> None:
 
 def test_every_role_runs_and_none_twice_that_may_run_once() -> None:
     served = [one for one in workloads().values() if one["kind"] != "Job"]
-    assert {arguments(one)[0] for one in served} | {"complete"} == set(ROLES)  # `receive` brings the completion
+    # `receive` brings the completion; `query` is off unless the settings enable it.
+    assert {arguments(one)[0] for one in served} | {"complete", "query"} == set(ROLES)
     for one in served:
         role = arguments(one)[0]
         assert ("--name" in arguments(one)) is (role not in ONCE)

@@ -182,6 +182,7 @@ class FakeTps:
         self.answer: Callable[[int], Any] = lambda number: 0x0000
         self.listed: Callable[[], Sequence[str]] = lambda: self.stored
         self.counted: Callable[[], object] = lambda: None  # at SERIES level; None leaves the number out
+        self.on_request: Callable[[Any], object] = lambda request: None  # gets every C-STORE request
         self.released = threading.Event()
         self._asked = 0
         self._ae = AE(ae_title="TPS")
@@ -230,6 +231,7 @@ class FakeTps:
 
     def _store(self, event: Any) -> int:
         self._asked += 1
+        self.on_request(event.request)
         answer = self.answer(self._asked)
         if answer == "abort":
             event.assoc.abort()

@@ -14,7 +14,7 @@ from node.network import server
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts, associate
 from node.network.tls import UnusableCertificate, client_context, server_context
-from node.send.scu import StorageScu, _contexts
+from node.send.scu import StorageScu, contexts_for
 from tests.peers.certificates import Certificates
 from tests.peers.measures import wait_until
 
@@ -49,7 +49,7 @@ def test_a_series_goes_out_over_tls(
     report = StorageScu(destination, "SYNCECT", QUICK).send(items)
     assert (report.outcome, report.accepted) == (Outcome.DONE, tuple(uid for uid, _ in items))
     assert sorted(len(path.read_bytes()) for path in store.received()) > [2 * 512 * 512] * 3
-    with associate(destination, "SYNCECT", _contexts(), QUICK) as association:
+    with associate(destination, "SYNCECT", contexts_for(), QUICK) as association:
         connection = association.dul.socket and association.dul.socket.socket
         assert isinstance(connection, ssl.SSLSocket)
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -104,7 +104,7 @@ def can_connect(port: int) -> bool:
 
 
 def spoken(destination: Any) -> str | None:
-    with associate(destination, "SYNCECT", _contexts(), QUICK) as association:
+    with associate(destination, "SYNCECT", contexts_for(), QUICK) as association:
         connection = association.dul.socket and association.dul.socket.socket
         assert isinstance(connection, ssl.SSLSocket)
         return connection.version()

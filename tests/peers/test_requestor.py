@@ -23,7 +23,7 @@ from node.network.answers import MAX_MESSAGE_BYTES, MAX_PDU_BYTES, Answers, Boun
 from node.network.no_association import NoAssociation, Outcome
 from node.network.query import find_instances
 from node.network.requestor import Timeouts, associate
-from node.send.scu import SendReport, StorageScu, _contexts
+from node.send.scu import SendReport, StorageScu, contexts_for
 from tests.peers.scripted_peer import (
     ABORT_BY_PROVIDER,
     ABORT_BY_USER,
@@ -271,7 +271,7 @@ def test_a_release_by_the_peer_is_answered(peer: Peer, instance: Any, before: by
 
 def test_a_release_by_the_peer_after_the_last_answer_is_answered(peer: Peer) -> None:
     peer.script = lambda peer: peer.send(RELEASE_RQ)
-    with associate(peer.destination, "SYNCECT", _contexts(), QUICK) as association:
+    with associate(peer.destination, "SYNCECT", contexts_for(), QUICK) as association:
         while association.dul.state_machine.current_state != "Sta8":
             time.sleep(0.001)
     peer.wait()
@@ -333,7 +333,7 @@ def test_a_request_that_could_not_be_sent_whole_ends_in_an_abort(
 
 def test_an_association_that_has_ended_is_not_used_again(peer: Peer, instance: Any) -> None:
     peer.script = Peer.read_message
-    with associate(peer.destination, "SYNCECT", _contexts(), Timeouts(dimse_s=0.2)) as association:
+    with associate(peer.destination, "SYNCECT", contexts_for(), Timeouts(dimse_s=0.2)) as association:
         for _ in range(2):
             with pytest.raises(NoAssociation, match="did not answer"):
                 association.send_c_store(instance()[1])
@@ -365,7 +365,7 @@ def test_a_rejection_counts_also_where_the_connection_ends_before_the_requestor_
     with rejecting((1, 1, 3)) as port:
         destination = DestinationSettings(name="TPS", ae_title="TPS", host="127.0.0.1", port=port)
         with pytest.raises(NoAssociation, match="does not know our AE title") as caught:
-            associate(destination, "SYNCECT", _contexts(), QUICK).__enter__()
+            associate(destination, "SYNCECT", contexts_for(), QUICK).__enter__()
     assert caught.value.outcome is Outcome.MISCONFIGURED
 
 
@@ -421,7 +421,7 @@ def test_no_other_thread_takes_an_answer(
     monkeypatch.setattr(requestor, "_Parking", gate)
     answered: list[int | None] = []
     tps, (_, path) = make_tps(), instance()
-    with associate(tps.destination(), "SYNCECT", _contexts(), Timeouts(dimse_s=2)) as association:
+    with associate(tps.destination(), "SYNCECT", contexts_for(), Timeouts(dimse_s=2)) as association:
         while association.is_established and len(answered) < 3:
             answered.append(association.send_c_store(path, msg_id=len(answered) + 1).get("Status"))
     assert answered == statuses
@@ -430,7 +430,7 @@ def test_no_other_thread_takes_an_answer(
 
 def test_the_last_segment_does_not_wait_and_no_thread_is_left(make_tps: Any) -> None:
     tps, before = make_tps(), set(threading.enumerate())
-    with associate(tps.destination(), "SYNCECT", _contexts(), QUICK) as association:
+    with associate(tps.destination(), "SYNCECT", contexts_for(), QUICK) as association:
         connection = association.dul.socket and association.dul.socket.socket
         assert connection
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

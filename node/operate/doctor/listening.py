@@ -43,6 +43,20 @@ def receiver_port(settings: Settings) -> Lines:
         yield Line("receiver port", Mark.OK, f"{place}: free")
 
 
+def query_port(settings: Settings) -> Lines:
+    """Whether the port of the query service is ours, free, or another program's; nothing where it is not enabled."""
+    if not settings.query.enabled:
+        return
+    scp = settings.query_scp
+    place = f"port {scp.port} of {scp.listening_host}"
+    views = running_processes(settings.node.data_dir / "run")
+    own = next((view for view in views if view.role == "query"), None)
+    if strangers := _listeners(scp.port) - _tree(views):
+        yield from _taken("query port", place, strangers, "query.port")
+    else:
+        yield Line("query port", Mark.OK, f"{place}: " + (f"the query service, pid {own.pid}" if own else "free"))
+
+
 def _taken(check: str, place: str, pids: set[int], key: str) -> Lines:
     for pid in sorted(pids):
         found = f"{place}: another program listens there, pid {pid} ({_program(pid)})"

@@ -17,6 +17,7 @@ CHECKS: Final[Sequence[Check | StoreCheck]] = (
     StoreCheck("backup", store.backup),
     StoreCheck("alerts", store.alerts),
     Check("receiver port", listening.receiver_port),
+    Check("query port", listening.query_port),
     Check("own AE title", listening.own_ae_title, limit_s=8.0),
     Check("callers", peers.callers),
     Check("count_from", peers.counting_peer, limit_s=8.0),

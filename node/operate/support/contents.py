@@ -28,7 +28,7 @@ MOST_EVENTS: Final = 10_000
 MOST_LOG_BYTES: Final = 8 * 1024**2  # of all files together
 MOST_LOG_LINES: Final = 5000  # of each file
 _FOLDERS: Final = ("run", "log", "spool/incoming", "spool/received", "spool/derived", "spool/set-aside")
-_ROLES: Final = ("serve", "receive", "complete", "work", "deliver", "watch", "web")
+_ROLES: Final = ("serve", "receive", "complete", "work", "deliver", "watch", "query", "web")
 
 
 def about() -> dict[str, Any]:

@@ -37,6 +37,8 @@ def clean_environment(monkeypatch):
             '[scp]\nmax_associations = 1\nallowed_peers = [{ ae_title = "A" }, { ae_title = "B" }]',
             "max_associations must be at least the number of allowed_peers",
         ),
+        ("[query]\nenabled = true\nport = 11112", "query.port and scp.port must differ"),
+        ('[query]\nae_title = "A TITLE OF 17 CHA"', "an AE title has 1 to 16 printable ASCII characters"),
         ("[scp]\nport = 0", "scp.port = 0 is not allowed: it should be greater than or equal to 1"),
         (
             '[scp]\nallowed_peers = [{ ae_title = "A", certificate = "a.example" }]',
