@@ -66,7 +66,8 @@ class CommitmentAsker:
 
     def _ask(self, sent: SentDelivery, destination: DestinationSettings, waited_s: float) -> None:
         transaction_uid = f"2.25.{uuid.uuid4().int}"
-        again_at = self.clock() + timedelta(seconds=max(waited_s, FIRST_WAIT_S))
+        pause_s = min(max(waited_s, FIRST_WAIT_S), GIVE_UP_S - waited_s)
+        again_at = self.clock() + timedelta(seconds=pause_s)
         self.store.ask(sent.id, transaction_uid, again_at=again_at, now=self.clock())
         asked = request_of(transaction_uid, CT_IMAGE_STORAGE, sent.sop_instance_uids)
         try:

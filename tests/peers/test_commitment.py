@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from storage.commitments import CommitmentStore
 from storage.states import DeliveryState
 from tests.peers.conftest import CT, FakeTps
 from tests.peers.measures import wait_until
+from tests.slice.harness import Orthanc
 
 
 @dataclass
@@ -109,14 +112,9 @@ class Sent:
         return DeliveryState(self.store.delivery().state)
 
 
-@pytest.fixture
-def sent(store: Any, produce: Any, archive: Archive, start_receiver: Any, monkeypatch: pytest.MonkeyPatch) -> Sent:
-    monkeypatch.setattr("node.send.commitment.KEEP_OPEN_S", 0.0)
-    produce(4)
-    destination = archive.tps.destination(confirm="commitment")
-    receiver = start_receiver(reporting=[destination], allowed_peers=[{"ae_title": "CT1"}])
+def make_courier(store: Any, destination: DestinationSettings, **options: Any) -> Courier:
     commitments = CommitmentStore(store.database)
-    courier = Courier(
+    return Courier(
         store.outbox,
         store.spool,
         [destination],
@@ -124,9 +122,19 @@ def sent(store: Any, produce: Any, archive: Archive, start_receiver: Any, monkey
         calling_ae="SYNCECT",
         name="courier-1",
         commitments=(commitments, CommitmentReports(commitments, [destination], actor="courier-1").take),
+        **options,
     )
+
+
+@pytest.fixture
+def sent(store: Any, produce: Any, archive: Archive, start_receiver: Any, monkeypatch: pytest.MonkeyPatch) -> Sent:
+    monkeypatch.setattr("node.send.commitment.KEEP_OPEN_S", 0.0)
+    produce(4)
+    destination = archive.tps.destination(confirm="commitment")
+    receiver = start_receiver(reporting=[destination], allowed_peers=[{"ae_title": "CT1"}])
+    courier = make_courier(store, destination)
     assert courier.run_once(destination)
-    return Sent(store, archive, destination, commitments, courier, receiver.port)
+    return Sent(store, archive, destination, CommitmentStore(store.database), courier, receiver.port)
 
 
 def test_a_report_on_an_association_of_its_own_confirms_and_a_second_one_changes_nothing(sent: Sent) -> None:
@@ -196,6 +204,51 @@ def test_a_peer_without_the_service_is_told(sent: Sent) -> None:
     assert sent.courier.confirm_once(sent.destination)
     assert sent.store.delivery().reason.startswith("not confirmed yet: ")
     assert sent.state() is DeliveryState.SENT
+
+
+def test_a_peer_that_never_reports_is_asked_again_with_longer_pauses_for_a_day(
+    sent: Sent,
+) -> None:
+    now = [sent.store.delivery().updated_at]
+    courier, began = make_courier(sent.store, sent.destination, clock=lambda: now[0]), now[0]
+    asked_at_h = []
+    for _ in range(20):
+        if not courier.confirm_once(sent.destination):
+            break
+        asked_at_h.append((now[0] - began) / timedelta(hours=1))
+        now[0] = max(now[0], min(sent.store.delivery().next_attempt_at, now[0] + timedelta(days=30)))
+    assert asked_at_h == [0, 0.25, 0.5, 1, 2, 4, 8, 16, 24]
+    uids = [asked.TransactionUID for asked in sent.archive.requests]
+    assert len(set(uids)) == len(uids) == 8
+    assert sent.store.delivery().reason == "not confirmed within 24 h: tps did not report on storage commitment"
+    assert report(sent.port, committed(sent.archive.requests[-2])) == 0x0110
+    assert sent.state() is DeliveryState.SENT
+    assert report(sent.port, committed(sent.archive.requests[-1])) == 0x0000, "a late report counts"
+    assert sent.state() is DeliveryState.CONFIRMED
+
+
+def test_orthanc_commits_to_what_it_holds_and_to_nothing_else(
+    store: Any, produce: Any, start_receiver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.send.commitment.KEEP_OPEN_S", 0.0)
+    produce(4)
+    known = DestinationSettings(name="tps", ae_title="ORTHANC", host="127.0.0.1", confirm="commitment")
+    receiver = start_receiver(reporting=[known], allowed_peers=[{"ae_title": "CT1"}])
+    orthanc = Orthanc(tmp_path / "orthanc", node_port=receiver.port)
+    try:
+        destination = known.model_copy(update={"port": orthanc.port})
+        courier = make_courier(store, destination)
+        assert courier.run_once(destination)
+        orthanc.delete_one()
+        assert courier.confirm_once(destination)
+        wait_until(lambda: store.delivery().state is DeliveryState.PENDING)
+        assert [one.failure_reason for one in CommitmentStore(store.database).failed(1)] == [0x0112]
+        store.outbox.retry(1, "operator", "", store.delivery().updated_at)
+        assert courier.run_once(destination)
+        assert courier.confirm_once(destination)
+        wait_until(lambda: store.delivery().state is DeliveryState.CONFIRMED)
+    finally:
+        orthanc.stop()
 
 
 # -- a scanner that asks ---------------------------------------------------------------------------------------
