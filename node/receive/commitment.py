@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 AGAIN_AFTER: Final = timedelta(minutes=1)  # failed instances are sent again, what was not mentioned is asked for again
 REPORT_PAUSE_S: Final = 0.5  # the peer shall have the answer to its request before the report
-MAX_PENDING: Final = 32  # reports that are not sent yet
+MAX_PENDING: Final = 8  # reports that are not sent yet; one may name 20,000 instances
 
 
 class CommitmentReports:

@@ -71,7 +71,7 @@ class CommitmentAsker:
         self.store.ask(sent.id, transaction_uid, again_at=again_at, now=self.clock())
         asked = request_of(transaction_uid, CT_IMAGE_STORAGE, sent.sop_instance_uids)
         try:
-            code = self._send(asked, destination)
+            code = self._send(asked, sent, destination)
         except NoAssociation as failure:
             self._not_taken(sent, transaction_uid, failure.reason, waited_s, refused=False)
             return
@@ -79,7 +79,7 @@ class CommitmentAsker:
             reason = f"the peer answered the request for storage commitment with status {code:04X}"
             self._not_taken(sent, transaction_uid, reason, waited_s, refused=True)
 
-    def _send(self, asked: Dataset, destination: DestinationSettings) -> int | None:
+    def _send(self, asked: Dataset, sent: SentDelivery, destination: DestinationSettings) -> int | None:
         """None where the peer took the request, else its status; raises NoAssociation."""
         context = commitment_context()
         with associate(destination, self.calling_ae, [context], self.timeouts, takes_reports=True) as association:
@@ -88,10 +88,11 @@ class CommitmentAsker:
             if code != SUCCESS:
                 return code
             log.info(
-                "%s was asked to commit to %d instances",
+                "%s was asked to commit to the %d instances of delivery %d",
                 destination.name,
-                len(asked.ReferencedSOPSequence),
-                extra={"event": "commitment_asked", "destination": destination.name},
+                len(sent.sop_instance_uids),
+                sent.id,
+                extra={"event": "commitment_asked", "delivery": sent.id, "destination": destination.name},
             )
             take_report(
                 association,

@@ -1,5 +1,6 @@
 """Places for associations: a share for each peer, some kept for each, and none for who only holds one."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def places(clock: Clock, **settings: Any) -> Places:
-    return Places(ScpSettings(**settings), clock)
+def places(clock: Clock, *, reporting: Sequence[DestinationSettings] = (), **settings: Any) -> Places:
+    return Places(ScpSettings(**settings), clock, reporting=reporting)
 
 
 def enter(of: Places, ae: str = "CT1", host: str = "10.0.0.1", certificate: Any = None) -> Any:
@@ -161,7 +162,7 @@ def test_titles_of_peers_are_made_safe_for_the_log(clock: Clock) -> None:
 
 def test_a_destination_that_reports_has_places_of_its_own_for_that_alone(clock: Clock) -> None:
     tps = DestinationSettings(name="tps", ae_title="TPS", host="10.0.0.7", confirm="commitment")
-    full = Places(ScpSettings(allowed_peers=[CT1], max_associations=1), clock, reporting=[tps])
+    full = places(clock, allowed_peers=[CT1], max_associations=1, reporting=[tps])
     assert len(admitted(full, 2)) == 1
     assert full.is_known_host("10.0.0.7")
     reports = admitted(full, 3, "TPS", "10.0.0.7")
@@ -174,5 +175,5 @@ def test_a_destination_that_reports_has_places_of_its_own_for_that_alone(clock: 
 
 def test_a_destination_that_is_an_allowed_peer_too_is_one(clock: Clock) -> None:
     tps = DestinationSettings(name="tps", ae_title="CT1", host="10.0.0.1", confirm="commitment")
-    (session,) = admitted(Places(ScpSettings(allowed_peers=[CT1]), clock, reporting=[tps]), 1)
+    (session,) = admitted(places(clock, allowed_peers=[CT1], reporting=[tps]), 1)
     assert not session.only_reports
