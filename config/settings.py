@@ -122,6 +122,7 @@ class ScpSettings(Section):
     """The receiver. With an empty `allowed_peers` it accepts every calling AE title, of this machine only.
 
     allow_everyone: of every machine. foreign_instances: what becomes of an instance of a series that another peer sent.
+    commitment: what becomes of a request for storage commitment; none is ever granted.
     """
 
     ae_title: AeTitle = "SYNCECT"
@@ -130,6 +131,7 @@ class ScpSettings(Section):
     allowed_peers: tuple[PeerSettings, ...] = ()
     allow_everyone: bool = False
     foreign_instances: Literal["refuse", "hold"] = "refuse"
+    commitment: Literal["refuse", "fail_all"] = "refuse"
     max_associations: Annotated[int, Field(ge=1, le=200)] = 25
     max_associations_per_peer: Annotated[int, Field(ge=0, le=200)] = 0
     tls: TlsSettings | None = None
@@ -276,7 +278,7 @@ class DestinationSettings(Section):
     host: Host
     port: Port = 104
     tls: TlsSettings | None = None
-    confirm: Literal["none", "find"] = "none"
+    confirm: Literal["none", "find", "commitment"] = "none"
     echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
     profile: Literal["generic"] = "generic"
     companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()

@@ -12,8 +12,8 @@ from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
-from storage.tables import Delivery, DeliveryInstance, Event, Job, Product, Series
-from storage.transitions import LEFTOVER_PAUSE, NEVER, mark_leftover, move_delivery
+from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
+from storage.transitions import LEFTOVER_PAUSE, NEVER, mark_leftover, move_delivery, remark_when_sent
 
 _DELIVERY, _ANSWER = (cast(Table, kind.__table__) for kind in (Delivery, DeliveryInstance))
 _EXTEND_LEASE = Prepared(
@@ -28,7 +28,7 @@ _EXTEND_LEASE = Prepared(
 _ANSWERED_AGAIN = Prepared(
     update(_ANSWER)
     .where(_ANSWER.c.delivery_id == bindparam("delivery"), _ANSWER.c.product_id == bindparam("product"))
-    .values(dimse_status=bindparam("status"), sent_at=bindparam("now"))
+    .values(dimse_status=bindparam("status"), sent_at=bindparam("now"), failure_reason=None)
 )
 _ANSWERED = Prepared(
     insert(_ANSWER).values(
@@ -83,10 +83,11 @@ class SentDelivery:
     derived_series_uid: str
     sop_instance_uids: frozenset[str]
     sent_at: datetime
+    reason: str = ""
 
 
 class OutboxStore(ProductStore):
-    """The only writer of deliveries once their rows exist."""
+    """The writer of deliveries once their rows exist, beside `CommitmentStore`, which writes what a peer reports."""
 
     def claim(self, courier: str, destination: str, lease_s: float, now: datetime) -> ClaimedDelivery | None:
         """PENDING -> SENDING for the oldest due delivery to `destination`; None if there is none.
@@ -271,7 +272,7 @@ class OutboxStore(ProductStore):
         with self._database.write() as session:
             row = _sent(session, delivery_id)
             job = session.get_one(Job, row.job_id)
-            if remark := _remark_when_sent(session, row):
+            if remark := remark_when_sent(session, row):
                 reason = f"{reason}; {remark}"
             for instance in session.scalars(select(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id)):
                 instance.confirmed_at = now
@@ -344,12 +345,9 @@ def _mark_late_answer(connection: Connection, delivery_id: int, courier: str, no
 def _sent_delivery(session: Session, delivery: Delivery, job: Job, study_uid: str) -> SentDelivery:
     uids = session.scalars(select(Product.sop_instance_uid).where(Product.job_id == job.id))
     assert job.derived_series_uid is not None
-    return SentDelivery(delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at)
-
-
-def _remark_when_sent(session: Session, delivery: Delivery) -> str:
-    sent = select(Event.reason).where(Event.delivery_id == delivery.id, Event.to_state == DeliveryState.SENT)
-    return session.scalar(sent.order_by(Event.id.desc()).limit(1)) or ""
+    return SentDelivery(
+        delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at, delivery.reason
+    )
 
 
 def _sent(session: Session, delivery_id: int) -> Delivery:
@@ -368,7 +366,9 @@ def _owned(session: Session, delivery_id: int, courier: str) -> tuple[Delivery, 
 
 
 def _claimed(session: Session, delivery: Delivery, job: Job) -> ClaimedDelivery:
-    accepted = select(DeliveryInstance.product_id).where(DeliveryInstance.delivery_id == delivery.id)
+    accepted = select(DeliveryInstance.product_id).where(
+        DeliveryInstance.delivery_id == delivery.id, DeliveryInstance.failure_reason.is_(None)
+    )
     products = session.scalars(select(Product).where(Product.job_id == job.id).order_by(Product.file_name)).all()
     done = set(session.scalars(accepted))
     assert job.derived_series_uid is not None

@@ -23,6 +23,7 @@ from storage.tables import (
     Alert,
     Association,
     AssociationSeries,
+    CommitmentRow,
     Delivery,
     DeliveryInstance,
     Event,
@@ -253,6 +254,7 @@ class RetentionStore:
             jobs = select(Job.id).where(Job.series_id.in_(ids))
             deliveries = select(Delivery.id).where(Delivery.job_id.in_(jobs))
             session.execute(delete(DeliveryInstance).where(DeliveryInstance.delivery_id.in_(deliveries)))
+            session.execute(delete(CommitmentRow).where(CommitmentRow.delivery_id.in_(deliveries)))
             session.execute(delete(Product).where(Product.job_id.in_(jobs)))
             session.execute(delete(Shadow).where(Shadow.job_id.in_(jobs)))
             session.execute(delete(Event).where(Event.series_id.in_(ids)))

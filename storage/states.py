@@ -133,8 +133,8 @@ DELIVERY_ARROWS: Final[dict[DeliveryState, dict[DeliveryState, str]]] = {
         DeliveryState.CANCELLED: "the job was cancelled or superseded",
     },
     DeliveryState.SENT: {
-        DeliveryState.CONFIRMED: "courier: the peer shows that it holds every instance",
-        DeliveryState.PENDING: "operator: `jobs resend`",
+        DeliveryState.CONFIRMED: "courier or receiver: the peer shows that it holds every instance",
+        DeliveryState.PENDING: "receiver: the peer did not commit to instances; operator: `jobs resend`",
     },
     DeliveryState.FAILED: {
         DeliveryState.PENDING: "operator: `jobs retry`, `jobs resend`",

@@ -23,7 +23,7 @@ from storage.states import (
     case_id,
     check_transition,
 )
-from storage.tables import ConstancyRow, Delivery, DeliveryInstance, Event, Job, Series
+from storage.tables import CommitmentRow, ConstancyRow, Delivery, DeliveryInstance, Event, Job, Series
 
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """When a peer is asked again for what it does not confirm, once nobody asks any more."""
@@ -148,6 +148,8 @@ def send_anew(session: Session, row: Delivery, job: Job, *, actor: str, reason: 
     if has_accepted_any(session, row.id):
         row.leftover = Leftover.RESENT
         session.execute(delete(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id))
+    # A report about what was sent before says nothing about what is sent now.
+    session.execute(delete(CommitmentRow).where(CommitmentRow.delivery_id == row.id))
     move_delivery(session, row, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
     row.attempts, row.next_attempt_at = 0, now
 
@@ -155,6 +157,12 @@ def send_anew(session: Session, row: Delivery, job: Job, *, actor: str, reason: 
 def has_accepted_any(session: Session, delivery_id: int) -> bool:
     """Whether the destination accepted an instance of this delivery."""
     return bool(session.scalar(select(exists().where(DeliveryInstance.delivery_id == delivery_id))))
+
+
+def remark_when_sent(session: Session, delivery: Delivery) -> str:
+    """What was said when a delivery was last sent, such as what else the peer refused; "" for nothing."""
+    sent = select(Event.reason).where(Event.delivery_id == delivery.id, Event.to_state == DeliveryState.SENT)
+    return session.scalar(sent.order_by(Event.id.desc()).limit(1)) or ""
 
 
 def mark_leftover(

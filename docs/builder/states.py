@@ -12,6 +12,7 @@ from typing import Any, Final
 from node.operate.next_steps import Facts, next_step
 from storage.cases import Case, DeliveryView, SliceCounts
 from storage.states import DELIVERY_ARROWS, JOB_ARROWS, SERIES_ARROWS, WORKER_CANNOT
+from storage.transitions import NEVER
 
 ARROWS_MARK: Final = "<!-- made from the program: where it comes from and goes to -->"
 STEPS_MARK: Final = "<!-- made from the program: what the node advises -->"
@@ -103,6 +104,11 @@ def _delivered(state: str, delivery: str, reason: str = "", **changes: Any) -> C
     return _case(state, job_state="PRODUCED", product_dir="derived/12-1", deliveries=(one,), **changes)
 
 
+def _unconfirmed() -> Case:
+    case = _delivered("SENT", "SENT", "not confirmed within 24 h: tps did not report on storage commitment")
+    return replace(case, deliveries=tuple(replace(one, next_attempt_at=NEVER) for one in case.deliveries))
+
+
 def _situations() -> list[tuple[str, Case, Facts]]:
     """Situations of each state that a reader meets, in words; the advice comes from the program."""
     silent = replace(_RUNS, unreachable={"tps": "since 2026-11-26 08:30:00 UTC (connection refused)"})
@@ -136,6 +142,7 @@ def _situations() -> list[tuple[str, Case, Facts]]:
         ("the settings name the destination no more", delivered("SENDING", "PENDING"), elsewhere),
         ("the courier does not run", delivered("SENDING", "PENDING"), stopped),
         ("the TPS took everything", delivered("SENT", "SENT"), _RUNS),
+        ("the TPS did not confirm it, and is asked no more", _unconfirmed(), _RUNS),
         ("the TPS showed that it holds everything", delivered("CONFIRMED", "CONFIRMED"), _RUNS),
         ("the translation failed", _case("FAILED"), _RUNS),
         ("the TPS refused it for good", delivered("FAILED", "FAILED", "status A900"), _RUNS),

@@ -7,7 +7,15 @@ from config.load import ConfigError
 from config.settings import Settings
 from node.bootstrap.roles import eligibility_policy
 from node.ops.certificates import check_all_tls
-from node.ops.checks import check_bundle, check_callers, check_data_dir, check_database, check_hosts, check_port
+from node.ops.checks import (
+    check_bundle,
+    check_callers,
+    check_data_dir,
+    check_database,
+    check_hosts,
+    check_port,
+    check_reports,
+)
 from node.ops.findings import Finding
 
 
@@ -24,3 +32,4 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
         yield from map(Finding, error.mistakes)
     yield from check_bundle(settings.model)
     yield from check_callers(settings.scp)
+    yield from check_reports(settings)

@@ -20,6 +20,7 @@ from node.ops.retention import Retention
 from node.query.index import Index
 from node.query.retrieve import Retriever
 from node.query.scp import QueryScp
+from node.receive.commitment import CommitmentReports, CommitmentService
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
@@ -36,13 +37,17 @@ QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=
 
 
 def make_receiver(node: Node, beat: Beating | None = None, numbers: Numbers | None = None) -> Receiver:
-    """The storage SCP."""
+    """The storage SCP, and what it offers of storage commitment."""
+    reports = _reports(node, process_name("receive"))
+    commitment = CommitmentService(node.settings.scp, reports).service()
     return Receiver(
         node.settings.scp,
         node.spool,
         node.series,
         node.refusals,
         name=process_name("receive"),
+        services=[] if commitment is None else [commitment],
+        reporting=reports.destinations,
         beat=beat,
         numbers=numbers,
         clock=node.clock,
@@ -55,6 +60,10 @@ def make_query_scp(node: Node, beat: Beating = no_beat) -> QueryScp:
     index = Index(offered, node.spool)
     retriever = Retriever(index, offered, node.spool, node.settings.destination, settings.ae_title)
     return QueryScp(settings, index, retriever, beat=beat)
+
+
+def _reports(node: Node, actor: str) -> CommitmentReports:
+    return CommitmentReports(node.commitments, node.settings.destination, actor=actor, clock=node.clock)
 
 
 def make_completion(node: Node, *, doubt: str = "") -> Completion:
@@ -120,6 +129,7 @@ def make_courier(node: Node, name: str, beat: Beating = no_beat, numbers: Number
         beat=beat,
         numbers=numbers,
         companions=partial(_companion_maker, node),
+        commitments=(node.commitments, _reports(node, process_name("deliver", name)).take),
         uids=_uids(node),
         clock=node.clock,
     )

@@ -21,6 +21,7 @@ from node.ops.processes import running_processes, starter
 from storage.acceptances import AcceptanceStore
 from storage.alerts import AlertStore
 from storage.audit import AuditStore
+from storage.commitments import CommitmentStore
 from storage.constancy import ConstancyStore
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
@@ -82,6 +83,11 @@ class Node:
     def outbox(self) -> OutboxStore:
         """The deliveries."""
         return OutboxStore(self.database)
+
+    @property
+    def commitments(self) -> CommitmentStore:
+        """What destinations were asked to commit to."""
+        return CommitmentStore(self.database)
 
     @property
     def refusals(self) -> RefusalStore:

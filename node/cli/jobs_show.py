@@ -8,12 +8,16 @@ import typer
 
 from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
 from node.cli.tables import print_text
+from node.network.status import failure_words
 from node.operate.cases import LEFTOVERS, case_json, delivered, progress_text, shadow_text
 from node.operate.next_steps import step_of
 from node.operate.texts import facts_text, local_time, now_utc, zone_of
+from storage.commitments import CommitmentView, FailedInstance
 from storage.overview import Case, DeliveryView, EventView, RefusedView
 from storage.owners import OwnerView
 from storage.states import Leftover
+
+_MOST_FAILED = 10  # instances that are named one by one
 
 Id = Annotated[str, typer.Argument(help="Job id, as listed by `jobs ls`.", metavar="ID")]
 
@@ -27,6 +31,8 @@ def show(
         folder = node.spool.path(case.product_dir) if case.product_dir else None
         refused = node.overview.refused_of_series(case.series_uid)
         owner = node.series.owner(case.series_id)
+        asked = node.commitments.views(case.job_id) if case.job_id is not None else []
+        failed = node.commitments.failed(case.job_id) if case.job_id is not None else []
         shadows = node.shadows.views(case.job_id) if case.job_id is not None else []
         history = node.overview.events(case)
         step = step_of(node, case)
@@ -40,6 +46,8 @@ def show(
                 "product_dir": folder,
                 "owner": owner,
                 "shadows": shadows,
+                "commitments": asked,
+                "not_committed": failed,
                 "refused": refused,
                 "events": history,
             }
@@ -50,6 +58,8 @@ def show(
         ("owner", _owner(owner)),
         *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
         *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
+        *((f"commitment of {view.destination}", _commitment(view, zone)) for view in asked),
+        *_not_committed(failed),
         *(("refused", _refused(one, zone)) for one in refused),
         *((f"shadow {view.bundle}", shadow_text(view)) for view in shadows),
         *_files(case, folder, zone),
@@ -145,6 +155,27 @@ def _delivery(case: Case, view: DeliveryView, zone: tzinfo | None) -> str:
         parts.append(LEFTOVERS[Leftover(view.leftover)])
     text = ", ".join(parts)
     return f"{text}: {view.reason}" if view.reason else text
+
+
+def _commitment(view: CommitmentView, zone: tzinfo | None) -> str:
+    """What a destination was asked last, and what it reported (PS3.4 annex J)."""
+    when = local_time(view.asked_at if view.answered_at is None else view.answered_at, zone)
+    text = {
+        "ASKED": f"asked {when}, no report yet",
+        "ANSWERED": f"reported {when}",
+        "REFUSED": f"refused the request {when}",
+    }.get(view.outcome, f"{view.outcome} {when}")
+    return f"{text}: {view.reason}" if view.reason else text
+
+
+def _not_committed(failed: list[FailedInstance]) -> list[tuple[str, str]]:
+    rows = [
+        (f"not committed by {one.destination}", f"{one.sop_instance_uid}: {failure_words(one.failure_reason)}")
+        for one in failed[:_MOST_FAILED]
+    ]
+    if len(failed) > _MOST_FAILED:
+        rows.append(("not committed", f"and {len(failed) - _MOST_FAILED} more; --json has all"))
+    return rows
 
 
 def _owner(owner: OwnerView) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.pdu_primitives import A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -24,6 +25,7 @@ from node.network.no_association import NoAssociation, Outcome
 
 MAX_PDU_BYTES = (1 << 17) + 6  # sent, whatever a peer allows
 MAX_MESSAGE_BYTES = 1 << 16  # received; an answer, and what a query finds, is a few hundred bytes
+MAX_REPORT_BYTES = 4 << 20  # received, of an N-EVENT-REPORT request: the names of 20,000 instances
 MAX_ANSWERS = 20_000  # to one request: a query for a series may be answered with the whole study, an image each
 MAX_ANSWERS_BYTES = 16 << 20  # to one request, all together
 _POLL_S = 0.05  # how often pynetdicom's thread looks whether it is to end
@@ -36,7 +38,7 @@ _NOT_TAKEN = "the peer does not take what it is sent"
 _INVALID_PDU = 0x05  # reason of the A-P-ABORT that pynetdicom issues for a PDU that is none or belongs elsewhere
 _P_DATA_TF, _A_ABORT = 0x04, 0x07  # PDU types, PS3.8 section 9.3.1
 _COMMAND = 0x01  # message control header, PS3.8 section E.2
-_RESPONSE = 0x8000  # Command Field, PS3.7 table E.1-1
+_RESPONSE, _EVENT_REPORT = 0x8000, 0x0100  # Command Field, PS3.7 table E.1-1
 
 
 class _WakingQueue(queue.Queue[Any]):
@@ -154,11 +156,14 @@ class Answers(DIMSEServiceProvider):
     Whatever else happens raises NoAssociation, out of `Association.send_c_store` and the like; `ended` then says why,
     and the association is of no more use. `answers_s` bounds the wait for all answers to one request: without it, and
     without a bound of their number and size, a peer that answers "pending" for ever is listened to for ever.
+    takes_reports: whether the peer may ask, too, but by one N-EVENT-REPORT only.
     """
 
-    def __init__(self, association: Association, answers_s: float) -> None:
+    def __init__(self, association: Association, answers_s: float, *, takes_reports: bool = False) -> None:
         super().__init__(association)
         self.ended = ""
+        self._takes_reports = takes_reports
+        self._reports: queue.Queue[tuple[int, Any]] = queue.Queue(maxsize=1)
         self._answers_s, self._deadline = answers_s, 0.0
         self._asked: Any = None
         self._context_id: int | None = None
@@ -208,6 +213,25 @@ class Answers(DIMSEServiceProvider):
         except Exception:  # pynetdicom and pydicom raise whatever they stumble over
             self.dul.event_queue.put("Evt19")
 
+    def report(self, wait_s: float) -> tuple[int, Any] | None:
+        """Context ID and primitive of the N-EVENT-REPORT request; None where none comes within `wait_s`."""
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline and self.dul.is_alive() and self.dul.peek_next_pdu() is None:
+            with suppress(queue.Empty):
+                return self._reports.get(timeout=_LOOK_S)
+        return None
+
+    def answer_report(self, context_id: int, asked: N_EVENT_REPORT, status: int) -> None:
+        """Answer the N-EVENT-REPORT request."""
+        answer = N_EVENT_REPORT()
+        answer.MessageIDBeingRespondedTo = asked.MessageID
+        answer.AffectedSOPClassUID, answer.AffectedSOPInstanceUID = (
+            asked.AffectedSOPClassUID,
+            asked.AffectedSOPInstanceUID,
+        )
+        answer.EventTypeID, answer.Status = asked.EventTypeID, status
+        super().send_msg(answer, context_id)
+
     def answer_release(self) -> bool:
         """Whether the peer asked for the release of the association; it is then answered."""
         asked = self.assoc.acse.is_release_requested()
@@ -221,16 +245,23 @@ class Answers(DIMSEServiceProvider):
         self._size_bytes += len(value)
         begun_in = self.message.context_id
         second_command = value[0] & _COMMAND and begun_in is not None
-        if second_command or begun_in not in (None, context_id) or self._size_bytes > MAX_MESSAGE_BYTES:
+        if second_command or begun_in not in (None, context_id) or self._size_bytes > self._max_bytes:
             raise ValueError("not a fragment that belongs here")
         part = P_DATA()
         part.presentation_data_value_list.append((context_id, value))
         if self.message.decode_msg(part):
             whole, self.message = self.message, None
+            if self._takes_reports and whole.command_set.CommandField == _EVENT_REPORT:
+                self._reports.put_nowait((context_id, whole.message_to_primitive()))  # raises where one waits already
+                return
             if not whole.command_set.CommandField & _RESPONSE:
                 raise ValueError("not an answer")
             self._count()
             self.msg_queue.put((context_id, whole.message_to_primitive()))  # type: ignore[arg-type]
+
+    @property
+    def _max_bytes(self) -> int:
+        return MAX_REPORT_BYTES if self._takes_reports else MAX_MESSAGE_BYTES
 
     def _count(self) -> None:
         """Count an answer, whether somebody waits for it or not; raises where there are too many."""
@@ -286,4 +317,5 @@ class Answers(DIMSEServiceProvider):
 def _names(answer: Any, asked: Any) -> bool:
     """Whether an answer is about the instance that was sent; it may leave the name out (PS3.7 table 9.1-1)."""
     name = getattr(answer, "AffectedSOPInstanceUID", None)
-    return not name or str(name).rstrip("\0 ") == str(getattr(asked, "AffectedSOPInstanceUID", name))
+    wanted = getattr(asked, "RequestedSOPInstanceUID", None) or getattr(asked, "AffectedSOPInstanceUID", name)
+    return not name or str(name).rstrip("\0 ") == str(wanted)

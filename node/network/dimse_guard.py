@@ -194,6 +194,7 @@ class DimseGuard(DIMSEServiceProvider):
     def __init__(self, assoc: Any, limits: MessageLimits, messages: Mapping[str, frozenset[Message]]) -> None:
         super().__init__(assoc)
         self._limits, self._messages = limits, messages
+        self._sending = threading.Lock()  # two messages in each other's fragments would be none
         self._reports = 0  # N-EVENT-REPORT requests that were not answered: pynetdicom starts a thread for each
         self._command = bytearray()
         self._unanswered: deque[_Request] = deque()
@@ -237,7 +238,8 @@ class DimseGuard(DIMSEServiceProvider):
             if request.is_renamed:
                 is_short = 0 < len(request.uid) <= MAX_UID_CHARS
                 primitive._affected_sop_instance_uid = UID(request.uid) if is_short else None
-        super().send_msg(primitive, context_id)
+        with self._sending:
+            super().send_msg(primitive, context_id)
         if isinstance(primitive, N_EVENT_REPORT) and not primitive.is_valid_request and self._reports:
             self._reports -= 1
             upper_layer: Any = self.dul

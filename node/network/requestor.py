@@ -7,14 +7,16 @@ the answer to a request off the queue before the sender does.
 
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dsutils import decode
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
@@ -43,15 +45,19 @@ def associate(
     calling_ae: str,
     contexts: Sequence[PresentationContext],
     timeouts: Timeouts = Timeouts(),
+    *,
+    takes_reports: bool = False,
 ) -> Iterator[Association]:
     """An established association in which at least one of `contexts` was accepted; released on leaving.
+
+    takes_reports: whether the peer may send N-EVENT-REPORT requests, which `take_report` hands out.
 
     Raises NoAssociation; so do `send_c_store` and the like where the association ends before the answer, which always
     is the answer to the request that was sent. No thread and no connection is left behind.
     """
     configure_libraries()
     parking = _Parking()
-    association = _request(destination, calling_ae, contexts, timeouts, parking)
+    association = _request(destination, calling_ae, contexts, timeouts, parking, takes_reports=takes_reports)
     try:
         if not association.is_established:
             used = _socket(association)
@@ -59,6 +65,30 @@ def associate(
         yield association
     finally:
         _end(association, parking)
+
+
+def take_report(
+    association: Association, take: Callable[[str, int, Callable[[], Dataset]], int], wait_s: float
+) -> None:
+    """Wait for one N-EVENT-REPORT request of the peer, but no longer than `wait_s`, and answer it; never raises.
+
+    take: gets the SOP Instance UID, the Event Type ID and what reads the Event Information; returns the status.
+    """
+    answers = association.dimse
+    assert isinstance(answers, Answers)
+    found = answers.report(wait_s)
+    if found is None:
+        return
+    context_id, asked = found
+    syntaxes = {one.context_id: one.transfer_syntax[0] for one in association.accepted_contexts}
+    if context_id not in syntaxes:
+        return
+    syntax = syntaxes[context_id]
+
+    def read() -> Dataset:
+        return decode(asked.EventInformation, syntax.is_implicit_VR, syntax.is_little_endian)
+
+    answers.answer_report(context_id, asked, take(str(asked.AffectedSOPInstanceUID or ""), asked.EventTypeID, read))
 
 
 class _Parking(threading.Event):
@@ -89,9 +119,11 @@ def _request(
     contexts: Sequence[PresentationContext],
     timeouts: Timeouts,
     parking: _Parking,
+    *,
+    takes_reports: bool,
 ) -> Association:
     def connected(event: Any) -> None:
-        event.assoc.dimse = Answers(event.assoc, timeouts.answers_s)
+        event.assoc.dimse = Answers(event.assoc, timeouts.answers_s, takes_reports=takes_reports)
         _socket(event.assoc).prepare(timeouts.send_s)
 
     def established(event: Any) -> None:

@@ -1,13 +1,20 @@
 """Names the DIMSE status codes this node sends and reads those it gets; it knows nothing of networks or retries.
 
-Sources: PS3.4 Table B.2-1 (C-STORE statuses), PS3.7 section 9.1.1.1.9 and Annex C (statuses of all DIMSE services).
+Sources: PS3.4 Table B.2-1 (C-STORE statuses), PS3.7 section 9.1.1.1.9 and Annex C (statuses of all DIMSE services),
+PS3.3 C.14.1.1 (failure reasons of storage commitment).
 """
 
 from dataclasses import dataclass
 from enum import Enum
 
 SUCCESS = 0x0000
+PROCESSING_FAILURE = 0x0110
+NO_SUCH_INSTANCE = 0x0112
+NO_SUCH_EVENT = 0x0113
+INVALID_ARGUMENT = 0x0115
+NO_SUCH_ACTION = 0x0123
 NOT_AUTHORIZED = 0x0124
+RESOURCE_LIMITATION = 0x0213
 OUT_OF_RESOURCES = 0xA700
 DATASET_DOES_NOT_MATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
@@ -87,3 +94,18 @@ def classify(status: int) -> Reading:
         if first <= status <= last:
             return Reading(verdict, f"status {status:04X}: {meaning}")
     return Reading(_UNCLEAR, f"status {status:04X}: not defined for C-STORE")
+
+
+_FAILURE_REASONS: dict[int, str] = {
+    0x0110: "processing failure at the peer",
+    0x0112: "the peer does not have it (no such object instance)",
+    0x0119: "the peer has it under another SOP class (class/instance conflict)",
+    0x0122: "the peer does not commit to this SOP class",
+    0x0131: "the peer takes the request for a repeated one (duplicate transaction UID)",
+    0x0213: "the peer has not enough space (resource limitation)",
+}
+
+
+def failure_words(reason: int) -> str:
+    """A Failure Reason (0008,1197) of storage commitment as a person reads it; source: PS3.3 C.14.1.1."""
+    return f"failure reason {reason:04X}: {_FAILURE_REASONS.get(reason, 'not defined for storage commitment')}"

@@ -16,6 +16,7 @@ from node.operate.texts import local_time, zone_of
 from node.ops.processes import running_processes, working_roles
 from storage.overview import Case, DeliveryView
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, WORKER_CANNOT, DeliveryState, JobState, SeriesState
+from storage.transitions import NEVER
 
 _CHANGED: Final = "its series came again since, with other contents or unfinished; this job belongs to what it was"
 
@@ -286,7 +287,18 @@ def _trouble(view: DeliveryView, facts: Facts) -> str:
     return f"{view.destination} has taken nothing since {local_time(since, facts.zone)} ({view.reason.rstrip('.')})"
 
 
-def _sent(_case: Case, _facts: Facts) -> str:
+def _sent(case: Case, _facts: Facts) -> str:
+    given_up = [
+        view.destination
+        for view in case.deliveries
+        if view.state == DeliveryState.SENT and view.next_attempt_at >= NEVER
+    ]
+    if given_up:
+        names = ", ".join(given_up)
+        return (
+            f"{names} accepted every image, did not confirm them, and is asked no more: look for the series there. "
+            f"`syncect jobs resend {case.id}` sends it again under the same UIDs where images are missing."
+        )
     return "Nothing to do: every destination accepted every image."
 
 

@@ -20,6 +20,8 @@ from storage.database import Database
 from storage.errors import StorageError
 from storage.schema import look_through
 
+_THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
+
 Found = Mapping[str, frozenset[str] | str]
 """The addresses of every host of the settings, or why it has none."""
 
@@ -170,6 +172,16 @@ def check_callers(scp: ScpSettings) -> Iterator[Finding]:
             f"scp.tls: whoever has a certificate that the CA signed may call itself {titles}; `certificate` in "
             "scp.allowed_peers binds an AE title to one"
         )
+
+
+def check_reports(settings: Settings) -> Iterator[Finding]:
+    """Destinations that shall commit to what they got, and cannot reach the receiver with their report."""
+    for number, peer in enumerate(settings.destination):
+        if peer.confirm == "commitment" and settings.scp.is_closed and peer.host not in _THIS_MACHINE:
+            yield warning(
+                f"destination.{number} ({peer.name}) cannot report on storage commitment: the receiver listens on "
+                f"{settings.scp.listening_host} only; name the peers in scp.allowed_peers"
+            )
 
 
 def check_data_dir(data_dir: Path) -> Iterator[Finding]:

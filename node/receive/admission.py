@@ -4,11 +4,11 @@ import ipaddress
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from weakref import WeakValueDictionary
 
-from config.settings import PeerSettings, ScpSettings
+from config.settings import DestinationSettings, PeerSettings, ScpSettings
 from config.syntax import MAX_AE_TITLE_CHARS, NOT_IN_AE_TITLE, IpNetwork, network_of
 from node.network.server import Rejection
 from node.network.tls import PeerCertificate
@@ -24,6 +24,7 @@ LIMIT_REACHED = Rejection(2, 3, 2)
 SPARE_S = 30.0  # an association that stored nothing for so long gives its place to one that wants it
 _MAPPED_BITS = 96  # of an IPv6 address that stands for one of IPv4
 KEPT_PLACES = 2  # for each allowed peer, which no other peer can take
+REPORTING_PLACES = 2  # for each destination that only reports, beyond all others
 
 
 class Turn:
@@ -49,13 +50,17 @@ class Turn:
 
 @dataclass(eq=False)
 class Session:
-    """What is known of one association; its row in the store is opened with its first instance."""
+    """What is known of one association; its row in the store is opened with its first instance.
+
+    only_reports: of a destination that may report on storage commitment and may do nothing else.
+    """
 
     calling_ae: str
     peer_host: str
     peer: str
     turn: Turn
     shown: Credentials
+    only_reports: bool = False
     progress_s: float = 0.0  # monotonic time of its beginning or of the last instance that it stored
     association_id: int | None = None
     stored: int = 0
@@ -98,16 +103,24 @@ class PeerHosts:
 class Places:
     """The places for associations: `max_associations` in total, at most a share for each peer, some kept for each.
 
-    A peer is an entry of `allowed_peers`; where the list is empty it is an address.
+    A peer is an entry of `allowed_peers`; where the list is empty it is an address. `reporting` are destinations that
+    report on storage commitment: those that are no allowed peer have places of their own, for that alone.
     """
 
-    def __init__(self, settings: ScpSettings, clock_s: Callable[[], float] = time.monotonic) -> None:
-        self._settings, self._clock_s = settings, clock_s
-        self._hosts = PeerHosts(peer.host for peer in settings.allowed_peers)
+    def __init__(
+        self,
+        settings: ScpSettings,
+        clock_s: Callable[[], float] = time.monotonic,
+        *,
+        reporting: Sequence[DestinationSettings] = (),
+    ) -> None:
+        self._settings, self._clock_s, self._reporting = settings, clock_s, tuple(reporting)
+        self._hosts = PeerHosts([peer.host for peer in settings.allowed_peers] + [one.host for one in reporting])
         self._share = settings.max_associations_per_peer or settings.max_associations
         count = len(settings.allowed_peers)
         self._kept = min(KEPT_PLACES, settings.max_associations // count, self._share) if count else 0
         self._sessions: list[Session] = []
+        self._reports: list[Session] = []  # those of destinations that only report
         self._turns: WeakValueDictionary[tuple[str, str], threading.Lock] = WeakValueDictionary()
         self._lock = threading.Lock()
 
@@ -117,6 +130,8 @@ class Places:
         """A session with a place, or why there is none. A session that stores nothing may be aborted to make room."""
         calling_ae = safe_title(calling_ae)
         entries = self._entries(calling_ae, host)
+        if not entries and (name := self._reports_as(calling_ae, host)):
+            return self._admit_report(called_ae, calling_ae, host, name)
         if not entries:
             return _rejected(WRONG_CALLING_AE, calling_ae, host, "not in scp.allowed_peers")
         peer, is_bound = next(
@@ -129,7 +144,8 @@ class Places:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
             shown = Credentials(host, certificate.identity if certificate else "", is_bound)
-            session = Session(calling_ae, host, peer, self._turn(calling_ae, host), shown, self._clock_s())
+            turn = self._turn(calling_ae, host)
+            session = Session(calling_ae, host, peer, turn, shown, progress_s=self._clock_s())
             idle = self._make_room(peer)
             if idle is None:
                 return _rejected(LIMIT_REACHED, calling_ae, host, "all places for this peer are taken")
@@ -147,8 +163,9 @@ class Places:
     def leave(self, session: Session) -> None:
         """Free the place of a session; a second time does nothing."""
         with self._lock:
-            if session in self._sessions:
-                self._sessions.remove(session)
+            for sessions in (self._sessions, self._reports):
+                if session in sessions:
+                    sessions.remove(session)
 
     def progressed(self, session: Session) -> None:
         """Note that a session has stored something."""
@@ -157,6 +174,25 @@ class Places:
     def is_known_host(self, host: str) -> bool:
         """Whether an allowed peer is known to have this address; it waits for no look-up of a name."""
         return self._hosts.any_has(host)
+
+    def _reports_as(self, calling_ae: str, host: str) -> str:
+        """The name of the destination that the asking one is, "" for none that reports."""
+        for one in self._reporting:
+            if one.ae_title == calling_ae and self._hosts.has(one.host, host, wait_s=FIRST_ANSWER_S):
+                return one.name
+        return ""
+
+    def _admit_report(self, called_ae: str, calling_ae: str, host: str, name: str) -> Session | Rejection:
+        if called_ae.strip(" ") != self._settings.ae_title:
+            return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
+        with self._lock:
+            peer = f"destination {name}"
+            if sum(one.peer == peer for one in self._reports) >= REPORTING_PLACES:
+                return _rejected(LIMIT_REACHED, calling_ae, host, "all places for the reports of this peer are taken")
+            turn, shown = self._turn(calling_ae, host), Credentials(host, "", False)
+            session = Session(calling_ae, host, peer, turn, shown, only_reports=True)
+            self._reports.append(session)
+        return session
 
     def _turn(self, calling_ae: str, host: str) -> Turn:
         lock = self._turns.setdefault((calling_ae, host), threading.Lock())

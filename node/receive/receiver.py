@@ -23,7 +23,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.pdu_primitives import A_RELEASE
 
-from config.settings import ScpSettings
+from config.settings import DestinationSettings, ScpSettings
 from config.syntax import UID_ALPHABET
 from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORED_CLASSES
@@ -73,8 +73,9 @@ class PortInUse(Misconfigured):
 class Receiver:
     """A Verification and Storage SCP. One receiver owns the spool's `incoming` folder.
 
-    `services`: what it offers beside them. `port` overrides the port of the settings; 0 lets the system choose one.
-    `numbers` gets what was answered, where there is a beat.
+    `services`: what it offers beside them; `reporting`: destinations that may report to one of them. `port`
+    overrides the port of the settings; 0 lets the system choose one. `numbers` gets what was answered, where there is a
+    beat.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Receiver:
         *,
         name: str,
         services: Sequence[Service] = (),
+        reporting: Sequence[DestinationSettings] = (),
         port: int | None = None,
         max_dataset_bytes: int = MAX_DATASET_BYTES,
         beat: Beating | None = None,
@@ -103,7 +105,7 @@ class Receiver:
         # Status, seconds and bytes of each answer; counted by the accepting thread, so that no C-STORE waits for it.
         self._answered: deque[tuple[int, float, int]] = deque(maxlen=_MOST_UNCOUNTED)
         self._clock = clock
-        self._places = Places(settings)
+        self._places = Places(settings, reporting=reporting)
         self._outage = Outage("C-STORE")
         self._stopping = threading.Event()
         self._server: HardenedServer | None = None

@@ -18,9 +18,11 @@ from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers, no_beat
 from node.dicom.uids import UidFactory
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
+from node.send.commitment import CommitmentAsker, Take
 from node.send.companions import CompanionSender, MakerOf
 from node.send.confirmation import Confirmer
 from node.send.scu import SendReport, StorageScu
+from storage.commitments import CommitmentStore
 from storage.errors import LeaseLost, StoreUnavailable
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
@@ -52,6 +54,7 @@ class Courier:
     """Delivers to `destinations` until it is told to stop. `name` owns the leases: the same after a restart.
 
     companions: what makes the objects that a destination wants beside the images; uids: by which they are found.
+    commitments: where requests for storage commitment are kept, and what counts a report.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Courier:
         beat: Beating = no_beat,
         numbers: Numbers | None = None,
         companions: MakerOf | None = None,
+        commitments: tuple[CommitmentStore, Take] | None = None,
         uids: UidFactory = UidFactory(),  # noqa: B008 - immutable
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
@@ -83,6 +87,10 @@ class Courier:
         self._rng = rng or random.Random()
         self._companions = companions
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, uids=uids, clock=clock)
+        self._asker = None
+        if commitments is not None:
+            store, take = commitments
+            self._asker = CommitmentAsker(store, outbox, take, calling_ae, name, clock, timeouts)
         self._stop = threading.Event()
         self._outage = Outage("the release of old leases")
 
@@ -211,6 +219,8 @@ class Courier:
 
     def confirm_once(self, destination: DestinationSettings) -> bool:
         """Ask once for a sent series whether it is there, or for a withdrawn one; False when none was due."""
+        if destination.confirm == "commitment":
+            return self._asker is not None and self._asker.run_once(destination)
         return destination.confirm == "find" and self._confirmer.run_once(destination)
 
     def _send(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport:

@@ -19,7 +19,9 @@ from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy import select
 
 from config.settings import DestinationSettings, ScpSettings
+from node.receive.commitment import CommitmentReports, CommitmentService
 from node.receive.receiver import Receiver
+from storage.commitments import CommitmentStore
 from storage.database import Database
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.outbox import OutboxStore
@@ -97,16 +99,30 @@ StartReceiver = Callable[..., Receiver]
 
 @pytest.fixture
 def start_receiver(store: Store) -> Iterator[StartReceiver]:
-    """Start a receiver on a free port of the loopback; keywords go to ScpSettings, `series` replaces the store."""
+    """Start a receiver on a free port of the loopback; keywords go to ScpSettings, `series` replaces the store.
+
+    reporting: destinations that report on storage commitment to it.
+    """
     running: list[Receiver] = []
 
-    def start(*, series: Any = None, max_dataset_bytes: int = 1 << 30, **settings: Any) -> Receiver:
+    def start(
+        *,
+        series: Any = None,
+        max_dataset_bytes: int = 1 << 30,
+        reporting: Sequence[DestinationSettings] = (),
+        **settings: Any,
+    ) -> Receiver:
+        scp = ScpSettings(host="127.0.0.1", **settings)
+        reports = CommitmentReports(CommitmentStore(store.database), reporting, actor="receiver-1")
+        commitment = CommitmentService(scp, reports).service()
         receiver = Receiver(
-            ScpSettings(host="127.0.0.1", **settings),
+            scp,
             store.spool,
             series or store.series,
             store.refusals,
             name="receiver-1",
+            services=[] if commitment is None else [commitment],
+            reporting=reports.destinations,
             port=0,
             max_dataset_bytes=max_dataset_bytes,
         )
@@ -183,6 +199,7 @@ class FakeTps:
         self.listed: Callable[[], Sequence[str]] = lambda: self.stored
         self.counted: Callable[[], object] = lambda: None  # at SERIES level; None leaves the number out
         self.on_request: Callable[[Any], object] = lambda request: None  # gets every C-STORE request
+        self.also_handles: list[Any] = []
         self.released = threading.Event()
         self._asked = 0
         self._ae = AE(ae_title="TPS")
@@ -199,6 +216,7 @@ class FakeTps:
             (evt.EVT_REQUESTED, self._requested),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_FIND, self._find),
+            *self.also_handles,
         ]
         self._server = self._ae.make_server(
             ("127.0.0.1", self.port),

@@ -412,8 +412,8 @@ def test_no_other_thread_takes_an_answer(
 
     create = Answers.__init__
 
-    def create_late(self: Any, association: Any, answers_s: float) -> None:
-        create(self, association, answers_s)
+    def create_late(self: Any, association: Any, answers_s: float, **options: Any) -> None:
+        create(self, association, answers_s, **options)
         self.msg_queue = LateQueue()
 
     monkeypatch.setattr(Answers, "__init__", create_late)

@@ -93,9 +93,9 @@ class StoreScp:
 
 
 class Orthanc:
-    """Orthanc as an archive; files are fetched back through its REST API."""
+    """Orthanc as an archive; files are fetched back through its REST API. node_port: where it finds the node."""
 
-    def __init__(self, folder: Path, *, ae_title: str = "ORTHANC") -> None:
+    def __init__(self, folder: Path, *, ae_title: str = "ORTHANC", node_port: int = 104) -> None:
         program = require_program("orthanc", "/usr/sbin/Orthanc", "Orthanc")
         self.folder, self.ae_title = folder, ae_title
         self.port, self._http = free_port(), free_port()
@@ -108,7 +108,7 @@ class Orthanc:
                     "DicomAet": ae_title,
                     "DicomPort": self.port,
                     "HttpPort": self._http,
-                    "DicomModalities": {"syncect": ["SYNCECT", "127.0.0.1", 104]},
+                    "DicomModalities": {"syncect": ["SYNCECT", "127.0.0.1", node_port]},
                     "RemoteAccessAllowed": False,
                     "Plugins": [],
                 }
@@ -137,6 +137,13 @@ class Orthanc:
             path.write_bytes(self._get(f"/instances/{identifier}/file"))
             paths.append(path)
         return paths
+
+    def delete_one(self) -> None:
+        """Remove one instance, as a person does who tidies up."""
+        identifier = json.loads(self._get("/instances"))[0]
+        asked = urllib.request.Request(f"http://127.0.0.1:{self._http}/instances/{identifier}", method="DELETE")
+        with urllib.request.urlopen(asked, timeout=10):
+            pass
 
     def stop(self) -> None:
         self._process.terminate()

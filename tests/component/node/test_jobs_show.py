@@ -11,6 +11,7 @@ import pytest
 from node.dicom.derived_plan import SeriesOptions
 from node.operate.cases import case_json
 from node.ops.processes import process_lock
+from storage.commitments import CommitmentReport
 from storage.forecast import Expected
 from tests.builders import make_series
 from tests.departments import START
@@ -203,3 +204,18 @@ def test_a_series_of_which_nothing_was_stored_cannot_be_completed(run, departmen
     code, _, err = run("jobs", "complete", case_id)
     assert (code, "none of its instances was stored" in err) == (4, True)
     assert "would be refused, because none of its instances was stored." in run("jobs", "why", case_id)[1]
+
+
+def test_show_tells_what_a_destination_did_not_commit_to_and_why_what_to_do(run, department) -> None:
+    case_id, commitments = department.sent(), department.node.commitments
+    commitments.ask(1, "2.25.1", again_at=START, now=START)
+    assert "commitment of tps asked" in flat(run("jobs", "show", case_id)[1])
+    failed = CommitmentReport("2.25.1", frozenset(), {"9.1.0": 0x0122, "9.1.2": 0x0122})
+    commitments.report(failed, ["tps"], actor="r", again_at=START, now=START)
+    out = flat(run("jobs", "show", case_id)[1])
+    assert "the peer did not commit to 2 of 3 instances (2 with failure reason 0122)" in out
+    assert "not committed by tps 9.1.0: failure reason 0122: the peer does not commit to this SOP class" in out
+    found = json.loads(run("jobs", "show", case_id, "--json")[1])
+    assert [one["sop_instance_uid"] for one in found["not_committed"]] == ["9.1.0", "9.1.2"]
+    assert (found["commitments"][0]["outcome"], found["state"]) == ("ANSWERED", "SENT")
+    assert f"`syncect jobs resend {case_id}`" in flat(run("jobs", "why", case_id)[1])

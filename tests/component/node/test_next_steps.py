@@ -75,6 +75,13 @@ def produced_for_nobody(department):
     return department.produced(destinations=())
 
 
+def never_confirmed(department):
+    case_id = department.sent()
+    text = "not confirmed within 24 h: the peer lists 0 of 3 instances"
+    department.node.outbox.postpone_confirmation(1, "c", text, not_before=None, now=START)
+    return case_id
+
+
 def retried_by_itself(department):
     case_id = department.queued()
     job = department.claim()
@@ -108,6 +115,7 @@ MAKERS: dict[str, Callable[[Department], str]] = {
         superseded_with_leftover,
         produced_for_nobody,
         retried_by_itself,
+        never_confirmed,
     )
 }
 
@@ -140,7 +148,15 @@ def test_no_next_step_names_a_command_that_would_be_refused(run, department, con
         # What is written in the step is what the command line takes.
         options = {"release": ["--reason", "seen"]}.get(verb, [])
         assert run("jobs", verb, case_id, "--dry-run", *options)[0] == 0
-    waits_for_a_person = {"incomplete", "failed", "stuck_without_product", "held", "held_for_its_pixels", "send_failed"}
+    waits_for_a_person = {
+        "incomplete",
+        "failed",
+        "stuck_without_product",
+        "held",
+        "held_for_its_pixels",
+        "send_failed",
+        "never_confirmed",
+    }
     assert bool(named) or name not in waits_for_a_person
 
 
@@ -169,6 +185,7 @@ ALLOWED = {
     "superseded_with_leftover": "acknowledge",
     "produced_for_nobody": "cancel resend",
     "retried_by_itself": "cancel",
+    "never_confirmed": "cancel resend",
 }
 OPTIONS = {"cancel": ["--yes"], "reject": ["--yes"], "release": ["--reason", "seen"]}
 

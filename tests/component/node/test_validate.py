@@ -14,7 +14,7 @@ import pytest
 from config.settings import ScpSettings, Settings
 from models.testing import write_tiny_bundle
 from node.ops.certificates import check_tls, validity
-from node.ops.checks import check_callers, check_hosts, check_port
+from node.ops.checks import check_callers, check_hosts, check_port, check_reports
 from node.ops.processes import process_lock
 from tests.conftest import require_program
 from tests.peers.certificates import Certificates, make_certificates
@@ -185,6 +185,22 @@ def test_who_may_send_is_told_where_nobody_was_named(scp: dict[str, object], wor
     assert len(found) == (words is not None)
     assert all(words is not None and words in finding.text for finding in found)
     assert not any(finding.is_mistake for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("host", "confirm", "scp", "count"),
+    [
+        ("10.1.2.4", "commitment", {}, 1),
+        ("10.1.2.4", "find", {}, 0),
+        ("127.0.0.1", "commitment", {}, 0),
+        ("10.1.2.4", "commitment", {"allowed_peers": [{"ae_title": "CTSIM"}]}, 0),
+    ],
+)
+def test_a_destination_that_cannot_report_is_told(host: str, confirm: str, scp: dict[str, object], count: int) -> None:
+    pacs = {"name": "pacs", "ae_title": "PACS", "host": host, "confirm": confirm}
+    found = list(check_reports(Settings.model_validate({"scp": scp, "destination": [pacs]})))
+    assert len(found) == count
+    assert all("destination.0 (pacs) cannot report on storage commitment" in one.text for one in found)
 
 
 def test_titles_without_a_certificate_of_their_own_are_told(certificates: Certificates) -> None:

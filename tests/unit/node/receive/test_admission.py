@@ -1,10 +1,11 @@
 """Places for associations: a share for each peer, some kept for each, and none for who only holds one."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from config.settings import ScpSettings
+from config.settings import DestinationSettings, ScpSettings
 from node.network.tls import PeerCertificate
 from node.receive.admission import LIMIT_REACHED, SPARE_S, WRONG_CALLED_AE, WRONG_CALLING_AE, Places, Session
 from storage.owners import Credentials
@@ -26,8 +27,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def places(clock: Clock, **settings: Any) -> Places:
-    return Places(ScpSettings(**settings), clock)
+def places(clock: Clock, *, reporting: Sequence[DestinationSettings] = (), **settings: Any) -> Places:
+    return Places(ScpSettings(**settings), clock, reporting=reporting)
 
 
 def enter(of: Places, ae: str = "CT1", host: str = "10.0.0.1", certificate: Any = None) -> Any:
@@ -157,3 +158,22 @@ def test_titles_of_peers_are_made_safe_for_the_log(clock: Clock) -> None:
     assert places(clock, allowed_peers=[CT1]).is_known_host("10.0.0.1")
     assert not places(clock, allowed_peers=[CT1]).is_known_host("10.0.0.2")
     assert not places(clock, allowed_peers=[{"ae_title": "CT1"}]).is_known_host("10.0.0.1")
+
+
+def test_a_destination_that_reports_has_places_of_its_own_for_that_alone(clock: Clock) -> None:
+    tps = DestinationSettings(name="tps", ae_title="TPS", host="10.0.0.7", confirm="commitment")
+    full = places(clock, allowed_peers=[CT1], max_associations=1, reporting=[tps])
+    assert len(admitted(full, 2)) == 1
+    assert full.is_known_host("10.0.0.7")
+    reports = admitted(full, 3, "TPS", "10.0.0.7")
+    assert [one.only_reports for one in reports] == [True, True]
+    assert enter(full, "TPS", "10.0.0.8") == WRONG_CALLING_AE
+    assert full.admit("OTHER", "TPS", "10.0.0.7", None) == WRONG_CALLED_AE
+    full.leave(reports[0])
+    assert len(admitted(full, 2, "TPS", "10.0.0.7")) == 1
+
+
+def test_a_destination_that_is_an_allowed_peer_too_is_one(clock: Clock) -> None:
+    tps = DestinationSettings(name="tps", ae_title="CT1", host="10.0.0.1", confirm="commitment")
+    (session,) = admitted(places(clock, allowed_peers=[CT1], reporting=[tps]), 1)
+    assert not session.only_reports
