@@ -400,6 +400,7 @@ AlertKind = Literal[
     "failed",
     "held",
     "incomplete",
+    "unconfirmed",
     "deaths",
     "restarts",
     "certificate",
