@@ -417,6 +417,7 @@ AlertKind = Literal[
     "failed",
     "held",
     "incomplete",
+    "unconfirmed",
     "deaths",
     "restarts",
     "certificate",

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
@@ -91,7 +91,7 @@ class CommitmentStore:
             session.add(
                 CommitmentRow(transaction_uid=transaction_uid, delivery_id=delivery_id, outcome=ASKED, asked_at=now)
             )
-            row.next_attempt_at = again_at
+            row.reason, row.next_attempt_at = remark_when_sent(session, row), again_at  # no older trouble stays
 
     def not_taken(
         self, transaction_uid: str, reason: str, *, refused: bool, again_at: datetime | None, now: datetime
@@ -115,12 +115,13 @@ class CommitmentStore:
                 delivery.reason, delivery.next_attempt_at = reason, again_at or NEVER
 
     def report(
-        self, report: CommitmentReport, destinations: Collection[str], *, actor: str, again_at: datetime, now: datetime
+        self, report: CommitmentReport, destinations: Collection[str], *, actor: str, pause: timedelta, now: datetime
     ) -> Reported:
         """Count a report of the peer that these destinations are.
 
-        Failed instances are missing from now on, and the courier sends them again, `MAX_RESENDS` times at most. What
-        the report does not mention stays unconfirmed, and is asked for again at `again_at`.
+        Failed instances are missing from now on, and the courier sends them again after `pause`, `MAX_RESENDS` times at
+        most. What the report does not mention stays unconfirmed, and is asked for again after as long as was waited,
+        but not before `pause`.
         """
         with self._database.write() as session:
             found = session.execute(
@@ -157,8 +158,16 @@ class CommitmentStore:
                 move_delivery(session, delivery, job.series_id, to, actor=actor, reason=words, now=now)
             else:
                 delivery.reason = reason
-            delivery.next_attempt_at = NEVER if counted is Counted.FAILED and not is_resent else again_at
+            if counted is Counted.PARTIAL:
+                pause = max(pause, now - delivery.updated_at)
+            delivery.next_attempt_at = NEVER if counted is Counted.FAILED and not is_resent else now + pause
             return Reported(counted, delivery.id, reason, is_resent)
+
+    def last_reason(self, delivery_id: int) -> str:
+        """What the peer said about the newest request, or why it was not asked; "" where it said nothing."""
+        query = select(CommitmentRow.reason).where(CommitmentRow.delivery_id == delivery_id)
+        with self._database.read() as session:
+            return session.scalar(query.order_by(CommitmentRow.id.desc()).limit(1)) or ""
 
     def views(self, job_id: int) -> list[CommitmentView]:
         """The requests about the result of one job, the newest of each delivery, by destination."""

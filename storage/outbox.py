@@ -83,7 +83,6 @@ class SentDelivery:
     derived_series_uid: str
     sop_instance_uids: frozenset[str]
     sent_at: datetime
-    reason: str = ""
 
 
 class OutboxStore(ProductStore):
@@ -345,9 +344,7 @@ def _mark_late_answer(connection: Connection, delivery_id: int, courier: str, no
 def _sent_delivery(session: Session, delivery: Delivery, job: Job, study_uid: str) -> SentDelivery:
     uids = session.scalars(select(Product.sop_instance_uid).where(Product.job_id == job.id))
     assert job.derived_series_uid is not None
-    return SentDelivery(
-        delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at, delivery.reason
-    )
+    return SentDelivery(delivery.id, study_uid, job.derived_series_uid, frozenset(uids), delivery.updated_at)
 
 
 def _sent(session: Session, delivery_id: int) -> Delivery:

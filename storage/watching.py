@@ -4,11 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import or_, select
+from sqlalchemy import func, or_, select
 
 from storage.database import Database
-from storage.states import JobState, SeriesState, case_id
-from storage.tables import Instance, Job, Series
+from storage.states import DeliveryState, JobState, SeriesState, case_id
+from storage.tables import Delivery, Instance, Job, Series
+from storage.transitions import NEVER
 
 _AT_WORK = (JobState.QUEUED, JobState.RUNNING)
 _UNDECIDED = (SeriesState.RECEIVING, SeriesState.COMPLETE)
@@ -42,6 +43,19 @@ class WatchStore:
         """Those of some SHA-256 values under which an instance was received; it reads all rows of instances."""
         with self._database.read() as session:
             return set(session.scalars(select(Instance.sha256).where(Instance.sha256.in_(digests))))
+
+    def unconfirmed(self, since: datetime) -> dict[str, int]:
+        """How many results that were sent since then each destination did not confirm, and is asked about no more."""
+        query = (
+            select(Delivery.destination, func.count())
+            .join(Job, Job.id == Delivery.job_id)
+            .where(Delivery.state == DeliveryState.SENT, Delivery.next_attempt_at >= NEVER)
+            .where(Delivery.updated_at >= since, Job.state == JobState.PRODUCED)
+            .group_by(Delivery.destination)
+            .order_by(Delivery.destination)
+        )
+        with self._database.read() as session:
+            return {destination: count for destination, count in session.execute(query)}
 
     def harms(self) -> list[Harm]:
         """Unfinished cases during which a process ended or the device failed at least once, oldest first."""

@@ -18,6 +18,7 @@ PUSH_INSTANCE: Final = "1.2.840.10008.1.20.1.1"  # well-known, PS3.4 J.3.5
 REQUEST: Final = 1  # Action Type ID, PS3.4 J.3.2
 ALL_COMMITTED, SOME_FAILED = 1, 2  # Event Type ID, PS3.4 J.3.3
 MAX_REFERENCES: Final = 20_000  # in one request or report
+_MAX_US: Final = 0xFFFF  # of the VR US
 
 
 class UnreadableReferences(ValueError):
@@ -77,8 +78,9 @@ def read_report(told: Dataset) -> EventReport:
     committed = {reference.sop_instance_uid for reference, _ in _references(told, "ReferencedSOPSequence")}
     failed = {}
     for reference, item in _references(told, "FailedSOPSequence"):
-        reason = item.get("FailureReason")
-        failed[reference.sop_instance_uid] = reason if isinstance(reason, int) else PROCESSING_FAILURE
+        reason: Any = item.get("FailureReason")
+        is_reason = isinstance(reason, int) and 0 <= reason <= _MAX_US
+        failed[reference.sop_instance_uid] = reason if is_reason else PROCESSING_FAILURE
     return EventReport(_uid(told, "TransactionUID"), frozenset(committed - failed.keys()), failed)
 
 

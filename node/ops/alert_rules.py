@@ -16,6 +16,7 @@ from storage.watching import WatchStore
 
 PEER_DOWN_AFTER: Final = timedelta(minutes=5)
 HUNG_AFTER: Final = timedelta(minutes=10)  # a slice takes seconds, and loading a model less than this
+UNCONFIRMED_FOR: Final = timedelta(days=7)  # from the sending; who has looked until then knows
 MOST_CALLERS: Final = 20  # a caller may invent AE titles without end
 _REASON_LENGTH: Final = 300
 
@@ -74,6 +75,16 @@ def peers(store: PeerStore, destinations: Collection[str], zone: tzinfo | None, 
             f"{count} superseded or cancelled results are to be deleted at {name}; next: `syncect jobs ls --to {name}`"
         )
         yield Cause("leftover", name, text)
+
+
+def unconfirmed(watching: WatchStore, now: datetime) -> Iterator[Cause]:
+    """Destinations that accepted results of the last days and did not confirm them; kind `unconfirmed`."""
+    for name, count in watching.unconfirmed(now - UNCONFIRMED_FOR).items():
+        text = (
+            f"{count} sent results were not confirmed by {name}, which is asked no more; "
+            f"next: `syncect jobs ls --state SENT --to {name}`"
+        )
+        yield Cause("unconfirmed", name, text)
 
 
 def refused(overview: Overview, zone: tzinfo | None, now: datetime) -> list[Cause]:

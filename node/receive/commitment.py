@@ -40,7 +40,7 @@ from storage.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
-AGAIN_AFTER: Final = timedelta(minutes=1)  # failed instances are sent again, what was not mentioned is asked for again
+PAUSE: Final = timedelta(minutes=1)  # then failed instances are sent again, what was not mentioned is asked for again
 REPORT_PAUSE_S: Final = 0.5  # the peer shall have the answer to its request before the report
 MAX_PENDING: Final = 8  # reports that are not sent yet; one may name 20,000 instances
 
@@ -73,9 +73,8 @@ class CommitmentReports:
             return self._refused(status.INVALID_ARGUMENT, calling_ae, type(error).__name__)
         names = [one.name for one in self.destinations if one.ae_title == calling_ae]
         found = CommitmentReport(report.transaction_uid, report.committed, report.failed)
-        now = self._clock()
         try:
-            counted = self._store.report(found, names, actor=self._actor, again_at=now + AGAIN_AFTER, now=now)
+            counted = self._store.report(found, names, actor=self._actor, pause=PAUSE, now=self._clock())
         except StoreUnavailable as error:
             return self._refused(status.PROCESSING_FAILURE, calling_ae, f"the database cannot be used: {error}")
         return self._told(counted, report.transaction_uid, calling_ae)

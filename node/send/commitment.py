@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT_S: Final = 900.0  # for a report; an archive may take hours, so the next wait is as long as all before
 KEEP_OPEN_S: Final = 3.0  # the association, for a report
+_NOT_YET: Final = "not confirmed yet: "
 
 Take = Callable[[str, str, int, Callable[[], Dataset]], int]
 """Counts a report: AE title of the peer, SOP Instance UID, Event Type ID, Event Information; returns the status."""
@@ -106,13 +107,13 @@ class CommitmentAsker:
     ) -> None:
         now = self.clock()
         pause_s = min(max(waited_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
-        text, again_at = f"not confirmed yet: {reason}", now + timedelta(seconds=pause_s)
+        text, again_at = f"{_NOT_YET}{reason}", now + timedelta(seconds=pause_s)
         self.store.not_taken(transaction_uid, text, refused=refused, again_at=again_at, now=now)
         log.warning("delivery %d is %s", sent.id, text, extra={"event": "commitment_not_taken", "delivery": sent.id})
 
     def _give_up(self, sent: SentDelivery, destination: DestinationSettings) -> None:
-        reason = sent.reason or f"{destination.name} did not report on storage commitment"
-        text = f"not confirmed within {GIVE_UP_S / 3600:.0f} h: {reason.removeprefix('not confirmed yet: ')}"
+        reason = self.store.last_reason(sent.id) or f"{destination.name} did not report on storage commitment"
+        text = f"not confirmed within {GIVE_UP_S / 3600:.0f} h: {reason.removeprefix(_NOT_YET)}"
         self.outbox.postpone_confirmation(sent.id, self.name, text, not_before=None, now=self.clock())
         log.error(
             "delivery %d %s",

@@ -1,5 +1,7 @@
 """What the store makes of a report of storage commitment."""
 
+from datetime import timedelta
+
 import pytest
 
 from storage.commitments import MAX_RESENDS, CommitmentReport, CommitmentStore, Counted
@@ -28,7 +30,7 @@ class Committing(Bench):
 
     def report(self, uid, committed=ALL, failed=None, *, to=("tps",), now=30):
         report = CommitmentReport(uid, frozenset(committed), failed or {})
-        return self.commitments.report(report, to, actor="r", again_at=at(now + 60), now=at(now))
+        return self.commitments.report(report, to, actor="r", pause=timedelta(minutes=1), now=at(now))
 
     def case(self):
         return self.overview.case("1")
@@ -71,7 +73,11 @@ def test_what_a_report_does_not_mention_is_not_confirmed_and_asked_for_again(ben
     assert (case.state, case.slices.confirmed) == ("SENT", 2)
     assert case.deliveries[0].reason == "the peer committed to 2 of 3 instances and did not mention the others"
     assert bench.outbox.awaiting_confirmation("tps", at(91)) is not None
-    assert bench.report(bench.ask(now=91), now=92).counted is Counted.CONFIRMED
+    assert bench.report(bench.ask(now=91), {"9.0"}, now=200).counted is Counted.PARTIAL
+    assert bench.outbox.awaiting_confirmation("tps", at(379)) is None, (
+        "the pause is as long as the time since it was sent"
+    )
+    assert bench.report(bench.ask(now=380), now=381).counted is Counted.CONFIRMED
 
 
 def test_failed_instances_are_sent_again_a_bounded_number_of_times(bench):
@@ -108,6 +114,7 @@ def test_a_refused_request_is_made_again_and_one_without_an_answer_may_still_be_
     assert bench.case().deliveries[0].reason == "no answer"
     assert bench.outbox.awaiting_confirmation("tps", at(41)) is not None
     assert bench.report(uid).counted is Counted.CONFIRMED
+    assert bench.commitments.last_reason(bench.delivery.id) == "the peer committed to every instance"
     bench.commitments.not_taken(uid, "too late", refused=True, again_at=at(50), now=at(31))
     assert bench.case().state == "CONFIRMED"
 

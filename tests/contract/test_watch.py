@@ -107,6 +107,19 @@ def test_texts_hold_nothing_of_a_patient_and_nothing_that_acts(bench, series_cau
     assert len(cause.text) < 400
 
 
+def test_what_a_destination_never_confirmed_is_told_for_a_week(bench):
+    bench.receive()
+    bench.queue()
+    bench.produce()
+    sent, watching = bench.send(), WatchStore(bench.database)
+    assert list(alert_rules.unconfirmed(watching, at(90_000))) == []
+    bench.outbox.postpone_confirmation(sent.id, "c", "not confirmed within 24 h", not_before=None, now=at(86_500))
+    (cause,) = alert_rules.unconfirmed(watching, at(90_000))
+    assert (cause.kind, cause.subject) == ("unconfirmed", "tps")
+    assert cause.text.startswith("1 sent results were not confirmed by tps, which is asked no more")
+    assert list(alert_rules.unconfirmed(watching, at(8 * 86_400))) == []
+
+
 def test_ended_processes_and_a_failing_device_are_named_with_their_job(bench):
     add(bench, 1, patient="P")
     add(bench, 2, patient="P", now=20, queue=False)

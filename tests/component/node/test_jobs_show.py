@@ -211,7 +211,7 @@ def test_show_tells_what_a_destination_did_not_commit_to_and_why_what_to_do(run,
     commitments.ask(1, "2.25.1", again_at=START, now=START)
     assert "commitment of tps asked" in flat(run("jobs", "show", case_id)[1])
     failed = CommitmentReport("2.25.1", frozenset(), {"9.1.0": 0x0122, "9.1.2": 0x0122})
-    commitments.report(failed, ["tps"], actor="r", again_at=START, now=START)
+    commitments.report(failed, ["tps"], actor="r", pause=timedelta(0), now=START)
     out = flat(run("jobs", "show", case_id)[1])
     assert "the peer did not commit to 2 of 3 instances (2 with failure reason 0122)" in out
     assert "not committed by tps 9.1.0: failure reason 0122: the peer does not commit to this SOP class" in out
