@@ -71,13 +71,21 @@ class Tally:
 
 
 class Responses:
-    """Sends the responses to one C-MOVE or C-GET request, and knows whether anybody still wants them."""
+    """Sends the responses to one C-MOVE or C-GET request, and knows whether anybody still wants them.
+
+    progressed: called with each, so that an association that is served keeps its place.
+    """
 
     def __init__(
-        self, association: Association, context: PresentationContext, request: C_MOVE | C_GET, calling_ae: str
+        self,
+        association: Association,
+        context: PresentationContext,
+        request: C_MOVE | C_GET,
+        calling_ae: str,
+        progressed: Callable[[], None],
     ) -> None:
         self._association, self._context, self._request = association, context, request
-        self.calling_ae = calling_ae
+        self.calling_ae, self._progressed = calling_ae, progressed
 
     @property
     def message_id(self) -> int:
@@ -102,6 +110,7 @@ class Responses:
 
     def send(self, code: int, tally: Tally | None = None, comment: str = "") -> None:
         """Send one response; after the end of the association it goes nowhere."""
+        self._progressed()
         response: Any = type(self._request)()
         response.MessageIDBeingRespondedTo = self.message_id
         response.AffectedSOPClassUID = self._request.AffectedSOPClassUID

@@ -23,6 +23,7 @@ from node.query.index import Index
 from node.query.retrieve import Retriever
 from node.query.scp import QueryScp
 from node.query.service import PATIENT_FIND, PATIENT_GET, STUDY_FIND, STUDY_GET, STUDY_MOVE
+from node.receive.admission import Places
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.offered import OfferedStore
 from storage.series import Arrival, JobRequest, SeriesFacts
@@ -252,6 +253,37 @@ def test_a_move_goes_to_destinations_of_results_only(
     association.release()
     assert [one.Status for one, _ in answers] == [0xA702 if who == "TPS" else 0xA801]
     assert tps.stored == []
+
+
+def test_a_patient_is_fetched_and_no_other(produced: Produce, start: Start) -> None:
+    uids, got = produced("a", PatientID="4711"), []
+    produced("b", PatientID="4712")
+    query = start()
+
+    def take(event: Any) -> int:
+        got.append(str(event.request.AffectedSOPInstanceUID))
+        return 0x0000
+
+    association = associated(query, PATIENT_GET, images=True, store=take)
+    wanted = [asked("PATIENT", PatientID="4711"), asked("STUDY", PatientID="4711", StudyInstanceUID="1.2.98")]
+    ends = [list(association.send_c_get(one, PATIENT_GET))[-1][0] for one in wanted]
+    refused = [asked("PATIENT", PatientID=key) for key in ("47*", "", ["4711", "4712"])]
+    ends += [list(association.send_c_get(one, PATIENT_GET))[-1][0] for one in refused]
+    association.release()
+    assert [one.Status for one in ends] == [0x0000, 0x0000, 0xA900, 0xA900, 0xA900]
+    assert got == uids
+
+
+def test_an_association_that_is_served_keeps_its_place(
+    produced: Produce, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produced("a", count=4)
+    told: list[Any] = []
+    monkeypatch.setattr(Places, "progressed", lambda places, session: told.append(session))
+    association = associated(start(), STUDY_GET, images=True, store=lambda event: 0x0000)
+    list(association.send_c_get(asked("STUDY", StudyInstanceUID="1.2.97"), STUDY_GET))
+    association.release()
+    assert len(told) >= 4
 
 
 def test_a_get_needs_the_role_and_can_be_cancelled(store: Store, produced: Produce, start: Start) -> None:
