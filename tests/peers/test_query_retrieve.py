@@ -240,6 +240,41 @@ def test_a_move_that_half_fails_says_how_many_and_which(
     assert seen == [("PLANNER", 77)] * 3
 
 
+def test_a_destination_that_breaks_off_gets_no_more_and_the_rest_has_failed(
+    produced: Produce, start: Start, make_tps: Callable[..., FakeTps]
+) -> None:
+    uids = produced("a", count=4)
+    tps = make_tps()
+    tps.answer = lambda number: "abort" if number == 2 else 0x0000
+    association = associated(start(tps.destination()), STUDY_MOVE)
+    *_, (last, identifier) = association.send_c_move(asked("STUDY", StudyInstanceUID="1.2.97"), "TPS", STUDY_MOVE)
+    association.release()
+    assert (last.Status, last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations) == (0xB000, 1, 3)
+    assert identifier is not None
+    assert list(identifier.FailedSOPInstanceUIDList) == uids[1:]
+    assert (tps.stored, tps.associations) == (uids[:1], 1)
+
+
+def test_who_leaves_is_sent_nothing_more(produced: Produce, start: Start, make_tps: Callable[..., FakeTps]) -> None:
+    produced("a", count=4)
+    tps = make_tps()
+    query = start(tps.destination())
+    association = associated(query, STUDY_MOVE)
+
+    def leave(number: int) -> int:
+        association.abort(block=False)
+        assert query._server is not None
+        (served,) = query._server.running
+        wait_until(lambda: bool(served.acse.is_aborted()) or not served.is_established)
+        return 0x0000
+
+    tps.answer, association.dimse_timeout = leave, 1.0
+    list(association.send_c_move(asked("STUDY", StudyInstanceUID="1.2.97"), "TPS", STUDY_MOVE))
+    assert query._server is not None
+    assert query._server.wait_until_idle(20)
+    assert len(tps.stored) == 1
+
+
 @pytest.mark.parametrize("who", ["NOBODY", "QA", "TPS"])
 def test_a_move_goes_to_destinations_of_results_only(
     produced: Produce, start: Start, make_tps: Callable[..., FakeTps], who: str
