@@ -290,6 +290,24 @@ def test_a_move_goes_to_destinations_of_results_only(
     assert tps.stored == []
 
 
+def test_a_result_that_is_recalled_meanwhile_is_sent_no_further(
+    store: Store, produced: Produce, start: Start, now: datetime
+) -> None:
+    uids, got = produced("a", count=4), []
+
+    def take(event: Any) -> int:
+        got.append(str(event.request.AffectedSOPInstanceUID))
+        if len(got) == 2:
+            JobStore(store.database).cancel(1, actor="o", reason="r", now=now)
+        return 0x0000
+
+    association = associated(start(), STUDY_GET, images=True, store=take)
+    *_, (last, _) = association.send_c_get(asked("STUDY", StudyInstanceUID="1.2.97"), STUDY_GET)
+    association.release()
+    assert (last.Status, last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations) == (0xB000, 2, 2)
+    assert got == uids[:2]
+
+
 def test_a_patient_is_fetched_and_no_other(produced: Produce, start: Start) -> None:
     uids, got = produced("a", PatientID="4711"), []
     produced("b", PatientID="4712")
