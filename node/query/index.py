@@ -88,7 +88,7 @@ class Index:
 
     def _series(self, asked: Asked, series_uids: list[str], look: Look) -> Iterator[tuple[OfferedSeries, Dataset]]:
         """The series that the unique keys leave, with a copy of what their first images say."""
-        patient = asked.uids(PATIENT) if asked.level != PATIENT else []
+        patient = asked.uids(PATIENT)
         is_one = len(patient) == 1 and not set("*?") & set(patient[0])
         for one in self._offered.series(asked.uids(STUDY), series_uids):
             look()

@@ -46,7 +46,7 @@ def matcher(key: DataElement) -> Callable[[Sequence[str]], bool]:
         number = _number(wanted[0])
         return lambda values: any(_number(value) == number for value in values)
     patterns = [_pattern(one, key.VR) for one in wanted]
-    anything = any(one.strip("*") == "" for one in wanted) and key.VR in _WILD_VRS
+    anything = any(set(one) == {"*"} for one in wanted) and key.VR in _WILD_VRS
     return lambda values: anything or any(pattern(value) for value in values for pattern in patterns)
 
 

@@ -7,7 +7,6 @@ counts as failed.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, Final
@@ -19,8 +18,10 @@ from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 
 from config.settings import DestinationSettings
+from node.dicom.constants import CT_IMAGE_STORAGE
 from node.network import status
-from node.network.no_association import NoAssociation
+from node.network.answers import Answers
+from node.network.no_association import NoAssociation, Outcome
 from node.network.requestor import Timeouts, associate
 from node.network.status import Verdict
 from node.query.find import CANCELLED, PENDING, SUCCESS, Ended, looker
@@ -71,13 +72,21 @@ class Tally:
 
 
 class Responses:
-    """Sends the responses to one C-MOVE or C-GET request, and knows whether anybody still wants them."""
+    """Sends the responses to one C-MOVE or C-GET request, and knows whether anybody still wants them.
+
+    progressed: called with each, so that an association that is served keeps its place.
+    """
 
     def __init__(
-        self, association: Association, context: PresentationContext, request: C_MOVE | C_GET, calling_ae: str
+        self,
+        association: Association,
+        context: PresentationContext,
+        request: C_MOVE | C_GET,
+        calling_ae: str,
+        progressed: Callable[[], None],
     ) -> None:
         self._association, self._context, self._request = association, context, request
-        self.calling_ae = calling_ae
+        self.calling_ae, self._progressed = calling_ae, progressed
 
     @property
     def message_id(self) -> int:
@@ -102,6 +111,7 @@ class Responses:
 
     def send(self, code: int, tally: Tally | None = None, comment: str = "") -> None:
         """Send one response; after the end of the association it goes nowhere."""
+        self._progressed()
         response: Any = type(self._request)()
         response.MessageIDBeingRespondedTo = self.message_id
         response.AffectedSOPClassUID = self._request.AffectedSOPClassUID
@@ -165,11 +175,12 @@ class Retriever:
         self._end(responses, found, tally)
 
     def get(self, responses: Responses, association: Association, *, patient_root: bool) -> None:
-        """Send what is asked for over the association on which it was asked."""
+        """Send what is asked for over the association on which it was asked; all fails where that takes no images."""
         found = self._found(responses, patient_root=patient_root)
         if found is not None:
             tally = Tally(len(found))
-            self._send(responses, association, found, tally, None)
+            if _takes_images(association):
+                self._send(responses, association, found, tally, None)
             self._end(responses, found, tally)
 
     def _found(self, responses: Responses, *, patient_root: bool) -> Instances | None:
@@ -223,22 +234,17 @@ class Retriever:
         originator: tuple[str, int] | None,
     ) -> Verdict | None:
         uid = instance.sop_instance_uid
-        with suppress(StoreUnavailable):
-            if not self.offered.may_be_sent(job_id):
-                log.warning(
-                    "a retrieval skips an instance: its series may not be sent any more",
-                    extra={"event": "retrieve_instance_failed", "sop_instance_uid": uid},
-                )
-                return None
         try:
+            if not self.offered.may_be_sent(job_id):
+                raise NoAssociation(Outcome.PERMANENT, "its series may not be sent any more")
             path = self.spool.path(instance.file_name)
             _, reading = store_one(
                 association, uid, path, instance.sha256, message_id=message_id, originator=originator
             )
-        except NoAssociation as failure:
+        except (NoAssociation, StoreUnavailable) as failure:
             log.warning(
                 "a retrieval failed for an instance: %s",
-                failure.reason,
+                failure,
                 extra={"event": "retrieve_instance_failed", "sop_instance_uid": uid},
             )
             return None
@@ -264,5 +270,11 @@ class Retriever:
 
 def _is_open(association: Association) -> bool:
     """Whether an association can take one more instance."""
-    ended: Callable[[], Any] | str = getattr(association.dimse, "ended", "")
-    return bool(association.is_established and association.dul.is_alive() and not ended)
+    messages: Any = association.dimse
+    has_ended = isinstance(messages, Answers) and messages.ended
+    return bool(association.is_established and association.dul.is_alive() and not has_ended)
+
+
+def _takes_images(association: Association) -> bool:
+    """Whether the peer is a Storage SCP of CT Images on an association that it opened."""
+    return any(one.abstract_syntax == CT_IMAGE_STORAGE and one.as_scu for one in association.accepted_contexts)

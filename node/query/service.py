@@ -45,14 +45,17 @@ def query_service(index: Index, retriever: Retriever, progressed: Callable[[Any]
 def _find(
     index: Index, ae_title: str, progressed: Callable[[Any], None], event: Any
 ) -> Iterator[tuple[int | Dataset, Dataset | None]]:
-    progressed(event.assoc.dul.session)
+    session = event.assoc.dul.session
+    progressed(session)
     try:
         identifier: Dataset = event.identifier
     except Exception:  # pydicom raises whatever it stumbles over
         yield refusal(status.CANNOT_UNDERSTAND, "the identifier is no data set"), None
         return
     look, is_patient_root = looker(lambda: bool(event.is_cancelled)), _is_patient_root(event.context.abstract_syntax)
-    yield from answers(index, identifier, look, patient_root=is_patient_root, ae_title=ae_title)
+    for answer in answers(index, identifier, look, patient_root=is_patient_root, ae_title=ae_title):
+        progressed(session)
+        yield answer
 
 
 def _move(
@@ -62,9 +65,7 @@ def _move(
     context: PresentationContext,
     request: C_MOVE,
 ) -> None:
-    session: Any = _session(association)
-    progressed(session)
-    responses = Responses(association, context, request, session.calling_ae)
+    responses = _responses(progressed, association, context, request)
     destination = str(request.MoveDestination or "").strip()
     retriever.move(responses, destination, patient_root=_is_patient_root(context.abstract_syntax))
 
@@ -76,15 +77,17 @@ def _get(
     context: PresentationContext,
     request: C_GET,
 ) -> None:
-    session = _session(association)
-    progressed(session)
-    responses = Responses(association, context, request, session.calling_ae)
+    responses = _responses(progressed, association, context, request)
     retriever.get(responses, association, patient_root=_is_patient_root(context.abstract_syntax))
 
 
-def _session(association: Association) -> Any:
+def _responses(
+    progressed: Callable[[Any], None], association: Association, context: PresentationContext, request: C_MOVE | C_GET
+) -> Responses:
     upper_layer: Any = association.dul
-    return upper_layer.session
+    session = upper_layer.session
+    progressed(session)
+    return Responses(association, context, request, session.calling_ae, partial(progressed, session))
 
 
 def _is_patient_root(abstract_syntax: UID | None) -> bool:

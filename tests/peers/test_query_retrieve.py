@@ -23,6 +23,7 @@ from node.query.index import Index
 from node.query.retrieve import Retriever
 from node.query.scp import QueryScp
 from node.query.service import PATIENT_FIND, PATIENT_GET, STUDY_FIND, STUDY_GET, STUDY_MOVE
+from node.receive.admission import Places
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.offered import OfferedStore
 from storage.series import Arrival, JobRequest, SeriesFacts
@@ -239,6 +240,41 @@ def test_a_move_that_half_fails_says_how_many_and_which(
     assert seen == [("PLANNER", 77)] * 3
 
 
+def test_a_destination_that_breaks_off_gets_no_more_and_the_rest_has_failed(
+    produced: Produce, start: Start, make_tps: Callable[..., FakeTps]
+) -> None:
+    uids = produced("a", count=4)
+    tps = make_tps()
+    tps.answer = lambda number: "abort" if number == 2 else 0x0000
+    association = associated(start(tps.destination()), STUDY_MOVE)
+    *_, (last, identifier) = association.send_c_move(asked("STUDY", StudyInstanceUID="1.2.97"), "TPS", STUDY_MOVE)
+    association.release()
+    assert (last.Status, last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations) == (0xB000, 1, 3)
+    assert identifier is not None
+    assert list(identifier.FailedSOPInstanceUIDList) == uids[1:]
+    assert (tps.stored, tps.associations) == (uids[:1], 1)
+
+
+def test_who_leaves_is_sent_nothing_more(produced: Produce, start: Start, make_tps: Callable[..., FakeTps]) -> None:
+    produced("a", count=4)
+    tps = make_tps()
+    query = start(tps.destination())
+    association = associated(query, STUDY_MOVE)
+
+    def leave(number: int) -> int:
+        association.abort(block=False)
+        assert query._server is not None
+        (served,) = query._server.running
+        wait_until(lambda: bool(served.acse.is_aborted()) or not served.is_established)
+        return 0x0000
+
+    tps.answer, association.dimse_timeout = leave, 1.0
+    list(association.send_c_move(asked("STUDY", StudyInstanceUID="1.2.97"), "TPS", STUDY_MOVE))
+    assert query._server is not None
+    assert query._server.wait_until_idle(20)
+    assert len(tps.stored) == 1
+
+
 @pytest.mark.parametrize("who", ["NOBODY", "QA", "TPS"])
 def test_a_move_goes_to_destinations_of_results_only(
     produced: Produce, start: Start, make_tps: Callable[..., FakeTps], who: str
@@ -252,6 +288,55 @@ def test_a_move_goes_to_destinations_of_results_only(
     association.release()
     assert [one.Status for one, _ in answers] == [0xA702 if who == "TPS" else 0xA801]
     assert tps.stored == []
+
+
+def test_a_result_that_is_recalled_meanwhile_is_sent_no_further(
+    store: Store, produced: Produce, start: Start, now: datetime
+) -> None:
+    uids, got = produced("a", count=4), []
+
+    def take(event: Any) -> int:
+        got.append(str(event.request.AffectedSOPInstanceUID))
+        if len(got) == 2:
+            JobStore(store.database).cancel(1, actor="o", reason="r", now=now)
+        return 0x0000
+
+    association = associated(start(), STUDY_GET, images=True, store=take)
+    *_, (last, _) = association.send_c_get(asked("STUDY", StudyInstanceUID="1.2.97"), STUDY_GET)
+    association.release()
+    assert (last.Status, last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations) == (0xB000, 2, 2)
+    assert got == uids[:2]
+
+
+def test_a_patient_is_fetched_and_no_other(produced: Produce, start: Start) -> None:
+    uids, got = produced("a", PatientID="4711"), []
+    produced("b", PatientID="4712")
+    query = start()
+
+    def take(event: Any) -> int:
+        got.append(str(event.request.AffectedSOPInstanceUID))
+        return 0x0000
+
+    association = associated(query, PATIENT_GET, images=True, store=take)
+    wanted = [asked("PATIENT", PatientID="4711"), asked("STUDY", PatientID="4711", StudyInstanceUID="1.2.98")]
+    ends = [list(association.send_c_get(one, PATIENT_GET))[-1][0] for one in wanted]
+    refused = [asked("PATIENT", PatientID=key) for key in ("47*", "", ["4711", "4712"])]
+    ends += [list(association.send_c_get(one, PATIENT_GET))[-1][0] for one in refused]
+    association.release()
+    assert [one.Status for one in ends] == [0x0000, 0x0000, 0xA900, 0xA900, 0xA900]
+    assert got == uids
+
+
+def test_an_association_that_is_served_keeps_its_place(
+    produced: Produce, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produced("a", count=4)
+    told: list[Any] = []
+    monkeypatch.setattr(Places, "progressed", lambda places, session: told.append(session))
+    association = associated(start(), STUDY_GET, images=True, store=lambda event: 0x0000)
+    list(association.send_c_get(asked("STUDY", StudyInstanceUID="1.2.97"), STUDY_GET))
+    association.release()
+    assert len(told) >= 4
 
 
 def test_a_get_needs_the_role_and_can_be_cancelled(store: Store, produced: Produce, start: Start) -> None:

@@ -173,6 +173,15 @@ def test_another_program_at_the_receivers_port_is_named(run, config, monkeypatch
     assert f"pid {os.getpid()}" in found(lines, "receiver port")
 
 
+def test_another_program_at_the_port_of_queries_is_named(run, config, monkeypatch):
+    monkeypatch.setenv("SYNCECT_QUERY__ENABLED", "true")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("SYNCECT_QUERY__PORT", str(taken.getsockname()[1]))
+        _, lines = look(run)
+    assert states(lines, "query port") == {"FAIL"}
+    assert f"pid {os.getpid()}" in found(lines, "query port")
+
+
 def test_a_key_that_others_can_read_and_days_left_are_told(run, config, certificates, monkeypatch):
     tls = certificates.settings().model_dump_json()
     monkeypatch.setenv("SYNCECT_SCP__TLS", tls)

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from config.settings import QuerySettings
 from node.beats import WAITS_FOR_DATABASE, Beat
 from node.ops.processes import process_lock
 from node.web import lights
@@ -23,6 +25,13 @@ def test_a_process_that_runs_says_with_what(department):
     with process_lock(department.node.run_dir, "work", "1", "cuda:0 NVIDIA H100"):
         assert light(department.node, "Worker") == lights.Light("Worker", Word.OK, "cuda:0 NVIDIA H100")
     assert light(department.node, "Worker").word is Word.DOWN
+
+
+def test_the_query_service_has_a_light_where_it_is_enabled(department):
+    node = department.node
+    assert "Query service" not in {one.name for one in strip_of(node).lights}
+    settings = node.settings.model_copy(update={"query": QuerySettings(enabled=True)})
+    assert light(replace(node, settings=settings), "Query service").word is Word.DOWN
 
 
 def test_the_worst_of_several_workers_is_shown(department):

@@ -22,6 +22,7 @@ MATCHES = [
     ("PatientID", "4*1", ["4711"], True),
     ("PatientID", "4*1", ["4712"], False),
     ("PatientID", "*", [], True),  # wild cards that take everything also take no value (C.2.2.2.4)
+    ("PatientID", ["4711", ""], ["4712"], False),
     ("PatientID", "a*", [], False),
     ("PatientID", "a1", ["A1"], False),
     ("PatientID", "[4]711", ["4711"], False),  # no other wild cards
