@@ -250,6 +250,7 @@ def _each_once(names: tuple[Companion, ...]) -> tuple[Companion, ...]:
 class DestinationSettings(Section):
     """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never.
 
+    profile: the rules that a series must keep before any of it is sent (node/dicom/profiles).
     companions: the objects that it gets beside the CT images.
     receives: "constancy" for one that gets the phantom of `syncect qa run` and never a result of a patient.
     """
@@ -261,7 +262,7 @@ class DestinationSettings(Section):
     tls: TlsSettings | None = None
     confirm: Literal["none", "find"] = "none"
     echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
-    profile: Literal["generic"] = "generic"
+    profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle"] = "generic"
     companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()
     receives: Literal["results", "constancy"] = "results"
 

@@ -20,6 +20,7 @@ from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 from node.send.companions import CompanionSender, MakerOf
 from node.send.confirmation import Confirmer
+from node.send.preflight import Preflight
 from node.send.scu import SendReport, StorageScu
 from storage.errors import LeaseLost, StoreUnavailable
 from storage.outage import Outage
@@ -83,6 +84,7 @@ class Courier:
         self._rng = rng or random.Random()
         self._companions = companions
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, uids=uids, clock=clock)
+        self._preflight = Preflight(spool)
         self._stop = threading.Event()
         self._outage = Outage("the release of old leases")
 
@@ -201,13 +203,24 @@ class Courier:
 
     def _take(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> None:
         try:
-            report = self._send(delivery, destination)
+            report = self._why_not(delivery, destination) or self._send(delivery, destination)
             if report.outcome is Outcome.DONE:
                 report = self._send_companions(delivery, destination, report)
             self._settle(delivery, report)
         except LeaseLost as error:
             log.warning("delivery %d dropped: %s", delivery.id, error, extra={"event": "delivery_dropped"})
             self._outbox.let_go(delivery.id, self._name)
+
+    def _why_not(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport | None:
+        """Why nothing of a delivery is sent; raises LeaseLost."""
+        try:
+            refused = self._preflight.why_not(delivery, destination)
+        except Exception as error:  # the process boundary, as below
+            log.exception("delivery %d could not be looked at", delivery.id, extra={"event": "preflight_crashed"})
+            reason = f"unexpected {type(error).__name__} before the sending; the courier's log has the details"
+            return SendReport(Outcome.UNCLEAR, reason, ())
+        self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
+        return refused
 
     def confirm_once(self, destination: DestinationSettings) -> bool:
         """Ask once for a sent series whether it is there, or for a withdrawn one; False when none was due."""
@@ -288,6 +301,7 @@ class Courier:
         elif report.reached is not None:
             self._peers.failed(delivery.destination, report.reason, now)
         if report.outcome is Outcome.DONE:
+            self._preflight.forget(delivery.id)
             self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
             log.info(
                 "delivery %d sent: %d instances%s",

@@ -35,6 +35,33 @@ EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 
 
+DERIVED = {
+    **dict.fromkeys(
+        (
+            *("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+            *("StudyID", "PositionReferenceIndicator", "AcquisitionNumber"),
+        ),
+        "",
+    ),
+    "SyntheticData": "YES",
+    "ImageType": ["DERIVED", "SECONDARY", "AXIAL"],
+    "FrameOfReferenceUID": "1.2.9",
+    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    "PixelSpacing": [1, 1],
+    "RescaleIntercept": 0,
+    "RescaleSlope": 1,
+    "SeriesNumber": 301,
+    "PatientPosition": "HFS",
+    "SliceThickness": 1,
+    "KVP": 120,
+    "Manufacturer": "syncect",
+    "ManufacturerModelName": "syncect",
+    "StationName": "SYNCECT",
+    "DeviceSerialNumber": "0",
+}
+"""What a derived slice has beside the elements of `make_ct`."""
+
+
 @dataclass(frozen=True)
 class Store:
     """The durable side of a node in a temporary folder, with the queries that tests ask."""
@@ -281,9 +308,12 @@ def make_tps() -> Iterator[Callable[..., FakeTps]]:
 
 @pytest.fixture
 def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[str]]:
-    """Bring one series to PRODUCED through the stores; returns the SOP Instance UIDs of the derived series."""
+    """Bring one series to PRODUCED through the stores; returns the SOP Instance UIDs of the derived series.
 
-    def run(count: int = 4, *, destinations: Sequence[str] = ("tps",), key: str = "k") -> list[str]:
+    `elements` overwrite or, with None, remove elements of its files.
+    """
+
+    def run(count: int = 4, *, destinations: Sequence[str] = ("tps",), key: str = "k", **elements: Any) -> list[str]:
         arrival = Arrival("1.2", f"1.3.{ord(key)}", "1.4", CT, EXPLICIT, key * 64, f"received/{key}", 1)
         association = store.series.open_association("r", "SIM", "127.0.0.1", now)
         store.series.record(association, "SIM", arrival, now)
@@ -294,9 +324,10 @@ def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[
         assert job is not None
         staged = store.spool.stage(job.id, job.attempt)
         made = []
+        wanted = {key: value for key, value in (DERIVED | elements).items() if value is not None or key not in DERIVED}
         for number in range(count):
             uid = UID(f"1.9.{ord(key)}.{number + 1}")
-            ds = make_ct(instance=number, fill=number, SOPInstanceUID=uid, SyntheticData="YES")
+            ds = make_ct(instance=number, fill=number, SOPInstanceUID=uid, **wanted)
             ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
             ds.file_meta.MediaStorageSOPInstanceUID = uid
             ds.save_as(staged / f"{number:04d}.dcm", enforce_file_format=True)
