@@ -86,6 +86,18 @@ def move_delivery(
         row.courier = row.lease_until = None
 
 
+def hold_delivery(session: Session, row: Delivery, series_id: int, *, actor: str, reason: str, now: datetime) -> None:
+    """SENDING -> PENDING, and no courier takes it until a person lets it go; the reason is why."""
+    move_delivery(session, row, series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
+    row.held_for = reason
+
+
+def free_delivery(session: Session, row: Delivery, series_id: int, *, actor: str, reason: str, now: datetime) -> None:
+    """A held delivery is due at once; it keeps its state, and an event says who freed it and why."""
+    _write_event(session, row.state, row.state, actor, reason, at=now, **_of_delivery(row, series_id))
+    row.held_for, row.reason, row.next_attempt_at, row.updated_at = "", reason, now, now
+
+
 def _begin(session: Session, row: Any, state: State, now: datetime) -> None:
     """Add a row in its first state; it gets its id, which its first event needs."""
     row.state, row.reason, row.created_at, row.updated_at = state, "", now, now
@@ -149,7 +161,7 @@ def send_anew(session: Session, row: Delivery, job: Job, *, actor: str, reason: 
         row.leftover = Leftover.RESENT
         session.execute(delete(DeliveryInstance).where(DeliveryInstance.delivery_id == row.id))
     move_delivery(session, row, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
-    row.attempts, row.next_attempt_at = 0, now
+    row.attempts, row.next_attempt_at, row.held_for, row.override = 0, now, "", ""
 
 
 def has_accepted_any(session: Session, delivery_id: int) -> bool:
