@@ -252,6 +252,7 @@ class DestinationSettings(Section):
 
     profile: the rules that a series must keep before any of it is sent (node/dicom/profiles).
     companions: the objects that it gets beside the CT images.
+    identity_check: whether it is asked by C-FIND, before the first image, whose the PatientID is there.
     receives: "constancy" for one that gets the phantom of `syncect qa run` and never a result of a patient.
     """
 
@@ -263,6 +264,7 @@ class DestinationSettings(Section):
     confirm: Literal["none", "find"] = "none"
     echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
     profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle"] = "generic"
+    identity_check: bool = False
     companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()
     receives: Literal["results", "constancy"] = "results"
 

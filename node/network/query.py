@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from typing import Final
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -16,6 +17,8 @@ from node.network.status import SUCCESS
 log = logging.getLogger(__name__)
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+PATIENT: Final = ("PatientName", "PatientBirthDate")
+"""What a peer is asked about a patient."""
 _PENDING = (0xFF00, 0xFF01)  # PS3.4 table C.4-1
 
 
@@ -47,6 +50,31 @@ def count_instances(peer: Peer, calling_ae: str, study_uid: str, series_uid: str
         return len(_instances(association, study_uid, series_uid))
 
 
+def find_patients(
+    peer: Peer,
+    calling_ae: str,
+    patient_id: str,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008
+) -> list[dict[str, str]]:
+    """What the peer has of the patient in each of the studies that it lists for a PatientID: values by PATIENT keyword.
+
+    patient_id: one value that is not empty. Answers about another PatientID are left out; one that names none counts,
+    and a value that cannot be read is "?". Raises NoAssociation where the peer does not answer.
+    """
+    query = Dataset()
+    if not patient_id.isascii():
+        query.SpecificCharacterSet = "ISO_IR 192"
+    query.QueryRetrieveLevel, query.PatientID, query.StudyInstanceUID = "STUDY", patient_id, ""
+    for keyword in PATIENT:
+        setattr(query, keyword, "")
+    with associate(peer, calling_ae, [_context()], timeouts) as association:
+        return [
+            {keyword: _text(found, keyword, unreadable="?") for keyword in PATIENT}
+            for found in _answers(association, query)
+            if _text(found, "PatientID") in ("", patient_id)
+        ]
+
+
 def takes_questions(peer: Peer, calling_ae: str, timeouts: Timeouts) -> None:
     """Raise NoAssociation unless the peer accepts an association for C-FIND; nothing is asked."""
     with associate(peer, calling_ae, [_context()], timeouts):
@@ -72,9 +100,15 @@ def _series_query(level: str, study_uid: str, series_uid: str) -> Dataset:
 
 def _find(association: Association, query: Dataset, series_uid: str) -> Iterator[Dataset]:
     """The answers that belong to the series; a peer may ignore a key and list others too."""
+    for identifier in _answers(association, query):
+        if _text(identifier, "SeriesInstanceUID") in ("", series_uid):
+            yield identifier
+
+
+def _answers(association: Association, query: Dataset) -> Iterator[Dataset]:
     for answer, identifier in association.send_c_find(query, STUDY_ROOT_FIND):
         if answer.Status in _PENDING:
-            if identifier is not None and _text(identifier, "SeriesInstanceUID") in ("", series_uid):
+            if identifier is not None:
                 yield identifier
         elif answer.Status != SUCCESS:
             raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.Status:04X}")
@@ -85,11 +119,11 @@ def _count(found: Dataset) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 7 else None
 
 
-def _text(found: Dataset, keyword: str) -> str:
-    """A value of an answer; "" where it is missing or cannot be read."""
+def _text(found: Dataset, keyword: str, *, unreadable: str = "") -> str:
+    """A value of an answer; "" where it is missing."""
     try:
         value = found.get(keyword)
         return "" if value is None else str(value).strip()
     except Exception:  # pydicom raises whatever it stumbles over
         log.warning("an answer to a query cannot be read", extra={"event": "query_answer_unreadable"})
-        return ""
+        return unreadable

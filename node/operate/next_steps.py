@@ -137,6 +137,8 @@ def _cancel(case: Case, state: JobState) -> str:
 
 
 def _release(case: Case, state: JobState) -> str:
+    if state is JobState.PRODUCED and any(view.is_held for view in case.deliveries):
+        return _gone(case.purged_at)
     if state is not JobState.HELD:
         return f"it is {case.state}, and only a HELD result can be released"
     step = f"`syncect jobs why {case.id}` says what can be done"
@@ -232,6 +234,12 @@ def _running(_case: Case, facts: Facts) -> str:
 
 def _held(case: Case, facts: Facts) -> str:
     again = f"`syncect jobs retry {case.id}`"
+    if held := [view.destination for view in case.deliveries if view.is_held]:
+        return (
+            f"{' and '.join(held)} has another patient under this PatientID, or cannot tell: compare both. Corrected there, "
+            f"{again} asks again; `syncect jobs release {case.id} --reason ...` sends it all the same, `syncect jobs cancel "
+            f"{case.id}` gives it up."
+        )
     if case.product_dir is None:
         return f"Nothing was produced, so nothing can be released. {_held_without_product(case, facts, again)}."
     if facts.lost_files:

@@ -22,6 +22,7 @@ from node.send.companions import CompanionSender, MakerOf
 from node.send.confirmation import Confirmer
 from node.send.preflight import Preflight
 from node.send.scu import SendReport, StorageScu
+from node.send.whose import IdentityCheck
 from storage.errors import LeaseLost, StoreUnavailable
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
@@ -84,7 +85,7 @@ class Courier:
         self._rng = rng or random.Random()
         self._companions = companions
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, uids=uids, clock=clock)
-        self._preflight = Preflight(spool)
+        self._preflight, self._identity = Preflight(spool), IdentityCheck(spool, calling_ae, timeouts)
         self._stop = threading.Event()
         self._outage = Outage("the release of old leases")
 
@@ -214,7 +215,7 @@ class Courier:
     def _why_not(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport | None:
         """Why nothing of a delivery is sent; raises LeaseLost."""
         try:
-            refused = self._preflight.why_not(delivery, destination)
+            refused = self._preflight.why_not(delivery, destination) or self._identity.why_not(delivery, destination)
         except Exception as error:  # the process boundary, as below
             log.exception("delivery %d could not be looked at", delivery.id, extra={"event": "preflight_crashed"})
             reason = f"unexpected {type(error).__name__} before the sending; the courier's log has the details"
@@ -294,7 +295,7 @@ class Courier:
     def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
         """Write down how the attempt ended; raises LeaseLost."""
         now = self._clock()
-        if report.outcome not in (Outcome.DONE, Outcome.STOPPED):
+        if report.outcome not in (Outcome.DONE, Outcome.STOPPED, Outcome.HELD):
             self._numbers.add("failures", of=delivery.destination)
         if report.reached:
             self._peers.answered(delivery.destination, now)
@@ -314,6 +315,10 @@ class Courier:
         if report.outcome is Outcome.STOPPED:
             self._outbox.give_back(delivery.id, self._name, report.reason, now)
             log.info("delivery %d goes on after the restart", delivery.id, extra={"event": "delivery_interrupted"})
+            return
+        if report.outcome is Outcome.HELD:
+            self._outbox.hold(delivery.id, self._name, report.reason, now)
+            log.warning("delivery %d is held: %s", delivery.id, report.reason, extra={"event": "delivery_held"})
             return
         given_up = report.outcome is Outcome.UNCLEAR and delivery.attempt >= UNCLEAR_ATTEMPTS
         if report.outcome is Outcome.PERMANENT or given_up:

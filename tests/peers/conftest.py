@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,6 +200,7 @@ class FakeTps:
         sop_class: str = CT,
         tls: Any = None,
         also: Sequence[str] = (),
+        questions: bool = True,
     ) -> None:
         self._tls = tls
         self.stored: list[str] = []
@@ -209,6 +210,7 @@ class FakeTps:
         self.answer: Callable[[int], Any] = lambda number: 0x0000
         self.listed: Callable[[], Sequence[str]] = lambda: self.stored
         self.counted: Callable[[], object] = lambda: None  # at SERIES level; None leaves the number out
+        self.patients: Callable[[Dataset], Sequence[Mapping[str, str] | int]] = lambda asked: []  # at STUDY level
         self.released = threading.Event()
         self._asked = 0
         self._ae = AE(ae_title="TPS")
@@ -216,7 +218,8 @@ class FakeTps:
             for accepted in (sop_class, *also):
                 self._ae.add_supported_context(accepted, syntax)
         self._ae.add_supported_context(VERIFICATION)
-        self._ae.add_supported_context(STUDY_ROOT_FIND)
+        if questions:
+            self._ae.add_supported_context(STUDY_ROOT_FIND)
         self._server: Any = None
         self.port = 0
 
@@ -267,6 +270,9 @@ class FakeTps:
         return int(answer)
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        if event.identifier.QueryRetrieveLevel == "STUDY":
+            yield from self._find_patients(event.identifier)
+            return
         if event.identifier.QueryRetrieveLevel == "SERIES":
             yield from self._find_series(event.identifier)
             return
@@ -276,6 +282,18 @@ class FakeTps:
             found.StudyInstanceUID = event.identifier.StudyInstanceUID
             found.SeriesInstanceUID = event.identifier.SeriesInstanceUID
             found.SOPInstanceUID = uid
+            yield 0xFF00, found
+
+    def _find_patients(self, asked: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        for number, answer in enumerate(self.patients(asked)):
+            if isinstance(answer, int):  # a status
+                yield answer, None
+                return
+            found = Dataset()
+            found.SpecificCharacterSet = "ISO_IR 192"
+            found.QueryRetrieveLevel, found.StudyInstanceUID = "STUDY", f"1.2.{number}"
+            for keyword, value in ({"PatientID": asked.PatientID} | dict(answer)).items():
+                setattr(found, keyword, value)
             yield 0xFF00, found
 
     def _find_series(self, asked: Dataset) -> Iterator[tuple[int, Dataset | None]]:
