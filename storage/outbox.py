@@ -344,7 +344,7 @@ class OutboxStore(ProductStore):
             mark_leftover(session, row, job.series_id, Leftover.GONE, actor=actor, reason=reason, now=now)
 
 
-def _held_of(job_id: int) -> Select[tuple[Delivery]]:
+def _held_of(job_id: int) -> Select[Delivery]:
     return select(Delivery).where(
         Delivery.job_id == job_id, Delivery.state == DeliveryState.PENDING, Delivery.held_for != ""
     )

@@ -3,13 +3,14 @@
 What happens to a series without an arrow gets an event here as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import JSON, delete, exists, select, type_coerce
 from sqlalchemy.orm import Session
 
+from storage.errors import IllegalTransition
 from storage.states import (
     CLOSED_BY_A_PERSON,
     LIVE_JOB_STATES,
@@ -90,6 +91,12 @@ def hold_delivery(session: Session, row: Delivery, series_id: int, *, actor: str
     """SENDING -> PENDING, and no courier takes it until a person lets it go; the reason is why."""
     move_delivery(session, row, series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
     row.held_for = reason
+
+
+def require_one_free(rows: Collection[Delivery]) -> None:
+    """Raise IllegalTransition where deliveries are held, and all of them are."""
+    if rows and all(row.state is DeliveryState.PENDING and row.held_for for row in rows):
+        raise IllegalTransition("every delivery of it is held; `jobs release` lets it go")
 
 
 def free_delivery(session: Session, row: Delivery, series_id: int, *, actor: str, reason: str, now: datetime) -> None:

@@ -101,6 +101,8 @@ def resend(node: Node, case: Case, actor: str, reason: str, now: datetime, *, to
     names = list(to) or node.destination_names
     if not names:
         raise Refused("no destination is set, so it can go nowhere")
+    if held := [view.destination for view in case.deliveries if view.is_held and view.destination in names]:
+        raise Refused(f"the delivery to {', '.join(held)} is held; `syncect jobs release {case.id}` decides about it")
     node.jobs.resend(_job(case), names, actor, reason, now)
     return f"it goes to {', '.join(names)}"
 

@@ -62,7 +62,7 @@ def test_what_is_partly_there_is_completed_whatever_the_profile(
     assert (store.delivery().state, tps.stored) == (DeliveryState.SENT, uids)
 
 
-# -- whose the PatientID is at the destination ---------------------------------------------------------------------------
+# -- whose the PatientID is at the destination -------------------------------------------------------------------------
 
 OURS = {"PatientName": "CANARY^NAME", "PatientBirthDate": "19700131"}
 
