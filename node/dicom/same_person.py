@@ -1,14 +1,12 @@
 """Whether two systems mean the same person by one PatientID: their PatientName and PatientBirthDate."""
 
-import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
-from node.dicom.meaning import person_name
+from node.dicom.meaning import meaning_of, person_name
 
 COMPARED: Final = ("PatientName", "PatientBirthDate")
-_OLD_DATE: Final = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")
 
 
 def differing(ours: Mapping[str, str], theirs: Mapping[str, str]) -> tuple[str, ...]:
@@ -39,7 +37,7 @@ def _groups(text: str) -> tuple[str, str, str]:
 
 
 def _dates_differ(ours: str, theirs: str) -> bool:
-    one, other = (_OLD_DATE.sub(r"\1\2\3", text.strip(" \0")) for text in (ours, theirs))
+    one, other = (meaning_of(text.encode(), "DA", ("ISO_IR 192",)) for text in (ours, theirs))
     return bool(one and other) and one != other
 
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterator
-from typing import Final
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -10,6 +9,8 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
+from node.dicom.quiet import quiet_pydicom
+from node.dicom.same_person import COMPARED
 from node.network.no_association import NoAssociation, Outcome, Peer
 from node.network.requestor import Timeouts, associate
 from node.network.status import SUCCESS
@@ -17,8 +18,6 @@ from node.network.status import SUCCESS
 log = logging.getLogger(__name__)
 
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
-PATIENT: Final = ("PatientName", "PatientBirthDate")
-"""What a peer is asked about a patient."""
 _PENDING = (0xFF00, 0xFF01)  # PS3.4 table C.4-1
 
 
@@ -56,20 +55,22 @@ def find_patients(
     patient_id: str,
     timeouts: Timeouts = Timeouts(),  # noqa: B008
 ) -> list[dict[str, str]]:
-    """What the peer has of the patient in each of the studies that it lists for a PatientID: values by PATIENT keyword.
+    """What the peer has of the patient in each of the studies that it lists for a PatientID: values by keyword.
 
-    patient_id: one value that is not empty. Answers about another PatientID are left out; one that names none counts,
+    The keywords are COMPARED. patient_id: one value that is not empty. Answers about another PatientID are left out; one that names none counts,
     and a value that cannot be read is "?". Raises NoAssociation where the peer does not answer.
     """
     query = Dataset()
     if not patient_id.isascii():
         query.SpecificCharacterSet = "ISO_IR 192"
-    query.QueryRetrieveLevel, query.PatientID, query.StudyInstanceUID = "STUDY", patient_id, ""
-    for keyword in PATIENT:
+    query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", ""
+    for keyword in COMPARED:
         setattr(query, keyword, "")
+    with quiet_pydicom():  # it would tell the log of an ID that is too long
+        query.PatientID = patient_id
     with associate(peer, calling_ae, [_context()], timeouts) as association:
         return [
-            {keyword: _text(found, keyword, unreadable="?") for keyword in PATIENT}
+            {keyword: _text(found, keyword, unreadable="?") for keyword in COMPARED}
             for found in _answers(association, query)
             if _text(found, "PatientID") in ("", patient_id)
         ]
@@ -120,7 +121,7 @@ def _count(found: Dataset) -> int | None:
 
 
 def _text(found: Dataset, keyword: str, *, unreadable: str = "") -> str:
-    """A value of an answer; "" where it is missing."""
+    """A value of an answer; "" where it is missing, `unreadable` where it cannot be read."""
     try:
         value = found.get(keyword)
         return "" if value is None else str(value).strip()

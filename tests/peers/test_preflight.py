@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from node.dicom.quiet import quiet_pydicom
 from node.network.requestor import Timeouts
 from node.send.courier import Courier
 from storage.states import DeliveryState
@@ -215,6 +216,18 @@ def test_a_name_in_another_script_is_compared_as_it_is_written(
     take(asked, make_courier())
     assert store.delivery().state is DeliveryState.SENT
     assert asked.questions[0].PatientID == "\u00c4-1"
+
+
+def test_an_id_longer_than_the_standard_allows_is_asked_for_as_it_is(
+    store: Any, produce: Any, asked: Any, make_courier: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with quiet_pydicom():
+        produce(1, PatientID="CANARY" * 12)
+    asked.known = [{"PatientName": "Berg^Anna"}]
+    take(asked, make_courier())
+    assert "another PatientName" in store.delivery().held_for
+    assert asked.questions[0].PatientID == "CANARY" * 12
+    assert "CANARY" not in caplog.text
 
 
 def test_more_instances_at_the_peer_than_were_sent_are_a_remark(
