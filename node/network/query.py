@@ -57,8 +57,9 @@ def find_patients(
 ) -> list[dict[str, str]]:
     """What the peer has of the patient in each of the studies that it lists for a PatientID: values by keyword.
 
-    The keywords are COMPARED. patient_id: one value that is not empty. Answers about another PatientID are left out; one that names none counts,
-    and a value that cannot be read is "?". Raises NoAssociation where the peer does not answer.
+    The keywords are COMPARED. patient_id: one value that is not empty. Answers about another PatientID are left out;
+    one that names none counts, and a value that cannot be read is "?". Raises NoAssociation where the peer does not
+    answer.
     """
     query = Dataset()
     if not patient_id.isascii():
