@@ -10,73 +10,24 @@ from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from config.syntax import Companion, check_uid_root, is_ae_title, network_of
-
-
-def _ae_title(value: str) -> str:
-    if not is_ae_title(value):
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters without backslash (PS3.5 VR AE)")
-    return value
-
-
-def _ae_title_or_none(value: str) -> str:
-    return _ae_title(value) if value else value
-
-
-def _uid_root(value: str) -> str:
-    if value:
-        check_uid_root(value)
-    return value
-
-
-def _host(value: str) -> str:
-    network = network_of(value)
-    if network is not None and network.num_addresses > 1:
-        raise ValueError("a network is no host; write one IP address or a host name")
-    return value
-
-
-def _hosts(value: str) -> str:
-    if value:
-        network_of(value)
-    return value
-
-
-_FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-def _certificate(value: str) -> str:
-    """A name in lower case, or a fingerprint without the colons that OpenSSL prints."""
-    if value.lower().startswith("sha256:"):
-        fingerprint = "sha256:" + value.lower().removeprefix("sha256:").replace(":", "")
-        if not _FINGERPRINT.fullmatch(fingerprint):
-            raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits")
-        return fingerprint
-    if not value.isprintable() or value != value.strip() or len(value) > 253:
-        raise ValueError("it is neither the name in a certificate nor its fingerprint, sha256: and 64 digits")
-    return value.lower()
-
-
-def _timezone(value: str) -> str:
-    if value and value not in available_timezones():
-        raise ValueError("it is no name of the IANA time zone database, such as Europe/Berlin")
-    return value
-
-
-AeTitle = Annotated[str, AfterValidator(_ae_title)]
-Host = Annotated[str, AfterValidator(_host)]
-UidRoot = Annotated[str, AfterValidator(_uid_root)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, and a key that nobody reads is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from config.alerting import AlertSettings
+from config.fields import (
+    AeTitle,
+    CertificateName,
+    Host,
+    Hosts,
+    OptionalAeTitle,
+    Port,
+    Section,
+    TimeZone,
+    UidRoot,
+    check_host,
+)
+from config.syntax import Companion, network_of
 
 
 class NodeSettings(Section):
@@ -85,7 +36,7 @@ class NodeSettings(Section):
     data_dir: Path = Path("syncect-data")
     database_url: str = ""
     installation_uid_root: UidRoot = ""
-    timezone: Annotated[str, AfterValidator(_timezone)] = ""
+    timezone: TimeZone = ""
 
     def url(self) -> str:
         """SQLAlchemy URL; without a setting, a SQLite file inside `data_dir`."""
@@ -114,8 +65,8 @@ class PeerSettings(Section):
     """
 
     ae_title: AeTitle
-    host: Annotated[str, AfterValidator(_hosts)] = ""
-    certificate: Annotated[str, AfterValidator(_certificate)] = ""
+    host: Hosts = ""
+    certificate: CertificateName = ""
 
 
 class ScpSettings(Section):
@@ -178,7 +129,7 @@ class QuerySettings(Section):
 
     enabled: bool = False
     port: Port = 11114
-    ae_title: Annotated[str, AfterValidator(_ae_title_or_none)] = ""
+    ae_title: OptionalAeTitle = ""
 
 
 class AskedPeer(Section):
@@ -269,7 +220,9 @@ def _each_once(names: tuple[Companion, ...]) -> tuple[Companion, ...]:
 class DestinationSettings(Section):
     """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never.
 
+    profile: the rules that a series must keep before any of it is sent (node/dicom/profiles).
     companions: the objects that it gets beside the CT images.
+    identity_check: whether it is asked by C-FIND, before the first image, whose the PatientID is there.
     receives: "constancy" for one that gets the phantom of `syncect qa run` and never a result of a patient.
     """
 
@@ -280,7 +233,8 @@ class DestinationSettings(Section):
     tls: TlsSettings | None = None
     confirm: Literal["none", "find", "commitment"] = "none"
     echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
-    profile: Literal["generic"] = "generic"
+    profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle"] = "generic"
+    identity_check: bool = False
     companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()
     receives: Literal["results", "constancy"] = "results"
 
@@ -315,7 +269,7 @@ class RetentionSettings(Section):
 
 def _named_host(value: str) -> str:
     """A name or an address as a browser sends it, in lower case and without a port."""
-    return _host(value).lower()
+    return check_host(value).lower()
 
 
 def _network(value: str) -> str:
@@ -401,75 +355,6 @@ class WebSettings(Section):
         """Where a browser finds the page."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'http' if self.tls is None else 'https'}://{host}:{self.port}"
-
-
-AlertKind = Literal[
-    "store",
-    "process",
-    "disk",
-    "worker",
-    "device",
-    "hung",
-    "silence",
-    "peer",
-    "refused",
-    "overdue",
-    "failed",
-    "held",
-    "incomplete",
-    "unconfirmed",
-    "deaths",
-    "restarts",
-    "certificate",
-    "leftover",
-    "channel",
-]
-"""What an alert can be about, the most urgent first."""
-
-
-def _webhook(value: str) -> str:
-    if value and not (value.startswith(("http://", "https://")) and urlsplit(value).hostname):
-        raise ValueError("a webhook begins with https:// or http:// and names a host")
-    return value
-
-
-def _mailbox(value: str) -> str:
-    if not re.fullmatch(r"[!-?A-~]+@[!-?A-~]+", value):
-        raise ValueError("it should be one e-mail address, such as radiotherapy-it@hospital.example")
-    return value
-
-
-Mailbox = Annotated[str, AfterValidator(_mailbox)]
-
-
-class SmtpSettings(Section):
-    """The mail server that takes alerts; a password is only ever sent inside TLS."""
-
-    host: Host
-    port: Port = 587
-    sender: Mailbox
-    to: Annotated[tuple[Mailbox, ...], Field(min_length=1)]
-    starttls: bool = True
-    username: str = ""
-    password_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _password_inside_tls(self) -> Self:
-        if bool(self.username) != (self.password_file is not None):
-            raise ValueError("username and password_file belong together: give both, or neither")
-        if self.username and not self.starttls:
-            raise ValueError("a username needs starttls = true, so that its password is not sent in clear")
-        return self
-
-
-class AlertSettings(Section):
-    """Who is told what a person has to know. due_s, remind_s: seconds; `quiet` kinds are kept and told to nobody."""
-
-    webhook: Annotated[str, AfterValidator(_webhook)] = ""
-    smtp: SmtpSettings | None = None
-    due_s: Annotated[float, Field(ge=10, le=7 * 86400)] = 900.0
-    remind_s: Annotated[float, Field(ge=60, le=7 * 86400)] = 14400.0
-    quiet: tuple[AlertKind, ...] = ()
 
 
 class LogSettings(Section):

@@ -7,7 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class DeliveryView:
-    """One destination of a case: how far it is and what the peer said last."""
+    """One destination of a case: how far it is and what the peer said last.
+
+    held_for: why it is not sent before a person let it go, "" for no reason; override: who let it go, and why.
+    """
 
     destination: str
     state: str
@@ -20,6 +23,13 @@ class DeliveryView:
     created_at: datetime
     last_accepted_at: datetime | None
     leftover: str
+    held_for: str = ""
+    override: str = ""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for a person."""
+        return self.state == "PENDING" and bool(self.held_for)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,13 @@ def _with_states(wanted: set[str]) -> list[Any]:
         select(Series.id).where(Series.state.in_([state for state in SeriesState if state in series])),
         of_jobs.where(Job.state.in_([state for state in JobState if state in wanted - {JobState.PRODUCED}])),
         of_jobs.join(Delivery).where(Delivery.state.in_([state for state in DeliveryState if state in deliveries])),
+        *([of_jobs.join(Delivery).where(*is_held())] if JobState.HELD in wanted else []),
     ]
+
+
+def is_held() -> tuple[ColumnElement[bool], ...]:
+    """A delivery waits for a person, so that its case reads HELD where its job is PRODUCED."""
+    return (Delivery.state == DeliveryState.PENDING, Delivery.held_for != "")
 
 
 def is_expected(case: Case) -> bool:

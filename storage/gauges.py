@@ -5,10 +5,11 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import case, func, select
+from sqlalchemy import and_, case, func, literal, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
+from storage.filters import is_held
 from storage.overview import DELIVERY_ORDER
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Series
@@ -25,6 +26,7 @@ STATES: Final = tuple(
 _UNSENT: Final = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.FAILED)
 _SENT: Final = (DeliveryState.SENT, DeliveryState.CONFIRMED)
 _NEWEST: Final = 50
+_HELD: Final = -1  # in place of a place in DELIVERY_ORDER
 
 
 class Gauges:
@@ -70,15 +72,18 @@ class Gauges:
             .join(Series, Series.id == Job.series_id)
             .where(Delivery.state.in_(_UNSENT), Job.state == JobState.PRODUCED)
         )
+        held = select(literal(JobState.HELD.value), last).select_from(Delivery).join(Job, Job.id == Delivery.job_id)
+        held = held.join(Series, Series.id == Job.series_id).where(*is_held(), Job.state == JobState.PRODUCED)
         found: dict[str, datetime] = {}
         with self._database.read() as session:
             for query in (
                 select(Series.state, last).where(Series.state.in_(undecided)).group_by(Series.state),
                 of_jobs.group_by(Job.state),
-                of_deliveries.group_by(Delivery.state),
+                of_deliveries.where(~and_(*is_held())).group_by(Delivery.state),
+                held.having(func.count() > 0),
             ):
                 for state, moment in session.execute(query):
-                    name = _READ_AS.get(state, state.value)
+                    name = _READ_AS.get(state, str(state))
                     found[name] = min(found.get(name, moment), moment)
         return found
 
@@ -105,6 +110,7 @@ def _produced(session: Session) -> Counter[str]:
     worst = (
         select(
             case(
+                (func.max(case((and_(*is_held()), 1), else_=0)) > 0, _HELD),
                 (
                     (func.min(rank) == waits) & ((func.max(Delivery.attempts) > 0) | (func.max(rank) > waits)),
                     tried,
@@ -120,6 +126,6 @@ def _produced(session: Session) -> Counter[str]:
     )
     found: Counter[str] = Counter()
     for place, count in session.execute(select(worst.c.place, func.count()).group_by(worst.c.place)):
-        state = JobState.PRODUCED if place is None else DELIVERY_ORDER[place]
+        state = {None: JobState.PRODUCED, _HELD: JobState.HELD}.get(place) or DELIVERY_ORDER[place]
         found[_READ_AS.get(state, state.value)] += count
     return found

@@ -31,6 +31,7 @@ from storage.transitions import (
     mark_leftover,
     move_job,
     reopen_deliveries,
+    require_one_free,
     send_anew,
     withdraw_deliveries,
 )
@@ -394,6 +395,7 @@ class JobStore(SourceStore):
                 raise IllegalTransition(f"only a PRODUCED job can be resent; this one is {job.state}")
             _require_files(job.purged_at, "the files of its result")
             existing = {row.destination: row for row in session.scalars(_deliveries(job))}
+            require_one_free(existing.values())
             for row in (existing[name] for name in destinations if name in existing):
                 if row.state in (DeliveryState.PENDING, DeliveryState.SENDING):
                     continue

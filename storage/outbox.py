@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Connection, Table, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.column_types import Prepared
@@ -13,7 +13,15 @@ from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
-from storage.transitions import LEFTOVER_PAUSE, NEVER, mark_leftover, move_delivery, remark_when_sent
+from storage.transitions import (
+    LEFTOVER_PAUSE,
+    NEVER,
+    free_delivery,
+    hold_delivery,
+    mark_leftover,
+    move_delivery,
+    remark_when_sent,
+)
 
 _DELIVERY, _ANSWER = (cast(Table, kind.__table__) for kind in (Delivery, DeliveryInstance))
 _EXTEND_LEASE = Prepared(
@@ -58,7 +66,7 @@ class ClaimedDelivery:
     """A delivery that this courier owns until its lease ends; `missing` is what the peer has not accepted yet.
 
     case: how people call its job. product_dir: the folder of the series, relative to the spool. measurements, override:
-    of its job, as the store has them.
+    of its job, as the store has them. is_released: a person let it go after it was held.
     """
 
     id: int
@@ -72,6 +80,7 @@ class ClaimedDelivery:
     product_dir: str = ""
     measurements: Mapping[str, Any] = field(default_factory=dict)
     override: str = ""
+    is_released: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,8 @@ class OutboxStore(ProductStore):
     def claim(self, courier: str, destination: str, lease_s: float, now: datetime) -> ClaimedDelivery | None:
         """PENDING -> SENDING for the oldest due delivery to `destination`; None if there is none.
 
-        A delivery waits while its source series is being received again: it may be about to be superseded.
+        A delivery waits while its source series is being received again: it may be about to be superseded; and while
+        it is held for a person.
         """
         with self._database.write() as session:
             found = session.execute(
@@ -99,7 +109,7 @@ class OutboxStore(ProductStore):
                 .join(Job, Job.id == Delivery.job_id)
                 .join(Series, Series.id == Job.series_id)
                 .where(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= now)
-                .where(Delivery.destination == destination)
+                .where(Delivery.destination == destination, Delivery.held_for == "")
                 .where(Job.state == JobState.PRODUCED, Series.state == SeriesState.QUEUED)
                 .order_by(Delivery.next_attempt_at, Delivery.id)
                 .limit(1)
@@ -165,6 +175,30 @@ class OutboxStore(ProductStore):
             )
             delivery.attempts, delivery.next_attempt_at = delivery.attempts - 1, now
 
+    def hold(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
+        """SENDING -> PENDING, held for a person, without a failure. Raises LeaseLost."""
+        with self._database.write() as session:
+            delivery, job = _owned(session, delivery_id, courier)
+            hold_delivery(session, delivery, job.series_id, actor=courier, reason=reason, now=now)
+            delivery.attempts -= 1
+
+    def release_held(self, job_id: int, actor: str, reason: str, now: datetime) -> list[str]:
+        """A person lets the held deliveries of a job go, in this round of sending; returns their destinations.
+
+        Raises NotFound, and IllegalTransition where none is held.
+        """
+        with self._database.write() as session:
+            job = session.get(Job, job_id)
+            if job is None:
+                raise NotFound(f"there is no job {job_id}")
+            held = session.scalars(_held_of(job_id).with_for_update()).all()
+            if job.state is not JobState.PRODUCED or not held:
+                raise IllegalTransition("no delivery of this job is held")
+            for row in held:
+                row.override = f"HELD: {row.held_for}. Released by {actor}: {reason}"
+                free_delivery(session, row, job.series_id, actor=actor, reason=f"released: {reason}", now=now)
+            return sorted(row.destination for row in held)
+
     def fail(self, delivery_id: int, courier: str, reason: str, now: datetime) -> None:
         """SENDING -> FAILED after a permanent refusal. Raises LeaseLost."""
         with self._database.write() as session:
@@ -219,6 +253,8 @@ class OutboxStore(ProductStore):
     def retry(self, job_id: int, actor: str, reason: str, now: datetime) -> int:
         """FAILED -> PENDING, and no more waiting for what is PENDING; accepted instances stay accepted.
 
+        Of what is held the destination is asked again: somebody may have corrected what it has.
+
         Returns the number of deliveries that are due now.
         """
         with self._database.write() as session:
@@ -236,6 +272,8 @@ class OutboxStore(ProductStore):
                         session, row, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now
                     )
                     row.attempts = 0
+                if row.held_for:
+                    free_delivery(session, row, job.series_id, actor=actor, reason=reason, now=now)
                 row.next_attempt_at = now
             return len(waiting)
 
@@ -314,6 +352,12 @@ class OutboxStore(ProductStore):
             mark_leftover(session, row, job.series_id, Leftover.GONE, actor=actor, reason=reason, now=now)
 
 
+def _held_of(job_id: int) -> Select[Delivery]:
+    return select(Delivery).where(
+        Delivery.job_id == job_id, Delivery.state == DeliveryState.PENDING, Delivery.held_for != ""
+    )
+
+
 def _settle_unknown(session: Session, now: datetime, dead_courier: str | None) -> None:
     """A courier ended with a delivery in its hands that had been taken back: an instance may have reached the peer."""
     found = session.execute(
@@ -385,4 +429,5 @@ def _claimed(session: Session, delivery: Delivery, job: Job) -> ClaimedDelivery:
         product_dir=job.product_dir or "",
         measurements=job.measurements,
         override=job.override,
+        is_released=bool(delivery.override),
     )

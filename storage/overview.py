@@ -279,6 +279,8 @@ def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[Deli
                 created_at=row.created_at,
                 last_accepted_at=accepted_at,
                 leftover=row.leftover,
+                held_for=row.held_for,
+                override=row.override,
             )
         )
     return views
@@ -362,9 +364,11 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
 
 
 def _reader_state(job: Job, deliveries: list[DeliveryView]) -> tuple[str, str]:
-    """The one state that matters: a produced job is as far as its slowest or worst destination."""
+    """The one state that matters: a produced job is as far as its slowest or worst destination, a held one first."""
     if job.state is not JobState.PRODUCED or not deliveries:
         return job.state.value, job.reason
+    if held := [view for view in deliveries if view.is_held]:
+        return JobState.HELD.value, _said_by(held[0])
     worst = min(deliveries, key=lambda view: DELIVERY_ORDER.index(DeliveryState(view.state)))
     reason = _said_by(worst) or job.reason
     if worst.state == DeliveryState.PENDING:

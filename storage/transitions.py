@@ -3,13 +3,14 @@
 What happens to a series without an arrow gets an event here as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import JSON, delete, exists, select, type_coerce
 from sqlalchemy.orm import Session
 
+from storage.errors import IllegalTransition
 from storage.states import (
     CLOSED_BY_A_PERSON,
     LIVE_JOB_STATES,
@@ -86,6 +87,24 @@ def move_delivery(
         row.courier = row.lease_until = None
 
 
+def hold_delivery(session: Session, row: Delivery, series_id: int, *, actor: str, reason: str, now: datetime) -> None:
+    """SENDING -> PENDING, and no courier takes it until a person lets it go; the reason is why."""
+    move_delivery(session, row, series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
+    row.held_for = reason
+
+
+def require_one_free(rows: Collection[Delivery]) -> None:
+    """Raise IllegalTransition where deliveries are held, and all of them are."""
+    if rows and all(row.state is DeliveryState.PENDING and row.held_for for row in rows):
+        raise IllegalTransition("every delivery of it is held; `jobs release` lets it go")
+
+
+def free_delivery(session: Session, row: Delivery, series_id: int, *, actor: str, reason: str, now: datetime) -> None:
+    """A held delivery is due at once; it keeps its state, and an event says who freed it and why."""
+    _write_event(session, row.state, row.state, actor, reason, at=now, **_of_delivery(row, series_id))
+    row.held_for, row.reason, row.next_attempt_at, row.updated_at = "", reason, now, now
+
+
 def _begin(session: Session, row: Any, state: State, now: datetime) -> None:
     """Add a row in its first state; it gets its id, which its first event needs."""
     row.state, row.reason, row.created_at, row.updated_at = state, "", now, now
@@ -151,7 +170,7 @@ def send_anew(session: Session, row: Delivery, job: Job, *, actor: str, reason: 
     # A report about what was sent before says nothing about what is sent now.
     session.execute(delete(CommitmentRow).where(CommitmentRow.delivery_id == row.id))
     move_delivery(session, row, job.series_id, DeliveryState.PENDING, actor=actor, reason=reason, now=now)
-    row.attempts, row.next_attempt_at = 0, now
+    row.attempts, row.next_attempt_at, row.held_for, row.override = 0, now, "", ""
 
 
 def has_accepted_any(session: Session, delivery_id: int) -> bool:

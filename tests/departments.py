@@ -138,6 +138,14 @@ class Department:
         self.node.outbox.finish_sent(self._deliver(3), "c", "", START)
         return case_id
 
+    def delivery_held(self, reason: str = "tps knows the PatientID with another PatientName", **arrival) -> str:
+        """PRODUCED, and HELD for tps."""
+        case_id = self.produced(**arrival)
+        delivery = self.node.outbox.claim("c", "tps", 60, START)
+        assert delivery is not None
+        self.node.outbox.hold(delivery.id, "c", reason, START)
+        return case_id
+
     def send_failed(self, reason: str = "status A900", **arrival) -> str:
         """FAILED at tps."""
         case_id = self.produced(**arrival)

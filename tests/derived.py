@@ -32,7 +32,7 @@ class Made:
 def derived_series(folder: Path, **series: Any) -> Made:
     slices, rows, columns = SIZE
     shape: Any = {"slices": slices, "rows": rows, "columns": columns, "spacing_mm": (2.5, 0.9, 0.7)}
-    source = make_series(folder / "source", **shape, **series)
+    source = make_series(folder / "source", **(shape | series))
     volume = read_volume(source)
     out = folder / "derived"
     out.mkdir()

@@ -109,6 +109,11 @@ def _unconfirmed() -> Case:
     return replace(case, deliveries=tuple(replace(one, next_attempt_at=NEVER) for one in case.deliveries))
 
 
+def _held_delivery() -> Case:
+    case = _delivered("HELD", "PENDING")
+    return replace(case, deliveries=(replace(case.deliveries[0], held_for="another PatientName"),))
+
+
 def _situations() -> list[tuple[str, Case, Facts]]:
     """Situations of each state that a reader meets, in words; the advice comes from the program."""
     silent = replace(_RUNS, unreachable={"tps": "since 2026-11-26 08:30:00 UTC (connection refused)"})
@@ -134,6 +139,7 @@ def _situations() -> list[tuple[str, Case, Facts]]:
         ("files of the result are missing", _case("HELD", **made), lost),
         ("the worker could not compute", _case("HELD", reason=f"{WORKER_CANNOT}no CUDA device"), no_gpu),
         ("the series cannot be computed", _case("HELD", reason="the pixels of 3 slices do not fit BitsStored"), _RUNS),
+        ("a TPS has another patient under the PatientID", _held_delivery(), _RUNS),
         ("the courier sends it next", delivered("PRODUCED", "PENDING"), _RUNS),
         ("no destination is set", _case("PRODUCED", **made), replace(_RUNS, destinations=())),
         ("it was made when no destination was set", _case("PRODUCED", **made), _RUNS),

@@ -153,6 +153,10 @@ def _delivery(case: Case, view: DeliveryView, zone: tzinfo | None) -> str:
         parts.append(f"the last one accepted {local_time(view.last_accepted_at, zone)}")
     if view.leftover:
         parts.append(LEFTOVERS[Leftover(view.leftover)])
+    if view.is_held:
+        parts.append("held for a person")
+    if view.override:
+        parts.append(view.override)
     text = ", ".join(parts)
     return f"{text}: {view.reason}" if view.reason else text
 

@@ -116,7 +116,10 @@ def reopen(
 def release(
     context: typer.Context, ids: Ids, reason: ReasonOption = "", dry_run: DryRun = False, config: ConfigOption = None
 ) -> None:
-    """Send a HELD series after a person has looked at it; --reason is needed and stands in every image."""
+    """Send a HELD series after a person has looked at it; --reason is needed and stands in every image.
+
+    Where not the result is held, but its delivery to a destination, only the store keeps the reason.
+    """
     reason = _tidy(reason)
     if not reason:
         raise typer.BadParameter("a release overrules a doubt, so say why: --reason TEXT; it stands in every image")

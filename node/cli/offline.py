@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,13 +13,17 @@ import typer
 from rich.progress import Progress, TaskID
 
 from config.settings import Settings
+from config.syntax import FOREIGN_UID
 from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.worker import job_options, open_executor
 from node.cli.console import progress_bar
 from node.dicom.companions.kinds import KINDS
 from node.dicom.companions.make import CompanionMaker
+from node.dicom.profiles.checks import Values
+from node.dicom.profiles.load import Breach, Profile, broken_rules
+from node.dicom.profiles.read import read_values
 from node.dicom.uids import UidFactory
-from node.errors import Permanent, Refused
+from node.errors import Permanent, Refused, UnreadableInstance
 from node.operate.judged import Checked, headers_of, judged
 from node.receive.eligibility import Accept, judge
 from node.receive.gate_rule import Outcome
@@ -113,6 +118,41 @@ def check_folder(settings: Settings, folder: Path) -> tuple[list[Checked], list[
     """The verdict on every series below a folder, and a sentence for each file that could not be read."""
     found, unreadable = headers_of(settings, _files(folder), _with_bar)
     return [judged(settings, uid, headers) for uid, headers in found.items()], unreadable
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a destination's profile says of one series; breaches: each rule that it breaks, in words of its own."""
+
+    series_uid: str
+    slices: int
+    verdict: str
+    breaches: tuple[Breach, ...]
+
+
+def preflight_folder(profile: Profile, folder: Path) -> tuple[list[Preflight], list[str]]:
+    """What a profile says of every series below a folder, and a sentence for each file that could not be read.
+
+    Companions are left out: the profile is about images.
+    """
+    beside = {kind.sop_class_uid for kind in KINDS.values()}
+    found: dict[str, list[Values]] = defaultdict(list)
+    unreadable = []
+    for path in _with_bar(_files(folder)):
+        try:
+            header = read_values(path, (*profile.keywords, "SeriesInstanceUID", "SOPClassUID"))
+        except UnreadableInstance as error:
+            unreadable.append(f"{path.name}: {error}")
+            continue
+        if "".join(header.get("SOPClassUID", ())) not in beside:
+            found["".join(header.get("SeriesInstanceUID", ()))].append(header)
+    return [_preflight(profile, uid, headers) for uid, headers in found.items()], unreadable
+
+
+def _preflight(profile: Profile, series_uid: str, headers: Sequence[Values]) -> Preflight:
+    breaches = tuple(broken_rules(profile, headers))
+    shown = series_uid if FOREIGN_UID.fullmatch(series_uid) else ""
+    return Preflight(shown, len(headers), "REFUSED" if breaches else "PASSED", breaches)
 
 
 class _Reporter:

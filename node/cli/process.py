@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from config.settings import Settings
 from node.cli.console import (
     ConfigOption,
     Exit,
@@ -17,6 +18,7 @@ from node.cli.console import (
     reading,
     settings_from,
 )
+from node.cli.tables import plain
 from node.errors import Doubtful, Refused
 from node.operate.texts import masked_text
 from storage.errors import NotFound
@@ -82,15 +84,25 @@ def process(
 def check(
     context: typer.Context,
     source: Annotated[str, typer.Argument(help="Folder of DICOM files, or SeriesInstanceUID of a received series.")],
+    destination: Annotated[
+        str, typer.Option("--destination", help="Would it be sent to this destination, by its profile.", metavar="NAME")
+    ] = "",
     phi: PhiOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Would this series be translated, and if not, why; nothing is run. Exit code 4 if none would be."""
+    """Would this series be translated, and if not, why; nothing is run. Exit code 4 if none would be.
+
+    With --destination: would a folder's series be sent there as it is, by the rules that are asked before a delivery.
+    Exit code 4 if one would not be.
+    """
     from node.cli.offline import check_folder, no_series
     from node.operate.judged import check_received
 
     settings = settings_from(context, config)
+    if destination:
+        _check_for(settings, source, destination, as_json=as_json)
+        return
     if Path(source).is_dir():
         rows, unreadable = check_folder(settings, Path(source))
         if not rows:
@@ -112,11 +124,49 @@ def check(
         raise typer.Exit(Exit.REFUSED)
 
 
+def _check_for(settings: Settings, source: str, name: str, *, as_json: bool) -> None:
+    """What the profile of a destination says of the series in a folder; exit code 4 where it refuses one."""
+    from node.cli.offline import no_series, preflight_folder
+    from node.dicom.profiles.load import load_profile
+
+    known = {destination.name: destination for destination in settings.destination}
+    if name not in known:
+        raise typer.BadParameter(f"no destination is named {plain(name)}; there are {', '.join(known) or 'none'}")
+    if not Path(source).is_dir():
+        raise typer.BadParameter("--destination asks about files: give a folder, such as that of `syncect process`")
+    profile = load_profile(known[name].profile)
+    rows, unreadable = preflight_folder(profile, Path(source))
+    if not rows:
+        raise NotFound(no_series(source, unreadable))
+    if as_json:
+        print_json({"destination": name, "profile": profile.name, "series": rows, "unreadable": unreadable})
+    else:
+        words = [("; ".join(breach.words() for breach in row.breaches)) for row in rows]
+        print_table(
+            ["SERIES", "SLICES", "VERDICT", "REASON"],
+            [(row.series_uid, str(row.slices), row.verdict, said) for row, said in zip(rows, words, strict=True)],
+        )
+        for sentence in unreadable:
+            out().print(f"not read: {sentence}", markup=False)
+    if any(row.breaches for row in rows):
+        raise typer.Exit(Exit.REFUSED)
+
+
 @series.command("rules")
-def rules(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+def rules(
+    context: typer.Context,
+    profile: Annotated[
+        str, typer.Option("--profile", help="Instead: what this profile asks of a series before it is sent.")
+    ] = "",
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
     """The rules that decide what is translated, held or skipped: what each looks for, and where it comes from."""
     from node.cli.offline import rule_rows
 
+    if profile:
+        _rules_of(profile, as_json=as_json)
+        return
     rows = rule_rows(settings_from(context, config))
     if as_json:
         print_json([asdict(row) for row in rows])
@@ -126,6 +176,25 @@ def rules(context: typer.Context, as_json: JsonOption = False, config: ConfigOpt
         print_table(
             [row.outcome, row.code],
             [("reason", row.reason), ("looks at", ", ".join(row.attributes)), *looked_for, ("source", row.source)],
+        )
+        out().print()
+
+
+def _rules_of(name: str, *, as_json: bool) -> None:
+    """The rules of a profile, its own first."""
+    from node.dicom.profiles.load import load_profile, profile_names
+
+    if name not in profile_names():
+        raise typer.BadParameter(f"no profile is named {plain(name)}; there are {', '.join(profile_names())}")
+    rows = load_profile(name).rules
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        source = row.source if row.proven else f"{row.source} (unproven)"
+        print_table(
+            [row.profile, row.code],
+            [("asks", row.why), ("check", row.check), ("looks at", ", ".join(row.keywords)), ("source", source)],
         )
         out().print()
 

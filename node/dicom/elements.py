@@ -114,6 +114,20 @@ def split_values(raw: bytes, vr: str, charset: Sequence[str] = ()) -> tuple[str,
     return tuple(part.strip(" \0") for part in parts)
 
 
+def values_of(ds: Dataset, keyword: str, charset: Sequence[str]) -> tuple[str, ...]:
+    """Values of an attribute as text; of a sequence with items ("present",), and () where it is absent or empty."""
+    tag = tag_of(keyword)
+    vr = vr_of(tag)
+    if vr == "SQ":
+        return ("present",) if element_items(ds, tag) else ()
+    raw = element_bytes(ds, tag)
+    if raw is None:
+        return ()
+    if vr in NUMBER_FORMATS:
+        return tuple(str(number) for number in unpack_numbers(raw, vr))
+    return split_values(raw, vr, charset)
+
+
 def parse_decimal(text: str) -> float | None:
     """Value of one DS or IS string as PS3.5 6.2 spells it; None for anything else, infinities included."""
     if len(text) > 64 or not _DECIMAL.fullmatch(text.strip()):

@@ -17,17 +17,7 @@ from pydicom.tag import SequenceDelimiterTag
 from config.syntax import FOREIGN_UID, UID_ALPHABET
 from node.dicom.constants import UNCOMPRESSED
 from node.dicom.content import GATE, content_sha256
-from node.dicom.elements import (
-    NUMBER_FORMATS,
-    charset_of,
-    element_bytes,
-    element_items,
-    parse_decimal,
-    split_values,
-    tag_of,
-    unpack_numbers,
-    vr_of,
-)
+from node.dicom.elements import charset_of, parse_decimal, values_of
 from node.dicom.frames import Frame, SlicesOfFile
 from node.dicom.identity import refuse_costly
 from node.dicom.meaning import person_name
@@ -247,16 +237,7 @@ class _Reader:
         self._charset = charset_of(ds)
 
     def values(self, keyword: str) -> tuple[str, ...]:
-        tag = tag_of(keyword)
-        vr = vr_of(tag)
-        if vr == "SQ":
-            return ("present",) if element_items(self._ds, tag) else ()
-        raw = element_bytes(self._ds, tag)
-        if raw is None:
-            return ()
-        if vr in NUMBER_FORMATS:
-            return tuple(str(number) for number in unpack_numbers(raw, vr))
-        return split_values(raw, vr, self._charset)
+        return values_of(self._ds, keyword, self._charset)
 
     def text(self, keyword: str) -> str:
         return "\\".join(self.values(keyword))

@@ -54,6 +54,7 @@ class Outcome(Enum):
     MISCONFIGURED = "misconfigured"  # tried again slowly: an administrator can put it right while the series waits
     UNCLEAR = "unclear"  # tried again a limited number of times
     DAMAGED = "damaged"  # a file is not as it was produced: the result is made again
+    HELD = "held"  # a person must look before anything is sent
     PERMANENT = "permanent"
 
 

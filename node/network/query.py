@@ -9,6 +9,8 @@ from pynetdicom import build_context
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 
+from node.dicom.quiet import quiet_pydicom
+from node.dicom.same_person import COMPARED
 from node.network.no_association import NoAssociation, Outcome, Peer
 from node.network.requestor import Timeouts, associate
 from node.network.status import SUCCESS
@@ -47,6 +49,34 @@ def count_instances(peer: Peer, calling_ae: str, study_uid: str, series_uid: str
         return len(_instances(association, study_uid, series_uid))
 
 
+def find_patients(
+    peer: Peer,
+    calling_ae: str,
+    patient_id: str,
+    timeouts: Timeouts = Timeouts(),  # noqa: B008
+) -> list[dict[str, str]]:
+    """What the peer has of the patient in each of the studies that it lists for a PatientID: values by keyword.
+
+    The keywords are COMPARED. patient_id: one value that is not empty. Answers about another PatientID are left out;
+    one that names none counts, and a value that cannot be read is "?". Raises NoAssociation where the peer does not
+    answer.
+    """
+    query = Dataset()
+    if not patient_id.isascii():
+        query.SpecificCharacterSet = "ISO_IR 192"
+    query.QueryRetrieveLevel, query.StudyInstanceUID = "STUDY", ""
+    for keyword in COMPARED:
+        setattr(query, keyword, "")
+    with quiet_pydicom():  # it would tell the log of an ID that is too long
+        query.PatientID = patient_id
+    with associate(peer, calling_ae, [_context()], timeouts) as association:
+        return [
+            {keyword: _text(found, keyword, unreadable="?") for keyword in COMPARED}
+            for found in _answers(association, query)
+            if _text(found, "PatientID") in ("", patient_id)
+        ]
+
+
 def takes_questions(peer: Peer, calling_ae: str, timeouts: Timeouts) -> None:
     """Raise NoAssociation unless the peer accepts an association for C-FIND; nothing is asked."""
     with associate(peer, calling_ae, [_context()], timeouts):
@@ -72,9 +102,15 @@ def _series_query(level: str, study_uid: str, series_uid: str) -> Dataset:
 
 def _find(association: Association, query: Dataset, series_uid: str) -> Iterator[Dataset]:
     """The answers that belong to the series; a peer may ignore a key and list others too."""
+    for identifier in _answers(association, query):
+        if _text(identifier, "SeriesInstanceUID") in ("", series_uid):
+            yield identifier
+
+
+def _answers(association: Association, query: Dataset) -> Iterator[Dataset]:
     for answer, identifier in association.send_c_find(query, STUDY_ROOT_FIND):
         if answer.Status in _PENDING:
-            if identifier is not None and _text(identifier, "SeriesInstanceUID") in ("", series_uid):
+            if identifier is not None:
                 yield identifier
         elif answer.Status != SUCCESS:
             raise NoAssociation(Outcome.TRANSIENT, f"the peer refused the query with status {answer.Status:04X}")
@@ -85,11 +121,11 @@ def _count(found: Dataset) -> int | None:
     return int(text) if text.isdecimal() and len(text) < 7 else None
 
 
-def _text(found: Dataset, keyword: str) -> str:
-    """A value of an answer; "" where it is missing or cannot be read."""
+def _text(found: Dataset, keyword: str, *, unreadable: str = "") -> str:
+    """A value of an answer; "" where it is missing, `unreadable` where it cannot be read."""
     try:
         value = found.get(keyword)
         return "" if value is None else str(value).strip()
     except Exception:  # pydicom raises whatever it stumbles over
         log.warning("an answer to a query cannot be read", extra={"event": "query_answer_unreadable"})
-        return ""
+        return unreadable

@@ -138,6 +138,8 @@ def _cancel(case: Case, state: JobState) -> str:
 
 
 def _release(case: Case, state: JobState) -> str:
+    if state is JobState.PRODUCED and any(view.is_held for view in case.deliveries):
+        return _gone(case.purged_at)
     if state is not JobState.HELD:
         return f"it is {case.state}, and only a HELD result can be released"
     step = f"`syncect jobs why {case.id}` says what can be done"
@@ -145,6 +147,8 @@ def _release(case: Case, state: JobState) -> str:
 
 
 def _reject(case: Case, state: JobState) -> str:
+    if state is JobState.PRODUCED and any(view.is_held for view in case.deliveries):
+        return f"not its result is held, but its delivery; `syncect jobs cancel {case.id}` gives it up"
     return "" if state is JobState.HELD else f"it is {case.state}, and only a HELD result can be rejected"
 
 
@@ -159,6 +163,8 @@ def _reopen(case: Case, state: JobState) -> str:
 def _resend(case: Case, state: JobState) -> str:
     if state is not JobState.PRODUCED:
         return f"it is {case.state}, and only a produced series can be sent again"
+    if case.deliveries and all(view.is_held for view in case.deliveries):
+        return f"its delivery is held; `syncect jobs release {case.id} --reason ...` sends it"
     return _gone(case.purged_at)
 
 
@@ -233,6 +239,12 @@ def _running(_case: Case, facts: Facts) -> str:
 
 def _held(case: Case, facts: Facts) -> str:
     again = f"`syncect jobs retry {case.id}`"
+    if held := [view.destination for view in case.deliveries if view.is_held]:
+        return (
+            f"{' and '.join(held)} has another patient under this PatientID, or cannot tell: compare both. Corrected "
+            f"there, {again} asks again; `syncect jobs release {case.id} --reason ...` sends it all the same, "
+            f"`syncect jobs cancel {case.id}` gives it up."
+        )
     if case.product_dir is None:
         return f"Nothing was produced, so nothing can be released. {_held_without_product(case, facts, again)}."
     if facts.lost_files:

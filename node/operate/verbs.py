@@ -81,11 +81,16 @@ def reopen(node: Node, case: Case, actor: str, reason: str, now: datetime) -> st
 
 
 def release(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
-    """Send a HELD series after a person has looked at it; actor and reason stand in every image. Needs a reason."""
+    """Send a HELD series after a person has looked at it. Needs a reason.
+
+    Actor and reason stand in every image; where not the result was held, but its delivery, they stand in the store.
+    """
     from node.bootstrap.release import release_held
 
     if not reason:
         raise NotUnderstood("a release overrules a doubt, so say why; the reason stands in every image")
+    if raw_state(case) is JobState.PRODUCED:
+        return f"it goes to {', '.join(node.outbox.release_held(_job(case), actor, reason, now))}"
     release_held(node, case, actor, reason, now)
     names = node.destination_names
     return f"it goes to {', '.join(names)}" if names else "no destination is set, so it goes nowhere"
@@ -96,6 +101,8 @@ def resend(node: Node, case: Case, actor: str, reason: str, now: datetime, *, to
     names = list(to) or node.destination_names
     if not names:
         raise Refused("no destination is set, so it can go nowhere")
+    if held := [view.destination for view in case.deliveries if view.is_held and view.destination in names]:
+        raise Refused(f"the delivery to {', '.join(held)} is held; `syncect jobs release {case.id}` decides about it")
     node.jobs.resend(_job(case), names, actor, reason, now)
     return f"it goes to {', '.join(names)}"
 

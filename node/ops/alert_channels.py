@@ -22,7 +22,7 @@ from typing import Any, Final, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
-from config.settings import SmtpSettings
+from config.alerting import SmtpSettings
 from node.ops.alert_texts import Message, compose, plain_message
 from storage.alerts import AlertStore, Cause, News
 from storage.errors import StorageError, StoreUnavailable

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, get_args
 
-from config.settings import AlertKind
+from config.alerting import AlertKind
 from storage.alerts import AlertStore, AlertView, Cause
 from storage.errors import StorageError
 

@@ -18,7 +18,8 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
-from config.settings import AlertKind, Settings
+from config.alerting import AlertKind
+from config.settings import Settings
 from node.ops.certificates import certificate_files, validity
 from node.ops.health import State, roles_of
 from node.ops.process_metrics import of_processes

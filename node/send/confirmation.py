@@ -63,7 +63,7 @@ class Confirmer:
             total = len(sent.sop_instance_uids)
             self._ask_later(sent, f"the peer lists {total - len(missing)} of {total} instances")
             return
-        self.store.confirm(sent.id, self.name, "the peer lists every instance", self.clock())
+        self.store.confirm(sent.id, self.name, _listed(len(held - sent.sop_instance_uids - {""})), self.clock())
         log.info(
             "delivery %d confirmed: %d instances are there",
             sent.id,
@@ -146,3 +146,9 @@ class Confirmer:
         self.store.postpone_confirmation(
             sent.id, self.name, f"not confirmed yet: {reason}", not_before=not_before, now=now
         )
+
+
+def _listed(more: int) -> str:
+    """What a peer shows that lists every instance, and `more` under the same series that were not sent."""
+    remark = f", and under the same series {more} that {'was' if more == 1 else 'were'} not sent" if more else ""
+    return f"the peer lists every instance{remark}"

@@ -21,7 +21,9 @@ from node.network.requestor import Timeouts
 from node.send.commitment import CommitmentAsker, Take
 from node.send.companions import CompanionSender, MakerOf
 from node.send.confirmation import Confirmer
+from node.send.preflight import Preflight
 from node.send.scu import SendReport, StorageScu
+from node.send.whose import IdentityCheck
 from storage.commitments import CommitmentStore
 from storage.errors import LeaseLost, StoreUnavailable
 from storage.outage import Outage
@@ -91,6 +93,7 @@ class Courier:
         if commitments is not None:
             store, take = commitments
             self._asker = CommitmentAsker(store, outbox, take, calling_ae, name, clock, timeouts)
+        self._preflight, self._identity = Preflight(spool), IdentityCheck(spool, calling_ae, timeouts)
         self._stop = threading.Event()
         self._outage = Outage("the release of old leases")
 
@@ -209,13 +212,24 @@ class Courier:
 
     def _take(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> None:
         try:
-            report = self._send(delivery, destination)
+            report = self._why_not(delivery, destination) or self._send(delivery, destination)
             if report.outcome is Outcome.DONE:
                 report = self._send_companions(delivery, destination, report)
             self._settle(delivery, report)
         except LeaseLost as error:
             log.warning("delivery %d dropped: %s", delivery.id, error, extra={"event": "delivery_dropped"})
             self._outbox.let_go(delivery.id, self._name)
+
+    def _why_not(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport | None:
+        """Why nothing of a delivery is sent; raises LeaseLost."""
+        try:
+            refused = self._preflight.why_not(delivery, destination) or self._identity.why_not(delivery, destination)
+        except Exception as error:  # the process boundary, as below
+            log.exception("delivery %d could not be looked at", delivery.id, extra={"event": "preflight_crashed"})
+            reason = f"unexpected {type(error).__name__} before the sending; the courier's log has the details"
+            return SendReport(Outcome.UNCLEAR, reason, ())
+        self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
+        return refused
 
     def confirm_once(self, destination: DestinationSettings) -> bool:
         """Ask once for a sent series whether it is there, or for a withdrawn one; False when none was due."""
@@ -291,13 +305,14 @@ class Courier:
     def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
         """Write down how the attempt ended; raises LeaseLost."""
         now = self._clock()
-        if report.outcome not in (Outcome.DONE, Outcome.STOPPED):
+        if report.outcome not in (Outcome.DONE, Outcome.STOPPED, Outcome.HELD):
             self._numbers.add("failures", of=delivery.destination)
         if report.reached:
             self._peers.answered(delivery.destination, now)
         elif report.reached is not None:
             self._peers.failed(delivery.destination, report.reason, now)
         if report.outcome is Outcome.DONE:
+            self._preflight.forget(delivery.id)
             self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
             log.info(
                 "delivery %d sent: %d instances%s",
@@ -310,6 +325,10 @@ class Courier:
         if report.outcome is Outcome.STOPPED:
             self._outbox.give_back(delivery.id, self._name, report.reason, now)
             log.info("delivery %d goes on after the restart", delivery.id, extra={"event": "delivery_interrupted"})
+            return
+        if report.outcome is Outcome.HELD:
+            self._outbox.hold(delivery.id, self._name, report.reason, now)
+            log.warning("delivery %d is held: %s", delivery.id, report.reason, extra={"event": "delivery_held"})
             return
         given_up = report.outcome is Outcome.UNCLEAR and delivery.attempt >= UNCLEAR_ATTEMPTS
         if report.outcome is Outcome.PERMANENT or given_up:

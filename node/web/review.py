@@ -242,9 +242,10 @@ def _decisions(case: Case, person: Person) -> dict[str, Any]:
     """Which buttons there are: only for what is HELD, and for whom may press them."""
     held = case.job_id is not None and case.state == JobState.HELD
     may = {verb: held and person.role >= ROLE_OF_VERB[verb] for verb in ("release", "reject")}
+    has_doubt = case.job_state == JobState.HELD  # else a delivery is held, and there is nothing to reject
     return {
         "may_release": may["release"] and case.product_dir is not None,
-        "may_reject": may["reject"],
+        "may_reject": may["reject"] and has_doubt,
         "csrf_field": CSRF_FIELD,
         "max_reason": MAX_REASON,
         "decided_on": seen_of(case),

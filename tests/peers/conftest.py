@@ -4,7 +4,7 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +35,33 @@ from tests.peers.certificates import Certificates, make_certificates
 CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+
+DERIVED = {
+    **dict.fromkeys(
+        (
+            *("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
+            *("StudyID", "PositionReferenceIndicator", "AcquisitionNumber"),
+        ),
+        "",
+    ),
+    "SyntheticData": "YES",
+    "ImageType": ["DERIVED", "SECONDARY", "AXIAL"],
+    "FrameOfReferenceUID": "1.2.9",
+    "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+    "PixelSpacing": [1, 1],
+    "RescaleIntercept": 0,
+    "RescaleSlope": 1,
+    "SeriesNumber": 301,
+    "PatientPosition": "HFS",
+    "SliceThickness": 1,
+    "KVP": 120,
+    "Manufacturer": "syncect",
+    "ManufacturerModelName": "syncect",
+    "StationName": "SYNCECT",
+    "DeviceSerialNumber": "0",
+}
+"""What a derived slice has beside the elements of `make_ct`."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +216,7 @@ class FakeTps:
         sop_class: str = CT,
         tls: Any = None,
         also: Sequence[str] = (),
+        questions: bool = True,
     ) -> None:
         self._tls = tls
         self.stored: list[str] = []
@@ -200,6 +228,7 @@ class FakeTps:
         self.counted: Callable[[], object] = lambda: None  # at SERIES level; None leaves the number out
         self.on_request: Callable[[Any], object] = lambda request: None  # gets every C-STORE request
         self.also_handles: list[Any] = []
+        self.patients: Callable[[Dataset], Sequence[Mapping[str, str] | int]] = lambda asked: []  # at STUDY level
         self.released = threading.Event()
         self._asked = 0
         self._ae = AE(ae_title="TPS")
@@ -207,7 +236,8 @@ class FakeTps:
             for accepted in (sop_class, *also):
                 self._ae.add_supported_context(accepted, syntax)
         self._ae.add_supported_context(VERIFICATION)
-        self._ae.add_supported_context(STUDY_ROOT_FIND)
+        if questions:
+            self._ae.add_supported_context(STUDY_ROOT_FIND)
         self._server: Any = None
         self.port = 0
 
@@ -263,6 +293,9 @@ class FakeTps:
         return int(answer)
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        if event.identifier.QueryRetrieveLevel == "STUDY":
+            yield from self._find_patients(event.identifier)
+            return
         if event.identifier.QueryRetrieveLevel == "SERIES":
             yield from self._find_series(event.identifier)
             return
@@ -272,6 +305,18 @@ class FakeTps:
             found.StudyInstanceUID = event.identifier.StudyInstanceUID
             found.SeriesInstanceUID = event.identifier.SeriesInstanceUID
             found.SOPInstanceUID = uid
+            yield 0xFF00, found
+
+    def _find_patients(self, asked: Dataset) -> Iterator[tuple[int, Dataset | None]]:
+        for number, answer in enumerate(self.patients(asked)):
+            if isinstance(answer, int):  # a status
+                yield answer, None
+                return
+            found = Dataset()
+            found.SpecificCharacterSet = "ISO_IR 192"
+            found.QueryRetrieveLevel, found.StudyInstanceUID = "STUDY", f"1.2.{number}"
+            for keyword, value in ({"PatientID": asked.PatientID} | dict(answer)).items():
+                setattr(found, keyword, value)
             yield 0xFF00, found
 
     def _find_series(self, asked: Dataset) -> Iterator[tuple[int, Dataset | None]]:
@@ -304,9 +349,12 @@ def make_tps() -> Iterator[Callable[..., FakeTps]]:
 
 @pytest.fixture
 def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[str]]:
-    """Bring one series to PRODUCED through the stores; returns the SOP Instance UIDs of the derived series."""
+    """Bring one series to PRODUCED through the stores; returns the SOP Instance UIDs of the derived series.
 
-    def run(count: int = 4, *, destinations: Sequence[str] = ("tps",), key: str = "k") -> list[str]:
+    `elements` overwrite or, with None, remove elements of its files.
+    """
+
+    def run(count: int = 4, *, destinations: Sequence[str] = ("tps",), key: str = "k", **elements: Any) -> list[str]:
         arrival = Arrival("1.2", f"1.3.{ord(key)}", "1.4", CT, EXPLICIT, key * 64, f"received/{key}", 1)
         association = store.series.open_association("r", "SIM", "127.0.0.1", now)
         store.series.record(association, "SIM", arrival, now)
@@ -317,9 +365,10 @@ def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[
         assert job is not None
         staged = store.spool.stage(job.id, job.attempt)
         made = []
+        wanted = {key: value for key, value in (DERIVED | elements).items() if value is not None or key not in DERIVED}
         for number in range(count):
             uid = UID(f"1.9.{ord(key)}.{number + 1}")
-            ds = make_ct(instance=number, fill=number, SOPInstanceUID=uid, SyntheticData="YES")
+            ds = make_ct(instance=number, fill=number, SOPInstanceUID=uid, **wanted)
             ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
             ds.file_meta.MediaStorageSOPInstanceUID = uid
             ds.save_as(staged / f"{number:04d}.dcm", enforce_file_format=True)

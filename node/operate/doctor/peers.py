@@ -44,6 +44,8 @@ def _destination(peer: DestinationSettings, settings: Settings) -> Lines:
     syntaxes = ", ".join(answer.transfer_syntaxes)
     found = f"{peer.ae_title} at {peer.host}:{peer.port} {answer.detail} ({syntaxes}), {answer.latency_s * 1000:.0f} ms"
     yield Line(name, Mark.OK, f"{found}; {reached.words}")
+    if peer.identity_check:
+        yield from _questions(name, peer, settings.scp.ae_title, "identity_check: takes queries")
     if peer.tls is not None:
         yield from _certificate_of(name, peer)
 
@@ -139,13 +141,19 @@ def counting_peer(settings: Settings) -> Lines:
     yield from reached.lines
     if not reached.ok:
         return
+    words = f"{peer.ae_title} at {peer.host}:{peer.port} takes queries; {reached.words}"
+    yield from _questions("count_from", peer, settings.scp.ae_title, words)
+
+
+def _questions(name: str, peer: Peer, calling_ae: str, words: str) -> Lines:
+    """Whether a peer takes queries; words: what is told where it does."""
     try:
-        takes_questions(peer, settings.scp.ae_title, SHORT)
+        takes_questions(peer, calling_ae, SHORT)
     except NoAssociation as error:
-        remedy = f"at {peer.ae_title}: allow {settings.scp.ae_title} for Study Root Query/Retrieve FIND"
-        yield Line("count_from", Mark.FAIL, error.reason, remedy)
+        remedy = f"at {peer.ae_title}: allow {calling_ae} for Study Root Query/Retrieve FIND"
+        yield Line(name, Mark.FAIL, error.reason, remedy)
         return
-    yield Line("count_from", Mark.OK, f"{peer.ae_title} at {peer.host}:{peer.port} takes queries; {reached.words}")
+    yield Line(name, Mark.OK, words)
 
 
 def _named(settings: Settings, name: str) -> DestinationSettings | None:

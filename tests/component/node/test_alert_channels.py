@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from config.settings import SmtpSettings
+from config.alerting import SmtpSettings
 from node.ops.alert_channels import (
     AT_ONCE,
     ONE_EVERY_S,

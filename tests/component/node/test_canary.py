@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from config.alerting import SmtpSettings
 from config.load import load_settings
-from config.settings import SmtpSettings
 from node.bootstrap.store import Node, open_store
 from node.bootstrap.watch import make_watch
 from node.ops.alert_channels import Mail, Teller

@@ -330,6 +330,15 @@ def test_the_peer_that_counts_is_asked_whether_it_takes_questions(run, config, o
     assert states(lines, "count_from") == {state}
 
 
+@pytest.mark.parametrize(("questions", "marks"), [(("1.2.840.10008.5.1.4.1.2.2.1",), {"OK"}), ((), {"OK", "FAIL"})])
+def test_a_destination_that_is_asked_whose_a_series_is_must_take_questions(run, config, questions, marks):
+    with peer(CT, VERIFICATION, *questions) as port:
+        config.write_text(config.read_text().replace("port = 1\n", f"port = {port}\nidentity_check = true\n"))
+        _, lines = look(run)
+    assert states(lines, "destination tps") == marks
+    assert ("identity_check: takes queries" in found(lines, "destination tps")) is bool(questions)
+
+
 def test_a_caller_whose_name_has_no_address_is_told(run, config):
     config.write_text('[scp]\nallowed_peers = [{ ae_title = "CT1", host = "no-such-host.invalid" }]\n')
     _, lines = look(run)

@@ -9,10 +9,13 @@ from pydicom import dcmread
 from config.settings import EligibilitySettings, ModelSettings, NodeSettings, Settings
 from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.worker import job_options
+from node.dicom.companions.make import CompanionMaker
 from node.dicom.synthetic_scan import put_number
+from node.dicom.uids import UidFactory
 from node.receive.rules import RULES
 from tests.builders import body_hu, make_series, put_raw
 from tests.contract.store_bench import T0
+from tests.derived import derived_series
 
 
 def test_the_rules_are_printed_with_their_source(run, config):
@@ -90,3 +93,44 @@ def test_pixels_that_contradict_their_header_are_held_by_process_too(run, config
     assert (code, out) == (4, "")
     assert err.startswith("syncect: held, nothing was written: the pixels of 10 slices do not fit BitsStored (12)")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_series_is_checked_for_a_destination_by_its_profile(run, config, tmp_path):
+    config.write_text(
+        '[[destination]]\nname = "tps"\nae_title = "TPS"\nhost = "h"\nprofile = "eclipse"\n'
+        '[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "h"\n'
+    )
+    made = derived_series(tmp_path)  # its pixels are not square
+    CompanionMaker(made.folder, UidFactory(), {}).make("segmentation")
+    code, out, _ = run("series", "check", made.folder, "--destination", "tps", "--json")
+    told = json.loads(out)
+    (row,) = told["series"]
+    assert (code, told["destination"], told["profile"]) == (4, "tps", "eclipse")
+    assert (row["series_uid"], row["slices"], row["verdict"]) == ("2.25.1", 4, "REFUSED")
+    (breach,) = row["breaches"]
+    assert (breach["rule"]["code"], breach["rule"]["proven"]) == ("square_pixels", False)
+    assert breach["found"] == "PixelSpacing is 0.9 by 0.7 mm"
+    code, out, _ = run("series", "check", made.folder, "--destination", "tps")
+    assert code == 4
+    assert "rule square_pixels of profile planning, unproven" in " ".join(out.split())
+    assert run("series", "check", made.folder, "--destination", "pacs")[0] == 0
+
+
+def test_a_check_for_a_destination_needs_one_and_a_folder(run, config, tmp_path):
+    config.write_text('[[destination]]\nname = "tps"\nae_title = "TPS"\nhost = "h"\n')
+    code, _, err = run("series", "check", tmp_path, "--destination", "tpx")
+    assert (code, "no destination is named tpx; there are tps" in " ".join(err.split())) == (2, True)
+    assert run("series", "check", "1.2.3", "--destination", "tps")[0] == 2
+    (tmp_path / "empty").mkdir()
+    assert run("series", "check", tmp_path / "empty", "--destination", "tps")[0] == 3
+
+
+def test_the_rules_of_a_profile_are_printed_with_their_source(run, config):
+    code, out, _ = run("series", "rules", "--profile", "eclipse", "--json")
+    rows = {row["code"]: row for row in json.loads(out)}
+    assert code == 0
+    assert (rows["import_log"]["profile"], rows["import_log"]["proven"]) == ("eclipse", True)
+    assert rows["slope_of_one"]["proven"] is False
+    assert all(row["source"] and row["keywords"] for row in rows.values())
+    assert "pytrip issue 193" in run("series", "rules", "--profile", "eclipse")[1]
+    assert run("series", "rules", "--profile", "../generic")[0] == 2

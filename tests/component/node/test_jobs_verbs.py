@@ -240,3 +240,25 @@ def test_a_user_without_a_name_on_this_machine_is_a_number(monkeypatch) -> None:
 def test_what_a_person_typed_as_an_id_does_nothing_to_the_terminal(run, department) -> None:
     code, _, err = run("jobs", "show", "\x1b[31m:boom:[bold]")
     assert (code, err) == (3, "syncect: there is no job ?[31m:boom:[bold]; `syncect jobs ls` lists them\n")
+
+
+# -- a delivery that is held -----------------------------------------------------------------------------------------
+
+
+def test_a_held_delivery_is_seen_everywhere_and_let_go_with_a_reason(run, department) -> None:
+    case_id = department.delivery_held()
+    (listed,) = json.loads(run("jobs", "ls", "--state", "HELD", "--json")[1])
+    assert (listed["state"], listed["reason"]) == ("HELD", "tps knows the PatientID with another PatientName")
+    assert listed["deliveries"][0]["held_for"] == listed["reason"]
+    assert f"`syncect jobs release {case_id} --reason ...` sends it all the same" in " ".join(
+        run("jobs", "why", case_id)[1].split()
+    )
+    assert "held for a person" in run("jobs", "show", case_id)[1]
+    assert run("jobs", "release", case_id)[0] == 2
+    assert run("jobs", "reject", case_id, "--yes")[0] == 4
+    assert run("jobs", "resend", case_id)[0] == 4
+    code, _, err = run("jobs", "release", case_id, "--reason", "she married")
+    assert (code, "it goes to tps" in err, state(department, case_id)) == (0, True, "PRODUCED")
+    (view,) = department.node.overview.case(case_id).deliveries
+    assert (view.held_for, view.override.endswith(": she married")) == ("", True)
+    assert run("jobs", "release", case_id, "--reason", "again")[0] == 4

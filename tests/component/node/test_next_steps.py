@@ -104,6 +104,7 @@ MAKERS: dict[str, Callable[[Department], str]] = {
         Department.sending,
         Department.sent,
         Department.send_failed,
+        Department.delivery_held,
         cancelled,
         cancelled_with_leftover,
         cancelled_with_files,
@@ -156,6 +157,7 @@ def test_no_next_step_names_a_command_that_would_be_refused(run, department, con
         "held_for_its_pixels",
         "send_failed",
         "never_confirmed",
+        "delivery_held",
     }
     assert bool(named) or name not in waits_for_a_person
 
@@ -175,6 +177,7 @@ ALLOWED = {
     "sending": "retry cancel resend",
     "sent": "cancel resend",
     "send_failed": "retry cancel resend",
+    "delivery_held": "retry cancel release",
     "cancelled": "retry reopen",
     "cancelled_with_leftover": "reopen acknowledge",
     "cancelled_with_files": "reopen",

@@ -6,8 +6,9 @@ import tomllib
 
 import pytest
 
+from config.alerting import SmtpSettings
 from config.load import ConfigError, load_settings
-from config.settings import DestinationSettings, NodeSettings, RuleSettings, Settings, SmtpSettings, TlsSettings
+from config.settings import DestinationSettings, NodeSettings, RuleSettings, Settings, TlsSettings
 
 
 @pytest.fixture(autouse=True)
