@@ -1,15 +1,17 @@
 """A real series goes in over DICOM, a correct synthetic series comes out at two kinds of TPS."""
 
 import json
+import subprocess
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, dcmread
 
+from storage.cases import Case
 from tests.multi_frame import enhanced
 from tests.slice.checks import assert_derived_from, assert_no_dciodvfy_errors, assert_same_grid
-from tests.slice.harness import free_port, push, wait_for
+from tests.slice.harness import dcmtk, free_port, push, wait_for
 
 
 def by_source(paths: list[Path]) -> dict[str, Dataset]:
@@ -19,7 +21,8 @@ def by_source(paths: list[Path]) -> dict[str, Dataset]:
 def test_a_real_series_arrives_at_storescp_and_at_orthanc(real_data, node_at, tps, orthanc, tmp_path):
     """That of a Siemens scanner; one of a Philips scanner is followed by `test_story_in_a_browser`."""
     name, count = "siemens_chest_ncct", 30
-    node = node_at(tps, orthanc).start()
+    queries = free_port()
+    node = node_at(tps, orthanc, extra=f"[query]\nenabled = true\nport = {queries}").start()
     assert push(node.port, real_data / "ct" / name).returncode == 0
     (case,) = node.wait_for_states("SENT")
     assert (case.slices.received, case.slices.produced, case.slices.sent) == (count, count, count)
@@ -34,6 +37,7 @@ def test_a_real_series_arrives_at_storescp_and_at_orthanc(real_data, node_at, tp
     assert_no_dciodvfy_errors(at_tps)
     assert_no_dciodvfy_errors(at_orthanc)
     assert_same_grid(real_data / "ct" / name, tps.folder)
+    assert_a_planner_fetches_it(queries, case, at_tps, tmp_path / "planner")
     assert node.stop() == [0]
 
 
@@ -68,6 +72,24 @@ def _as_dataset(values: dict[str, str]) -> Dataset:
 
 def _place(image: Dataset) -> tuple[str, ...]:
     return tuple(part.original_string for part in image.ImagePositionPatient)
+
+
+def assert_a_planner_fetches_it(port: int, case: Case, sent: list[Path], folder: Path) -> None:
+    """He finds the derived series in the study, and not its source, and gets what the courier sent."""
+    study = ["-S", "-aet", "CTSIM", "-aec", "SYNCECT", "-k", f"0020,000d={case.study_uid}"]
+    asked = [dcmtk("findscu"), "-v", *study, "-k", "0008,0052=SERIES", "-k", "0020,000e", "-k", "0008,103e"]
+    told = subprocess.run([*asked, "127.0.0.1", str(port)], capture_output=True, text=True, check=False, timeout=60)
+    said = told.stdout + told.stderr
+    assert told.returncode == 0, said
+    assert str(case.derived_series_uid) in said
+    assert case.series_uid not in said
+    assert "sCE-CT AI" in said
+    folder.mkdir()
+    keys = ["-k", "0008,0052=SERIES", "-k", f"0020,000e={case.derived_series_uid}"]
+    command = [dcmtk("getscu"), *study, *keys, "-od", str(folder), "127.0.0.1", str(port)]
+    subprocess.run(command, capture_output=True, check=True, timeout=60)
+    fetched = {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, folder.iterdir())}
+    assert fetched == {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, sent)}
 
 
 def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(real_data, node_at, tps, tmp_path):
