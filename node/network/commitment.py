@@ -14,7 +14,7 @@ from config.syntax import UID_ALPHABET
 from node.network.status import PROCESSING_FAILURE
 
 PUSH_MODEL: Final = "1.2.840.10008.1.20.1"
-PUSH_INSTANCE: Final = "1.2.840.10008.1.20.1.1"  # well-known, PS3.4 J.3.5
+PUSH_INSTANCE: Final = "1.2.840.10008.1.20.1.1"  # well-known, PS3.6 annex A
 REQUEST: Final = 1  # Action Type ID, PS3.4 J.3.2
 ALL_COMMITTED, SOME_FAILED = 1, 2  # Event Type ID, PS3.4 J.3.3
 MAX_REFERENCES: Final = 20_000  # in one request or report

@@ -60,7 +60,7 @@ class CommitmentReports:
         self.destinations = tuple(one for one in destinations if one.confirm == "commitment")
 
     def take(self, calling_ae: str, instance_uid: str, event_type: int, read: Callable[[], Dataset]) -> int:
-        """The status with which a report of this peer is answered (PS3.7 section 10.1.1.1.8); never raises."""
+        """The status with which a report of this peer is answered (PS3.7 section 10.1.1); never raises."""
         if instance_uid != PUSH_INSTANCE:
             return self._refused(status.NO_SUCH_INSTANCE, calling_ae, "it is about another SOP Instance")
         if event_type not in (ALL_COMMITTED, SOME_FAILED):
