@@ -20,18 +20,18 @@ def test_a_slice_passes_at_most_12_files_to_its_first_answer(tmp_path: Path) -> 
     assert {"node/network/server.py", "node/receive/receiver.py", "storage/spool.py"} <= walk.files
 
 
-def test_a_list_of_jobs_enters_at_most_16_files(tmp_path: Path) -> None:
+def test_a_list_of_jobs_enters_at_most_18_files(tmp_path: Path) -> None:
     walk = jobs_ls(tmp_path)
-    assert len(walk.files) <= 16, sorted(walk.files)
+    assert len(walk.files) <= 18, sorted(walk.files)  # the settings are three files
     assert len(walk.functions) <= 95
     assert {"node/cli/jobs_ls.py", "storage/overview.py"} <= walk.files
 
 
-def test_a_slice_passes_at_most_72_files_to_the_tps(tmp_path: Path) -> None:
+def test_a_slice_passes_at_most_80_files_to_the_tps(tmp_path: Path) -> None:
     walks = to_the_tps(tmp_path)
     files = set[str]().union(*(walk.files for walk in walks.values()))
     functions = set[tuple[str, str]]().union(*(walk.functions for walk in walks.values()))
-    assert len(files) <= 72, sorted(files)  # four for second look, doubt, its file, proof of a bundle
-    assert len(functions) <= 610
+    assert len(files) <= 80, sorted(files)  # six for TLS files that renew, multi-frame objects, preflight, whose patient
+    assert len(functions) <= 680
     assert tuple(walks) == STAGES
     assert {"node/receive/receiver.py", "node/translate/worker.py", "node/send/courier.py"} <= files
