@@ -31,7 +31,7 @@ def test_a_slice_passes_at_most_80_files_to_the_tps(tmp_path: Path) -> None:
     walks = to_the_tps(tmp_path)
     files = set[str]().union(*(walk.files for walk in walks.values()))
     functions = set[tuple[str, str]]().union(*(walk.functions for walk in walks.values()))
-    assert len(files) <= 80, sorted(files)  # six for TLS files that renew, multi-frame objects, preflight, whose patient
+    assert len(files) <= 80, sorted(files)  # six for TLS, multi-frame, preflight, whose patient
     assert len(functions) <= 680
     assert tuple(walks) == STAGES
     assert {"node/receive/receiver.py", "node/translate/worker.py", "node/send/courier.py"} <= files
