@@ -1,6 +1,6 @@
 """OfferedStore reads which derived series a peer may find and fetch: results that stand for their series now.
 
-Never a received series, a result that waits for a person, was rejected, recalled, cancelled or superseded, and never
+Never a received series, a result that waits for a person, was rejected, cancelled or superseded, and never
 the phantom of a constancy run. It writes nothing.
 """
 
@@ -91,7 +91,6 @@ def _may_be_sent() -> tuple[ColumnElement[bool], ...]:
     return (
         Job.state == JobState.PRODUCED,
         Series.state == SeriesState.QUEUED,
-        Job.recalled_at.is_(None),
         Job.purged_at.is_(None),
         Job.product_dir.is_not(None),
         ~held,

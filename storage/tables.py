@@ -60,9 +60,8 @@ class Series(Base):
     the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
     TLS. in_hand: the process that judges the series at the moment, starter: what started it; deaths: how many processes
     ended alone while they did, node_deaths: how many together with the whole node. purged_at: when retention removed
-    the received files. called_ae: the AE title by which this node was called, "" where an earlier version took it.
-    facts: what tells it from others and is no free text. barred: AE titles whose instances a person dropped; they add
-    none any more.
+    the received files. facts: what tells it from others and is no free text. barred: AE
+    titles whose instances a person dropped; they add none any more.
     """
 
     __tablename__ = "series"
@@ -73,7 +72,6 @@ class Series(Base):
     state: Mapped[SeriesState] = mapped_column(_state(SeriesState, "series_state"), index=True)
     reason: Mapped[str] = mapped_column(CleanText, default="")
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
-    called_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
     patient_id: Mapped[str] = mapped_column(CleanText, default="")
     description: Mapped[str] = mapped_column(CleanText, default="")
     facts: Mapped[dict[str, int | str]] = mapped_column(CleanJson, default=dict, server_default="{}")
@@ -184,17 +182,13 @@ class PeerState(Base):
 
 
 class Association(Base):
-    """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process.
-
-    called_ae: the AE title by which the peer called this node, "" where an earlier version took it.
-    """
+    """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process."""
 
     __tablename__ = "association"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     receiver: Mapped[str] = mapped_column(CleanString(80), index=True)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
-    called_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
     peer_host: Mapped[str] = mapped_column(CleanString(64))
     outcome: Mapped[str] = mapped_column(CleanString(8), index=True)
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -224,9 +218,7 @@ class Job(Base):
     override: who released the result against which doubt, and why. attempts counts failures, `deaths` those during
     which the process ended alone, node_deaths those during which the whole node ended; starter: what started the
     worker. device_faults: how often the device ran out of memory, was lost or hung, from which the
-    worker takes its next measure. purged_at: when retention removed the files of the result. route: which rule of the
-    settings chose bundle and destinations, "" for none; destinations: their names, empty for all that get results.
-    recalled_at: when a person recalled the result from where it had been sent.
+    worker takes its next measure. purged_at: when retention removed the files of the result.
     """
 
     __tablename__ = "job"
@@ -258,9 +250,6 @@ class Job(Base):
     node_deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     device_faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    route: Mapped[str] = mapped_column(CleanString(64), default="", server_default="")
-    destinations: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
-    recalled_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     worker: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
@@ -346,45 +335,6 @@ class CommitmentRow(Base):
     reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
     asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
     answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-
-
-class RejectionNoteRow(Base):
-    """A rejection note (IHE IOCM, a Key Object Selection) about a delivered series, for its destination.
-
-    code: Code Value of the title (DCM 113037, 113001). state: PENDING, SENT or FAILED; who, why: of the decision.
-    """
-
-    __tablename__ = "rejection_note"
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
-    sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
-    code: Mapped[str] = mapped_column(CleanString(16))
-    state: Mapped[str] = mapped_column(CleanString(16), index=True)
-    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
-    who: Mapped[str] = mapped_column(CleanString(80))
-    why: Mapped[str] = mapped_column(CleanText, default="", server_default="")
-    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-
-class PerformedStepRow(Base):
-    """A Modality Performed Procedure Step (PS3.4 annex F) as a scanner reported it; `series` has images by series UID.
-
-    state: Performed Procedure Step Status (0040,0252).
-    """
-
-    __tablename__ = "performed_step"
-
-    sop_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
-    calling_ae: Mapped[str] = mapped_column(AE_TITLE)
-    study_uid: Mapped[str] = mapped_column(FOREIGN_UID, default="", server_default="", index=True)
-    state: Mapped[str] = mapped_column(CleanString(16))
-    series: Mapped[dict[str, list[str]]] = mapped_column(CleanJson, default=dict, server_default="{}")
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class Event(Base):

@@ -1,6 +1,6 @@
 """Answers C-MOVE and C-GET: each instance by a C-STORE sub-operation, with the counts after each (PS3.4 C.4.2, C.4.3).
 
-A file goes out byte for byte as it was produced. One with other bytes, or of a series that was recalled meanwhile,
+A file goes out byte for byte as it was produced. One with other bytes, or of a series that was withdrawn meanwhile,
 counts as failed.
 """
 

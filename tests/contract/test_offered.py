@@ -42,7 +42,6 @@ def test_a_result_is_offered_with_its_instances_in_the_order_of_the_slices(bench
 WITHDRAWN: dict[str, Callable[[Bench], object]] = {
     "cancelled": lambda bench: bench.jobs.cancel(1, "o", "r", at(30)),
     "received again": lambda bench: change(bench, update(Series).values(state=SeriesState.RECEIVING)),
-    "recalled": lambda bench: change(bench, update(Job).values(recalled_at=at(30))),
     "purged": lambda bench: change(bench, update(Job).values(purged_at=at(30))),
     "held for a destination": lambda bench: change(bench, update(Delivery).values(held_for="another patient")),
     "a phantom": lambda bench: ConstancyStore(bench.database).begin("demo", "0" * 64, at(1), series_uid="1.2.3"),

@@ -290,7 +290,7 @@ def test_a_move_goes_to_destinations_of_results_only(
     assert tps.stored == []
 
 
-def test_a_result_that_is_recalled_meanwhile_is_sent_no_further(
+def test_a_result_that_is_withdrawn_meanwhile_is_sent_no_further(
     store: Store, produced: Produce, start: Start, now: datetime
 ) -> None:
     uids, got = produced("a", count=4), []
