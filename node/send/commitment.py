@@ -18,7 +18,7 @@ from node.network.commitment import PUSH_INSTANCE, PUSH_MODEL, REQUEST, commitme
 from node.network.no_association import NoAssociation
 from node.network.requestor import Timeouts, associate, take_report
 from node.network.status import SUCCESS
-from node.send.confirmation import FIRST_PAUSE_S, GIVE_UP_S, LONGEST_PAUSE_S
+from node.send.confirmation import FIRST_PAUSE_S, GIVE_UP_S, LONGEST_PAUSE_S, give_up
 from storage.commitments import CommitmentStore
 from storage.errors import LeaseLost
 from storage.outbox import OutboxStore, SentDelivery
@@ -113,15 +113,4 @@ class CommitmentAsker:
 
     def _give_up(self, sent: SentDelivery, destination: DestinationSettings) -> None:
         reason = self.store.last_reason(sent.id) or f"{destination.name} did not report on storage commitment"
-        text = f"not confirmed within {GIVE_UP_S / 3600:.0f} h: {reason.removeprefix(_NOT_YET)}"
-        self.outbox.postpone_confirmation(sent.id, self.name, text, not_before=None, now=self.clock())
-        log.error(
-            "delivery %d %s",
-            sent.id,
-            text,
-            extra={
-                "event": "delivery_not_confirmed",
-                "delivery": sent.id,
-                "derived_series_uid": sent.derived_series_uid,
-            },
-        )
+        give_up(self.outbox, sent, self.name, reason.removeprefix(_NOT_YET), self.clock())

@@ -127,18 +127,7 @@ class Confirmer:
         now = self.clock()
         waited_s = (now - sent.sent_at).total_seconds()
         if waited_s >= GIVE_UP_S:
-            text = f"not confirmed within {GIVE_UP_S / 3600:.0f} h: {reason}"
-            self.store.postpone_confirmation(sent.id, self.name, text, not_before=None, now=now)
-            log.error(
-                "delivery %d %s",
-                sent.id,
-                text,
-                extra={
-                    "event": "delivery_not_confirmed",
-                    "delivery": sent.id,
-                    "derived_series_uid": sent.derived_series_uid,
-                },
-            )
+            give_up(self.store, sent, self.name, reason, now)
             return
         # To wait once more as long as until now doubles the pause without a counter.
         pause_s = min(max(waited_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
@@ -146,6 +135,22 @@ class Confirmer:
         self.store.postpone_confirmation(
             sent.id, self.name, f"not confirmed yet: {reason}", not_before=not_before, now=now
         )
+
+
+def give_up(store: OutboxStore, sent: SentDelivery, name: str, reason: str, now: datetime) -> None:
+    """Ask no more for a series that nobody confirmed within `GIVE_UP_S`; `name` is the courier's."""
+    text = f"not confirmed within {GIVE_UP_S / 3600:.0f} h: {reason}"
+    store.postpone_confirmation(sent.id, name, text, not_before=None, now=now)
+    log.error(
+        "delivery %d %s",
+        sent.id,
+        text,
+        extra={
+            "event": "delivery_not_confirmed",
+            "delivery": sent.id,
+            "derived_series_uid": sent.derived_series_uid,
+        },
+    )
 
 
 def _listed(more: int) -> str:
