@@ -6,7 +6,6 @@ import threading
 from typing import Any
 
 from pynetdicom import AE, build_context, evt
-from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import ScpSettings
 from node.beats import IDLE_LIMIT_S, Beating, no_beat
@@ -22,7 +21,7 @@ from node.network.upper_layer import MAX_PDU_BYTES
 from node.query.index import Index
 from node.query.retrieve import Retriever
 from node.query.service import query_service
-from node.receive.admission import WRONG_APPLICATION, Places, Session
+from node.receive.admission import Places, Session
 
 log = logging.getLogger(__name__)
 
@@ -90,10 +89,7 @@ class QueryScp:
                 contexts=[build_context(VERIFICATION), *self._service.contexts],
                 tls=None if tls is None else receiver_tls(tls),
                 evt_handlers=[
-                    (evt.EVT_CONN_OPEN, _opened),
-                    (evt.EVT_REQUESTED, _requested),
-                    (evt.EVT_ACCEPTED, lambda event: _session(event).turn.give_up()),
-                    (evt.EVT_ACSE_RECV, self._released),
+                    *self._places.handlers(),
                     (evt.EVT_C_ECHO, lambda event: status.SUCCESS),
                     *self._service.handlers,
                 ],
@@ -111,30 +107,6 @@ class QueryScp:
                 raise Misconfigured(f"another program listens on {where}; stop it, or change query.port") from None
             raise Misconfigured(f"queries cannot be listened for on {where}: {error.strerror or error}") from None
 
-    def _released(self, event: Any) -> None:
-        """Free the place before the peer hears that it was released: it may ask for the next association at once."""
-        if isinstance(event.primitive, A_RELEASE):
-            self._places.leave(_session(event))
-
     def _ended(self, session: Session, released: bool) -> None:
         session.turn.give_up()
         self._places.leave(session)
-
-
-def _opened(event: Any) -> None:
-    association, session = event.assoc, _session(event)
-    session.abort = lambda: association.abort(block=False)
-    session.turn.take(server.ACSE_TIMEOUT_S)
-
-
-def _requested(event: Any) -> None:
-    """Reject what only the whole request tells; titles, address and places were looked at before."""
-    if event.assoc.requestor.primitive.application_context_name != "1.2.840.10008.3.1.1.1":  # PS3.7 annex A.2.1
-        event.assoc.acse.send_reject(WRONG_APPLICATION.result, WRONG_APPLICATION.source, WRONG_APPLICATION.reason)
-        event.assoc.kill()
-
-
-def _session(event: Any) -> Session:
-    session = event.assoc.dul.session
-    assert isinstance(session, Session)
-    return session

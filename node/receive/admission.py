@@ -1,4 +1,4 @@
-"""Who may have an association, and which places are kept for whom; it opens and closes nothing itself."""
+"""Who may have an association, and which places are kept for whom, for every server of this node."""
 
 import ipaddress
 import logging
@@ -6,10 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 from weakref import WeakValueDictionary
+
+from pynetdicom import evt
+from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import DestinationSettings, PeerSettings, ScpSettings
 from config.syntax import MAX_AE_TITLE_CHARS, NOT_IN_AE_TITLE, IpNetwork, network_of
+from node.network import server
 from node.network.server import Rejection
 from node.network.tls import PeerCertificate
 from node.receive.host_names import FIRST_ANSWER_S, HostName, IpAddress, Resolve, look_up
@@ -22,6 +27,7 @@ WRONG_APPLICATION, WRONG_CALLED_AE, WRONG_CALLING_AE = Rejection(1, 1, 2), Rejec
 LIMIT_REACHED = Rejection(2, 3, 2)
 
 SPARE_S = 30.0  # an association that stored nothing for so long gives its place to one that wants it
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # DICOM's only one, PS3.7 annex A.2.1
 _MAPPED_BITS = 96  # of an IPv6 address that stands for one of IPv4
 KEPT_PLACES = 2  # for each allowed peer, which no other peer can take
 REPORTING_PLACES = 2  # for each destination that only reports, beyond all others
@@ -194,6 +200,20 @@ class Places:
             self._reports.append(session)
         return session
 
+    def handlers(self) -> list[tuple[evt.EventType, Callable[[Any], None]]]:
+        """What a server does at the events of an association that was admitted here, from its turn to its release."""
+        return [
+            (evt.EVT_CONN_OPEN, _opened),
+            (evt.EVT_REQUESTED, _requested),
+            (evt.EVT_ACCEPTED, lambda event: session_of(event).turn.give_up()),
+            (evt.EVT_ACSE_RECV, self._released),
+        ]
+
+    def _released(self, event: Any) -> None:
+        """Free the place before the peer hears that it was released: it may ask for the next association at once."""
+        if isinstance(event.primitive, A_RELEASE):
+            self.leave(session_of(event))
+
     def _turn(self, calling_ae: str, host: str) -> Turn:
         lock = self._turns.setdefault((calling_ae, host), threading.Lock())
         return Turn(lock)
@@ -243,6 +263,26 @@ class Places:
             return None
         self._sessions.remove(idle)
         return [idle]
+
+
+def session_of(event: Any) -> Session:
+    """The session of the association of an event."""
+    session = event.assoc.dul.session
+    assert isinstance(session, Session)
+    return session
+
+
+def _opened(event: Any) -> None:
+    association, session = event.assoc, session_of(event)
+    session.abort = lambda: association.abort(block=False)
+    session.turn.take(server.ACSE_TIMEOUT_S)
+
+
+def _requested(event: Any) -> None:
+    """Reject what only the whole request tells; titles, address and places were looked at before."""
+    if event.assoc.requestor.primitive.application_context_name != _APPLICATION_CONTEXT:
+        event.assoc.acse.send_reject(WRONG_APPLICATION.result, WRONG_APPLICATION.source, WRONG_APPLICATION.reason)
+        event.assoc.kill()
 
 
 def safe_title(title: str) -> str:

@@ -21,7 +21,6 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
-from pynetdicom.pdu_primitives import A_RELEASE
 
 from config.settings import DestinationSettings, ScpSettings
 from config.syntax import UID_ALPHABET
@@ -38,7 +37,7 @@ from node.network.server import Admission, HardenedServer, Rejection
 from node.network.services import Service
 from node.network.tls import PeerCertificate
 from node.network.upper_layer import MAX_PDU_BYTES
-from node.receive.admission import WRONG_APPLICATION, Places, Session, safe_title
+from node.receive.admission import Places, Session, safe_title, session_of
 from node.receive.discarded import why_discarded
 from storage.errors import SpoolFull, StoreUnavailable
 from storage.intake import Intake
@@ -54,7 +53,6 @@ QUIET_TIMEOUT_S = 120.0  # a sender may look for its next slice for that long
 MAX_DATASET_BYTES = 512 * 1024**2
 MAX_IN_FLIGHT_BYTES = 768 * 1024**2  # of all associations, in memory
 STOP_GRACE_S = 5.0
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"  # DICOM's only one, PS3.7 annex A.2.1
 _NO_LIMIT = 1_000_000
 _CLOSE_ATTEMPTS = 5
 _MOST_UNCOUNTED = 100_000
@@ -195,10 +193,7 @@ class Receiver:
                 contexts=[*supported_contexts(), *(one for service in self._services for one in service.contexts)],
                 tls=None if tls is None else receiver_tls(tls),
                 evt_handlers=[
-                    (evt.EVT_CONN_OPEN, self._opened),
-                    (evt.EVT_REQUESTED, self._requested),
-                    (evt.EVT_ACCEPTED, lambda event: _session(event).turn.give_up()),
-                    (evt.EVT_ACSE_RECV, self._released),
+                    *self._places.handlers(),
                     (evt.EVT_C_ECHO, self._echo),
                     (evt.EVT_C_STORE, self._store),
                     *(handler for service in self._services for handler in service.handlers),
@@ -225,23 +220,6 @@ class Receiver:
         if isinstance(answer, Rejection) and answer.told:
             self._record(RefusedInstance(safe_title(calling_ae), host, "", "", status.NOT_AUTHORIZED, answer.told))
         return answer
-
-    def _opened(self, event: Any) -> None:
-        association, session = event.assoc, _session(event)
-        session.abort = lambda: association.abort(block=False)
-        session.turn.take(server.ACSE_TIMEOUT_S)
-
-    def _requested(self, event: Any) -> None:
-        """Reject what only the whole request tells; titles, address and places were looked at before."""
-        if event.assoc.requestor.primitive.application_context_name != _APPLICATION_CONTEXT:
-            rejection = WRONG_APPLICATION
-            event.assoc.acse.send_reject(rejection.result, rejection.source, rejection.reason)
-            event.assoc.kill()
-
-    def _released(self, event: Any) -> None:
-        """Free the place before the peer hears that it was released: it may ask for the next association at once."""
-        if isinstance(event.primitive, A_RELEASE):
-            self._places.leave(_session(event))
 
     def _ended(self, session: Session, released: bool) -> None:
         """Record that an association has ended, released or not, and free its place."""
@@ -283,7 +261,7 @@ class Receiver:
 
     def _store(self, event: Any) -> Dataset:
         """Answer one C-STORE; whatever goes wrong becomes a failure status."""
-        begun_s, session, syntax = time.perf_counter(), _session(event), event.context.transfer_syntax
+        begun_s, session, syntax = time.perf_counter(), session_of(event), event.context.transfer_syntax
         data = b""
         try:
             data = event.encoded_dataset(include_meta=False)
@@ -440,12 +418,6 @@ class Receiver:
             self._outage.failed(error)
         opening = None if session.association_id else self._opening(session)
         self._intake.commit_later(LateLoss(loss, opening), (identity.series_uid, uid))
-
-
-def _session(event: Any) -> Session:
-    session = event.assoc.dul.session
-    assert isinstance(session, Session)
-    return session
 
 
 def _who_may_send(settings: ScpSettings) -> str:
