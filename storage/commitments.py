@@ -12,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import LeaseLost
+from storage.neighbour_tables import CommitmentRow
 from storage.states import DeliveryState, JobState
-from storage.tables import CommitmentRow, Delivery, DeliveryInstance, Job, Product
+from storage.tables import Delivery, DeliveryInstance, Job, Product
 from storage.transitions import NEVER, move_delivery, remark_when_sent
 
 ASKED: Final = "ASKED"  # the peer may still report

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
+from storage.neighbour_tables import CommitmentRow
 from storage.people_tables import AuditRow
 from storage.schema import empty_log
 from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
@@ -23,7 +24,6 @@ from storage.tables import (
     Alert,
     Association,
     AssociationSeries,
-    CommitmentRow,
     Delivery,
     DeliveryInstance,
     Event,

@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
 from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
 
-SCHEMA_REVISION = "0006"  # of the newest migration, which makes exactly these tables
+SCHEMA_REVISION = "0007"  # of the newest migration, which makes exactly these tables
 
 UID = CleanString(64)  # PS3.5 section 9: at most 64 characters
 FOREIGN_UID = CleanString(
@@ -60,8 +60,9 @@ class Series(Base):
     the series; `certificate` is the SHA-256 of the subject of its client certificate, which a renewal keeps, "" without
     TLS. in_hand: the process that judges the series at the moment, starter: what started it; deaths: how many processes
     ended alone while they did, node_deaths: how many together with the whole node. purged_at: when retention removed
-    the received files. facts: what tells it from others and is no free text. barred: AE
-    titles whose instances a person dropped; they add none any more.
+    the received files. called_ae: the AE title by which this node was called, "" where an earlier version took it.
+    facts: what tells it from others and is no free text. barred: AE titles whose instances a person dropped; they add
+    none any more.
     """
 
     __tablename__ = "series"
@@ -72,6 +73,7 @@ class Series(Base):
     state: Mapped[SeriesState] = mapped_column(_state(SeriesState, "series_state"), index=True)
     reason: Mapped[str] = mapped_column(CleanText, default="")
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    called_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
     patient_id: Mapped[str] = mapped_column(CleanText, default="")
     description: Mapped[str] = mapped_column(CleanText, default="")
     facts: Mapped[dict[str, int | str]] = mapped_column(CleanJson, default=dict, server_default="{}")
@@ -182,13 +184,17 @@ class PeerState(Base):
 
 
 class Association(Base):
-    """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process."""
+    """One accepted association and how it ended: OPEN, RELEASED, ABORTED, or LOST with the receiver process.
+
+    called_ae: the AE title by which the peer called this node, "" where an earlier version took it.
+    """
 
     __tablename__ = "association"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     receiver: Mapped[str] = mapped_column(CleanString(80), index=True)
     calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    called_ae: Mapped[str] = mapped_column(AE_TITLE, default="", server_default="")
     peer_host: Mapped[str] = mapped_column(CleanString(64))
     outcome: Mapped[str] = mapped_column(CleanString(8), index=True)
     opened_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -218,7 +224,9 @@ class Job(Base):
     override: who released the result against which doubt, and why. attempts counts failures, `deaths` those during
     which the process ended alone, node_deaths those during which the whole node ended; starter: what started the
     worker. device_faults: how often the device ran out of memory, was lost or hung, from which the
-    worker takes its next measure. purged_at: when retention removed the files of the result.
+    worker takes its next measure. purged_at: when retention removed the files of the result. route: which rule of the
+    settings chose bundle and destinations, "" for none; destinations: their names, empty for all that get results.
+    recalled_at: when a person recalled the result from where it had been sent.
     """
 
     __tablename__ = "job"
@@ -250,6 +258,9 @@ class Job(Base):
     node_deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     device_faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    route: Mapped[str] = mapped_column(CleanString(64), default="", server_default="")
+    destinations: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
+    recalled_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     worker: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
@@ -318,23 +329,6 @@ class DeliveryInstance(Base):
     sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
     confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     failure_reason: Mapped[int | None] = mapped_column(Integer, default=None)
-
-
-class CommitmentRow(Base):
-    """A request for storage commitment (PS3.4 annex J) about one delivery; the newest one of a delivery counts.
-
-    outcome: ASKED, ANSWERED, REFUSED or EXPIRED; reason: what the peer said, or did not say.
-    """
-
-    __tablename__ = "commitment"
-
-    id: Mapped[int] = mapped_column(Integer, primary_key=True)
-    transaction_uid: Mapped[str] = mapped_column(UID, unique=True)
-    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
-    outcome: Mapped[str] = mapped_column(CleanString(16))
-    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
-    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
 
 class Event(Base):

@@ -11,6 +11,7 @@ from sqlalchemy import JSON, delete, exists, select, type_coerce
 from sqlalchemy.orm import Session
 
 from storage.errors import IllegalTransition
+from storage.neighbour_tables import CommitmentRow
 from storage.states import (
     CLOSED_BY_A_PERSON,
     LIVE_JOB_STATES,
@@ -24,7 +25,7 @@ from storage.states import (
     case_id,
     check_transition,
 )
-from storage.tables import CommitmentRow, ConstancyRow, Delivery, DeliveryInstance, Event, Job, Series
+from storage.tables import ConstancyRow, Delivery, DeliveryInstance, Event, Job, Series
 
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """When a peer is asked again for what it does not confirm, once nobody asks any more."""

@@ -2,7 +2,8 @@
 
 from alembic import context
 
-import storage.people_tables  # noqa: F401 - its tables belong to the metadata
+import storage.neighbour_tables
+import storage.people_tables  # noqa: F401 - so do these
 from storage.tables import Base
 
 engine = context.config.attributes["engine"]

@@ -165,12 +165,27 @@ INSERT INTO constancy (id, at, bundle, bundle_digest, environment, outcome, reas
    '{"mean_change_hu": 4.5}');
 """
 
+A_GOOD_NEIGHBOUR = """
+INSERT INTO commitment (id, transaction_uid, delivery_id, outcome, reason, asked_at, answered_at) VALUES
+  (1, '2.25.501', 1, 'ANSWERED', '1 of 2 instances failed', '2026-11-02 07:17:00.000000', '2026-11-02 07:18:00.000000');
+
+UPDATE delivery SET held_for = 'another name', override = 'kim: the same patient' WHERE id = 2;
+
+UPDATE delivery_instance SET failure_reason = 272 WHERE delivery_id = 1;
+"""
+
 ROWS = {
     "0001": FIRST_SCHEMA,
     "0002": FIRST_SCHEMA + REFUSALS,
     "0003": FIRST_SCHEMA + REFUSALS + EVENTS_OF_A_SERIES,
     "0004": FIRST_SCHEMA + REFUSALS + EVENTS_OF_A_SERIES + WHAT_A_NIGHT_BRINGS,
     "0005": FIRST_SCHEMA + REFUSALS + EVENTS_OF_A_SERIES + WHAT_A_NIGHT_BRINGS + ACCEPTANCE_AND_CONSTANCY,
+    "0006": FIRST_SCHEMA
+    + REFUSALS
+    + EVENTS_OF_A_SERIES
+    + WHAT_A_NIGHT_BRINGS
+    + ACCEPTANCE_AND_CONSTANCY
+    + A_GOOD_NEIGHBOUR,
 }
 """What a node with the schema of each revision had in its tables: at least one row in every table."""
 

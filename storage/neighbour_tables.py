@@ -1,0 +1,68 @@
+"""The tables of what peers say beside C-STORE: commitments, rejection notes, performed procedure steps.
+
+Like those of `storage.tables` they have no behaviour, and all instants are UTC.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, Integer
+from sqlalchemy.orm import Mapped, mapped_column
+
+from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
+from storage.tables import AE_TITLE, FOREIGN_UID, UID, Base
+
+
+class CommitmentRow(Base):
+    """A request for storage commitment (PS3.4 annex J) about one delivery; the newest one of a delivery counts.
+
+    outcome: ASKED, ANSWERED, REFUSED or EXPIRED; reason: what the peer said, or did not say.
+    """
+
+    __tablename__ = "commitment"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(UID, unique=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
+    outcome: Mapped[str] = mapped_column(CleanString(16))
+    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    answered_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class RejectionNoteRow(Base):
+    """A rejection note (IHE IOCM, a Key Object Selection) about a delivered series, for its destination.
+
+    code: Code Value of the title (DCM 113037, 113001). state: PENDING, SENT or FAILED; who, why: of the decision.
+    """
+
+    __tablename__ = "rejection_note"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
+    code: Mapped[str] = mapped_column(CleanString(16))
+    state: Mapped[str] = mapped_column(CleanString(16), index=True)
+    reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    who: Mapped[str] = mapped_column(CleanString(80))
+    why: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class PerformedStepRow(Base):
+    """A Modality Performed Procedure Step (PS3.4 annex F) as a scanner reported it; `series` has images by series UID.
+
+    state: Performed Procedure Step Status (0040,0252).
+    """
+
+    __tablename__ = "performed_step"
+
+    sop_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    study_uid: Mapped[str] = mapped_column(FOREIGN_UID, default="", server_default="", index=True)
+    state: Mapped[str] = mapped_column(CleanString(16))
+    series: Mapped[dict[str, list[str]]] = mapped_column(CleanJson, default=dict, server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
