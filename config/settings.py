@@ -61,12 +61,14 @@ class PeerSettings(Section):
     """A peer that may open associations; `host` is an IP address, a network, a host name, or empty for any.
 
     certificate: a common name or DNS name that its client certificate must have, or its fingerprint; empty for any that
-    `scp.tls.ca` signed.
+    `scp.tls.ca` signed. port: where it listens for reports of storage commitment, at the address from which it asked; 0
+    for reports on its own associations alone.
     """
 
     ae_title: AeTitle
     host: Hosts = ""
     certificate: CertificateName = ""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
 class ScpSettings(Section):

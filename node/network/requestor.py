@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dsutils import decode
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
@@ -47,17 +48,21 @@ def associate(
     timeouts: Timeouts = Timeouts(),
     *,
     takes_reports: bool = False,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Association]:
     """An established association in which at least one of `contexts` was accepted; released on leaving.
 
-    takes_reports: whether the peer may send N-EVENT-REPORT requests, which `take_report` hands out.
+    takes_reports: whether the peer may send N-EVENT-REPORT requests, which `take_report` hands out. roles: those that
+    this node asks for (PS3.7 D.3.3.4), without one that of an SCU.
 
     Raises NoAssociation; so do `send_c_store` and the like where the association ends before the answer, which always
     is the answer to the request that was sent. No thread and no connection is left behind.
     """
     configure_libraries()
     parking = _Parking()
-    association = _request(destination, calling_ae, contexts, timeouts, parking, takes_reports=takes_reports)
+    association = _request(
+        destination, calling_ae, contexts, timeouts, parking, takes_reports=takes_reports, roles=roles
+    )
     try:
         if not association.is_established:
             used = _socket(association)
@@ -121,6 +126,7 @@ def _request(
     parking: _Parking,
     *,
     takes_reports: bool,
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
 ) -> Association:
     def connected(event: Any) -> None:
         event.assoc.dimse = Answers(event.assoc, timeouts.answers_s, takes_reports=takes_reports)
@@ -142,6 +148,7 @@ def _request(
             destination.port,
             contexts=list(contexts),
             ae_title=destination.ae_title,
+            ext_neg=list(roles),
             tls_args=None if tls is None else (tls, destination.host),
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, connected),

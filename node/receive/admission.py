@@ -58,7 +58,8 @@ class Turn:
 class Session:
     """What is known of one association; its row in the store is opened with its first instance.
 
-    only_reports: of a destination that may report on storage commitment and may do nothing else.
+    only_reports: of a destination that may report on storage commitment and may do nothing else. report_port: where
+    the peer listens for reports of storage commitment, 0 where that is not known.
     """
 
     calling_ae: str
@@ -67,6 +68,7 @@ class Session:
     turn: Turn
     shown: Credentials
     only_reports: bool = False
+    report_port: int = 0
     progress_s: float = 0.0  # monotonic time of its beginning or of the last instance that it stored
     association_id: int | None = None
     stored: int = 0
@@ -140,18 +142,16 @@ class Places:
             return self._admit_report(called_ae, calling_ae, host, name)
         if not entries:
             return _rejected(WRONG_CALLING_AE, calling_ae, host, "not in scp.allowed_peers")
-        peer, is_bound = next(
-            ((peer, bool(bound)) for peer, bound in entries if _is_shown(bound, certificate)), ("", False)
-        )
-        if not peer:
+        peer, entry = next((one for one in entries if _is_shown(one[1].certificate, certificate)), ("", None))
+        if entry is None:
             told = f"association rejected: its certificate ({_name(certificate)}) is not the one of scp.allowed_peers"
             return _rejected(replace(WRONG_CALLING_AE, told=told), calling_ae, host, told)
         if called_ae.strip(" ") != self._settings.ae_title:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
-            shown = Credentials(host, certificate.identity if certificate else "", is_bound)
-            turn = self._turn(calling_ae, host)
-            session = Session(calling_ae, host, peer, turn, shown, progress_s=self._clock_s())
+            shown = Credentials(host, certificate.identity if certificate else "", bool(entry.certificate))
+            turn, now_s = self._turn(calling_ae, host), self._clock_s()
+            session = Session(calling_ae, host, peer, turn, shown, report_port=entry.port, progress_s=now_s)
             idle = self._make_room(peer)
             if idle is None:
                 return _rejected(LIMIT_REACHED, calling_ae, host, "all places for this peer are taken")
@@ -218,19 +218,15 @@ class Places:
         lock = self._turns.setdefault((calling_ae, host), threading.Lock())
         return Turn(lock)
 
-    def _entries(self, calling_ae: str, host: str) -> list[tuple[str, str]]:
-        """The peers that the asking one may be, each with its certificate of the settings; none for a stranger.
+    def _entries(self, calling_ae: str, host: str) -> list[tuple[str, PeerSettings]]:
+        """The peers that the asking one may be, each with what the settings say of it; none for a stranger.
 
         A peer is called by its place in `allowed_peers`, or by its address where the list is empty.
         """
         peers = self._settings.allowed_peers
         if not peers:
-            return [(host, "")]
-        return [
-            (f"peer {number}", peer.certificate)
-            for number, peer in enumerate(peers)
-            if self._may_be(peer, calling_ae, host)
-        ]
+            return [(host, PeerSettings(ae_title="ANY"))]
+        return [(f"peer {number}", peer) for number, peer in enumerate(peers) if self._may_be(peer, calling_ae, host)]
 
     def _may_be(self, peer: PeerSettings, calling_ae: str, host: str) -> bool:
         if peer.ae_title != calling_ae:

@@ -6,19 +6,20 @@ answered with a report in which every instance has failed (`scp.commitment`).
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
-from pynetdicom import evt
+from pynetdicom import build_role, evt
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import encode
 from pynetdicom.events import EventType
 from pynetdicom.presentation import PresentationContext
 
-from config.settings import DestinationSettings, ScpSettings
+from config.settings import AskedPeer, DestinationSettings, ScpSettings
 from node.network import status
 from node.network.commitment import (
     ALL_COMMITTED,
@@ -34,6 +35,8 @@ from node.network.commitment import (
     read_request,
 )
 from node.network.contexts import VERIFICATION
+from node.network.no_association import NoAssociation
+from node.network.requestor import associate
 from node.network.services import Message, Service
 from storage.commitments import CommitmentReport, CommitmentStore, Counted, Reported
 from storage.errors import StoreUnavailable
@@ -42,6 +45,8 @@ log = logging.getLogger(__name__)
 
 PAUSE: Final = timedelta(minutes=1)  # then failed instances are sent again, what was not mentioned is asked for again
 REPORT_PAUSE_S: Final = 0.5  # the peer shall have the answer to its request before the report
+RETRY_PAUSES_S: Final = (5.0, 30.0)  # between the tries to report on an association of its own
+_AS_SCP: Final = build_role(PUSH_MODEL, scp_role=True)
 MAX_PENDING: Final = 8  # reports that are not sent yet; one may name 20,000 instances
 
 
@@ -111,7 +116,7 @@ class CommitmentService:
     """What the receiver offers of storage commitment; `service` is None where it offers nothing."""
 
     def __init__(self, settings: ScpSettings, reports: CommitmentReports) -> None:
-        self._fails_all, self._reports = settings.commitment == "fail_all", reports
+        self._settings, self._fails_all, self._reports = settings, settings.commitment == "fail_all", reports
         self._lock, self._pending = threading.Lock(), 0
 
     def service(self) -> Service | None:
@@ -179,35 +184,60 @@ class CommitmentService:
         return status.SUCCESS, None
 
     def _fail(self, association: Any, context: Any, transaction_uid: str, references: list[Reference]) -> None:
-        """Send the report on the association that brought the request; nobody waits for its answer."""
-        calling_ae = association.dul.session.calling_ae
+        """Report on the association that brought the request, or on one of our own where the peer has left it."""
+        session = association.dul.session
+        told = all_failed(transaction_uid, references, status.PROCESSING_FAILURE)
         try:
-            if not association.is_established:
-                log.warning(
-                    "%s ended its association before it was told that nothing is committed to; it is not told later",
-                    calling_ae,
-                    extra={"event": "commitment_report_not_sent", "calling_ae": calling_ae},
-                )
+            if association.is_established:
+                _report_here(association, context, told)
+            elif not self._report_there(session, told):
                 return
-            told = all_failed(transaction_uid, references, status.PROCESSING_FAILURE)
-            report = N_EVENT_REPORT()
-            report.MessageID = 1
-            report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = PUSH_MODEL, PUSH_INSTANCE
-            report.EventTypeID = SOME_FAILED
-            syntax = context.transfer_syntax
-            report.EventInformation = BytesIO(encode(told, syntax.is_implicit_VR, syntax.is_little_endian) or b"")
-            association.dimse.send_msg(report, context.context_id)
             log.info(
                 "%s asked to commit to %d instances and was told that all failed",
-                calling_ae,
+                session.calling_ae,
                 len(references),
-                extra={"event": "commitment_refused", "calling_ae": calling_ae},
+                extra={"event": "commitment_refused", "calling_ae": session.calling_ae},
             )
         except Exception:
             log.exception("a report of storage commitment was not sent", extra={"event": "commitment_report_failed"})
         finally:
             with self._lock:
                 self._pending -= 1
+
+    def _report_there(self, session: Any, told: Dataset) -> bool:
+        """Report on an association of our own, in the role of the SCP; False where the peer cannot be told."""
+        why = "its entry in scp.allowed_peers has no port"
+        for pause_s in (*RETRY_PAUSES_S, 0.0) if session.report_port else ():
+            peer = AskedPeer(
+                ae_title=session.calling_ae, host=session.peer_host, port=session.report_port, tls=self._settings.tls
+            )
+            try:
+                with associate(peer, self._settings.ae_title, [commitment_context()], roles=[_AS_SCP]) as association:
+                    answer, _ = association.send_n_event_report(told, SOME_FAILED, PUSH_MODEL, PUSH_INSTANCE)
+                if answer.Status == status.SUCCESS:
+                    return True
+                why = f"it answered the report with status {answer.Status:04X}"
+            except NoAssociation as failure:
+                why = failure.reason
+            time.sleep(pause_s)
+        log.warning(
+            "%s ended its association before it was told that nothing is committed to, and cannot be told: %s",
+            session.calling_ae,
+            why,
+            extra={"event": "commitment_report_not_sent", "calling_ae": session.calling_ae},
+        )
+        return False
+
+
+def _report_here(association: Any, context: Any, told: Dataset) -> None:
+    """Send the report on the association of the request; nobody waits for its answer."""
+    report = N_EVENT_REPORT()
+    report.MessageID = 1
+    report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = PUSH_MODEL, PUSH_INSTANCE
+    report.EventTypeID = SOME_FAILED
+    syntax = context.transfer_syntax
+    report.EventInformation = BytesIO(encode(told, syntax.is_implicit_VR, syntax.is_little_endian) or b"")
+    association.dimse.send_msg(report, context.context_id)
 
 
 def _context(has_roles: bool, may_ask: bool, may_report: bool) -> PresentationContext:

@@ -27,7 +27,7 @@ DOUBT = (ROOT / "docs/physics/doubt.md").read_text(encoding="utf-8")
 
 def named_files() -> list[tuple[str, str, str]]:
     """Each file that a guide or CONTRIBUTING.md names, with the test in it, if any."""
-    pages = [*GUIDES, ROOT / "CONTRIBUTING.md"]
+    pages = [*GUIDES, ROOT / "CONTRIBUTING.md", ROOT / "docs/reference/interoperability.md"]
     found = [(page, FILE.findall(page.read_text(encoding="utf-8"))) for page in pages]
     return [(page.name, path, test) for page, paths in found for path, test in paths]
 

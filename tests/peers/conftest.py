@@ -228,6 +228,7 @@ class FakeTps:
         self.counted: Callable[[], object] = lambda: None  # at SERIES level; None leaves the number out
         self.on_request: Callable[[Any], object] = lambda request: None  # gets every C-STORE request
         self.also_handles: list[Any] = []
+        self.find: Callable[[Dataset], Iterator[tuple[int, Dataset | None]]] | None = None  # in place of the rest
         self.patients: Callable[[Dataset], Sequence[Mapping[str, str] | int]] = lambda asked: []  # at STUDY level
         self.released = threading.Event()
         self._asked = 0
@@ -293,6 +294,9 @@ class FakeTps:
         return int(answer)
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        if self.find is not None:
+            yield from self.find(event.identifier)
+            return
         if event.identifier.QueryRetrieveLevel == "STUDY":
             yield from self._find_patients(event.identifier)
             return

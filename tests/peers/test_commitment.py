@@ -319,6 +319,33 @@ def test_a_scanner_that_does_not_wait_for_the_report_holds_nothing(
     wait_until(lambda: "ended its association before it was told" in caplog.text)
 
 
+def test_a_scanner_that_left_is_told_where_it_listens(
+    start_receiver: Any, make_tps: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.receive.commitment.RETRY_PAUSES_S", (0.05,))
+    told: list[Dataset] = []
+    heard, answers = threading.Event(), iter([0x0110, 0x0000])
+
+    def take(event: Any) -> tuple[int, None]:
+        told.append(event.event_information)
+        status = next(answers)
+        if status == 0x0000:
+            heard.set()
+        return status, None
+
+    scanner = make_tps(running=False)
+    scanner._ae.ae_title = "CT1"
+    scanner._ae.add_supported_context(PUSH_MODEL, scu_role=False, scp_role=True)
+    scanner.also_handles = [(evt.EVT_N_EVENT_REPORT, take)]
+    scanner.start()
+    receiver = start_receiver(commitment="fail_all", allowed_peers=[{"ae_title": "CT1", "port": scanner.port}])
+    association = Scanner(receiver.port).associate()
+    association.send_n_action(_request(3), 1, PUSH_MODEL, PUSH_INSTANCE)
+    association.release()
+    assert heard.wait(20), "the first report was answered with a failure, so there is a second one"
+    assert [(one.TransactionUID, len(one.FailedSOPSequence)) for one in told] == [("1.2.3", 3)] * 2
+
+
 def test_a_request_is_not_taken_by_default(start_receiver: Any) -> None:
     association = Scanner(start_receiver().port).associate()
     assert [cx.abstract_syntax for cx in association.accepted_contexts] == [CT]
