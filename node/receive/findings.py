@@ -70,7 +70,7 @@ MAX_TILT_DEG: Final = 0.5
 _HIGHEST_TUBE_KV: Final = 200.0
 _USUAL_KV: Final = (95.0, 130.0)
 _HU_NAMES: Final = frozenset({"", "HU", "HOUNSFIELD", "HOUNSFIELD UNIT", "HOUNSFIELD UNITS", "HOUNSFIELDUNITS", "H.U."})
-# PS3.3 C.8.15.3.11: techniques that leave one state of the breath, or none.
+# Respiratory Motion Compensation Technique (0018,9170): those that leave one state of the breath, or none.
 _STILL: Final = frozenset({"", "NONE", "BREATH_HOLD", "UNKNOWN"})
 _GATED_OPTIONS: Final[Terms] = (
     *("RG", "CG", "RESP", "RESP_GATED", "GATED", "4D", "CARDIAC", "SPIRAL_RESP", "CINE", "PERFUSION", "DYNAMIC"),

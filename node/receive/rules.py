@@ -213,7 +213,7 @@ KINDS: Final[tuple[SliceRule | WordRule, ...]] = (
         findings.why_time_resolved,
         "the images belong to a phase of breathing or of the heart, or to a moment of several",
         attributes=findings.TIME_ATTRIBUTES,
-        source="PS3.3 C.7.6.16.2.17 and C.7.6.16.2.7 (respiratory and cardiac synchronization), C.7.6.16.2.2 (frame content)",
+        source="PS3.3 C.7.6.16.2.17 and C.7.6.16.2.7 (breath and heart), C.7.6.16.2.2 (frame content)",
     ),
     WordRule(
         "respiratory_phase",
