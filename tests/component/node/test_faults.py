@@ -39,7 +39,15 @@ READERS: list[tuple[str, ...]] = [
     ("alerts", "ls"),
 ]
 WRITERS: list[tuple[str, ...]] = [("jobs", "retry", "1"), ("jobs", "release", "1", "--reason", "r"), ("db", "upgrade")]
-DAEMONS: list[tuple[str, ...]] = [("serve",), ("receive",), ("complete",), ("work",), ("deliver",), ("watch",)]
+DAEMONS: list[tuple[str, ...]] = [
+    ("serve",),
+    ("receive",),
+    ("complete",),
+    ("work",),
+    ("deliver",),
+    ("watch",),
+    ("query",),
+]
 WITHOUT_STORE: list[tuple[str, ...]] = [
     ("config", "show"),
     ("config", "validate"),
