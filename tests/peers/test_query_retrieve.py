@@ -27,8 +27,10 @@ from node.receive.admission import Places
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.offered import OfferedStore
 from storage.series import Arrival, JobRequest, SeriesFacts
+from tests.peers.certificates import Certificates
 from tests.peers.conftest import CT, EXPLICIT, FakeTps, MakeCt, Store
 from tests.peers.measures import wait_until
+from tests.peers.test_receiver_database import moved_away
 
 Start = Callable[..., QueryScp]
 Produce = Callable[..., list[str]]
@@ -454,6 +456,33 @@ def test_images_and_other_messages_are_not_taken(produced: Produce, start: Start
     assert answer.Status in (0xA900, 0xC000)
     association._reactor_checkpoint.set()
     association.release()
+
+
+def test_without_a_database_a_query_is_answered_with_a700(
+    store: Store, produced: Produce, start: Start, sqlite_file: Path
+) -> None:
+    produced("a", PatientID="4711")
+    query = start()
+    mend = moved_away(sqlite_file)
+    assert found(query, asked("STUDY", PatientID="4711")) == ([], 0xA700)
+    mend()
+    (answer,), status = found(query, asked("STUDY", PatientID="4711"))
+    assert (answer.PatientID, status) == ("4711", 0x0000)
+
+
+def test_dcmtk_asks_over_tls_and_strangers_do_not(
+    produced: Produce, start: Start, certificates: Certificates, peer_program: Any
+) -> None:
+    produced("a", PatientID="4711")
+    query = start(tls=certificates.settings())
+    peer = ["-S", "-aet", "PLANNER", "-aec", "SYNCECT", "-k", "0008,0052=STUDY", "-k", "0010,0020=47*"]
+    where = ["-k", "0020,000d", "127.0.0.1", str(query.port)]
+    for owner in ("node", "stranger"):
+        certificate, key, _ = map(str, certificates.files(owner))
+        tls = ["+tls", key, certificate, "+cf", str(certificates.files()[2])]
+        command = [peer_program("/usr/bin/findscu"), *tls, *peer, *where]
+        answered = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert ("[1.2.97]" in answered.stdout + answered.stderr) == (owner == "node"), answered.stderr
 
 
 def test_only_allowed_peers_ask(produced: Produce, start: Start) -> None:
