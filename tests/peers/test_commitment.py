@@ -227,6 +227,21 @@ def test_a_peer_that_never_reports_is_asked_again_with_longer_pauses_for_a_day(
     assert sent.state() is DeliveryState.CONFIRMED
 
 
+def test_a_courier_that_is_killed_before_its_request_leaves_is_followed_by_one_that_asks(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed:
+        killed.setattr("node.send.commitment.associate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            sent.courier.confirm_once(sent.destination)
+    (left,) = sent.commitments.views(1)
+    assert (left.outcome, sent.archive.requests) == ("ASKED", [])
+    later = sent.store.delivery().next_attempt_at
+    assert make_courier(sent.store, sent.destination, clock=lambda: later).confirm_once(sent.destination)
+    assert report(sent.port, committed(sent.archive.requests[-1])) == 0x0000
+    assert sent.state() is DeliveryState.CONFIRMED
+
+
 def test_orthanc_commits_to_what_it_holds_and_to_nothing_else(
     store: Any, produce: Any, start_receiver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
