@@ -19,6 +19,7 @@ from storage.intake import Intake
 from storage.series import Identifiers
 from storage.tables import Delivery, Instance, Job, Product, Series
 from tests.builders import make_series
+from tests.multi_frame import enhanced
 
 LATER = datetime.now(UTC) + timedelta(days=1)
 AN_HOUR_AGO = datetime.now(UTC) - timedelta(hours=1)
@@ -200,3 +201,25 @@ def test_files_that_are_damaged_are_named_and_left_where_they_are(run, busy: Pat
     assert code == 0
     assert all(name in err for name in (broken.name, "pipe.dcm", "endless.dcm", folder.name))
     assert broken.exists()
+
+
+def test_a_multi_frame_source_and_its_result_are_found_again_and_can_be_computed_again(
+    run, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, source = tmp_path / "node.toml", tmp_path / "enhanced.dcm"
+    config.write_text(f'[model]\nbundle = "{tiny_bundle}"\ndevice = "cpu"\n')
+    monkeypatch.setenv("SYNCECT_CONFIG", str(config))
+    enhanced(make_series(tmp_path / "scan", edit=lambda ds, _z: setattr(ds, "KVP", "120")), source)
+    with open_store(load_settings(config)) as node:
+        keep(node, [source])
+        judge(node)
+        translate(node)
+        before = jobs(node)
+    lose(config)
+    code, _, err = run("db", "rebuild", "--yes")
+    assert (code, "found 1 received files and 1 results" in err) == (0, True), err
+    with open_store(load_settings(config)) as node:
+        assert {uid: (row[0], *row[2:]) for uid, row in jobs(node).items()} == {
+            uid: (row[0], *row[2:]) for uid, row in before.items()
+        }
+    assert run("replay", "1")[0] == 0
