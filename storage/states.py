@@ -166,6 +166,25 @@ class Leftover(StrEnum):
     ACKNOWLEDGED = "ACKNOWLEDGED"  # a person said that it is dealt with
 
 
+class NoteState(StrEnum):
+    """What is known about a rejection note: that it is to be sent, was accepted, or was refused for good."""
+
+    PENDING = "PENDING"
+    SENT = "SENT"
+    FAILED = "FAILED"
+
+
+class NoteCode(StrEnum):
+    """The title of a rejection note: Code Values of CID 7011 (scheme DCM)."""
+
+    PATIENT_SAFETY = "113037"  # Rejected for Patient Safety Reasons: a recalled result
+    QUALITY = "113001"  # Rejected for Quality Reasons: one that was superseded or cancelled
+
+
+RECALLED: Final = "RECALLED"
+"""What a reader calls a job with `recalled_at`, whatever its own state is."""
+
+
 State = SeriesState | JobState | DeliveryState
 
 LIVE_JOB_STATES = (JobState.QUEUED, JobState.RUNNING, JobState.HELD, JobState.FAILED, JobState.PRODUCED)
