@@ -286,11 +286,11 @@ class JobStore(SourceStore):
                 judge_again(session, job, _require_present(session, job), actor=actor, reason=reason, now=now)
                 return
             if job.state is JobState.CANCELLED:
+                series = _require_present(session, job)
                 if job.product_dir is not None:
                     raise IllegalTransition(
                         "the series of this job was produced already; `jobs reopen` takes that back"
                     )
-                series = _require_present(session, job)
                 _require_files(series.purged_at, "its received files")
             _queue_again(session, job, actor, reason, now)
 
