@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.neighbour_tables import RejectionNoteRow
-from storage.states import LIVE_JOB_STATES, JobState, NoteCode, NoteState, SeriesState
+from storage.states import LIVE_JOB_STATES, NOT_JUDGED, JobState, NoteCode, NoteState, SeriesState
 from storage.tables import Delivery, Job, Series
 from storage.transitions import move_job, move_series, note_job, withdraw_deliveries
 
@@ -49,6 +49,12 @@ class RecallStore:
                     updated_at=now,
                 )
             )
+
+    def bundles(self) -> list[str]:
+        """The labels of the bundles of all jobs, in their order."""
+        with self._database.read() as session:
+            labels = session.scalars(select(Job.bundle).where(Job.bundle != NOT_JUDGED).distinct().order_by(Job.bundle))
+            return list(labels)
 
     def judge_again(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
         """Let the series of a recalled job be judged again, so that another bundle can translate it.

@@ -73,7 +73,8 @@ SERIES_ARROWS: Final[dict[SeriesState, dict[SeriesState, str]]] = {
         SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate",
     },
     SeriesState.QUEUED: {
-        SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate; operator: `jobs drop`",
+        SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate; "
+        "operator: `jobs drop`, `jobs retry` after a recall",
         SeriesState.INCOMPLETE: "worker: received files are damaged or gone",
     },
     SeriesState.SKIPPED: {
@@ -82,7 +83,7 @@ SERIES_ARROWS: Final[dict[SeriesState, dict[SeriesState, str]]] = {
 }
 
 _WITHDRAWN: Final = {
-    JobState.CANCELLED: "operator: `jobs cancel`",
+    JobState.CANCELLED: "operator: `jobs cancel`, `recall`",
     JobState.SUPERSEDED: "receiver or completion: the source series changed",
 }
 
@@ -97,7 +98,7 @@ JOB_ARROWS: Final[dict[JobState, dict[JobState, str]]] = {
         JobState.HELD: "worker: a quality gate wants a person",
         JobState.FAILED: "worker: permanent error, or too many attempts",
         JobState.QUEUED: "worker: retryable error, or sources to be sent again; scheduler: lease expired",
-        JobState.CANCELLED: "operator: `jobs cancel`",
+        JobState.CANCELLED: "operator: `jobs cancel`, `recall`",
         JobState.SUPERSEDED: "receiver or completion: the source series changed; worker: a lost result has other bytes",
     },
     JobState.HELD: {
