@@ -93,9 +93,14 @@ class StoreScp:
 
 
 class Orthanc:
-    """Orthanc as an archive; files are fetched back through its REST API. node_port: where it finds the node."""
+    """Orthanc as an archive; files are fetched back through its REST API. node_port: where it finds the node.
 
-    def __init__(self, folder: Path, *, ae_title: str = "ORTHANC", node_port: int = 104) -> None:
+    scripts: what it runs in Lua.
+    """
+
+    def __init__(
+        self, folder: Path, *, ae_title: str = "ORTHANC", node_port: int = 104, scripts: Iterable[Path] = ()
+    ) -> None:
         program = require_program("orthanc", "/usr/sbin/Orthanc", "Orthanc")
         self.folder, self.ae_title = folder, ae_title
         self.port, self._http = free_port(), free_port()
@@ -111,10 +116,13 @@ class Orthanc:
                     "DicomModalities": {"syncect": ["SYNCECT", "127.0.0.1", node_port]},
                     "RemoteAccessAllowed": False,
                     "Plugins": [],
+                    "LuaScripts": [str(path) for path in scripts],
                 }
             )
         )
-        self._process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=-3, stderr=-3)
+        self.log = folder / "orthanc.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=-3, stderr=log)
 
         def up() -> bool:
             try:
