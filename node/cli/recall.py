@@ -78,8 +78,9 @@ def recall(
         fresh = [one for one in found if one.recalled_at is None]
         if not as_json:
             _describe(node, found, fresh)
-        if not dry_run and fresh and not yes:
-            _ask(len(fresh))
+        if not dry_run and fresh and not yes and not _is_wanted(len(fresh)):
+            say("they are left as they are")
+            return
     if not dry_run and found:
         with open_store(settings_from(context, config)) as node:
             _withdraw(node, found, reason)
@@ -114,11 +115,10 @@ def _describe(node: Node, found: Sequence[Case], fresh: Sequence[Case]) -> None:
         )
 
 
-def _ask(count: int) -> None:
+def _is_wanted(count: int) -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         raise typer.BadParameter("`recall` asks on a terminal; where there is none, say --yes")
-    if not typer.confirm(f"recall {count} results? They never come back under their UIDs", err=True):
-        raise typer.Exit(Exit.ERROR)
+    return typer.confirm(f"recall {count} results? They never come back", err=True)
 
 
 def _withdraw(node: Node, found: Sequence[Case], reason: str) -> None:
