@@ -1,7 +1,7 @@
 """NoteStore knows which rejection notes (IHE IOCM) are due where, what they are about, and what the peer answered.
 
 A note is begun for each result that stands at a destination although it was withdrawn. It names what the destination
-had accepted until then; what it accepts later gets a note of its own.
+had accepted until then; where it accepts more later, `OutboxStore` begins another one.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from storage.database import Database
 from storage.neighbour_tables import RejectionNoteRow
 from storage.states import DeliveryState, JobState, Leftover, NoteCode, NoteState, SeriesState, case_id
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
-from storage.transitions import LEFTOVER_PAUSE, write_note_event
+from storage.transitions import LEFTOVER_PAUSE, begin_note, write_note_event
 
 UNDO_TIME: Final = timedelta(minutes=5)
 """So long a cancelled result can be reopened before a rejection note about it goes out."""
@@ -146,14 +146,7 @@ def _begin(session: Session, bare: Any, now: datetime) -> RejectionNoteRow | Non
     delivery = session.scalars(bare).first()
     if delivery is None:
         return None
-    job = session.get_one(Job, delivery.job_id)
-    code = NoteCode.QUALITY if job.recalled_at is None else NoteCode.PATIENT_SAFETY
-    moments = {"next_attempt_at": now, "created_at": now, "updated_at": now}
-    note = RejectionNoteRow(delivery_id=delivery.id, code=code.value, state=NoteState.PENDING.value, **moments)
-    note.attempts = 0
-    session.add(note)
-    session.flush()
-    return note
+    return begin_note(session, delivery, session.get_one(Job, delivery.job_id), now)
 
 
 def _may_be_rejected(now: datetime) -> ColumnElement[bool]:
@@ -174,12 +167,11 @@ def _may_be_rejected(now: datetime) -> ColumnElement[bool]:
 
 
 def _is_rejected() -> ColumnElement[bool]:
-    """Whether a note is there, as urgent as the withdrawal, that names all that the destination accepted."""
+    """Whether there is a note that is as urgent as the withdrawal."""
     note = aliased(RejectionNoteRow)
-    later = exists().where(DeliveryInstance.delivery_id == note.delivery_id, DeliveryInstance.sent_at > note.created_at)
     return (
         exists()
-        .where(note.delivery_id == Delivery.id, ~later.correlate(note))
+        .where(note.delivery_id == Delivery.id)
         .where(or_(Job.recalled_at.is_(None), note.code == NoteCode.PATIENT_SAFETY.value))
         .correlate(Delivery, Job)
     )

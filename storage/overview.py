@@ -266,7 +266,9 @@ def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[Deli
         .order_by(Delivery.id)
     )
     views: dict[int, list[DeliveryView]] = defaultdict(list)
-    notes = _notes(session, job_ids)
+    of_jobs = select(Delivery.id).where(Delivery.job_id.in_(job_ids))
+    rows = select(RejectionNoteRow).where(RejectionNoteRow.delivery_id.in_(of_jobs)).order_by(RejectionNoteRow.id)
+    notes = {row.delivery_id: row for row in session.scalars(rows)}  # the newest of each delivery
     for row, sent, confirmed, accepted_at in session.execute(query):
         views[row.job_id].append(
             DeliveryView(
@@ -283,20 +285,14 @@ def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[Deli
                 leftover=row.leftover,
                 held_for=row.held_for,
                 override=row.override,
-                note=notes.get(row.id),
+                note=_note(notes[row.id]) if row.id in notes else None,
             )
         )
     return views
 
 
-def _notes(session: Session, job_ids: Sequence[int]) -> dict[int, NoteView]:
-    """The newest rejection note about each delivery of these jobs."""
-    of_jobs = select(Delivery.id).where(Delivery.job_id.in_(job_ids))
-    rows = select(RejectionNoteRow).where(RejectionNoteRow.delivery_id.in_(of_jobs)).order_by(RejectionNoteRow.id)
-    return {
-        row.delivery_id: NoteView(row.state, row.code, row.reason, row.attempts, row.sop_instance_uid, row.updated_at)
-        for row in session.scalars(rows)
-    }
+def _note(row: RejectionNoteRow) -> NoteView:
+    return NoteView(row.state, row.code, row.reason, row.attempts, row.sop_instance_uid, row.updated_at)
 
 
 def _series_case(series: Series, run: int, received: int, counts_from: datetime) -> Case:

@@ -29,14 +29,15 @@ class RecallStore:
             if job is None:
                 raise NotFound(f"there is no job {job_id}")
             if job.recalled_at is None:
-                job.recalled_at = now
+                said = f"recalled: {reason}"
+                ended = job.state in (JobState.CANCELLED, JobState.SUPERSEDED)
                 if job.state in LIVE_JOB_STATES:
-                    move_job(session, job, JobState.CANCELLED, actor=actor, reason=reason, now=now)
-                    withdraw_deliveries(session, job, reason, actor, now)
+                    move_job(session, job, JobState.CANCELLED, actor=actor, reason=said, now=now)
                 else:
-                    if job.state is JobState.REJECTED:  # it may have been sent before it was made again and held
-                        withdraw_deliveries(session, job, reason, actor, now)
-                    note_job(session, job, actor=actor, reason=reason, now=now)
+                    note_job(session, job, actor=actor, reason=said, now=now)
+                if not ended:  # a rejected one may have been sent before it was made again and held
+                    withdraw_deliveries(session, job, said, actor, now)
+                job.recalled_at, job.reason = now, reason
             of_job = select(Delivery.id).where(Delivery.job_id == job.id)
             session.execute(
                 update(RejectionNoteRow)

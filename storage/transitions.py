@@ -20,6 +20,7 @@ from storage.states import (
     DeliveryState,
     JobState,
     Leftover,
+    NoteCode,
     NoteState,
     SeriesState,
     State,
@@ -156,6 +157,8 @@ def withdraw_deliveries(session: Session, job: Job, reason: str, actor: str, now
 def reopen_deliveries(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:
     """Let the deliveries of a reopened job go on: what the destinations still have is not sent again."""
     for delivery in session.scalars(select(Delivery).where(Delivery.job_id == job.id)):
+        # A note that was refused says nothing about what is sent from now on.
+        session.execute(delete(RejectionNoteRow).where(RejectionNoteRow.delivery_id == delivery.id))
         if delivery.leftover in (Leftover.GONE, Leftover.ACKNOWLEDGED):
             send_anew(session, delivery, job, actor=actor, reason=reason, now=now)
             continue
@@ -202,6 +205,16 @@ def mark_leftover(
     else:
         notes = delete(RejectionNoteRow).where(RejectionNoteRow.delivery_id == row.id, RejectionNoteRow.attempts == 0)
         session.execute(notes.where(RejectionNoteRow.state == NoteState.PENDING))
+
+
+def begin_note(session: Session, row: Delivery, job: Job, now: datetime) -> RejectionNoteRow:
+    """Add a rejection note in PENDING that is due at once, about what a destination has accepted until now."""
+    code = NoteCode.QUALITY if job.recalled_at is None else NoteCode.PATIENT_SAFETY
+    moments = {"next_attempt_at": now, "created_at": now, "updated_at": now}
+    note = RejectionNoteRow(delivery_id=row.id, code=code.value, state=NoteState.PENDING.value, attempts=0, **moments)
+    session.add(note)
+    session.flush()
+    return note
 
 
 def write_note_event(

@@ -86,7 +86,8 @@ def recall(
             _withdraw(node, found, reason)
             _wait(node, found, wait)
     with reading(context, config) as node:
-        items = items_of(node, [node.overview.case(one.id) for one in found], phi=phi)
+        ids = {one.id for one in found}
+        items = items_of(node, [one for one in concerned(node, asked) if one.id in ids], phi=phi)
     if as_json:
         print_json(_summary(found, items, dry_run=dry_run))
     else:
@@ -104,7 +105,8 @@ def _describe(node: Node, found: Sequence[Case], fresh: Sequence[Case]) -> None:
     live = sum(case.job_state in LIVE_JOB_STATES and not any(view.sent for view in case.deliveries) for case in fresh)
     places = Counter(view.destination for case in found for view in case.deliveries if view.sent)
     there = ", ".join(f"{count} at {name}" for name, count in sorted(places.items())) or "none at a destination"
-    counts = f"{len(found)} results of {patients} patients: {there}, {live} under way"
+    of = f"{patients} patient{'' if patients == 1 else 's'}"
+    counts = f"{len(found)} result{'' if len(found) == 1 else 's'} of {of}: {there}, {live} under way"
     done = len(found) - len(fresh)
     say(f"{counts}{f', {done} recalled already' if done else ''}")
     present = present_bundle(node)
@@ -118,7 +120,7 @@ def _describe(node: Node, found: Sequence[Case], fresh: Sequence[Case]) -> None:
 def _is_wanted(count: int) -> bool:
     if sys.stdin is None or not sys.stdin.isatty():
         raise typer.BadParameter("`recall` asks on a terminal; where there is none, say --yes")
-    return typer.confirm(f"recall {count} results? They never come back", err=True)
+    return typer.confirm(f"recall {count} result{'' if count == 1 else 's'}? They never come back", err=True)
 
 
 def _withdraw(node: Node, found: Sequence[Case], reason: str) -> None:
@@ -130,22 +132,25 @@ def _withdraw(node: Node, found: Sequence[Case], reason: str) -> None:
 
 def _wait(node: Node, found: Sequence[Case], wait_s: float) -> None:
     """Until nothing goes on by itself any more, or time is over."""
-    if not _open(node, found):
+    waiting = _going_on(node, found)
+    if not waiting:
         return
     if node.database.is_sqlite and "deliver" not in working_roles(running_processes(node.run_dir)):
         say("no courier runs on this host: rejection notes go out when `syncect serve` (or `syncect deliver`) runs")
         return
     deadline_s = time.monotonic() + wait_s
     while time.monotonic() < deadline_s:
-        time.sleep(_LOOK_S)
-        if not _open(node, found):
+        time.sleep(max(_LOOK_S, len(waiting) * _LOOK_S / 50))  # a long list takes time to read
+        waiting = _going_on(node, waiting)
+        if not waiting:
             return
     say("destinations are still at it; the same command with --dry-run tells later how far they are")
 
 
-def _open(node: Node, found: Sequence[Case]) -> bool:
-    items = items_of(node, [node.overview.case(case.id) for case in found], phi=False)
-    return any(item.stands and not item.needs_person for item in items)
+def _going_on(node: Node, cases: Sequence[Case]) -> list[Case]:
+    """Those of which something stands that may end by itself."""
+    now = [node.overview.case(case.id) for case in cases]
+    return [case for case in now if any(item.stands and not item.needs_person for item in items_of(node, [case]))]
 
 
 def _summary(found: Sequence[Case], items: Sequence[Item], *, dry_run: bool) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def _is_over(case: Case) -> bool:
     return case.job_state == JobState.SUPERSEDED and not case.leftovers and case.recalled_at is None
 
 
-def items_of(node: Node, cases: Sequence[Case], *, phi: bool) -> list[Item]:
+def items_of(node: Node, cases: Sequence[Case], *, phi: bool = False) -> list[Item]:
     """One item for each destination of each case."""
     peers = {one.name: one for one in node.settings.destination}
     found = []

@@ -181,6 +181,8 @@ def test_a_refused_note_leaves_the_way_back_open(sent):
     sent.notes.fail(sent.notes.claim("tps", at(30 + LATER)).id, "courier", "status A900", at(31 + LATER))
     sent.jobs.reopen(1, "operator x", "", at(32 + LATER))
     assert sent.states() == {"1": "SENT"}
+    sent.jobs.cancel(1, "operator x", "after all", at(40 + LATER))
+    assert sent.notes.claim("tps", at(40 + 2 * LATER)).attempt == 1, "the refusal was about another withdrawal"
 
 
 def test_a_leftover_that_a_person_dealt_with_needs_no_note(sent):

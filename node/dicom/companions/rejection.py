@@ -21,7 +21,7 @@ from node.dicom.companions.kinds import companion_path
 from node.dicom.companions.series import DerivedSeries, Frame
 from node.dicom.constants import CT_IMAGE_STORAGE, PRODUCT_NAME
 from node.dicom.derived_plan import local_time
-from node.dicom.elements import ascii_text, is_valid_value, put, raw_element, tag_of, vr_of
+from node.dicom.elements import ascii_text, is_valid_value, keep, put, raw_element, tag_of, vr_of
 from node.dicom.quiet import quiet_pydicom
 from node.dicom.uids import UidFactory
 from node.version import software_version
@@ -74,7 +74,8 @@ def build_note(withdrawn: Withdrawn, uids: UidFactory, code: str, decided_at: da
         local_time(decided_at, offset, zone),
     )
     content = KeyObjectSelection(TITLES[code], rejected, description=_WORDS[code])
-    return frame.finished(KeyObjectSelectionDocument(evidence=rejected, content=content, **frame.arguments))
+    with quiet_pydicom():  # a UID of somebody else may break its rules, and the images have it too
+        return frame.finished(KeyObjectSelectionDocument(evidence=rejected, content=content, **frame.arguments))
 
 
 def _read(withdrawn: Withdrawn) -> tuple[DerivedSeries, list[Dataset]]:
@@ -108,7 +109,7 @@ def _stored_head(withdrawn: Withdrawn) -> Dataset:
             head[tag] = raw_element(tag, vr, raw)
         elif keyword != "IssuerOfPatientID":  # the others are of type 2
             head[tag] = raw_element(tag, vr, b"")
-    put(head, "StudyInstanceUID", withdrawn.study_uid)
+    keep(head, "StudyInstanceUID", withdrawn.study_uid)
     for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID"):
         tag = tag_of(keyword)
         head[tag] = raw_element(tag, vr_of(tag), b"")
@@ -131,6 +132,7 @@ def _image(withdrawn: Withdrawn, sop_instance_uid: str) -> Dataset:
     for keyword in ("StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName"):
         setattr(image, keyword, "")
     image.SOPClassUID, image.SOPInstanceUID = CT_IMAGE_STORAGE, sop_instance_uid
-    image.StudyInstanceUID, image.SeriesInstanceUID = withdrawn.study_uid, withdrawn.series_uid
+    image.SeriesInstanceUID = withdrawn.series_uid
+    keep(image, "StudyInstanceUID", withdrawn.study_uid)
     image.Rows = image.Columns = 1  # it is an image; the note holds no size
     return image

@@ -56,7 +56,7 @@ def test_all_that_a_bundle_made_is_withdrawn_and_nothing_else(run, department) -
     assert (item["id"], item["destination"], item["images"], item["outcome"]) == (delivered, "tps", 3, "by_hand")
     assert (item["stands"], item["needs_person"], item["patient_id"]) == (True, True, "…45")
     event = department.node.overview.events(department.node.overview.case(held))[-1]
-    assert (event.to_state, event.reason) == ("CANCELLED", "wrong weights")
+    assert (event.to_state, event.reason) == ("CANCELLED", "recalled: wrong weights")
     assert department.node.jobs.claim("w", 60, START).bundle == "demo2 1 (def)"
     assert department.node.jobs.claim("w", 60, START) is None
 
@@ -67,7 +67,7 @@ def test_a_dry_run_says_the_same_and_does_nothing(run, department) -> None:
     before = states(department)
     code, out, err = run("recall", "--bundle", "demo 1 (abc)", "--dry-run")
     assert (code, states(department)) == (0, before)
-    assert "2 results of 1 patients: 1 at tps, 1 under way" in err
+    assert "2 results of 1 patient: 1 at tps, 1 under way" in err
     assert "delete it there: this destination gets no rejection notes" in out
     assert PATIENT not in out + err
     assert run("recall", "--case", case_id, "--dry-run", "--phi")[1].count(PATIENT) == 1
@@ -89,7 +89,7 @@ def test_a_person_is_asked_and_no_is_the_default(run, department, monkeypatch) -
     monkeypatch.setattr("sys.stdin", Terminal("\n"))
     code, _, err = run("recall", "--case", case_id)
     assert (code, states(department)) == (0, {case_id: "SENT"})
-    assert "recall 1 results? They never come back [y/N]" in err
+    assert "recall 1 result? They never come back [y/N]" in err
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
     assert run("recall", "--case", case_id)[0] == 1
     assert states(department) == {case_id: "RECALLED"}

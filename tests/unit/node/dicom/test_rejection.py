@@ -15,6 +15,7 @@ from pydicom.dataset import Dataset
 from node.dicom.companions.make import CompanionMaker
 from node.dicom.companions.rejection import TITLES, Withdrawn, build_note
 from node.dicom.elements import element_bytes, tag_of, write_part10
+from node.dicom.quiet import quiet_pydicom
 from node.dicom.uids import UidFactory
 from tests.conftest import require_program
 from tests.derived import Made, derived_series
@@ -123,6 +124,14 @@ def test_companions_that_lie_on_the_disk_are_rejected_with_the_images(made: Made
     said = withdrawn(made, companions=("report", "presentation"))
     uids = named(dcmread(written(note(said), tmp_path)))
     assert sorted(uids) == sorted([*said.sop_instance_uids, report.sop_instance_uid]), "there is no presentation state"
+
+
+@pytest.mark.parametrize("has_files", [True, False])
+def test_a_study_uid_of_a_careless_scanner_is_kept(made: Made, tmp_path: Path, has_files: bool) -> None:
+    said = withdrawn(made, study_uid="1.2.03.4") if has_files else withdrawn(made, study_uid="1.2.03.4", folder=None)
+    read = dcmread(written(note(said), tmp_path))
+    with quiet_pydicom():
+        assert str(read.CurrentRequestedProcedureEvidenceSequence[0].StudyInstanceUID) == "1.2.03.4"
 
 
 def test_a_damaged_file_ends_no_recall(made: Made, tmp_path: Path) -> None:
