@@ -225,6 +225,7 @@ class DestinationSettings(Section):
     profile: the rules that a series must keep before any of it is sent (node/dicom/profiles).
     companions: the objects that it gets beside the CT images.
     identity_check: whether it is asked by C-FIND, before the first image, whose the PatientID is there.
+    rejection_notes: whether it is told by a Key Object Selection (IHE IOCM) of results that were withdrawn.
     receives: "constancy" for one that gets the phantom of `syncect qa run` and never a result of a patient.
     """
 
@@ -238,6 +239,7 @@ class DestinationSettings(Section):
     profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle"] = "generic"
     identity_check: bool = False
     companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()
+    rejection_notes: bool = False
     receives: Literal["results", "constancy"] = "results"
 
 

@@ -6,6 +6,21 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class NoteView:
+    """The newest rejection note about a delivery: PENDING, SENT or FAILED, its title code, what the peer said last.
+
+    sop_instance_uid: of the note, None before it was made.
+    """
+
+    state: str
+    code: str
+    reason: str
+    attempts: int
+    sop_instance_uid: str | None
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
 class DeliveryView:
     """One destination of a case: how far it is and what the peer said last.
 
@@ -25,6 +40,14 @@ class DeliveryView:
     leftover: str
     held_for: str = ""
     override: str = ""
+    note: NoteView | None = None
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether a rejection note may have reached the destination: then these images never come there again."""
+        return self.note is not None and (
+            self.note.state == "SENT" or (self.note.state == "PENDING" and self.note.attempts > 0)
+        )
 
     @property
     def is_held(self) -> bool:
@@ -70,8 +93,8 @@ class Case:
     series_number and series_description are those of the derived series, as a planner sees them. leftovers: where a
     withdrawn result stands and a person has to delete it. is_present: whether the series still has these contents.
     purged_at: when the files of the result were removed, or the received files of a series without a job.
-    received_purged_at: when the received files were. repeat: how many jobs made the same of the same before. facts:
-    what tells the source series from others and is no free text.
+    received_purged_at: when the received files were. recalled_at: when a person recalled the result. repeat: how many
+    jobs made the same of the same before. facts: what tells the source series from others and is no free text.
     """
 
     id: str
@@ -109,6 +132,7 @@ class Case:
     measurements: dict[str, Any] = field(default_factory=dict)
     deliveries: tuple[DeliveryView, ...] = ()
     facts: dict[str, int | str] = field(default_factory=dict)
+    recalled_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, CompoundSelect, func, or_, select, union
 
 from storage.cases import Case
-from storage.states import DeliveryState, JobState, Leftover, SeriesState
+from storage.states import RECALLED, DeliveryState, JobState, Leftover, SeriesState
 from storage.tables import Delivery, Event, Job, Series
 
 UNFINISHED: Final = frozenset({"RECEIVING", "INCOMPLETE", "QUEUED", "RUNNING", "HELD", "PRODUCED", "SENDING", "FAILED"})
@@ -122,6 +122,7 @@ def _with_states(wanted: set[str]) -> list[Any]:
         select(Series.id).where(Series.state.in_([state for state in SeriesState if state in series])),
         of_jobs.where(Job.state.in_([state for state in JobState if state in wanted - {JobState.PRODUCED}])),
         of_jobs.join(Delivery).where(Delivery.state.in_([state for state in DeliveryState if state in deliveries])),
+        *([of_jobs.where(Job.recalled_at.is_not(None))] if RECALLED in wanted else []),
         *([of_jobs.join(Delivery).where(*is_held())] if JobState.HELD in wanted else []),
     ]
 

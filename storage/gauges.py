@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 from storage.database import Database
 from storage.filters import is_held
 from storage.overview import DELIVERY_ORDER
-from storage.states import DeliveryState, JobState, SeriesState
+from storage.states import RECALLED, DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Series
 
 STATES: Final = tuple(
     dict.fromkeys(
-        state.value
-        for state in (*SeriesState, *JobState, *DeliveryState)
+        str(state)
+        for state in (*SeriesState, *JobState, *DeliveryState, RECALLED)
         if state not in (SeriesState.COMPLETE, DeliveryState.PENDING)
     )
 )
@@ -42,7 +42,8 @@ class Gauges:
             for state, count in _grouped(session, Series):
                 if state is not SeriesState.QUEUED:  # its job says more
                     found["RECEIVING" if state is SeriesState.COMPLETE else state.value] += count
-            for job_state, count in _grouped(session, Job):
+            found[RECALLED] = session.scalar(select(func.count()).where(Job.recalled_at.is_not(None))) or 0
+            for job_state, count in _grouped(session, Job, Job.recalled_at.is_(None)):
                 if job_state is not JobState.PRODUCED:
                     found[job_state.value] += count
             found.update(_produced(session))
@@ -98,8 +99,8 @@ class Gauges:
 _READ_AS: Final[dict[Any, str]] = {SeriesState.COMPLETE: "RECEIVING", DeliveryState.PENDING: "PRODUCED"}
 
 
-def _grouped(session: Session, table: type[Series] | type[Job]) -> Any:
-    return session.execute(select(table.state, func.count()).group_by(table.state))
+def _grouped(session: Session, table: type[Series] | type[Job], *conditions: Any) -> Any:
+    return session.execute(select(table.state, func.count()).where(*conditions).group_by(table.state))
 
 
 def _produced(session: Session) -> Counter[str]:

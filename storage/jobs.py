@@ -31,6 +31,7 @@ from storage.transitions import (
     mark_leftover,
     move_job,
     reopen_deliveries,
+    require_not_rejected,
     require_one_free,
     send_anew,
     withdraw_deliveries,
@@ -285,11 +286,11 @@ class JobStore(SourceStore):
                 judge_again(session, job, _require_present(session, job), actor=actor, reason=reason, now=now)
                 return
             if job.state is JobState.CANCELLED:
+                series = _require_present(session, job)
                 if job.product_dir is not None:
                     raise IllegalTransition(
                         "the series of this job was produced already; `jobs reopen` takes that back"
                     )
-                series = _require_present(session, job)
                 _require_files(series.purged_at, "its received files")
             _queue_again(session, job, actor, reason, now)
 
@@ -443,6 +444,7 @@ def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datet
 
 def _require_present(session: Session, job: Job) -> Series:
     """The series of a closed job, where the job still belongs to its contents; raises IllegalTransition."""
+    require_not_rejected(session, job)
     series = session.scalars(select(Series).where(Series.id == job.series_id).with_for_update()).one()
     newest = session.scalars(select(Job).where(Job.series_id == job.series_id).order_by(Job.run.desc())).first()
     present = series.job_id or (newest.id if newest is not None else job.id)

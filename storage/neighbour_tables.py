@@ -32,19 +32,18 @@ class CommitmentRow(Base):
 class RejectionNoteRow(Base):
     """A rejection note (IHE IOCM, a Key Object Selection) about a delivered series, for its destination.
 
-    code: Code Value of the title (DCM 113037, 113001). state: PENDING, SENT or FAILED; who, why: of the decision.
+    sop_instance_uid: of the note, None before it was made the first time. code: a value of `storage.states.NoteCode`,
+    state: of `NoteState`; reason: what the peer said last. created_at: the note names what was accepted until then.
     """
 
     __tablename__ = "rejection_note"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), index=True)
-    sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
+    sop_instance_uid: Mapped[str | None] = mapped_column(UID, unique=True, default=None)
     code: Mapped[str] = mapped_column(CleanString(16))
     state: Mapped[str] = mapped_column(CleanString(16), index=True)
     reason: Mapped[str] = mapped_column(CleanText, default="", server_default="")
-    who: Mapped[str] = mapped_column(CleanString(80))
-    why: Mapped[str] = mapped_column(CleanText, default="", server_default="")
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)

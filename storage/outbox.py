@@ -5,17 +5,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import Connection, Select, Table, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Select, Table, bindparam, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
+from storage.neighbour_tables import RejectionNoteRow
 from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import (
     LEFTOVER_PAUSE,
     NEVER,
+    begin_note,
     free_delivery,
     hold_delivery,
     mark_leftover,
@@ -382,6 +384,8 @@ def _mark_late_answer(connection: Connection, delivery_id: int, courier: str, no
         if job.state in (JobState.CANCELLED, JobState.SUPERSEDED):
             reason = "an instance was accepted after the delivery was taken back"
             mark_leftover(session, delivery, job.series_id, Leftover.STANDS, actor=courier, reason=reason, now=now)
+            if session.scalar(select(exists().where(RejectionNoteRow.delivery_id == delivery.id))):
+                begin_note(session, delivery, job, now)  # the one before does not name it
             session.flush()
 
 

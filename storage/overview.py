@@ -8,12 +8,13 @@ from typing import Any
 from sqlalchemy import func, select, union
 from sqlalchemy.orm import Session
 
-from storage.cases import Case, DeliveryView, EventView, LinkedIds, ProgressView, RefusedView, SliceCounts
+from storage.cases import Case, DeliveryView, EventView, LinkedIds, NoteView, ProgressView, RefusedView, SliceCounts
 from storage.database import Database
 from storage.errors import NotFound
 from storage.filters import Filters
 from storage.jobs import ProducedInstance
-from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
+from storage.neighbour_tables import RejectionNoteRow
+from storage.states import RECALLED, DeliveryState, JobState, Leftover, NoteState, SeriesState, case_id
 from storage.tables import (
     AssociationSeries,
     Delivery,
@@ -265,6 +266,9 @@ def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[Deli
         .order_by(Delivery.id)
     )
     views: dict[int, list[DeliveryView]] = defaultdict(list)
+    of_jobs = select(Delivery.id).where(Delivery.job_id.in_(job_ids))
+    rows = select(RejectionNoteRow).where(RejectionNoteRow.delivery_id.in_(of_jobs)).order_by(RejectionNoteRow.id)
+    notes = {row.delivery_id: row for row in session.scalars(rows)}  # the newest of each delivery
     for row, sent, confirmed, accepted_at in session.execute(query):
         views[row.job_id].append(
             DeliveryView(
@@ -281,9 +285,14 @@ def _deliveries(session: Session, job_ids: Sequence[int]) -> dict[int, list[Deli
                 leftover=row.leftover,
                 held_for=row.held_for,
                 override=row.override,
+                note=_note(notes[row.id]) if row.id in notes else None,
             )
         )
     return views
+
+
+def _note(row: RejectionNoteRow) -> NoteView:
+    return NoteView(row.state, row.code, row.reason, row.attempts, row.sop_instance_uid, row.updated_at)
 
 
 def _series_case(series: Series, run: int, received: int, counts_from: datetime) -> Case:
@@ -360,11 +369,14 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         leftovers=tuple(view.destination for view in deliveries if view.leftover == Leftover.STANDS),
         measurements=job.measurements,
         deliveries=tuple(deliveries),
+        recalled_at=job.recalled_at,
     )
 
 
 def _reader_state(job: Job, deliveries: list[DeliveryView]) -> tuple[str, str]:
     """The one state that matters: a produced job is as far as its slowest or worst destination, a held one first."""
+    if job.recalled_at is not None:
+        return RECALLED, job.reason
     if job.state is not JobState.PRODUCED or not deliveries:
         return job.state.value, job.reason
     if held := [view for view in deliveries if view.is_held]:
@@ -401,7 +413,7 @@ def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView],
     said = []
     if standing := [view.destination for view in deliveries if view.leftover == Leftover.STANDS]:
         name = job.series_number if job.series_number is not None else job.derived_series_uid
-        said.append(f"needs a person: delete series {name} at {', '.join(standing)}")
+        said += _to_do(f"series {name}", [view for view in deliveries if view.destination in standing])
     if series.reason and series.job_id == job.id:
         said.append(series.reason)
     said += [f"gone from {view.destination}" for view in deliveries if view.leftover == Leftover.GONE]
@@ -410,11 +422,30 @@ def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView],
         for view in deliveries
         if view.leftover in (Leftover.STANDS, Leftover.ACKNOWLEDGED) or (view.sent and view.leftover != Leftover.GONE)
     ]
-    end = f"{job.state.lower()} afterwards: {job.reason}" if there else job.reason
+    end = f"{job.closed_as} afterwards: {job.reason}" if there else job.reason
     parts = [f"{f'{view.sent}/{total}' if view.sent else 'an unknown part'} to {view.destination}" for view in there]
     if parts:
         end = f"delivered {', '.join(parts)}, {end}"
     return "; ".join([*said, end]).rstrip(": ")
+
+
+def _to_do(name: str, standing: list[DeliveryView]) -> list[str]:
+    """What a person has to do about what stands at destinations, or may leave to a rejection note."""
+    asked = [view for view in standing if view.note is not None and view.note.state == NoteState.PENDING]
+    told = [view for view in standing if view.note is not None and view.note.state == NoteState.SENT]
+    by_hand = [view for view in standing if view not in asked and view not in told]
+    said = []
+    if by_hand:
+        said.append(f"needs a person: delete {name} at {', '.join(view.destination for view in by_hand)}")
+        refused = [view for view in by_hand if view.note is not None]
+        said += [f"{view.destination} took no rejection note: {view.note.reason}" for view in refused if view.note]
+    if told:
+        names = ", ".join(view.destination for view in told)
+        said.append(f"needs a person: look whether {name} is gone from {names}, which took the rejection note")
+    for view in asked:
+        why = f" ({view.note.reason})" if view.note and view.note.reason else ""
+        said.append(f"a rejection note about {name} is on its way to {view.destination}{why}")
+    return said
 
 
 def _refusals(rows: Sequence[Refusal]) -> list[RefusedView]:

@@ -230,7 +230,7 @@ class SeriesStore(ArrivalStore):
             if same is None or removed or same.state not in LIVE_JOB_STATES:
                 supersede_live_job(session, row.id, _why(session, row, request, removed), "completion", now)
             if same is not None and removed and same.state in CLOSED_BY_A_PERSON:
-                doubts.append(f"a person {same.state.lower()} an earlier result of the same images")
+                doubts.append(f"a person {same.closed_as} an earlier result of the same images")
             if same is None or removed or same.state is JobState.SUPERSEDED:
                 request = replace(request, doubt="; ".join(doubt for doubt in doubts if doubt))
                 same = add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)

@@ -8,7 +8,8 @@ from sqlalchemy.orm import Session
 
 from storage.arrivals import OPEN
 from storage.database import Database
-from storage.states import DeliveryState, JobState, Leftover, SeriesState
+from storage.neighbour_tables import RejectionNoteRow
+from storage.states import DeliveryState, JobState, Leftover, NoteState, SeriesState
 from storage.tables import Association, Delivery, Job, Series
 from storage.transitions import NEVER
 
@@ -39,6 +40,8 @@ def shift_waiting(database: Database, jump: timedelta, now: datetime) -> None:
         waiting, latest = ("next_attempt_at", "lease_until"), now + LONGEST_WAIT
         _move(session, select(Job).where(Job.state.in_(_OPEN_JOBS)), waiting, jump, latest)
         _move(session, select(Delivery).where(Delivery.state.in_(_OPEN_DELIVERIES)), waiting, jump, latest)
+        notes = select(RejectionNoteRow).where(RejectionNoteRow.state == NoteState.PENDING)
+        _move(session, notes, ("next_attempt_at",), jump, latest)
         later = and_(asked, Delivery.next_attempt_at > now, Delivery.next_attempt_at < NEVER)
         _move(session, select(Delivery).where(later), ("next_attempt_at",), jump, latest)
 

@@ -73,7 +73,8 @@ SERIES_ARROWS: Final[dict[SeriesState, dict[SeriesState, str]]] = {
         SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate",
     },
     SeriesState.QUEUED: {
-        SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate; operator: `jobs drop`",
+        SeriesState.RECEIVING: "receiver: late or lost slice, or differing duplicate; "
+        "operator: `jobs drop`, `jobs retry` after a recall",
         SeriesState.INCOMPLETE: "worker: received files are damaged or gone",
     },
     SeriesState.SKIPPED: {
@@ -82,7 +83,7 @@ SERIES_ARROWS: Final[dict[SeriesState, dict[SeriesState, str]]] = {
 }
 
 _WITHDRAWN: Final = {
-    JobState.CANCELLED: "operator: `jobs cancel`",
+    JobState.CANCELLED: "operator: `jobs cancel`, `recall`",
     JobState.SUPERSEDED: "receiver or completion: the source series changed",
 }
 
@@ -97,7 +98,7 @@ JOB_ARROWS: Final[dict[JobState, dict[JobState, str]]] = {
         JobState.HELD: "worker: a quality gate wants a person",
         JobState.FAILED: "worker: permanent error, or too many attempts",
         JobState.QUEUED: "worker: retryable error, or sources to be sent again; scheduler: lease expired",
-        JobState.CANCELLED: "operator: `jobs cancel`",
+        JobState.CANCELLED: "operator: `jobs cancel`, `recall`",
         JobState.SUPERSEDED: "receiver or completion: the source series changed; worker: a lost result has other bytes",
     },
     JobState.HELD: {
@@ -164,6 +165,25 @@ class Leftover(StrEnum):
     STANDS = "STANDS"  # the destination accepted instances of it; a person has to delete them there
     GONE = "GONE"  # the destination was asked, and lists none of it
     ACKNOWLEDGED = "ACKNOWLEDGED"  # a person said that it is dealt with
+
+
+class NoteState(StrEnum):
+    """What is known about a rejection note: that it is to be sent, was accepted, or was refused for good."""
+
+    PENDING = "PENDING"
+    SENT = "SENT"
+    FAILED = "FAILED"
+
+
+class NoteCode(StrEnum):
+    """The title of a rejection note: Code Values of CID 7011 (scheme DCM)."""
+
+    PATIENT_SAFETY = "113037"  # Rejected for Patient Safety Reasons: a recalled result
+    QUALITY = "113001"  # Rejected for Quality Reasons: one that was superseded or cancelled
+
+
+RECALLED: Final = "RECALLED"
+"""What a reader calls a job with `recalled_at`, whatever its own state is."""
 
 
 State = SeriesState | JobState | DeliveryState

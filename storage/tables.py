@@ -260,7 +260,7 @@ class Job(Base):
     purged_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     route: Mapped[str] = mapped_column(CleanString(64), default="", server_default="")
     destinations: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
-    recalled_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    recalled_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None, index=True)
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     worker: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
@@ -271,6 +271,11 @@ class Job(Base):
     measurements: Mapped[dict[str, Any]] = mapped_column(CleanJson, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+    @property
+    def closed_as(self) -> str:
+        """What was done to a job that ended, in one word."""
+        return self.state.lower() if self.recalled_at is None else "recalled"
 
 
 class Product(Base):

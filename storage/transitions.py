@@ -11,7 +11,7 @@ from sqlalchemy import JSON, delete, exists, select, type_coerce
 from sqlalchemy.orm import Session
 
 from storage.errors import IllegalTransition
-from storage.neighbour_tables import CommitmentRow
+from storage.neighbour_tables import CommitmentRow, RejectionNoteRow
 from storage.states import (
     CLOSED_BY_A_PERSON,
     LIVE_JOB_STATES,
@@ -20,6 +20,8 @@ from storage.states import (
     DeliveryState,
     JobState,
     Leftover,
+    NoteCode,
+    NoteState,
     SeriesState,
     State,
     case_id,
@@ -146,13 +148,17 @@ def withdraw_deliveries(session: Session, job: Job, reason: str, actor: str, now
             )
             # It may have an instance in flight; until it says that it stopped, nobody knows whether that arrives.
             delivery.courier, delivery.lease_until = courier, lease_until
-        if delivery.leftover == Leftover.RESENT or has_accepted_any(session, delivery.id):
+        # Of what was sent long ago the history may be gone, and with it what was accepted.
+        was_sent = delivery.state in (DeliveryState.SENT, DeliveryState.CONFIRMED)
+        if was_sent or delivery.leftover == Leftover.RESENT or has_accepted_any(session, delivery.id):
             mark_leftover(session, delivery, job.series_id, Leftover.STANDS, actor=actor, reason=reason, now=now)
 
 
 def reopen_deliveries(session: Session, job: Job, actor: str, reason: str, now: datetime) -> None:
     """Let the deliveries of a reopened job go on: what the destinations still have is not sent again."""
     for delivery in session.scalars(select(Delivery).where(Delivery.job_id == job.id)):
+        # A note that was refused says nothing about what is sent from now on.
+        session.execute(delete(RejectionNoteRow).where(RejectionNoteRow.delivery_id == delivery.id))
         if delivery.leftover in (Leftover.GONE, Leftover.ACKNOWLEDGED):
             send_anew(session, delivery, job, actor=actor, reason=reason, now=now)
             continue
@@ -196,6 +202,47 @@ def mark_leftover(
     row.leftover = to
     if to is Leftover.STANDS:
         row.next_attempt_at = now + LEFTOVER_PAUSE
+    else:
+        notes = delete(RejectionNoteRow).where(RejectionNoteRow.delivery_id == row.id, RejectionNoteRow.attempts == 0)
+        session.execute(notes.where(RejectionNoteRow.state == NoteState.PENDING))
+
+
+def begin_note(session: Session, row: Delivery, job: Job, now: datetime) -> RejectionNoteRow:
+    """Add a rejection note in PENDING that is due at once, about what a destination has accepted until now."""
+    code = NoteCode.QUALITY if job.recalled_at is None else NoteCode.PATIENT_SAFETY
+    moments = {"next_attempt_at": now, "created_at": now, "updated_at": now}
+    note = RejectionNoteRow(delivery_id=row.id, code=code.value, state=NoteState.PENDING.value, attempts=0, **moments)
+    session.add(note)
+    session.flush()
+    return note
+
+
+def write_note_event(
+    session: Session, row: Delivery, series_id: int, to: NoteState, *, actor: str, reason: str, now: datetime
+) -> None:
+    """Write down what became of a rejection note about a delivery."""
+    event = {**_of_delivery(row, series_id), "machine": "note"}
+    _write_event(session, NoteState.PENDING, to, actor, reason, at=now, **event)
+
+
+def note_job(session: Session, row: Job, *, actor: str, reason: str, now: datetime) -> None:
+    """Write down what happened to a job without changing its state; it becomes the reason of that state."""
+    _write_event(session, row.state, row.state, actor, reason, at=now, **_of_job(row))
+    row.reason, row.updated_at = reason, now
+
+
+def require_not_rejected(session: Session, job: Job) -> None:
+    """Raise IllegalTransition where a result must not come back: images once rejected never come under their UIDs.
+
+    That is what IHE RAD-TF, Imaging Object Change Management, lets an archive expect after a rejection note.
+    """
+    if job.recalled_at is not None:
+        raise IllegalTransition(f"its result was recalled on {job.recalled_at:%Y-%m-%d}, and never comes back")
+    told = (RejectionNoteRow.state == NoteState.SENT) | (RejectionNoteRow.attempts > 0)
+    query = select(Delivery.destination).join(RejectionNoteRow, RejectionNoteRow.delivery_id == Delivery.id)
+    query = query.where(Delivery.job_id == job.id, told, RejectionNoteRow.state != NoteState.FAILED)
+    if (name := session.scalar(query.limit(1))) is not None:
+        raise IllegalTransition(f"{name} was sent a rejection note about its images, which never come back")
 
 
 def judge_again(session: Session, job: Job, series: Series, *, actor: str, reason: str, now: datetime) -> None:
@@ -213,9 +260,12 @@ def note_that_it_came_again(session: Session, series: Series, job: Job, now: dat
         return
     closed = last_event(session, job, job.state)
     by = f" by {closed.actor}" if closed is not None else ""
+    name = case_id(series.id, job.run)
     series.reason = (
-        f"the series came again; its result was {job.state.lower()}{by}: reopen it with "
-        f"`syncect jobs reopen {case_id(series.id, job.run)}`"
+        f"the series came again; its result was recalled{by}, and the settings still name the bundle that made it"
+        if job.recalled_at is not None
+        else f"the series came again; its result was {job.state.lower()}{by}: reopen it with "
+        f"`syncect jobs reopen {name}`"
     )
     _write_event(
         session, series.state, series.state, "eligibility", series.reason, at=now, machine="series", series_id=series.id

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.operate.next_steps import Facts, next_step
-from storage.cases import Case, DeliveryView, SliceCounts
-from storage.states import DELIVERY_ARROWS, JOB_ARROWS, SERIES_ARROWS, WORKER_CANNOT
+from storage.cases import Case, DeliveryView, NoteView, SliceCounts
+from storage.states import DELIVERY_ARROWS, JOB_ARROWS, RECALLED, SERIES_ARROWS, WORKER_CANNOT
 from storage.transitions import NEVER
 
 ARROWS_MARK: Final = "<!-- made from the program: where it comes from and goes to -->"
@@ -28,7 +28,7 @@ _RUNS: Final = Facts(roles=frozenset({"receive", "complete", "work", "deliver"})
 
 def states() -> list[str]:
     """Every state that there is, in the order of a series' life; one that two machines have stands once."""
-    return list(dict.fromkeys(str(state) for _, arrows in _MACHINES for state in arrows))
+    return [*dict.fromkeys(str(state) for _, arrows in _MACHINES for state in arrows), RECALLED]
 
 
 def page_of(state: str) -> str:
@@ -46,6 +46,8 @@ def filled(path: str, text: str) -> str:
 
 def arrows_of(state: str) -> str:
     """Tables of the arrows that begin and end at a state, for each machine that has it."""
+    if state == RECALLED:
+        return f"`syncect recall` makes it of any state of a job. {RECALLED} is an end: it becomes nothing else."
     parts = []
     for name, arrows in _MACHINES:
         if state not in arrows:
@@ -114,6 +116,20 @@ def _held_delivery() -> Case:
     return replace(case, deliveries=(replace(case.deliveries[0], held_for="another PatientName"),))
 
 
+def _recalled(note: str = "") -> Case:
+    case = _delivered("RECALLED", "SENT", leftovers=("tps",), recalled_at=_HALF_PAST_8)
+    views = tuple(
+        replace(one, leftover="STANDS", note=NoteView(note, "113037", "", 1, None, _HALF_PAST_8) if note else None)
+        for one in case.deliveries
+    )
+    return replace(case, job_state="CANCELLED", deliveries=views)
+
+
+def _standing(state: str) -> Case:
+    views = tuple(replace(one, leftover="STANDS") for one in _delivered(state, "SENT").deliveries)
+    return _case(state, product_dir="derived/12-1", leftovers=("tps",), deliveries=views)
+
+
 def _situations() -> list[tuple[str, Case, Facts]]:
     """Situations of each state that a reader meets, in words; the advice comes from the program."""
     silent = replace(_RUNS, unreachable={"tps": "since 2026-11-26 08:30:00 UTC (connection refused)"})
@@ -155,9 +171,15 @@ def _situations() -> list[tuple[str, Case, Facts]]:
         ("the settings name the destination no more", delivered("FAILED", "FAILED"), elsewhere),
         ("files of the result are missing", delivered("FAILED", "FAILED"), lost),
         ("a person stopped it", _case("CANCELLED"), _RUNS),
-        ("a TPS has taken images of it", _case("CANCELLED", **made, leftovers=("tps",)), _RUNS),
+        ("a TPS has taken images of it", _standing("CANCELLED"), _RUNS),
         ("the series came again since", _case("CANCELLED", is_present=False), _RUNS),
         ("a person rejected the result", _case("REJECTED", **made), _RUNS),
         ("a newer job stands for the series", _case("SUPERSEDED"), _RUNS),
-        ("a TPS has taken images of it", _case("SUPERSEDED", **made, leftovers=("tps",)), _RUNS),
+        ("a TPS has taken images of it", _standing("SUPERSEDED"), _RUNS),
+        ("the TPS gets no rejection notes", _recalled(), _RUNS),
+        ("the TPS gets one", _recalled(), replace(_RUNS, rejecting=frozenset({"tps"}))),
+        ("the TPS took it", _recalled("SENT"), _RUNS),
+        ("the TPS refused it", _recalled("FAILED"), _RUNS),
+        ("nothing of it stands anywhere", _case("RECALLED", job_state="CANCELLED", recalled_at=_HALF_PAST_8), _RUNS),
+        ("the series came again since", _case("RECALLED", recalled_at=_HALF_PAST_8, is_present=False), _RUNS),
     ]

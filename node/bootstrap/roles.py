@@ -4,12 +4,14 @@ import socket
 from collections.abc import Callable
 from functools import partial
 
+from pydicom.dataset import Dataset
+
 import models
 from config.load import ConfigError
 from config.settings import AskedPeer, DestinationSettings, RuleSettings, Settings
 from models import BundleCard
 from node.beats import Beating, Numbers, no_beat
-from node.bootstrap.store import Node
+from node.bootstrap.store import Node, installation_uid
 from node.dicom.attribute_rules import Rule
 from node.dicom.decoding_apart import with_decoded_digests
 from node.dicom.headers import SliceHeader
@@ -29,6 +31,7 @@ from node.send.companions import CompanionMaker
 from node.send.courier import Courier
 from node.send.probe import Probe
 from node.translate.native_contrast import why_enhanced
+from storage.notes import DueNote
 from storage.offered import OfferedStore
 from storage.outbox import ClaimedDelivery
 from storage.series import JobRequest
@@ -130,6 +133,7 @@ def make_courier(node: Node, name: str, beat: Beating = no_beat, numbers: Number
         numbers=numbers,
         companions=partial(_companion_maker, node),
         commitments=(node.commitments, _reports(node, process_name("deliver", name)).take),
+        notes=(node.notes, partial(_note_of, node)),
         uids=_uids(node),
         clock=node.clock,
     )
@@ -145,6 +149,24 @@ def _companion_maker(node: Node, delivery: ClaimedDelivery) -> CompanionMaker:
 
     folder = node.spool.path(delivery.product_dir)
     return Maker(folder, _uids(node), delivery.measurements, delivery.override)
+
+
+def _note_of(node: Node, note: DueNote, destination: DestinationSettings) -> Dataset:
+    # Loads highdicom, as above.
+    from node.dicom.companions.rejection import Withdrawn, build_note  # noqa: PLC0415
+
+    withdrawn = Withdrawn(
+        note.study_uid,
+        note.series_uid,
+        note.sop_instance_uids,
+        node.spool.path(note.product_dir) if note.product_dir else None,
+        destination.companions,
+        note.series_number,
+        note.description,
+        note.patient,
+        installation_uid(node.settings.node.data_dir, create=False) or "0",
+    )
+    return build_note(withdrawn, _uids(node), note.code, note.decided_at, node.settings.node.zone())
 
 
 def make_probe(node: Node) -> Probe:

@@ -28,9 +28,11 @@ from storage.errors import StoreUnavailable, WrongStore
 from storage.forecast import Forecast
 from storage.jobs import JobStore
 from storage.mark import mismatch, missing_store, settle_mark
+from storage.notes import NoteStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.peers import PeerStore
+from storage.recalls import RecallStore
 from storage.refusals import RefusalStore
 from storage.retention import RetentionStore
 from storage.schema import ensure_schema
@@ -88,6 +90,16 @@ class Node:
     def commitments(self) -> CommitmentStore:
         """What destinations were asked to commit to."""
         return CommitmentStore(self.database)
+
+    @property
+    def recalls(self) -> RecallStore:
+        """Results that were withdrawn for good."""
+        return RecallStore(self.database)
+
+    @property
+    def notes(self) -> NoteStore:
+        """Rejection notes about withdrawn results."""
+        return NoteStore(self.database)
 
     @property
     def refusals(self) -> RefusalStore:

@@ -19,6 +19,7 @@ from node.cli import (
     models_cli,
     process,
     qa,
+    recall,
     replay,
     service,
     setup,
@@ -70,6 +71,7 @@ status.add_to(app)
 process.add_to(app)
 demo.add_to(app)
 replay.add_to(app)
+recall.add_to(app)
 setup.add_to(app)
 db.add_to(app)
 backup.add_to(app)

@@ -9,13 +9,12 @@ import typer
 from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
 from node.cli.tables import print_text
 from node.network.status import failure_words
-from node.operate.cases import LEFTOVERS, case_json, delivered, progress_text, shadow_text
+from node.operate.cases import case_json, delivered, leftover_text, progress_text, shadow_text
 from node.operate.next_steps import step_of
 from node.operate.texts import facts_text, local_time, now_utc, zone_of
 from storage.commitments import CommitmentView, FailedInstance
 from storage.overview import Case, DeliveryView, EventView, RefusedView
 from storage.owners import OwnerView
-from storage.states import Leftover
 
 _MOST_FAILED = 10  # instances that are named one by one
 
@@ -151,8 +150,8 @@ def _delivery(case: Case, view: DeliveryView, zone: tzinfo | None) -> str:
     ]
     if view.last_accepted_at is not None:
         parts.append(f"the last one accepted {local_time(view.last_accepted_at, zone)}")
-    if view.leftover:
-        parts.append(LEFTOVERS[Leftover(view.leftover)])
+    if said := leftover_text(view):
+        parts.append(said)
     if view.is_held:
         parts.append("held for a person")
     if view.override:

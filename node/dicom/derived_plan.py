@@ -132,14 +132,7 @@ class DerivedSeriesPlan:
 
     def local_time(self, timezone_offset: str) -> datetime:
         """produced_at in the source's offset (such as "+0100"), or in the site's time zone where it names none."""
-        match = _OFFSET.fullmatch(timezone_offset)
-        if match is None:
-            return self.produced_at.astimezone(self.site_timezone)
-        sign, hours, minutes = match[1], int(match[2]), int(match[3])
-        offset = timedelta(hours=hours, minutes=minutes) * (-1 if sign == "-" else 1)
-        if abs(offset) >= timedelta(hours=24):
-            return self.produced_at.astimezone(self.site_timezone)
-        return self.produced_at.astimezone(timezone(offset))
+        return local_time(self.produced_at, timezone_offset, self.site_timezone)
 
     def derivation_description(self) -> str:
         """What was done, by what, and what it must not be used for (ST, at most 1024 characters)."""
@@ -161,6 +154,18 @@ class DerivedSeriesPlan:
             f"{text} Version {self.version} of the result of this source series: it replaces series "
             f"{self.replaced_number} (version {self.version - 1}) and any earlier one."
         )
+
+
+def local_time(moment: datetime, timezone_offset: str, site_timezone: tzinfo | None) -> datetime:
+    """An aware moment at an offset such as "+0100" (TimezoneOffsetFromUTC), or in the site's time zone without one."""
+    match = _OFFSET.fullmatch(timezone_offset)
+    if match is None:
+        return moment.astimezone(site_timezone)
+    sign, hours, minutes = match[1], int(match[2]), int(match[3])
+    offset = timedelta(hours=hours, minutes=minutes) * (-1 if sign == "-" else 1)
+    if abs(offset) >= timedelta(hours=24):
+        return moment.astimezone(site_timezone)
+    return moment.astimezone(timezone(offset))
 
 
 def require_ascii(vr: str, value: str) -> None:

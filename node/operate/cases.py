@@ -5,17 +5,22 @@ from typing import Any, Final
 
 from node.operate.texts import facts_text, masked, masked_text, one_line, time_left
 from storage.forecast import Expected
-from storage.overview import Case
+from storage.overview import Case, DeliveryView
 from storage.shadows import ShadowView
-from storage.states import JobState, Leftover
+from storage.states import JobState, Leftover, NoteState
 
-LEFTOVERS: Final = {
+_LEFTOVERS: Final = {
     Leftover.RESENT: "it took files in an earlier round",
     Leftover.STANDS: "it still stands there",
     Leftover.GONE: "it is gone from there",
     Leftover.ACKNOWLEDGED: "a person has dealt with what stood there",
 }
 """What became of what a destination has of a result that is sent again or was withdrawn."""
+_NOTES: Final = {
+    NoteState.PENDING: "a rejection note is on its way",
+    NoteState.SENT: "it took the rejection note",
+    NoteState.FAILED: "it took no rejection note",
+}
 
 
 def case_json(case: Case, when: Expected, *, phi: bool, prefix: str) -> dict[str, Any]:
@@ -91,6 +96,15 @@ def progress_text(case: Case, now: datetime) -> str:
 def derived_name(case: Case) -> str:
     """How a planner finds the derived series at a TPS."""
     return f"series {case.series_number}" if case.series_number is not None else f"series {case.derived_series_uid}"
+
+
+def leftover_text(view: DeliveryView) -> str:
+    """What a destination has of a withdrawn result, and what it said of a rejection note; "" for nothing."""
+    said = [_LEFTOVERS[Leftover(view.leftover)]] if view.leftover else []
+    if view.note is not None:
+        why = f": {view.note.reason}" if view.note.reason else ""
+        said.append(f"{_NOTES[NoteState(view.note.state)]}{why}")
+    return ", ".join(said)
 
 
 def shadow_text(view: ShadowView) -> str:

@@ -15,7 +15,17 @@ from node.operate.cases import derived_name, raw_state
 from node.operate.texts import local_time, zone_of
 from node.ops.processes import running_processes, working_roles
 from storage.overview import Case, DeliveryView
-from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, WORKER_CANNOT, DeliveryState, JobState, SeriesState
+from storage.states import (
+    CLOSED_BY_A_PERSON,
+    LIVE_JOB_STATES,
+    RECALLED,
+    WORKER_CANNOT,
+    DeliveryState,
+    JobState,
+    Leftover,
+    NoteState,
+    SeriesState,
+)
 from storage.transitions import NEVER
 
 _CHANGED: Final = "its series came again since, with other contents or unfinished; this job belongs to what it was"
@@ -28,7 +38,8 @@ class Facts:
     roles: the kinds of process that are alive on this host. one_host: no other host can run processes of this node.
     cannot_work: why the worker cannot translate, in its own words, or "". unreachable: since when a destination does
     not answer, and what it answered last, in words. lost_files: the folder of the case's result where files of it are
-    missing, or "". zone: in which people read times; None is the machine's.
+    missing, or "". rejecting: destinations that get rejection notes. zone: in which people read times; None is the
+    machine's.
     """
 
     roles: frozenset[str] = frozenset()
@@ -37,6 +48,7 @@ class Facts:
     destinations: tuple[str, ...] = ()
     unreachable: Mapping[str, str] = field(default_factory=dict)
     lost_files: str = ""
+    rejecting: frozenset[str] = frozenset()
     zone: tzinfo | None = None
 
 
@@ -51,6 +63,7 @@ def facts_of(node: Node, case: Case) -> Facts:
         destinations=tuple(node.destination_names),
         unreachable=_unreachable(node),
         lost_files=_lost_files(node, case),
+        rejecting=frozenset(one.name for one in node.settings.destination if one.rejection_notes),
         zone=zone_of(node.settings),
     )
 
@@ -122,6 +135,8 @@ def refusal(verb: str, case: Case, *, incomplete: Callable[[], str] = lambda: ""
 
 
 def _retry(case: Case, state: JobState) -> str:
+    if case.recalled_at is not None:
+        return _gone(case.received_purged_at) if case.is_present else _CHANGED
     if state in (JobState.FAILED, JobState.HELD):
         return ""
     if state is JobState.CANCELLED and case.product_dir is None:
@@ -157,7 +172,19 @@ def _reopen(case: Case, state: JobState) -> str:
         return f"it is {case.state}, and only a cancel or a reject can be taken back"
     if not case.is_present:
         return _CHANGED
+    if never := _never_again(case):
+        return never
     return _gone(case.purged_at if case.product_dir else case.received_purged_at)
+
+
+def _never_again(case: Case) -> str:
+    """Why a withdrawn result cannot come back: images that were rejected never come again under their UIDs."""
+    if case.recalled_at is not None:
+        return "its result was recalled, and never comes back"
+    rejected = [view.destination for view in case.deliveries if view.is_rejected]
+    return f"{' and '.join(rejected)} was sent a rejection note about its images, which never come back" * bool(
+        rejected
+    )
 
 
 def _resend(case: Case, state: JobState) -> str:
@@ -190,7 +217,7 @@ _JOB_VERBS: Final[dict[str, Callable[[Case, JobState], str]]] = {
 def next_step(case: Case, facts: Facts, *, incomplete: Callable[[], str] = lambda: "") -> str:
     """What a person does about a case now, in one or two sentences; commands are complete with their id."""
     if case.leftovers:
-        return _leftover(case)
+        return _leftover(case, facts)
     if case.purged_at is not None:
         again = "sent again from where it came, the series is translated anew"
         return f"Nothing to do. Its files were removed on {case.purged_at:%Y-%m-%d}; {again}."
@@ -199,10 +226,26 @@ def next_step(case: Case, facts: Facts, *, incomplete: Callable[[], str] = lambd
     return NEXT_STEP[case.state](case, facts)
 
 
-def _leftover(case: Case) -> str:
-    where = " and ".join(case.leftovers)
-    step = f"Delete {derived_name(case)} at {where}, then `syncect jobs acknowledge {case.id}`"
-    return f"{step}." if _reopen(case, JobState(case.state)) else f"{step}; or {_take_back(case)}."
+def _leftover(case: Case, facts: Facts) -> str:
+    standing = [view for view in case.deliveries if view.leftover == Leftover.STANDS]
+    states = {view.destination: view.note.state if view.note else "" for view in standing}
+    told = [name for name, state in states.items() if state == NoteState.SENT]
+    goes = [name for name, state in states.items() if name in facts.rejecting and state in ("", NoteState.PENDING)]
+    by_hand = [name for name in states if name not in told and name not in goes]
+    dealt, name = f"`syncect jobs acknowledge {case.id}`", derived_name(case)
+    steps = []
+    if by_hand:
+        steps.append(f"Delete {name} at {' and '.join(by_hand)}, then {dealt}")
+    if told:
+        where = " and ".join(told)
+        steps.append(f"{where} took the rejection note: look whether {name} is gone there, and if it is, {dealt}")
+    if goes:
+        waiting = f"Nothing to do yet: a rejection note about {name} goes to {' and '.join(goes)} by itself"
+        steps.append(_with_process("deliver", facts, waiting, "nothing is sent").removesuffix("."))
+    state = raw_state(case)
+    if state is not None and not _reopen(case, state):
+        steps[-1] += f"; or {_take_back(case)}"
+    return ". ".join(steps) + "."
 
 
 def _incomplete(case: Case, why_not: str) -> str:
@@ -337,11 +380,25 @@ def _failed(case: Case, facts: Facts) -> str:
     return f"Remove the cause at {names} that the reason names, then `syncect jobs retry {case.id}`."
 
 
+def _recalled(case: Case, _facts: Facts) -> str:
+    if not case.is_present:
+        return f"Nothing to do: its result was recalled, and its series came again since; {_newer(case)}."
+    if case.received_purged_at is not None:
+        return "Nothing to do: its result was recalled. Sent again from where it came, the series is translated anew."
+    return (
+        "Nothing to do: its result was recalled and stands nowhere. Once `model.bundle` names another bundle, "
+        f"`syncect jobs retry {case.id}` translates the series by it."
+    )
+
+
 def _closed(case: Case, _facts: Facts) -> str:
     by = "stopped" if case.state == JobState.CANCELLED else "rejected"
     if not case.is_present:
         return f"Nothing to do: a person {by} it, and its series came again since; {_newer(case)}."
     why_not = _reopen(case, JobState(case.state))
+    if _never_again(case):
+        again = f"For a new result, `syncect jobs purge {case.id}` and send the series again"
+        return f"A person {by} it; {why_not}. {again}."
     return f"A person {by} it; {why_not or _take_back(case)}."
 
 
@@ -392,4 +449,5 @@ NEXT_STEP: Final[dict[str, Callable[[Case, Facts], str]]] = {
     "CANCELLED": _closed,
     "REJECTED": _closed,
     "SUPERSEDED": _superseded,
+    RECALLED: _recalled,
 }

@@ -49,6 +49,9 @@ def retry(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str
     if case.state == SeriesState.SKIPPED:
         node.series.judge_again(case.series_id, actor, reason, now)
         return "the series is judged anew within seconds"
+    if case.recalled_at is not None:
+        node.recalls.judge_again(_job(case), actor, reason, now)
+        return "its series is judged anew within seconds, for the bundle that the settings name"
     produced = raw_state(case) is JobState.PRODUCED
     if produced and node.outbox.retry(_job(case), actor, reason, now):
         return "its deliveries are due now"

@@ -72,7 +72,8 @@ def peers(store: PeerStore, destinations: Collection[str], zone: tzinfo | None, 
             yield Cause("peer", peer.destination, f"{since}{why}; next: `syncect peers echo {peer.destination}`")
     for name, count in store.standing().items():
         text = (
-            f"{count} superseded or cancelled results are to be deleted at {name}; next: `syncect jobs ls --to {name}`"
+            f"{count} recalled, superseded or cancelled results are to be deleted at {name}; "
+            f"next: `syncect jobs ls --to {name}`"
         )
         yield Cause("leftover", name, text)
 

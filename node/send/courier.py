@@ -22,10 +22,12 @@ from node.send.commitment import CommitmentAsker, Take
 from node.send.companions import CompanionSender, MakerOf
 from node.send.confirmation import Confirmer
 from node.send.preflight import Preflight
+from node.send.rejection import MakeNote, NoteSender
 from node.send.scu import SendReport, StorageScu
 from node.send.whose import IdentityCheck
 from storage.commitments import CommitmentStore
 from storage.errors import LeaseLost, StoreUnavailable
+from storage.notes import NoteStore
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
 from storage.peers import PeerStore
@@ -56,7 +58,8 @@ class Courier:
     """Delivers to `destinations` until it is told to stop. `name` owns the leases: the same after a restart.
 
     companions: what makes the objects that a destination wants beside the images; uids: by which they are found.
-    commitments: where requests for storage commitment are kept, and what counts a report.
+    commitments: where requests for storage commitment are kept, and what counts a report. notes: where rejection notes
+    are kept, and what makes one.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Courier:
         numbers: Numbers | None = None,
         companions: MakerOf | None = None,
         commitments: tuple[CommitmentStore, Take] | None = None,
+        notes: tuple[NoteStore, MakeNote] | None = None,
         uids: UidFactory = UidFactory(),  # noqa: B008 - immutable
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
@@ -93,6 +97,7 @@ class Courier:
         if commitments is not None:
             store, take = commitments
             self._asker = CommitmentAsker(store, outbox, take, calling_ae, name, clock, timeouts)
+        self._notes = NoteSender(*notes, calling_ae, name, clock, timeouts) if notes is not None else None
         self._preflight, self._identity = Preflight(spool), IdentityCheck(spool, calling_ae, timeouts)
         self._stop = threading.Event()
         self._outage = Outage("the release of old leases")
@@ -177,7 +182,7 @@ class Courier:
         while not self._stop.is_set():
             self._beat(destination.name, "waiting", 0, 0, STEP_LIMIT_S)
             try:
-                busy = self.run_once(destination) or self.confirm_once(destination)
+                busy = self.reject_once(destination) or self.run_once(destination) or self.confirm_once(destination)
                 outage.over()
             except StoreUnavailable as error:
                 self._stop.wait(outage.failed(error))
@@ -230,6 +235,15 @@ class Courier:
             return SendReport(Outcome.UNCLEAR, reason, ())
         self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
         return refused
+
+    def reject_once(self, destination: DestinationSettings) -> bool:
+        """Send one rejection note about a withdrawn result; False when none was due."""
+        if self._notes is None or not destination.rejection_notes:
+            return False
+        report = self._notes.run_once(destination, self._pause_s)
+        if report is not None:
+            self._tell_of_peer(destination.name, report)
+        return report is not None
 
     def confirm_once(self, destination: DestinationSettings) -> bool:
         """Ask once for a sent series whether it is there, or for a withdrawn one; False when none was due."""
@@ -307,10 +321,7 @@ class Courier:
         now = self._clock()
         if report.outcome not in (Outcome.DONE, Outcome.STOPPED, Outcome.HELD):
             self._numbers.add("failures", of=delivery.destination)
-        if report.reached:
-            self._peers.answered(delivery.destination, now)
-        elif report.reached is not None:
-            self._peers.failed(delivery.destination, report.reason, now)
+        self._tell_of_peer(delivery.destination, report)
         if report.outcome is Outcome.DONE:
             self._preflight.forget(delivery.id)
             self._outbox.finish_sent(delivery.id, self._name, report.reason, now)
@@ -338,7 +349,8 @@ class Courier:
         if report.outcome is Outcome.DAMAGED:
             self._make_again(delivery, report.reason, now)
             return
-        wait_s = self._wait_s(delivery, report)
+        # A peer that took something is alive; the count of attempts only grows while nothing gets through.
+        wait_s = self._pause_s(1 if report.accepted else delivery.attempt, report.outcome)
         not_before = now + timedelta(seconds=wait_s)
         self._outbox.postpone(delivery.id, self._name, report.reason, not_before=not_before, now=now)
         log.warning(
@@ -361,11 +373,16 @@ class Courier:
             extra={"event": "delivery_waits_for_job"},
         )
 
-    def _wait_s(self, delivery: ClaimedDelivery, report: SendReport) -> float:
-        if report.outcome is Outcome.MISCONFIGURED:
+    def _tell_of_peer(self, name: str, report: SendReport) -> None:
+        if report.reached:
+            self._peers.answered(name, self._clock())
+        elif report.reached is not None:
+            self._peers.failed(name, report.reason, self._clock())
+
+    def _pause_s(self, attempt: int, outcome: Outcome) -> float:
+        if outcome is Outcome.MISCONFIGURED:
             return MISCONFIGURED_PAUSE_S * self._rng.uniform(0.5, 1.0)
-        # A peer that took something is alive; the count of attempts only grows while nothing gets through.
-        return backoff_s(1 if report.accepted else delivery.attempt, self._rng)
+        return backoff_s(attempt, self._rng)
 
 
 def _suffix(reason: str) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime, tzinfo
 from typing import Any, Final
 
 from node.bootstrap.store import Node
-from node.operate.cases import LEFTOVERS, derived_description, derived_name, progress_text, shadow_text
+from node.operate.cases import derived_description, derived_name, leftover_text, progress_text, shadow_text
 from node.operate.next_steps import facts_of, next_step, refusal, why_incomplete
 from node.operate.texts import due_text, facts_text, masked, masked_text, now_utc, time_left, zone_of
 from node.operate.verbs import refused
@@ -17,7 +17,6 @@ from storage.cases import Case, DeliveryView, EventView, RefusedView
 from storage.forecast import Expected
 from storage.owners import OwnerView
 from storage.shadows import ShadowView
-from storage.states import Leftover
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Drawer:
     @staticmethod
     def leftover(view: DeliveryView) -> str:
         """What became of what a destination has of a withdrawn result."""
-        return LEFTOVERS[Leftover(view.leftover)] if view.leftover else ""
+        return leftover_text(view)
 
     @staticmethod
     def shadow(view: ShadowView) -> str:

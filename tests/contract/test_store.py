@@ -426,10 +426,11 @@ def test_a_listing_is_filtered_by_the_state_a_reader_sees(bench):
 def test_a_listing_of_one_state_shows_exactly_what_the_whole_listing_shows_in_it(bench):
     series = [(state, None, ()) for state in SeriesState if state is not SeriesState.QUEUED]
     jobs = [(SeriesState.QUEUED, state, ()) for state in JobState]
+    recalled = [(SeriesState.QUEUED, state, None) for state in (JobState.CANCELLED, JobState.SUPERSEDED)]
     sent = [(SeriesState.QUEUED, JobState.PRODUCED, pair) for pair in product(DeliveryState, repeat=2)]
     when = {"created_at": T0, "updated_at": T0}
     with bench.database.write() as session:
-        for number, (series_state, job_state, deliveries) in enumerate([*series, *jobs, *sent], start=1):
+        for number, (series_state, job_state, deliveries) in enumerate([*series, *jobs, *sent, *recalled], start=1):
             uids = {"series_uid": f"1.2.{number}", "study_uid": "1.2", "calling_ae": "CTSIM"}
             row = Series(state=series_state, last_arrival_at=T0, **uids, **when)
             session.add(row)
@@ -437,10 +438,12 @@ def test_a_listing_of_one_state_shows_exactly_what_the_whole_listing_shows_in_it
             if job_state is None:
                 continue
             key = {"series_id": row.id, "run": 1, "job_key": f"{number:064}", "bundle": "demo", "source_count": 3}
-            job = Job(state=job_state, next_attempt_at=T0, **key, **when)
+            job = Job(
+                state=job_state, next_attempt_at=T0, recalled_at=T0 if deliveries is None else None, **key, **when
+            )
             session.add(job)
             session.flush()
-            for name, sent_state in zip(("tps", "pacs"), deliveries, strict=False):
+            for name, sent_state in zip(("tps", "pacs"), deliveries or (), strict=False):
                 session.add(Delivery(job_id=job.id, destination=name, state=sent_state, next_attempt_at=T0, **when))
     whole = bench.overview.cases(limit=0)
     assert {case.state for case in whole} == set(NEXT_STEP)

@@ -2,7 +2,7 @@
 
 The cases are those of docs/develop: 1 RECEIVING, 2 INCOMPLETE, 3 SKIPPED, 4 QUEUED, 5 RUNNING, 6 HELD without a result,
 7 PRODUCED, 8 SENDING, 9 SENT, 10 CONFIRMED, 11 FAILED, 12 HELD with a result, 13 CANCELLED, 14 REJECTED, 15 SUPERSEDED
-(and its newer job 15-2), 16 FAILED at its destination.
+(and its newer job 15-2), 16 FAILED at its destination, 17 RECALLED after it was sent.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ STATES = {
     **{"1": "RECEIVING", "2": "INCOMPLETE", "3": "SKIPPED", "4": "QUEUED", "5": "RUNNING", "6": "HELD"},
     **{"7": "PRODUCED", "8": "SENDING", "9": "SENT", "10": "CONFIRMED", "11": "FAILED", "12": "HELD"},
     **{"13": "CANCELLED", "14": "REJECTED", "15": "SUPERSEDED", "15-2": "QUEUED", "16": "FAILED"},
+    "17": "RECALLED",
 }
 """The state of each case, by its id."""
 
@@ -85,7 +86,7 @@ class _Cases:
         self._worker = make_worker(node, "1", lambda _words: None, no_beat)
 
     def make(self) -> None:
-        for number in range(1, 17):
+        for number in range(1, 18):
             missing = [5] if number == 2 else []
             self._arrive(number, make_series(self._sources / str(number), seed=f"case {number}", missing=missing))
         self._undecided_ends()
@@ -93,6 +94,7 @@ class _Cases:
         self._with_result()
         self._node.jobs.cancel(self._job("13"), "operator", "planned on another scan", _NOW)
         self._node.jobs.reject(self._job("14"), "operator", "the contrast is in the wrong vessel", _NOW)
+        self._node.recalls.recall(self._job("17"), "operator", "wrong HU window", _NOW)
         self._superseded("15")
         self._queue("4")
 
@@ -115,13 +117,13 @@ class _Cases:
         outbox = self._node.outbox
         for case_id in ("13", "12", "14"):
             self._produce(case_id, "after metal artifact reduction")
-        for case_id in ("9", "10", "16", "8"):
+        for case_id in ("9", "10", "17", "16", "8"):
             self._produce(case_id)
             delivery = outbox.claim("c", "tps", _LEASE_S, datetime.now(UTC))  # the worker looks at the clock
             assert delivery is not None
             if case_id == "16":
                 outbox.fail(delivery.id, "c", "status A900: the TPS refuses the data set", _NOW)
-            if case_id in ("9", "10"):
+            if case_id in ("9", "10", "17"):
                 for item in delivery.missing:
                     outbox.record_accepted(delivery.id, "c", item.product_id, 0, lease_s=_LEASE_S, now=_NOW)
                 outbox.finish_sent(delivery.id, "c", "", _NOW)

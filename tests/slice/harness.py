@@ -126,7 +126,9 @@ class Orthanc:
                 }
             )
         )
-        self._process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=-3, stderr=-3)
+        self.log = folder / "orthanc.log"
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen([program, str(folder / "orthanc.json")], stdout=-3, stderr=log)
 
         def up() -> bool:
             try:

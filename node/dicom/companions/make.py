@@ -18,7 +18,7 @@ from pydicom.filereader import read_file_meta_info
 
 from config.syntax import Companion
 from node.dicom.charsets import own_encoding, writable
-from node.dicom.companions.kinds import KINDS, companion_path
+from node.dicom.companions.kinds import KINDS, companion_path, companion_series_uid
 from node.dicom.companions.parametric_map import build_parametric_map
 from node.dicom.companions.presentation import build_presentation
 from node.dicom.companions.report import build_report
@@ -83,7 +83,8 @@ class CompanionMaker:
         return DerivedSeries.read(sorted(self.folder.glob("*.dcm")))
 
     def _build(self, kind: Companion) -> Dataset:
-        frame = Frame(self._series, self.uids, kind)
+        series_uid = companion_series_uid(self.uids, self._series.uid, kind)
+        frame = Frame(self._series, self.uids, series_uid, KINDS[kind].words, KINDS[kind].number)
         if kind == "report":
             return build_report(frame, self.measurements, self._written_decision())
         if kind == "presentation":

@@ -8,6 +8,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +17,6 @@ from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset
 from pydicom.filewriter import correct_ambiguous_vr
 
-from config.syntax import Companion
-from node.dicom.companions.kinds import KINDS, companion_series_uid
 from node.dicom.constants import PRODUCT_NAME
 from node.dicom.derived_plan import MAX_SERIES_NUMBER
 from node.dicom.elements import ascii_text, element_items, put, seal, tag_of
@@ -86,16 +85,19 @@ class DerivedSeries:
 
 @dataclass(frozen=True)
 class Frame:
-    """What each builder needs: the series, the UIDs and the words of one kind of companion."""
+    """What each builder needs: the derived series, and how the object beside it is called.
+
+    series_uid: SeriesInstanceUID of the object, which has a series of its own. words: end its SeriesDescription;
+    number: one digit, the last of its SeriesNumber. made_at: when it was made, in the time of the series; None for the
+    moment of the derived slices.
+    """
 
     series: DerivedSeries
     uids: UidFactory
-    kind: Companion
-
-    @property
-    def series_uid(self) -> str:
-        """SeriesInstanceUID of the companion."""
-        return companion_series_uid(self.uids, self.series.uid, self.kind)
+    series_uid: str
+    words: str
+    number: int
+    made_at: datetime | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -113,13 +115,13 @@ class Frame:
 
     @property
     def _number(self) -> int:
-        number = _NUMBERS_FROM + int(ascii_text(self.series.slices[0], "SeriesNumber")) * 10 + KINDS[self.kind].number
-        return number if number <= MAX_SERIES_NUMBER else _NUMBERS_FROM + KINDS[self.kind].number
+        number = _NUMBERS_FROM + int(ascii_text(self.series.slices[0], "SeriesNumber") or 0) * 10 + self.number
+        return number if number <= MAX_SERIES_NUMBER else _NUMBERS_FROM + self.number
 
     @property
     def _description(self) -> str:
         """At most 64 characters (LO), and it begins as that of the derived series, so with the site's prefix."""
-        words = f" - {KINDS[self.kind].words}"
+        words = f" - {self.words}"
         return ascii_text(self.series.slices[0], "SeriesDescription").strip()[: 64 - len(words)].strip() + words
 
     def finished(self, built: Dataset, *also: str) -> Dataset:
@@ -141,6 +143,10 @@ class Frame:
             if tag_of(f"{moment}Date") in ds:
                 put(ds, f"{moment}Date", ascii_text(first, "ContentDate"))
                 put(ds, f"{moment}Time", ascii_text(first, "ContentTime"))
+        if self.made_at is not None:
+            for moment in ("InstanceCreation", "Series", "Content"):
+                put(ds, f"{moment}Date", self.made_at.strftime("%Y%m%d"))
+                put(ds, f"{moment}Time", self.made_at.strftime("%H%M%S"))
         put(ds, "SyntheticData", "YES")
         put(ds, "ContentQualification", "RESEARCH")
         put(ds, "SeriesDescription", self._description)

@@ -18,7 +18,7 @@ from storage.cases import Case
 
 STANDSTILL_S: Final = 600.0
 POLL_S: Final = 0.2
-_ENDS: Final = ("HELD", "FAILED", "SKIPPED", "INCOMPLETE", "CANCELLED", "REJECTED", "SUPERSEDED")
+_ENDS: Final = ("HELD", "FAILED", "SKIPPED", "INCOMPLETE", "CANCELLED", "REJECTED", "SUPERSEDED", "RECALLED")
 
 
 def make_by_node(

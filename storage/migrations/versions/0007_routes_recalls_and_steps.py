@@ -26,16 +26,15 @@ def upgrade() -> None:
     for table, columns in _ADDED.items():
         for column in columns:
             op.add_column(table, column.copy())
+    op.create_index(op.f("ix_job_recalled_at"), "job", ["recalled_at"], unique=False)
     op.create_table(
         "rejection_note",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("delivery_id", sa.Integer(), nullable=False),
-        sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(length=64), nullable=True),
         sa.Column("code", sa.String(length=16), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("who", sa.String(length=80), nullable=False),
-        sa.Column("why", sa.Text(), server_default="", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
         sa.Column("next_attempt_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
@@ -65,6 +64,7 @@ def downgrade() -> None:
     """Take this revision back."""
     for table in ("performed_step", "rejection_note"):
         op.drop_table(table)
+    op.drop_index(op.f("ix_job_recalled_at"), table_name="job")
     for table, columns in _ADDED.items():
         for column in columns:
             op.drop_column(table, column.name)

@@ -13,7 +13,7 @@ from node.operate.texts import masked
 from node.ops.health import ROLES
 from node.ops.processes import process_lock
 from storage.refusals import RefusedInstance
-from storage.states import DeliveryState, JobState, SeriesState
+from storage.states import RECALLED, DeliveryState, JobState, SeriesState
 
 
 def test_jobs_ls_json_keeps_its_contract(run, held):
@@ -169,7 +169,7 @@ def test_db_commands_show_upgrade_and_back_up(run, config, tmp_path):
 
 
 def test_every_state_a_reader_can_see_has_a_next_step():
-    seen = {*JobState, *SeriesState, *DeliveryState} - {"COMPLETE", "PENDING"}
+    seen = {*JobState, *SeriesState, *DeliveryState, RECALLED} - {"COMPLETE", "PENDING"}
     assert {str(state) for state in seen} == set(NEXT_STEP)
 
 

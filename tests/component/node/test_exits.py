@@ -66,6 +66,12 @@ def then_cancelled(make: Make) -> Make:
     return run
 
 
+def recalled(department: Department) -> str:
+    case_id = department.queued()
+    department.node.recalls.recall(1, "operator", "", START)
+    return case_id
+
+
 def rejected(department: Department) -> str:
     case_id = department.held()
     department.node.jobs.reject(1, "operator", "", START)
@@ -84,7 +90,7 @@ MAKERS: dict[tuple[type[State], str, str], Make] = {
     (SeriesState, "INCOMPLETE", "COMPLETE"): whole_but_broken_off,
     (SeriesState, "INCOMPLETE", ANY): Department.incomplete,
     (SeriesState, "SKIPPED", ANY): Department.skipped,
-    (SeriesState, "QUEUED", ANY): Department.queued,
+    (SeriesState, "QUEUED", ANY): recalled,
     (JobState, "QUEUED", ANY): Department.queued,
     (JobState, "RUNNING", ANY): Department.running,
     (JobState, "HELD", ANY): Department.held,
@@ -160,6 +166,7 @@ WAITS_FOR_A_PERSON = {
     "SKIPPED": Department.skipped,
     "CANCELLED": then_cancelled(Department.queued),
     "REJECTED": rejected,
+    "RECALLED": recalled,
 }
 GOES_BY_ITSELF = {"RECEIVING", "QUEUED", "RUNNING", "PRODUCED", "SENDING"}
 IS_DONE = {"SENT", "CONFIRMED", "SUPERSEDED"}

@@ -48,6 +48,24 @@ def cancelled_with_leftover_and_changed(department):
     return case_id
 
 
+def recalled(department):
+    case_id = department.queued()
+    department.node.recalls.recall(department.node.overview.case(case_id).job_id, "operator", "", START)
+    return case_id
+
+
+def recalled_with_leftover(department):
+    case_id = department.sent()
+    department.node.recalls.recall(department.node.overview.case(case_id).job_id, "operator", "", START)
+    return case_id
+
+
+def recalled_and_changed(department):
+    case_id = recalled(department)
+    department.change(case_id)
+    return case_id
+
+
 def rejected_and_changed(department):
     case_id = rejected(department)
     department.change(case_id)
@@ -114,6 +132,9 @@ MAKERS: dict[str, Callable[[Department], str]] = {
         cancelled_with_leftover_and_changed,
         rejected_and_changed,
         superseded_with_leftover,
+        recalled,
+        recalled_with_leftover,
+        recalled_and_changed,
         produced_for_nobody,
         retried_by_itself,
         never_confirmed,
@@ -186,6 +207,9 @@ ALLOWED = {
     "cancelled_with_leftover_and_changed": "acknowledge",
     "rejected_and_changed": "",
     "superseded_with_leftover": "acknowledge",
+    "recalled": "retry",
+    "recalled_with_leftover": "retry acknowledge",
+    "recalled_and_changed": "",
     "produced_for_nobody": "cancel resend",
     "retried_by_itself": "cancel",
     "never_confirmed": "cancel resend",
@@ -260,6 +284,10 @@ def test_everything_else_is_refused_by_the_command_and_by_the_store(run, departm
         ("cancelled_with_leftover", Facts(), "Delete series 301 at tps, then `syncect jobs acknowledge 1`"),
         ("cancelled_and_changed", Facts(), "Nothing to do: a person stopped it, and its series came again since"),
         ("superseded_with_leftover", Facts(), "Delete series 301 at tps, then `syncect jobs acknowledge 1`."),
+        ("recalled", Facts(), "`syncect jobs retry 1` translates the series by it."),
+        ("recalled_with_leftover", Facts(), "Delete series 301 at tps, then `syncect jobs acknowledge 1`."),
+        ("recalled_with_leftover", Facts(roles=ALL, rejecting=frozenset({"tps"})), "goes to tps by itself."),
+        ("recalled_and_changed", Facts(), "its result was recalled, and its series came again since"),
         ("rejected", Facts(), "A person rejected it; `syncect jobs reopen 1` takes that back."),
     ],
 )
