@@ -494,6 +494,7 @@ def test_a_server_is_asked_whether_it_is_there_without_a_patient(
     (asked,) = server.asked
     assert (asked.method, asked.path, asked.query["limit"]) == ("GET", "/rs/studies", "1")
     assert asked.query["StudyInstanceUID"].startswith("2.25.")
+    assert asked.headers["Host"] == f"127.0.0.1:{server.port}"
     assert store.peers.all()[0].failing_since is None
     result = StowSender(server.destination(), QUICK).echo()
     assert (result.ok, result.detail) == (True, "answers a query by QIDO-RS")

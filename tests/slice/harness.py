@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,19 @@ class StoreScp:
 
 
 class Orthanc:
-    """Orthanc as an archive; files are fetched back through its REST API. node_port: where it finds the node."""
+    """Orthanc as an archive; files are fetched back through its REST API.
 
-    def __init__(self, folder: Path, *, ae_title: str = "ORTHANC", node_port: int = 104) -> None:
+    node_port: where it finds the node; settings: further ones of its own.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        ae_title: str = "ORTHANC",
+        node_port: int = 104,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         program = require_program("orthanc", "/usr/sbin/Orthanc", "Orthanc")
         self.folder, self.ae_title = folder, ae_title
         self.port, self._http = free_port(), free_port()
@@ -111,6 +122,7 @@ class Orthanc:
                     "DicomModalities": {"syncect": ["SYNCECT", "127.0.0.1", node_port]},
                     "RemoteAccessAllowed": False,
                     "Plugins": [],
+                    **(settings or {}),
                 }
             )
         )
@@ -127,6 +139,27 @@ class Orthanc:
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._http}{path}", timeout=10) as answer:
             return bytes(answer.read())
+
+    def ask(self, path: str, asked: object = None, *, method: str = "POST") -> Any:
+        """What its REST API answers to a question, from JSON."""
+        body = json.dumps(asked).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http}{path}", body, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{path}: {error.read().decode()}") from None
+
+    def upload(self, path: Path) -> Any:
+        """Give it one file by its REST API."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self._http}/instances", path.read_bytes(), method="POST")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read())
+
+    def knows_node(self, port: int, *, tls: bool = False) -> None:
+        """Let it find the node at another port, as the modality `syncect`."""
+        node = {"AET": "SYNCECT", "Host": "127.0.0.1", "Port": port, "UseDicomTls": tls, "AllowTranscoding": False}
+        self.ask("/modalities/syncect", node, method="PUT")
 
     def fetch(self, into: Path) -> list[Path]:
         """Every stored instance as a file."""
