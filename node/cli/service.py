@@ -173,6 +173,7 @@ def deliver(
     from node.send.probe import TICK_S as PROBE_TICK_S
 
     settings = settings_from(context, config)
+    _check_dicomweb(settings)
     with _process("deliver", name, settings, supervised=supervised, verbose=verbose) as frame:
         tidy, ask = make_retention(frame.node).tick, make_probe(frame.node).tick
         with Ticker({tidy: TICK_S, ask: PROBE_TICK_S}, frame.beat):

@@ -39,7 +39,7 @@ from node.network.tls_faults import why_no_tls
 
 MAX_ANSWER_BYTES: Final = 4 << 20  # what is said of an instance is 1 to 4 kB, and `node.network.qido` asks for 100
 _SLOWEST_BYTES_PER_S: Final = 100_000  # of a body that is sent
-_LIBRARIES: Final = ("dicomweb_client", "requests", "urllib3")
+_LIBRARIES: Final = ("dicomweb_client", "requests", "retrying", "urllib3")
 _CAN_BE_READ: Final = (HTTPStatus.BAD_REQUEST, HTTPStatus.CONFLICT)  # with 2xx: the body says more (PS3.18 10.5.3)
 
 # What an administrator has to look at.

@@ -128,8 +128,8 @@ def _count_from(settings: Settings) -> Iterator[Finding]:
     names = [peer.name for peer in settings.dimse_destinations]
     if isinstance(name, str) and name and name not in names:
         yield Finding(
-            f"completion.count_from = {name!r} names no destination; there are {', '.join(names) or 'none'}, "
-            "and a peer of its own is written as a table"
+            f"completion.count_from = {name!r} names no destination that is asked by C-FIND; there are "
+            f"{', '.join(names) or 'none'}, and a peer of its own is written as a table"
         )
 
 

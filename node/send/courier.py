@@ -303,7 +303,8 @@ class Courier:
             delivery, destination.companions
         )
         reason = "; ".join(filter(None, (images.reason, report.reason)))
-        return SendReport(report.outcome, reason, images.accepted + report.accepted, images.reached or report.reached)
+        accepted, reached = images.accepted + report.accepted, images.reached or report.reached
+        return SendReport(report.outcome, reason, accepted, reached, report.wait_s)
 
     def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
         """Write down how the attempt ended; raises LeaseLost."""

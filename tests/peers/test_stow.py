@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from config.destinations import HttpsSettings
-from node.network.dicomweb import MAX_ANSWER_BYTES, connect
+from node.network.dicomweb import MAX_ANSWER_BYTES, NoAnswer, connect
 from node.network.no_association import Outcome
 from node.network.renewal import https_tls
 from node.network.requestor import Timeouts
@@ -512,4 +512,7 @@ def test_nothing_of_a_request_reaches_a_log(server: DicomwebServer, caplog: pyte
     server.on_search = lambda asked: Told(200, b"[]", {"Warning": '299 rs "CANARY more"'})
     with connect(server.destination(), QUICK) as service:
         assert service.search_studies({"PatientID": "CANARY"}, 1, 0) == []
+        server.on_search = lambda asked: Told(500)
+        with pytest.raises(NoAnswer):
+            service.search_studies({"PatientID": "CANARY"}, 1, 0)
     assert caplog.records == []
