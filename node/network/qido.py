@@ -9,7 +9,8 @@ from pydicom.datadict import tag_for_keyword
 from config.destinations import DicomwebSettings
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID
 from node.dicom.same_person import COMPARED
-from node.network.dicomweb import NoAnswer, connect
+from node.network.bounded_http import NoAnswer
+from node.network.dicomweb import connect
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 

@@ -11,7 +11,8 @@ from pydicom import dcmread
 
 from config.destinations import DicomwebSettings
 from node.dicom.constants import CT_IMAGE_STORAGE
-from node.network.dicomweb import NoAnswer, connect
+from node.network.bounded_http import NoAnswer
+from node.network.dicomweb import connect
 from node.network.no_association import NoAssociation, Outcome
 from node.network.qido import ask
 from node.network.requestor import Timeouts
