@@ -141,8 +141,6 @@ class Session(requests.Session):
 
     def _failed(self, error: Exception) -> NoAnswer:
         """What a failed request means; nothing that the server sent is quoted."""
-        if isinstance(error, NoAnswer):
-            return error
         causes = list(_causes(error))
         fault = next((one for one in causes if isinstance(one, ssl.SSLError)), None)
         if isinstance(fault, ssl.SSLEOFError):  # with TLS 1.3 a server looks at our certificate after the handshake
