@@ -1,5 +1,6 @@
 """What several sections of the settings are made of: AE titles, hosts, ports, and the base of every section."""
 
+import ipaddress
 import re
 from typing import Annotated
 from zoneinfo import available_timezones
@@ -31,6 +32,14 @@ def check_host(value: str) -> str:
     if network is not None and network.num_addresses > 1:
         raise ValueError("a network is no host; write one IP address or a host name")
     return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to a host or an address does not leave this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _hosts(value: str) -> str:

@@ -17,7 +17,8 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError
 
-from config.settings import AskedPeer, Settings
+from config.destinations import DicomwebSettings
+from config.settings import AskedPeer, DestinationSettings, Settings
 
 ENV_PREFIX = "SYNCECT_"
 CONFIG_VARIABLE = "SYNCECT_CONFIG"
@@ -25,7 +26,8 @@ _NOT_SETTINGS = {"CONFIG", "TRACEBACK", "TEST_DATA", "REQUIRE_PEERS", "PREVIOUS_
 
 
 _KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location where a value may be of two kinds
-_SECRETS = {"webhook", "database_url"}  # a sentence about them goes into reports, and they may hold a password
+_DESTINATIONS: dict[Any, type[BaseModel]] = {"dimse": DestinationSettings, "dicomweb": DicomwebSettings}  # likewise
+_SECRETS = {"webhook", "database_url", "url"}  # a sentence about them goes into reports, and they may hold a password
 _WANTED = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "it should be a whole number"),
     **dict.fromkeys(("float_parsing", "float_type"), "it should be a number"),
@@ -158,14 +160,17 @@ def _sentences(error: ValidationError, path: Path | None) -> list[str]:
 
 
 def _sentence(details: ErrorDetails, path: Path | None) -> str:
-    location = tuple(part for part in details["loc"] if part not in _KINDS)
+    location = _location(details["loc"])
     key = ".".join(str(part) for part in location) or "the file"
     source = _source(location, path)
     if details["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1])
+        allowed = _allowed_keys(details["loc"][:-1])
         return f"{source}: {key} is not a setting; allowed here: {', '.join(allowed)}" + _suggestion(
             str(location[-1]), allowed
         )
+    if details["type"] == "union_tag_invalid":
+        kinds = " or ".join(repr(kind) for kind in _DESTINATIONS)
+        return f"{source}: {key}.kind = {details['input']['kind']!r} is not allowed: it should be {kinds}"
     if details["type"] == "missing":
         return f"{source}: {key} is missing and has no default"
     message = _WANTED.get(details["type"]) or details["msg"].removeprefix("Value error, ").replace(
@@ -174,6 +179,13 @@ def _sentence(details: ErrorDetails, path: Path | None) -> str:
     is_told = not isinstance(details["input"], dict) and not _SECRETS & set(location)
     given = f" = {details['input']!r}" if is_told else ""
     return f"{source}: {key}{given} is not allowed: {message}"
+
+
+def _location(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The keys and numbers that lead to a value, without what pydantic puts between them."""
+    if len(loc) > 2 and loc[0] == "destination" and loc[2] in _DESTINATIONS:
+        loc = (*loc[:2], *loc[3:])
+    return tuple(part for part in loc if part not in _KINDS)
 
 
 def _source(location: tuple[int | str, ...], path: Path | None) -> str:
@@ -187,8 +199,11 @@ def _source(location: tuple[int | str, ...], path: Path | None) -> str:
 
 def _allowed_keys(location: tuple[Any, ...]) -> list[str]:
     model: type[BaseModel] = Settings
-    for part in location:
-        if isinstance(part, int):
+    for number, part in enumerate(location):
+        if isinstance(part, int) or part in _KINDS:
+            continue
+        if number == 2 and location[0] == "destination":
+            model = _DESTINATIONS[part]
             continue
         model = _model_in(model.model_fields[str(part)].annotation) or Settings
     return list(model.model_fields)

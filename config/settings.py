@@ -4,17 +4,17 @@ One TOML file, every key of which can be overridden as SYNCECT_SECTION__KEY. Wro
 its start with a sentence for each (`ConfigError`): file, key, and what is allowed.
 """
 
-import ipaddress
 import re
 from datetime import tzinfo
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from config.alerting import AlertSettings
+from config.destinations import Destination, DicomwebSettings
 from config.fields import (
     AeTitle,
     CertificateName,
@@ -26,8 +26,9 @@ from config.fields import (
     TimeZone,
     UidRoot,
     check_host,
+    is_loopback,
 )
-from config.syntax import Companion, network_of
+from config.syntax import network_of
 
 
 class NodeSettings(Section):
@@ -106,7 +107,7 @@ class ScpSettings(Section):
     @property
     def is_closed(self) -> bool:
         """Whether `host` is not listened on, because nobody said who may send."""
-        return not self.allowed_peers and not self.allow_everyone and not _is_loopback(self.host)
+        return not self.allowed_peers and not self.allow_everyone and not is_loopback(self.host)
 
     @property
     def listening_host(self) -> str:
@@ -114,13 +115,6 @@ class ScpSettings(Section):
         if self.is_closed:
             return "::1" if ":" in self.host else "127.0.0.1"
         return self.host
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class QuerySettings(Section):
@@ -213,34 +207,25 @@ class ModelSettings(Section):
         return self
 
 
-def _each_once(names: tuple[Companion, ...]) -> tuple[Companion, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError("each object should be named once")
-    return names
+class DestinationSettings(Destination):
+    """A destination that is sent to by C-STORE and asked by C-ECHO and C-FIND."""
 
-
-class DestinationSettings(Section):
-    """A peer that receives the derived series; it is asked by C-ECHO when nobody has for `echo_s` seconds, 0 never.
-
-    profile: the rules that a series must keep before any of it is sent (node/dicom/profiles).
-    companions: the objects that it gets beside the CT images.
-    identity_check: whether it is asked by C-FIND, before the first image, whose the PatientID is there.
-    rejection_notes: whether it is told by a Key Object Selection (IHE IOCM) of results that were withdrawn.
-    receives: "constancy" for one that gets the phantom of `syncect qa run` and never a result of a patient.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    kind: Literal["dimse"] = "dimse"
     ae_title: AeTitle
     host: Host
     port: Port = 104
     tls: TlsSettings | None = None
     confirm: Literal["none", "find", "commitment"] = "none"
-    echo_s: Annotated[int, Field(ge=0, le=86400)] = 300
-    profile: Literal["generic", "eclipse", "raystation", "monaco", "pinnacle"] = "generic"
-    identity_check: bool = False
-    companions: Annotated[tuple[Companion, ...], AfterValidator(_each_once)] = ()
-    rejection_notes: bool = False
-    receives: Literal["results", "constancy"] = "results"
+
+
+def _kind(value: Any) -> Any:
+    return value.get("kind", "dimse") if isinstance(value, dict) else getattr(value, "kind", "dimse")
+
+
+AnyDestination = DestinationSettings | DicomwebSettings
+_ByKind = Annotated[
+    Annotated[DestinationSettings, Tag("dimse")] | Annotated[DicomwebSettings, Tag("dicomweb")], Discriminator(_kind)
+]
 
 
 class SeriesSettings(Section):
@@ -337,7 +322,7 @@ class WebSettings(Section):
 
     @model_validator(mode="after")
     def _passwords_inside_tls(self) -> Self:
-        if self.enabled and not _is_loopback(self.host) and self.tls is None and not self.trusted_proxies:
+        if self.enabled and not is_loopback(self.host) and self.tls is None and not self.trusted_proxies:
             raise ValueError(
                 "with this host passwords would cross the network in clear; give [web.tls], or trusted_proxies with "
                 'the address of the proxy that ends TLS, or host = "127.0.0.1"'
@@ -383,7 +368,7 @@ class Settings(Section):
     query: QuerySettings = QuerySettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     model: ModelSettings = ModelSettings()
-    destination: tuple[DestinationSettings, ...] = ()
+    destination: tuple[_ByKind, ...] = ()
     series: SeriesSettings = SeriesSettings()
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
@@ -402,6 +387,11 @@ class Settings(Section):
         if self.query.enabled and self.query.port == self.scp.port:
             raise ValueError("query.port and scp.port must differ: the two are servers of their own")
         return self
+
+    @property
+    def dimse_destinations(self) -> tuple[DestinationSettings, ...]:
+        """The destinations that associations are requested of."""
+        return tuple(one for one in self.destination if isinstance(one, DestinationSettings))
 
     @property
     def query_scp(self) -> ScpSettings:

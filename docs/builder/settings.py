@@ -27,6 +27,10 @@ _NAMES: dict[type, str] = {
 _BOUNDS = {"ge": "at least {}", "le": "at most {}", "gt": "more than {}", "min_length": "at least {} of them"}
 
 
+_OTHER_KIND = {"destination": 'destination with kind = "dicomweb"'}
+"""What a second block of a list is called here, whose tables are of another kind."""
+
+
 @dataclass(frozen=True)
 class Setting:
     """One key: its section, its type and what is allowed in words, its default as it is written, and its meaning."""
@@ -40,7 +44,7 @@ class Setting:
     @property
     def variable(self) -> str:
         """The environment variable that overrides it; "" inside a list, which is given as a whole."""
-        if self.section == "destination" or self.section.startswith("eligibility.rules"):
+        if self.section.startswith(("destination", "eligibility.rules")):
             return ""
         return f"{ENV_PREFIX}{self.section.replace('.', '__')}__{self.key}".upper()
 
@@ -57,7 +61,8 @@ def meanings() -> dict[tuple[str, str], str]:
     last: tuple[str, str] | None = None
     for line in default_file().splitlines():
         if header := _SECTION.match(line):
-            section, last = header[1], (header[1], "")
+            section = _OTHER_KIND[header[1]] if (header[1], "") in found else header[1]
+            last = (section, "")
             found[last] = [header[2] or ""]
         elif key := _KEY.match(line):
             last = (section, key[1])
@@ -86,19 +91,28 @@ def settings() -> list[Setting]:
 
 def _of_section(name: str, model: type[BaseModel], known: dict[tuple[str, str], str]) -> Iterator[Setting]:
     for key, field in model.model_fields.items():
-        inner = _table_in(field.annotation)
+        tables = _tables_in(field.annotation)
+        inner = tables[0] if tables else None
         path = f"{name}.{key}".lstrip(".")
         if inner is None or (name, key) in known:
             default = "required" if field.is_required() else _written(field.default)
-            yield Setting(name, key, _kind(field, inner), default, known.get((name, key), ""))
+            yield Setting(name, key, _kind(field, inner), default, _meaning(known, name, key))
         else:
             yield from _of_section(path, inner, known)
+            for other in tables[1:]:
+                yield from _of_section(_OTHER_KIND[path], other, known)
 
 
-def _table_in(annotation: Any) -> type[BaseModel] | None:
+def _meaning(known: dict[tuple[str, str], str], section: str, key: str) -> str:
+    """What the file says of a key; a block of another kind says nothing again of what is the same."""
+    first = next((name for name, other in _OTHER_KIND.items() if other == section), section)
+    return known.get((section, key)) or known.get((first, key), "")
+
+
+def _tables_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for one in get_args(annotation) if (model := _table_in(one))), None)
+        return [annotation]
+    return [model for one in get_args(annotation) for model in _tables_in(one)]
 
 
 def _kind(field: FieldInfo, inner: type[BaseModel] | None) -> str:
@@ -127,7 +141,7 @@ def _type(annotation: Any) -> str:
         return f"list: {_type(get_args(annotation)[0])}"
     if origin in (Union, types.UnionType):
         return " or ".join(_type(one) for one in get_args(annotation) if one is not type(None))
-    return "table" if _table_in(annotation) else _NAMES[annotation]
+    return "table" if _tables_in(annotation) else _NAMES[annotation]
 
 
 def _written(default: Any) -> str:

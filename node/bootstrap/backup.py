@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from config.destinations import DicomwebSettings
+from config.fields import Section
 from config.load import ENV_PREFIX
 from config.settings import Settings
 from node.bootstrap.backup_folder import (
@@ -234,17 +236,20 @@ def _manifest(
 
 def not_included(settings: Settings) -> Iterator[str]:
     """What a node needs and no backup holds, each with its path."""
-    tls = [("scp.tls", settings.scp.tls), ("web.tls", settings.web.tls)]
+    tls: list[tuple[str, Section | None]] = [("scp.tls", settings.scp.tls), ("web.tls", settings.web.tls)]
     tls += [(f"destination {one.name}: tls", one.tls) for one in settings.destination]
     asked = settings.completion.count_from
     if not isinstance(asked, str):
         tls.append(("completion.count_from.tls", asked.tls))
-    for key, one in tls:
-        if one is not None:
-            paths = [str(value) for _, value in one if isinstance(value, Path)]
+    for key, files in tls:
+        if files is not None:
+            paths = [str(value) for _, value in files if isinstance(value, Path)]
             yield f"certificates and private key of {key}: {', '.join(paths)}"
     if settings.alerts.smtp is not None and settings.alerts.smtp.password_file is not None:
         yield f"password file of alerts.smtp: {settings.alerts.smtp.password_file}"
+    for one in settings.destination:
+        if isinstance(one, DicomwebSettings) and one.secret_file is not None:
+            yield f"token or password file of destination {one.name}: {one.secret_file}"
     for key, bundle in (("model.bundle", settings.model.bundle), ("model.shadow", settings.model.shadow)):
         if bundle and Path(bundle).is_dir():
             yield f"folder of {key}: {bundle}"

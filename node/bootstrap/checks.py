@@ -12,6 +12,7 @@ from node.ops.checks import (
     check_callers,
     check_data_dir,
     check_database,
+    check_dicomweb,
     check_hosts,
     check_port,
     check_reports,
@@ -33,3 +34,4 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     yield from check_bundle(settings.model)
     yield from check_callers(settings.scp)
     yield from check_reports(settings)
+    yield from check_dicomweb(settings)

@@ -61,12 +61,12 @@ def make_query_scp(node: Node, beat: Beating = no_beat) -> QueryScp:
     """The Query/Retrieve SCP."""
     settings, offered = node.settings.query_scp, OfferedStore(node.database)
     index = Index(offered, node.spool)
-    retriever = Retriever(index, offered, node.spool, node.settings.destination, settings.ae_title)
+    retriever = Retriever(index, offered, node.spool, node.settings.dimse_destinations, settings.ae_title)
     return QueryScp(settings, index, retriever, beat=beat)
 
 
 def _reports(node: Node, actor: str) -> CommitmentReports:
-    return CommitmentReports(node.commitments, node.settings.destination, actor=actor, clock=node.clock)
+    return CommitmentReports(node.commitments, node.settings.dimse_destinations, actor=actor, clock=node.clock)
 
 
 def make_completion(node: Node, *, doubt: str = "") -> Completion:
@@ -106,10 +106,12 @@ def expected_counts(settings: Settings) -> ExpectedCounts | None:
         return None
     peer: AskedPeer | DestinationSettings
     if isinstance(source, str):
-        known = {destination.name: destination for destination in settings.destination}
+        known = {destination.name: destination for destination in settings.dimse_destinations}
         if source not in known:
             names = ", ".join(known) or "there is none"
-            raise ConfigError(f"completion.count_from = {source!r} is no name of a [[destination]] ({names})")
+            raise ConfigError(
+                f"completion.count_from = {source!r} is no name of a [[destination]] that is asked by C-FIND ({names})"
+            )
         peer, name = known[source], f"the destination {source}"
     else:
         peer, name = source, f"the peer {source.ae_title}"

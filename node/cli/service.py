@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from config.load import ConfigError
 from config.settings import ScpSettings, Settings
 from node.beats import Beating, Heart, Numbers
 from node.bootstrap.store import DataDirUnusable, Node, make_data_dir, open_store
@@ -172,6 +173,7 @@ def deliver(
     from node.send.probe import TICK_S as PROBE_TICK_S
 
     settings = settings_from(context, config)
+    _check_dicomweb(settings)
     with _process("deliver", name, settings, supervised=supervised, verbose=verbose) as frame:
         tidy, ask = make_retention(frame.node).tick, make_probe(frame.node).tick
         with Ticker({tidy: TICK_S, ask: PROBE_TICK_S}, frame.beat):
@@ -280,8 +282,18 @@ def _check(settings: Settings) -> None:
     Database.masked_url(settings.node.url())
     _check_completion(settings)
     _check_proven(settings)
+    _check_dicomweb(settings)
     if not settings.destination:
         say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
+
+
+def _check_dicomweb(settings: Settings) -> None:
+    """Raises ConfigError for a destination that the installed packages cannot reach."""
+    from node.ops.checks import WITHOUT_DICOMWEB, is_without_dicomweb
+
+    for peer in settings.destination:
+        if is_without_dicomweb(peer):
+            raise ConfigError(f"destination {peer.name}: {WITHOUT_DICOMWEB}")
 
 
 def _check_proven(settings: Settings) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from config.load import ConfigError
-from config.settings import Settings
+from config.settings import DestinationSettings, Settings
 from node.cli.console import (
     ConfigOption,
     Exit,
@@ -190,6 +190,8 @@ def list_peers(context: typer.Context, as_json: JsonOption = False, config: Conf
         return
     rows = [
         ("sends to", peer.name, peer.ae_title, f"{peer.host}:{peer.port}", "TLS" if peer.tls else "")
+        if isinstance(peer, DestinationSettings)
+        else ("sends to", peer.name, "DICOMweb", peer.url, "TLS" if peer.url.startswith("https:") else "")
         for peer in settings.destination
     ]
     rows += [
@@ -207,7 +209,7 @@ def echo(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Ask each destination by C-ECHO whether it is there and would take CT images; exit code 5 if one is not."""
+    """Ask each destination by C-ECHO or QIDO-RS whether it is there and takes CT images; exit code 5 if one is not."""
     settings = settings_from(context, config)
     known = {peer.name: peer for peer in settings.destination}
     if unknown := [name for name in names or [] if name not in known]:
@@ -224,11 +226,11 @@ def echo(
 
 
 def ask(settings: Settings, names: Sequence[str]) -> "dict[str, EchoResult]":
-    """The answer of each of these destinations to a C-ECHO."""
-    from node.send.scu import StorageScu
+    """The answer of each of these destinations to a C-ECHO, or to a query by QIDO-RS."""
+    from node.send.peer import sender_for
 
     return {
-        peer.name: StorageScu(peer, settings.scp.ae_title).echo() for peer in settings.destination if peer.name in names
+        peer.name: sender_for(peer, settings.scp.ae_title).echo() for peer in settings.destination if peer.name in names
     }
 
 

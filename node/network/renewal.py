@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from config.destinations import HttpsSettings
 from config.settings import TlsSettings, WebTlsSettings
-from node.network.tls import UnusableCertificate, client_context, page_context, server_context
+from node.network.tls import UnusableCertificate, client_context, https_context, page_context, server_context
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,9 @@ class Renewed:
     again. A change of the revocation list makes a new context, too, so that no session of before can be resumed.
     """
 
-    def __init__(self, place: str, tls: TlsSettings | WebTlsSettings, build: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self, place: str, tls: TlsSettings | WebTlsSettings | HttpsSettings, build: Callable[[], ssl.SSLContext]
+    ) -> None:
         """Raises UnusableCertificate where there is no former context that could be used instead."""
         self._place, self._build = place, build
         self._files = [value for _, value in tls if isinstance(value, Path)]
@@ -72,7 +75,7 @@ def receiver_tls(tls: TlsSettings) -> Renewed:
     return Renewed("scp.tls", tls, partial(server_context, tls))
 
 
-_couriers: dict[TlsSettings, Renewed] = {}
+_couriers: dict[TlsSettings | HttpsSettings, Renewed] = {}
 _one_at_a_time = threading.Lock()
 
 
@@ -81,6 +84,14 @@ def courier_tls(tls: TlsSettings) -> Renewed:
     with _one_at_a_time:  # a second thread must find what the first one read, and not a half of what came after
         if tls not in _couriers:
             _couriers[tls] = Renewed(f"tls with {tls.certificate}", tls, partial(client_context, tls))
+        return _couriers[tls]
+
+
+def https_tls(tls: HttpsSettings) -> Renewed:
+    """Of every request to a DICOMweb server with these files. Raises UnusableCertificate, and tries again then."""
+    with _one_at_a_time:
+        if tls not in _couriers:
+            _couriers[tls] = Renewed("tls of a DICOMweb destination", tls, partial(https_context, tls))
         return _couriers[tls]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from config.destinations import HttpsSettings
 from config.settings import TlsSettings, WebTlsSettings
 from node.errors import Misconfigured
 
@@ -83,6 +84,21 @@ def client_context(tls: TlsSettings) -> ssl.SSLContext:
     return _context(ssl.PROTOCOL_TLS_CLIENT, tls)
 
 
+def https_context(tls: HttpsSettings) -> ssl.SSLContext:
+    """Context of requests to a DICOMweb server: its certificate must be signed by `ca`, or by whom this machine trusts.
+
+    It must name the host of the URL. Raises UnusableCertificate.
+    """
+    context = _bare(ssl.PROTOCOL_TLS_CLIENT, _PAGE_PROFILE)
+    if tls.certificate is not None and tls.private_key is not None:
+        _show(context, tls.certificate, tls.private_key)
+    if tls.ca is not None:
+        _trust(context, tls.ca)
+    else:
+        context.load_default_certs()
+    return context
+
+
 def page_context(tls: WebTlsSettings) -> ssl.SSLContext:
     """Context of the status page, to which any browser may connect. Raises UnusableCertificate."""
     return _own(ssl.PROTOCOL_TLS_SERVER, _PAGE_PROFILE, tls.certificate, tls.private_key)
@@ -90,13 +106,17 @@ def page_context(tls: WebTlsSettings) -> ssl.SSLContext:
 
 def _context(protocol: int, tls: TlsSettings) -> ssl.SSLContext:
     context = _own(protocol, tls.profile, tls.certificate, tls.private_key)
-    try:
-        context.load_verify_locations(tls.ca)
-    except (OSError, ValueError) as error:
-        raise UnusableCertificate(f"the CA file {tls.ca} cannot be used: {error}") from None
+    _trust(context, tls.ca)
     if tls.crl is not None:
         _revoke(context, tls.crl)
     return context
+
+
+def _trust(context: ssl.SSLContext, ca: Path) -> None:
+    try:
+        context.load_verify_locations(ca)
+    except (OSError, ValueError) as error:
+        raise UnusableCertificate(f"the CA file {ca} cannot be used: {error}") from None
 
 
 def _revoke(context: ssl.SSLContext, crl: Path) -> None:
@@ -117,17 +137,26 @@ def _revoke(context: ssl.SSLContext, crl: Path) -> None:
 
 
 def _own(protocol: int, profile: str, certificate: Path, private_key: Path) -> ssl.SSLContext:
+    context = _bare(protocol, profile)
+    _show(context, certificate, private_key)
+    return context
+
+
+def _bare(protocol: int, profile: str) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS[profile])
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    return context
+
+
+def _show(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
     try:
         context.load_cert_chain(certificate, private_key, password=_no_password)
     except (OSError, ValueError) as error:
         raise UnusableCertificate(
             f"certificate {certificate} with key {private_key} cannot be used: {_why(error)}"
         ) from None
-    return context
 
 
 def _no_password() -> str:

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from config.destinations import HttpsSettings
 from config.settings import AskedPeer, Settings, TlsSettings, WebSettings
-from node.network.tls import UnusableCertificate, page_context, server_context
+from node.network.tls import UnusableCertificate, https_context, page_context, server_context
 from node.ops.findings import Finding, warning, why_unreadable
 
 PAGE_KEY = "web.tls"
@@ -19,9 +20,12 @@ _PEM_LIST = re.compile(r"-----BEGIN X509 CRL-----(.+?)-----END X509 CRL-----", r
 _CONTEXT_0, _INTEGER, _UTC_TIME, _GENERALIZED_TIME = 0xA0, 0x02, 0x17, 0x18  # tags of ASN.1 (X.690)
 
 
-def tls_of(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
+PeerTls = TlsSettings | HttpsSettings
+
+
+def tls_of(settings: Settings) -> Iterator[tuple[str, PeerTls]]:
     """Every place of the settings that names TLS files, by its key such as scp.tls."""
-    found = [("scp.tls", settings.scp.tls)]
+    found: list[tuple[str, PeerTls | None]] = [("scp.tls", settings.scp.tls)]
     found += [(f"destination.{number}.tls", peer.tls) for number, peer in enumerate(settings.destination)]
     if isinstance(settings.completion.count_from, AskedPeer):
         found.append(("completion.count_from.tls", settings.completion.count_from.tls))
@@ -33,10 +37,9 @@ def tls_of(settings: Settings) -> Iterator[tuple[str, TlsSettings]]:
 def certificate_files(settings: Settings) -> Iterator[tuple[str, str, Path]]:
     """Every file of certificates: the place that names it, such as scp.tls, its name there, and the file."""
     for key, tls in tls_of(settings):
-        yield key, "certificate", tls.certificate
-        yield key, "ca", tls.ca
-        if tls.crl is not None:
-            yield key, "crl", tls.crl
+        for name, path in files_of(tls).items():
+            if name != "private_key":
+                yield key, name, path
     if settings.web.tls is not None:
         yield PAGE_KEY, "certificate", settings.web.tls.certificate
 
@@ -50,12 +53,15 @@ def check_all_tls(settings: Settings, now: datetime) -> Iterator[tuple[str, Find
         yield PAGE_KEY, finding
 
 
-def check_tls(key: str, tls: TlsSettings, now: datetime) -> Iterator[Finding]:
+def files_of(tls: PeerTls) -> dict[str, Path]:
+    """The files that a section of TLS names, by their keys."""
+    return {name: value for name, value in tls if isinstance(value, Path)}
+
+
+def check_tls(key: str, tls: PeerTls, now: datetime) -> Iterator[Finding]:
     """What is wrong with the files; `key` is the place of the settings, such as scp.tls."""
-    files = {"certificate": tls.certificate, "private_key": tls.private_key, "ca": tls.ca}
-    if tls.crl is not None:
-        files["crl"] = tls.crl
-    yield from _check(key, files, partial(server_context, tls), now)
+    context = partial(https_context, tls) if isinstance(tls, HttpsSettings) else partial(server_context, tls)
+    yield from _check(key, files_of(tls), context, now)
 
 
 def check_page_tls(settings: WebSettings, now: datetime) -> Iterator[Finding]:

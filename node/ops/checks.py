@@ -6,13 +6,17 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 import models
-from config.settings import AskedPeer, ModelSettings, ScpSettings, Settings
+from config.destinations import DicomwebSettings
+from config.settings import AnyDestination, AskedPeer, ModelSettings, ScpSettings, Settings
 from config.syntax import network_of
 from models import BundleCard
 from models.errors import ModelsError
+from node.network.secret_file import UnusableSecret, read_secret, read_token
 from node.ops.findings import Finding, nearest_folder, warning
 from node.ops.modes import loose
 from node.ops.processes import running_processes
@@ -20,6 +24,7 @@ from storage.database import Database
 from storage.errors import StorageError
 from storage.schema import look_through
 
+WITHOUT_DICOMWEB: Final = 'kind = "dicomweb" needs the extra package syncect[dicomweb], which is not installed'
 _THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 Found = Mapping[str, frozenset[str] | str]
@@ -44,10 +49,11 @@ def check_hosts(settings: Settings) -> Iterator[Finding]:
 def _hosts(settings: Settings) -> dict[str, str]:
     """Every setting that names one host, by its key."""
     keys = {"scp.host": settings.scp.host}
-    keys |= {f"destination.{number}.host": peer.host for number, peer in enumerate(settings.destination)}
-    for number, peer in enumerate(settings.scp.allowed_peers):
-        if peer.host and network_of(peer.host) is None:
-            keys[f"scp.allowed_peers.{number}.host"] = peer.host
+    for number, peer in enumerate(settings.destination):
+        keys[f"destination.{number}.{'url' if isinstance(peer, DicomwebSettings) else 'host'}"] = peer.host
+    for number, caller in enumerate(settings.scp.allowed_peers):
+        if caller.host and network_of(caller.host) is None:
+            keys[f"scp.allowed_peers.{number}.host"] = caller.host
     if isinstance(settings.completion.count_from, AskedPeer):
         keys["completion.count_from.host"] = settings.completion.count_from.host
     return keys
@@ -107,7 +113,10 @@ def _is_of_this_machine(address: str) -> bool:
 
 
 def _twice(settings: Settings, found: Found) -> Iterator[Finding]:
-    peers = [(found[peer.host], peer.port, peer.ae_title) for peer in settings.destination]
+    peers = [
+        (found[one.host], one.port, one.url if isinstance(one, DicomwebSettings) else one.ae_title)
+        for one in settings.destination
+    ]
     for peer, count in Counter(peers).items():
         if count > 1 and not isinstance(peer[0], str):
             names = [one.name for one, place in zip(settings.destination, peers, strict=True) if place == peer]
@@ -116,11 +125,11 @@ def _twice(settings: Settings, found: Found) -> Iterator[Finding]:
 
 def _count_from(settings: Settings) -> Iterator[Finding]:
     name = settings.completion.count_from
-    names = [peer.name for peer in settings.destination]
+    names = [peer.name for peer in settings.dimse_destinations]
     if isinstance(name, str) and name and name not in names:
         yield Finding(
-            f"completion.count_from = {name!r} names no destination; there are {', '.join(names) or 'none'}, "
-            "and a peer of its own is written as a table"
+            f"completion.count_from = {name!r} names no destination that is asked by C-FIND; there are "
+            f"{', '.join(names) or 'none'}, and a peer of its own is written as a table"
         )
 
 
@@ -182,6 +191,26 @@ def check_reports(settings: Settings) -> Iterator[Finding]:
                 f"destination.{number} ({peer.name}) cannot report on storage commitment: the receiver listens on "
                 f"{settings.scp.listening_host} only; name the peers in scp.allowed_peers"
             )
+
+
+def is_without_dicomweb(peer: AnyDestination) -> bool:
+    """Whether a destination is reached by DICOMweb, and the package for it is not installed."""
+    return isinstance(peer, DicomwebSettings) and find_spec("dicomweb_client") is None
+
+
+def check_dicomweb(settings: Settings) -> Iterator[Finding]:
+    """Whether what destinations of DICOMweb need is there: the extra package, and the files with their secrets."""
+    for number, peer in enumerate(settings.destination):
+        if isinstance(peer, DicomwebSettings):
+            if is_without_dicomweb(peer):
+                yield Finding(f"destination.{number} ({peer.name}): {WITHOUT_DICOMWEB}")
+            try:
+                if peer.token_file is not None:
+                    read_token(peer.token_file)
+                elif peer.password_file is not None:
+                    read_secret(peer.password_file)
+            except UnusableSecret as error:
+                yield Finding(f"destination.{number} ({peer.name}): {error}")
 
 
 def check_data_dir(data_dir: Path) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """Sends the companions of a derived series behind its images; none of them can hold the images up, or fail them.
 
-Each goes in an association of its own, which offers its SOP class only: what a peer does not take ends nothing else.
+Each goes in an association, or a request, of its own: what a peer does not take ends nothing else.
 What it refuses is a remark about the delivery. What failed in a way that may pass is tried again with the delivery, of
 which the images are there already, until `MAX_ATTEMPTS`.
 """
@@ -9,13 +9,16 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from config.syntax import Companion
 from node.dicom.companions.kinds import KINDS
 from node.network.no_association import Outcome
-from node.send.scu import SendReport, StorageScu
+from node.send.scu import SendReport
 from storage.outbox import ClaimedDelivery
+
+if TYPE_CHECKING:
+    from node.send.peer import Sender
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class CompanionSender:
     What `step` raises ends the sending and is passed on.
     """
 
-    scu: StorageScu
+    sender: "Sender"
     maker_of: MakerOf
     step: Callable[[], None]
     should_stop: Callable[[], bool]
@@ -99,7 +102,7 @@ class CompanionSender:
         self.step()  # what it raises is no error of the companion
         try:
             items = [(made.sop_instance_uid, made.path)]
-            report = self.scu.send(items, should_stop=self.should_stop, sop_class=KINDS[kind].sop_class_uid)
+            report = self.sender.send(items, should_stop=self.should_stop, sop_class=KINDS[kind].sop_class_uid)
         except Exception as error:
             return SendReport(Outcome.PERMANENT, _not_made(KINDS[kind].words, delivery, error), ())
         if report.accepted:

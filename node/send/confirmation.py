@@ -1,4 +1,4 @@
-"""Asks a destination which instances it holds (IMAGE-level C-FIND, PS3.4 C.4.1).
+"""Asks a destination which instances it holds (IMAGE-level C-FIND, PS3.4 C.4.1; or QIDO-RS, PS3.18 10.6).
 
 So SENT becomes CONFIRMED, and so the node learns that a person has deleted a withdrawn result there.
 """
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from config.settings import DestinationSettings
+from config.settings import AnyDestination
 from node.dicom.companions.kinds import companion_series_uid
 from node.dicom.uids import UidFactory
 from node.network.no_association import NoAssociation
-from node.network.query import find_instances
+from node.send.peer import find_instances
 from storage.errors import LeaseLost
 from storage.outbox import OutboxStore, SentDelivery
 
@@ -33,7 +33,7 @@ class Confirmer:
     clock: Callable[[], datetime]
     uids: UidFactory = UidFactory()  # noqa: RUF009 - immutable
 
-    def run_once(self, destination: DestinationSettings) -> bool:
+    def run_once(self, destination: AnyDestination) -> bool:
         """Ask for one sent or withdrawn series; False when none is due."""
         now = self.clock()
         sent = self.store.awaiting_confirmation(destination.name, now)
@@ -52,7 +52,7 @@ class Confirmer:
             )
         return sent is not None or withdrawn is not None
 
-    def _ask(self, sent: SentDelivery, destination: DestinationSettings) -> None:
+    def _ask(self, sent: SentDelivery, destination: AnyDestination) -> None:
         try:
             held = find_instances(destination, self.calling_ae, sent.study_uid, sent.derived_series_uid)
         except NoAssociation as failure:
@@ -76,7 +76,7 @@ class Confirmer:
             },
         )
 
-    def _ask_whether_gone(self, withdrawn: SentDelivery, destination: DestinationSettings) -> None:
+    def _ask_whether_gone(self, withdrawn: SentDelivery, destination: AnyDestination) -> None:
         asked_at = self.clock()
         try:
             stands = self._stands(withdrawn, destination)
@@ -112,7 +112,7 @@ class Confirmer:
             },
         )
 
-    def _stands(self, withdrawn: SentDelivery, destination: DestinationSettings) -> bool:
+    def _stands(self, withdrawn: SentDelivery, destination: AnyDestination) -> bool:
         """Whether an image or a companion of a withdrawn series is there; raises NoAssociation."""
         derived_uid = withdrawn.derived_series_uid
         held = find_instances(destination, self.calling_ae, withdrawn.study_uid, derived_uid)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bound_contextvars
 
-from config.settings import DestinationSettings
+from config.settings import AnyDestination, DestinationSettings
 from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers, no_beat
 from node.dicom.uids import UidFactory
 from node.network.no_association import Outcome
@@ -21,9 +21,10 @@ from node.network.requestor import Timeouts
 from node.send.commitment import CommitmentAsker, Take
 from node.send.companions import CompanionSender, MakerOf
 from node.send.confirmation import Confirmer
+from node.send.peer import sender_for
 from node.send.preflight import Preflight
 from node.send.rejection import MakeNote, NoteSender
-from node.send.scu import SendReport, StorageScu
+from node.send.scu import SendReport
 from node.send.whose import IdentityCheck
 from storage.commitments import CommitmentStore
 from storage.errors import LeaseLost, StoreUnavailable
@@ -66,7 +67,7 @@ class Courier:
         self,
         outbox: OutboxStore,
         spool: Spool,
-        destinations: Iterable[DestinationSettings],
+        destinations: Iterable[AnyDestination],
         *,
         peers: PeerStore,
         calling_ae: str,
@@ -176,7 +177,7 @@ class Courier:
         except Exception:
             log.exception("expired leases could not be released", extra={"event": "leases_not_released"})
 
-    def _serve(self, destination: DestinationSettings, poll_s: float) -> None:
+    def _serve(self, destination: AnyDestination, poll_s: float) -> None:
         """The loop of one destination; the boundary of its thread."""
         outage = Outage(f"the courier to {destination.name}")
         while not self._stop.is_set():
@@ -200,7 +201,7 @@ class Courier:
 
     # -- one delivery ------------------------------------------------------------------------------------------
 
-    def run_once(self, destination: DestinationSettings) -> bool:
+    def run_once(self, destination: AnyDestination) -> bool:
         """Claim one due delivery and bring it to an end; False when none was due."""
         delivery = self._outbox.claim(self._name, destination.name, LEASE_S, self._clock())
         if delivery is None:
@@ -215,7 +216,7 @@ class Courier:
             self._take(delivery, destination)
         return True
 
-    def _take(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> None:
+    def _take(self, delivery: ClaimedDelivery, destination: AnyDestination) -> None:
         try:
             report = self._why_not(delivery, destination) or self._send(delivery, destination)
             if report.outcome is Outcome.DONE:
@@ -225,7 +226,7 @@ class Courier:
             log.warning("delivery %d dropped: %s", delivery.id, error, extra={"event": "delivery_dropped"})
             self._outbox.let_go(delivery.id, self._name)
 
-    def _why_not(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport | None:
+    def _why_not(self, delivery: ClaimedDelivery, destination: AnyDestination) -> SendReport | None:
         """Why nothing of a delivery is sent; raises LeaseLost."""
         try:
             refused = self._preflight.why_not(delivery, destination) or self._identity.why_not(delivery, destination)
@@ -236,7 +237,7 @@ class Courier:
         self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
         return refused
 
-    def reject_once(self, destination: DestinationSettings) -> bool:
+    def reject_once(self, destination: AnyDestination) -> bool:
         """Send one rejection note about a withdrawn result; False when none was due."""
         if self._notes is None or not destination.rejection_notes:
             return False
@@ -245,13 +246,13 @@ class Courier:
             self._tell_of_peer(destination.name, report)
         return report is not None
 
-    def confirm_once(self, destination: DestinationSettings) -> bool:
+    def confirm_once(self, destination: AnyDestination) -> bool:
         """Ask once for a sent series whether it is there, or for a withdrawn one; False when none was due."""
-        if destination.confirm == "commitment":
+        if isinstance(destination, DestinationSettings) and destination.confirm == "commitment":
             return self._asker is not None and self._asker.run_once(destination)
         return destination.confirm == "find" and self._confirmer.run_once(destination)
 
-    def _send(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport:
+    def _send(self, delivery: ClaimedDelivery, destination: AnyDestination) -> SendReport:
         """Send what is missing; raises LeaseLost as soon as the delivery is not ours any more."""
         log.info(
             "delivery %d: %d of %d instances of series %s to %s, attempt %d",
@@ -287,8 +288,8 @@ class Courier:
         sha256 = {instance.sop_instance_uid: instance.sha256 for instance in delivery.missing}
         begun_s = time.perf_counter()
         try:
-            scu = StorageScu(destination, self._calling_ae, self._timeouts)
-            report = scu.send(items, keep, self._stop.is_set, sha256=sha256)
+            sender = sender_for(destination, self._calling_ae, self._timeouts)
+            report = sender.send(items, keep, self._stop.is_set, sha256=sha256)
             self._numbers.add("send_s", time.perf_counter() - begun_s, of=destination.name)
             return report
         except (LeaseLost, StoreUnavailable):
@@ -301,7 +302,7 @@ class Courier:
             return SendReport(Outcome.UNCLEAR, reason, ())
 
     def _send_companions(
-        self, delivery: ClaimedDelivery, destination: DestinationSettings, images: SendReport
+        self, delivery: ClaimedDelivery, destination: AnyDestination, images: SendReport
     ) -> SendReport:
         """What the destination wants beside the images, which are there; raises LeaseLost."""
         if not destination.companions or self._companions is None:
@@ -311,10 +312,13 @@ class Courier:
             self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
             self._beat(destination.name, f"companions of delivery {delivery.id}", 0, 0, STEP_LIMIT_S)
 
-        scu = StorageScu(destination, self._calling_ae, self._timeouts)
-        report = CompanionSender(scu, self._companions, step, self._stop.is_set).send(delivery, destination.companions)
+        sender = sender_for(destination, self._calling_ae, self._timeouts)
+        report = CompanionSender(sender, self._companions, step, self._stop.is_set).send(
+            delivery, destination.companions
+        )
         reason = "; ".join(filter(None, (images.reason, report.reason)))
-        return SendReport(report.outcome, reason, images.accepted + report.accepted, images.reached or report.reached)
+        accepted, reached = images.accepted + report.accepted, images.reached or report.reached
+        return SendReport(report.outcome, reason, accepted, reached, report.wait_s)
 
     def _settle(self, delivery: ClaimedDelivery, report: SendReport) -> None:
         """Write down how the attempt ended; raises LeaseLost."""
@@ -350,7 +354,7 @@ class Courier:
             self._make_again(delivery, report.reason, now)
             return
         # A peer that took something is alive; the count of attempts only grows while nothing gets through.
-        wait_s = self._pause_s(1 if report.accepted else delivery.attempt, report.outcome)
+        wait_s = self._pause_s(1 if report.accepted else delivery.attempt, report)
         not_before = now + timedelta(seconds=wait_s)
         self._outbox.postpone(delivery.id, self._name, report.reason, not_before=not_before, now=now)
         log.warning(
@@ -379,10 +383,10 @@ class Courier:
         elif report.reached is not None:
             self._peers.failed(name, report.reason, self._clock())
 
-    def _pause_s(self, attempt: int, outcome: Outcome) -> float:
-        if outcome is Outcome.MISCONFIGURED:
+    def _pause_s(self, attempt: int, report: SendReport) -> float:
+        if report.outcome is Outcome.MISCONFIGURED:
             return MISCONFIGURED_PAUSE_S * self._rng.uniform(0.5, 1.0)
-        return backoff_s(attempt, self._rng)
+        return max(backoff_s(attempt, self._rng), min(report.wait_s, MISCONFIGURED_PAUSE_S))
 
 
 def _suffix(reason: str) -> str:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from config.settings import DestinationSettings
+from config.settings import AnyDestination
 from node.dicom.profiles.checks import Values
 from node.dicom.profiles.load import Breach, broken_rules, load_profile
 from node.dicom.profiles.read import read_values
@@ -30,7 +30,7 @@ class Preflight:
         self._spool = spool
         self._passed: set[int] = set()  # ids of deliveries
 
-    def why_not(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport | None:
+    def why_not(self, delivery: ClaimedDelivery, destination: AnyDestination) -> SendReport | None:
         """Which rules of the destination's profile a delivery breaks; None where it keeps all, or some of it was sent.
 
         Files that are gone or damaged are not looked at: the sending finds them, and says what becomes of the result.

@@ -1,4 +1,7 @@
-"""Asks each destination by C-ECHO whether it is there, also where nothing is to be sent: before the first patient."""
+"""Asks each destination by C-ECHO or QIDO-RS whether it is there, also where nothing is to be sent.
+
+So a person learns before the first patient that it is not.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -6,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Final
 
-from config.settings import DestinationSettings
+from config.settings import AnyDestination
 from node.network.requestor import Timeouts
-from node.send.scu import StorageScu
+from node.send.peer import sender_for
 from storage.peers import PeerStore
 
 log = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ class Probe:
     def __init__(
         self,
         peers: PeerStore,
-        destinations: Sequence[DestinationSettings],
+        destinations: Sequence[AnyDestination],
         calling_ae: str,
         *,
         clock: Callable[[], datetime],
@@ -39,19 +42,19 @@ class Probe:
             with ThreadPoolExecutor(min(_AT_ONCE, len(due)), thread_name_prefix="probe") as pool:
                 list(pool.map(self._ask, due))
 
-    def _due(self, now: datetime) -> list[DestinationSettings]:
+    def _due(self, now: datetime) -> list[AnyDestination]:
         answered = {peer.destination: peer.answered_at for peer in self._peers.all()}
         return [one for one in self._destinations if self._is_due(one, answered.get(one.name), now)]
 
-    def _is_due(self, destination: DestinationSettings, answered_at: datetime | None, now: datetime) -> bool:
-        """An answer to a C-STORE counts as well. A moment in the future is of a clock that was set back."""
+    def _is_due(self, destination: AnyDestination, answered_at: datetime | None, now: datetime) -> bool:
+        """An answer to a delivery counts as well. A moment in the future is of a clock that was set back."""
         moments = [at for at in (answered_at, self._asked.get(destination.name)) if at is not None and at <= now]
         return not moments or now - max(moments) >= timedelta(seconds=destination.echo_s)
 
-    def _ask(self, destination: DestinationSettings) -> None:
+    def _ask(self, destination: AnyDestination) -> None:
         now = self._clock()
         self._asked[destination.name] = now
-        answer = StorageScu(destination, self._calling_ae, _TIMEOUTS).echo()
+        answer = sender_for(destination, self._calling_ae, _TIMEOUTS).echo()
         if answer.ok:
             self._peers.answered(destination.name, now)
             return
@@ -60,7 +63,7 @@ class Probe:
         else:
             self._peers.failed(destination.name, answer.detail, now)
         log.warning(
-            "%s does not answer a C-ECHO as it should: %s",
+            "%s does not answer as it should: %s",
             destination.name,
             answer.detail,
             extra={"event": "peer_not_answering", "destination": destination.name},

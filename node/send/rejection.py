@@ -15,11 +15,12 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from config.settings import DestinationSettings
+from config.settings import AnyDestination
 from node.dicom.elements import write_part10
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
-from node.send.scu import SendReport, StorageScu
+from node.send.peer import sender_for
+from node.send.scu import SendReport
 from storage.errors import StoreUnavailable
 from storage.notes import DueNote, NoteStore
 
@@ -28,9 +29,9 @@ log = logging.getLogger(__name__)
 KEY_OBJECT_SELECTION: Final = "1.2.840.10008.5.1.4.1.1.88.59"
 _ATTEMPTS: Final = 60  # whose failure nobody understands
 
-MakeNote = Callable[[DueNote, DestinationSettings], Dataset]
-Wait = Callable[[int, Outcome], float]
-"""How long to wait, seconds, after so many attempts and this outcome."""
+MakeNote = Callable[[DueNote, AnyDestination], Dataset]
+Wait = Callable[[int, SendReport], float]
+"""How long to wait, seconds, after so many attempts and this report."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class NoteSender:
     clock: Callable[[], datetime]
     timeouts: Timeouts = Timeouts()  # noqa: RUF009 - immutable
 
-    def run_once(self, destination: DestinationSettings, wait_s: Wait) -> SendReport | None:
+    def run_once(self, destination: AnyDestination, wait_s: Wait) -> SendReport | None:
         """Send one note that is due; None when none is."""
         note = self.store.claim(destination.name, self.clock())
         if note is None:
@@ -53,7 +54,7 @@ class NoteSender:
         self._settle(note, report, wait_s)
         return report
 
-    def _send(self, note: DueNote, destination: DestinationSettings) -> SendReport:
+    def _send(self, note: DueNote, destination: AnyDestination) -> SendReport:
         if not note.sop_instance_uids:
             why = "the history of the series was removed, so no rejection note can name its images"
             return SendReport(Outcome.PERMANENT, why, ())
@@ -61,10 +62,10 @@ class NoteSender:
             made = self.make(note, destination)
             uid = str(made.SOPInstanceUID)
             self.store.name(note.id, uid)
-            scu = StorageScu(destination, self.calling_ae, self.timeouts)
             with ExitStack() as stack:
                 path = _in_memory(made, stack)
-                return scu.send([(uid, path)], sop_class=KEY_OBJECT_SELECTION)
+                sender = sender_for(destination, self.calling_ae, self.timeouts)
+                return sender.send([(uid, path)], sop_class=KEY_OBJECT_SELECTION)
         except StoreUnavailable:
             raise
         except Exception as error:  # the boundary: one unusual series must not stop the others
@@ -99,7 +100,7 @@ class NoteSender:
                 extra={"event": "rejection_note_failed", **about},
             )
             return
-        pause_s = wait_s(note.attempt, report.outcome)
+        pause_s = wait_s(note.attempt, report)
         self.store.postpone(note.id, report.reason, not_before=now + timedelta(seconds=pause_s), now=now)
         log.warning(
             "the rejection note about %s to %s is postponed by %.0f s: %s",

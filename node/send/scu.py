@@ -25,7 +25,7 @@ from node.network.no_association import NoAssociation, Outcome
 from node.network.requestor import Timeouts, associate
 from node.network.status import SUCCESS, Reading, Verdict, classify
 
-_REACTIONS = {
+REACTIONS = {  # to what a peer says of an instance that it did not store
     Verdict.TRANSIENT: Outcome.TRANSIENT,
     Verdict.UNCLEAR: Outcome.UNCLEAR,
     Verdict.PERMANENT: Outcome.PERMANENT,
@@ -37,13 +37,15 @@ class SendReport:
     """What one association achieved. `accepted` are the SOP Instance UIDs that the peer answered as stored.
 
     `reason` is a sentence for an administrator; empty only where everything went without a remark. `reached` is whether
-    an association came about; None where none was asked for.
+    the peer answered; None where it was not asked. `wait_s`: how long the peer asks to be left alone, 0 where it
+    does not say.
     """
 
     outcome: Outcome
     reason: str
     accepted: tuple[str, ...]
     reached: bool | None = None
+    wait_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,11 @@ class EchoResult:
     transfer_syntaxes: tuple[str, ...] = ()
 
 
-def _nothing(_uid: str, _status: int) -> None:
+def nothing(_uid: str, _status: int) -> None:
     """Default of `on_accepted`."""
 
 
-def _never() -> bool:
+def never() -> bool:
     """Default of `should_stop`."""
     return False
 
@@ -84,8 +86,8 @@ class StorageScu:
     def send(
         self,
         items: Iterable[tuple[str, Path]],
-        on_accepted: Callable[[str, int], None] = _nothing,
-        should_stop: Callable[[], bool] = _never,
+        on_accepted: Callable[[str, int], None] = nothing,
+        should_stop: Callable[[], bool] = never,
         *,
         sha256: Mapping[str, str] | None = None,
         sop_class: str = CT_IMAGE_STORAGE,
@@ -112,7 +114,7 @@ class StorageScu:
                     status, reading = store_one(association, uid, path, digest, message_id=message_id)
                     if not reading.stored:
                         reason = f"instance {uid}: {reading.sentence}"
-                        return SendReport(_REACTIONS[reading.verdict], reason, tuple(accepted), reached)
+                        return SendReport(REACTIONS[reading.verdict], reason, tuple(accepted), reached)
                     on_accepted(uid, status)
                     accepted.append(uid)
                     if reading.verdict is Verdict.STORED_WITH_WARNING:
@@ -189,6 +191,18 @@ def intact(path: Path, uid: str, sha256: str) -> Iterator[Path]:
 
     Raises NoAssociation where they are not those that were produced.
     """
+    data = intact_bytes(path, uid, sha256)
+    with os.fdopen(os.memfd_create("instance"), "wb") as memory:
+        memory.write(data)
+        memory.flush()
+        yield Path(f"/proc/self/fd/{memory.fileno()}")
+
+
+def intact_bytes(path: Path, uid: str, sha256: str) -> bytes:
+    """The bytes of the file of an instance; raises NoAssociation where they are not those that were produced.
+
+    sha256: hex, "" to compare nothing.
+    """
     try:
         if not path.is_file():  # a pipe would be waited for
             raise FileNotFoundError
@@ -199,10 +213,7 @@ def intact(path: Path, uid: str, sha256: str) -> Iterator[Path]:
         raise _unreadable(uid, error) from None
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise NoAssociation(Outcome.DAMAGED, f"the file of instance {uid} has other bytes than were produced")
-    with os.fdopen(os.memfd_create("instance"), "wb") as memory:
-        memory.write(data)
-        memory.flush()
-        yield Path(f"/proc/self/fd/{memory.fileno()}")
+    return data
 
 
 def _instance(path: Path, uid: str, contexts: Sequence[PresentationContext]) -> Path | Dataset:

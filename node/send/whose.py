@@ -7,13 +7,13 @@ that PatientID as somebody else, the images would lie in a stranger's record, so
 from dataclasses import dataclass
 from typing import Final
 
-from config.settings import DestinationSettings
+from config.settings import AnyDestination
 from node.dicom.profiles.read import read_values
 from node.dicom.same_person import COMPARED, differing
 from node.errors import UnreadableInstance
 from node.network.no_association import NoAssociation, Outcome
-from node.network.query import find_patients
 from node.network.requestor import Timeouts
+from node.send.peer import find_patients
 from node.send.scu import SendReport
 from storage.outbox import ClaimedDelivery
 from storage.spool import Spool
@@ -29,7 +29,7 @@ class IdentityCheck:
     calling_ae: str
     timeouts: Timeouts
 
-    def why_not(self, delivery: ClaimedDelivery, destination: DestinationSettings) -> SendReport | None:
+    def why_not(self, delivery: ClaimedDelivery, destination: AnyDestination) -> SendReport | None:
         """Why nothing is sent: it is HELD, or the destination did not answer; None where nothing speaks against it.
 
         None also where the destination does not ask for it, a person released the delivery, or some of it was sent.
@@ -72,7 +72,7 @@ def _held(reason: str) -> SendReport:
     return SendReport(Outcome.HELD, reason, ())
 
 
-def _unanswered(destination: DestinationSettings, failure: NoAssociation) -> SendReport:
+def _unanswered(destination: AnyDestination, failure: NoAssociation) -> SendReport:
     """A destination that takes no queries is one that somebody has to set up: the series waits meanwhile."""
     outcome = Outcome.MISCONFIGURED if failure.outcome is Outcome.PERMANENT else failure.outcome
     return SendReport(outcome, f"{destination.name} did not say whose the PatientID is there: {failure.reason}", ())

@@ -81,7 +81,7 @@ def test_every_mounted_file_and_volume_is_there() -> None:
 
 
 def test_the_settings_agree_with_the_services(settings: Settings) -> None:
-    (tps,) = settings.destination
+    (tps,) = settings.dimse_destinations
     orthanc = json.loads(read("compose/orthanc.json"))
     assert (tps.host, tps.port, tps.ae_title) == ("tps", orthanc["DicomPort"], orthanc["DicomAet"])
     assert orthanc["DicomModalities"]["syncect"] == [settings.scp.ae_title, "syncect", settings.scp.port]

@@ -1,6 +1,7 @@
 """What goes out beside the images: to those who want it, behind the images, and never at their cost."""
 
 import hashlib
+import io
 import random
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from storage.series import Arrival, JobRequest, SeriesFacts
 from storage.states import DeliveryState
 from storage.transitions import LEFTOVER_PAUSE
 from tests.derived import Made, derived_series
+from tests.peers.dicomweb_server import Asked, DicomwebServer, Told, item, stored
 from tests.slice.harness import Orthanc
 
 PATIENT = Timeouts(connection_s=20, acse_s=20, dimse_s=20, send_s=20)  # nothing here waits for one
@@ -265,6 +267,30 @@ def test_a_withdrawn_result_stands_as_long_as_one_of_its_companions_does(
         assert bench.courier(destination).confirm_once(destination)
         assert bench.case().leftovers == stands
     assert asked[:2] == [bench.made.slices[0].SeriesInstanceUID, report]
+
+
+def test_a_destination_of_dicomweb_gets_them_behind_the_images(bench: Bench) -> None:
+    bench.produce(measurements={"native_enhanced_ml": 2.5})
+    server = DicomwebServer()
+
+    def without_reports(asked: Asked) -> Told | None:
+        classes = {dcmread(io.BytesIO(part)).SOPClassUID for part in asked.parts}
+        return stored(failed=(item(asked.uids[0], failure=0x0122),), status=409) if CLASSES[2] in classes else None
+
+    server.on_store = without_reports
+    try:
+        destination = server.destination(companions=WANTED)
+        node_settings = bench.node.settings.model_copy(update={"destination": (destination,)})
+        node = Node(node_settings, bench.store.database, "here", writable=True)
+        assert make_courier(node, "1").run_once(destination)
+    finally:
+        server.stop()
+    assert bench.store.delivery().state is DeliveryState.SENT
+    uid = server.asked[-2].uids[0]
+    assert bench.store.delivery().reason.endswith(f"instance {uid}: status 0122: SOP class not supported")
+    held = [str(dcmread(io.BytesIO(data)).SOPClassUID) for data in server.held.values()]
+    assert held[-3:] == [CLASSES[0], CLASSES[1], CLASSES[3]]
+    assert list(server.held)[: len(bench.uids)] == bench.uids
 
 
 def test_orthanc_keeps_all_four_and_gives_them_back_readable(bench: Bench, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from config.settings import DestinationSettings
+from config.settings import AnyDestination, DestinationSettings
 from node.bootstrap.store import Node
 from node.errors import Permanent
 from node.network.no_association import Outcome
@@ -21,9 +21,7 @@ POLL_S: Final = 0.2
 _ENDS: Final = ("HELD", "FAILED", "SKIPPED", "INCOMPLETE", "CANCELLED", "REJECTED", "SUPERSEDED", "RECALLED")
 
 
-def make_by_node(
-    node: Node, scan: Scan, run: int, destination: DestinationSettings, tell: Callable[[str], None]
-) -> Made:
+def make_by_node(node: Node, scan: Scan, run: int, destination: AnyDestination, tell: Callable[[str], None]) -> Made:
     """Push, wait, find the files of the result. Raises Unreached, and Permanent where the series comes to nothing."""
     tell(f"sending {len(scan.paths)} slices of series {scan.series_uid}")
     begun_s = time.monotonic()
@@ -51,7 +49,7 @@ def _push(node: Node, scan: Scan) -> None:
         )
 
 
-def _followed(node: Node, series_uid: str, destination: DestinationSettings, tell: Callable[[str], None]) -> Case:
+def _followed(node: Node, series_uid: str, destination: AnyDestination, tell: Callable[[str], None]) -> Case:
     """The case once it is at its end; raises Permanent where nothing happens for `STANDSTILL_S`."""
     wanted = "CONFIRMED" if destination.confirm != "none" else "SENT"
     seen, moved_s = "", time.monotonic()

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 import models
-from config.settings import DestinationSettings
+from config.settings import AnyDestination
 from models import BundleCard
 from node.bootstrap.roles import bundle_label, eligibility_policy
 from node.bootstrap.store import Node
@@ -54,7 +54,7 @@ def sound_card(node: Node) -> BundleCard:
         raise Refused(f"model.bundle = {name!r} cannot be used, and nothing is run with it: {error}") from error
 
 
-def destination_of(node: Node, name: str) -> DestinationSettings:
+def destination_of(node: Node, name: str) -> AnyDestination:
     """The destination of a run: the one that is named, else the only one for constancy. Raises NotFound, Refused."""
     known = {one.name: one for one in node.settings.destination}
     if name:
@@ -84,7 +84,7 @@ def run_offline(order: Order, out_dir: Path | None) -> ConstancyView:
                 return _judged(order, run, scan, make_offline(order.node, scan, out, order.tell))
 
 
-def run_through_node(order: Order, destination: DestinationSettings) -> ConstancyView:
+def run_through_node(order: Order, destination: AnyDestination) -> ConstancyView:
     """The phantom by C-STORE to the running node, until the destination has it. Raises Unreached."""
     with _files() as folder:
         scan, store = _scan(order, folder), order.node.constancy

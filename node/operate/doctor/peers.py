@@ -7,15 +7,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
-from config.settings import AskedPeer, DestinationSettings, Settings
+from config.destinations import DicomwebSettings, HttpsSettings
+from config.settings import AnyDestination, AskedPeer, DestinationSettings, Settings
 from config.syntax import network_of
 from node.network.no_association import NoAssociation, Peer, client_tls
 from node.network.query import takes_questions
+from node.network.renewal import https_tls
 from node.operate.doctor.listening import SHORT
 from node.operate.doctor.report import Check, Line, Lines, Mark, of_finding
 from node.ops.certificates import WARNED_BEFORE, validity_of
-from node.ops.checks import check_callers, look_up
-from node.send.scu import StorageScu
+from node.ops.checks import WITHOUT_DICOMWEB, check_callers, is_without_dicomweb, look_up
+from node.send.peer import sender_for
 
 _CONNECT_S: Final = 2.5
 _PEER_S: Final = 8.0
@@ -29,14 +31,17 @@ def destination_checks(settings: Settings) -> list[Check]:
     ]
 
 
-def _destination(peer: DestinationSettings, settings: Settings) -> Lines:
+def _destination(peer: AnyDestination, settings: Settings) -> Lines:
     name = f"destination {peer.name}"
+    if isinstance(peer, DicomwebSettings):
+        yield from _dicomweb(name, peer, settings)
+        return
     key = f"destination {peer.name}: host and port"
     reached = _reach(name, peer, key)
     yield from reached.lines
     if not reached.ok:
         return
-    answer = StorageScu(peer, settings.scp.ae_title, SHORT).echo()
+    answer = sender_for(peer, settings.scp.ae_title, SHORT).echo()
     if not answer.ok:
         remedy = f"at {peer.ae_title}: allow the AE title {settings.scp.ae_title} of this machine for CT Image Storage"
         yield Line(name, Mark.FAIL, answer.detail, remedy)
@@ -50,6 +55,29 @@ def _destination(peer: DestinationSettings, settings: Settings) -> Lines:
         yield from _certificate_of(name, peer)
 
 
+def _dicomweb(name: str, peer: DicomwebSettings, settings: Settings) -> Lines:
+    """The same of one that is reached by DICOMweb; the question by QIDO-RS is the one that `identity_check` asks."""
+    reached = _reach(name, peer, f"destination {peer.name}: url")
+    yield from reached.lines
+    if not reached.ok:
+        return
+    if is_without_dicomweb(peer):
+        yield Line(name, Mark.FAIL, WITHOUT_DICOMWEB, "install syncect[dicomweb]")
+        return
+    answer = sender_for(peer, settings.scp.ae_title, SHORT).echo()
+    if not answer.ok:
+        yield Line(name, Mark.FAIL, answer.detail, f"correct url, tls or the login of {name}, or what it allows there")
+        return
+    words = f"{peer.url} {answer.detail}, {answer.latency_s * 1000:.0f} ms; {reached.words}"
+    yield Line(name, Mark.OK, words)
+    if peer.url.startswith("https:"):
+        yield from _certificate_of(name, peer)
+
+
+def _called(peer: Peer | DicomwebSettings) -> str:
+    return peer.host if isinstance(peer, DicomwebSettings) else peer.ae_title
+
+
 class _Reached:
     """What came of the name and of the port of a peer."""
 
@@ -58,7 +86,7 @@ class _Reached:
         self.lines: list[Line] = []
 
 
-def _reach(name: str, peer: Peer, key: str) -> _Reached:
+def _reach(name: str, peer: Peer | DicomwebSettings, key: str) -> _Reached:
     """Look up the name and open a connection, each timed; what is wrong is a line."""
     found = _Reached()
     began_s = time.monotonic()
@@ -74,7 +102,7 @@ def _reach(name: str, peer: Peer, key: str) -> _Reached:
     except OSError as error:
         why = "no answer" if isinstance(error, TimeoutError) else (error.strerror or type(error).__name__).lower()
         words = f"{peer.host} ({address}) port {peer.port}: {why} (TCP)"
-        remedy = f"is {peer.ae_title} on, and does the firewall let this machine through? Else correct {key}"
+        remedy = f"is {_called(peer)} on, and does the firewall let this machine through? Else correct {key}"
         found.lines.append(Line(name, Mark.FAIL, words, remedy))
         return found
     connected_s = time.monotonic() - began_s - named_s
@@ -82,10 +110,13 @@ def _reach(name: str, peer: Peer, key: str) -> _Reached:
     return found
 
 
-def _certificate_of(name: str, peer: DestinationSettings) -> Lines:
+def _certificate_of(name: str, peer: AnyDestination) -> Lines:
     """How long the certificate of a peer is valid, by this machine's clock."""
     try:
-        context = client_tls(peer)
+        if isinstance(peer, DicomwebSettings):
+            context: ssl.SSLContext | None = https_tls(peer.tls or HttpsSettings())()
+        else:
+            context = client_tls(peer)
         assert context is not None
         with (
             socket.create_connection((peer.host, peer.port), timeout=_CONNECT_S) as connection,
@@ -100,7 +131,7 @@ def _certificate_of(name: str, peer: DestinationSettings) -> Lines:
     now = datetime.now(UTC)
     days = (ends - now).days
     if now + WARNED_BEFORE >= ends:
-        yield Line(name, Mark.WARN, f"its certificate expires in {days} days", f"tell who runs {peer.ae_title}")
+        yield Line(name, Mark.WARN, f"its certificate expires in {days} days", f"tell who runs {_called(peer)}")
     elif (now - begins).total_seconds() < 0:
         yield Line(name, Mark.FAIL, f"its certificate begins {begins:%Y-%m-%d %H:%M} UTC", "compare the clocks")
     else:
@@ -133,7 +164,7 @@ def counting_peer(settings: Settings) -> Lines:
         return
     peer = source if isinstance(source, AskedPeer) else _named(settings, source)
     if peer is None:
-        known = ", ".join(one.name for one in settings.destination) or "none"
+        known = ", ".join(one.name for one in settings.dimse_destinations) or "none"
         found = f"completion.count_from = {source!r} names no destination; there are {known}"
         yield Line("count_from", Mark.FAIL, found, "write the name of a [[destination]], or a table")
         return
@@ -157,4 +188,4 @@ def _questions(name: str, peer: Peer, calling_ae: str, words: str) -> Lines:
 
 
 def _named(settings: Settings, name: str) -> DestinationSettings | None:
-    return next((peer for peer in settings.destination if peer.name == name), None)
+    return next((peer for peer in settings.dimse_destinations if peer.name == name), None)

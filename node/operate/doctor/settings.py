@@ -1,6 +1,5 @@
 """Checks of the settings file and of the TLS files that it names."""
 
-import stat
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,9 +7,10 @@ from pathlib import Path
 from config.load import ConfigError
 from config.settings import Settings
 from node.bootstrap.roles import eligibility_policy
+from node.network.secret_file import is_open_to_others
 from node.operate.doctor.report import Line, Lines, Mark, of_finding
-from node.ops.certificates import PAGE_KEY, check_page_tls, check_tls, tls_of, validity
-from node.ops.checks import check_hosts
+from node.ops.certificates import PAGE_KEY, check_page_tls, check_tls, files_of, tls_of, validity
+from node.ops.checks import check_dicomweb, check_hosts
 from node.ops.findings import Finding
 
 
@@ -30,6 +30,7 @@ def _meaning(settings: Settings) -> Iterator[Finding]:
     except ConfigError as error:
         yield from map(Finding, error.mistakes)
     yield from check_hosts(settings)
+    yield from check_dicomweb(settings)
 
 
 def certificates(settings: Settings) -> Lines:
@@ -39,20 +40,23 @@ def certificates(settings: Settings) -> Lines:
         places += 1
         remedy = f"put valid files where {key} says; the node takes them into use by itself"
         yield from (of_finding("certificates", one, remedy) for one in findings)
-        yield from _key_mode(key, private_key)
-        if not findings:
+        if private_key is not None:
+            yield from _key_mode(key, private_key)
+        if not findings and signed:
             ends = min(end for path in signed for _, end in validity(path))
-            found = f"{key}: key and certificate match, valid for {(ends - now).days} days (until {ends:%Y-%m-%d})"
+            what = "key and certificate match" if private_key is not None else "ca"
+            found = f"{key}: {what}, valid for {(ends - now).days} days (until {ends:%Y-%m-%d})"
             yield Line("certificates", Mark.OK, found)
     if not places:
         yield Line("certificates", Mark.SKIP, "no TLS is set: what is sent can be read on the network")
 
 
-def _places(settings: Settings, now: datetime) -> Iterator[tuple[str, Path, Sequence[Path], list[Finding]]]:
+def _places(settings: Settings, now: datetime) -> Iterator[tuple[str, Path | None, Sequence[Path], list[Finding]]]:
     """Each key of the settings with its private key, its certificates, and what is wrong with them."""
     for key, tls in tls_of(settings):
-        signed = (tls.certificate, tls.ca) if tls.crl is None else (tls.certificate, tls.ca, tls.crl)
-        yield key, tls.private_key, signed, list(check_tls(key, tls, now))
+        files = files_of(tls)
+        signed = [path for name, path in files.items() if name != "private_key"]
+        yield key, files.get("private_key"), signed, list(check_tls(key, tls, now))
     if settings.web.enabled and settings.web.tls is not None:
         page = settings.web.tls
         yield PAGE_KEY, page.private_key, (page.certificate,), list(check_page_tls(settings.web, now))
@@ -63,8 +67,7 @@ def _key_mode(key: str, path: Path) -> Lines:
         status = path.stat()
     except OSError:
         return  # told already
-    # A key that root keeps is read by the group of the node: so a hospital may install it, and Kubernetes mounts it.
-    mode, may = status.st_mode, stat.S_IRGRP if status.st_uid == 0 else 0
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) & ~may:
-        found = f"{key}.private_key: other users of this machine can read or change {path} (mode {mode & 0o777:o})"
+    if is_open_to_others(status):
+        mode = status.st_mode & 0o777
+        found = f"{key}.private_key: other users of this machine can read or change {path} (mode {mode:o})"
         yield Line("certificates", Mark.WARN, found, f"`chmod 600 {path}`, owned by the user of the node")

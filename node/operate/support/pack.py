@@ -132,7 +132,7 @@ def _words(settings: Settings | None, lines: Collection[Line], *, show_uids: boo
     if settings is None:
         return Words(own, show_uids=show_uids)
     titles = {settings.scp.ae_title, *(peer.ae_title for peer in settings.scp.allowed_peers)}
-    titles |= {peer.ae_title for peer in settings.destination}
+    titles |= {peer.ae_title for peer in settings.dimse_destinations}
     with suppress(UnusableUrl):
         own += _strings(shown_settings(settings))  # a password is no word that may stay
     return Words(own, ae_titles=titles, show_uids=show_uids)

@@ -73,7 +73,7 @@ def test_everything_that_is_wrong_is_told_at_once(validate, tmp_path: Path) -> N
         "node.data_dir = '/proc/nowhere' cannot be written",
         "the store postgresql+psycopg://me:***@127.0.0.1:1/db cannot be read: ",
         "destination.0.host = 'no-such-host.invalid' cannot be looked up: ",
-        "completion.count_from = 'pacs' names no destination; there are tps",
+        "completion.count_from = 'pacs' names no destination that is asked by C-FIND; there are tps",
         "scp.host = '192.0.2.1', scp.port = 11112: this machine has no such address",
         "scp.tls.certificate = 'none.pem' cannot be read: No such file or directory",
         "scp.tls.private_key = 'none.key' cannot be read: No such file or directory",

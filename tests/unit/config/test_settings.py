@@ -3,12 +3,17 @@
 import importlib.resources
 import re
 import tomllib
+from typing import Any
 
 import pytest
 
 from config.alerting import SmtpSettings
+from config.destinations import DicomwebSettings
 from config.load import ConfigError, load_settings
 from config.settings import DestinationSettings, NodeSettings, RuleSettings, Settings, TlsSettings
+
+WEB = '[[destination]]\nname = "web"\nkind = "dicomweb"\nurl = "{}"\n'
+DICOMWEB = WEB.format("https://pacs.example/dicom-web")
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +75,27 @@ def clean_environment(monkeypatch):
         ('[model]\ndevice = "gpu"', "model.device = 'gpu' is not allowed: it should be 'auto', 'cuda' or 'cpu'"),
         ("[model]\nblood_level_hu = 20", "blood_level_hu must be from 40 to 200, or 0 for the level"),
         ('[[destination]]\nname = "tps"', "destination.0.ae_title is missing and has no default"),
+        (
+            f'{DICOMWEB}confirm = "commitment"',
+            "destination.0.confirm = 'commitment' is not allowed: it should be 'none'",
+        ),
+        (f'{DICOMWEB}ae_title = "TPS"', "destination.0.ae_title is not a setting; allowed here: name, echo_s"),
+        (f'{DICOMWEB}tls = {{ crl = "a" }}', "destination.0.tls.crl is not a setting; allowed here: ca, certificate"),
+        (f'{DICOMWEB}tls = {{ certificate = "a" }}', "certificate and private_key belong together"),
+        (f'{DICOMWEB}username = "me"', "username and password_file belong together"),
+        (f'{DICOMWEB}token_file = "t"\nusername = "me"\npassword_file = "p"', "token_file and username exclude each"),
+        (WEB.format("http://pacs/dicom-web"), "with this url images would cross the network in clear"),
+        (WEB.format("http://127.0.0.1/") + 'tls = { ca = "a" }', "tls belongs to an url that begins with https://"),
+        (WEB.format("https://me:pw@pacs/dicom-web"), "it should be https://host/path or https://host:8443/path"),
+        (WEB.format("https://pacs/rs?token=1"), "it should be https://host/path or https://host:8443/path"),
+        (WEB.format("https://pacs:0/rs"), "it should be https://host/path or https://host:8443/path"),
+        (WEB.format("ftp://pacs/rs"), "it should be https://host/path or https://host:8443/path"),
+        (
+            '[[destination]]\nkind = "http"',
+            "destination.0.kind = 'http' is not allowed: it should be 'dimse' or 'dicomw",
+        ),
+        ("[[destination]]\nkind = []", "destination.0.kind = [] is not allowed: it should be 'dimse' or 'dicomweb'"),
+        ("destination = [3]", "destination.0 = 3 is not allowed: it should be a table"),
         ('[scp]\nae_title = "SEVENTEEN LETTERS"', "an AE title has 1 to 16 printable ASCII characters"),
         ("[completion]\nquiet_s = 9\ngive_up_s = 1", "give_up_s must not be shorter than quiet_s"),
         ('[node]\ninstallation_uid_root = "1.02"', "a UID root consists of numbers and dots"),
@@ -173,6 +199,21 @@ def test_a_certificate_is_written_as_openssl_prints_it_or_as_it_is_named():
     assert [peer.certificate for peer in scp.allowed_peers] == ["sha256:" + "3fa0" * 16, "ct1.hospital"]
 
 
+def test_a_destination_is_of_the_kind_that_it_names_and_of_dimse_without_one():
+    """In clear only to this machine, or where somebody wrote that down."""
+    tps = {"name": "tps", "ae_title": "TPS", "host": "h"}
+    urls = ("https://pacs.example/dicom-web/", "http://[::1]:8042/rs", "http://localhost", "https://10.1.2.3:8443/a/b")
+    web = [{"name": f"w{n}", "kind": "dicomweb", "url": url} for n, url in enumerate(urls)]
+    clear = {"name": "clear", "kind": "dicomweb", "url": "http://pacs/rs", "allow_http": True}
+    settings = Settings.model_validate({"destination": [tps, *web, clear]})
+    assert [one.name for one in settings.dimse_destinations] == ["tps"]
+    assert [(one.host, one.port) for one in settings.destination[1:]] == [
+        *(("pacs.example", 443), ("::1", 8042), ("localhost", 80), ("10.1.2.3", 8443), ("pacs", 80)),
+    ]
+    assert settings.model_dump()["destination"][1]["url"] == "https://pacs.example/dicom-web"
+    assert Settings.model_validate(settings.model_dump(mode="json")) == settings
+
+
 def test_a_relative_data_dir_belongs_to_the_folder_of_the_file(tmp_path, monkeypatch):
     path = tmp_path / "node.toml"
     path.write_text('[node]\ndata_dir = "data"')
@@ -191,10 +232,10 @@ def test_the_default_file_states_every_key_at_its_default(tmp_path):
 
 def test_the_default_file_names_every_key_and_says_what_it_is_for():
     text = importlib.resources.files("config").joinpath("default.toml").read_text()
-    sections = {name: type(field.default) for name, field in Settings.model_fields.items()}
+    sections: dict[str, Any] = {name: type(field.default) for name, field in Settings.model_fields.items()}
     sections |= {"destination": DestinationSettings, "eligibility.rules": RuleSettings, "scp.tls": TlsSettings}
     sections |= {"alerts.smtp": SmtpSettings}
-    for name, section in sections.items():
+    for name, section in [*sections.items(), ("destination", DicomwebSettings)]:
         own = re.split(rf"^(?:# )?\[+{name}\]+", text, maxsplit=1, flags=re.MULTILINE)[1].split("\n[")[0]
         for key in section.model_fields:
             assert re.search(rf"^(# )?{key} = |\[{name}\.{key}\]", own, re.MULTILINE), f"{name}.{key} is not there"
@@ -220,8 +261,11 @@ def test_a_page_that_sends_no_password_in_clear_is_taken(text, tmp_path):
 
 def test_a_mistake_in_what_may_hold_a_password_does_not_quote_it(tmp_path):
     path = tmp_path / "node.toml"
-    path.write_text('[alerts]\nwebhook = "htps://me:hushhush@chat/hooks"\n[node]\ndatabase_url = ["me:hushhush@h"]\n')
+    path.write_text(
+        '[alerts]\nwebhook = "htps://me:hushhush@chat/hooks"\n[node]\ndatabase_url = ["me:hushhush@h"]\n'
+        + WEB.format("https://me:hushhush@pacs/rs")
+    )
     with pytest.raises(ConfigError) as caught:
         load_settings(path)
-    assert len(caught.value.mistakes) == 2
+    assert len(caught.value.mistakes) == 3
     assert "hushhush" not in str(caught.value)
