@@ -24,7 +24,9 @@ CONFIG_VARIABLE = "SYNCECT_CONFIG"
 _NOT_SETTINGS = {"CONFIG", "TRACEBACK", "TEST_DATA", "REQUIRE_PEERS", "PREVIOUS_END", "STARTER"}
 
 
-_KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location where a value may be of two kinds
+_OF_TWO_KINDS = "count_from"
+_KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location behind it
+_MOST_SHOWN = 200  # characters of a key or a value in a sentence
 _SECRETS = {"webhook", "database_url"}  # a sentence about them goes into reports, and they may hold a password
 _WANTED = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "it should be a whole number"),
@@ -76,9 +78,11 @@ def load_settings(path: Path | None = None) -> Settings:
     """
     path = settings_file(path)
     values = _read_toml(path) if path else {}
-    mistakes = _misspelt_variables(os.environ)
+    # Of a name with an underscore pydantic-settings would take an option of its own, such as where to read secrets.
+    options = [key for key in values if key.startswith("_")]
+    mistakes = _misspelt_variables(os.environ) + [_no_setting(str(path), (key,)) for key in options]
     try:
-        loaded = _Loader(**values)
+        loaded = _Loader(**{key: value for key, value in values.items() if key not in options})
     except ValidationError as error:
         raise ConfigError(*mistakes, *_sentences(error, path)) from error
     except SettingsError as error:
@@ -106,8 +110,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; `syncect config init {path}` writes a commented one") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # tomllib passes on what int() says of too many digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: lists or tables lie too deep in each other") from None
 
 
 def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
@@ -158,22 +164,45 @@ def _sentences(error: ValidationError, path: Path | None) -> list[str]:
 
 
 def _sentence(details: ErrorDetails, path: Path | None) -> str:
-    location = tuple(part for part in details["loc"] if part not in _KINDS)
-    key = ".".join(str(part) for part in location) or "the file"
+    parts = details["loc"]
+    location = tuple(
+        part
+        for before, part in zip((None, *parts), parts, strict=False)
+        if part not in _KINDS or before != _OF_TWO_KINDS
+    )
+    key = _key(location)
     source = _source(location, path)
     if details["type"] == "extra_forbidden":
-        allowed = _allowed_keys(location[:-1])
-        return f"{source}: {key} is not a setting; allowed here: {', '.join(allowed)}" + _suggestion(
-            str(location[-1]), allowed
-        )
+        return _no_setting(source, location)
     if details["type"] == "missing":
         return f"{source}: {key} is missing and has no default"
     message = _WANTED.get(details["type"]) or details["msg"].removeprefix("Value error, ").replace(
         "Input should be", "it should be"
     )
     is_told = not isinstance(details["input"], dict) and not _SECRETS & set(location)
-    given = f" = {details['input']!r}" if is_told else ""
+    given = f" = {_shown(details['input'])}" if is_told else ""
     return f"{source}: {key}{given} is not allowed: {message}"
+
+
+def _no_setting(source: str, location: tuple[int | str, ...]) -> str:
+    allowed, written = _allowed_keys(location[:-1]), str(location[-1])
+    told = f"{source}: {_key(location)} is not a setting; allowed here: {', '.join(allowed)}"
+    return told + _suggestion(written, allowed)
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The key on one line: TOML allows any character in one."""
+    written = ".".join(str(part) for part in location) or "the file"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in written)[:_MOST_SHOWN]
+
+
+def _shown(value: object) -> str:
+    """A value on one line, or its beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of too many digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _source(location: tuple[int | str, ...], path: Path | None) -> str:
