@@ -16,13 +16,13 @@ from node.version import software_version
 from tests.fuzz.loop import Kept, Note, Result, save
 from tests.fuzz.target import Target
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.watch import LIMIT_S, Finding, Watch
+from tests.fuzz.watch import LIMIT_S, WAIT_S, Finding, Watch
 
 ROOT: Final = Path(__file__).parents[2]
 FOUND: Final = ROOT / "runs" / "fuzz"
 RESULTS: Final = ROOT / "bench" / "results"
-_GRACE_S: Final = 3 * LIMIT_S  # a process that its own alarm did not wake
-_END_S: Final = 120.0  # to make the inputs of findings small
+_GRACE_S: Final = 2 * WAIT_S  # a process that its own alarm did not wake
+_END_S: Final = 180.0  # to make the inputs of findings small
 
 
 def main() -> int:
@@ -106,6 +106,7 @@ def _write(begun: datetime, seed: int, minutes: float, results: list[dict[str, A
         "seed": seed,
         "minutes": minutes,
         "limit_s": LIMIT_S,
+        "wait_s": WAIT_S,
         "memory": "largest size of the process (getrusage), and tracemalloc for an input with which it grew",
         "executions": sum(result["executions"] for result in results),
         "targets": results,

@@ -56,12 +56,12 @@ _WORDS: Final = (
 )
 
 
-# -- files to begin with --------------------------------------------------------------------------------------------------
+# -- files to begin with ----------------------------------------------------------------------------------------------
 
 
 @cache
 def slice_files() -> tuple[bytes, ...]:
-    """Part 10 files of one slice: as a scanner writes it, in other transfer syntaxes, with hostile values, of frames."""
+    """Part 10 files: a slice as a scanner writes it, in other transfer syntaxes, with hostile names; and of frames."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         plain = _slice(root / "plain")
@@ -137,7 +137,7 @@ def of_file(run: Callable[[Path], object]) -> Callable[[], Any]:
     return opened
 
 
-# -- identity -------------------------------------------------------------------------------------------------------------
+# -- identity ---------------------------------------------------------------------------------------------------------
 
 
 def _identify(data: bytes) -> None:
@@ -155,7 +155,7 @@ def _identify(data: bytes) -> None:
     part10_head(found.sop_class_uid, found.sop_instance_uid, "1.2.840.10008.1.2.1")
 
 
-# -- headers --------------------------------------------------------------------------------------------------------------
+# -- headers ----------------------------------------------------------------------------------------------------------
 
 _SAME: Final = {
     "SOPClassUID": "sop_class_uid",
@@ -192,14 +192,14 @@ def _compare(path: Path, header: SliceHeader) -> None:
         for keyword, name in _SAME.items():
             try:
                 value = ds.get(keyword)
-            except Exception:  # noqa: S112  # it cannot convert what is kept as bytes here
+            except Exception:  # it cannot convert what is kept as bytes here
                 continue
             text = "" if value is None else str(value) if not isinstance(value, list) else "\\".join(map(str, value))
             if text.isascii() and text.isprintable() and "[" not in text:
                 assert text.strip() == getattr(header, name), f"{keyword} differs: {text!r} {getattr(header, name)!r}"
 
 
-# -- a derived slice ------------------------------------------------------------------------------------------------------
+# -- a derived slice --------------------------------------------------------------------------------------------------
 
 
 def _derive(path: Path) -> None:
@@ -221,7 +221,7 @@ def _derive(path: Path) -> None:
     assert made.frame_of_reference_uid == source.header.frame_of_reference_uid, "another frame of reference: "
 
 
-# -- text and codestreams -------------------------------------------------------------------------------------------------
+# -- text and codestreams ---------------------------------------------------------------------------------------------
 
 _TEXT_VRS: Final = (
     "LO",
@@ -286,7 +286,7 @@ def _codestreams() -> list[bytes]:
     return [bombs.jpeg_2000(1, 8, 8), bombs.jpeg_ls(1, 8, 8), bombs.rle(b"\x81\x00" * 4), lossy]
 
 
-# -- references -----------------------------------------------------------------------------------------------------------
+# -- references -------------------------------------------------------------------------------------------------------
 
 
 def _refer(data: bytes) -> None:

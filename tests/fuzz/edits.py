@@ -11,11 +11,11 @@ _MOST_REPEATS: Final = 2000
 
 
 class Edit(NamedTuple):
-    """kind: an index of `KINDS`. at, count: where, and how much. choice: which token, number or other input."""
+    """kind: an index of `KINDS`. at, size: where, and how much. choice: which token, number or other input."""
 
     kind: int
     at: int
-    count: int
+    size: int
     choice: int
 
 
@@ -50,15 +50,15 @@ def _byte(data: bytes, edit: Edit, *_: object) -> bytes:
 
 
 def _number(data: bytes, edit: Edit, *_: object) -> bytes:
-    at, size = _place(data, edit), (1, 2, 4)[edit.count % 3]
+    at, size = _place(data, edit), (1, 2, 4)[edit.size % 3]
     value = _NUMBERS[edit.choice % len(_NUMBERS)] & ((1 << 8 * size) - 1)
-    return data[:at] + value.to_bytes(size, "big" if edit.count & 4 else "little") + data[at + size :]
+    return data[:at] + value.to_bytes(size, "big" if edit.size & 4 else "little") + data[at + size :]
 
 
 def _add(data: bytes, edit: Edit, *_: object) -> bytes:
     """A length becomes a little larger or smaller."""
-    at, size = _place(data, edit), (1, 2, 4)[edit.count % 3]
-    order: str = "big" if edit.count & 4 else "little"
+    at, size = _place(data, edit), (1, 2, 4)[edit.size % 3]
+    order: str = "big" if edit.size & 4 else "little"
     value = int.from_bytes(data[at : at + size], order) + edit.choice % 33 - 16  # type: ignore[arg-type]
     return data[:at] + (value % (1 << 8 * size)).to_bytes(size, order) + data[at + size :]  # type: ignore[arg-type]
 
@@ -75,7 +75,7 @@ def _overwrite(data: bytes, edit: Edit, _others: Sequence[bytes], words: Sequenc
 
 def _delete(data: bytes, edit: Edit, *_: object) -> bytes:
     at = _place(data, edit)
-    return data[:at] + data[at + 1 + edit.count :]
+    return data[:at] + data[at + 1 + edit.size :]
 
 
 def _truncate(data: bytes, edit: Edit, *_: object) -> bytes:
@@ -84,19 +84,19 @@ def _truncate(data: bytes, edit: Edit, *_: object) -> bytes:
 
 def _repeat(data: bytes, edit: Edit, *_: object) -> bytes:
     at = _place(data, edit)
-    piece = data[at : at + 1 + edit.count % 64]
+    piece = data[at : at + 1 + edit.size % 64]
     return data[:at] + piece * (1 + edit.choice % _MOST_REPEATS) + data[at:]
 
 
 def _copy(data: bytes, edit: Edit, *_: object) -> bytes:
     """A piece from elsewhere in it."""
     at, start = _place(data, edit), edit.choice % (len(data) + 1)
-    return data[:at] + data[start : start + 1 + edit.count] + data[at:]
+    return data[:at] + data[start : start + 1 + edit.size] + data[at:]
 
 
 def _splice(data: bytes, edit: Edit, others: Sequence[bytes], _words: Sequence[bytes]) -> bytes:
     other = others[edit.choice % len(others)]
-    return data[: _place(data, edit)] + other[edit.count % (len(other) + 1) :]
+    return data[: _place(data, edit)] + other[edit.size % (len(other) + 1) :]
 
 
 KINDS: Final = (_flip, _byte, _number, _add, _insert, _overwrite, _delete, _truncate, _repeat, _copy, _splice)

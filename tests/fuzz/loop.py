@@ -9,10 +9,12 @@ import random
 import resource
 import sys
 import time
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from node.network.library import configure_libraries
 from tests.fuzz.edits import draw, edited
 from tests.fuzz.seen import Seen
 from tests.fuzz.target import MB, Target
@@ -172,6 +174,12 @@ def main(name: str, seed: str, seconds: str, folder: str, note: str) -> None:
     from tests.fuzz.targets import TARGETS
 
     logging.getLogger().addHandler(logging.NullHandler())  # Python would print every warning of the product
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # as in the node
+    configure_libraries()
+    # What a library warns of would stand on standard error with the value that it is about, so it is a finding.
+    warnings.simplefilter("error")
+    for kind in (DeprecationWarning, ResourceWarning):
+        warnings.simplefilter("ignore", kind)
     target = TARGETS[name]
     # Beyond every limit of a target, but far below what the machine has: an input that wants all of it ends here.
     limit = 4 * MB * 1024 + 4 * target.memory_bytes

@@ -38,7 +38,7 @@ class Seen:
     def stop(self) -> None:
         """Look no more."""
         sys.settrace(None)
-        threading.settrace(None)  # type: ignore[arg-type]
+        threading.settrace(None)
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> _Trace | None:
         code = frame.f_code

@@ -1,23 +1,23 @@
-"""What a site puts into files, and what the node writes: settings, bundle cards, certificates, log lines, audit, texts."""
+"""What a site puts into files, and what the node writes: settings, bundle cards, certificates, log and audit."""
 
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from xml.etree import ElementTree
 
 from config.load import ConfigError, load_settings
 from config.settings import Settings
 from models.bundle import BundleError, read_card, shipped_folder
+from node.operate.listing import named_states
 from node.operate.settings_view import shown_settings
 from node.operate.texts import NotUnderstood, moment_before, one_line, tidy_reason
-from node.operate.listing import named_states
 from node.ops.audit_message import audit_message
 from node.ops.certificates import validity
 from node.ops.log_lines import IDS as LOG_IDS
@@ -25,14 +25,14 @@ from node.ops.log_lines import console_text, line_formatter
 from node.ops.log_reader import LogReader, Wanted
 from node.receive.admission import safe_title
 from storage.audit import AuditEntry
-from storage.database import UnusableUrl
+from storage.errors import UnusableUrl
 from tests.fuzz.dicom_targets import of_file
 from tests.fuzz.hostile import AE_TITLES, TEXTS, UIDS
 from tests.fuzz.target import KB, MB, Run, Source, Target, always
 
 _SHORT: Final = tuple(text for text in TEXTS if len(text) <= 5000)
 
-# -- settings -------------------------------------------------------------------------------------------------------------
+# -- settings ---------------------------------------------------------------------------------------------------------
 
 _KEYS: Final = sorted(
     {key for one in Settings.model_fields.values() for key in getattr(one.annotation, "model_fields", ())}
@@ -128,7 +128,7 @@ def _settings() -> Iterator[Run]:
         yield run
 
 
-# -- bundle cards ---------------------------------------------------------------------------------------------------------
+# -- bundle cards -----------------------------------------------------------------------------------------------------
 
 
 def _read_card(path: Path) -> None:
@@ -187,7 +187,7 @@ _JSON_WORDS: Final = (
     ),
 )
 
-# -- certificates and revocation lists -------------------------------------------------------------------------------------
+# -- certificates and revocation lists --------------------------------------------------------------------------------
 
 
 def _pem_seeds() -> list[bytes]:
@@ -201,7 +201,7 @@ def _validity(path: Path) -> None:
         assert ends.tzinfo is UTC, "a moment without a zone: "
 
 
-# -- the log, the audit trail, and what people type -------------------------------------------------------------------------
+# -- the log, the audit trail, and what people type -------------------------------------------------------------------
 
 
 def _log_line(data: bytes) -> None:
@@ -266,12 +266,19 @@ def _typed(data: bytes) -> None:
     text = source.text(_SHORT)
     assert one_line(text).isprintable(), f"not one printable line: {one_line(text)!r}"
     title = safe_title(text)
-    assert title.isprintable() and title.isascii() and len(title) <= 16, f"no safe title: {title!r}"
+    assert title.isprintable(), f"no safe title: {title!r}"
+    assert len(title.encode("ascii")) <= 16, f"no safe title: {title!r}"
     for understand in (tidy_reason, lambda one: named_states([one]), _moment):
-        try:
-            understand(text)
-        except NotUnderstood as error:
-            assert str(error).isprintable(), f"not one printable line: {str(error)!r}"
+        assert (said := _said(understand, text)).isprintable(), f"not one printable line: {said!r}"
+
+
+def _said(understand: Callable[[str], object], text: str) -> str:
+    """What a person is told who typed this, "" where it has a meaning."""
+    try:
+        understand(text)
+    except NotUnderstood as error:
+        return str(error)
+    return ""
 
 
 def _moment(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What is fuzzed: a function of bytes, how many bytes and how much memory it may have, and which errors are its answer."""
+"""What is fuzzed: a function of bytes, how many bytes and how much memory it may have, which errors are its answer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +14,7 @@ KB, MB = 1 << 10, 1 << 20
 class Target:
     """One way in for bytes of an unknown sender.
 
-    open: gives the function for a block, with whatever server or file it needs. ends: what the function may raise; every
+    open: gives the function for a block, with whatever server or file it needs. ends: what the function may raise; any
     other exception, an AssertionError of a property among them, is a finding. seeds: valid inputs, of which others are
     made. tokens: words of the format. max_bytes: of an input. memory_bytes: what one input may take by the limits of
     the code itself; twice as much is a finding. examples: how many the short form in the tests tries.
@@ -27,7 +27,7 @@ class Target:
     tokens: Sequence[bytes] = ()
     max_bytes: int = 64 * KB
     memory_bytes: int = 16 * MB
-    examples: int = 100
+    examples: int = 60
 
 
 def always(run: Run) -> Callable[[], AbstractContextManager[Run]]:

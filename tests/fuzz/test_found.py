@@ -21,6 +21,7 @@ from config.load import ConfigError, load_settings
 from models.bundle import BundleError, read_card
 from node.dicom.charsets import MAX_ESCAPES, decode_exactly, decode_text
 from node.dicom.elements import raw_element
+from node.dicom.geometry import Flaw, FlawKind, SlicePlane, describe_stack
 from node.network import status
 from node.network.commitment import PUSH_INSTANCE, REQUEST, UnreadableReferences, read_report, read_request
 from node.ops.certificates import validity
@@ -58,6 +59,15 @@ def test_a_settings_file_gives_sentences(tmp_path: Path, text: str, sentence: st
         load_settings(path)
     assert sentence in str(caught.value)
     assert all(len(mistake) < 1500 and mistake.isprintable() for mistake in caught.value.mistakes)
+
+
+@pytest.mark.parametrize("z_mm", [1.1e6, 1e19, 1e25, -9.9e29])
+def test_a_slice_beyond_every_scanner_is_a_flaw_and_no_overflow(z_mm: float) -> None:
+    axial = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    planes = [SlicePlane((0.0, 0.0, z), axial, (1.0, 1.0), 8, 8) for z in (0.0, 3.0, 6.0, z_mm)]
+    found = describe_stack(planes, 0.15)
+    assert isinstance(found, Flaw)
+    assert found.kind is FlawKind.INVALID_PLANE
 
 
 def test_a_card_that_nests_without_end_is_no_card(tmp_path: Path) -> None:

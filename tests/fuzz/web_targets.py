@@ -85,8 +85,8 @@ def _paths(app: Any) -> list[tuple[str, str]]:
 def _page() -> Iterator[Run]:
     with ExitStack() as kept:
         folder = Path(kept.enter_context(tempfile.TemporaryDirectory()))
-        cheap, passwords._HASHER = passwords._HASHER, PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
-        kept.callback(setattr, passwords, "_HASHER", cheap)
+        kept.callback(setattr, passwords, "_HASHER", passwords._HASHER)
+        vars(passwords)["_HASHER"] = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)
         settings = Settings.model_validate({"node": {"data_dir": str(folder)}})
         database = Database(f"sqlite:///{folder / 'store.sqlite3'}")
         ensure_schema(database)
@@ -126,11 +126,11 @@ def _ask(source: Source, paths: list[tuple[str, str]], who: tuple[TestClient, st
     method, path = source.pick(paths)
     parts = [_part(source, one) if one.startswith("{") else one for one in path.split("/")]
     url = "/".join(parts) + ("?" + _encoded(source, _pairs(source)) if source.flag() else "")
-    headers = {source.pick(_HEADERS): _header(source) for _ in range(source.integer(2))}
+    headers = {source.pick(_HEADERS).encode(): _header(source) for _ in range(source.integer(2))}
     content = None
     if method == "POST":
         pairs = [*([("csrf", csrf)] if source.integer(7) else []), *_pairs(source)]
-        headers.setdefault("content-type", "application/x-www-form-urlencoded")
+        headers.setdefault(b"content-type", b"application/x-www-form-urlencoded")
         content = _encoded(source, pairs).encode()
     answer = browser.request(method, url, content=content, headers=headers)
     assert answer.status_code < 500 or answer.status_code == 503, f"status {answer.status_code}: {method} {url}"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian
-from pynetdicom import evt
+from pynetdicom import build_context, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 from pynetdicom.pdu_primitives import P_DATA
@@ -19,13 +19,13 @@ from config.settings import ScpSettings
 from config.syntax import UID_ALPHABET
 from node.network.commitment import PUSH_INSTANCE, PUSH_MODEL, request_of
 from node.network.dimse_guard import DimseGuard, MessageLimits
+from node.network.library import configure_libraries
 from node.network.services import Message, Service
 from node.network.upper_layer import MAX_PDU_BYTES, PlainSocket
 from node.ops.log_lines import line_formatter
 from node.query.service import STUDY_FIND
 from node.receive.admission import Places
 from node.receive.commitment import CommitmentService
-from pynetdicom import build_context
 from tests.fuzz.hostile import AE_TITLES, UIDS
 from tests.fuzz.target import KB, MB, Run, Target, always
 from tests.peers import raw_peer
@@ -84,7 +84,7 @@ def _requests() -> list[bytes]:
     return [*requests, raw_peer.associate_rq(contexts=[(CT, (raw_peer.EXPLICIT,))] * 128)]
 
 
-# -- the PDU guard: a stream becomes whole PDUs, or ends ----------------------------------------------------------------
+# -- the PDU guard: a stream becomes whole PDUs, or ends --------------------------------------------------------------
 
 
 def _whole_pdus(data: bytes) -> list[bytes]:
@@ -119,7 +119,7 @@ def _read_stream(data: bytes) -> None:
         theirs.close()
 
 
-# -- the DIMSE guard: PDUs become messages, or the association ends ------------------------------------------------------
+# -- the DIMSE guard: PDUs become messages, or the association ends ---------------------------------------------------
 
 _LIMITS: Final = MessageLimits(MB, 4 * MB, lambda: 1 << 40)
 _TAKEN: Final = {
@@ -127,6 +127,12 @@ _TAKEN: Final = {
     STUDY_FIND: frozenset({Message.C_FIND_RQ, Message.C_CANCEL_RQ}),
 }
 _CONTEXTS: Final = {ECHO_CONTEXT: VERIFICATION, CT_CONTEXT: CT, ACTION_CONTEXT: PUSH_MODEL, FIND_CONTEXT: STUDY_FIND}
+
+
+@contextmanager
+def _guarded() -> Iterator[Run]:
+    configure_libraries()
+    yield _take_messages
 
 
 class _Events(list[str]):
@@ -163,7 +169,9 @@ def _take_messages(data: bytes) -> None:
     guard = DimseGuard(association, _LIMITS, _TAKEN)
     for fragments in _fragments(data):
         primitive = P_DATA()
-        primitive._presentation_data_value_list = fragments  # as pynetdicom fills it from a PDU
+        primitive._presentation_data_value_list = [
+            (number, value) for number, value in fragments
+        ]  # as pynetdicom fills it from a PDU
         guard.receive_primitive(primitive)
         while not guard.msg_queue.empty():
             context_id, message = guard.msg_queue.get()
@@ -178,7 +186,7 @@ def _take_messages(data: bytes) -> None:
     assert _LIMITS.in_flight._bytes == 0, "bytes stay counted: "
 
 
-# -- a server that serves ------------------------------------------------------------------------------------------------
+# -- a server that serves ---------------------------------------------------------------------------------------------
 
 
 class OneLine(logging.Handler):
@@ -245,7 +253,8 @@ def _served() -> Iterator[Run]:
                     connection.shutdown(socket.SHUT_WR)
                     while connection.recv(64 * KB):
                         pass
-                scp.stored.clear(), scp.associations.clear(), scp.events.clear(), scp.ended.clear()
+                for seen in (scp.stored, scp.associations, scp.events, scp.ended):
+                    seen.clear()  # type: ignore[attr-defined]
                 with RawPeer(scp.port) as peer:
                     assert peer.echo() == 0x0000, "a known peer gets no answer: "
                     peer.connection.sendall(RELEASE)
@@ -265,7 +274,7 @@ WIRE: Final = (
     Target("pdu", always(_read_stream), lambda: [*_streams(), b"".join(_messages()[:6])], max_bytes=160 * KB),
     Target(
         "dimse",
-        always(_take_messages),
+        _guarded,
         lambda: [*_messages(), _store() + ECHO + _find()],
         max_bytes=64 * KB,
         memory_bytes=8 * MB,
