@@ -32,10 +32,10 @@ def main() -> int:
         return _again(TARGETS[options.again[0]], Path(options.again[1]))
     targets = [TARGETS[name] for name in options.target or TARGETS]
     seed = options.seed if options.seed is not None else int(time.time())
-    share_s = options.minutes * 60 / len(targets)
-    _say(f"{len(targets)} targets, {share_s:.0f} s each, seed {seed}")
+    share_s = options.minutes * 60 / sum(target.share for target in targets)
+    _say(f"{len(targets)} targets, {options.minutes:g} minutes, seed {seed}")
     begun = datetime.now(UTC)
-    results = [_told(_one(target, seed, share_s)) for target in targets]
+    results = [_told(_one(target, seed, target.share * share_s)) for target in targets]
     findings = [one for result in results for one in result["findings"]]
     path = _write(begun, seed, options.minutes, results)
     total = sum(result["executions"] for result in results)

@@ -336,7 +336,8 @@ DICOM: Final = (
         (UnreadableInstance,),
         _WORDS,
         memory_bytes=32 * MB,
-        examples=60,
+        examples=50,
+        share=2,
     ),
     Target(
         "derived",

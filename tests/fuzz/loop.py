@@ -89,13 +89,13 @@ class Fuzzer:
         waiting = list(self._target.seeds())
         self._others = list(waiting)
         while time.monotonic() < self._end_s and len(self.found) < _MOST_FINDINGS:
-            self._seen.start()
-            try:
-                with self._target.open() as run:
-                    watch = Watch(self._target, run)
+            with self._target.open() as run:
+                watch = Watch(self._target, run)
+                self._seen.start()
+                try:
                     finding = self._until_finding(watch, waiting)
-            finally:
-                self._seen.stop()
+                finally:
+                    self._seen.stop()
             self.result.slowest_s = max(self.result.slowest_s, round(watch.slowest_s, 3))
             self.result.largest_input_mib = max(self.result.largest_input_mib, round(watch.largest_bytes / MB, 1))
             if finding is not None:

@@ -293,7 +293,9 @@ def _noise() -> list[bytes]:
 
 
 SITE: Final = (
-    Target("settings", _settings, _settings_seeds, (ConfigError,), _TOML_WORDS, memory_bytes=32 * MB, examples=60),
+    Target(
+        "settings", _settings, _settings_seeds, (ConfigError,), _TOML_WORDS, memory_bytes=32 * MB, examples=60, share=2
+    ),
     Target("card", _cards, _card_seeds, (BundleError,), _JSON_WORDS),
     Target("certificate", of_file(_validity), _pem_seeds, (ValueError,), max_bytes=32 * KB),
     Target("log_line", always(_log_line), _noise, max_bytes=4 * KB),

@@ -18,6 +18,7 @@ class Target:
     other exception, an AssertionError of a property among them, is a finding. seeds: valid inputs, of which others are
     made. tokens: words of the format. max_bytes: of an input. memory_bytes: what one input may take by the limits of
     the code itself; twice as much is a finding. examples: how many the short form in the tests tries.
+    share: of the time, beside those of the others; more where an input takes long.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Target:
     max_bytes: int = 64 * KB
     memory_bytes: int = 16 * MB
     examples: int = 60
+    share: int = 1
 
 
 def always(run: Run) -> Callable[[], AbstractContextManager[Run]]:

@@ -69,9 +69,9 @@ def test_an_input_that_computes_too_long_is_a_hang():
 
 def test_an_input_that_takes_twice_the_memory_of_its_target_is_found():
     def grow(data: bytes) -> None:
-        np.ones(len(data) * 64 * MB, np.uint8)
+        np.ones(len(data) * 4 * MB, np.uint8)
 
-    watch = Watch(_target(grow, memory_bytes=200 * MB), grow)
+    watch = Watch(_target(grow, memory_bytes=10 * MB), grow)
     assert watch.try_one(b"x") is None
     found = watch.try_one(b"x" * 8)
     assert found is not None

@@ -176,4 +176,4 @@ def _noise() -> list[bytes]:
     return [chance.randbytes(120) for _ in range(150)]
 
 
-WEB: Final = (Target("page", _page, _noise, max_bytes=2 * KB, memory_bytes=32 * MB, examples=40),)
+WEB: Final = (Target("page", _page, _noise, max_bytes=2 * KB, memory_bytes=32 * MB, examples=30, share=4),)

@@ -254,7 +254,7 @@ def _served() -> Iterator[Run]:
                     while connection.recv(64 * KB):
                         pass
                 for seen in (scp.stored, scp.associations, scp.events, scp.ended):
-                    seen.clear()  # type: ignore[attr-defined]
+                    seen.clear()
                 with RawPeer(scp.port) as peer:
                     assert peer.echo() == 0x0000, "a known peer gets no answer: "
                     peer.connection.sendall(RELEASE)
@@ -279,5 +279,5 @@ WIRE: Final = (
         max_bytes=64 * KB,
         memory_bytes=8 * MB,
     ),
-    Target("server", _served, _streams, max_bytes=64 * KB, memory_bytes=16 * MB, examples=20),
+    Target("server", _served, _streams, max_bytes=64 * KB, memory_bytes=16 * MB, examples=20, share=3),
 )
