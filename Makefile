@@ -21,7 +21,7 @@ JOBS ?= 3
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test $(PARTS) unit coverage abuse retention field torture soak check quick format bench trust pictures walk gpu reproduce-small scaled docs clean
+.PHONY: setup demo test $(PARTS) unit coverage abuse retention field fuzz torture soak check quick format bench trust pictures walk gpu reproduce-small scaled docs clean
 
 .PHONY: constraints release audit
 
@@ -76,6 +76,9 @@ scaled: $(STAMP)  ## every role of deploy/kubernetes as a process of its own on 
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
 	FIELD_CASES=all $(BIN)/pytest tests/field
+
+fuzz: $(STAMP)  ## changed inputs for everything that takes bytes from outside, for MINUTES (30); SEED=n repeats a run, TARGET=name is one; writes bench/results
+	$(BIN)/python -m tests.fuzz $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(if $(TARGET),--target $(TARGET))
 
 torture: $(STAMP)  ## every kind of fault on both databases, in 30 minutes; SEED=n repeats a run; writes deploy/torture.md
 	$(BIN)/python -m tests.torture $(if $(SEED),--seed $(SEED))

@@ -5,7 +5,7 @@ import re
 from typing import Annotated
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from config.syntax import check_uid_root, is_ae_title, network_of
 
@@ -79,7 +79,21 @@ OptionalAeTitle = Annotated[str, AfterValidator(_ae_title_or_none)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
 class Section(BaseModel):
-    """Base of all sections: immutable, and a key that nobody reads is an error."""
+    """Base of all sections: immutable, a key that nobody reads is an error, and so is a text of several lines.
+
+    No path of the system may have a NUL, and a line break would end a line of the log or a header of a mail.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _on_one_line(cls, value: object) -> object:
+        for text in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(text, str) and _CONTROLS.search(text):
+                raise ValueError("it should be one line, without control characters")
+        return value

@@ -25,8 +25,10 @@ CONFIG_VARIABLE = "SYNCECT_CONFIG"
 _NOT_SETTINGS = {"CONFIG", "TRACEBACK", "TEST_DATA", "REQUIRE_PEERS", "PREVIOUS_END", "STARTER"}
 
 
-_KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location where a value may be of two kinds
+_OF_TWO_KINDS = "count_from"
+_KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location behind it
 _DESTINATIONS: dict[Any, type[BaseModel]] = {"dimse": DestinationSettings, "dicomweb": DicomwebSettings}  # likewise
+_MOST_SHOWN = 200  # characters of a key or a value in a sentence
 _SECRETS = {"webhook", "database_url", "url"}  # a sentence about them goes into reports, and they may hold a password
 _WANTED = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "it should be a whole number"),
@@ -78,9 +80,11 @@ def load_settings(path: Path | None = None) -> Settings:
     """
     path = settings_file(path)
     values = _read_toml(path) if path else {}
-    mistakes = _misspelt_variables(os.environ)
+    # Of a name with an underscore pydantic-settings would take an option of its own, such as where to read secrets.
+    options = [key for key in values if key.startswith("_")]
+    mistakes = _misspelt_variables(os.environ) + [_no_setting(str(path), (key,), _allowed_keys(())) for key in options]
     try:
-        loaded = _Loader(**values)
+        loaded = _Loader(**{key: value for key, value in values.items() if key not in options})
     except ValidationError as error:
         raise ConfigError(*mistakes, *_sentences(error, path)) from error
     except SettingsError as error:
@@ -108,8 +112,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file; `syncect config init {path}` writes a commented one") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # tomllib passes on what int() says of too many digits
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: lists or tables lie too deep in each other") from None
 
 
 def _misspelt_variables(environment: Mapping[str, str]) -> list[str]:
@@ -161,23 +167,20 @@ def _sentences(error: ValidationError, path: Path | None) -> list[str]:
 
 def _sentence(details: ErrorDetails, path: Path | None) -> str:
     location = _location(details["loc"])
-    key = ".".join(str(part) for part in location) or "the file"
+    key = _key(location)
     source = _source(location, path)
     if details["type"] == "extra_forbidden":
-        allowed = _allowed_keys(details["loc"][:-1])
-        return f"{source}: {key} is not a setting; allowed here: {', '.join(allowed)}" + _suggestion(
-            str(location[-1]), allowed
-        )
+        return _no_setting(source, location, _allowed_keys(details["loc"][:-1]))
     if details["type"] == "union_tag_invalid":
         kinds = " or ".join(repr(kind) for kind in _DESTINATIONS)
-        return f"{source}: {key}.kind = {details['input']['kind']!r} is not allowed: it should be {kinds}"
+        return f"{source}: {key}.kind = {_shown(details['input']['kind'])} is not allowed: it should be {kinds}"
     if details["type"] == "missing":
         return f"{source}: {key} is missing and has no default"
     message = _WANTED.get(details["type"]) or details["msg"].removeprefix("Value error, ").replace(
         "Input should be", "it should be"
     )
     is_told = not isinstance(details["input"], dict) and not _SECRETS & set(location)
-    given = f" = {details['input']!r}" if is_told else ""
+    given = f" = {_shown(details['input'])}" if is_told else ""
     return f"{source}: {key}{given} is not allowed: {message}"
 
 
@@ -185,7 +188,28 @@ def _location(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
     """The keys and numbers that lead to a value, without what pydantic puts between them."""
     if len(loc) > 2 and loc[0] == "destination" and loc[2] in _DESTINATIONS:
         loc = (*loc[:2], *loc[3:])
-    return tuple(part for part in loc if part not in _KINDS)
+    pairs = zip((None, *loc), loc, strict=False)
+    return tuple(part for before, part in pairs if part not in _KINDS or before != _OF_TWO_KINDS)
+
+
+def _no_setting(source: str, location: tuple[int | str, ...], allowed: Collection[str]) -> str:
+    told = f"{source}: {_key(location)} is not a setting; allowed here: {', '.join(allowed)}"
+    return told + _suggestion(str(location[-1]), allowed)
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """The key on one line: TOML allows any character in one."""
+    written = ".".join(str(part) for part in location) or "the file"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in written)[:_MOST_SHOWN]
+
+
+def _shown(value: object) -> str:
+    """A value on one line, or its beginning."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return "a number of too many digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _source(location: tuple[int | str, ...], path: Path | None) -> str:

@@ -115,7 +115,7 @@ def read_card(path: Path) -> BundleCard:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BundleError(f"{path} is no model bundle: it has no {CARD_FILE}.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{file} cannot be read as JSON: {error}.") from error
     if not isinstance(values, dict):
         raise BundleError(f"{file} must hold one JSON object.")

@@ -1,14 +1,15 @@
 """A site's own rules about one attribute: data with named operations, never code that somebody wrote."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from node.dicom.elements import parse_decimal, tag_of, vr_of
+from node.dicom.patterns import Pattern, UnusablePattern
 
+# Together they bound how long a pattern takes.
 MAX_PATTERN_CHARS: Final = 200
-# A pattern written without care may take exponential time; on so short a text it still ends.
 MAX_MATCHED_CHARS: Final = 64
 
 Values = tuple[str, ...]
@@ -33,7 +34,12 @@ def _at_most(found: Values, wanted: Values) -> bool:
 
 def _matches(found: Values, wanted: Values) -> bool:
     text = "\\".join(found)
-    return len(text) <= MAX_MATCHED_CHARS and re.fullmatch(wanted[0], text) is not None
+    return len(text) <= MAX_MATCHED_CHARS and _pattern(wanted[0]).takes(text)
+
+
+@lru_cache(maxsize=64)
+def _pattern(written: str) -> Pattern:
+    return Pattern(written)
 
 
 OPERATIONS: Final[dict[str, tuple[int, int, _Test]]] = {
@@ -96,6 +102,6 @@ def _check_pattern(keyword: str, pattern: str) -> None:
     if len(pattern) > MAX_PATTERN_CHARS:
         raise ValueError(f"rule on {keyword}: the pattern is longer than {MAX_PATTERN_CHARS} characters")
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"rule on {keyword}: {pattern!r} is no regular expression: {error}") from None
+        Pattern(pattern)
+    except UnusablePattern as error:
+        raise ValueError(f"rule on {keyword}: {pattern!r} cannot be used: {error}") from None

@@ -17,6 +17,7 @@ TRANSVERSE_TOLERANCE: Final = 1e-3
 # Of the spacing itself: pixel spacing printed with 4 or with 10 digits moves the far end of 500 mm by less than 0.1 mm.
 PIXEL_SPACING_TOLERANCE: Final = 2e-4
 PIXEL_SPACING_LIMITS_MM: Final = (0.01, 100.0)  # no CT scanner is near either; filters take room for 1 / spacing
+FARTHEST_MM: Final = 1e6  # of a slice from the origin; beyond, no step of a lattice can be told from its neighbours
 DUPLICATE_TOLERANCE_MM: Final = 0.01
 # In-plane drift of the slice origin over the whole stack; 1 degree of tilt drifts 1.7 mm over 100 mm.
 SHEAR_TOLERANCE_MM: Final = 0.2
@@ -147,7 +148,7 @@ def describe_stack(planes: Sequence[SlicePlane], position_tolerance_mm: float) -
 def _plane_flaw(planes: Sequence[SlicePlane]) -> Flaw | None:
     first = planes[0]
     if invalid := sum(1 for plane in planes if not _is_valid(plane)):
-        reason = "an image has an impossible orientation, pixel spacing or size"
+        reason = "an image has an impossible position, orientation, pixel spacing or size"
         return Flaw(FlawKind.INVALID_PLANE, reason, count=invalid)
     orientations = np.array([plane.orientation for plane in planes])
     away = np.abs(orientations - orientations[0]).max(axis=1)
@@ -181,7 +182,8 @@ def _is_valid(plane: SlicePlane) -> bool:
         return False
     smallest_mm, largest_mm = PIXEL_SPACING_LIMITS_MM
     is_plausible = all(smallest_mm <= step <= largest_mm for step in plane.pixel_spacing_mm)
-    return is_plausible and min(plane.rows, plane.columns) > 0
+    is_near = all(abs(value) <= FARTHEST_MM for value in plane.position_mm)
+    return is_plausible and is_near and min(plane.rows, plane.columns) > 0
 
 
 def _duplicates(positions: NDArray[np.float64], z_mm: NDArray[np.float64]) -> Flaw | None:

@@ -1,6 +1,7 @@
 """The data sets of the Storage Commitment Push Model (PS3.4 annex J): made, and read with bounds; it knows no store."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,6 +43,17 @@ class EventReport:
     failed: dict[str, int]
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raise UnreadableReferences for whatever pydicom stumbles over in a data set of a peer, which it decodes late."""
+    try:
+        yield
+    except UnreadableReferences:
+        raise
+    except Exception as error:
+        raise UnreadableReferences(f"it is malformed ({type(error).__name__})") from None
+
+
 def commitment_context() -> PresentationContext:
     """The presentation context of the service, without roles."""
     return build_context(PUSH_MODEL, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -67,21 +79,23 @@ def all_failed(transaction_uid: str, references: Iterable[Reference], reason: in
 
 def read_request(asked: Dataset) -> tuple[str, list[Reference]]:
     """Transaction UID and instances of a request; raises UnreadableReferences."""
-    references = [reference for reference, _ in _references(asked, "ReferencedSOPSequence")]
-    if not references:
-        raise UnreadableReferences("it names no instance")
-    return _uid(asked, "TransactionUID"), references
+    with reading():
+        references = [reference for reference, _ in _references(asked, "ReferencedSOPSequence")]
+        if not references:
+            raise UnreadableReferences("it names no instance")
+        return _uid(asked, "TransactionUID"), references
 
 
 def read_report(told: Dataset) -> EventReport:
     """What a report says; raises UnreadableReferences. An instance in both of its lists has failed."""
-    committed = {reference.sop_instance_uid for reference, _ in _references(told, "ReferencedSOPSequence")}
-    failed = {}
-    for reference, item in _references(told, "FailedSOPSequence"):
-        reason: Any = item.get("FailureReason")
-        is_reason = isinstance(reason, int) and 0 <= reason <= _MAX_US
-        failed[reference.sop_instance_uid] = reason if is_reason else PROCESSING_FAILURE
-    return EventReport(_uid(told, "TransactionUID"), frozenset(committed - failed.keys()), failed)
+    with reading():
+        committed = {reference.sop_instance_uid for reference, _ in _references(told, "ReferencedSOPSequence")}
+        failed = {}
+        for reference, item in _references(told, "FailedSOPSequence"):
+            reason: Any = item.get("FailureReason")
+            is_reason = isinstance(reason, int) and 0 <= reason <= _MAX_US
+            failed[reference.sop_instance_uid] = reason if is_reason else PROCESSING_FAILURE
+        return EventReport(_uid(told, "TransactionUID"), frozenset(committed - failed.keys()), failed)
 
 
 def _item(reference: Reference) -> Dataset:

@@ -115,7 +115,7 @@ def first_to_end(settings: Settings) -> tuple[datetime, str] | None:
 def validity(path: Path) -> list[tuple[datetime, datetime]]:
     """First and last moment of every certificate and revocation list in a PEM file that OpenSSL could read.
 
-    A list that names no next one has no last moment, and is left out.
+    A list that names no next one has no last moment, and is left out. Raises OSError, and ValueError for other files.
     """
     text = path.read_text(encoding="ascii", errors="replace")
     certificates = [validity_of(ssl.PEM_cert_to_DER_cert(block)) for block in _PEM.findall(text)]
@@ -153,7 +153,9 @@ def validity_of(der: bytes) -> tuple[datetime, datetime]:
 
 
 def _element(data: bytes) -> tuple[int, bytes, bytes]:
-    """Tag and contents of the first element of ASN.1 DER, and what follows it."""
+    """Tag and contents of the first element of ASN.1 DER, and what follows; raises ValueError where there is none."""
+    if len(data) < 2:
+        raise ValueError("the certificate or the revocation list is cut off")
     length, start = data[1], 2
     if length & 0x80:
         start += length & 0x7F

@@ -33,13 +33,12 @@ NO_EVENT: Final = "library_message"
 _MAX_CAUSES = 8
 _UID, _CASE = re.compile(r"[0-9.]{1,64}"), re.compile(r"[0-9-]{1,24}")
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
-_CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {10: "; "}
 _KNOWN: Final = {"time", "level", "role", "name", "pid", "event", "message", "traceback"}
 
 
 def line_formatter(form: Literal["console", "json"], role: str, name: str = "1") -> logging.Formatter:
     """Makes lines of this process, of every logger: text for people, or one JSON object a line."""
-    render = _render if form == "console" else JSONRenderer(ensure_ascii=False)
+    render = _render if form == "console" else _render_json
     return ProcessorFormatter(
         foreign_pre_chain=[EventRenamer("message"), ExtraAdder(("event", *IDS))],
         processors=[_Facts(role, name), render],
@@ -58,8 +57,14 @@ def console_text(line: Mapping[str, Any]) -> str:
 
 
 def plain_line(text: str) -> str:
-    """Text on one line, without what a terminal would obey."""
-    return text.translate(_CONTROLS)
+    """Text on one line, without what a terminal would obey: controls, marks of direction, other ends of a line."""
+    return text if text.isprintable() else "".join(_printable(character) for character in text)
+
+
+def _printable(character: str) -> str:
+    if character == "\n":
+        return "; "
+    return character if character.isprintable() else repr(character)[1:-1]
 
 
 def bind_ids(record: logging.LogRecord) -> bool:
@@ -122,6 +127,20 @@ def _can_be_written(key: str, value: object) -> bool:
         return False
     form = _CASE if key == "case" else _UID if key.endswith("_uid") else None
     return form is None or form.fullmatch(str(value)) is not None
+
+
+_JSON = JSONRenderer(ensure_ascii=False)
+
+
+def _render_json(logger: Any, method: str, line: EventDict) -> str:
+    """One object on one line, in which what cannot be shown is escaped: somebody will look at the file as it is."""
+    text = _JSON(logger, method, line)
+    assert isinstance(text, str)
+    return text if text.isprintable() else "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else json.dumps(character)[1:-1]
 
 
 def _render(_logger: Any, _method: str, line: EventDict) -> str:

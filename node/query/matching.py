@@ -44,7 +44,7 @@ def matcher(key: DataElement) -> Callable[[Sequence[str]], bool]:
         return _in_range(key.VR, "\\".join(wanted))
     if key.VR in _NUMBERS:
         number = _number(wanted[0])
-        return lambda values: any(_number(value) == number for value in values)
+        return lambda values: any(_is_number(value, number) for value in values)
     patterns = [_pattern(one, key.VR) for one in wanted]
     anything = any(set(one) == {"*"} for one in wanted) and key.VR in _WILD_VRS
     return lambda values: anything or any(pattern(value) for value in values for pattern in patterns)
@@ -100,6 +100,14 @@ def _bounds(vr: str, text: str) -> tuple[str, str]:
         raise BadKey("a time is HHMMSS, and a range has one hyphen")
     plain = plain.replace(".", "")
     return plain.ljust(12, "0"), plain + "235959999999"[len(plain) :]
+
+
+def _is_number(text: str, wanted: float) -> bool:
+    """Whether the value of an object is the number; one that is none matches nothing, and ends no query."""
+    try:
+        return _number(text) == wanted
+    except BadKey:
+        return False
 
 
 def _number(text: str) -> float:

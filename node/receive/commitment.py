@@ -33,6 +33,7 @@ from node.network.commitment import (
     commitment_context,
     read_report,
     read_request,
+    reading,
 )
 from node.network.contexts import VERIFICATION
 from node.network.no_association import NoAssociation
@@ -71,11 +72,10 @@ class CommitmentReports:
         if event_type not in (ALL_COMMITTED, SOME_FAILED):
             return self._refused(status.NO_SUCH_EVENT, calling_ae, "it is of no event type of storage commitment")
         try:
-            report = read_report(read())
+            with reading():
+                report = read_report(read())
         except UnreadableReferences as error:
             return self._refused(status.INVALID_ARGUMENT, calling_ae, str(error))
-        except Exception as error:  # pydicom raises whatever malformed bytes make it stumble over
-            return self._refused(status.INVALID_ARGUMENT, calling_ae, type(error).__name__)
         names = [one.name for one in self.destinations if one.ae_title == calling_ae]
         found = CommitmentReport(report.transaction_uid, report.committed, report.failed)
         try:
@@ -165,7 +165,8 @@ class CommitmentService:
         if request.ActionTypeID != REQUEST:
             return status.NO_SUCH_ACTION, None
         try:
-            transaction_uid, references = read_request(event.action_information)
+            with reading():
+                transaction_uid, references = read_request(event.action_information)
         except UnreadableReferences as error:
             log.warning(
                 "a request for storage commitment of %s cannot be read: %s",

@@ -83,7 +83,10 @@ def log_out(request: Request) -> Response:
 
 def own_path(wanted: str) -> str:
     """Where to go after the login: a path of this page; "/" for anything that could lead elsewhere."""
-    parts = urlsplit(wanted) if wanted.isascii() and wanted.isprintable() else None
+    try:
+        parts = urlsplit(wanted) if wanted.isascii() and wanted.isprintable() else None
+    except ValueError:  # such as of "//["
+        parts = None
     is_own = parts is not None and not parts.scheme and not parts.netloc and wanted.startswith("/")
     if not is_own or wanted[1:2] in ("/", "\\") or "\\" in wanted or len(wanted) > _MAX_NEXT_CHARS:
         return "/"

@@ -38,6 +38,15 @@ NOT_RUN: dict[str, Instead] = {
     "syncect qa plot --out trend.svg": Instead(
         "it needs a run; without one there is nothing to draw", "syncect qa plot --out trend.svg; [ $? -eq 3 ]"
     ),
+    ".venv/bin/python -m tests.fuzz --again settings runs/fuzz/settings-032488c424": Instead(
+        "its file is the input of a finding", "grep -q -- --again $REPOSITORY/tests/fuzz/__main__.py"
+    ),
+    ".venv/bin/pip install atheris": Instead(
+        "it needs a package index", "grep -q 'pip install atheris' $REPOSITORY/tests/fuzz/with_atheris.py"
+    ),
+    ".venv/bin/python -m tests.fuzz.with_atheris identity -max_total_time=600": Instead(
+        "the program comes from the line before", "grep -q max_total_time $REPOSITORY/tests/fuzz/with_atheris.py"
+    ),
     ".venv/bin/pip install pre-commit": Instead(
         "it needs a package index", "test -f $REPOSITORY/.pre-commit-config.yaml"
     ),

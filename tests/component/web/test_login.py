@@ -231,6 +231,8 @@ def test_a_logout_needs_the_token_and_ends_the_session(door):
         "/\t/evil.example",
         "/\n/evil.example",
         "\\/evil.example",
+        "//[",
+        "//[::1",
         "/login?next=/login",
         "/a\\b",
         "http:/x",

@@ -46,6 +46,8 @@ def test_operations(op: str, values: tuple[str, ...], found: tuple[str, ...], ho
         ("BodyPartExamined", "equals", (), "r", "takes 1 values, not 0"),
         ("BodyPartExamined", "present", ("x",), "r", "takes 0 values"),
         ("BodyPartExamined", "matches", ("(",), "r", "no regular expression"),
+        ("BodyPartExamined", "matches", ("(a)\\1",), "r", "uses a back-reference"),
+        ("BodyPartExamined", "matches", ("a{99999999999}",), "r", "no regular expression"),
         ("BodyPartExamined", "matches", ("x" * 201,), "r", "longer than 200"),
         ("SliceThickness", "at_most", ("thin",), "r", "no number"),
         ("BodyPartExamined", "present", (), " ", "reason"),
@@ -54,3 +56,9 @@ def test_operations(op: str, values: tuple[str, ...], found: tuple[str, ...], ho
 def test_a_bad_rule_says_what_is_wrong(keyword: str, op: str, values: tuple[str, ...], reason: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         Rule(keyword, op, values, reason)
+
+
+def test_a_value_that_somebody_chose_does_not_hold_up_a_pattern_written_without_care() -> None:
+    rule = Rule("PatientID", "matches", ("([A-Z]+[0-9]*)+",), "because")
+    assert not rule.holds(("A" * 63 + "!",))
+    assert rule.holds(("A" * 63 + "1",))
