@@ -24,6 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from config.destinations import DicomwebSettings, HttpsSettings
+from node.beats import STEP_LIMIT_S
 from node.dicom.constants import IMPLEMENTATION_VERSION_NAME
 from node.network.no_association import NoAssociation, Outcome
 from node.network.renewal import https_tls
@@ -34,6 +35,7 @@ from node.network.tls_faults import why_no_tls
 
 MAX_ANSWER_BYTES: Final = 4 << 20  # what is said of an instance is 1 to 4 kB, and `node.network.qido` asks for 100
 _SLOWEST_BYTES_PER_S: Final = 100_000  # of a body that is sent
+_LONGEST_S: Final = 0.8 * STEP_LIMIT_S  # of one request, before its courier is taken for hung
 _LIBRARIES: Final = ("dicomweb_client", "requests", "retrying", "urllib3")
 """Whose loggers are silent: they tell of URLs with a PatientID, and of what a peer said."""
 
@@ -92,7 +94,7 @@ class Session(requests.Session):
         request.headers.pop("Host", None)  # dicomweb-client leaves the port out
         timeouts = (self._timeouts.connection_s, self._timeouts.dimse_s)
         size_bytes = int(request.headers.get("Content-Length") or 0)
-        whole_s = self._timeouts.answers_s + size_bytes / _SLOWEST_BYTES_PER_S
+        whole_s = min(self._timeouts.answers_s + size_bytes / _SLOWEST_BYTES_PER_S, _LONGEST_S)
         try:
             with self._watch.limit(whole_s):
                 response = super().send(request, **kwargs | {"stream": True, "timeout": timeouts})
