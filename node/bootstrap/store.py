@@ -31,6 +31,7 @@ from storage.mark import mismatch, missing_store, settle_mark
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.peers import PeerStore
+from storage.performed_steps import PerformedStepStore
 from storage.refusals import RefusalStore
 from storage.retention import RetentionStore
 from storage.schema import ensure_schema
@@ -88,6 +89,11 @@ class Node:
     def commitments(self) -> CommitmentStore:
         """What destinations were asked to commit to."""
         return CommitmentStore(self.database)
+
+    @property
+    def steps(self) -> PerformedStepStore:
+        """What scanners reported of their performed procedure steps."""
+        return PerformedStepStore(self.database)
 
     @property
     def refusals(self) -> RefusalStore:
