@@ -32,6 +32,7 @@ from node.send.companions import CompanionMaker
 from node.send.courier import Courier
 from node.send.probe import Probe
 from node.translate.native_contrast import why_enhanced
+from storage.database import Database
 from storage.offered import OfferedStore
 from storage.outbox import ClaimedDelivery
 from storage.series import JobRequest
@@ -48,7 +49,7 @@ def make_receiver(node: Node, beat: Beating | None = None, numbers: Numbers | No
         node.series,
         node.refusals,
         name=process_name("receive"),
-        services=_receiver_services(node, reports),
+        services=receiver_services(node, reports),
         reporting=reports.destinations,
         beat=beat,
         numbers=numbers,
@@ -56,12 +57,22 @@ def make_receiver(node: Node, beat: Beating | None = None, numbers: Numbers | No
     )
 
 
-def _receiver_services(node: Node, reports: CommitmentReports) -> list[Service]:
-    """The services that the settings ask for."""
+def receiver_services(node: Node, reports: CommitmentReports) -> list[Service]:
+    """What the receiver offers beside storage, as the settings ask."""
     settings = node.settings.scp
     commitment = CommitmentService(settings, reports).service()
     steps = StepService(node.steps, StepPeers(settings.allowed_peers), clock=node.clock).service()
     return [*([commitment] if commitment else []), *([steps] if settings.mpps else [])]
+
+
+def services_on_paper(settings: Settings) -> list[Service]:
+    """What the receiver would offer beside storage, to be described: no store is opened and nothing listens."""
+    database = Database.empty()
+    try:
+        node = Node(settings, database, "", writable=False, is_new=True)
+        return receiver_services(node, _reports(node, "receive"))
+    finally:
+        database.close()
 
 
 def make_query_scp(node: Node, beat: Beating = no_beat) -> QueryScp:

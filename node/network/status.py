@@ -101,6 +101,12 @@ def classify(status: int) -> Reading:
     return Reading(_UNCLEAR, f"status {status:04X}: not defined for C-STORE")
 
 
+def store_readings() -> list[tuple[int, int, Reading]]:
+    """First and last status of C-STORE, and how it is read, for every status that is known; the ranges come last."""
+    single = [(code, code, Reading(*read)) for code, read in _SINGLE.items()]
+    return [*single, *((first, last, Reading(verdict, meaning)) for first, last, verdict, meaning in _RANGES)]
+
+
 _FAILURE_REASONS: dict[int, str] = {
     0x0110: "processing failure at the peer",
     0x0112: "the peer does not have it (no such object instance)",
