@@ -46,8 +46,8 @@ def query_service(index: Index, retriever: Retriever, progressed: Callable[[Any]
         contexts=query_contexts(),
         messages=MESSAGES,
         handlers=[
-            (evt.EVT_REQUESTED, _requested),
             (evt.EVT_C_FIND, partial(_find, index, retriever.ae_title, progressed)),
+            (evt.EVT_REQUESTED, _requested),
         ],
         operations={C_MOVE: partial(_move, retriever, progressed), C_GET: partial(_get, retriever, progressed)},
     )
