@@ -63,20 +63,23 @@ class PeerSettings(Section):
 
     certificate: a common name or DNS name that its client certificate must have, or its fingerprint; empty for any that
     `scp.tls.ca` signed. port: where it listens for reports of storage commitment, at the address from which it asked; 0
-    for reports on its own associations alone.
+    for reports on its own associations alone. steps_of: AE titles of the scanners whose performed procedure steps it
+    forwards, as a RIS does.
     """
 
     ae_title: AeTitle
     host: Hosts = ""
     certificate: CertificateName = ""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
+    steps_of: tuple[AeTitle, ...] = ()
 
 
 class ScpSettings(Section):
     """The receiver. With an empty `allowed_peers` it accepts every calling AE title, of this machine only.
 
     allow_everyone: of every machine. foreign_instances: what becomes of an instance of a series that another peer sent.
-    commitment: what becomes of a request for storage commitment; none is ever granted.
+    commitment: what becomes of a request for storage commitment; none is ever granted. mpps: whether scanners may
+    report their performed procedure steps, which then say when a series is complete.
     """
 
     ae_title: AeTitle = "SYNCECT"
@@ -86,6 +89,7 @@ class ScpSettings(Section):
     allow_everyone: bool = False
     foreign_instances: Literal["refuse", "hold"] = "refuse"
     commitment: Literal["refuse", "fail_all"] = "refuse"
+    mpps: bool = False
     max_associations: Annotated[int, Field(ge=1, le=200)] = 25
     max_associations_per_peer: Annotated[int, Field(ge=0, le=200)] = 0
     tls: TlsSettings | None = None

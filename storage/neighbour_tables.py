@@ -5,11 +5,11 @@ Like those of `storage.tables` they have no behaviour, and all instants are UTC.
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Integer
+from sqlalchemy import ForeignKey, Integer, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
-from storage.tables import AE_TITLE, FOREIGN_UID, UID, Base
+from storage.tables import AE_TITLE, FOREIGN_UID, SHA256, UID, Base
 
 
 class CommitmentRow(Base):
@@ -51,17 +51,32 @@ class RejectionNoteRow(Base):
 
 
 class PerformedStepRow(Base):
-    """A Modality Performed Procedure Step (PS3.4 annex F) as a scanner reported it; `series` has images by series UID.
+    """A Modality Performed Procedure Step (PS3.4 annex F) as `calling_ae` reported it.
 
-    state: Performed Procedure Step Status (0040,0252).
+    certificate: as in `Series.certificate`, "" also where the settings bind the AE title to it. study_uid: "" where the
+    step names none. state: Performed Procedure Step Status (0040,0252). discontinued_for: Code Value of the
+    Discontinuation Reason (CID 9300), "" for none that is known here.
     """
 
     __tablename__ = "performed_step"
 
     sop_instance_uid: Mapped[str] = mapped_column(UID, primary_key=True)
-    calling_ae: Mapped[str] = mapped_column(AE_TITLE)
+    calling_ae: Mapped[str] = mapped_column(AE_TITLE, index=True)
+    certificate: Mapped[str] = mapped_column(SHA256, default="", server_default="")
     study_uid: Mapped[str] = mapped_column(FOREIGN_UID, default="", server_default="", index=True)
     state: Mapped[str] = mapped_column(CleanString(16))
-    series: Mapped[dict[str, list[str]]] = mapped_column(CleanJson, default=dict, server_default="{}")
+    discontinued_for: Mapped[str] = mapped_column(CleanString(16), default="", server_default="")
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class PerformedSeriesRow(Base):
+    """A series that a performed step lists, and the SOP Instance UIDs of its images that this node keeps."""
+
+    __tablename__ = "performed_series"
+    __table_args__ = (UniqueConstraint("step_uid", "series_uid"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    step_uid: Mapped[str] = mapped_column(ForeignKey("performed_step.sop_instance_uid"))
+    series_uid: Mapped[str] = mapped_column(FOREIGN_UID, index=True)
+    images: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")

@@ -65,7 +65,7 @@ __all__ = [
 class OpenSeries:
     """A series that waits for a decision; `arrivals` is handed back with the decision to prove it is not stale.
 
-    calling_ae: of its owner, "" where nobody knows it.
+    calling_ae, certificate: of its owner, as in the table; "" where nobody knows it.
     association_quiet_for_s: how long its open associations have brought nothing, of any series; infinite where none is
     open. instances: how many came, each once, those that were thrown away with them. missing: what the node knows to
     be missing. wait_s: how long its sender is known to pause.
@@ -85,6 +85,7 @@ class OpenSeries:
     wait_s: float = 0.0
     missing: tuple[MissingInstance, ...] = ()
     expected: int | None = None
+    certificate: str = ""
 
 
 @dataclass(frozen=True)
@@ -369,6 +370,7 @@ def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool)
         wait_s=wait_s(session, row.calling_ae, now),
         missing=missing_instances(session, row),
         expected=row.expected,
+        certificate=row.certificate,
     )
 
 

@@ -18,6 +18,7 @@ from node.dicom.headers import SliceHeader
 from node.dicom.uids import UidFactory, job_key
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
+from node.network.services import Service
 from node.ops.retention import Retention
 from node.query.index import Index
 from node.query.retrieve import Retriever
@@ -26,11 +27,14 @@ from node.receive.commitment import CommitmentReports, CommitmentService
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
+from node.receive.mpps import StepService
+from node.receive.performed_steps import PerformedSteps, StepPeers
 from node.receive.receiver import Receiver
 from node.send.companions import CompanionMaker
 from node.send.courier import Courier
 from node.send.probe import Probe
 from node.translate.native_contrast import why_enhanced
+from storage.database import Database
 from storage.notes import DueNote
 from storage.offered import OfferedStore
 from storage.outbox import ClaimedDelivery
@@ -40,21 +44,38 @@ QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=
 
 
 def make_receiver(node: Node, beat: Beating | None = None, numbers: Numbers | None = None) -> Receiver:
-    """The storage SCP, and what it offers of storage commitment."""
+    """The storage SCP, and what it offers beside storage."""
     reports = _reports(node, process_name("receive"))
-    commitment = CommitmentService(node.settings.scp, reports).service()
     return Receiver(
         node.settings.scp,
         node.spool,
         node.series,
         node.refusals,
         name=process_name("receive"),
-        services=[] if commitment is None else [commitment],
+        services=receiver_services(node, reports),
         reporting=reports.destinations,
         beat=beat,
         numbers=numbers,
         clock=node.clock,
     )
+
+
+def receiver_services(node: Node, reports: CommitmentReports) -> list[Service]:
+    """What the receiver offers beside storage, as the settings ask."""
+    settings = node.settings.scp
+    commitment = CommitmentService(settings, reports).service()
+    steps = StepService(node.steps, StepPeers(settings.allowed_peers), clock=node.clock).service()
+    return [*([commitment] if commitment else []), *([steps] if settings.mpps else [])]
+
+
+def services_on_paper(settings: Settings) -> list[Service]:
+    """What the receiver would offer beside storage, to be described: no store is opened and nothing listens."""
+    database = Database.empty()
+    try:
+        node = Node(settings, database, "", writable=False, is_new=True)
+        return receiver_services(node, _reports(node, "receive"))
+    finally:
+        database.close()
 
 
 def make_query_scp(node: Node, beat: Beating = no_beat) -> QueryScp:
@@ -80,6 +101,7 @@ def make_completion(node: Node, *, doubt: str = "") -> Completion:
         why_enhanced=why_enhanced,
         name=process_name("complete"),
         expected=expected_counts(node.settings),
+        steps=performed_steps(node),
         clock=node.clock,
     )
 
@@ -120,6 +142,12 @@ def expected_counts(settings: Settings) -> ExpectedCounts | None:
         return count_instances(peer, settings.scp.ae_title, study_uid, series_uid, QUESTION_TIMEOUTS)
 
     return ExpectedCounts(name, count)
+
+
+def performed_steps(node: Node) -> PerformedSteps | None:
+    """What scanners say that they have finished; None where they are not asked to."""
+    scp = node.settings.scp
+    return PerformedSteps(node.steps, StepPeers(scp.allowed_peers)) if scp.mpps else None
 
 
 def make_courier(node: Node, name: str, beat: Beating = no_beat, numbers: Numbers | None = None) -> Courier:

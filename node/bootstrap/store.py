@@ -32,6 +32,7 @@ from storage.notes import NoteStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.peers import PeerStore
+from storage.performed_steps import PerformedStepStore
 from storage.recalls import RecallStore
 from storage.refusals import RefusalStore
 from storage.retention import RetentionStore
@@ -100,6 +101,11 @@ class Node:
     def notes(self) -> NoteStore:
         """Rejection notes about withdrawn results."""
         return NoteStore(self.database)
+
+    @property
+    def steps(self) -> PerformedStepStore:
+        """What scanners reported of their performed procedure steps."""
+        return PerformedStepStore(self.database)
 
     @property
     def refusals(self) -> RefusalStore:

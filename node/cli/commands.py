@@ -11,6 +11,7 @@ from node.cli import (
     backup,
     cohort,
     commission,
+    conformance,
     db,
     demo,
     doctor,
@@ -82,6 +83,7 @@ cohort.add_to(app)
 train.add_to(app)
 evaluate.add_to(app)
 commission.add_to(app)
+conformance.add_to(app)
 spool.add_to(app)
 users.add_to(app)
 app.add_typer(jobs.app, name="jobs")

@@ -12,9 +12,11 @@ from node.network.status import failure_words
 from node.operate.cases import case_json, delivered, leftover_text, progress_text, shadow_text
 from node.operate.next_steps import step_of
 from node.operate.texts import facts_text, local_time, now_utc, zone_of
+from node.receive.performed_steps import StepPeers
 from storage.commitments import CommitmentView, FailedInstance
 from storage.overview import Case, DeliveryView, EventView, RefusedView
 from storage.owners import OwnerView
+from storage.performed_steps import StepView
 
 _MOST_FAILED = 10  # instances that are named one by one
 
@@ -32,6 +34,8 @@ def show(
         owner = node.series.owner(case.series_id)
         asked = node.commitments.views(case.job_id) if case.job_id is not None else []
         failed = node.commitments.failed(case.job_id) if case.job_id is not None else []
+        told = node.steps.of_series(case.study_uid, case.series_uid)
+        steps = StepPeers(node.settings.scp.allowed_peers).counting(told, owner.calling_ae, owner.certificate)
         shadows = node.shadows.views(case.job_id) if case.job_id is not None else []
         history = node.overview.events(case)
         step = step_of(node, case)
@@ -44,6 +48,7 @@ def show(
                 **facts,
                 "product_dir": folder,
                 "owner": owner,
+                "performed_steps": [_step_json(one) for one in steps],
                 "shadows": shadows,
                 "commitments": asked,
                 "not_committed": failed,
@@ -56,6 +61,7 @@ def show(
         *_facts(case, facts, zone),
         ("owner", _owner(owner)),
         *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
+        *(("performed step", _step(one, zone)) for one in steps),
         *((f"to {view.destination}", _delivery(case, view, zone)) for view in case.deliveries),
         *((f"commitment of {view.destination}", _commitment(view, zone)) for view in asked),
         *_not_committed(failed),
@@ -184,6 +190,22 @@ def _not_committed(failed: list[FailedInstance]) -> list[tuple[str, str]]:
 def _owner(owner: OwnerView) -> str:
     subject = f", by a certificate whose subject has the SHA-256 {owner.certificate}" if owner.certificate else ""
     return f"{owner.calling_ae or 'nobody known'}{subject}"
+
+
+def _step_json(step: StepView) -> dict[str, Any]:
+    """A performed step; `images`: how many it lists of the series, null where it does not list it."""
+    return {
+        "sop_instance_uid": step.sop_instance_uid,
+        "calling_ae": step.calling_ae,
+        "state": step.state,
+        "images": None if step.listed is None else len(step.listed),
+        "updated_at": step.updated_at,
+    }
+
+
+def _step(step: StepView, zone: tzinfo | None) -> str:
+    listed = "this series is not listed" if step.listed is None else f"{len(step.listed)} images listed"
+    return f"{step.state}, {listed}; told by {step.calling_ae} {local_time(step.updated_at, zone)}"
 
 
 def _refused(one: RefusedView, zone: tzinfo | None) -> str:

@@ -65,6 +65,11 @@ DEFLATED_SYNTAXES = frozenset(
 _LAST_RESORT = tuple(uid for uid in _IGNORED_SYNTAXES if uid not in _CT_SYNTAXES and str(uid) not in DEFLATED_SYNTAXES)
 
 
+def verification_context() -> PresentationContext:
+    """C-ECHO, which every server here answers."""
+    return build_context(VERIFICATION, list(_UNCOMPRESSED))
+
+
 def supported_contexts() -> list[PresentationContext]:
     """One context for each SOP class, its transfer syntaxes the most wanted first, which is how pynetdicom chooses."""
     register_uid(SIEMENS_CSA_NON_IMAGE, "SiemensCSANonImageStorage", StorageServiceClass)
@@ -73,7 +78,7 @@ def supported_contexts() -> list[PresentationContext]:
     classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
     ignored = [uid for uid in (*classes, *_RETIRED_CLASSES, SIEMENS_CSA_NON_IMAGE) if uid not in STORED_CLASSES]
     return [
-        build_context(VERIFICATION, list(_UNCOMPRESSED)),
+        verification_context(),
         *(build_context(uid, [*_CT_SYNTAXES, *_LAST_RESORT]) for uid in sorted(STORED_CLASSES)),
         *(build_context(uid, list(_IGNORED_SYNTAXES)) for uid in ignored),
     ]

@@ -51,6 +51,7 @@ _NUMBERS = (
     "MessageID",
 )  # that every request needs, PS3.7 tables 9.3-1 and 9.3-12
 _PRIORITIES = (0, 1, 2)  # PS3.7 table E.1-1
+_CLASS_TAGS = 0x00000002, 0x00000003  # Affected and Requested SOP Class UID, by which pynetdicom chooses who answers
 _MESSAGE_ID, _ANSWERED_ID = "MessageID", "MessageIDBeingRespondedTo"  # of a request, and of what answers or cancels one
 _USUAL_ELEMENTS = {0x0000, 0x0002, 0x0100, 0x0110, 0x0700, 0x0800, 0x1000}  # of a C-STORE request, PS3.7 table 9.3-1
 
@@ -321,7 +322,7 @@ class DimseGuard(DIMSEServiceProvider):
         abstract_syntax = self._contexts[context_id][0]
         asked = decode(BytesIO(raw), True, True)
         if abstract_syntax in self._messages:
-            self._begin_other(context_id, raw, asked, self._messages[abstract_syntax])
+            self._begin_other(context_id, raw, asked, abstract_syntax)
             return
         field, data_set_type, _ = (_number(asked, keyword) for keyword in _NUMBERS)
         if abstract_syntax == VERIFICATION:
@@ -334,13 +335,15 @@ class DimseGuard(DIMSEServiceProvider):
             raw = self._await_data_set(raw, asked, abstract_syntax, context_id)
         self._pass_on(context_id, bytes((_COMMAND | _LAST,)) + raw)
 
-    def _begin_other(self, context_id: int, raw: bytes, asked: Dataset, taken: frozenset[Message]) -> None:
+    def _begin_other(self, context_id: int, raw: bytes, asked: Dataset, abstract_syntax: str) -> None:
         """Hand over the command set of a message that is no C-STORE request, once it is one of those taken here."""
         field, data_set_type = _number(asked, "CommandField"), _number(asked, "CommandDataSetType")
-        if field not in list(taken):
+        if field not in list(self._messages[abstract_syntax]):
             raise NotDimse(f"a message {field:04X} that its context does not take")
         is_answer = field & _ANSWER != 0 or field == Message.C_CANCEL_RQ
         _number(asked, _ANSWERED_ID if is_answer else _MESSAGE_ID)
+        if not is_answer and abstract_syntax not in [_text(asked, tag) for tag in _CLASS_TAGS]:
+            raise NotDimse("a message about another SOP class than that of its context")
         for element in asked:
             if element.VR == "UI" and not UID_ALPHABET.fullmatch(_text(asked, element.tag)):
                 raise NotDimse(f"{element.keyword} of a command set is no UID")

@@ -29,7 +29,7 @@ def find_instances(
     timeouts: Timeouts = Timeouts(),  # noqa: B008
 ) -> frozenset[str]:
     """SOP Instance UIDs that the peer lists for a series. Raises NoAssociation where it does not answer."""
-    with associate(peer, calling_ae, [_context()], timeouts) as association:
+    with associate(peer, calling_ae, [find_context()], timeouts) as association:
         return _instances(association, study_uid, series_uid)
 
 
@@ -39,7 +39,7 @@ def count_instances(peer: Peer, calling_ae: str, study_uid: str, series_uid: str
     Number of Series Related Instances (0020,1209) is an optional key: a peer that leaves it out is asked for a list.
     Raises NoAssociation where it does not answer.
     """
-    with associate(peer, calling_ae, [_context()], timeouts) as association:
+    with associate(peer, calling_ae, [find_context()], timeouts) as association:
         query = _series_query("SERIES", study_uid, series_uid)
         query.NumberOfSeriesRelatedInstances = None
         counts = [_count(found) for found in _find(association, query, series_uid)]
@@ -69,7 +69,7 @@ def find_patients(
         setattr(query, keyword, "")
     with quiet_pydicom():  # it would tell the log of an ID that is too long
         query.PatientID = patient_id
-    with associate(peer, calling_ae, [_context()], timeouts) as association:
+    with associate(peer, calling_ae, [find_context()], timeouts) as association:
         return [
             {keyword: _text(found, keyword, unreadable="?") for keyword in COMPARED}
             for found in _answers(association, query)
@@ -79,11 +79,11 @@ def find_patients(
 
 def takes_questions(peer: Peer, calling_ae: str, timeouts: Timeouts) -> None:
     """Raise NoAssociation unless the peer accepts an association for C-FIND; nothing is asked."""
-    with associate(peer, calling_ae, [_context()], timeouts):
+    with associate(peer, calling_ae, [find_context()], timeouts):
         return
 
 
-def _context() -> PresentationContext:
+def find_context() -> PresentationContext:
     return build_context(STUDY_ROOT_FIND, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 
 

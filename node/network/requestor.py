@@ -26,6 +26,7 @@ from node.network.answers import Answers, BoundedSocket
 from node.network.library import configure_libraries
 from node.network.no_association import NoAssociation, Outcome, Peer, client_tls, why_none
 
+PDU_BYTES = 16_382  # that a peer may send: answers only
 _END_S = 1.0  # for an A-ABORT to go out and for threads that have nothing left to wait for
 
 
@@ -141,6 +142,7 @@ def _request(
     ae.connection_timeout = timeouts.connection_s
     ae.acse_timeout = timeouts.acse_s
     ae.dimse_timeout = timeouts.dimse_s
+    ae.maximum_pdu_size = PDU_BYTES
     tls = client_tls(destination)
     try:
         return ae.associate(

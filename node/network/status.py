@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 SUCCESS = 0x0000
+INVALID_VALUE = 0x0106
 PROCESSING_FAILURE = 0x0110
+DUPLICATE_INSTANCE = 0x0111
 NO_SUCH_INSTANCE = 0x0112
 NO_SUCH_EVENT = 0x0113
 INVALID_ARGUMENT = 0x0115
+NO_SUCH_CLASS = 0x0118
+MISSING_ATTRIBUTE = 0x0120
+MISSING_VALUE = 0x0121
 NO_SUCH_ACTION = 0x0123
 NOT_AUTHORIZED = 0x0124
 RESOURCE_LIMITATION = 0x0213
@@ -94,6 +99,12 @@ def classify(status: int) -> Reading:
         if first <= status <= last:
             return Reading(verdict, f"status {status:04X}: {meaning}")
     return Reading(_UNCLEAR, f"status {status:04X}: not defined for C-STORE")
+
+
+def store_readings() -> list[tuple[int, int, Reading]]:
+    """First and last status of C-STORE, and how it is read, for every status that is known; the ranges come last."""
+    single = [(code, code, Reading(*read)) for code, read in _SINGLE.items()]
+    return [*single, *((first, last, Reading(verdict, meaning)) for first, last, verdict, meaning in _RANGES)]
 
 
 _FAILURE_REASONS: dict[int, str] = {

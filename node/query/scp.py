@@ -5,14 +5,14 @@ import logging
 import threading
 from typing import Any
 
-from pynetdicom import AE, build_context, evt
+from pynetdicom import AE, evt
 
 from config.settings import ScpSettings
 from node.beats import IDLE_LIMIT_S, Beating, no_beat
 from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from node.errors import Misconfigured
 from node.network import server, status
-from node.network.contexts import VERIFICATION
+from node.network.contexts import verification_context
 from node.network.dimse_guard import MessageLimits
 from node.network.library import configure_libraries
 from node.network.renewal import receiver_tls
@@ -86,7 +86,7 @@ class QueryScp:
         try:
             listening: Any = ae.make_server(
                 (settings.listening_host, settings.port),
-                contexts=[build_context(VERIFICATION), *self._service.contexts],
+                contexts=[verification_context(), *self._service.contexts],
                 tls=None if tls is None else receiver_tls(tls),
                 evt_handlers=[
                     *self._places.handlers(),

@@ -22,24 +22,44 @@ PATIENT_FIND, PATIENT_MOVE, PATIENT_GET = (f"1.2.840.10008.5.1.4.1.2.1.{number}"
 STUDY_FIND, STUDY_MOVE, STUDY_GET = (f"1.2.840.10008.5.1.4.1.2.2.{number}" for number in (1, 2, 3))
 _PATIENT_ROOT: Final = frozenset({PATIENT_FIND, PATIENT_MOVE, PATIENT_GET})
 _SYNTAXES: Final = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+_ASKED: Final = {
+    Message.C_FIND_RQ: (PATIENT_FIND, STUDY_FIND),
+    Message.C_MOVE_RQ: (PATIENT_MOVE, STUDY_MOVE),
+    Message.C_GET_RQ: (PATIENT_GET, STUDY_GET),
+}
+MESSAGES: Final = {
+    **{uid: frozenset({what, Message.C_CANCEL_RQ}) for what, uids in _ASKED.items() for uid in uids},
+    CT_IMAGE_STORAGE: frozenset({Message.C_STORE_RSP}),
+}
+
+
+def query_contexts() -> list[PresentationContext]:
+    """The contexts of the service; a peer that asks by C-GET proposes to be the SCP of the images."""
+    images = build_context(CT_IMAGE_STORAGE, list(_SYNTAXES))
+    images.scu_role, images.scp_role = False, True
+    return [*(build_context(uid, list(_SYNTAXES)) for uids in _ASKED.values() for uid in uids), images]
 
 
 def query_service(index: Index, retriever: Retriever, progressed: Callable[[Any], None]) -> Service:
     """The service. progressed: told the session of an association that asks, so that it keeps its place."""
-    asked = {
-        Message.C_FIND_RQ: (PATIENT_FIND, STUDY_FIND),
-        Message.C_MOVE_RQ: (PATIENT_MOVE, STUDY_MOVE),
-        Message.C_GET_RQ: (PATIENT_GET, STUDY_GET),
-    }
-    messages = {uid: frozenset({what, Message.C_CANCEL_RQ}) for what, uids in asked.items() for uid in uids}
-    images = build_context(CT_IMAGE_STORAGE, list(_SYNTAXES))
-    images.scu_role, images.scp_role = False, True  # of the peer that asks by C-GET
     return Service(
-        contexts=[*(build_context(uid, list(_SYNTAXES)) for uid in messages), images],
-        messages={**messages, CT_IMAGE_STORAGE: frozenset({Message.C_STORE_RSP})},
-        handlers=[(evt.EVT_C_FIND, partial(_find, index, retriever.ae_title, progressed))],
+        contexts=query_contexts(),
+        messages=MESSAGES,
+        handlers=[
+            (evt.EVT_C_FIND, partial(_find, index, retriever.ae_title, progressed)),
+            (evt.EVT_REQUESTED, _requested),
+        ],
         operations={C_MOVE: partial(_move, retriever, progressed), C_GET: partial(_get, retriever, progressed)},
     )
+
+
+def _requested(event: Any) -> None:
+    """Leave the images out, before contexts are negotiated, for a peer that would send some instead of getting them."""
+    association = event.assoc
+    role = association.requestor.role_selection.get(CT_IMAGE_STORAGE)
+    if role is None or not role.scp_role:
+        supported = association.acceptor.supported_contexts
+        association.acceptor.supported_contexts = [one for one in supported if one.abstract_syntax != CT_IMAGE_STORAGE]
 
 
 def _find(

@@ -1,11 +1,12 @@
 """Completion decides by its headers when a received series is complete, and what becomes of it.
 
 A series is complete when every association that touched it has closed, nothing arrived for `quiet_s` or for twice the
-longest pause of its sender, nothing is known to be missing, and its slices form one gap-free lattice. No signal of
-DICOM says that a sender is finished (needs: PS3.4 has none); what an aborted association left behind, or lacks an
-instance that was refused, waits `give_up_s` for the sender's next try, because its slices may well be gap-free. So does
-a series of which the peer of `count_from` counts more. Pixels are looked at in one case: a series with a gap that is
-enhanced anyway needs nobody to look for its missing slices.
+longest pause of its sender, nothing is known to be missing, and its slices form one gap-free lattice. C-STORE has no
+signal that a sender is finished; what an aborted association left behind, or lacks an instance that was refused, waits
+`give_up_s` for the sender's next try, because its slices may well be gap-free. So does a series of which the peer of
+`count_from` counts more. Where scanners report their performed procedure steps, what a completed step lists is waited
+for, and once exactly that is there, no pause and no aborted association is. Pixels are looked at in one case: a series
+with a gap that is enhanced anyway needs nobody to look for its missing slices.
 """
 
 import logging
@@ -25,7 +26,8 @@ from node.dicom.headers import SliceHeader, read_header, read_headers
 from node.errors import AmbiguousInstance, UnreadableInstance
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from node.receive.expected import ExpectedCounts
-from node.receive.shortfall import describe_missing, lost_by_replacement
+from node.receive.performed_steps import NOTHING, PerformedSteps, StepWord
+from node.receive.shortfall import describe_missing, lost_by_replacement, not_arrived
 from storage.errors import StoreUnavailable
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
 from storage.sources import SourceFile
@@ -42,8 +44,8 @@ class Completion:
 
     `request_for(headers)` names the job that an accepted series gets: its key and its bundle. `why_enhanced(paths)`
     looks into the pixels of a series with a gap: a clause where they look as if contrast agent had been given, or None.
-    `expected` knows how many instances a peer counts; None where no peer is asked. `name`: of the process, the same
-    after a restart.
+    `expected` knows how many instances a peer counts; None where no peer is asked. `steps`: what performed procedure
+    steps say; None where nobody reports them. `name`: of the process, the same after a restart.
     """
 
     def __init__(
@@ -57,12 +59,13 @@ class Completion:
         why_enhanced: Callable[[Sequence[Path]], str | None],
         name: str,
         expected: ExpectedCounts | None = None,
+        steps: PerformedSteps | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._series, self._spool = series, spool
         self._settings, self._policy = settings, policy
         self._request_for, self._why_enhanced, self._clock = request_for, why_enhanced, clock
-        self._expected, self._name = expected, name
+        self._expected, self._steps, self._name = expected, steps, name
         self._named: set[int] = set()
         self._spent_s: dict[str | int, float] = {}  # by AE title and by number of the series
 
@@ -140,11 +143,12 @@ class Completion:
     def _judge(self, series: OpenSeries) -> bool:
         """Judge a series that need not be waited for."""
         vouched = series.state is SeriesState.COMPLETE
-        if not vouched and (self._must_wait(series) or self._is_to_be_longer(series)):
+        word = NOTHING if self._steps is None or vouched else self._steps.of(series)
+        if not vouched and (self._must_wait(series, word) or self._is_to_be_longer(series)):
             return False
         ids = {"series_uid": series.series_uid, "calling_ae": series.calling_ae}
         with self._in_hand(series.id, judging=True), bound_contextvars(**ids):
-            return self._decide(series, vouched=vouched)
+            return self._decide(series, word, vouched=vouched)
 
     @contextmanager
     def _in_hand(self, series_id: int, *, judging: bool = False) -> Iterator[None]:
@@ -155,7 +159,7 @@ class Completion:
         finally:
             self._series.put_down(series_id, judged=judging)
 
-    def _decide(self, series: OpenSeries, *, vouched: bool) -> bool:
+    def _decide(self, series: OpenSeries, word: StepWord, *, vouched: bool) -> bool:
         try:
             headers, unreadable = self._read(series)
         except AmbiguousInstance as error:
@@ -173,7 +177,7 @@ class Completion:
         if unreadable:
             return self._skip(series, facts, f"{unreadable[0]} ({len(unreadable)} unreadable instances)")
         verdict = judge(headers, self._policy)
-        doubt = None if vouched else self._doubt(series, headers)
+        doubt = None if vouched else self._doubt(series, headers, word)
         if isinstance(verdict, Skip):
             if doubt and (verdict.depends_on_count or not headers):
                 return self._hold(series, f"{doubt} (so far: {verdict.reason})" if headers else doubt)
@@ -213,13 +217,16 @@ class Completion:
             return self._skip(series, facts, f"{enhanced}; moreover {verdict.reason}")
         return self._hold(series, f"{verdict.reason}; {doubt}" if doubt else verdict.reason)
 
-    def _must_wait(self, series: OpenSeries) -> bool:
+    def _must_wait(self, series: OpenSeries, word: StepWord) -> bool:
         """Whether the sender may still be about to send; ends `give_up_s` after the last instance."""
         if series.association_open and series.association_quiet_for_s < self._settings.give_up_s:
             return True  # a long study in one association: it goes on with another series
-        expects_more = series.association_open or series.ended_badly or series.missing
-        wait_s = self._settings.give_up_s if expects_more else min(series.wait_s, self._settings.give_up_s)
-        return series.quiet_for_s < wait_s
+        expects_more = series.association_open or series.missing or word.is_awaited or word.missing
+        if word.is_whole and not expects_more:
+            return False  # it was quiet for `quiet_s` before it came here
+        if expects_more or series.ended_badly:
+            return series.quiet_for_s < self._settings.give_up_s
+        return series.quiet_for_s < min(series.wait_s, self._settings.give_up_s)
 
     def _is_to_be_longer(self, series: OpenSeries) -> bool:
         """Whether the peer of `count_from` has, or is about to say that it has, more instances than arrived."""
@@ -234,21 +241,23 @@ class Completion:
             self._series.note_expected(series.id, told.count)
         return told.count > series.instances
 
-    def _doubt(self, series: OpenSeries, headers: list[SliceHeader]) -> str | None:
+    def _doubt(self, series: OpenSeries, headers: list[SliceHeader], word: StepWord) -> str | None:
         """Why the series is not complete although its sender is silent; None where nothing speaks against it."""
         replaced = self._replaced(series)
         clauses = [
-            self._broken_off(series),
+            self._broken_off(series, word),
             describe_missing(series.missing) if series.missing else None,
+            not_arrived(word.listed, word.missing) if word.missing else None,
+            word.stopped,
             lost_by_replacement(headers, replaced) if replaced else None,
             self._counted_longer(series),
         ]
         return "; ".join(clause for clause in clauses if clause) or None
 
-    def _broken_off(self, series: OpenSeries) -> str | None:
+    def _broken_off(self, series: OpenSeries, word: StepWord) -> str | None:
         if series.association_open:
             return f"the association is open but silent for more than {self._settings.give_up_s:g} s"
-        if series.ended_badly:
+        if series.ended_badly and not word.is_whole:
             return (
                 "the association was aborted while sending and the sender did not try again within "
                 f"{self._settings.give_up_s:g} s; send the series again, or confirm it with `syncect jobs complete`"

@@ -24,6 +24,14 @@ def describe_missing(missing: Sequence[MissingInstance]) -> str | None:
     return f"{'; '.join(clauses)}; {_WAY_OUT}" if clauses else None
 
 
+def not_arrived(listed: int, missing: Sequence[str]) -> str:
+    """Which images a performed procedure step lists that did not come, and what to do."""
+    return (
+        f"the scanner's performed step lists {listed} images, {listed - len(missing)} arrived, without "
+        f"{_named(missing)}; {_WAY_OUT}"
+    )
+
+
 def lost_by_replacement(current: Sequence[SliceHeader], replaced: Sequence[SliceHeader]) -> str | None:
     """Slices that are gone because another slice came under their UID; None for none.
 

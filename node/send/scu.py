@@ -126,9 +126,8 @@ class StorageScu:
 
     def echo(self) -> EchoResult:
         """Associate, look which contexts are accepted, and send a C-ECHO; never raises."""
-        contexts = [build_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *contexts_for()]
         try:
-            with associate(self._destination, self._calling_ae, contexts, self._timeouts) as association:
+            with associate(self._destination, self._calling_ae, echo_contexts(), self._timeouts) as association:
                 accepted = {context.abstract_syntax for context in association.accepted_contexts}
                 syntaxes = _syntaxes_for_ct(association.accepted_contexts)
                 if VERIFICATION not in accepted:
@@ -235,6 +234,11 @@ def _instance(path: Path, uid: str, contexts: Sequence[PresentationContext]) -> 
     if dataset.SOPInstanceUID != uid:
         raise NoAssociation(Outcome.PERMANENT, f"the file of instance {uid} holds another instance")
     return dataset
+
+
+def echo_contexts() -> list[PresentationContext]:
+    """What is proposed with a C-ECHO: the images, too, so that the answer says whether they would be taken."""
+    return [build_context(VERIFICATION, [ExplicitVRLittleEndian, ImplicitVRLittleEndian]), *contexts_for()]
 
 
 def contexts_for(sop_class: str = CT_IMAGE_STORAGE) -> list[PresentationContext]:

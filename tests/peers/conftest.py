@@ -20,12 +20,15 @@ from sqlalchemy import select
 
 from config.settings import DestinationSettings, ScpSettings
 from node.receive.commitment import CommitmentReports, CommitmentService
+from node.receive.mpps import StepService
+from node.receive.performed_steps import StepPeers
 from node.receive.receiver import Receiver
 from storage.commitments import CommitmentStore
 from storage.database import Database
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
 from storage.outbox import OutboxStore
 from storage.peers import PeerStore
+from storage.performed_steps import PerformedStepStore
 from storage.refusals import RefusalStore
 from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
@@ -142,13 +145,14 @@ def start_receiver(store: Store) -> Iterator[StartReceiver]:
         scp = ScpSettings(host="127.0.0.1", **settings)
         reports = CommitmentReports(CommitmentStore(store.database), reporting, actor="receiver-1")
         commitment = CommitmentService(scp, reports).service()
+        steps = StepService(PerformedStepStore(store.database), StepPeers(scp.allowed_peers)).service()
         receiver = Receiver(
             scp,
             store.spool,
             series or store.series,
             store.refusals,
             name="receiver-1",
-            services=[] if commitment is None else [commitment],
+            services=[*([commitment] if commitment else []), *([steps] if scp.mpps else [])],
             reporting=reports.destinations,
             port=0,
             max_dataset_bytes=max_dataset_bytes,

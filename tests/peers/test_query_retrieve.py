@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.dimse_primitives import C_FIND, C_STORE
+from pynetdicom.dsutils import encode
 
 from config.settings import DestinationSettings, ScpSettings
 from node.query import find
@@ -441,7 +442,14 @@ def test_images_and_other_messages_are_not_taken(produced: Produce, start: Start
     ae.add_requested_context(CT, EXPLICIT)
     ae.add_requested_context(STUDY_FIND, EXPLICIT)
     association = ae.associate("127.0.0.1", query.port, ae_title="SYNCECT")
-    assert "Status" not in association.send_c_store(make_ct())
+    assert [str(one.abstract_syntax) for one in association.accepted_contexts] == [STUDY_FIND]
+    association.release()
+    association = associated(query, STUDY_GET, images=True)
+    image = next(one for one in association.accepted_contexts if one.abstract_syntax == CT)
+    sent = C_STORE()
+    sent.MessageID, sent.AffectedSOPClassUID, sent.AffectedSOPInstanceUID, sent.Priority = 1, CT, "1.2.3", 2
+    sent.DataSet = BytesIO(encode(make_ct(), False, True) or b"")
+    association.dimse.send_msg(sent, image.context_id or 0)
     association.join(20)
     assert association.is_aborted
     association = associated(query, STUDY_FIND)

@@ -49,20 +49,34 @@ def upgrade() -> None:
         "performed_step",
         sa.Column("sop_instance_uid", sa.String(length=64), nullable=False),
         sa.Column("calling_ae", sa.String(length=16), nullable=False),
+        sa.Column("certificate", sa.String(length=64), server_default="", nullable=False),
         sa.Column("study_uid", sa.String(length=128), server_default="", nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("series", sa.JSON(), server_default="{}", nullable=False),
+        sa.Column("discontinued_for", sa.String(length=16), server_default="", nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("sop_instance_uid", name=op.f("pk_performed_step")),
     )
-    op.create_index(op.f("ix_performed_step_study_uid"), "performed_step", ["study_uid"], unique=False)
-    op.create_index(op.f("ix_performed_step_updated_at"), "performed_step", ["updated_at"], unique=False)
+    for name in ("calling_ae", "study_uid", "updated_at"):
+        op.create_index(op.f(f"ix_performed_step_{name}"), "performed_step", [name], unique=False)
+    op.create_table(
+        "performed_series",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("step_uid", sa.String(length=64), nullable=False),
+        sa.Column("series_uid", sa.String(length=128), nullable=False),
+        sa.Column("images", sa.JSON(), server_default="[]", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["step_uid"], ["performed_step.sop_instance_uid"], name=op.f("fk_performed_series_step_uid_performed_step")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_performed_series")),
+        sa.UniqueConstraint("step_uid", "series_uid", name=op.f("uq_performed_series_step_uid")),
+    )
+    op.create_index(op.f("ix_performed_series_series_uid"), "performed_series", ["series_uid"], unique=False)
 
 
 def downgrade() -> None:
     """Take this revision back."""
-    for table in ("performed_step", "rejection_note"):
+    for table in ("performed_series", "performed_step", "rejection_note"):
         op.drop_table(table)
     op.drop_index(op.f("ix_job_recalled_at"), table_name="job")
     for table, columns in _ADDED.items():

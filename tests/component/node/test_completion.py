@@ -12,12 +12,15 @@ from pydicom import dcmread
 from config.settings import CompletionSettings
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
+from node.receive.performed_steps import PerformedSteps, StepPeers
 from node.translate.native_contrast import NativeContrast
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.overview import Overview
+from storage.performed_steps import COMPLETED, DISCONTINUED, IN_PROGRESS, PerformedStepStore, StepReport
 from storage.series import Arrival, JobRequest, SeriesStore
 from storage.spool import Spool
+from storage.tables import Sender
 from tests.builders import make_series
 from tests.damages import a_folder, a_pipe, deleted, truncated, zeroed
 
@@ -43,6 +46,7 @@ class Bench:
             lambda headers: JobRequest(key=f"{len(headers)}".ljust(64, "0"), bundle="demo"),
             name="complete-1@here",
             why_enhanced=self.why_enhanced,
+            steps=PerformedSteps(PerformedStepStore(database), StepPeers(())),
             clock=lambda: self.now,
         )
 
@@ -59,6 +63,14 @@ class Bench:
             self.series.record(association, ae, arrival, self.now)
         if close:
             self.series.close_association(association, released=released, now=self.now)
+
+    def step(self, state, files=None, *, ae="CTSIM"):
+        """The scanner begins its step, and then lists these files as images of the series."""
+        steps = PerformedStepStore(self.database)
+        steps.create("1.9", ae, "", StepReport(IN_PROGRESS, "1.2"), self.now)
+        if state != IN_PROGRESS:
+            listed = None if files is None else {"1.2.3": [path.name for path in files]}
+            steps.change("1.9", ae, StepReport(state, series=listed), (ae,), self.now)
 
     def after(self, seconds):
         """The case's state and reason after a tick at that time."""
@@ -135,10 +147,10 @@ def test_a_peer_whose_series_take_long_to_judge_delays_itself_only(bench, files,
     bench.receive(files, ae="OTHER", series_uid="1.2.4")
     judged, decide, passed = [], Completion._decide, [0.0]
 
-    def take_long(completion, series, *, vouched):
+    def take_long(completion, series, word, *, vouched):
         judged.append(series.calling_ae)
         passed[0] += 10.0 if series.calling_ae == "SLOW" else 0.1
-        return decide(completion, series, vouched=vouched)
+        return decide(completion, series, word, vouched=vouched)
 
     monkeypatch.setattr(Completion, "_decide", take_long)
     monkeypatch.setattr("node.receive.completion.time.monotonic", lambda: passed[0])
@@ -156,7 +168,7 @@ def test_a_series_that_cannot_be_judged_delays_no_other_of_its_peer(bench, files
     bench.receive(files[:-1], series_uid="1.2.3.2")
     judged, passed = [], [0.0]
 
-    def fail(_completion, series, *, vouched):
+    def fail(_completion, series, _word, *, vouched):
         judged.append(series.series_uid)
         passed[0] += 10.0
         raise RuntimeError(vouched)
@@ -252,3 +264,68 @@ def test_what_a_person_must_look_at_stands_with_the_job(bench, tmp_path):
     job = JobStore(bench.database).claim("w", 60, bench.now)
     assert job is not None
     assert [words in job.doubt for words in ("SeriesDescription names C+", "names IMAR")] == [True, True]
+
+
+def test_a_step_in_progress_is_waited_for_and_given_up(bench, files):
+    bench.step(IN_PROGRESS)
+    bench.receive(files)
+    assert bench.after(59)[0] == "RECEIVING"
+    assert bench.after(61)[0] == "QUEUED"
+
+
+def test_images_that_a_completed_step_lists_are_waited_for_and_named(bench, files):
+    bench.step(COMPLETED, files)
+    bench.receive(files[:10])
+    assert bench.after(30)[0] == "RECEIVING"
+    state, reason = bench.after(61)
+    assert state == "INCOMPLETE"
+    assert reason.startswith(
+        f"the scanner's performed step lists 12 images, 10 arrived, without {files[10].name}, {files[11].name}; send"
+    )
+    bench.receive(files[10:])
+    assert bench.after(67)[0] == "QUEUED"
+
+
+def test_no_pause_and_no_aborted_association_is_waited_for_once_all_listed_images_are_there(bench, files):
+    with bench.database.write() as session:
+        session.add(Sender(calling_ae="CTSIM", pause_s=25.0, measured_at=T0))
+    bench.step(COMPLETED, files)
+    bench.receive(files, released=False)
+    assert bench.after(4)[0] == "RECEIVING", "quiet_s is waited for in any case"
+    assert bench.after(6)[0] == "QUEUED"
+
+
+def test_an_open_association_is_waited_for_whatever_a_step_says(bench, files):
+    bench.step(COMPLETED, files)
+    bench.receive(files, close=False)
+    assert bench.after(30)[0] == "RECEIVING"
+
+
+def test_a_step_that_lists_fewer_images_does_not_excuse_an_aborted_association(bench, files):
+    bench.step(COMPLETED, files[:8])
+    bench.receive(files[:9], released=False)
+    assert bench.after(30)[0] == "RECEIVING"
+    assert "aborted" in bench.after(61)[1]
+
+
+def test_a_completed_step_makes_no_series_of_slices_with_a_gap(bench, files):
+    with_gap = [*files[:5], *files[6:]]
+    bench.step(COMPLETED, with_gap)
+    bench.receive(with_gap)
+    assert bench.after(6) == ("INCOMPLETE", GAP)
+
+
+def test_the_step_of_another_peer_says_nothing(bench, files):
+    bench.step(DISCONTINUED, files, ae="OTHER")
+    bench.receive(files)
+    assert bench.after(6)[0] == "QUEUED"
+
+
+def test_a_discontinued_step_holds_its_series_until_a_person_says_so(bench, files):
+    bench.step(DISCONTINUED, files)
+    bench.receive(files)
+    state, reason = bench.after(6)
+    assert state == "INCOMPLETE"
+    assert reason.startswith("the scanner discontinued the performed step of this series")
+    bench.series.complete_by_operator(1, "operator", "checked", bench.now)
+    assert bench.after(7)[0] == "QUEUED"

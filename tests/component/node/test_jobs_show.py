@@ -13,6 +13,7 @@ from node.operate.cases import case_json
 from node.ops.processes import process_lock
 from storage.commitments import CommitmentReport
 from storage.forecast import Expected
+from storage.performed_steps import StepReport
 from tests.builders import make_series
 from tests.departments import START
 
@@ -50,6 +51,21 @@ def test_show_tells_everything(run, department) -> None:
     assert row["facts"]["series_number"] == 1
     assert row["refused"][0]["count"] == 2
     assert row["events"][-1]["machine"] == "delivery"
+
+
+def test_show_tells_what_the_scanner_said_of_its_step(run, department) -> None:
+    case_id, steps = department.arrive(), department.node.steps
+    for uid, ae in (("1.9.1", "CTSIM"), ("1.9.2", "OTHER")):
+        steps.create(uid, ae, "", StepReport("IN PROGRESS", "1.2.1"), START)
+    assert "performed step IN PROGRESS, this series is not listed; told by CTSIM" in flat(
+        run("jobs", "show", case_id)[1]
+    )
+    steps.change("1.9.1", "CTSIM", StepReport("COMPLETED", series={"1.2.3.1": ["1.5", "1.6"]}), ("CTSIM",), START)
+    out = flat(run("jobs", "show", case_id)[1])
+    assert "performed step COMPLETED, 2 images listed; told by CTSIM" in out
+    assert "OTHER" not in out
+    (told,) = json.loads(run("jobs", "show", case_id, "--json")[1])["performed_steps"]
+    assert (told["state"], told["images"], told["calling_ae"]) == ("COMPLETED", 2, "CTSIM")
 
 
 @pytest.mark.parametrize(
