@@ -28,6 +28,7 @@ from node.network.query import count_instances
 from node.network.requestor import Timeouts
 from node.receive.commitment import CommitmentReports, CommitmentService
 from node.send.commitment import CommitmentAsker
+from node.send.rejection import KEY_OBJECT_SELECTION
 from node.send.scu import StorageScu
 from tests.peers.conftest import EXPLICIT, FakeTps, Store
 
@@ -160,6 +161,8 @@ def test_what_is_proposed_is_what_is_stated(make_tps: Callable[..., FakeTps]) ->
     for kind in KINDS.values():
         send = partial(StorageScu.send, items=[], sop_class=kind.sop_class_uid)
         peer.of("Storage of companions", lambda tps, send=send: send(StorageScu(tps, "SYNCECT")))  # type: ignore[misc]
+    note = partial(StorageScu.send, items=[], sop_class=KEY_OBJECT_SELECTION)
+    peer.of("Rejection notes", lambda tps: note(StorageScu(tps, "SYNCECT")))
     peer.of("Query", lambda tps: count_instances(tps, "SYNCECT", "1.2", "1.3", Timeouts()))
     sent: Any = SimpleNamespace(id=1, sop_instance_uids=("1.2.3",))
     nothing: Any = None
