@@ -4,14 +4,15 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol, cast
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from models.bundle import BundleCard, BundleError, read_card
 from models.errors import ModelsError
 from models.registry import METHODS
+
+if TYPE_CHECKING:  # every command loads this file for its errors, and few need an array
+    import numpy as np
+    from numpy.typing import NDArray
 
 Device = Literal["auto", "cuda", "cpu"]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -54,8 +55,8 @@ class Translator(Protocol):
     def level_hu(self) -> float | None: ...
 
     def translate(
-        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
+        self, hu: "NDArray[np.float32]", seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> "NDArray[np.float32]":
         """Predict contrast-enhanced HU for slices of the native matrix, before compositing.
 
         hu: float32 HU [N, H, W], any H and W. seed: non-negative; all noise comes from it and is shared by the slices,
@@ -69,8 +70,8 @@ class Translator(Protocol):
         ...
 
     def second_look(
-        self, hu: NDArray[np.float32], seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
+        self, hu: "NDArray[np.float32]", seed: int, *, spacing_mm: float | None = None, progress: Progress | None = None
+    ) -> "NDArray[np.float32]":
         """Predict again, each slice moved, turned and scaled a little, and the prediction's change moved back.
 
         Arguments, result and errors are those of `translate`; the time is too. Slice z is seen, with the neighbours

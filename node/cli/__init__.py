@@ -1,5 +1,6 @@
 """The entry of the `syncect` command; it loads nothing of ours but the boundary that turns errors into sentences."""
 
+import gc
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,9 @@ for _name in ("config", "models", "storage"):
 
 def main() -> None:
     """Run one command; whatever goes wrong becomes one sentence on standard error and an exit code."""
+    # Nothing that an import makes is garbage: until the command runs, Python does not look for any. Nor does it look
+    # through everything at the end, when the system takes back all. Both were a third of the time of a short command.
+    gc.disable()
     try:
         from node.cli.boundary import run
 
@@ -25,4 +29,5 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("syncect: interrupted\n")
         code = 130
+    gc.freeze()
     sys.exit(code)
