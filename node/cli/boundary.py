@@ -60,8 +60,9 @@ def run() -> int:
 def _run_command() -> int:
     from node.cli.commands import app
 
-    gc.freeze()  # what is loaded now stays until the end
-    gc.enable()
+    if not gc.isenabled():
+        gc.freeze()  # what is loaded now stays until the end
+        gc.enable()
     try:
         app()
     except SystemExit as left:

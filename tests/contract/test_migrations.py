@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, inspect, select
 
 import storage
-from node.cli import main
+from node.cli import run_command
 from storage.database import Database
 from storage.mark import write_mark
 from storage.schema import alembic_config
@@ -260,10 +260,9 @@ def syncect(
 
     def call(*arguments: str) -> str:
         monkeypatch.setattr("sys.argv", ["syncect", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
+        code = run_command()
         captured = capsys.readouterr()
-        assert not left.value.code, captured.err
+        assert code == 0, captured.err
         return captured.out
 
     return call
