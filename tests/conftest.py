@@ -224,11 +224,14 @@ class PostgresStore:
 
 _OURS = "relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
 _TABLES = text(f"SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND {_OURS}")
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 # To delete a few rows is cheaper than new files for a table and its indexes; many dead ones would slow down the next.
 _EMPTY = f"""
 DO $$ DECLARE one regclass; BEGIN
-    PERFORM pg_terminate_backend(pid, 10000) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
+    PERFORM count(*) FROM ({_END_OTHERS}) ended;
     SET LOCAL session_replication_role = replica;  -- no foreign key is checked, so that no order matters
     FOR one IN SELECT oid FROM pg_class WHERE relkind = 'r' AND {_OURS} AND pg_relation_size(oid) > 0 LOOP
         IF pg_relation_size(one) > 65536 THEN EXECUTE 'TRUNCATE ' || one || ' CASCADE';
@@ -249,6 +252,14 @@ SELECT concat_ws(' ',
 """
 
 
+@pytest.fixture(scope="session")
+def _vacant_postgres(_postgres_server: Engine, postgres_url: str) -> Engine:
+    """A database whose tables are dropped for each test; a new one would cost more."""
+    with _postgres_server.connect() as connection:
+        connection.execute(text("CREATE DATABASE vacant"))
+    return create_engine(_named(postgres_url, "vacant"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+
+
 def _named(postgres_url: str, database: str) -> str:
     return postgres_url.replace("/postgres?", f"/{database}?")
 
@@ -260,9 +271,8 @@ def vacant_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
     def of(kind: str) -> str:
         if kind == "sqlite":
             return f"sqlite:///{tmp_path / 'vacant.sqlite3'}"
-        with request.getfixturevalue("_postgres_server").connect() as connection:
-            connection.execute(text("DROP DATABASE IF EXISTS vacant WITH (FORCE)"))
-            connection.execute(text("CREATE DATABASE vacant"))
+        with request.getfixturevalue("_vacant_postgres").connect() as connection:
+            connection.exec_driver_sql(f"{_END_OTHERS}; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         return _named(request.getfixturevalue("postgres_url"), "vacant")
 
     return of
