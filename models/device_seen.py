@@ -3,15 +3,16 @@
 It is a process of its own because torch takes seconds to load, and a broken driver can hang or end whoever asks it.
 """
 
+import gc
 import json
 import sys
 from typing import Any
 
-import torch
-
 
 def devices() -> dict[str, Any]:
     """torch's version, what `auto` would choose, and each GPU with its name and memory in bytes."""
+    import torch  # noqa: PLC0415 - when the program has said that there is no garbage to look for
+
     usable = torch.cuda.is_available()
     gpus = []
     for number in range(torch.cuda.device_count() if usable else 0):
@@ -27,4 +28,6 @@ def devices() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    gc.disable()
     json.dump(devices(), sys.stdout)
+    gc.freeze()

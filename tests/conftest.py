@@ -180,16 +180,84 @@ def postgres_url() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def _postgres_server(postgres_url: str) -> Iterator[Engine]:
-    """Makes databases; there is one with the current schema, "migrated", of which the others are copies."""
+    """Makes databases of the cluster."""
     # No connection is kept: a test may end every connection of the server.
     server = create_engine(postgres_url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    with server.connect() as connection:
-        connection.execute(text("CREATE DATABASE migrated"))
-    migrated = Database(_named(postgres_url, "migrated"))
-    ensure_schema(migrated)
-    migrated.close()
     yield server
     server.dispose()
+
+
+@pytest.fixture(scope="session")
+def _postgres_store(_postgres_server: Engine, postgres_url: str) -> "PostgresStore":
+    return PostgresStore(_postgres_server, postgres_url)
+
+
+class PostgresStore:
+    """One database with the current schema, emptied for each test: to copy one costs fifteen times as much.
+
+    The first connection to a new database alone makes the server read all of its catalogue.
+    """
+
+    def __init__(self, server: Engine, postgres_url: str) -> None:
+        self._server, self.url = server, _named(postgres_url, "store")
+        self._store = create_engine(self.url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        self._schema = ""
+
+    def empty(self) -> None:
+        """End all its sessions and take out all rows; a test that changed the schema has its successor migrate anew."""
+        if self._schema:
+            with self._store.connect() as connection:
+                connection.exec_driver_sql(_EMPTY)
+                if connection.exec_driver_sql(_SCHEMA).scalar_one() == self._schema:
+                    return
+        with self._server.connect() as connection:
+            connection.execute(text("DROP DATABASE IF EXISTS store WITH (FORCE)"))
+            connection.execute(text("CREATE DATABASE store"))
+        database = Database(self.url)
+        ensure_schema(database)
+        database.close()
+        with self._store.connect() as connection:
+            self._schema = connection.exec_driver_sql(_SCHEMA).scalar_one()
+            rows = [connection.scalar(text(f"SELECT count(*) FROM {table}")) for table in connection.scalars(_TABLES)]
+        assert not any(rows), "rows that a revision makes would be missing after the first test"
+
+
+_OURS = "relnamespace = 'public'::regnamespace AND relname <> 'alembic_version'"
+_TABLES = text(f"SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND {_OURS}")
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+# To delete a few rows is cheaper than new files for a table and its indexes; many dead ones would slow down the next.
+_EMPTY = f"""
+DO $$ DECLARE one regclass; BEGIN
+    PERFORM count(*) FROM ({_END_OTHERS}) ended;
+    SET LOCAL session_replication_role = replica;  -- no foreign key is checked, so that no order matters
+    FOR one IN SELECT oid FROM pg_class WHERE relkind = 'r' AND {_OURS} AND pg_relation_size(oid) > 0 LOOP
+        IF pg_relation_size(one) > 65536 THEN EXECUTE 'TRUNCATE ' || one || ' CASCADE';
+        ELSE EXECUTE 'DELETE FROM ' || one; END IF;
+    END LOOP;
+    PERFORM setval(oid::regclass, 1, false) FROM pg_class WHERE relkind = 'S' AND {_OURS};
+END $$
+"""
+# What a test may have changed: revision, tables, columns, constraints, triggers, options of the database.
+_SCHEMA = f"""
+SELECT concat_ws(' ',
+    (SELECT string_agg(version_num, ' ') FROM alembic_version),
+    (SELECT md5(string_agg(concat(attrelid, attname, atttypid, attnotnull), ' ' ORDER BY attrelid, attnum))
+        FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid WHERE {_OURS}),
+    (SELECT sum(oid::bigint) FROM pg_constraint WHERE connamespace = 'public'::regnamespace),
+    (SELECT sum(oid::bigint) FROM pg_trigger WHERE NOT tgisinternal),
+    (SELECT md5(string_agg(setconfig::text, ' ')) FROM pg_db_role_setting))
+"""
+
+
+@pytest.fixture(scope="session")
+def _vacant_postgres(_postgres_server: Engine, postgres_url: str) -> Engine:
+    """A database whose tables are dropped for each test; a new one would cost more."""
+    with _postgres_server.connect() as connection:
+        connection.execute(text("CREATE DATABASE vacant"))
+    return create_engine(_named(postgres_url, "vacant"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
 
 
 def _named(postgres_url: str, database: str) -> str:
@@ -203,9 +271,8 @@ def vacant_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
     def of(kind: str) -> str:
         if kind == "sqlite":
             return f"sqlite:///{tmp_path / 'vacant.sqlite3'}"
-        with request.getfixturevalue("_postgres_server").connect() as connection:
-            connection.execute(text("DROP DATABASE IF EXISTS vacant WITH (FORCE)"))
-            connection.execute(text("CREATE DATABASE vacant"))
+        with request.getfixturevalue("_vacant_postgres").connect() as connection:
+            connection.exec_driver_sql(f"{_END_OTHERS}; DROP SCHEMA public CASCADE; CREATE SCHEMA public")
         return _named(request.getfixturevalue("postgres_url"), "vacant")
 
     return of
@@ -213,13 +280,12 @@ def vacant_url(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str]
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """An empty store with the current schema; it is copied, for migrating anew would cost more than most tests."""
+    """An empty store with the current schema, not migrated anew: that would cost more than most tests."""
     if request.param == "sqlite":
         database = Database(f"sqlite:///{request.getfixturevalue('sqlite_file')}")
     else:
-        with request.getfixturevalue("_postgres_server").connect() as connection:
-            connection.execute(text("DROP DATABASE IF EXISTS store WITH (FORCE)"))
-            connection.execute(text("CREATE DATABASE store TEMPLATE migrated"))
-        database = Database(_named(request.getfixturevalue("postgres_url"), "store"))
+        store = request.getfixturevalue("_postgres_store")
+        store.empty()
+        database = Database(store.url)
     yield database
     database.close()

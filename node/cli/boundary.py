@@ -1,5 +1,6 @@
 """The one boundary between the commands and their caller: every exception becomes a sentence and an exit code."""
 
+import gc
 import hashlib
 import io
 import os
@@ -59,6 +60,9 @@ def run() -> int:
 def _run_command() -> int:
     from node.cli.commands import app
 
+    if not gc.isenabled():
+        gc.freeze()  # what is loaded now stays until the end
+        gc.enable()
     try:
         app()
     except SystemExit as left:

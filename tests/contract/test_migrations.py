@@ -5,7 +5,7 @@ not reach into it. A new revision needs rows for the one before it, and the test
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, Table, inspect, select
 
 import storage
-from node.cli import main
+from node.cli import run_command
 from storage.database import Database
 from storage.mark import write_mark
 from storage.schema import alembic_config
@@ -207,9 +207,20 @@ def revisions() -> list[str]:
 EARLIER, HEAD = revisions()[:-1], revisions()[-1]
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, vacant_url: Callable[[str], str]) -> Iterator[Database]:
+    """A database without a table."""
+    database = Database(vacant_url(request.param))
+    if database.is_sqlite:
+        Path(database.location).touch()
+    yield database
+    database.close()
+
+
 def build(database: Database, revision: str) -> Rows:
     """Make the store one of this revision, with its rows; their values as they stand in the database."""
-    command.downgrade(alembic_config(database.engine), "base")
+    if database.has_schema():
+        command.downgrade(alembic_config(database.engine), "base")
     command.upgrade(alembic_config(database.engine), revision)
     with database.engine.begin() as connection:
         if not database.is_sqlite:
@@ -238,6 +249,18 @@ def _plain(value: Any) -> Any:
     return value.astimezone(UTC) if getattr(value, "tzinfo", None) else value
 
 
+def assert_full(rows: Rows) -> None:
+    """Every table has a row, and every column a value in one of them."""
+    assert [name for name, found in rows.items() if not found] == []
+    empty = [
+        f"{name}.{column}"
+        for name, found in rows.items()
+        for column in found[0]
+        if all(row[column] is None for row in found)
+    ]
+    assert empty == []
+
+
 def assert_survived(before: Rows, after: Rows, tables: set[str]) -> None:
     """Every row of these tables is still there, with the value of every column."""
     for name in sorted(tables - CHANGED_ON_PURPOSE):
@@ -260,31 +283,18 @@ def syncect(
 
     def call(*arguments: str) -> str:
         monkeypatch.setattr("sys.argv", ["syncect", *arguments])
-        with pytest.raises(SystemExit) as left:
-            main()
+        code = run_command()
         captured = capsys.readouterr()
-        assert not left.value.code, captured.err
+        assert code == 0, captured.err
         return captured.out
 
     return call
 
 
 def test_every_earlier_revision_has_rows_here() -> None:
+    assert set(ROWS) <= set(EARLIER)
     missing = [revision for revision in EARLIER if revision not in ROWS]
     assert not missing, f"write rows of every table for revision {missing[0]} before adding the one after it"
-
-
-@pytest.mark.parametrize("revision", sorted(ROWS))
-def test_the_rows_fill_every_table_and_every_column(database: Database, revision: str) -> None:
-    rows = build(database, revision)
-    assert [name for name, found in rows.items() if not found] == []
-    empty = [
-        f"{name}.{column}"
-        for name, found in rows.items()
-        for column in found[0]
-        if all(row[column] is None for row in found)
-    ]
-    assert empty == []
 
 
 @pytest.mark.parametrize("revision", EARLIER)
@@ -292,6 +302,7 @@ def test_a_store_of_an_earlier_revision_is_brought_forward_with_every_row(
     database: Database, syncect: Callable[..., str], revision: str, tmp_path: Path
 ) -> None:
     before = build(database, revision)
+    assert_full(before)
     assert json.loads(syncect("db", "current", "--json")) == {"current": revision, "needed": HEAD}
     syncect("db", "upgrade")
     assert json.loads(syncect("db", "current", "--json")) == {"current": HEAD, "needed": HEAD}
@@ -305,7 +316,8 @@ def test_a_store_of_an_earlier_revision_is_brought_forward_with_every_row(
     assert (sending["description"], sending["measurements"]) == ("Thörax", {"changed_share": 0.25})
 
 
-@pytest.mark.parametrize("revision", sorted(ROWS))
+# A column has what its revision gave to the oldest rows, or what the newest rows say; other rows have one or the other.
+@pytest.mark.parametrize("revision", [EARLIER[0], EARLIER[-1]])
 def test_one_revision_back_and_forward_again_keeps_what_both_know(
     database: Database, syncect: Callable[..., str], revision: str
 ) -> None:
@@ -322,3 +334,10 @@ def test_one_revision_back_and_forward_again_keeps_what_both_know(
     after = contents(database)
     assert set(after) == set(before)
     assert_survived(earlier, after, common)
+
+
+def test_all_revisions_can_be_taken_back(database: Database) -> None:
+    build(database, EARLIER[-1])
+    command.upgrade(alembic_config(database.engine), HEAD)
+    command.downgrade(alembic_config(database.engine), "base")
+    assert contents(database) == {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node.cli import main
+from node.cli import run_command
 from node.operate.doctor.table import CHECKS
 from tests.conftest import require_program
 from tests.deploy.kit import DEPLOY, read, unknown_command
@@ -86,9 +86,7 @@ def test_the_lines_that_can_be_run_do_what_they_say(tmp_path: Path, monkeypatch:
 def typed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> int:
     """The exit code of `syncect WORDS...`, called in this process: to start a Python for each costs half a minute."""
     monkeypatch.setattr("sys.argv", ["syncect", *words])
-    with pytest.raises(SystemExit) as left:
-        main()
-    return int(left.value.code or 0)
+    return run_command()
 
 
 @pytest.mark.parametrize(("uid", "before"), [("0", "runuser -u syncect -- "), ("1000", "")])

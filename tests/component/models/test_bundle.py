@@ -1,6 +1,8 @@
 """Promises of the bundle folder: what is damaged or unknown is refused in words, and identity follows the pixels."""
 
 import dataclasses
+import gc
+import importlib
 import json
 import subprocess
 import sys
@@ -47,6 +49,23 @@ def test_changed_weights_are_found(tmp_path: Path) -> None:
         verify_bundle(tmp_path)
     with pytest.raises(BundleError, match="do not use it"):
         models.load_bundle(tmp_path)
+
+
+def test_what_a_bundle_needs_is_loaded_without_a_search_for_garbage(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searching: list[bool] = []
+    real = importlib.import_module
+
+    def seen(name: str) -> object:
+        searching.append(gc.isenabled())
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", seen)
+    models.load_bundle(tiny_bundle)
+    assert searching
+    assert not any(searching)
+    assert gc.isenabled()
 
 
 def test_missing_weights_are_found(tmp_path: Path) -> None:

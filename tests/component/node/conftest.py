@@ -12,7 +12,7 @@ import pytest
 from config.load import load_settings
 from node.beats import no_beat
 from node.bootstrap.store import open_store
-from node.cli import main
+from node.cli import run_command
 from node.dicom.constants import CT_IMAGE_STORAGE
 from node.dicom.headers import read_header
 from node.ops.log import keep_log_file
@@ -30,10 +30,9 @@ def run(capsys, monkeypatch):
 
     def call(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["syncect", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            main()
+        code = run_command()
         captured = capsys.readouterr()
-        return int(left.value.code or 0), captured.out, captured.err
+        return code, captured.out, captured.err
 
     return call
 
