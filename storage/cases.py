@@ -71,7 +71,8 @@ class Case:
     withdrawn result stands and a person has to delete it. is_present: whether the series still has these contents.
     purged_at: when the files of the result were removed, or the received files of a series without a job.
     received_purged_at: when the received files were. repeat: how many jobs made the same of the same before. facts:
-    what tells the source series from others and is no free text.
+    what tells the source series from others and is no free text. called_ae: the AE title by which the node was called,
+    "" where it is not known. route, destinations: as in `Job`.
     """
 
     id: str
@@ -109,6 +110,9 @@ class Case:
     measurements: dict[str, Any] = field(default_factory=dict)
     deliveries: tuple[DeliveryView, ...] = ()
     facts: dict[str, int | str] = field(default_factory=dict)
+    called_ae: str = ""
+    route: str = ""
+    destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

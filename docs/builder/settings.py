@@ -40,7 +40,7 @@ class Setting:
     @property
     def variable(self) -> str:
         """The environment variable that overrides it; "" inside a list, which is given as a whole."""
-        if self.section == "destination" or self.section.startswith("eligibility.rules"):
+        if self.section in ("destination", "route") or self.section.startswith("eligibility.rules"):
             return ""
         return f"{ENV_PREFIX}{self.section.replace('.', '__')}__{self.key}".upper()
 

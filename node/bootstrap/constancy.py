@@ -9,7 +9,7 @@ from typing import Final
 
 from node.bootstrap.store import Node
 from node.translate.job import Executor
-from node.translate.worker import ExecutorUnavailable
+from node.translate.loaded import ExecutorUnavailable
 from node.version import software_version
 from storage.constancy import FAILED, PASSED, THROUGH_NODE, ConstancyView
 from storage.jobs import ClaimedJob

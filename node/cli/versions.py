@@ -6,7 +6,7 @@ from pathlib import Path
 import models
 from config.load import ConfigError, load_settings
 from models import BundleCard
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import bundle_label
 from node.version import find_build, is_checkout, software_version
 
 

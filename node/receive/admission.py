@@ -58,7 +58,8 @@ class Turn:
 class Session:
     """What is known of one association; its row in the store is opened with its first instance.
 
-    only_reports: of a destination that may report on storage commitment and may do nothing else.
+    called_ae: the AE title by which it called, one of the settings. only_reports: of a destination that may
+    report on storage commitment and may do nothing else.
     """
 
     calling_ae: str
@@ -66,6 +67,7 @@ class Session:
     peer: str
     turn: Turn
     shown: Credentials
+    called_ae: str = ""
     only_reports: bool = False
     progress_s: float = 0.0  # monotonic time of its beginning or of the last instance that it stored
     association_id: int | None = None
@@ -146,12 +148,12 @@ class Places:
         if not peer:
             told = f"association rejected: its certificate ({_name(certificate)}) is not the one of scp.allowed_peers"
             return _rejected(replace(WRONG_CALLING_AE, told=told), calling_ae, host, told)
-        if called_ae.strip(" ") != self._settings.ae_title:
+        if called_ae.strip(" ") not in self._settings.ae_titles:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
             shown = Credentials(host, certificate.identity if certificate else "", is_bound)
             turn = self._turn(calling_ae, host)
-            session = Session(calling_ae, host, peer, turn, shown, progress_s=self._clock_s())
+            session = Session(calling_ae, host, peer, turn, shown, called_ae.strip(" "), progress_s=self._clock_s())
             idle = self._make_room(peer)
             if idle is None:
                 return _rejected(LIMIT_REACHED, calling_ae, host, "all places for this peer are taken")
@@ -189,7 +191,7 @@ class Places:
         return ""
 
     def _admit_report(self, called_ae: str, calling_ae: str, host: str, name: str) -> Session | Rejection:
-        if called_ae.strip(" ") != self._settings.ae_title:
+        if called_ae.strip(" ") not in self._settings.ae_titles:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
             peer = f"destination {name}"

@@ -6,7 +6,7 @@ from typing import Final
 
 from models.bundle import Envelope, find_bundle, read_card
 from models.errors import ModelsError
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import bundle_label
 from node.bootstrap.store import Node
 from node.translate.native_contrast import ENHANCED_LIMIT_ML
 from node.translate.quality import DARKENED_HU, RULE_OF, limit_words, quantity

@@ -15,7 +15,8 @@ from node.beats import IDLE_LIMIT_S, LONG_LIMIT_S
 from node.bootstrap import worker as wiring
 from node.translate import worker as worker_module
 from node.translate.device_record import DeviceRecord
-from node.translate.worker import DeviceFailed, ExecutorUnavailable, Worker
+from node.translate.loaded import ExecutorUnavailable
+from node.translate.worker import DeviceFailed, Worker
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.overview import Case, Overview
@@ -43,7 +44,7 @@ class Bench:
         self.beats: list[tuple[Any, ...]] = []
 
     def worker(self, executor: Any, **options: Any) -> Worker:
-        def open_executor(faults: int) -> Any:
+        def open_executor(_bundle: str, faults: int) -> Any:
             self.opened_for.append(faults)
             return executor
 
