@@ -20,6 +20,7 @@ from node.cli import (
     process,
     qa,
     replay,
+    rules,
     service,
     setup,
     spool,
@@ -85,3 +86,4 @@ users.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(qa.app, name="qa")
+app.add_typer(rules.app, name="rules")
