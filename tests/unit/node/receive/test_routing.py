@@ -27,7 +27,10 @@ SENDER = Route("sender", calling_ae=("CTSIM2",))
 HEADER = Route("header", rules=(of_neck(),), bundle="neck")
 
 
-def chosen(*routes: Route, call: Call = Call("NODE", "CTSIM"), parts: tuple[str, ...] = ("NECK", "NECK")) -> Choice:
+USUAL = Call("NODE", "CTSIM")
+
+
+def chosen(*routes: Route, call: Call = USUAL, parts: tuple[str, ...] = ("NECK", "NECK")) -> Choice:
     headers: Any = [Header(BodyPartExamined=part) for part in parts]
     return choose(routes, call, headers)
 
