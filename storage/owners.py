@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.errors import IllegalTransition
+from storage.links import titles_of
 from storage.tables import Association, AssociationSeries, Event, Instance, LostInstance, Series
 from storage.transitions import note_series
 
@@ -127,6 +128,8 @@ def drop_instances(session: Session, series: Series, calling_ae: str) -> int:
         series.calling_ae, series.certificate = _sender(left[0], series) if left else "", ""
     series.barred = sorted({*series.barred, calling_ae})
     _forget(session, series, Association.calling_ae == calling_ae)
+    series.called_ae = ""
+    series.called_ae = next(iter(titles_of(session, series)), "")
     for row in dropped:
         row.is_current, row.calling_ae = False, calling_ae
     return len(dropped)

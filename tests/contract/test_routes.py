@@ -115,3 +115,11 @@ def test_nothing_goes_out_while_the_sender_to_which_it_returns_has_no_destinatio
     assert bench.overview.cases()[0].state == "HELD"
     bench.jobs.release(1, ["sim2"], "operator anna", "ok", at(30))
     assert [view.destination for view in bench.overview.cases()[0].deliveries] == ["sim2"]
+
+
+def test_a_title_goes_with_the_instances_of_whoever_brought_them(bench):
+    send(bench, "NODE")
+    bench.series.drop(1, "CTSIM", "operator anna", "", at(5))
+    bench.series.allow_again(1, "CTSIM", "operator anna", "", at(6))
+    send(bench, "NODE_NECK", second=10)
+    assert bench.overview.cases()[0].called_ae == "NODE_NECK"
