@@ -26,6 +26,7 @@ from config.settings import (
     Settings,
 )
 from node.beats import no_beat
+from node.bootstrap.replay import replay
 from node.bootstrap.roles import make_completion, make_courier
 from node.bootstrap.store import Node, open_store
 from node.bootstrap.worker import make_worker
@@ -144,6 +145,7 @@ def test_two_titles_lead_to_two_bundles_and_two_systems_and_a_sender_gets_its_ow
     assert series_at(tpses["tps"]) == {derived["CTSIM SYNCECT"]}
     assert series_at(tpses["tps2"]) == {derived["CTSIM SYNCECT_NECK"]}
     assert series_at(tpses["sim"]) == {derived["CTSIM2 SYNCECT"]}
+    assert replay(node, found["CTSIM SYNCECT_NECK"], lambda *_: None).is_same, "by its own bundle"
 
 
 @pytest.mark.parametrize(("called", "is_there"), [("SYNCECT", True), ("SYNCECT_NECK", True), ("SYNCECT_BRAIN", False)])
