@@ -84,7 +84,7 @@ def _check_destinations(route: RouteSettings, destinations: Sequence[tuple[str, 
                 f"route {route.name}: {name!r} is no name of a [[destination]] that gets results "
                 f"({', '.join(known) or 'there is none'}), nor {SENDER}"
             )
-    titles = [title for _, title in destinations]
+    titles = [title for _, title in destinations if title]
     twice = next((title for title in titles if titles.count(title) > 1), "")
     if route.returns and twice:
         raise ValueError(f"route {route.name}: {SENDER} cannot tell apart two destinations with the AE title {twice}")

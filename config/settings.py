@@ -409,6 +409,11 @@ class Settings(Section):
         return self
 
     @property
+    def destination_of_title(self) -> dict[str, str]:
+        """The name of each destination that gets results, by its AE title."""
+        return {one.ae_title: one.name for one in self.destination if one.receives == "results" and one.ae_title}
+
+    @property
     def query_scp(self) -> ScpSettings:
         """The settings of [scp] with the port and the one AE title of queries."""
         title = self.query.ae_title or self.scp.ae_title

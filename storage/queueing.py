@@ -60,13 +60,14 @@ def add_job(session: Session, series: Series, request: JobRequest, now: datetime
 
 
 def take_route(session: Session, job: Job, request: JobRequest) -> None:
-    """Let a cancelled job whose contents came again take the route of today, should it be reopened.
+    """Let a cancelled job whose contents came again take the route of today, and its doubt, should it be reopened.
 
     A job that lives, or whose result was given away, keeps the one that it was queued with.
     """
     given_away = select(exists().where(Delivery.job_id == job.id))
     if job.state is JobState.CANCELLED and not session.scalar(given_away):
-        job.route, job.destinations, job.doubt = request.route, list(request.destinations), request.doubt
+        doubts = dict.fromkeys(doubt for doubt in (*job.doubt.split("; "), *request.doubt.split("; ")) if doubt)
+        job.route, job.destinations, job.doubt = request.route, list(request.destinations), "; ".join(doubts)
 
 
 def why_replaced(session: Session, series: Series, request: JobRequest, removed: bool) -> str:

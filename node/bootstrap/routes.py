@@ -64,8 +64,7 @@ def _resolved(settings: Settings, route: Route, call: Call) -> tuple[tuple[str, 
     """The destinations of a route, the sender by its name, and why a person has to look where it has none."""
     if SENDER not in route.destinations:
         return route.destinations, ""
-    named = {one.ae_title: one.name for one in settings.destination if one.receives == "results"}
-    sender, doubt = named.get(call.calling_ae), ""
+    sender, doubt = settings.destination_of_title.get(call.calling_ae), ""
     if sender is None:
         sender = return_to(call.calling_ae)
         who = f"no destination has its AE title, {call.calling_ae}" if call.calling_ae else "who that is is not known"

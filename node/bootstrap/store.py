@@ -168,7 +168,7 @@ class Node:
 
         A sender that had no destination when the job was queued is looked up again. Raises Refused where it has none.
         """
-        named = {one.ae_title: one.name for one in self.settings.destination if one.receives == "results"}
+        named = self.settings.destination_of_title
         returned = titles_without_name(routed)
         if lost := [title for title in returned if title not in named]:
             who = f"no destination has its AE title, {lost[0]}" if lost[0] else "who that is is not known"

@@ -9,7 +9,7 @@ from node.ops.findings import Finding, warning
 
 def check_routes(settings: Settings) -> Iterator[Finding]:
     """Senders of a route that returns results to them and that are no destination; and routes that nothing takes."""
-    known = {one.ae_title for one in settings.destination if one.receives == "results"}
+    known = set(settings.destination_of_title)
     callers = {peer.ae_title for peer in settings.scp.allowed_peers}
     after_all = ""
     for route in settings.route:
