@@ -18,9 +18,8 @@ from node.dicom.headers import read_header
 from node.operate.situation import facts
 from node.ops.route_checks import check_routes
 from node.receive.routing import Call
-from storage.series import JobRequest
 from tests.builders import make_series
-from tests.departments import START, Department
+from tests.departments import Department
 
 Run = Callable[..., tuple[int, str, str]]
 ROUTES = """
@@ -102,16 +101,9 @@ def test_the_bundles_in_use_are_listed_and_asked_about(run: Run, routes: Setting
 # -- of a job ----------------------------------------------------------------------------------------------------------
 
 
-def routed(department: Department, case_id: str, **route: Any) -> str:
-    """A job in HELD that took a route."""
-    request = JobRequest(case_id.rjust(64, "k"), "demo 1 (abc)", **route)
-    department.node.series.queue(department._undecided(case_id), department.facts, request, START)
-    return department._finish(case_id, held_reason="looks enhanced")
-
-
 def test_a_job_shows_its_route_and_why_it_was_taken(run: Run, routes: Settings, department: Department) -> None:
     why = "route neck: called as SYNCECT_NECK"
-    case_id = routed(department, department.arrive(), route="neck", destinations=("tps2",), why=why)
+    case_id = department.held(route={"route": "neck", "destinations": ("tps2",), "why": why})
     shown = json.loads(run("jobs", "show", case_id, "--json")[1])
     assert (shown["route"], shown["destinations"], shown["called_ae"]) == ("neck", ["tps2"], "")
     assert f"It was queued with bundle demo 1 (abc); {why}." in " ".join(run("jobs", "why", case_id)[1].split())
@@ -128,7 +120,7 @@ def test_a_job_without_routes_says_nothing_of_them(run: Run, department: Departm
 def test_what_returns_to_a_sender_without_a_destination_stays_until_there_is_one(
     run: Run, config: Path, department: Department
 ) -> None:
-    case_id = routed(department, department.arrive(), route="back", destinations=("@CTSIM2",))
+    case_id = department.held(route={"route": "back", "destinations": ("@CTSIM2",)})
     code, _, said = run("jobs", "release", case_id, "--reason", "ok")
     assert (code, "no destination has its AE title, CTSIM2" in " ".join(said.split())) == (4, True)
     assert "Add a [[destination]] with this AE title" in " ".join(run("jobs", "why", case_id)[1].split())
