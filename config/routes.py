@@ -10,7 +10,8 @@ from config.fields import AeTitle, Section
 SENDER: Final = "@sender"
 """Among the destinations of a route: the one whose AE title is that by which the series was sent."""
 
-_TITLE_MARK: Final = "@"  # which no name of a destination has
+TITLE_MARK: Final = "@"
+"""What no name of a destination begins with: behind it stands the AE title of a sender that has none."""
 
 
 class ConditionSettings(Section):
@@ -46,12 +47,12 @@ class RouteSettings(Section):
 
 def return_to(calling_ae: str) -> str:
     """What stands among the names of destinations for a sender whose AE title no destination has."""
-    return f"{_TITLE_MARK}{calling_ae}"
+    return f"{TITLE_MARK}{calling_ae}"
 
 
 def titles_without_name(destinations: Sequence[str]) -> list[str]:
     """The AE titles of senders to which results shall return, and that no destination had."""
-    return [name.removeprefix(_TITLE_MARK) for name in destinations if name.startswith(_TITLE_MARK)]
+    return [name.removeprefix(TITLE_MARK) for name in destinations if name.startswith(TITLE_MARK)]
 
 
 def check_routes(

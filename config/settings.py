@@ -390,16 +390,13 @@ class Settings(Section):
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
-    def _distinct_destinations(self) -> Self:
+    def _distinct_destinations_and_known_routes(self) -> Self:
         names = [destination.name for destination in self.destination]
         if len(set(names)) != len(names):
             raise ValueError("two destinations have the same name; each needs its own")
-        return self
-
-    @model_validator(mode="after")
-    def _routes_name_what_is_there(self) -> Self:
-        getting = [(one.name, one.ae_title) for one in self.destination if one.receives == "results"]
-        check_routes(self.route, self.scp.ae_titles, getting)
+        if self.route:
+            getting = [(one.name, one.ae_title) for one in self.destination if one.receives == "results"]
+            check_routes(self.route, self.scp.ae_titles, getting)
         return self
 
     @model_validator(mode="after")

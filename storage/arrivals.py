@@ -17,11 +17,11 @@ from sqlalchemy.orm import Session
 
 from storage.column_types import Prepared
 from storage.errors import StoreUnavailable
-from storage.links import link_series
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, may_share, named, note_foreign, own
 from storage.sources import SourceStore
 from storage.states import SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
+from storage.titles import note_other_title
 from storage.transitions import begin_series, move_series, note_that_it_came_again, supersede_live_job
 
 T = TypeVar("T")
@@ -419,6 +419,23 @@ def _instance_values(series_id: int, receipt: Receipt) -> dict[str, object]:
         "calling_ae": receipt.calling_ae,
         "received_at": receipt.now,
     }
+
+
+def link_series(session: Session, series: Series, association_id: int) -> bool:
+    """Note that an association touched a series, so that completion waits for its end, and by which title it came.
+
+    True where another title counts from now on for a series that was decided about.
+    """
+    if session.get(AssociationSeries, (series.id, association_id)) is not None:
+        return False
+    session.add(AssociationSeries(series_id=series.id, association_id=association_id))
+    association = session.get(Association, association_id)
+    if association is None or association.called_ae in ("", series.called_ae):
+        return False
+    if not series.called_ae:
+        series.called_ae = association.called_ae
+        return False
+    return note_other_title(session, series, association)
 
 
 def reopen(session: Session, series: Series, reason: str, now: datetime) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
-from config.routes import titles_without_name
+from config.routes import TITLE_MARK
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, release_of, succeed, was_given_away
@@ -422,7 +422,7 @@ def _deliveries(job: Job) -> Any:
 
 
 def _fill_outbox(session: Session, job: Job, destinations: Sequence[str], actor: str, now: datetime) -> None:
-    if unknown := titles_without_name(destinations):
+    if unknown := [name.removeprefix(TITLE_MARK) for name in destinations if name.startswith(TITLE_MARK)]:
         raise IllegalTransition(f"no destination has the AE title {unknown[0]}, to which it shall return")
     for destination in destinations_of(session, job, destinations):
         row = Delivery(job_id=job.id, destination=destination)

@@ -11,8 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Exists, delete, exists, func, select
 from sqlalchemy.orm import Session
 
-from storage.arrivals import Closing, Opening, reopen, series_row
-from storage.links import link_series
+from storage.arrivals import Closing, Opening, link_series, reopen, series_row
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, named, note_foreign
 from storage.tables import AssociationSeries, Instance, LostInstance, Series
 from storage.transitions import note_series

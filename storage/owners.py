@@ -12,8 +12,8 @@ from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.errors import IllegalTransition
-from storage.links import titles_of
 from storage.tables import Association, AssociationSeries, Event, Instance, LostInstance, Series
+from storage.titles import titles_of
 from storage.transitions import note_series
 
 MAX_EVENTS = 20  # of one series: a peer that sends all night must not fill the database

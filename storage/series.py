@@ -27,7 +27,6 @@ from storage.arrivals import (
 )
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, NotFound
-from storage.links import titles_of
 from storage.losses import Loss, MissingInstance, forget_missing, missing_instances
 from storage.owners import OwnerView, allow_again, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
@@ -35,6 +34,7 @@ from storage.peers import Pause, wait_s
 from storage.queueing import JobRequest, add_job, take_route, why_replaced
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, NOT_JUDGED, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
+from storage.titles import titles_of
 from storage.transitions import (
     move_job,
     move_series,

@@ -123,6 +123,7 @@ class Places:
         reporting: Sequence[DestinationSettings] = (),
     ) -> None:
         self._settings, self._clock_s, self._reporting = settings, clock_s, tuple(reporting)
+        self._titles = frozenset(settings.ae_titles)
         self._hosts = PeerHosts([peer.host for peer in settings.allowed_peers] + [one.host for one in reporting])
         self._share = settings.max_associations_per_peer or settings.max_associations
         count = len(settings.allowed_peers)
@@ -148,7 +149,7 @@ class Places:
         if not peer:
             told = f"association rejected: its certificate ({_name(certificate)}) is not the one of scp.allowed_peers"
             return _rejected(replace(WRONG_CALLING_AE, told=told), calling_ae, host, told)
-        if called_ae.strip(" ") not in self._settings.ae_titles:
+        if called_ae.strip(" ") not in self._titles:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
             shown = Credentials(host, certificate.identity if certificate else "", is_bound)
@@ -191,7 +192,7 @@ class Places:
         return ""
 
     def _admit_report(self, called_ae: str, calling_ae: str, host: str, name: str) -> Session | Rejection:
-        if called_ae.strip(" ") not in self._settings.ae_titles:
+        if called_ae.strip(" ") not in self._titles:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
             peer = f"destination {name}"

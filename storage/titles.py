@@ -1,4 +1,4 @@
-"""Which associations brought a series, and by which AE titles of this node they did.
+"""By which AE titles of this node a series came.
 
 The title by which its first instance came counts for a series, until nothing of that is left: its files were removed or
 dropped, or a person cancelled what came of it.
@@ -12,28 +12,19 @@ from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.transitions import note_series
 
 
-def link_series(session: Session, series: Series, association_id: int) -> bool:
-    """Note that an association touched a series, so that completion waits for its end.
+def note_other_title(session: Session, series: Series, association: Association) -> bool:
+    """An association brings a series under another title than the one that counts for it.
 
-    True where another title counts from now on for a series that was decided about.
+    True where the new one counts from now on for a series that was decided about.
     """
-    if session.get(AssociationSeries, (series.id, association_id)) is not None:
-        return False
-    association = session.get(Association, association_id)
-    session.add(AssociationSeries(series_id=series.id, association_id=association_id))
-    if association is None or association.called_ae in ("", series.called_ae):
-        return False
-    before, title, now = series.called_ae, association.called_ae, association.opened_at
-    if not before:
-        series.called_ae = title
-        return False
+    before, title = series.called_ae, association.called_ae
     is_cancelled = _is_cancelled(session, series)
     if is_cancelled or series.purged_at is not None or not _has_instances(session, series):
         series.called_ae = title
         reason = f"it came under the AE title {title}, which counts now; before it came under {before}"
     else:
         reason = f"it came under the AE title {title} as well; {before}, under which it came first, counts"
-    note_series(session, series, actor="receiver", reason=reason, now=now)
+    note_series(session, series, actor="receiver", reason=reason, now=association.opened_at)
     return is_cancelled
 
 
