@@ -12,6 +12,7 @@ import models
 from config.load import ConfigError, load_settings
 from config.routes import RouteSettings
 from config.settings import DestinationSettings, ModelSettings, PeerSettings, ScpSettings, Settings
+from node.bootstrap import constancy
 from node.bootstrap.bundles import bundle_label, bundles_in_use, verified_cards
 from node.bootstrap.routes import found_request, request_maker, routes_of
 from node.dicom.headers import read_header
@@ -96,6 +97,15 @@ def test_the_bundles_in_use_are_listed_and_asked_about(run: Run, routes: Setting
     found = facts(replace(department.node, settings=routes))
     assert [(one["bundle"], one["used_by"]) for one in found["bundles_of_routes"]] == [("demo", "bundle of route neck")]
     assert (found["routes"], found["more_ae_titles"]) == (["neck", "named", "pelvis"], ("SYNCECT_NECK",))
+
+
+def test_a_constancy_run_is_about_a_bundle_in_use(run: Run, routes: Settings, department: Department) -> None:
+    code, _, said = run("qa", "run", "--offline", "--bundle", "other")
+    assert (code, "translates with demo-1step and demo, and not with other" in said) == (3, True), said
+    node = replace(department.node, settings=routes)
+    demo, main = (bundle_label(models.read_card(models.find_bundle(name))) for name in ("demo", "demo-1step"))
+    assert constancy._command(node, demo) == "`syncect qa run --bundle demo`"
+    assert constancy._command(node, main) == "`syncect qa run`"
 
 
 # -- of a job ----------------------------------------------------------------------------------------------------------
