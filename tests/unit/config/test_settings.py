@@ -249,3 +249,9 @@ def test_a_mistake_in_what_may_hold_a_password_does_not_quote_it(tmp_path):
         load_settings(path)
     assert len(caught.value.mistakes) == 2
     assert "hushhush" not in str(caught.value)
+
+
+def test_queries_keep_a_title_of_their_own():
+    settings = Settings.model_validate({"scp": {"more_ae_titles": ["SYNCECT_NECK"]}, "query": {"ae_title": "FINDER"}})
+    assert settings.scp.ae_titles == ("SYNCECT", "SYNCECT_NECK")
+    assert settings.query_scp.ae_titles == ("FINDER",)
