@@ -115,7 +115,7 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
         spool,
         CompletionSettings(),
         EligibilityPolicy(),
-        lambda headers: JobRequest(key=job_key(headers, "0" * 64, "walk"), bundle="walk"),
+        lambda headers, _call: JobRequest(key=job_key(headers, "0" * 64, "walk"), bundle="walk"),
         name="complete-1@here",
         why_enhanced=lambda _paths: None,
         clock=_later,
@@ -127,7 +127,7 @@ def to_the_tps(folder: Path) -> dict[str, Walk]:
     worker = Worker(
         JobStore(database),
         spool,
-        lambda _faults: executor,
+        lambda _bundle, _faults: executor,
         lambda job, produced_at: JobOptions(EquipmentIdentity("walk"), produced_at, run=job.repeat + 1),
         ["tps"],
         name="walk",

@@ -28,6 +28,7 @@ from config.fields import (
     check_host,
     is_loopback,
 )
+from config.routes import ConditionSettings, RouteSettings, check_routes
 from config.syntax import network_of
 
 
@@ -77,14 +78,16 @@ class PeerSettings(Section):
 class ScpSettings(Section):
     """The receiver. With an empty `allowed_peers` it accepts every calling AE title, of this machine only.
 
-    allow_everyone: of every machine. foreign_instances: what becomes of an instance of a series that another peer sent.
-    commitment: what becomes of a request for storage commitment; none is ever granted. mpps: whether scanners may
-    report their performed procedure steps, which then say when a series is complete.
+    more_ae_titles: further titles by which peers may call it. allow_everyone: of every machine. foreign_instances: what
+    becomes of an instance of a series that another peer sent. commitment: what becomes of a request for storage
+    commitment; none is ever granted. mpps: whether scanners may report their performed procedure steps, which then say
+    when a series is complete.
     """
 
     ae_title: AeTitle = "SYNCECT"
     host: Host = "0.0.0.0"  # noqa: S104 - a storage SCP is there to be reached
     port: Port = 11112
+    more_ae_titles: tuple[AeTitle, ...] = ()
     allowed_peers: tuple[PeerSettings, ...] = ()
     allow_everyone: bool = False
     foreign_instances: Literal["refuse", "hold"] = "refuse"
@@ -107,6 +110,11 @@ class ScpSettings(Section):
         if self.tls is None and any(peer.certificate for peer in self.allowed_peers):
             raise ValueError("allowed_peers names a certificate, and without [scp.tls] no peer shows one")
         return self
+
+    @property
+    def ae_titles(self) -> tuple[str, ...]:
+        """Every AE title by which peers may call."""
+        return (self.ae_title, *self.more_ae_titles)
 
     @property
     def is_closed(self) -> bool:
@@ -158,15 +166,9 @@ class CompletionSettings(Section):
         return self
 
 
-class RuleSettings(Section):
-    """One site rule: a series that does not satisfy it is skipped with `reason`.
+class RuleSettings(ConditionSettings):
+    """One site rule: a series that does not satisfy it is skipped with `reason`."""
 
-    Keyword, operation and values are checked together, where the rule is made (`node.dicom.attribute_rules.Rule`).
-    """
-
-    keyword: str
-    op: str
-    values: tuple[str, ...] = ()
     reason: str
 
 
@@ -373,6 +375,7 @@ class Settings(Section):
     eligibility: EligibilitySettings = EligibilitySettings()
     model: ModelSettings = ModelSettings()
     destination: tuple[_ByKind, ...] = ()
+    route: tuple[RouteSettings, ...] = ()
     series: SeriesSettings = SeriesSettings()
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()
@@ -380,10 +383,14 @@ class Settings(Section):
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
-    def _distinct_destinations(self) -> Self:
+    def _distinct_destinations_and_known_routes(self) -> Self:
         names = [destination.name for destination in self.destination]
         if len(set(names)) != len(names):
             raise ValueError("two destinations have the same name; each needs its own")
+        if self.route:
+            titles = {one.name: one.ae_title for one in self.dimse_destinations}
+            getting = [(one.name, titles.get(one.name, "")) for one in self.destination if one.receives == "results"]
+            check_routes(self.route, self.scp.ae_titles, getting)
         return self
 
     @model_validator(mode="after")
@@ -398,7 +405,12 @@ class Settings(Section):
         return tuple(one for one in self.destination if isinstance(one, DestinationSettings))
 
     @property
+    def destination_of_title(self) -> dict[str, str]:
+        """The name of each destination that gets results, by its AE title."""
+        return {one.ae_title: one.name for one in self.dimse_destinations if one.receives == "results"}
+
+    @property
     def query_scp(self) -> ScpSettings:
-        """The settings of [scp] with the port and the AE title of queries."""
+        """The settings of [scp] with the port and the one AE title of queries."""
         title = self.query.ae_title or self.scp.ae_title
-        return self.scp.model_copy(update={"port": self.query.port, "ae_title": title})
+        return self.scp.model_copy(update={"port": self.query.port, "ae_title": title, "more_ae_titles": ()})

@@ -21,6 +21,7 @@ from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, may_sha
 from storage.sources import SourceStore
 from storage.states import SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
+from storage.titles import note_other_title
 from storage.transitions import begin_series, move_series, note_that_it_came_again, supersede_live_job
 
 T = TypeVar("T")
@@ -104,12 +105,16 @@ class Entry(Protocol[T_co]):
 
 @dataclass(frozen=True)
 class Opening:
-    """An accepted association that has something to store; recording it gives its id."""
+    """An accepted association that has something to store; recording it gives its id.
+
+    called_ae: the AE title by which the peer called this node, "" where nobody knows it.
+    """
 
     receiver: str
     calling_ae: str
     peer_host: str
     now: datetime
+    called_ae: str = ""
 
     def record(self, connection: Connection) -> int:
         """Insert the association."""
@@ -118,6 +123,7 @@ class Opening:
             {
                 "receiver": self.receiver,
                 "calling_ae": self.calling_ae,
+                "called_ae": self.called_ae,
                 "peer_host": self.peer_host,
                 "outcome": OPEN,
                 "opened_at": self.now,
@@ -190,7 +196,7 @@ class Discard:
                 note_foreign(session, row, f"{who} sent what is no CT image for it", self.now)
                 session.flush()
                 return _refused(row, self.calling_ae)
-            link_series(session, row.id, self.association_id)
+            link_series(session, row, self.association_id)
             row.ignored, row.updated_at = row.ignored + 1, self.now
             count = "1 instance" if row.ignored == 1 else f"{row.ignored} instances"
             if row.arrivals:
@@ -208,9 +214,11 @@ class Discard:
 class ArrivalStore(SourceStore):
     """The only writer of instances and associations."""
 
-    def open_association(self, receiver: str, calling_ae: str, peer_host: str, now: datetime) -> int:
+    def open_association(
+        self, receiver: str, calling_ae: str, peer_host: str, now: datetime, *, called_ae: str = ""
+    ) -> int:
         """Record an accepted association and return its id."""
-        return self._record_alone(Opening(receiver, calling_ae, peer_host, now))
+        return self._record_alone(Opening(receiver, calling_ae, peer_host, now, called_ae))
 
     def close_association(self, association_id: int, *, released: bool, now: datetime) -> None:
         """Record how an association ended; an abort makes completion wait for the sender's next try."""
@@ -325,11 +333,11 @@ def _record_any(session: Session, receipt: Receipt) -> Recorded:
         settled = _settle_owner(session, series, receipt, next((row for row in known if row.is_current), None))
         if settled is not None:
             return settled
-    link_series(session, series.id, receipt.association_id)
+    is_retitled = link_series(session, series, receipt.association_id)
     if same is not None:
         same.received_at, same.calling_ae = now, receipt.calling_ae
     if same is not None and same.is_current:
-        _note_duplicate(session, series, now)
+        _note_duplicate(session, series, now, judge_again=is_retitled)
         return Recorded.DUPLICATE
     replaces = any(row.is_current for row in known)
     for row in known:
@@ -379,9 +387,9 @@ def _refused(series: Series, calling_ae: str) -> Recorded:
     return Recorded.BARRED if calling_ae in series.barred else Recorded.FOREIGN
 
 
-def _note_duplicate(session: Session, series: Series, now: datetime) -> None:
+def _note_duplicate(session: Session, series: Series, now: datetime, *, judge_again: bool) -> None:
     """The owner sent an instance again that is here."""
-    if series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
+    if judge_again or series.state in (SeriesState.RECEIVING, SeriesState.INCOMPLETE):
         reopen(session, series, "the sender tried again", now)
         series.last_arrival_at, series.arrivals = now, series.arrivals + 1
     elif series.state is SeriesState.QUEUED and series.job_id is not None:
@@ -413,10 +421,21 @@ def _instance_values(series_id: int, receipt: Receipt) -> dict[str, object]:
     }
 
 
-def link_series(session: Session, series_id: int, association_id: int) -> None:
-    """Note that an association touched a series, so that completion waits for its end."""
-    if session.get(AssociationSeries, (series_id, association_id)) is None:
-        session.add(AssociationSeries(series_id=series_id, association_id=association_id))
+def link_series(session: Session, series: Series, association_id: int) -> bool:
+    """Note that an association touched a series, so that completion waits for its end, and by which title it came.
+
+    True where another title counts from now on for a series that was decided about.
+    """
+    if session.get(AssociationSeries, (series.id, association_id)) is not None:
+        return False
+    session.add(AssociationSeries(series_id=series.id, association_id=association_id))
+    association = session.get(Association, association_id)
+    if association is None or association.called_ae in ("", series.called_ae):
+        return False
+    if not series.called_ae:
+        series.called_ae = association.called_ae
+        return False
+    return note_other_title(session, series, association)
 
 
 def reopen(session: Session, series: Series, reason: str, now: datetime) -> None:

@@ -95,6 +95,7 @@ class Case:
     purged_at: when the files of the result were removed, or the received files of a series without a job.
     received_purged_at: when the received files were. recalled_at: when a person recalled the result. repeat: how many
     jobs made the same of the same before. facts: what tells the source series from others and is no free text.
+    called_ae: the AE title by which the node was called, "" where it is not known. route, destinations: as in `Job`.
     """
 
     id: str
@@ -133,6 +134,9 @@ class Case:
     deliveries: tuple[DeliveryView, ...] = ()
     facts: dict[str, int | str] = field(default_factory=dict)
     recalled_at: datetime | None = None
+    called_ae: str = ""
+    route: str = ""
+    destinations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

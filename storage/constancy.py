@@ -78,6 +78,12 @@ class ConstancyStore:
                 row.bundle, row.bundle_digest, row.environment = bundle, bundle_digest, dict(environment)
             return _view(row)
 
+    def bundle_of(self, series_uid: str) -> str | None:
+        """The digest of the bundle that the run of a series is about; None where the series is of no run."""
+        with self._database.read() as session:
+            row = session.scalars(constancy_run_of(series_uid)).first()
+            return None if row is None else row.bundle_digest
+
     def finish(
         self, run_id: int, outcome: str, reason: str, environment: Mapping[str, str], figures: Mapping[str, Any]
     ) -> ConstancyView:

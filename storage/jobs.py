@@ -1,17 +1,17 @@
 """JobStore hands jobs to workers by lease and records what became of them; each step is one transaction."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
+from config.routes import TITLE_MARK
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
-from storage.remakes import OTHER_BYTES, Release, claimed_at, has_same_bytes, release_of, succeed, was_given_away
-from storage.sources import SourceFile, SourceStore, current_sources
+from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, release_of, succeed, was_given_away
+from storage.sources import SourceStore, current_sources
 from storage.states import (
     CLOSED_BY_A_PERSON,
     MAX_DEATHS,
@@ -36,82 +36,9 @@ from storage.transitions import (
     send_anew,
     withdraw_deliveries,
 )
+from storage.work import ClaimedJob, ProducedInstance, ProducedSeries, Progress, RewrittenFiles
 
-
-@dataclass(frozen=True)
-class ClaimedJob:
-    """A job that this worker owns until its lease ends.
-
-    attempt counts failures and this attempt; device_faults, deaths: as in the store, before this attempt. produced_at:
-    the moment that its result names: that of the claim, or of an earlier one whose files were sent and are made again.
-    release: what a person said of that result, which stands in its files. patient: identity by DICOM keyword. case: how
-    people call the job. slices: how many the sources hold, of which a multi-frame one has many.
-    """
-
-    id: int
-    series_id: int
-    series_uid: str
-    study_uid: str
-    bundle: str
-    job_key: str
-    repeat: int
-    version: int
-    doubt: str
-    attempt: int
-    sources: tuple[SourceFile, ...]
-    produced_at: datetime
-    device_faults: int = 0
-    deaths: int = 0
-    release: Release | None = None
-    patient: Mapping[str, str] = field(default_factory=dict, repr=False)
-    case: str = ""
-    slices: int = 0
-
-    @property
-    def spool_names(self) -> tuple[str, ...]:
-        """Where the source files lie."""
-        return tuple(source.spool_name for source in self.sources)
-
-
-@dataclass(frozen=True)
-class ProducedInstance:
-    """One derived instance as written into the published folder."""
-
-    sop_instance_uid: str
-    source_sop_instance_uid: str
-    file_name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class ProducedSeries:
-    """The outcome of a job: a published folder and what is in it."""
-
-    series_uid: str
-    product_dir: str
-    instances: tuple[ProducedInstance, ...]
-    measurements: dict[str, Any]
-    remarks: tuple[str, ...] = ()
-    series_number: int | None = None
-    series_description: str = ""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a running job is: `done` of `total` steps of a stage that began at `started_at` (an aware datetime)."""
-
-    stage: str
-    done: int
-    total: int
-    started_at: datetime
-
-
-@dataclass(frozen=True)
-class RewrittenFiles:
-    """The same derived instances under the same file names in another folder; sha256 by SOP Instance UID, of each."""
-
-    product_dir: str
-    sha256: Mapping[str, str]
+__all__ = ["ClaimedJob", "JobStore", "ProducedInstance", "ProducedSeries", "Progress", "RewrittenFiles"]
 
 
 class JobStore(SourceStore):
@@ -188,6 +115,8 @@ class JobStore(SourceStore):
     ) -> None:
         """RUNNING -> PRODUCED with one outbox row per destination, or RUNNING -> HELD with none. Raises LeaseLost.
 
+        destinations: of a job that its route does not send elsewhere.
+
         A result that was in the outbox already, and was made again, goes on to be sent where its bytes are the same.
         Where they are not, the job is SUPERSEDED by a new one, and LeaseLost is raised: nobody refers to the files.
         """
@@ -199,7 +128,7 @@ class JobStore(SourceStore):
                 to = JobState.PRODUCED if held_reason is None else JobState.HELD
                 move_job(session, job, to, actor=worker, reason=held_reason or "", now=now)
                 if held_reason is None:
-                    _fill_outbox(session, job, destinations, worker, now)
+                    _fill_outbox(session, job, job.destinations or destinations, worker, now)
             elif has_same_bytes(session, job, {made.sop_instance_uid: made.sha256 for made in product.instances}):
                 job.product_dir = product.product_dir
                 move_job(session, job, JobState.PRODUCED, actor=worker, reason="", now=now)
@@ -495,6 +424,8 @@ def _deliveries(job: Job) -> Any:
 
 
 def _fill_outbox(session: Session, job: Job, destinations: Sequence[str], actor: str, now: datetime) -> None:
+    if unknown := [name.removeprefix(TITLE_MARK) for name in destinations if name.startswith(TITLE_MARK)]:
+        raise IllegalTransition(f"no destination has the AE title {unknown[0]}, to which it shall return")
     for destination in destinations_of(session, job, destinations):
         row = Delivery(job_id=job.id, destination=destination)
         begin_delivery(session, row, job.series_id, actor=actor, reason=f"to {destination}", now=now)

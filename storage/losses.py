@@ -75,7 +75,7 @@ class Loss:
         if row is not None and session.scalar(select(_stored(row.id, self.sop_instance_uid))):
             return False
         row = row or series_row(session, self.study_uid, self.series_uid, self.calling_ae, self.now)
-        link_series(session, row.id, self.association_id)
+        link_series(session, row, self.association_id)
         reason = f"instance {_name(self.sop_instance_uid)} was {self.reason}"
         reopen(session, row, reason, self.now)
         lost = select(func.count()).select_from(LostInstance).where(LostInstance.series_uid == self.series_uid)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from storage.errors import IllegalTransition
 from storage.tables import Association, AssociationSeries, Event, Instance, LostInstance, Series
+from storage.titles import titles_of
 from storage.transitions import note_series
 
 MAX_EVENTS = 20  # of one series: a peer that sends all night must not fill the database
@@ -127,6 +128,8 @@ def drop_instances(session: Session, series: Series, calling_ae: str) -> int:
         series.calling_ae, series.certificate = _sender(left[0], series) if left else "", ""
     series.barred = sorted({*series.barred, calling_ae})
     _forget(session, series, Association.calling_ae == calling_ae)
+    series.called_ae = ""
+    series.called_ae = next(iter(titles_of(session, series)), "")
     for row in dropped:
         row.is_current, row.calling_ae = False, calling_ae
     return len(dropped)

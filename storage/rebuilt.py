@@ -115,6 +115,8 @@ def _add_job(session: Session, series: Series, result: FoundResult, run: int, no
         source_count=len(product.instances),
         version=run,
         patient=dict(request.patient) if request is not None else {},
+        route=request.route if request is not None else "",
+        destinations=list(request.destinations) if request is not None else [],
     )
     begin_job(session, job, actor=ACTOR, reason=f"found {product.product_dir}", now=result.made_at)
     move_job(session, job, JobState.RUNNING, actor=ACTOR, reason="", now=result.made_at)

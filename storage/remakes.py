@@ -11,7 +11,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.series import JobRequest, add_job
+from storage.queueing import JobRequest, add_job
 from storage.states import JobState
 from storage.tables import Delivery, Event, Job, Product, Series
 from storage.transitions import last_event, move_job, withdraw_deliveries
@@ -97,7 +97,16 @@ def succeed(session: Session, job: Job, actor: str, now: datetime) -> Job:
     session.flush()
     series = session.get_one(Series, job.series_id)
     repeat = session.scalar(select(func.max(Job.repeat)).where(Job.job_key == job.job_key)) or 0
-    request = JobRequest(job.job_key, job.bundle, _doubt_about_successor(session, job), job.patient, job.source_count)
+    request = JobRequest(
+        job.job_key,
+        job.bundle,
+        _doubt_about_successor(session, job),
+        job.patient,
+        job.source_count,
+        job.route,
+        tuple(job.destinations),
+        f"route {job.route}, as the job before it" if job.route else "",
+    )
     successor = add_job(session, series, request, now, repeat=repeat + 1)
     series.job_id = successor.id
     return successor

@@ -31,10 +31,11 @@ from storage.losses import Loss, MissingInstance, forget_missing, missing_instan
 from storage.owners import OwnerView, allow_again, doubt_about_owners, drop_instances, owner_of
 from storage.patients import doubt_about_patient
 from storage.peers import Pause, wait_s
+from storage.queueing import JobRequest, add_job, take_route, why_replaced
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, NOT_JUDGED, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
+from storage.titles import titles_of
 from storage.transitions import (
-    begin_job,
     move_job,
     move_series,
     note_series,
@@ -68,7 +69,8 @@ class OpenSeries:
     calling_ae, certificate: of its owner, as in the table; "" where nobody knows it.
     association_quiet_for_s: how long its open associations have brought nothing, of any series; infinite where none is
     open. instances: how many came, each once, those that were thrown away with them. missing: what the node knows to
-    be missing. wait_s: how long its sender is known to pause.
+    be missing. wait_s: how long its sender is known to pause. called: the AE titles by which it came, the one that
+    counts first; empty where nobody knows one.
     """
 
     id: int
@@ -86,6 +88,7 @@ class OpenSeries:
     missing: tuple[MissingInstance, ...] = ()
     expected: int | None = None
     certificate: str = ""
+    called: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,22 +105,6 @@ class SeriesFacts:
     def write_to(self, row: Series) -> None:
         """Let a series show them."""
         row.description, row.patient_id, row.facts = self.description, self.patient_id, dict(self.facts)
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """A job to queue; `key` is unique per (source contents, bundle, processing).
-
-    doubt: why a person must look at the result before it is sent, whatever the gates say of it; "" where nothing is
-    known. patient: the identity that the images carry, by DICOM keyword. slices: how many its instances hold, a
-    multi-frame one many; 0 where nobody read them, so that each counts as one.
-    """
-
-    key: str
-    bundle: str
-    doubt: str = ""
-    patient: Mapping[str, str] = field(default_factory=dict)
-    slices: int = 0
 
 
 class SeriesStore(ArrivalStore):
@@ -229,12 +216,15 @@ class SeriesStore(ArrivalStore):
             ]
             removed = same is not None and same.purged_at is not None
             if same is None or removed or same.state not in LIVE_JOB_STATES:
-                supersede_live_job(session, row.id, _why(session, row, request, removed), "completion", now)
+                why = why_replaced(session, row, request, removed)
+                supersede_live_job(session, row.id, why, "completion", now)
             if same is not None and removed and same.state in CLOSED_BY_A_PERSON:
                 doubts.append(f"a person {same.closed_as} an earlier result of the same images")
+            request = replace(request, doubt="; ".join(doubt for doubt in doubts if doubt))
             if same is None or removed or same.state is JobState.SUPERSEDED:
-                request = replace(request, doubt="; ".join(doubt for doubt in doubts if doubt))
                 same = add_job(session, row, request, now, repeat=0 if same is None else same.repeat + 1)
+            else:
+                take_route(session, same, request)
             row.job_id, row.purged_at = same.id, None
             move_series(session, row, SeriesState.QUEUED, actor="eligibility", reason="", now=now)
             note_that_it_came_again(session, row, same, now)
@@ -371,6 +361,7 @@ def _open_series(session: Session, row: Series, now: datetime, *, is_open: bool)
         missing=missing_instances(session, row),
         expected=row.expected,
         certificate=row.certificate,
+        called=titles_of(session, row),
     )
 
 
@@ -443,40 +434,3 @@ def _fail(session: Session, row: Series, reason: str, now: datetime) -> None:
     move_job(session, job, JobState.FAILED, actor="completion", reason=reason, now=now)
     row.job_id, row.deaths = job.id, 0
     move_series(session, row, SeriesState.QUEUED, actor="completion", reason="", now=now)
-
-
-def _why(session: Session, series: Series, request: JobRequest, removed: bool) -> str:
-    """Why the present job of a series gives way to another one."""
-    if removed:
-        return "the series came again after its result was removed"
-    present = session.scalar(
-        select(Job.bundle).where(Job.series_id == series.id, Job.state.in_(LIVE_JOB_STATES)).limit(1)
-    )
-    if present is not None and present != request.bundle:
-        return f"the series came again, and model.bundle is {request.bundle} by now"
-    return "the contents of the series or the device settings changed"
-
-
-def add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
-    """A job in QUEUED for the present contents of a series, after those that it has."""
-    runs = session.scalar(select(func.count()).select_from(Job).where(Job.series_id == series.id)) or 0
-    count = session.scalar(
-        select(func.count()).select_from(Instance).where(Instance.series_id == series.id, Instance.is_current)
-    )
-    earlier_results = session.scalar(
-        select(func.count()).select_from(Job).where(Job.series_id == series.id, Job.product_dir.is_not(None))
-    )
-    job = Job(
-        series_id=series.id,
-        run=runs + 1,
-        job_key=request.key,
-        repeat=repeat,
-        bundle=request.bundle,
-        source_count=request.slices or count or 0,
-        version=(earlier_results or 0) + 1,
-        doubt=request.doubt,
-        patient=dict(request.patient),
-    )
-    reason = f"bundle {request.bundle}" if request.bundle else "for a series that cannot be judged"
-    begin_job(session, job, actor="eligibility", reason=reason, now=now)
-    return job

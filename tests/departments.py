@@ -75,10 +75,10 @@ class Department:
         self.node.series.skip(self._undecided(case_id), self.facts, reason, START)
         return case_id
 
-    def queued(self, *, bundle: str = "demo 1 (abc)", doubt: str = "", **arrival) -> str:
-        """QUEUED."""
+    def queued(self, *, bundle: str = "demo 1 (abc)", doubt: str = "", route=None, **arrival) -> str:
+        """QUEUED; route: what a route put into the request, by name."""
         case_id = self.arrive(**arrival)
-        request = JobRequest(case_id.rjust(64, "k"), bundle, doubt)
+        request = JobRequest(case_id.rjust(64, "k"), bundle, doubt, **(route or {}))
         self.node.series.queue(self._undecided(case_id), self.facts, request, START)
         return case_id
 

@@ -44,7 +44,7 @@ class Setting:
     @property
     def variable(self) -> str:
         """The environment variable that overrides it; "" inside a list, which is given as a whole."""
-        if self.section.startswith(("destination", "eligibility.rules")):
+        if self.section.startswith(("destination", "route", "eligibility.rules")):
             return ""
         return f"{ENV_PREFIX}{self.section.replace('.', '__')}__{self.key}".upper()
 

@@ -30,6 +30,7 @@ from node.bootstrap.backup_folder import (
     member_of,
     open_new,
 )
+from node.bootstrap.bundles import bundles_in_use
 from node.bootstrap.last_backup import Noted, note_backup
 from node.bootstrap.store import read_store
 from node.errors import Refused
@@ -250,7 +251,8 @@ def not_included(settings: Settings) -> Iterator[str]:
     for one in settings.destination:
         if isinstance(one, DicomwebSettings) and one.secret_file is not None:
             yield f"token or password file of destination {one.name}: {one.secret_file}"
-    for key, bundle in (("model.bundle", settings.model.bundle), ("model.shadow", settings.model.shadow)):
+    bundles = [(one.key, one.name) for one in bundles_in_use(settings)]
+    for key, bundle in (*bundles, ("model.shadow", settings.model.shadow)):
         if bundle and Path(bundle).is_dir():
             yield f"folder of {key}: {bundle}"
     yield f"the log files below {settings.node.data_dir / 'log'}, and what syncect remembers of this machine's GPU"

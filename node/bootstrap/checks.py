@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 
 from config.load import ConfigError
 from config.settings import Settings
+from node.bootstrap.bundles import bundles_in_use
 from node.bootstrap.roles import eligibility_policy
 from node.ops.certificates import check_all_tls
 from node.ops.checks import (
-    check_bundle,
+    check_bundles,
     check_callers,
     check_data_dir,
     check_database,
@@ -18,6 +19,7 @@ from node.ops.checks import (
     check_reports,
 )
 from node.ops.findings import Finding
+from node.ops.route_checks import check_routes
 
 
 def check_settings(settings: Settings) -> Iterator[Finding]:
@@ -31,7 +33,8 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
         eligibility_policy(settings)
     except ConfigError as error:
         yield from map(Finding, error.mistakes)
-    yield from check_bundle(settings.model)
+    yield from check_bundles(settings.model, {one.key: one.name for one in bundles_in_use(settings)})
+    yield from check_routes(settings)
     yield from check_callers(settings.scp)
     yield from check_reports(settings)
     yield from check_dicomweb(settings)

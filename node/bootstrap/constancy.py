@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from node.bootstrap.bundles import bundles_in_use, in_use_as
 from node.bootstrap.store import Node
 from node.translate.job import Executor
-from node.translate.worker import ExecutorUnavailable
+from node.translate.loaded import ExecutorUnavailable
 from node.version import software_version
 from storage.constancy import FAILED, PASSED, THROUGH_NODE, ConstancyView
 from storage.jobs import ClaimedJob
@@ -56,7 +57,13 @@ def require_constancy(node: Node, job: ClaimedJob, executor: Executor) -> None:
         return
     ended = node.constancy.ended(executor.digest)
     if why := why_missing(ended, environment, days, node.clock()):
-        raise ExecutorUnavailable(f"{why}; run {COMMAND}, then retry this job")
+        raise ExecutorUnavailable(f"{why}; run {_command(node, executor.bundle)}, then retry this job")
+
+
+def _command(node: Node, label: str) -> str:
+    """What makes a run with the bundle that jobs call `label`."""
+    named = in_use_as(bundles_in_use(node.settings)[1:], label)
+    return COMMAND if named is None else f"`syncect qa run --bundle {named.name}`"
 
 
 def why_missing(ended: Sequence[ConstancyView], environment: Mapping[str, str], days: int, now: datetime) -> str:

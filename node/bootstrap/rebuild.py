@@ -7,14 +7,17 @@ as well. Nothing goes out by itself, and no result is made a second time.
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from config.settings import Settings
-from node.bootstrap.roles import make_completion, request_maker, verified_card
+from models import BundleCard
+from node.bootstrap.bundles import verified_cards
+from node.bootstrap.roles import make_completion
+from node.bootstrap.routes import found_request, routes_of
 from node.bootstrap.store import Node, refuse_while_running
 from node.dicom.elements import ascii_text, element_items, tag_of
 from node.dicom.headers import read_dataset, read_headers
@@ -22,6 +25,7 @@ from node.dicom.identity import inflated, read_identity
 from node.errors import Refused, UnreadableInstance
 from node.network.contexts import DEFLATED_SYNTAXES
 from node.receive.completion import series_facts
+from node.receive.routing import keywords_of
 from storage.database import Database
 from storage.jobs import ProducedInstance, ProducedSeries
 from storage.mark import adopt_mark, new_mark, write_mark
@@ -67,10 +71,10 @@ def rebuild(settings: Settings, now: datetime, *, step: Callable[[], None] = lam
     On SQLite the new database takes its place only when it is whole. `step` is called for every file.
     """
     refuse_while_running(settings)
-    card = verified_card(settings)
+    cards = verified_cards(settings)
     final = Database(settings.node.url())
     if not final.is_sqlite:
-        return _into(final, settings, card.weights_sha256, now, step)
+        return _into(final, settings, cards, now, step)
     final.close()
     path = Path(final.location)
     draft = path.with_name(f"{path.name}.rebuilding")
@@ -78,7 +82,7 @@ def rebuild(settings: Settings, now: datetime, *, step: Callable[[], None] = lam
         draft.with_name(draft.name + suffix).unlink(missing_ok=True)
     database = Database(f"sqlite:///{draft}")
     try:
-        told = _into(database, settings, card.weights_sha256, now, step)
+        told = _into(database, settings, cards, now, step)
     finally:
         database.close()
     refuse_while_running(settings)
@@ -87,7 +91,9 @@ def rebuild(settings: Settings, now: datetime, *, step: Callable[[], None] = lam
     return told
 
 
-def _into(database: Database, settings: Settings, weights: str, now: datetime, step: Callable[[], None]) -> Rebuilt:
+def _into(
+    database: Database, settings: Settings, cards: Mapping[str, BundleCard], now: datetime, step: Callable[[], None]
+) -> Rebuilt:
     ensure_schema(database)
     store, told = RebuiltStore(database), Rebuilt()
     if not store.is_empty():
@@ -101,7 +107,7 @@ def _into(database: Database, settings: Settings, weights: str, now: datetime, s
     told.received = len(arrivals)
     results = _results(node.spool, told)
     told.results = len(results)
-    _attach(store, node, results, weights, now)
+    _attach(store, node, results, cards, now)
     store.settle_numbers()
     _judge(node, now)
     told.series = store.counts()
@@ -109,9 +115,11 @@ def _into(database: Database, settings: Settings, weights: str, now: datetime, s
     return told
 
 
-def _attach(store: RebuiltStore, node: Node, results: list[_Result], weights: str, now: datetime) -> None:
+def _attach(
+    store: RebuiltStore, node: Node, results: list[_Result], cards: Mapping[str, BundleCard], now: datetime
+) -> None:
     """Give every source series its results."""
-    request_for = request_maker(node.settings, verified_card(node.settings))
+    keywords = keywords_of(routes_of(node.settings))
 
     def of_source(result: _Result) -> tuple[str, str]:
         return result.study_uid, result.series_uid
@@ -120,13 +128,14 @@ def _attach(store: RebuiltStore, node: Node, results: list[_Result], weights: st
         found = sorted(group, key=lambda result: result.found.job_id)
         last, facts = found[-1], series_facts([])
         names = store.source_of(series_uid)
-        known = weights in last.model_text
+        made_by = next((card for card in cards.values() if card.weights_sha256 in last.model_text), None)
         with suppress(UnreadableInstance):
-            wanted = [node.spool.path(name) for name in (names if known else names[:1])]
-            headers = [header for path in wanted for header in read_headers(path, decode=False)]
+            wanted = [node.spool.path(name) for name in (names if made_by else names[:1])]
+            headers = [header for path in wanted for header in read_headers(path, keywords=keywords, decode=False)]
             facts = series_facts(headers)
-            if known and headers:
-                found[-1] = replace(last, found=replace(last.found, request=request_for(headers)))
+            if made_by is not None and headers:
+                request = found_request(node.settings, cards, made_by, headers)
+                found[-1] = replace(last, found=replace(last.found, request=request))
         store.add_results(study_uid, series_uid, facts, [result.found for result in found], now)
 
 

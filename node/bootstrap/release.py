@@ -21,11 +21,13 @@ from storage.overview import Case
 def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime) -> None:
     """HELD -> PRODUCED: write every file once more with who overruled the doubt and why, and fill the outbox.
 
-    Raises Refused and IllegalTransition where it is not HELD, or not any more; Permanent where the held files are
+    Raises Refused and IllegalTransition where it is not HELD, or not any more, and where its route leads to nobody;
+    Permanent where the held files are
     damaged, and what the disk answers.
     """
     if case.job_id is None or case.state != "HELD" or case.product_dir is None:
         raise Refused(f"{case.id} is {case.state} and nothing of it is held that could be released")
+    destinations = node.destinations_for(case.destinations)
     products = node.overview.products(case)
     held = node.spool.path(case.product_dir)
     node.spool.check_space()
@@ -47,9 +49,7 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
     )
     override = override_sentence(case.reason, actor, reason, charset=("ISO_IR 192",))  # the store keeps any text
     try:
-        node.jobs.release(
-            case.job_id, node.destination_names, actor, reason, now, override=override, rewritten=rewritten
-        )
+        node.jobs.release(case.job_id, destinations, actor, reason, now, override=override, rewritten=rewritten)
     except (IllegalTransition, ValueError):  # nothing was committed, so nobody refers to the new files
         node.spool.unstage(node.spool.path(product_dir))
         raise

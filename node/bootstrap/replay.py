@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from node.bootstrap.bundles import bundles_in_use, in_use_as, with_bundle
 from node.bootstrap.store import Node
 from node.bootstrap.worker import job_options, open_executor
 from node.dicom.difference import FileDifference, compare_files, production_of
@@ -68,10 +69,12 @@ def replay(node: Node, case: Case, progress: Progress) -> Replayed:
     if not intact:
         raise Refused(f"no file of the result of {case.id} is left as it was written, so there is nothing to compare")
     produced_at, software = production_of(next(iter(intact.values())))
-    executor = open_executor(node.settings.model)
+    bundle = in_use_as(bundles_in_use(node.settings), case.bundle or "")
+    model = node.settings.model if bundle is None else with_bundle(node.settings.model, bundle.name)
+    executor = open_executor(model)
     damaged = tuple(made.file_name for made in products if made.sop_instance_uid not in intact)
     if executor.bundle != case.bundle:
-        cause = f"it was made by {case.bundle}; model.bundle of the settings is {executor.bundle}"
+        cause = f"it was made by {case.bundle}; model.bundle of the settings is {executor.bundle}, and no route has it"
         return Replayed(case.id, executor.bundle, executor.description, len(products), 0, (cause,), damaged=damaged)
     options = job_options(node.settings, produced_at, repeat=case.repeat, version=case.version)
     names = node.series.spool_names(case.series_id)

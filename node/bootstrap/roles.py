@@ -1,21 +1,18 @@
 """Wires receiver, completion and courier from the settings and the opened stores."""
 
 import socket
-from collections.abc import Callable
 from functools import partial
 
 from pydicom.dataset import Dataset
 
-import models
 from config.load import ConfigError
 from config.settings import AskedPeer, DestinationSettings, RuleSettings, Settings
-from models import BundleCard
 from node.beats import Beating, Numbers, no_beat
+from node.bootstrap.bundles import verified_cards
+from node.bootstrap.routes import request_maker, routes_of
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.attribute_rules import Rule
-from node.dicom.decoding_apart import with_decoded_digests
-from node.dicom.headers import SliceHeader
-from node.dicom.uids import UidFactory, job_key
+from node.dicom.uids import UidFactory
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
 from node.network.services import Service
@@ -30,6 +27,7 @@ from node.receive.expected import ExpectedCounts
 from node.receive.mpps import StepService
 from node.receive.performed_steps import PerformedSteps, StepPeers
 from node.receive.receiver import Receiver
+from node.receive.routing import keywords_of
 from node.send.companions import CompanionMaker
 from node.send.courier import Courier
 from node.send.probe import Probe
@@ -38,7 +36,6 @@ from storage.database import Database
 from storage.notes import DueNote
 from storage.offered import OfferedStore
 from storage.outbox import ClaimedDelivery
-from storage.series import JobRequest
 
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
@@ -97,28 +94,13 @@ def make_completion(node: Node, *, doubt: str = "") -> Completion:
         node.spool,
         node.settings.completion,
         eligibility_policy(node.settings),
-        request_maker(node.settings, verified_card(node.settings), doubt),
+        request_maker(node.settings, verified_cards(node.settings), doubt, digest_of_run=node.constancy.bundle_of),
         why_enhanced=why_enhanced,
         name=process_name("complete"),
         expected=expected_counts(node.settings),
         steps=performed_steps(node),
         clock=node.clock,
     )
-
-
-def request_maker(settings: Settings, card: BundleCard, doubt: str = "") -> Callable[[list[SliceHeader]], JobRequest]:
-    """What names the job that a series gets."""
-    # The worker chooses the device; the setting stands for it here, so that all workers take a series for one job.
-    model = settings.model
-    device = f"{model.device}, {model.precision}"
-    if model.blood_level_hu:  # named only where it is set, so that older keys stay
-        device += f", blood at {model.blood_level_hu:g} HU"
-
-    def request_for(headers: list[SliceHeader]) -> JobRequest:
-        key = job_key(with_decoded_digests(headers), card.digest, device)
-        return JobRequest(key, bundle_label(card), doubt, headers[0].patient.by_keyword(), slices=len(headers))
-
-    return request_for
 
 
 def expected_counts(settings: Settings) -> ExpectedCounts | None:
@@ -209,26 +191,17 @@ def make_retention(node: Node) -> Retention:
     return Retention(node.retention, node.jobs, node.spool, node.settings.retention, clock=node.clock)
 
 
-def verified_card(settings: Settings) -> BundleCard:
-    """The card of the configured bundle after its weights were checked; raises ConfigError."""
-    try:
-        return models.verify_bundle(models.find_bundle(settings.model.bundle))
-    except models.BundleError as error:
-        raise ConfigError(f"model.bundle = {settings.model.bundle!r} cannot be used: {error}") from error
-
-
-def bundle_label(card: BundleCard) -> str:
-    """How a bundle is called in jobs and logs: name, version and the first digits of its digest."""
-    return f"{card.name} {card.version} ({card.digest[:12]})"
-
-
 def eligibility_policy(settings: Settings) -> EligibilityPolicy:
-    """The built-in gate with the site's own rules behind it; raises ConfigError for a rule that cannot work."""
+    """The built-in gate with the site's own rules behind it, reading what the routes look at as well.
+
+    Raises ConfigError for a rule that cannot work.
+    """
     return EligibilityPolicy(
         min_slices=settings.eligibility.min_slices,
         position_tolerance_mm=settings.eligibility.position_tolerance_mm,
         metal_artifact_reduction=settings.eligibility.metal_artifact_reduction,
         rules=tuple(_rule(number, rule) for number, rule in enumerate(settings.eligibility.rules)),
+        also_read=keywords_of(routes_of(settings)),
     )
 
 

@@ -4,7 +4,7 @@ import json
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from config.load import ConfigError
+from config.routes import titles_without_name
 from config.settings import Settings
 from node.errors import Refused
 from node.ops.clock import HostClock, StoreClock
@@ -179,6 +180,19 @@ class Node:
     def destination_names(self) -> list[str]:
         """Where results go by themselves: every configured destination but those for constancy runs."""
         return [destination.name for destination in self.settings.destination if destination.receives == "results"]
+
+    def destinations_for(self, routed: Sequence[str]) -> list[str]:
+        """Where a result goes that a route sends to `routed`, by name; none is every destination, as without a route.
+
+        A sender that had no destination when the job was queued is looked up again. Raises Refused where it has none.
+        """
+        named = self.settings.destination_of_title
+        returned = titles_without_name(routed)
+        if lost := [title for title in returned if title not in named]:
+            who = f"no destination has its AE title, {lost[0]}" if lost[0] else "who that is is not known"
+            raise Refused(f"its route returns the result to the sender, and {who}")
+        found = [name for name in routed if not titles_without_name([name])] + [named[title] for title in returned]
+        return list(dict.fromkeys(found)) or self.destination_names
 
 
 def make_data_dir(settings: Settings) -> Path:

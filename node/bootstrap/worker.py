@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -13,16 +13,18 @@ import models
 from config.settings import ModelSettings, Settings
 from node.beats import Beating, Numbers
 from node.bootstrap.allowed import unproven_words, why_not_accepted, why_refused
+from node.bootstrap.bundles import BundleInUse, bundle_label, bundles_in_use, in_use_as, with_bundle
 from node.bootstrap.constancy import require_constancy
-from node.bootstrap.roles import bundle_label, process_name
+from node.bootstrap.roles import process_name
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.uids import UidFactory
 from node.ops.supervised import previous_end
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, Recorded
+from node.translate.loaded import ExecutorUnavailable
 from node.translate.shadow import ShadowRunner
-from node.translate.worker import ExecutorUnavailable, Worker
+from node.translate.worker import Worker
 from node.version import software_version
 from storage.jobs import ClaimedJob
 
@@ -42,7 +44,7 @@ def make_worker(
     return Worker(
         node.jobs,
         node.spool,
-        lambda faults: _proven(open_recorded(settings.model, record, faults), settings.model),
+        partial(_open_in_use, settings, record),
         partial(options_of_job, settings),
         node.destination_names,
         forbids=lambda executor: _why_forbidden(executor, node),
@@ -58,6 +60,30 @@ def make_worker(
     )
 
 
+def _open_in_use(settings: Settings, record: DeviceRecord, label: str, faults: int) -> Executor:
+    """The bundle in use that jobs call `label`, "" for that of `model.bundle`; raises ExecutorUnavailable."""
+    bundles = bundles_in_use(settings)
+    bundle = in_use_as(bundles, label) if label else bundles[0]
+    if bundle is None:
+        raise ExecutorUnavailable(
+            f"the job was queued for bundle {label}, and this worker has {_named(bundles)}; cancel the job, or start a "
+            "worker with that bundle and retry"
+        )
+    model = with_bundle(settings.model, bundle.name)
+    return _proven(open_recorded(model, record, faults), model)
+
+
+def _named(bundles: Sequence[BundleInUse]) -> str:
+    """The bundles in use by their labels, or what is wrong with them."""
+    found = []
+    for bundle in bundles:
+        try:
+            found.append(bundle_label(bundle.card()))
+        except models.BundleError as error:
+            found.append(f"{bundle.key} = {bundle.name!r}, which cannot be used: {error}")
+    return ", ".join(found)
+
+
 def _proven(executor: Executor, settings: ModelSettings) -> Executor:
     """The executor, where its bundle may be used; raises ExecutorUnavailable."""
     if why := why_refused(executor.card, settings):
@@ -69,10 +95,11 @@ def _proven(executor: Executor, settings: ModelSettings) -> Executor:
 
 def _why_forbidden(executor: Executor, node: Node) -> str:
     """Why the loaded bundle may not be used now, or ""; asked before each job, since a person may withdraw it."""
-    model = node.settings.model
-    if not model.require_acceptance:
+    if not node.settings.model.require_acceptance:
         return ""
-    return why_not_accepted(executor.card.digest, executor.bundle, model.bundle, node.acceptances)
+    named = in_use_as(bundles_in_use(node.settings), executor.bundle)
+    name = node.settings.model.bundle if named is None else named.name
+    return why_not_accepted(executor.card.digest, executor.bundle, name, node.acceptances)
 
 
 def _device_numbers() -> dict[str, float]:

@@ -105,7 +105,7 @@ def _name(who: str) -> str:
 
 
 def _label(card: BundleCard) -> str:
-    from node.bootstrap.roles import bundle_label
+    from node.bootstrap.bundles import bundle_label
 
     return bundle_label(card)
 

@@ -22,6 +22,7 @@ from node.cli import (
     qa,
     recall,
     replay,
+    rules,
     service,
     setup,
     spool,
@@ -89,3 +90,4 @@ users.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(qa.app, name="qa")
+app.add_typer(rules.app, name="rules")

@@ -36,13 +36,14 @@ _COLUMNS: Final = (
     Column("PATIENT", at_most=16),
     Column("SLICES", from_width=120),
     Column("FROM", from_width=132, at_most=16),
+    Column("ROUTE", from_width=180, at_most=16),
     Column("SERIES", at_most=36, at_least=8),
     Column("REASON"),
 )
 _CSV_COLUMNS: Final = (
     *("id", "state", "reason", "patient_id", "description", "calling_ae", "series_uid", "derived_series_uid"),
     *("study_uid", "received", "produced", "sent", "confirmed", "bundle", "attempts", "created_at", "updated_at"),
-    *("series_number", "modality", "body_part", "acquired"),
+    *("series_number", "modality", "body_part", "acquired", "called_ae", "route", "destinations"),
 )
 _FORMULA: Final = ("=", "+", "-", "@")
 
@@ -120,6 +121,7 @@ def _row(case: Case, when: Expected, now: datetime, *, phi: bool) -> list[Cell]:
         Cell(masked(case.patient_id, show=phi)),
         Cell(f"{counts.received}/{counts.produced}/{counts.sent}/{counts.confirmed}"),
         Cell(case.calling_ae),
+        Cell(case.route),
         Cell(described if phi else facts_text(case.facts) or described),
         Cell("; ".join(part for part in (progress_text(case, now) if case.progress else "", case.reason) if part)),
     ]
@@ -149,5 +151,6 @@ def _print_csv(cases: Sequence[Case], *, phi: bool) -> None:
 
 def _csv_text(value: Any) -> str:
     """A value on one line; a spreadsheet would take text of a peer that begins like a formula for one."""
+    value = " ".join(value) if isinstance(value, tuple) else value
     text = utc_iso(value) if isinstance(value, datetime) else "" if value is None else plain(str(value))
     return f"'{text}" if text.startswith(_FORMULA) else text

@@ -9,7 +9,7 @@ import typer
 from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, print_table, reading
 from node.cli.tables import print_text
 from node.network.status import failure_words
-from node.operate.cases import case_json, delivered, leftover_text, progress_text, shadow_text
+from node.operate.cases import case_json, delivered, how_routed, leftover_text, progress_text, shadow_text
 from node.operate.next_steps import step_of
 from node.operate.texts import facts_text, local_time, now_utc, zone_of
 from node.receive.performed_steps import StepPeers
@@ -78,14 +78,17 @@ def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config:
     """In plain words: why a job is where it is, and what to do next."""
     with reading(context, config) as node:
         case = node.overview.case(job_id)
-        step = step_of(node, case)
+        step, chosen = step_of(node, case), how_routed(node, case)
     if as_json:
-        print_json({"id": case.id, "state": case.state, "reason": case.reason, "next_step": step})
+        facts = {"id": case.id, "state": case.state, "reason": case.reason}
+        print_json({**facts, "route": case.route, "routed": chosen, "next_step": step})
         return
     progress = progress_text(case, now_utc())
     print_text(
         " ".join(part for part in (f"{case.id} is {case.state}.", progress and f"{progress}.", case.reason) if part)
     )
+    if chosen:
+        print_text(f"It was queued with {chosen}.")
     print_text(step)
 
 
@@ -111,7 +114,9 @@ def _facts(case: Case, facts: dict[str, Any], zone: tzinfo | None) -> list[tuple
     own_rows = {"deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at"}
     own_rows |= {"purged_at", "received_purged_at", "facts"}
     values = {key: value for key, value in facts.items() if key not in own_rows}
-    shown = [(key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None)]
+    shown = [
+        (key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None, ())
+    ]
     counts = case.slices
     return [
         *shown,
@@ -140,7 +145,9 @@ def _files(case: Case, folder: Path | None, zone: tzinfo | None) -> list[tuple[s
 
 
 def _text(value: Any, zone: tzinfo | None) -> str:
-    return local_time(value, zone) if isinstance(value, datetime) else str(value)
+    if isinstance(value, datetime):
+        return local_time(value, zone)
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _measured(values: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """`models`: which bundles there are, whether their weights are the ones they name, and bundles from elsewhere."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -10,6 +11,7 @@ import typer
 
 import models
 from models.bundle import HU_WINDOW, BundleCard
+from node.bootstrap.bundles import BundleInUse, bundles_in_use
 from node.cli import acceptance
 from node.cli.console import ConfigOption, JsonOption, print_json, print_table, reading, say, settings_from
 from node.errors import Refused
@@ -20,19 +22,27 @@ app = typer.Typer(no_args_is_help=True, help="The model bundles.")
 
 @app.command("ls")
 def list_models(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
-    """List the shipped bundles and the one of the settings, and who accepted them."""
-    found = _known(settings_from(context, config).model.bundle)
+    """List the shipped bundles and those of the settings, and who accepted them."""
+    in_use = bundles_in_use(settings_from(context, config))
+    found = _known(in_use)
+    used = {card.digest: ", ".join(_uses(in_use, path)) for path, card in found}
     states = acceptance.states_of(context, config, [card for _, card in found])
     if as_json:
         print_json(
             [
-                {"path": path, "digest": card.digest, "acceptance": states[card.digest], **card.to_mapping()}
+                {
+                    "path": path,
+                    "digest": card.digest,
+                    "acceptance": states[card.digest],
+                    "used_by": _uses(in_use, path),
+                    **card.to_mapping(),
+                }
                 for path, card in found
             ]
         )
         return
     print_table(
-        ["NAME", "VERSION", "METHOD", "MATRIX", "HU WINDOW", "DIGEST", "ACCEPTANCE", "INTENDED USE"],
+        ["NAME", "VERSION", "METHOD", "MATRIX", "HU WINDOW", "DIGEST", "USED BY", "ACCEPTANCE", "INTENDED USE"],
         [
             (
                 card.name,
@@ -41,6 +51,7 @@ def list_models(context: typer.Context, as_json: JsonOption = False, config: Con
                 str(card.matrix),
                 "{:g} to {:g}".format(*card.hu_window),
                 card.digest[:12],
+                used[card.digest],
                 states[card.digest],
                 card.intended_use,
             )
@@ -49,15 +60,24 @@ def list_models(context: typer.Context, as_json: JsonOption = False, config: Con
     )
 
 
-def _known(configured: str) -> list[tuple[Path, BundleCard]]:
-    """The shipped bundles, and that of the settings where it is another one that can be read."""
+def _known(in_use: Sequence[BundleInUse]) -> list[tuple[Path, BundleCard]]:
+    """The shipped bundles, and those of the settings where they are others that can be read."""
     found = models.list_bundles()
-    try:
-        path = models.find_bundle(configured)
-        card = models.read_card(path)
-    except models.BundleError:
-        return found
-    return found if any(path == known for known, _ in found) else [*found, (path, card)]
+    for one in in_use:
+        with suppress(models.BundleError):
+            path = models.find_bundle(one.name)
+            if all(path != known for known, _ in found):
+                found.append((path, models.read_card(path)))
+    return found
+
+
+def _uses(in_use: Sequence[BundleInUse], path: Path) -> list[str]:
+    """Which settings name the bundle at a path."""
+    keys = []
+    for one in in_use:
+        with suppress(models.BundleError):
+            keys += [one.key] if models.find_bundle(one.name) == path else []
+    return keys
 
 
 app.command("accept")(acceptance.accept)

@@ -24,7 +24,7 @@ from node.dicom.profiles.load import Breach, Profile, broken_rules
 from node.dicom.profiles.read import read_values
 from node.dicom.uids import UidFactory
 from node.errors import Permanent, Refused, UnreadableInstance
-from node.operate.judged import Checked, headers_of, judged
+from node.operate.judged import Checked, Found, headers_of, judged
 from node.receive.eligibility import Accept, judge
 from node.receive.gate_rule import Outcome
 from node.receive.rules import RULES
@@ -114,9 +114,14 @@ def _staging(out_dir: Path) -> Iterator[Path]:
         yield Path(name)
 
 
+def headers_below(settings: Settings, folder: Path) -> tuple[Found, list[str]]:
+    """The headers of every series below a folder, and a sentence for each file that could not be read."""
+    return headers_of(settings, _files(folder), _with_bar)
+
+
 def check_folder(settings: Settings, folder: Path) -> tuple[list[Checked], list[str]]:
     """The verdict on every series below a folder, and a sentence for each file that could not be read."""
-    found, unreadable = headers_of(settings, _files(folder), _with_bar)
+    found, unreadable = headers_below(settings, folder)
     return [judged(settings, uid, headers) for uid, headers in found.items()], unreadable
 
 
@@ -167,7 +172,7 @@ class _Reporter:
 
 def _eligible(settings: Settings, folder: Path, series_uid: str) -> tuple[list[Path], str]:
     """The files of the one series to translate, and why its result must be looked at, or ""."""
-    found, unreadable = headers_of(settings, _files(folder), _with_bar)
+    found, unreadable = headers_below(settings, folder)
     if series_uid:
         if series_uid not in found:
             raise NotFound(f"{folder} holds no series {series_uid}")

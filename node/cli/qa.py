@@ -1,5 +1,6 @@
 """`qa`: constancy runs, their list and their trend."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,9 @@ def run(
     destination: Annotated[
         str, typer.Option("--destination", "-d", help="Where the result goes; else the one for constancy.")
     ] = "",
+    bundle: Annotated[
+        str, typer.Option("--bundle", help="Another bundle than model.bundle: one that a route names.", metavar="NAME")
+    ] = "",
     offline: Annotated[bool, typer.Option("--offline", help="Without a node: rules and job in this process.")] = False,
     out_dir: Annotated[
         Path | None, typer.Option("--out", "-o", help="With --offline: keep the result in this new or empty folder.")
@@ -48,7 +52,8 @@ def run(
         raise typer.BadParameter("--out belongs to --offline; a node keeps its results in its spool")
     with open_store(settings_from(context, config)) as node:
         try:
-            view = _run(node, destination, offline=offline, out_dir=out_dir)
+            about = node if not bundle else _about(node, bundle)
+            view = _run(about, destination, offline=offline, out_dir=out_dir)
         except Unreached as error:
             say(f"syncect: {error}")
             raise typer.Exit(Exit.UNREACHABLE) from None
@@ -58,6 +63,17 @@ def run(
         _print_run(view)
     if view.outcome != PASSED:
         raise typer.Exit(Exit.ERROR)
+
+
+def _about(node: "Node", bundle: str) -> "Node":
+    """The node as if a bundle that a route names were that of `model.bundle`; raises NotFound for any other."""
+    from node.bootstrap.bundles import bundles_in_use, with_bundle
+
+    names = [one.name for one in bundles_in_use(node.settings)]
+    if bundle not in names:
+        raise NotFound(f"this node translates with {' and '.join(names)}, and not with {bundle}")
+    model = with_bundle(node.settings.model, bundle)
+    return replace(node, settings=node.settings.model_copy(update={"model": model}))
 
 
 def _run(node: "Node", destination: str, *, offline: bool, out_dir: Path | None) -> ConstancyView:

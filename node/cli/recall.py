@@ -25,7 +25,7 @@ from node.cli.console import (
     usage,
 )
 from node.cli.tables import Cell, Column, print_list, print_text
-from node.operate.recall import Asked, Item, concerned, is_bundle, items_of, present_bundle
+from node.operate.recall import Asked, Item, concerned, items_of, still_in_use
 from node.operate.texts import moment_before, now_utc, zone_of
 from node.ops.processes import running_processes, working_roles
 from storage.overview import Case
@@ -109,10 +109,9 @@ def _describe(node: Node, found: Sequence[Case], fresh: Sequence[Case]) -> None:
     counts = f"{len(found)} result{'' if len(found) == 1 else 's'} of {of}: {there}, {live} under way"
     done = len(found) - len(fresh)
     say(f"{counts}{f', {done} recalled already' if done else ''}")
-    present = present_bundle(node)
-    if any(is_bundle(present, case.bundle or "") for case in found):
+    if keys := still_in_use(node, found):
         say(
-            f"new series are still translated by {present}: name another bundle in model.bundle and restart the node, "
+            f"new series are still translated by it: name another bundle as {' and '.join(keys)} and restart the node, "
             "then recall once more what came meanwhile"
         )
 

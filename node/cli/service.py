@@ -299,16 +299,18 @@ def _check_dicomweb(settings: Settings) -> None:
 def _check_proven(settings: Settings) -> None:
     """Raises Refused for a bundle that is not better than no model, unless the settings allow it by name."""
     from node.bootstrap.allowed import refuse_unproven
-    from node.bootstrap.roles import verified_card
+    from node.bootstrap.bundles import verified_cards
 
-    refuse_unproven(verified_card(settings), settings.model)
+    for card in verified_cards(settings).values():
+        refuse_unproven(card, settings.model)
 
 
 def _check_completion(settings: Settings) -> None:
     """What the completion cannot work with; raises ConfigError."""
-    from node.bootstrap.roles import eligibility_policy, expected_counts, verified_card
+    from node.bootstrap.bundles import verified_cards
+    from node.bootstrap.roles import eligibility_policy, expected_counts
 
-    verified_card(settings)
+    verified_cards(settings)
     eligibility_policy(settings)
     expected_counts(settings)
 

@@ -104,6 +104,8 @@ def _print(facts: dict[str, Any]) -> None:
         [
             ("receiver", _listening(facts)),
             ("bundle", _bundle(facts)),
+            *((one["used_by"], _bundle(one)) for one in facts["bundles_of_routes"]),
+            *([("routes", ", ".join(facts["routes"]))] if facts["routes"] else []),
             ("destinations", ", ".join(facts["destinations"]) or "none"),
             *((f"peer {peer.destination}", _reached(peer)) for peer in facts["peers"]),
             ("in the store", counts or "nothing yet"),
@@ -125,7 +127,8 @@ def _bundle(facts: dict[str, Any]) -> str:
 
 
 def _listening(facts: dict[str, Any]) -> str:
-    text = f"{facts['ae_title']}, port {facts['port']} of {facts['host']}"
+    titles = " or ".join((facts["ae_title"], *facts["more_ae_titles"]))
+    text = f"{titles}, port {facts['port']} of {facts['host']}"
     if facts["only_this_machine"]:
         text += "; only programs of this machine can send, because scp.allowed_peers is empty"
     return text

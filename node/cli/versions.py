@@ -6,7 +6,7 @@ from pathlib import Path
 import models
 from config.load import ConfigError, load_settings
 from models import BundleCard
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import bundle_label, bundles_in_use
 from node.version import find_build, is_checkout, software_version
 
 
@@ -20,17 +20,21 @@ def version_lines(config: Path | None) -> Iterator[str]:
         yield f"a checkout: what it derives carries the version of its installation, {software_version()}"
     for _, card in models.list_bundles():
         yield f"shipped bundle {_named(card)}"
-    yield f"model.bundle: {_configured(config)}"
+    yield from _configured(config)
 
 
 def _named(card: BundleCard) -> str:
     return f"{bundle_label(card)}, weights {card.weights_sha256[:12]}"
 
 
-def _configured(config: Path | None) -> str:
+def _configured(config: Path | None) -> Iterator[str]:
     try:
-        return _named(models.read_card(models.find_bundle(load_settings(config).model.bundle)))
+        in_use = bundles_in_use(load_settings(config))
     except ConfigError:
-        return "unknown, since the settings cannot be read (`syncect config validate` says why)"
-    except models.BundleError as error:
-        return str(error)
+        yield "model.bundle: unknown, since the settings cannot be read (`syncect config validate` says why)"
+        return
+    for one in in_use:
+        try:
+            yield f"{one.key}: {_named(one.card())}"
+        except models.BundleError as error:
+            yield f"{one.key}: {error}"

@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
+from node.bootstrap.store import Node
 from node.operate.texts import facts_text, masked, masked_text, one_line, time_left
 from storage.forecast import Expected
 from storage.overview import Case, DeliveryView
@@ -36,11 +37,14 @@ def case_json(case: Case, when: Expected, *, phi: bool, prefix: str) -> dict[str
         "derived_series_uid": case.derived_series_uid,
         "study_uid": case.study_uid,
         "calling_ae": case.calling_ae,
+        "called_ae": case.called_ae,
         "description": masked_text(case.description, show=phi),
         "facts": case.facts,
         "patient_id": masked(case.patient_id, show=phi),
         "slices": case.slices,
         "bundle": case.bundle,
+        "route": case.route,
+        "destinations": case.destinations,
         "attempts": case.attempts,
         "created_at": case.created_at,
         "updated_at": case.updated_at,
@@ -69,6 +73,13 @@ def derived_description(case: Case, prefix: str, *, show: bool) -> str:
     if show or text == own:
         return text
     return f"{own} …" if text.startswith(f"{own} ") else masked_text(text, show=False)
+
+
+def how_routed(node: Node, case: Case) -> str:
+    """Which bundle and route a job was queued with, and why, as the history says it; "" without routes."""
+    begun = (event for event in node.overview.events(case) if event.machine == "job" and not event.from_state)
+    reason = next((event.reason for event in begun), "")
+    return reason if "; " in reason else ""
 
 
 def raw_state(case: Case) -> JobState | None:

@@ -1,7 +1,7 @@
 """Wires what /metrics tells of a node."""
 
 import models
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import bundle_label
 from node.bootstrap.store import Node
 from node.operate.situation import essentials, health_of
 from node.ops.metrics import NodeCollector, Stores

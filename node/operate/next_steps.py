@@ -10,7 +10,7 @@ from datetime import datetime, tzinfo
 from typing import Final
 
 from node.bootstrap.store import Node
-from node.errors import Permanent
+from node.errors import Permanent, Refused
 from node.operate.cases import derived_name, raw_state
 from node.operate.texts import local_time, zone_of
 from node.ops.processes import running_processes, working_roles
@@ -39,7 +39,7 @@ class Facts:
     cannot_work: why the worker cannot translate, in its own words, or "". unreachable: since when a destination does
     not answer, and what it answered last, in words. lost_files: the folder of the case's result where files of it are
     missing, or "". rejecting: destinations that get rejection notes. zone: in which people read times; None is the
-    machine's.
+    machine's. goes_to: where the result of the case goes when it is released; nowhere: why that cannot be said, or "".
     """
 
     roles: frozenset[str] = frozenset()
@@ -50,12 +50,15 @@ class Facts:
     lost_files: str = ""
     rejecting: frozenset[str] = frozenset()
     zone: tzinfo | None = None
+    goes_to: tuple[str, ...] = ()
+    nowhere: str = ""
 
 
 def facts_of(node: Node, case: Case) -> Facts:
     """The facts of this moment for one case."""
     alive = running_processes(node.run_dir)
     troubled = [view.cannot_work for view in alive if view.role == "work" and view.cannot_work]
+    nowhere = why_nowhere(node, case)
     return Facts(
         roles=working_roles(alive),
         one_host=node.database.is_sqlite,
@@ -65,6 +68,8 @@ def facts_of(node: Node, case: Case) -> Facts:
         lost_files=_lost_files(node, case),
         rejecting=frozenset(one.name for one in node.settings.destination if one.rejection_notes),
         zone=zone_of(node.settings),
+        goes_to=() if nowhere else tuple(node.destinations_for(case.destinations)),
+        nowhere=nowhere,
     )
 
 
@@ -86,6 +91,15 @@ def why_incomplete(node: Node, case: Case) -> str:
     except Permanent as error:
         return str(error)
     return "" if checked.verdict == "ACCEPT" else checked.reason
+
+
+def why_nowhere(node: Node, case: Case) -> str:
+    """Why nobody can say where the result of a case goes, so that it is not released; "" where it is known."""
+    try:
+        node.destinations_for(case.destinations)
+    except Refused as error:
+        return str(error)
+    return ""
 
 
 def _lost_files(node: Node, case: Case) -> str:
@@ -294,7 +308,12 @@ def _held(case: Case, facts: Facts) -> str:
         return (
             f"Files of the result are missing in {facts.lost_files}, so it cannot be released: {again} makes it anew."
         )
-    goes = f"sends it to {', '.join(facts.destinations)}" if facts.destinations else "frees it (no destination is set)"
+    if facts.nowhere:
+        return (
+            f"It cannot be released, because {facts.nowhere}. Add a [[destination]] with this AE title and restart the "
+            f"node, then `syncect jobs release {case.id} --reason ...`; `syncect jobs reject {case.id}` never sends it."
+        )
+    goes = f"sends it to {', '.join(facts.goes_to)}" if facts.goes_to else "frees it (no destination is set)"
     return (
         f"Look at the series and decide: `syncect jobs release {case.id} --reason ...` {goes}, "
         f"`syncect jobs reject {case.id}` never does; {again} computes it again once the cause is gone."

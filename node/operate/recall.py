@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-import models
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import bundles_in_use, in_use_as
 from node.bootstrap.store import Node
 from node.errors import Refused
 from node.operate.texts import masked
@@ -130,9 +129,8 @@ def _standing(view: DeliveryView, *, takes_notes: bool) -> tuple[str, str]:
     return _BY_HAND
 
 
-def present_bundle(node: Node) -> str:
-    """The label of the bundle that translates now; "" where the settings name none that can be read."""
-    try:
-        return bundle_label(models.read_card(models.find_bundle(node.settings.model.bundle)))
-    except models.BundleError:
-        return ""
+def still_in_use(node: Node, cases: Sequence[Case]) -> list[str]:
+    """The keys of the settings by which new series still get a bundle that made one of these."""
+    bundles = bundles_in_use(node.settings)
+    found = {in_use_as(bundles, label) for label in {case.bundle for case in cases} if label}
+    return sorted(bundle.key for bundle in found if bundle is not None)

@@ -55,6 +55,9 @@ def facts(node: Node) -> dict[str, Any]:
         "bundle": node.settings.model.bundle,
         "unproven": unproven(node.settings),
         "acceptance": acceptance(node),
+        "more_ae_titles": node.settings.scp.more_ae_titles,
+        "routes": [route.name for route in node.settings.route],
+        "bundles_of_routes": of_routes(node),
         **essentials(node),
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
@@ -92,7 +95,10 @@ def constancy(node: Node) -> dict[str, Any] | None:
 
 def unproven(settings: Settings) -> str:
     """Why the bundle of the settings is not proven to be better than no model; "" also where it cannot be read."""
-    card = _card(settings)
+    return _unproven(_card(settings.model.bundle))
+
+
+def _unproven(card: "BundleCard | None") -> str:
     if card is None:
         return ""
     import models
@@ -102,16 +108,37 @@ def unproven(settings: Settings) -> str:
 
 def acceptance(node: Node) -> str:
     """Who accepted the bundle of the settings, in words; "" where nobody has to, or it cannot be read."""
-    card = _card(node.settings) if node.settings.model.require_acceptance and not node.is_new else None
+    return _acceptance(node, node.settings.model.bundle)
+
+
+def _acceptance(node: Node, bundle: str) -> str:
+    card = _card(bundle) if node.settings.model.require_acceptance and not node.is_new else None
     return "" if card is None else acceptance_words(node.acceptances.newest(card.digest))
 
 
-def _card(settings: Settings) -> "BundleCard | None":
-    """The card of the bundle of the settings, None where it cannot be read."""
+def of_routes(node: Node) -> list[dict[str, str]]:
+    """The further bundles that routes name: where, whether each is proven, and who accepted it."""
+    if not node.settings.route:
+        return []
+    from node.bootstrap.bundles import bundles_in_use
+
+    return [
+        {
+            "bundle": one.name,
+            "used_by": one.key,
+            "unproven": _unproven(_card(one.name)),
+            "acceptance": _acceptance(node, one.name),
+        }
+        for one in bundles_in_use(node.settings)[1:]
+    ]
+
+
+def _card(bundle: str) -> "BundleCard | None":
+    """The card of a bundle as the settings name it, None where it cannot be read."""
     import models  # with numpy, for which no list of jobs shall wait
 
     try:
-        return models.read_card(models.find_bundle(settings.model.bundle))
+        return models.read_card(models.find_bundle(bundle))
     except (models.BundleError, OSError):
         return None
 

@@ -12,7 +12,7 @@ from typing import Final
 from node.bootstrap.store import Node
 from node.errors import Permanent, Refused, Retryable
 from node.operate.cases import raw_state
-from node.operate.next_steps import refusal, why_incomplete
+from node.operate.next_steps import refusal, why_incomplete, why_nowhere
 from node.operate.texts import NotUnderstood, one_line
 from storage.errors import IllegalTransition, NotFound, SpoolFull
 from storage.overview import Case
@@ -31,7 +31,8 @@ def refused(node: Node, case: Case, verb: str) -> str:
     """Why a verb would be refused for a case, as a clause; "" where it would be done."""
     if verb == "purge":
         return node.retention.why_kept(case.series_id, case.job_id)
-    return refusal(verb, case, incomplete=lambda: why_incomplete(node, case))
+    why = refusal(verb, case, incomplete=lambda: why_incomplete(node, case))
+    return why_nowhere(node, case) if verb == "release" and not why else why
 
 
 def told(case_id: str, error: Exception) -> str:
@@ -95,13 +96,13 @@ def release(node: Node, case: Case, actor: str, reason: str, now: datetime) -> s
     if raw_state(case) is JobState.PRODUCED:
         return f"it goes to {', '.join(node.outbox.release_held(_job(case), actor, reason, now))}"
     release_held(node, case, actor, reason, now)
-    names = node.destination_names
+    names = node.destinations_for(case.destinations)
     return f"it goes to {', '.join(names)}" if names else "no destination is set, so it goes nowhere"
 
 
 def resend(node: Node, case: Case, actor: str, reason: str, now: datetime, *, to: Sequence[str] = ()) -> str:
-    """Send a produced series again, the same files under the same UIDs; without `to` to every destination."""
-    names = list(to) or node.destination_names
+    """Send a produced series again, the same files under the same UIDs; without `to` to where its route leads."""
+    names = list(to) or node.destinations_for(case.destinations)
     if not names:
         raise Refused("no destination is set, so it can go nowhere")
     if held := [view.destination for view in case.deliveries if view.is_held and view.destination in names]:

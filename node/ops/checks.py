@@ -243,18 +243,21 @@ def check_database(url: str) -> Iterator[Finding]:
 # -- bundle ----------------------------------------------------------------------------------------------------
 
 
-def check_bundle(settings: ModelSettings) -> Iterator[Finding]:
-    """Whether the bundle is whole, loads on the device, and was measured to be better than no model at all.
+def check_bundles(settings: ModelSettings, in_use: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether each bundle is whole, loads on the device, and was measured to be better than no model at all.
 
-    The same for the one of the shadow, which must be another one and may be as bad as it is.
+    in_use: the bundles that translate, by their keys in the settings. The same for the one of the shadow, which must be
+    another one than that of `model.bundle` and may be as bad as it is.
     """
-    key = f"model.bundle = {settings.bundle!r}"
-    card = yield from _check_whole(key, settings.bundle, settings)
-    if card is not None and (why := models.why_unproven(card)):
-        yield _unproven(key, card, why, settings)
+    cards = {}
+    for where, name in in_use.items():
+        key = f"{where} = {name!r}"
+        cards[name] = card = yield from _check_whole(key, name, settings, settings.blood_level_hu)
+        if card is not None and (why := models.why_unproven(card)):
+            yield _unproven(key, card, why, settings)
     if settings.shadow:
-        key = f"model.shadow = {settings.shadow!r}"
-        second = yield from _check_whole(key, settings.shadow, settings)
+        key, card = f"model.shadow = {settings.shadow!r}", cards.get(settings.bundle)
+        second = yield from _check_whole(key, settings.shadow, settings, 0.0)
         if second is not None and second == card:
             yield Finding(f"{key} is the bundle of model.bundle; a shadow compares another one with it")
 
@@ -266,8 +269,10 @@ def _unproven(key: str, card: BundleCard, why: str, settings: ModelSettings) -> 
     return Finding(f"{key} is refused: {why}")
 
 
-def _check_whole(key: str, name: str, settings: ModelSettings) -> Generator[Finding, None, BundleCard | None]:
-    """Whether a bundle is whole and loads; returns its card where it is whole."""
+def _check_whole(
+    key: str, name: str, settings: ModelSettings, level_hu: float
+) -> Generator[Finding, None, BundleCard | None]:
+    """Whether a bundle is whole and loads; returns its card where it is whole. level_hu: of blood, 0 for its own."""
     try:
         path = models.find_bundle(name)
         card = models.verify_bundle(path)
@@ -280,7 +285,7 @@ def _check_whole(key: str, name: str, settings: ModelSettings) -> Generator[Find
             device=settings.device,
             precision=settings.precision,
             batch_size=settings.batch_size or None,
-            blood_level_hu=(settings.blood_level_hu or None) if name == settings.bundle else None,
+            blood_level_hu=level_hu or None,
         )
     except models.DeviceUnavailable as error:
         yield Finding(f"model.device = {settings.device!r} cannot be used: {error}")

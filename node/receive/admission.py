@@ -58,8 +58,9 @@ class Turn:
 class Session:
     """What is known of one association; its row in the store is opened with its first instance.
 
-    only_reports: of a destination that may report on storage commitment and may do nothing else. report_port: where
-    the peer listens for reports of storage commitment, 0 where that is not known.
+    called_ae: the AE title by which it called, one of the settings. only_reports: of a destination that may
+    report on storage commitment and may do nothing else. report_port: where the peer listens for reports of storage
+    commitment, 0 where that is not known.
     """
 
     calling_ae: str
@@ -67,6 +68,7 @@ class Session:
     peer: str
     turn: Turn
     shown: Credentials
+    called_ae: str = ""
     only_reports: bool = False
     report_port: int = 0
     progress_s: float = 0.0  # monotonic time of its beginning or of the last instance that it stored
@@ -123,6 +125,7 @@ class Places:
         reporting: Sequence[DestinationSettings] = (),
     ) -> None:
         self._settings, self._clock_s, self._reporting = settings, clock_s, tuple(reporting)
+        self._titles = frozenset(settings.ae_titles)
         self._hosts = PeerHosts([peer.host for peer in settings.allowed_peers] + [one.host for one in reporting])
         self._share = settings.max_associations_per_peer or settings.max_associations
         count = len(settings.allowed_peers)
@@ -146,12 +149,12 @@ class Places:
         if entry is None:
             told = f"association rejected: its certificate ({_name(certificate)}) is not the one of scp.allowed_peers"
             return _rejected(replace(WRONG_CALLING_AE, told=told), calling_ae, host, told)
-        if called_ae.strip(" ") != self._settings.ae_title:
+        if called_ae.strip(" ") not in self._titles:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
             shown = Credentials(host, certificate.identity if certificate else "", bool(entry.certificate))
-            turn, now_s = self._turn(calling_ae, host), self._clock_s()
-            session = Session(calling_ae, host, peer, turn, shown, report_port=entry.port, progress_s=now_s)
+            turn, now_s, called = self._turn(calling_ae, host), self._clock_s(), called_ae.strip(" ")
+            session = Session(calling_ae, host, peer, turn, shown, called, report_port=entry.port, progress_s=now_s)
             idle = self._make_room(peer)
             if idle is None:
                 return _rejected(LIMIT_REACHED, calling_ae, host, "all places for this peer are taken")
@@ -189,7 +192,7 @@ class Places:
         return ""
 
     def _admit_report(self, called_ae: str, calling_ae: str, host: str, name: str) -> Session | Rejection:
-        if called_ae.strip(" ") != self._settings.ae_title:
+        if called_ae.strip(" ") not in self._titles:
             return _rejected(WRONG_CALLED_AE, calling_ae, host, "it called another AE title")
         with self._lock:
             peer = f"destination {name}"

@@ -27,6 +27,7 @@ from node.errors import AmbiguousInstance, UnreadableInstance
 from node.receive.eligibility import EligibilityPolicy, Incomplete, Skip, judge
 from node.receive.expected import ExpectedCounts
 from node.receive.performed_steps import NOTHING, PerformedSteps, StepWord
+from node.receive.routing import Call
 from node.receive.shortfall import describe_missing, lost_by_replacement, not_arrived
 from storage.errors import StoreUnavailable
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
@@ -42,7 +43,8 @@ TURN_S: Final = 5.0
 class Completion:
     """One tick judges every series that has gone quiet.
 
-    `request_for(headers)` names the job that an accepted series gets: its key and its bundle. `why_enhanced(paths)`
+    `request_for(headers, call)` names the job that an accepted series gets: its key, its bundle and where its result
+    goes; `call` says by which AE titles the series came. `why_enhanced(paths)`
     looks into the pixels of a series with a gap: a clause where they look as if contrast agent had been given, or None.
     `expected` knows how many instances a peer counts; None where no peer is asked. `steps`: what performed procedure
     steps say; None where nobody reports them. `name`: of the process, the same after a restart.
@@ -54,7 +56,7 @@ class Completion:
         spool: Spool,
         settings: CompletionSettings,
         policy: EligibilityPolicy,
-        request_for: Callable[[list[SliceHeader]], JobRequest],
+        request_for: Callable[[list[SliceHeader], Call], JobRequest],
         *,
         why_enhanced: Callable[[Sequence[Path]], str | None],
         name: str,
@@ -186,7 +188,7 @@ class Completion:
             return self._settle_gap(series, facts, headers, verdict, doubt, vouched=vouched)
         if doubt:
             return self._hold(series, doubt)
-        asked = self._request_for(headers)
+        asked = self._request_for(headers, _call(series))
         request = replace(asked, doubt="; ".join(clause for clause in (asked.doubt, verdict.doubt) if clause))
         queued = self._series.queue(series, facts, request, self._clock())
         if queued:
@@ -326,6 +328,11 @@ class Completion:
             extra={"event": "series_incomplete", "series_uid": series.series_uid},
         )
         return self._series.hold_incomplete(series, reason, self._clock())
+
+
+def _call(series: OpenSeries) -> Call:
+    called, *others = series.called or ("",)
+    return Call(called, series.calling_ae, tuple(others))
 
 
 def series_facts(headers: Sequence[SliceHeader]) -> SeriesFacts:

@@ -63,6 +63,7 @@ class EligibilityPolicy:
     metal_artifact_reduction: whether such a series is held for a person or processed like any other. takes_contrast:
     enhanced scans are wanted too, so that no rule about contrast agent is asked. takes_virtual: so are images that
     were calculated from a spectral scan, so that no rule about those is asked; whoever says so knows what they are.
+    also_read: keywords of further attributes that somebody else looks at in the same headers.
     """
 
     min_slices: int = DEFAULT_MIN_SLICES
@@ -71,6 +72,7 @@ class EligibilityPolicy:
     metal_artifact_reduction: Literal["hold", "process"] = "hold"
     takes_contrast: bool = False
     takes_virtual: bool = False
+    also_read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.min_slices < 2:
@@ -78,8 +80,8 @@ class EligibilityPolicy:
 
     @property
     def keywords(self) -> tuple[str, ...]:
-        """Attributes that the site rules look at: `read_header` must be asked for them."""
-        return tuple(sorted({rule.keyword for rule in self.rules}))
+        """Attributes that the site rules look at, and `also_read`: `read_header` must be asked for them."""
+        return tuple(sorted({*(rule.keyword for rule in self.rules), *self.also_read}))
 
     def asks(self, rule: GateRule) -> bool:
         """Whether a rule of RULES counts at this site."""

@@ -141,7 +141,7 @@ class Receiver:
         self._thread.start()
         log.info(
             "listening as %s on %s port %d",
-            self._settings.ae_title,
+            ", ".join(self._settings.ae_titles),
             self._settings.listening_host,
             self.port,
             extra={"event": "receiver_listening"},
@@ -343,7 +343,7 @@ class Receiver:
         return session.association_id
 
     def _opening(self, session: Session) -> Opening:
-        return Opening(self._name, session.calling_ae, session.peer_host, self._clock())
+        return Opening(self._name, session.calling_ae, session.peer_host, self._clock(), session.called_ae)
 
     # -- what is not stored ------------------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from structlog.contextvars import bound_contextvars
 
 from models.translator import DeviceFault
 from node.beats import (
-    CANNOT_WORK,
     FIRST_LIMIT_S_PER_SLICE,
     IDLE_LIMIT_S,
     LONG_LIMIT_S,
@@ -29,6 +28,7 @@ from node.beats import (
 from node.errors import DamagedInstance, Doubtful, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
+from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
 from storage.errors import LeaseLost, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
@@ -45,10 +45,6 @@ POLL_S = 0.5
 MAX_ATTEMPTS = 3
 LEFT_BEHIND_AFTER = timedelta(hours=1)  # far longer than a result waits between its folder and its transaction
 RETRY_AFTER_S = (10.0, 60.0, 300.0)
-
-
-class ExecutorUnavailable(Permanent):
-    """The bundle or the device of the settings cannot be used; jobs are HELD, and nothing else is used instead."""
 
 
 class DeviceFailed(Retryable):
@@ -86,10 +82,9 @@ class _Beating:
 class Worker:
     """Runs jobs of the store until it is told to stop.
 
-    `open_executor(faults)` loads bundle and device, again at every job after it failed (ExecutorUnavailable); `faults`
-    counts how often the device failed during the job, or the process ended. `announce` gets in words what was loaded,
-    or why nothing was. `options_for(job, produced_at)` says what the settings want in the derived series.
-    `forbids(executor)` says before each job why the loaded bundle may not be used now, or "".
+    `open_executor(bundle, faults)`, `forbids(executor)`, which is asked before each job, and `announce`: see
+    `Executors`. `options_for(job, produced_at)` says what the settings want in the derived series. destinations: of
+    results that no route sends elsewhere.
     `idle(stop)` is called where no job is due, and says whether it did anything; it must give way to a job.
     `permit(job, executor)` raises ExecutorUnavailable where a job must wait for a constancy run.
     `previous_end` says why the supervisor killed the worker before this one, or "".
@@ -102,7 +97,7 @@ class Worker:
         self,
         jobs: JobStore,
         spool: Spool,
-        open_executor: Callable[[int], Executor],
+        open_executor: Callable[[str, int], Executor],
         options_for: Callable[[ClaimedJob, datetime], JobOptions],
         destinations: Sequence[str],
         *,
@@ -117,15 +112,13 @@ class Worker:
         previous_end: str = "",
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._jobs, self._spool, self._idle, self._forbids = jobs, spool, idle, forbids
-        self._open_executor, self._options_for, self._announce = open_executor, options_for, announce
+        self._jobs, self._spool, self._idle = jobs, spool, idle
+        self._executors, self._options_for = Executors(open_executor, forbids, announce), options_for
         self._destinations, self._permit = tuple(destinations), permit
         self._name, self._clock = name, clock
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers = numbers or Numbers()
-        self._executor: Executor | None = None
-        self._opened_for = 0
-        self._forbidden = ""
+        self._executor: Executor | None = None  # of the job in hand
         self._failed_device = ""
 
     def run(self, stop: threading.Event) -> None:
@@ -291,7 +284,7 @@ class Worker:
     def _prepare(self) -> None:
         """Load bundle and device before the first job, so that it need not wait; a failure is announced and retried."""
         try:
-            self._loaded(0)
+            self._executors.first(0)
         except ExecutorUnavailable:
             pass
         except StoreUnavailable:  # which is asked for the bundle's acceptance; `run` waits for it
@@ -299,47 +292,11 @@ class Worker:
         except Exception:  # the process boundary: a job that comes will meet the same error, and be tried again
             log.exception("bundle and device could not be loaded", extra={"event": "bundle_not_loaded"})
 
-    def _loaded(self, faults: int) -> Executor:
-        """Bundle and device, loaded once for each number of faults; raises ExecutorUnavailable."""
-        if self._executor is None or self._opened_for != faults:
-            try:
-                self._executor = None  # its memory first
-                self._executor, self._opened_for = self._open_executor(faults), faults
-            except ExecutorUnavailable as error:
-                log.error("this worker cannot work: %s", error, extra={"event": "worker_cannot_work"})
-                self._announce(f"{CANNOT_WORK}{error}")
-                raise
-            log.info(
-                "translating with %s, %s",
-                self._executor.bundle,
-                self._executor.description,
-                extra={"event": "worker_ready"},
-            )
-            self._announce(self._executor.description)
-            self._forbidden = ""
-        self._ask_permission(self._executor)
-        return self._executor
-
-    def _ask_permission(self, executor: Executor) -> None:
-        """Raises ExecutorUnavailable where the bundle may not be used now; it may be again at the next job."""
-        why = self._forbids(executor)
-        if why and why != self._forbidden:
-            log.error("this worker may not work: %s", why, extra={"event": "bundle_not_accepted"})
-        if why != self._forbidden:
-            self._announce(f"{CANNOT_WORK}{why}" if why else executor.description)
-        self._forbidden = why
-        if why:
-            raise ExecutorUnavailable(why)
-
     def _executor_for(self, job: ClaimedJob) -> Executor:
-        executor = self._loaded(job.device_faults + job.deaths)
-        if executor.bundle != job.bundle:
-            raise ExecutorUnavailable(
-                f"the job was queued for bundle {job.bundle}, but this worker has {executor.bundle}; "
-                "cancel the job, or start a worker with that bundle and retry"
-            )
-        self._permit(job, executor)
-        return executor
+        self._executor = None
+        self._executor = self._executors.of(job.bundle, job.device_faults + job.deaths)
+        self._permit(job, self._executor)
+        return self._executor
 
     def _limit_s(self, executor: Executor, slices: int) -> float:
         """How long a job of so many slices may make no step: as long as all of it took, measured in earlier jobs."""

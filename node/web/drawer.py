@@ -39,6 +39,7 @@ class Drawer:
     senders: Sequence[str]
     barred: Sequence[str]
     destinations: Sequence[str]
+    goes_to: Sequence[str]
     seen: str
     folder: str
     prefix: str
@@ -143,10 +144,10 @@ def senders_of(node: Node, case: Case) -> list[str]:
 
 def drawer_of(node: Node, case: Case, *, phi: bool = False) -> Drawer:
     """Everything about a case now."""
-    now = now_utc()
+    now, facts = now_utc(), facts_of(node, case)
     made: dict[str, Any] = {
         "case": case,
-        "step": next_step(case, facts_of(node, case), incomplete=lambda: _why_incomplete(node, case)),
+        "step": next_step(case, facts, incomplete=lambda: _why_incomplete(node, case)),
         "when": node.forecast.expected([case], now, node.settings.alerts.due_s)[case.id],
         "now": now,
         "zone": zone_of(node.settings),
@@ -158,6 +159,7 @@ def drawer_of(node: Node, case: Case, *, phi: bool = False) -> Drawer:
         "senders": senders_of(node, case),
         "barred": node.series.barred(case.series_id),
         "destinations": node.destination_names,
+        "goes_to": facts.goes_to,
         "seen": seen_of(case),
         "folder": str(node.spool.path(case.product_dir)) if case.product_dir and case.purged_at is None else "",
         "prefix": node.settings.series.description_prefix,

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from models.bundle import Envelope, find_bundle, read_card
+from models.bundle import Envelope
 from models.errors import ModelsError
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import BundleInUse, bundles_in_use, in_use_as
 from node.bootstrap.store import Node
 from node.translate.native_contrast import ENHANCED_LIMIT_ML
 from node.translate.quality import DARKENED_HU, RULE_OF, limit_words, quantity
@@ -70,7 +70,7 @@ _FIGURES: Final = {
 
 def measured_of(node: Node, case: Case) -> list[Measured]:
     """The figures of a case that are numbers, those with a limit first; none where nothing was measured."""
-    envelope = _envelope_of(node.settings.model.bundle, case.bundle or "")
+    envelope = _envelope_of(bundles_in_use(node.settings), case.bundle or "")
     rows = []
     for key, number in case.measurements.items():
         if isinstance(number, int | float):
@@ -94,10 +94,10 @@ def _row(figure: _Figure, number: float, limits: Range | None) -> Measured:
 
 
 @lru_cache(maxsize=4)
-def _envelope_of(bundle: str, label: str) -> Envelope | None:
-    """The envelope of the bundle that made a case, where it is the one of the settings; None where nobody knows it."""
+def _envelope_of(bundles: tuple[BundleInUse, ...], label: str) -> Envelope | None:
+    """The envelope of the bundle that made a case, where it is one in use; None where nobody knows it."""
+    made_by = in_use_as(bundles, label)
     try:
-        card = read_card(find_bundle(bundle))
+        return None if made_by is None else made_by.card().envelope
     except ModelsError:
         return None
-    return card.envelope if bundle_label(card) == label else None

@@ -132,7 +132,7 @@ def test_a_result_gives_way_to_another_bundle_and_its_history_says_so(bench):
     bench.queue("k2", bundle="next 2", now=at(40))
     assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
     reasons = [event.reason for event in bench.overview.events(bench.overview.case("1"))]
-    assert "the series came again, and model.bundle is next 2 by now" in reasons
+    assert "the series came again, and its bundle is next 2 by now" in reasons
 
 
 def test_contents_that_come_back_are_made_again_under_another_repeat(bench):

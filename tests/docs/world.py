@@ -15,7 +15,7 @@ from config.load import load_settings
 from models import read_card
 from models.testing import write_tiny_bundle
 from node.beats import no_beat
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import bundle_label
 from node.bootstrap.store import Node, open_store
 from node.bootstrap.worker import make_worker
 from node.cohorts.phantom import write_phantom

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from config.load import load_settings
-from node.bootstrap.roles import bundle_label, make_completion, process_name, verified_card
+from node.bootstrap.bundles import bundle_label, verified_cards
+from node.bootstrap.roles import make_completion, process_name
 from node.bootstrap.store import Node, open_store
 from node.bootstrap.worker import job_options
 from node.dicom.constants import CT_IMAGE_STORAGE
@@ -85,11 +86,11 @@ def work(session: Session) -> None:
     settings = session.node.settings
     if not _EXECUTOR:
         _EXECUTOR.append(Executor("", FakeTranslator()))
-    _EXECUTOR[0].bundle = bundle_label(verified_card(settings))
+    _EXECUTOR[0].bundle = bundle_label(verified_cards(settings)[settings.model.bundle])
     worker = Worker(
         session.node.jobs,
         session.node.spool,
-        lambda _faults: _EXECUTOR[0],
+        lambda _bundle, _faults: _EXECUTOR[0],
         lambda job, at: job_options(settings, at, repeat=job.repeat, version=job.version),
         session.node.destination_names,
         name="work-1",

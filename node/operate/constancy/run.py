@@ -15,7 +15,8 @@ import numpy as np
 import models
 from config.settings import AnyDestination
 from models import BundleCard
-from node.bootstrap.roles import bundle_label, eligibility_policy
+from node.bootstrap.bundles import bundle_label
+from node.bootstrap.roles import eligibility_policy
 from node.bootstrap.store import Node
 from node.errors import NodeError, Refused
 from node.operate.constancy.chain import make_by_node

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-import models
 from models.errors import ModelsError
+from node.bootstrap.bundles import BundleInUse, bundles_in_use
 from node.bootstrap.store import Node
 from node.operate.doctor.report import Line, Lines, Mark
 from node.operate.texts import span
@@ -35,8 +35,17 @@ def constancy(node: Node) -> Lines:
 
 
 def _missing(node: Node, days: int) -> str:
+    """What is missing of the first bundle in use of which anything is, "" for nothing."""
+    bundles = bundles_in_use(node.settings)
+    for bundle in bundles:
+        if why := _missing_of(node, bundle, days):
+            return why if bundle == bundles[0] else f"with the {bundle.key} ({bundle.name}) {why}"
+    return ""
+
+
+def _missing_of(node: Node, bundle: BundleInUse, days: int) -> str:
     try:
-        digest = models.read_card(models.find_bundle(node.settings.model.bundle)).digest
+        digest = bundle.card().digest
     except ModelsError:  # the check of the bundle says what is wrong
         return ""
     through = [view for view in node.constancy.ended(digest) if view.way == THROUGH_NODE]

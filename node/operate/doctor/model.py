@@ -9,6 +9,7 @@ import models
 from config.settings import Settings
 from models import BundleCard
 from models.errors import ModelsError
+from node.bootstrap.bundles import bundles_in_use
 from node.operate.doctor.report import Line, Lines, Mark
 
 DEVICE_S: Final = 8.0  # torch alone takes seconds to load on a busy machine
@@ -19,12 +20,13 @@ _LITTLE_GB: Final = 2.0
 
 def bundle(settings: Settings) -> Lines:
     """Whether each bundle is whole; its licence, what it was trained for, and whether it was measured."""
-    yield from _one("model.bundle", settings.model.bundle, settings)
+    for one in bundles_in_use(settings):
+        yield from _one(one.key, one.name, settings)
     if settings.model.shadow:
-        yield from _one("model.shadow", settings.model.shadow, settings)
+        yield from _one("model.shadow", settings.model.shadow, settings, translates=False)
 
 
-def _one(key: str, name: str, settings: Settings) -> Lines:
+def _one(key: str, name: str, settings: Settings, *, translates: bool = True) -> Lines:
     try:
         card = models.verify_bundle(models.find_bundle(name))
     except (ModelsError, OSError) as error:
@@ -32,7 +34,7 @@ def _one(key: str, name: str, settings: Settings) -> Lines:
         yield Line("bundle", Mark.FAIL, f"{key} = {name!r} cannot be used: {error}", remedy)
         return
     yield Line("bundle", Mark.OK, f"{key}: {_described(card)}")
-    if key == "model.bundle" and (why := models.why_unproven(card)):
+    if translates and (why := models.why_unproven(card)):
         yield _unproven(card, why, settings)
 
 

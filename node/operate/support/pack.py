@@ -131,7 +131,7 @@ def _words(settings: Settings | None, lines: Collection[Line], *, show_uids: boo
     own = [socket.gethostname(), *(line.found for line in lines if line.check in ("bundle", "device"))]
     if settings is None:
         return Words(own, show_uids=show_uids)
-    titles = {settings.scp.ae_title, *(peer.ae_title for peer in settings.scp.allowed_peers)}
+    titles = {*settings.scp.ae_titles, *(peer.ae_title for peer in settings.scp.allowed_peers)}
     titles |= {peer.ae_title for peer in settings.dimse_destinations}
     with suppress(UnusableUrl):
         own += _strings(shown_settings(settings))  # a password is no word that may stay

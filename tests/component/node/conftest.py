@@ -60,7 +60,7 @@ def held(config):
 def receive(node, paths, doubt: str, key: str = "k") -> None:
     """The files of a series arrive, are stored, and get a job for the bundle of the settings."""
     from models import read_card
-    from node.bootstrap.roles import bundle_label  # loads what few of these tests need
+    from node.bootstrap.bundles import bundle_label  # loads what few of these tests need
 
     association = node.series.open_association("r", "CTSIM", "h", NOW)
     for path in paths:

@@ -62,7 +62,7 @@ def main(how: str, folder: str, database: str) -> None:
     for name, limit_s in limits.items():
         setattr(worker_module, name, limit_s)
 
-    def open_executor(faults: int) -> HangingExecutor:
+    def open_executor(_bundle: str, faults: int) -> HangingExecutor:
         with (Path(folder) / "opened").open("a") as log:
             log.write(f"{faults}\n")
         return HangingExecutor(how, faults)

@@ -43,7 +43,7 @@ class Bench:
             self.spool,
             SETTINGS,
             EligibilityPolicy(),
-            lambda headers: JobRequest(key=f"{len(headers)}".ljust(64, "0"), bundle="demo"),
+            lambda headers, _call: JobRequest(key=f"{len(headers)}".ljust(64, "0"), bundle="demo"),
             name="complete-1@here",
             why_enhanced=self.why_enhanced,
             steps=PerformedSteps(PerformedStepStore(database), StepPeers(())),

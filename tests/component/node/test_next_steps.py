@@ -255,7 +255,7 @@ def test_everything_else_is_refused_by_the_command_and_by_the_store(run, departm
         ("retried_by_itself", Facts(roles=ALL), "the last attempt ended with: the disk is full"),
         ("running", Facts(roles=ALL), "the model is at work"),
         ("running", Facts(), "the job waits until one takes it up again"),
-        ("held", Facts(destinations=("tps", "pacs")), "`syncect jobs release 1 --reason ...` sends it to tps, pacs"),
+        ("held", Facts(goes_to=("tps", "pacs")), "`syncect jobs release 1 --reason ...` sends it to tps, pacs"),
         ("stuck_without_product", Facts(), "Nothing was produced, so nothing can be released."),
         ("stuck_without_product", Facts(cannot_work="no GPU"), "Mend the cause: no GPU; then `syncect jobs retry 1`"),
         (

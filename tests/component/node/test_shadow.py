@@ -11,7 +11,7 @@ from config.load import load_settings
 from models import read_card
 from models.testing import write_tiny_bundle
 from node.beats import no_beat
-from node.bootstrap.roles import bundle_label
+from node.bootstrap.bundles import bundle_label
 from node.bootstrap.worker import job_options, make_worker, open_executor
 from node.errors import Permanent
 from node.operate.cases import shadow_text

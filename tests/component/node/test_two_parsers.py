@@ -13,6 +13,7 @@ from node.dicom.headers import read_header
 from node.dicom.identity import read_identity
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
+from node.receive.routing import Call
 from storage.jobs import JobStore
 from storage.overview import Case
 from storage.series import Arrival, JobRequest
@@ -174,7 +175,7 @@ def test_a_series_over_which_completion_died_twice_is_left_alone_and_others_go_o
     bench.receive_as_the_receiver_does(make_series(tmp_path / "good", slices=12, seed="good"))
     deadly = bench.series.undecided(bench.now.replace(year=2030), 0)[0].series_uid
 
-    def request_for(headers: list) -> JobRequest:  # type: ignore[type-arg]
+    def request_for(headers: list, _call: Call) -> JobRequest:  # type: ignore[type-arg]
         if headers[0].series_uid == deadly:
             raise Killed
         return JobRequest(key="k".ljust(64, "0"), bundle="demo")

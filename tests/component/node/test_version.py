@@ -12,7 +12,7 @@ from packaging.version import Version
 import models
 from config.settings import ModelSettings, Settings
 from node import version
-from node.bootstrap.roles import request_maker
+from node.bootstrap.routes import request_by
 from node.dicom.headers import read_header
 from node.dicom.uids import processing_digest
 from node.version import UNKNOWN, find_build, software_version
@@ -113,12 +113,12 @@ def test_images_that_come_again_after_an_upgrade_find_their_job_and_a_new_result
 ) -> None:
     headers = [read_header(path) for path in make_series(tmp_path, slices=3)]
     card = models.read_card(models.find_bundle("demo"))
-    before = request_maker(Settings(), card)(headers).key, processing_digest("cpu")
+    before = request_by(Settings(), card, headers).key, processing_digest("cpu")
     monkeypatch.setattr("node.dicom.uids.software_version", lambda: "0.9.0")
-    after = request_maker(Settings(), card)(headers).key, processing_digest("cpu")
+    after = request_by(Settings(), card, headers).key, processing_digest("cpu")
     assert before[0] == after[0]
     assert before[1] != after[1]
     other = Settings(model=ModelSettings(precision="fp32"))
-    assert request_maker(other, card)(headers).key != before[0]
+    assert request_by(other, card, headers).key != before[0]
     level = Settings(model=ModelSettings(blood_level_hu=80.0))
-    assert request_maker(level, card)(headers).key not in (before[0], request_maker(other, card)(headers).key)
+    assert request_by(level, card, headers).key not in (before[0], request_by(other, card, headers).key)

@@ -39,7 +39,7 @@ class Shortfall(Bench):
             self.spool,
             SETTINGS,
             EligibilityPolicy(),
-            lambda headers: JobRequest(key=f"{len(headers)}".ljust(64, "0"), bundle="demo"),
+            lambda headers, _call: JobRequest(key=f"{len(headers)}".ljust(64, "0"), bundle="demo"),
             name="complete-1@here",
             why_enhanced=self.why_enhanced,
             expected=self.pacs,

@@ -12,7 +12,8 @@ from node.beats import Numbers
 from node.errors import Doubtful, Permanent, Retryable
 from node.translate import worker as worker_module
 from node.translate.job import DerivedFile, JobResult
-from node.translate.worker import MAX_ATTEMPTS, ExecutorUnavailable, Worker
+from node.translate.loaded import ExecutorUnavailable
+from node.translate.worker import MAX_ATTEMPTS, Worker
 from storage.database import Database
 from storage.jobs import ClaimedJob, JobStore
 from storage.outbox import OutboxStore
@@ -61,7 +62,7 @@ def bench(tmp_path, sqlite_file):
     bench.overview, bench.outbox = Overview(database), OutboxStore(database)
 
     def run(executor):
-        def open_executor(faults):
+        def open_executor(_bundle, faults):
             if isinstance(executor, Exception):
                 raise executor
             return executor
@@ -147,7 +148,7 @@ def test_bundle_and_device_are_loaded_before_the_first_job_and_said_aloud(bench)
     loaded: list[str] = []
     said: list[str] = []
 
-    def open_executor(faults):
+    def open_executor(_bundle, faults):
         loaded.append(bench.overview.cases()[0].state)
         bench.stop.set()
         return FakeExecutor()
@@ -173,7 +174,7 @@ def leave_behind(bench, *names, age=timedelta(hours=2)):
 def start(bench):
     """A worker that starts and finds nothing to do."""
 
-    def open_executor(faults):
+    def open_executor(_bundle, faults):
         return FakeExecutor()
 
     bench.stop.set()

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 import models
-from config.settings import ModelSettings
+from config.routes import RouteSettings
+from config.settings import ModelSettings, Settings
 from models.testing import write_tiny_bundle
 from models.translator import DeviceFault
 from node.beats import IDLE_LIMIT_S, LONG_LIMIT_S
 from node.bootstrap import worker as wiring
 from node.translate import worker as worker_module
 from node.translate.device_record import DeviceRecord
-from node.translate.worker import DeviceFailed, ExecutorUnavailable, Worker
+from node.translate.loaded import ExecutorUnavailable
+from node.translate.worker import DeviceFailed, Worker
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.overview import Case, Overview
@@ -43,7 +45,7 @@ class Bench:
         self.beats: list[tuple[Any, ...]] = []
 
     def worker(self, executor: Any, **options: Any) -> Worker:
-        def open_executor(faults: int) -> Any:
+        def open_executor(_bundle: str, faults: int) -> Any:
             self.opened_for.append(faults)
             return executor
 
@@ -188,3 +190,12 @@ def test_after_a_fault_one_slice_at_a_time_and_then_the_next_gpu_of_the_kind(
     for faults in range(4):
         assert wiring.open_recorded(settings, DeviceRecord(), faults).spare_devices == 1
     assert asked == [(8, 0), (1, 0), (1, 1), (1, 1)]
+
+
+def test_a_job_of_a_bundle_that_is_not_in_use_any_more_is_told_which_are() -> None:
+    settings = Settings(route=(RouteSettings(name="neck", bundle="no-such-bundle"),))
+    with pytest.raises(ExecutorUnavailable) as caught:
+        wiring._open_in_use(settings, DeviceRecord(), "gone 1 (0123456789ab)", 0)
+    said = str(caught.value)
+    assert said.startswith("the job was queued for bundle gone 1 (0123456789ab), and this worker has demo-1step ")
+    assert "bundle of route neck = 'no-such-bundle', which cannot be used" in said

@@ -81,7 +81,7 @@ class Bench:
     def work(self) -> bool:
         options_for = partial(options_of_job, Settings(node=NodeSettings(data_dir=self.spool.root)))
         worker = Worker(
-            *(self.jobs, self.spool, lambda _faults: self.executor, options_for, ["tps"]),  # type: ignore[arg-type]
+            *(self.jobs, self.spool, lambda _bundle, _faults: self.executor, options_for, ["tps"]),  # type: ignore[arg-type]
             name="w",
             clock=lambda: self.now,
         )

@@ -176,7 +176,7 @@ def test_a_figure_stands_beside_its_limit(department):
 
 def test_noise_has_the_limit_of_the_bundle_that_made_the_case(department):
     from models.bundle import find_bundle, read_card
-    from node.bootstrap.roles import bundle_label
+    from node.bootstrap.bundles import bundle_label
     from node.web.measured import measured_of
 
     card = read_card(find_bundle("demo-1step"))

@@ -68,6 +68,14 @@ def test_every_state_has_a_row_and_a_drawer_with_its_next_step(ward, viewer):
         viewer.get(f"/cases/{case_id}/verbs", part=True)
 
 
+def test_a_case_shows_its_route_and_is_not_released_to_a_sender_that_nobody_knows(ward, viewer):
+    there = ward.department.held(route={"route": "neck", "destinations": ("tps",)})
+    nowhere = ward.department.held(route={"route": "back", "destinations": ("@CTSIM2",)})
+    assert "<dt>Route</dt><dd>neck, to tps</dd>" in viewer.get(f"/cases/{there}/live", part=True)
+    assert "<dt>Route</dt><dd>back, to nobody yet</dd>" in viewer.get(f"/cases/{nowhere}/live", part=True)
+    assert "no destination has its AE title, CTSIM2" in viewer.get(f"/cases/{nowhere}", part=True)
+
+
 def test_a_tab_shows_what_its_name_says(ward, viewer):
     states = fill(ward.department)
     by_tab = {tab: {states[i] for i in ids_in(viewer.get("/rows", tab=tab))} for tab in ("needs-you", "done", "all")}

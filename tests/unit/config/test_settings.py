@@ -10,6 +10,7 @@ import pytest
 from config.alerting import SmtpSettings
 from config.destinations import DicomwebSettings
 from config.load import ConfigError, load_settings
+from config.routes import RouteSettings
 from config.settings import DestinationSettings, NodeSettings, RuleSettings, Settings, TlsSettings
 
 WEB = '[[destination]]\nname = "web"\nkind = "dicomweb"\nurl = "{}"\n'
@@ -101,6 +102,29 @@ def clean_environment(monkeypatch):
         ('[node]\ninstallation_uid_root = "1.02"', "a UID root consists of numbers and dots"),
         ("[retention]\ndays = -1", "retention.days = -1 is not allowed"),
         ("[retention]\ntarget_free_gb = 1", "target_free_gb must be more than min_free_gb"),
+        (
+            '[[route]]\nname = "a"\n[[route]]\nname = "a"',
+            "two routes have the same name; each needs its own",
+        ),
+        (
+            '[[route]]\nname = "a"\ncalled_ae = ["OTHER"]',
+            "route a: called_ae has OTHER, which is neither scp.ae_title nor one of scp.more_ae_titles",
+        ),
+        (
+            '[[route]]\nname = "a"\ndestinations = ["tps"]',
+            "route a: 'tps' is no name of a [[destination]] that gets results (there is none), nor @sender",
+        ),
+        (
+            '[[destination]]\nname = "qa"\nae_title = "QA"\nhost = "h"\nreceives = "constancy"\n'
+            '[[route]]\nname = "a"\ndestinations = ["qa"]',
+            "route a: 'qa' is no name of a [[destination]] that gets results",
+        ),
+        (
+            '[[destination]]\nname = "one"\nae_title = "CT"\nhost = "h"\n'
+            '[[destination]]\nname = "two"\nae_title = "CT"\nhost = "i"\n'
+            '[[route]]\nname = "a"\ndestinations = ["@sender"]',
+            "route a: @sender cannot tell apart two destinations with the AE title CT",
+        ),
         ("[scp", "not valid TOML"),
     ],
 )
@@ -234,7 +258,7 @@ def test_the_default_file_names_every_key_and_says_what_it_is_for():
     text = importlib.resources.files("config").joinpath("default.toml").read_text()
     sections: dict[str, Any] = {name: type(field.default) for name, field in Settings.model_fields.items()}
     sections |= {"destination": DestinationSettings, "eligibility.rules": RuleSettings, "scp.tls": TlsSettings}
-    sections |= {"alerts.smtp": SmtpSettings}
+    sections |= {"alerts.smtp": SmtpSettings, "route": RouteSettings}
     for name, section in [*sections.items(), ("destination", DicomwebSettings)]:
         own = re.split(rf"^(?:# )?\[+{name}\]+", text, maxsplit=1, flags=re.MULTILINE)[1].split("\n[")[0]
         for key in section.model_fields:
@@ -269,3 +293,9 @@ def test_a_mistake_in_what_may_hold_a_password_does_not_quote_it(tmp_path):
         load_settings(path)
     assert len(caught.value.mistakes) == 3
     assert "hushhush" not in str(caught.value)
+
+
+def test_queries_keep_a_title_of_their_own():
+    settings = Settings.model_validate({"scp": {"more_ae_titles": ["SYNCECT_NECK"]}, "query": {"ae_title": "FINDER"}})
+    assert settings.scp.ae_titles == ("SYNCECT", "SYNCECT_NECK")
+    assert settings.query_scp.ae_titles == ("FINDER",)
