@@ -99,12 +99,11 @@ def facts_of(settings: Settings) -> Facts:
 
 
 def _entities(settings: Settings) -> tuple[Entity, ...]:
-    """The application entities; a node with several called AE titles has them here."""
-    receiver_title, query_title = settings.scp.ae_title, settings.query_scp.ae_title
+    """The application entities, each with all AE titles by which it is called, or by which it calls."""
     return (
-        Entity("receiver", (receiver_title,), settings.scp.port, "takes images, and what is said about them"),
-        Entity("query", (query_title,), settings.query.port, "answers queries, and retrieves results"),
-        Entity("sender", (receiver_title,), 0, "sends results, and asks destinations and peers"),
+        Entity("receiver", settings.scp.ae_titles, settings.scp.port, "takes images, and what is said about them"),
+        Entity("query", settings.query_scp.ae_titles, settings.query.port, "answers queries, and retrieves results"),
+        Entity("sender", (settings.scp.ae_title,), 0, "sends results, and asks destinations and peers"),
     )
 
 
