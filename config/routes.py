@@ -60,7 +60,8 @@ def check_routes(
 ) -> None:
     """Raise ValueError for routes that name what is not there.
 
-    called: the AE titles of the receiver. destinations: name and AE title of each that gets results; "" for one without a title.
+    called: the AE titles of the receiver. destinations: name and AE title of each that gets results; the title is "" for
+    one that has none.
     """
     names = [route.name for route in routes]
     if len(set(names)) != len(names):
