@@ -60,8 +60,7 @@ def check_routes(
 ) -> None:
     """Raise ValueError for routes that name what is not there.
 
-    called: the AE titles of the receiver. destinations: name and AE title of each that gets results; the title is "" for
-    one that has none.
+    called: the AE titles of the receiver. destinations: name and AE title, or "", of each that gets results.
     """
     names = [route.name for route in routes]
     if len(set(names)) != len(names):
