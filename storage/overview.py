@@ -417,7 +417,7 @@ def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView],
     said = []
     if standing := [view.destination for view in deliveries if view.leftover == Leftover.STANDS]:
         name = job.series_number if job.series_number is not None else job.derived_series_uid
-        said += _to_do(f"series {name}", [view for view in deliveries if view.destination in standing])
+        said += _to_do(name, [view for view in deliveries if view.destination in standing])
     if series.reason and series.job_id == job.id:
         said.append(series.reason)
     said += [f"gone from {view.destination}" for view in deliveries if view.leftover == Leftover.GONE]
@@ -433,22 +433,22 @@ def _reason_of_the_end(series: Series, job: Job, deliveries: list[DeliveryView],
     return "; ".join([*said, end]).rstrip(": ")
 
 
-def _to_do(name: str, standing: list[DeliveryView]) -> list[str]:
+def _to_do(name: int | str | None, standing: list[DeliveryView]) -> list[str]:
     """What a person has to do about what stands at destinations, or may leave to a rejection note."""
     asked = [view for view in standing if view.note is not None and view.note.state == NoteState.PENDING]
     told = [view for view in standing if view.note is not None and view.note.state == NoteState.SENT]
     by_hand = [view for view in standing if view not in asked and view not in told]
     said = []
     if by_hand:
-        said.append(f"needs a person: delete {name} at {', '.join(view.destination for view in by_hand)}")
+        said.append(f"needs a person: delete series {name} at {', '.join(view.destination for view in by_hand)}")
         refused = [view for view in by_hand if view.note is not None]
         said += [f"{view.destination} took no rejection note: {view.note.reason}" for view in refused if view.note]
     if told:
         names = ", ".join(view.destination for view in told)
-        said.append(f"needs a person: look whether {name} is gone from {names}, which took the rejection note")
+        said.append(f"needs a person: look whether series {name} is gone from {names}, which took the rejection note")
     for view in asked:
         why = f" ({view.note.reason})" if view.note and view.note.reason else ""
-        said.append(f"a rejection note about {name} is on its way to {view.destination}{why}")
+        said.append(f"a rejection note about series {name} is on its way to {view.destination}{why}")
     return said
 
 

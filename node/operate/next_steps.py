@@ -196,9 +196,9 @@ def _never_again(case: Case) -> str:
     if case.recalled_at is not None:
         return "its result was recalled, and never comes back"
     rejected = [view.destination for view in case.deliveries if view.is_rejected]
-    return f"{' and '.join(rejected)} was sent a rejection note about its images, which never come back" * bool(
-        rejected
-    )
+    if not rejected:
+        return ""
+    return f"{' and '.join(rejected)} was sent a rejection note about its images, which never come back"
 
 
 def _resend(case: Case, state: JobState) -> str:

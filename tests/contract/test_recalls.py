@@ -84,13 +84,11 @@ def test_a_kill_leaves_the_note_due_with_the_same_contents(sent):
     assert again.attempt == 2
 
 
-@pytest.mark.parametrize("state", ["running", "held", "produced"])
+@pytest.mark.parametrize("state", ["running", "produced"])
 def test_what_is_under_way_is_stopped_and_never_comes_back(bench, state):
     bench.receive()
     bench.queue()
-    if state == "held":
-        bench.produce(held="looks enhanced")
-    elif state == "produced":
+    if state == "produced":
         bench.produce()
     else:
         bench.jobs.claim("w", 60, at(11))
@@ -213,7 +211,7 @@ def test_a_superseded_result_is_rejected_when_its_successor_is_there(sent):
     assert (note.case, note.code, note.sop_instance_uids) == ("1", NoteCode.QUALITY, ("9.0", "9.1", "9.2"))
 
 
-@pytest.mark.parametrize("end", ["rejected", "cancelled", "recalled"])
+@pytest.mark.parametrize("end", ["rejected", "recalled"])
 def test_where_nothing_will_replace_it_a_superseded_result_is_rejected(sent, end):
     sent.receive([9], now=at(40))
     sent.queue("k2", now=at(60))
@@ -222,7 +220,7 @@ def test_where_nothing_will_replace_it_a_superseded_result_is_rejected(sent, end
     if end == "recalled":
         sent.recall(2, now=at(64))
     else:
-        getattr(sent.jobs, end.removesuffix("ed").removesuffix("l"))(2, "operator x", "", at(64))
+        sent.jobs.reject(2, "operator x", "", at(64))
     assert sent.notes.claim("tps", at(65)).case == "1"
 
 

@@ -80,7 +80,7 @@ def test_a_tab_shows_what_its_name_says(ward, viewer):
     states = fill(ward.department)
     by_tab = {tab: {states[i] for i in ids_in(viewer.get("/rows", tab=tab))} for tab in ("needs-you", "done", "all")}
     assert by_tab["needs-you"] == {"INCOMPLETE", "HELD", "FAILED"}
-    assert by_tab["done"] == {"SKIPPED", "SENT", "REJECTED", "CANCELLED", "SUPERSEDED"}
+    assert by_tab["done"] == {"SKIPPED", "SENT", "REJECTED", "CANCELLED", "SUPERSEDED", "RECALLED"}
     assert by_tab["all"] == set(states.values())
     assert ids_in(viewer.get("/rows")) == ids_in(viewer.get("/rows", tab="all"))  # all changed just now
 
