@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
-from sqlalchemy import Select, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, delete, func, literal, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -101,14 +101,21 @@ class PerformedStepStore:
         return Taken.TAKEN
 
     def change(
-        self, uid: str, calling_ae: str, told: StepReport, scanners: Collection[str], now: datetime
+        self,
+        uid: str,
+        calling_ae: str,
+        certificate: str,
+        told: StepReport,
+        *,
+        scanners: Collection[str],
+        now: datetime,
     ) -> tuple[Taken, list[Late]]:
         """Write an N-SET down, and which series of these `scanners` were judged too early by what it says."""
         with self._database.write() as session:
             row = session.get(PerformedStepRow, uid, with_for_update=True)
             if row is None:
                 return Taken.UNKNOWN, []
-            if row.calling_ae != calling_ae:
+            if row.calling_ae != calling_ae or (row.certificate and certificate not in ("", row.certificate)):
                 return Taken.FOREIGN, []
             if row.state != IN_PROGRESS:
                 return Taken.ENDED, []
@@ -178,6 +185,11 @@ def _forget_old(session: Session, calling_ae: str, now: datetime) -> None:
         session.execute(delete(PerformedStepRow).where(PerformedStepRow.sop_instance_uid.in_(uids)))
 
 
+def _same_peer(step: PerformedStepRow) -> list[ColumnElement[bool]]:
+    """Any of them: the owner of a series and the peer of a step of the same AE title have no other certificates."""
+    return [Series.certificate.in_(("", step.certificate)), literal(step.certificate == "")]
+
+
 def _note_late(session: Session, step: PerformedStepRow, scanners: Collection[str], now: datetime) -> list[Late]:
     """Write an event for each series that was judged already and is not what its step says of it at its end."""
     rows = session.execute(
@@ -185,6 +197,7 @@ def _note_late(session: Session, step: PerformedStepRow, scanners: Collection[st
         .join(PerformedSeriesRow, PerformedSeriesRow.series_uid == Series.series_uid)
         .where(PerformedSeriesRow.step_uid == step.sop_instance_uid)
         .where(Series.state == SeriesState.QUEUED, Series.calling_ae.in_(scanners))
+        .where(or_(Series.calling_ae != step.calling_ae, *_same_peer(step)))
     ).all()
     found = []
     for series, images in rows:

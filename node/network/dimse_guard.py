@@ -342,7 +342,7 @@ class DimseGuard(DIMSEServiceProvider):
             raise NotDimse(f"a message {field:04X} that its context does not take")
         is_answer = field & _ANSWER != 0 or field == Message.C_CANCEL_RQ
         _number(asked, _ANSWERED_ID if is_answer else _MESSAGE_ID)
-        if not is_answer and abstract_syntax not in [_text(asked, tag) for tag in _CLASS_TAGS]:
+        if not is_answer and {_text(asked, tag) for tag in _CLASS_TAGS if tag in asked} != {abstract_syntax}:
             raise NotDimse("a message about another SOP class than that of its context")
         for element in asked:
             if element.VR == "UI" and not UID_ALPHABET.fullmatch(_text(asked, element.tag)):

@@ -65,8 +65,7 @@ class StepService:
 
         def keep(session: Session) -> Taken:
             told = read_created(event.attribute_list)
-            certificate = "" if session.shown.is_bound else session.shown.certificate
-            return self._store.create(uid, session.calling_ae, certificate, _report(told), self._clock())
+            return self._store.create(uid, session.calling_ae, _certificate(session), _report(told), self._clock())
 
         return self._answer(event, uid, keep), named
 
@@ -76,7 +75,10 @@ class StepService:
         def keep(session: Session) -> Taken:
             told = read_changes(event.modification_list)
             scanners = self._peers.scanners_of(session.calling_ae)
-            taken, late = self._store.change(uid, session.calling_ae, _report(told), scanners, self._clock())
+            now = self._clock()
+            taken, late = self._store.change(
+                uid, session.calling_ae, _certificate(session), _report(told), scanners=scanners, now=now
+            )
             for one in late:
                 _tell(one, session)
             return taken
@@ -105,6 +107,11 @@ class StepService:
         answer = Dataset()
         answer.Status = status.SUCCESS
         return answer
+
+
+def _certificate(session: Session) -> str:
+    """What tells this peer from another of its AE title; "" where the settings bind the title to a certificate."""
+    return "" if session.shown.is_bound else session.shown.certificate
 
 
 def _report(told: StepData) -> StepReport:

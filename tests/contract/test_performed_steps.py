@@ -28,11 +28,11 @@ class Stepping(Bench):
         super().__init__(database)
         self.steps = PerformedStepStore(database)
 
-    def create(self, uid="1.9", *, ae="CTSIM", told=BEGUN, now=0):
-        return self.steps.create(uid, ae, "", told, at(now))
+    def create(self, uid="1.9", *, ae="CTSIM", shown="", told=BEGUN, now=0):
+        return self.steps.create(uid, ae, shown, told, at(now))
 
-    def change(self, state, series=None, *, uid="1.9", ae="CTSIM", scanners=("CTSIM",), now=20):
-        return self.steps.change(uid, ae, StepReport(state, series=series), scanners, at(now))
+    def change(self, state, series=None, *, uid="1.9", ae="CTSIM", shown="", scanners=("CTSIM",), now=20):
+        return self.steps.change(uid, ae, shown, StepReport(state, series=series), scanners=scanners, now=at(now))
 
     def listed(self, series="1.2.3", study="1.2"):
         return [
@@ -62,6 +62,9 @@ def test_only_its_own_peer_changes_a_step(bench):
     assert bench.change(COMPLETED, ALL, ae="OTHER")[0] is Taken.FOREIGN
     assert bench.change(COMPLETED, ALL, uid="1.8")[0] is Taken.UNKNOWN
     assert bench.listed() == [(IN_PROGRESS, None)]
+    bench.create("1.8", shown="a")
+    assert bench.change(COMPLETED, ALL, uid="1.8", shown="b")[0] is Taken.FOREIGN
+    assert bench.change(COMPLETED, ALL, uid="1.8", shown="a")[0] is Taken.TAKEN
 
 
 def test_a_step_is_found_by_its_study_and_by_a_series_that_it_lists(bench):

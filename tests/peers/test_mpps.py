@@ -10,8 +10,11 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_context
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import N_CREATE
+from pynetdicom.dsutils import encode
+from pynetdicom.pdu_primitives import P_DATA
 
 from node.network.procedure_step import MPPS
+from node.network.services import Message
 from storage.performed_steps import PerformedStepStore
 from tests.peers.conftest import CT, Store
 
@@ -106,3 +109,16 @@ def test_nonsense_costs_a_status_or_the_association(start_receiver: Any, kind: s
             assert answer is None
             peer.join(20)
             assert peer.is_aborted
+
+
+def test_a_message_that_names_two_sop_classes_ends_the_association(start_receiver: Any) -> None:
+    with scanner(start_receiver(mpps=True).port) as peer:
+        context = next(one for one in peer.accepted_contexts if one.abstract_syntax == MPPS)
+        command, data = Dataset(), P_DATA()
+        command.AffectedSOPClassUID, command.RequestedSOPClassUID = CT, MPPS  # pynetdicom looks at the first
+        command.CommandField, command.MessageID, command.CommandDataSetType = Message.N_SET_RQ, 1, 0x0101
+        command.RequestedSOPInstanceUID = STEP
+        data.presentation_data_value_list = [[context.context_id or 0, b"\3" + (encode(command, True, True) or b"")]]  # type: ignore[list-item]
+        peer.dul.send_pdu(data)
+        peer.join(20)
+        assert peer.is_aborted

@@ -69,7 +69,7 @@ def upgrade() -> None:
             ["step_uid"], ["performed_step.sop_instance_uid"], name=op.f("fk_performed_series_step_uid_performed_step")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_performed_series")),
-        sa.UniqueConstraint("step_uid", "series_uid", name=op.f("uq_performed_series_step_uid")),
+        sa.UniqueConstraint("step_uid", "series_uid", name=op.f("uq_performed_series_step_uid_series_uid")),
     )
     op.create_index(op.f("ix_performed_series_series_uid"), "performed_series", ["series_uid"], unique=False)
 

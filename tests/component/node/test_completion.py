@@ -70,7 +70,7 @@ class Bench:
         steps.create("1.9", ae, "", StepReport(IN_PROGRESS, "1.2"), self.now)
         if state != IN_PROGRESS:
             listed = None if files is None else {"1.2.3": [path.name for path in files]}
-            steps.change("1.9", ae, StepReport(state, series=listed), (ae,), self.now)
+            steps.change("1.9", ae, "", StepReport(state, series=listed), scanners=(ae,), now=self.now)
 
     def after(self, seconds):
         """The case's state and reason after a tick at that time."""

@@ -60,7 +60,8 @@ def test_show_tells_what_the_scanner_said_of_its_step(run, department) -> None:
     assert "performed step IN PROGRESS, this series is not listed; told by CTSIM" in flat(
         run("jobs", "show", case_id)[1]
     )
-    steps.change("1.9.1", "CTSIM", StepReport("COMPLETED", series={"1.2.3.1": ["1.5", "1.6"]}), ("CTSIM",), START)
+    told = StepReport("COMPLETED", series={"1.2.3.1": ["1.5", "1.6"]})
+    steps.change("1.9.1", "CTSIM", "", told, scanners=("CTSIM",), now=START)
     out = flat(run("jobs", "show", case_id)[1])
     assert "performed step COMPLETED, 2 images listed; told by CTSIM" in out
     assert "OTHER" not in out
