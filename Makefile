@@ -21,7 +21,7 @@ JOBS ?= 3
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test $(PARTS) unit coverage abuse retention field fuzz torture soak check quick format bench trust pictures walk gpu reproduce-small scaled docs clean
+.PHONY: setup demo types test $(PARTS) unit coverage abuse retention field fuzz torture soak check quick format bench trust pictures walk gpu reproduce-small scaled docs clean
 
 .PHONY: constraints release audit
 
@@ -86,7 +86,9 @@ torture: $(STAMP)  ## every kind of fault on both databases, in 30 minutes; SEED
 soak: $(STAMP)  ## a study a minute with faults on, for SOAK_S seconds (1200); what grows fails it; writes deploy/torture.md
 	$(BIN)/python -m tests.torture.soak
 
-check: quick  ## the quick checks and types
+check: quick types  ## the quick checks and types
+
+types: $(STAMP)
 	$(BIN)/mypy
 
 quick: $(STAMP)  ## format, lint, import contracts, spelling: what a commit waits for

@@ -58,13 +58,13 @@ def run() -> int:
 
 
 def _run_command() -> int:
-    from node.cli.commands import app
+    from node.cli.commands import command
 
     if not gc.isenabled():
         gc.freeze()  # what is loaded now stays until the end
         gc.enable()
     try:
-        app()
+        command()
     except SystemExit as left:
         if isinstance(left.__context__, BrokenPipeError):  # which Typer and Rich make an exit of
             raise left.__context__ from None

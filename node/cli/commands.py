@@ -91,3 +91,6 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(qa.app, name="qa")
 app.add_typer(rules.app, name="rules")
+
+command = typer.main.get_command(app)
+"""All commands, put together once: a process that runs several does not read all their signatures for each."""

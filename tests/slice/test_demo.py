@@ -144,7 +144,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterato
     phantom, skipped = (tmp_path_factory.mktemp(name) for name in ("phantom", "skipped"))
     own_series(skipped, has_agent=True)
     found = {
-        "phantom": Run(phantom, "--slices", "8"),
+        "phantom": Run(phantom, "--slices", "8", "--bundle", str(tiny_bundle)),
         "skipped": Run(skipped, "--series", OWN, "--bundle", str(tiny_bundle)),
     }
     yield found

@@ -29,9 +29,9 @@ def push_until(
 
 
 def test_a_receiver_killed_while_receiving_loses_nothing_it_said_yes_to(real_data, node_at, tps):
-    source = real_data / "ct" / "philips_chest_ncct"
+    source = real_data / "ct" / "siemens_chest_ncct"
     node = node_at(tps).start()
-    code, acknowledged = push_until(20, node.port, source, lambda _scan: node.kill("receive"))
+    code, acknowledged = push_until(10, node.port, source, lambda _scan: node.kill("receive"))
     assert code != 0, "the scanner must see that its send job failed"
     (case,) = wait_for("the store", node.cases)
     assert case.state == "RECEIVING"
@@ -39,19 +39,19 @@ def test_a_receiver_killed_while_receiving_loses_nothing_it_said_yes_to(real_dat
     wait_for("the receiver's restart", node._listening)
     assert push(node.port, source).returncode == 0
     (case,) = node.wait_for_states("SENT")
-    assert_once_and_whole(tps, 64)
+    assert_once_and_whole(tps, 30)
     assert list((node.data_dir / "spool" / "incoming").iterdir()) == []
 
 
 def test_a_broken_off_transfer_is_not_taken_for_a_short_series(real_data, node_at, tps):
-    source = real_data / "ct" / "philips_chest_ncct"
+    source = real_data / "ct" / "siemens_chest_ncct"
     node = node_at(tps).start()
     push_until(12, node.port, source, lambda scan: scan.kill())
     (case,) = node.wait_for_states("INCOMPLETE")
     assert "aborted" in case.reason
     assert push(node.port, source).returncode == 0
     node.wait_for_states("SENT")
-    assert_once_and_whole(tps, 64)
+    assert_once_and_whole(tps, 30)
 
 
 def test_a_worker_killed_while_translating_starts_again(real_data, node_at, tps, tmp_path):

@@ -21,6 +21,7 @@ from models.phantom.patient import make_patient
 from node.cli import boundary
 from node.dicom.quiet import quiet_pydicom
 from node.dicom.synthetic_scan import ScanIdentity, write_scan
+from node.operate.doctor.table import CHECKS
 from node.version import find_build
 from tests.builders import make_series, put_raw
 
@@ -115,7 +116,11 @@ class StoppedAtTheFirstPause(threading.Event):
 
 @pytest.fixture
 def in_this_process(monkeypatch) -> None:
-    """The daemons leave signals and log of the test process as they are; what is tried again is tried only once."""
+    """The daemons leave signals and log of the test process as they are; what is tried again is tried only once.
+
+    The doctor does not ask torch for the device, which no fault here has to do with: to load it takes seconds.
+    """
+    monkeypatch.setattr("node.operate.doctor.run.CHECKS", [one for one in CHECKS if one.name != "device"])
     monkeypatch.setattr("node.ops.log.configure_logging", lambda *_args, **_kwargs: None)
     monkeypatch.setattr("node.cli.service.stop_event", lambda **_kwargs: StoppedAtTheFirstPause())
 
