@@ -17,7 +17,7 @@ from config.syntax import FOREIGN_UID, UID_ALPHABET
 from node.dicom import charsets, codestream
 from node.dicom.elements import is_valid_value, split_values, write_part10
 from node.dicom.headers import SliceHeader, read_header, read_headers
-from node.dicom.identity import glimpse, inflated, part10_head, read_identity, walk
+from node.dicom.identity import glimpse, inflated, part10_head, read_identity, refuse_costly_request, walk
 from node.dicom.meaning import meaning_of, person_name
 from node.dicom.profiles.load import broken_rules, load_profile, profile_names
 from node.dicom.profiles.read import read_values
@@ -293,7 +293,8 @@ def _refer(data: bytes) -> None:
     """A request and a report for storage commitment, as the receiver decodes them."""
     source = Source(data[:1])
     implicit_vr = source.flag()
-    with quiet_pydicom():
+    with suppress(UnreadableInstance), quiet_pydicom():
+        refuse_costly_request(data[1:], implicit_vr=implicit_vr)
         found = _data_set(data[1:], implicit_vr=implicit_vr)
         if found is None:
             return
@@ -362,6 +363,7 @@ DICOM: Final = (
         _references,
         (UnreadableReferences,),
         _WORDS,
-        max_bytes=64 * KB,
+        max_bytes=MB,
+        memory_bytes=64 * MB,
     ),
 )
