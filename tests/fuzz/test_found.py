@@ -183,7 +183,8 @@ def test_references_to_20000_instances_and_a_list_of_their_uids_are_taken_and_so
 
 
 def test_the_guard_looks_at_the_whole_data_set_of_a_request() -> None:
-    from tests.fuzz.wire_targets import FIND_CONTEXT, LAST, find_command, p_data, take_messages
+    from tests.fuzz.wire_targets import FIND_CONTEXT, find_command, take_messages
+    from tests.peers.raw_peer import LAST, p_data
 
     data = _implicit(0x0020000D, b"1\\" * 500_000) + _implicit(0x00200011, b"1\\" * 100_000)
     parts = [data[at : at + 100_000] for at in range(0, len(data), 100_000)]
