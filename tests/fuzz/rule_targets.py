@@ -340,15 +340,15 @@ def _site_rule(data: bytes) -> None:
 def _query(level: str = "STUDY", **keys: Any) -> bytes:
     asked = Dataset()
     asked.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(asked, keyword, value)
+    with quiet_pydicom():
+        for keyword, value in keys.items():
+            setattr(asked, keyword, value)
     return b"\1" + (encode(asked, False, True) or b"")
 
 
 def _queries() -> list[bytes]:
-    with quiet_pydicom():
-        texts = [_query("PATIENT", PatientName=text[:400], PatientID="*") for text in IDS if text.isprintable()]
-        uids = [_query("STUDY", StudyInstanceUID=uid[:64], PatientID="1*") for uid in UIDS if uid.isprintable()]
+    texts = [_query("PATIENT", PatientName=text[:400], PatientID="*") for text in IDS if text.isascii()]
+    uids = [_query("STUDY", StudyInstanceUID=uid[:64], PatientID="1*") for uid in UIDS if uid.isascii()]
     levels = [_query(level, **dict.fromkeys(KEYS[level], "")) for level in LEVELS]
     dates = ("20260101-", "-20261231", "20260101-20261231", "2026.01.01", "10-12", "235959.999999-", "-")
     return [*levels, *texts, *uids, *(_query("STUDY", StudyDate=one, StudyTime=one) for one in dates)]
