@@ -25,6 +25,8 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from config.syntax import MAX_UID_CHARS, UID_ALPHABET
 from node.dicom.constants import STORED_CLASSES
+from node.dicom.identity import refuse_costly_request
+from node.errors import UnreadableInstance
 from node.network.contexts import VERIFICATION
 from node.network.services import Message
 from node.network.status import CANNOT_UNDERSTAND, DATASET_DOES_NOT_MATCH, OUT_OF_RESOURCES
@@ -287,6 +289,7 @@ class DimseGuard(DIMSEServiceProvider):
             if control & _COMMAND or context_id != self._context_id:
                 raise NotDimse("another message begins inside a data set")
             if control & _LAST:
+                self._refuse_costly(context_id, value[1:])
                 self._context_id = None
             self._pass_on(context_id, value)
         elif not control & _COMMAND:
@@ -298,6 +301,16 @@ class DimseGuard(DIMSEServiceProvider):
             if control & _LAST:
                 command, self._command = bytes(self._command), bytearray()
                 self._begin(context_id, command)
+
+    def _refuse_costly(self, context_id: int, end: bytes) -> None:
+        """End an association whose request pydicom could not parse in a moment; `end` is the end of its data set."""
+        data_set = getattr(self.message, "data_set", None)
+        if isinstance(data_set, RequestBuffer):
+            implicit_vr = self._contexts[context_id][1].is_implicit_VR
+            try:
+                refuse_costly_request(data_set.getvalue() + end, implicit_vr=implicit_vr)
+            except UnreadableInstance as error:
+                raise NotDimse(f"the data set of a request costs too much: {error}") from None
 
     def _check_progress(self) -> None:
         """End a message that drips: one byte a PDU holds a place and what came before for ever.

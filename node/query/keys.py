@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -79,7 +80,7 @@ def asked_to_find(identifier: Dataset, *, patient_root: bool) -> Asked:
     for upper in levels_of(level, patient_root=patient_root)[:-1]:
         _one_value(identifier, upper)
     wanted = {*known_keys(level), *COUNTED[level]}
-    return Asked(level, tuple(element for element in identifier if element.keyword in wanted and element.VR != "SQ"))
+    return Asked(level, tuple(element for element in _named(identifier, wanted) if element.VR != "SQ"))
 
 
 def asked_to_retrieve(identifier: Dataset, *, patient_root: bool) -> Asked:
@@ -93,7 +94,12 @@ def asked_to_retrieve(identifier: Dataset, *, patient_root: bool) -> Asked:
     if level == PATIENT:
         _one_value(identifier, level)
     unique = {UNIQUE[one] for one in (*above, level)}
-    return Asked(level, tuple(element for element in identifier if element.keyword in unique))
+    return Asked(level, _named(identifier, unique))
+
+
+def _named(identifier: Dataset, keywords: set[str]) -> tuple[DataElement, ...]:
+    """The elements of these keywords; no other is decoded, which a peer could have made expensive."""
+    return tuple(identifier[tag] for tag in sorted(identifier.keys()) if keyword_for_tag(tag) in keywords)
 
 
 def _level(identifier: Dataset, *, patient_root: bool) -> str:

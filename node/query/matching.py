@@ -8,6 +8,8 @@ from typing import Any, Final
 from pydicom.dataelem import DataElement
 from pydicom.multival import MultiValue
 
+MAX_VALUES: Final = 100  # of a text; lists of UIDs have no limit
+MAX_CHARS: Final = 10_240  # of all of them; a text of VR LT has no more
 _WILD_VRS: Final = frozenset({"AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"})
 _NUMBERS: Final = frozenset({"IS", "DS", "US", "SS", "UL", "SL", "FL", "FD"})
 _RANGES: Final = frozenset({"DA", "TM"})
@@ -45,6 +47,8 @@ def matcher(key: DataElement) -> Callable[[Sequence[str]], bool]:
     if key.VR in _NUMBERS:
         number = _number(wanted[0])
         return lambda values: any(_is_number(value, number) for value in values)
+    if len(wanted) > MAX_VALUES or sum(map(len, wanted)) > MAX_CHARS:
+        raise BadKey(f"a text has at most {MAX_VALUES} values and {MAX_CHARS} characters")
     patterns = [_pattern(one, key.VR) for one in wanted]
     anything = any(set(one) == {"*"} for one in wanted) and key.VR in _WILD_VRS
     return lambda values: anything or any(pattern(value) for value in values for pattern in patterns)

@@ -4,20 +4,20 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 from pynetdicom.dsutils import decode, encode
 
 from config.syntax import FOREIGN_UID, UID_ALPHABET
 from node.dicom import charsets, codestream
 from node.dicom.elements import is_valid_value, split_values, write_part10
 from node.dicom.headers import SliceHeader, read_header, read_headers
-from node.dicom.identity import glimpse, inflated, part10_head, read_identity, walk
+from node.dicom.identity import glimpse, inflated, part10_head, read_identity, refuse_costly_request
 from node.dicom.meaning import meaning_of, person_name
 from node.dicom.profiles.load import broken_rules, load_profile, profile_names
 from node.dicom.profiles.read import read_values
@@ -112,7 +112,13 @@ def _data_sets() -> list[bytes]:
         found.append(data[at:])
     explicit, implicit = found
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    return [b"\0" + explicit, b"\1" + implicit, b"\2" + compressor.compress(explicit) + compressor.flush()]
+    deflated = compressor.compress(explicit) + compressor.flush()
+    head = explicit[: explicit.index(b"\xe0\x7f\x10\x00")]
+    at = head.index(b"\x08\x00\x18\x00UI")
+    uid = head[at : at + 8 + head[at + 6]]
+    other = uid[:-2] + bytes(byte ^ 1 for byte in uid[-2:])
+    doubled = [head[:at] + uid + other + head[at + len(uid) :], head + other]  # whose UID is it?
+    return [b"\0" + explicit, b"\0" + head, b"\1" + implicit, b"\2" + deflated, *(b"\0" + one for one in doubled)]
 
 
 @contextmanager
@@ -140,19 +146,31 @@ def of_file(run: Callable[[Path], object]) -> Callable[[], Any]:
 # -- identity ---------------------------------------------------------------------------------------------------------
 
 
-def _identify(data: bytes) -> None:
-    kind, data = data[:1], data[1:]
+_SYNTAXES: Final = {b"\1": ImplicitVRLittleEndian, b"\2": DeflatedExplicitVRLittleEndian}
+
+
+@contextmanager
+def _identified() -> Iterator[Run]:
+    with _file() as path:
+        yield partial(_identify, path)
+
+
+def _identify(path: Path, data: bytes) -> None:
+    """As the receiver takes an instance: its identity, then the file, which is read when the series is complete."""
+    kind, received = data[:1], data[1:]
     implicit_vr = kind == b"\1"
-    known = glimpse(data, implicit_vr=implicit_vr)
-    if kind == b"\2":
-        data = inflated(data)
-    list(zip(walk(data, 0, implicit_vr=implicit_vr), range(500), strict=False))
-    found = read_identity(data, implicit_vr=implicit_vr)
+    known = glimpse(received, implicit_vr=implicit_vr)
+    readable = inflated(received) if kind == b"\2" else received
+    found = read_identity(readable, implicit_vr=implicit_vr)
     uids = (found.sop_class_uid, found.sop_instance_uid, found.study_uid, found.series_uid)
     assert all(FOREIGN_UID.fullmatch(uid) for uid in uids), f"no UID: {uids}"
     assert all(UID_ALPHABET.fullmatch(uid) for uid in uids[:2]), f"no UID: {uids}"
     assert kind == b"\2" or known == found, f"a glimpse tells something else: {known} {found}"
-    part10_head(found.sop_class_uid, found.sop_instance_uid, "1.2.840.10008.1.2.1")
+    syntax = _SYNTAXES.get(kind, ExplicitVRLittleEndian)
+    path.write_bytes(part10_head(found.sop_class_uid, found.sop_instance_uid, syntax) + received)
+    header = read_header(path, decode=False)
+    again = (header.sop_class_uid, header.sop_instance_uid, header.study_uid, header.series_uid)
+    assert again == uids, f"the file says something else than the instance: {again} {uids}"
 
 
 # -- headers ----------------------------------------------------------------------------------------------------------
@@ -293,7 +311,8 @@ def _refer(data: bytes) -> None:
     """A request and a report for storage commitment, as the receiver decodes them."""
     source = Source(data[:1])
     implicit_vr = source.flag()
-    with quiet_pydicom():
+    with suppress(UnreadableInstance), quiet_pydicom():
+        refuse_costly_request(data[1:], implicit_vr=implicit_vr)
         found = _data_set(data[1:], implicit_vr=implicit_vr)
         if found is None:
             return
@@ -328,7 +347,7 @@ def _references() -> list[bytes]:
 
 
 DICOM: Final = (
-    Target("identity", always(_identify), _data_sets, (UnreadableInstance,), _WORDS, max_bytes=256 * KB),
+    Target("identity", _identified, _data_sets, (UnreadableInstance,), _WORDS, max_bytes=256 * KB, share=2),
     Target(
         "header",
         of_file(_read_file),
@@ -362,6 +381,7 @@ DICOM: Final = (
         _references,
         (UnreadableReferences,),
         _WORDS,
-        max_bytes=64 * KB,
+        max_bytes=MB,
+        memory_bytes=64 * MB,
     ),
 )

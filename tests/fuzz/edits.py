@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from tests.fuzz.hostile import TOKENS
 
 _NUMBERS: Final = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
-_MOST_REPEATS: Final = 2000
+_MOST_REPEATS: Final = 20_000
 
 
 class Edit(NamedTuple):

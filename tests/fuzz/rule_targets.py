@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from io import BytesIO
@@ -15,8 +16,10 @@ from pynetdicom.dsutils import decode, encode
 from node.dicom.attribute_rules import MAX_MATCHED_CHARS, OPERATIONS, Rule
 from node.dicom.geometry import DUPLICATE_TOLERANCE_MM, SHEAR_TOLERANCE_MM, Flaw, SlicePlane, Stack, describe_stack
 from node.dicom.headers import PatientIdentity, SliceHeader
+from node.dicom.identity import refuse_costly_request
 from node.dicom.quiet import quiet_pydicom
 from node.dicom.uids import UidFactory
+from node.errors import UnreadableInstance
 from node.query.find import answers
 from node.query.keys import KEYS, LEVELS
 from node.query.matching import BadKey, matcher
@@ -337,15 +340,15 @@ def _site_rule(data: bytes) -> None:
 def _query(level: str = "STUDY", **keys: Any) -> bytes:
     asked = Dataset()
     asked.QueryRetrieveLevel = level
-    for keyword, value in keys.items():
-        setattr(asked, keyword, value)
+    with quiet_pydicom():
+        for keyword, value in keys.items():
+            setattr(asked, keyword, value)
     return b"\1" + (encode(asked, False, True) or b"")
 
 
 def _queries() -> list[bytes]:
-    with quiet_pydicom():
-        texts = [_query("PATIENT", PatientName=text[:400], PatientID="*") for text in IDS if text.isprintable()]
-        uids = [_query("STUDY", StudyInstanceUID=uid[:64], PatientID="1*") for uid in UIDS if uid.isprintable()]
+    texts = [_query("PATIENT", PatientName=text[:400], PatientID="*") for text in IDS if text.isascii()]
+    uids = [_query("STUDY", StudyInstanceUID=uid[:64], PatientID="1*") for uid in UIDS if uid.isascii()]
     levels = [_query(level, **dict.fromkeys(KEYS[level], "")) for level in LEVELS]
     dates = ("20260101-", "-20261231", "20260101-20261231", "2026.01.01", "10-12", "235959.999999-", "-")
     return [*levels, *texts, *uids, *(_query("STUDY", StudyDate=one, StudyTime=one) for one in dates)]
@@ -378,7 +381,8 @@ class _Index:
 
 
 def _find(data: bytes) -> None:
-    with quiet_pydicom():
+    with suppress(UnreadableInstance), quiet_pydicom():
+        refuse_costly_request(data[1:], implicit_vr=False)
         try:
             identifier = decode(BytesIO(data[1:]), False, True)
         except Exception:  # the service answers that it is no data set
@@ -452,6 +456,6 @@ RULES: Final = (
     Target("geometry", always(_stack), lambda: _noise(40), max_bytes=2 * KB),
     Target("gate", always(_judge), lambda: _noise(60), max_bytes=4 * KB, examples=60),
     Target("site_rule", always(_site_rule), lambda: _noise(60), (ValueError,), max_bytes=2 * KB),
-    Target("find", always(_find), _queries, max_bytes=64 * KB, memory_bytes=32 * MB, examples=40),
+    Target("find", always(_find), _queries, max_bytes=MB, memory_bytes=32 * MB, examples=40),
     Target("key", always(_match), lambda: _noise(60, 200), (BadKey,), max_bytes=4 * KB),
 )

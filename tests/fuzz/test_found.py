@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
@@ -22,11 +24,20 @@ from models.bundle import BundleError, read_card
 from node.dicom.charsets import MAX_ESCAPES, decode_exactly, decode_text
 from node.dicom.elements import raw_element
 from node.dicom.geometry import Flaw, FlawKind, SlicePlane, describe_stack
+from node.dicom.identity import refuse_costly_request
+from node.errors import UnreadableInstance
 from node.network import status
-from node.network.commitment import PUSH_INSTANCE, REQUEST, UnreadableReferences, read_report, read_request
+from node.network.commitment import (
+    PUSH_INSTANCE,
+    REQUEST,
+    UnreadableReferences,
+    read_report,
+    read_request,
+)
 from node.ops.certificates import validity
 from node.ops.log_lines import line_formatter
-from node.query.matching import matcher
+from node.query.keys import asked_to_find
+from node.query.matching import BadKey, matcher
 from node.receive.commitment import CommitmentService
 from tests.fuzz.hostile import CORPUS
 
@@ -138,6 +149,64 @@ def test_a_request_that_pydicom_stumbles_over_is_an_invalid_argument_and_its_byt
     assert service._asked(Event())[0] == status.INVALID_ARGUMENT
     assert "malformed (error)" in caplog.text
     assert "DOE" not in caplog.text
+
+
+def _implicit(tag: int, value: bytes) -> bytes:
+    return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
+@pytest.mark.parametrize(
+    "costly",
+    [
+        _implicit(0x00081199, b"\xfe\xff\x00\xe0\0\0\0\0" * 400_000),  # empty items
+        _implicit(0x00200011, b"1\\" * 1_500_000),
+        _implicit(0x0020000D, b"1\\" * 1_500_000),
+        b"\xff" * 3_000_000,
+    ],
+    ids=["items", "numbers", "UIDs", "no data set"],
+)
+def test_a_request_that_pydicom_parses_for_seconds_ends_its_association(costly: bytes) -> None:
+    begun = time.process_time()
+    with pytest.raises(UnreadableInstance):
+        refuse_costly_request(costly, implicit_vr=True)
+    assert time.process_time() - begun < 2
+
+
+def test_references_to_20000_instances_and_a_list_of_their_uids_are_taken_and_so_is_what_its_service_refuses() -> None:
+    uids = [f"1.2.826.0.1.3680043.10.1234.{10**29 + number}".encode() for number in range(20_000)]
+    begin, end = b"\xfe\xff\x00\xe0\xff\xff\xff\xff", b"\xfe\xff\x0d\xe0\0\0\0\0"
+    named = _implicit(0x00081150, b"1.2.840.10008.5.1.4.1.1.2\0"), _implicit(0x00081197, b"\x10\x01")
+    items = b"".join(begin + named[0] + _implicit(0x00081155, uid + b"\0") + named[1] + end for uid in uids)
+    refuse_costly_request(_implicit(0x00081198, items), implicit_vr=True)
+    refuse_costly_request(_implicit(0x0020000D, b"\\".join(uids)), implicit_vr=True)
+    refuse_costly_request(b"\xff" * 60_000, implicit_vr=True)
+
+
+def test_the_guard_looks_at_the_whole_data_set_of_a_request() -> None:
+    from tests.fuzz.wire_targets import FIND_CONTEXT, find_command, take_messages
+    from tests.peers.raw_peer import LAST, p_data
+
+    data = _implicit(0x0020000D, b"1\\" * 500_000) + _implicit(0x00200011, b"1\\" * 100_000)
+    parts = [data[at : at + 100_000] for at in range(0, len(data), 100_000)]
+    pdus = [p_data(FIND_CONTEXT, LAST if part is parts[-1] else 0, part) for part in parts]
+    guard, events = take_messages(find_command() + b"".join(pdus))
+    assert events == ["Evt19"]
+    assert guard.msg_queue.empty()
+
+
+def test_what_a_query_does_not_answer_is_not_decoded() -> None:
+    asked = Dataset()
+    asked.QueryRetrieveLevel, asked.PatientID = "PATIENT", "1"
+    tag = Tag(0x0020, 0x0011)  # of another level
+    asked[tag] = raw_element(tag, "IS", b"no number")
+    assert [key.keyword for key in asked_to_find(asked, patient_root=True).keys] == ["PatientID"]
+
+
+def test_a_key_of_many_values_is_none() -> None:
+    for value in (["a*"] * 101, "*a" * 5121):
+        key = DataElement(0x00100020, "LO", value, validation_mode=IGNORE)
+        with pytest.raises(BadKey):
+            matcher(key)
 
 
 def test_a_value_that_is_no_number_matches_no_number_and_ends_no_query() -> None:

@@ -60,12 +60,16 @@ def _action() -> bytes:
     return p_data(ACTION_CONTEXT, WHOLE, command) + p_data(ACTION_CONTEXT, LAST, asked)
 
 
-def _find() -> bytes:
+def find_command() -> bytes:
+    """The command set of a C-FIND request."""
     more = [(0x0700, b"\0\0"), (0x0800, b"\0\0")]
-    command = raw_peer.encode_command(STUDY_FIND.encode(), 0x0020, 1, more)
+    return p_data(FIND_CONTEXT, WHOLE, raw_peer.encode_command(STUDY_FIND.encode(), 0x0020, 1, more))
+
+
+def _find() -> bytes:
     query = Dataset()
     query.QueryRetrieveLevel, query.PatientID = "STUDY", "*"
-    return p_data(FIND_CONTEXT, WHOLE, command) + p_data(FIND_CONTEXT, LAST, encode(query, False, True) or b"")
+    return find_command() + p_data(FIND_CONTEXT, LAST, encode(query, False, True) or b"")
 
 
 def _messages() -> list[bytes]:
@@ -132,7 +136,7 @@ _CONTEXTS: Final = {ECHO_CONTEXT: VERIFICATION, CT_CONTEXT: CT, ACTION_CONTEXT: 
 @contextmanager
 def _guarded() -> Iterator[Run]:
     configure_libraries()
-    yield _take_messages
+    yield take_messages
 
 
 class _Events(list[str]):
@@ -164,7 +168,8 @@ def _fragments(data: bytes) -> Iterator[list[list[Any]]]:
         yield found
 
 
-def _take_messages(data: bytes) -> None:
+def take_messages(data: bytes) -> tuple[DimseGuard, list[str]]:
+    """The guard of an association to which these PDUs came, and the events of its upper layer."""
     association = _association()
     guard = DimseGuard(association, _LIMITS, _TAKEN)
     for fragments in _fragments(data):
@@ -184,6 +189,7 @@ def _take_messages(data: bytes) -> None:
     guard.cut_off()
     guard.release()
     assert _LIMITS.in_flight._bytes == 0, "bytes stay counted: "
+    return guard, association.dul.event_queue
 
 
 # -- a server that serves ---------------------------------------------------------------------------------------------
