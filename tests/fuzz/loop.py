@@ -73,7 +73,7 @@ class Note:
 
 
 class Fuzzer:
-    """Inputs of one target. seconds: how long they are made. before: inputs beside the target's own seeds."""
+    """Inputs of one target. seconds: how long they are made. note: where the one that runs is told."""
 
     def __init__(self, target: Target, seed: int, seconds: float, note: Note | None = None) -> None:
         self._target, self._chance, self._note = target, random.Random(f"{seed} {target.name}"), note
@@ -87,7 +87,6 @@ class Fuzzer:
         """Until the time is up, or there are too many findings; after each the target is opened anew."""
         begun, rss = time.monotonic(), peak_rss_bytes()
         waiting = list(self._target.seeds())
-        self._others = list(waiting)
         while time.monotonic() < self._end_s and len(self.found) < _MOST_FINDINGS:
             with self._target.open() as run:
                 watch = Watch(self._target, run)

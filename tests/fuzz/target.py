@@ -48,11 +48,6 @@ class Source:
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
 
-    @property
-    def left(self) -> int:
-        """How many bytes are left."""
-        return max(0, len(self._data) - self._at)
-
     def take(self, count: int) -> bytes:
         """The next bytes, at most so many."""
         found = self._data[self._at : self._at + count]

@@ -1,11 +1,13 @@
 """The fuzzer finds what is planted, makes its input small, and goes on."""
 
 import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.fuzz import watch
 from tests.fuzz.loop import Fuzzer, Kept, Note, save
 from tests.fuzz.target import KB, MB, Target, always
 from tests.fuzz.watch import Finding, Watch
@@ -23,24 +25,41 @@ def _target(run=_planted, **more) -> Target:
     return Target("planted", always(run), lambda: [b"seed", b"b__ad_____", b"x" * 40], (ValueError,), **more)
 
 
+class Enough(Exception):
+    """So many inputs were made: no test counts how many fit into a time."""
+
+
+class Recorder(Note):
+    """Notes every input once."""
+
+    def __init__(self, most: int) -> None:
+        self.inputs: list[bytes] = []
+        self._most = most
+
+    def write(self, data: bytes) -> None:
+        if len(self.inputs) == self._most:
+            raise Enough
+        self.inputs.append(data)
+
+
 def test_it_finds_a_crash_and_a_broken_property_in_small_inputs_and_goes_on():
-    fuzzer = Fuzzer(_target(tokens=[b"bad", b"odd", b"lie"]), 1, 1.0)
-    result = fuzzer.run()
+    fuzzer = Fuzzer(_target(tokens=[b"bad", b"odd", b"lie"]), 1, 60, Recorder(3000))
+    with pytest.raises(Enough):
+        fuzzer.run()
     assert {(one.finding.kind, one.data) for one in fuzzer.found.values()} == {("crash", b"bad"), ("crash", b"lie")}
     assert sorted(fuzzer.found) == [
         "crash AssertionError tests/fuzz/test_loop.py:_planted a property does not hold",
         "crash KeyError tests/fuzz/test_loop.py:_planted",
     ]
-    assert result.executions > 100
+    assert all(one.times > 1 for one in fuzzer.found.values())
 
 
 def test_the_same_seed_makes_the_same_inputs():
-    seen: list[list[bytes]] = [[], []]
-    for inputs in seen:
-        Fuzzer(_target(inputs.append), 7, 0.05).run()
-    count = min(map(len, seen))
-    assert count > 20
-    assert seen[0][:count] == seen[1][:count]
+    recorders = [Recorder(100), Recorder(100)]
+    for recorder in recorders:
+        with pytest.raises(Enough):
+            Fuzzer(_target(len), 7, 60, recorder).run()
+    assert recorders[0].inputs == recorders[1].inputs
 
 
 def test_an_input_that_takes_too_long_is_a_hang_though_the_product_catches_every_exception():
@@ -67,13 +86,16 @@ def test_an_input_that_computes_too_long_is_a_hang():
     assert found.kind == "hang"
 
 
-def test_an_input_that_takes_twice_the_memory_of_its_target_is_found():
+def test_an_input_that_takes_twice_the_memory_of_its_target_is_found(monkeypatch):
+    sizes = count(0, 2 * MB)  # other tests may have made this process larger than it becomes here
+    monkeypatch.setattr(watch, "peak_rss_bytes", lambda: next(sizes))
+
     def grow(data: bytes) -> None:
         np.ones(len(data) * 4 * MB, np.uint8)
 
-    watch = Watch(_target(grow, memory_bytes=10 * MB), grow)
-    assert watch.try_one(b"x") is None
-    found = watch.try_one(b"x" * 8)
+    watched = Watch(_target(grow, memory_bytes=10 * MB), grow)
+    assert watched.try_one(b"x") is None
+    found = watched.try_one(b"x" * 8)
     assert found is not None
     assert found.kind == "memory"
 
