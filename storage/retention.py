@@ -152,9 +152,8 @@ class RetentionStore:
     def purge(self, series_ids: Iterable[int], ages: Ages, reason: str, now: datetime) -> list[Removal]:
         """Mark what of these series is old enough and needed by nobody, in one transaction; its files may go then."""
         with self._database.write() as session:
-            rows = session.scalars(
-                select(Series).where(Series.id.in_(list(series_ids))).with_for_update(skip_locked=True)
-            ).all()
+            query = select(Series).where(Series.id.in_(list(series_ids))).order_by(Series.id)
+            rows = session.scalars(query.with_for_update(skip_locked=True)).all()
             found = [self._purge(session, row, ages, reason, now) for row in rows]
             return [removal for removal in found if removal is not None]
 

@@ -130,6 +130,8 @@ def test_what_ended_and_what_was_skipped_goes_with_age(bench):
     bench.jobs.cancel(1, "operator", "no", at(30))
     bench.receive(series="1.2.4")
     bench.series.skip(bench.open_series(at(30))[0], FACTS, "it is a localizer", at(30))
+    with bench.database.write() as session:  # PostgreSQL keeps the first series behind the second from now on
+        session.get(Series, 1).description = "another"
     cancelled, skipped = purge(bench.retention)
     assert (cancelled.folders, len(cancelled.received), len(skipped.received)) == (("derived/1-1",), 3, 3)
     assert bench.overview.case("2").slices.received == 3, "a reader still sees how many came"

@@ -56,7 +56,7 @@ def test_a_broken_off_transfer_is_not_taken_for_a_short_series(real_data, node_a
 
 def test_a_worker_killed_while_translating_starts_again(real_data, node_at, tps, tmp_path):
     slow = tmp_path / "slow"
-    write_tiny_bundle(slow, matrix=96)
+    write_tiny_bundle(slow, matrix=64)
     node = node_at(tps, bundle=slow).start()
     push(node.port, real_data / "ct" / "siemens_chest_ncct")
     node.wait_for_states("RUNNING")

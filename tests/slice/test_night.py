@@ -62,7 +62,7 @@ def test_a_job_whose_worker_is_stopped_is_done_by_the_next_one(
     real_data: Path, node_at: Any, tps: Any, tmp_path: Path
 ) -> None:
     slow = tmp_path / "slow"
-    write_tiny_bundle(slow, matrix=96)
+    write_tiny_bundle(slow, matrix=64)
     node = node_at(tps, bundle=slow).start()
     push(node.port, real_data / "ct" / "siemens_chest_ncct")
     node.wait_for_states("RUNNING")

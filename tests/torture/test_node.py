@@ -19,7 +19,7 @@ _IN_SHORT = (
     "another peer sends into a series",
     "database stopped at once",
 )
-_KILLS = 12  # on each database
+_KILLS = 8  # on each database, which one round mostly brings: every role, and once the whole node
 
 
 @pytest.fixture(params=["SQLite", "PostgreSQL"])
