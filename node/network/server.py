@@ -17,24 +17,36 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from pynetdicom import AE
 from pynetdicom.association import Association
+from pynetdicom.events import EventType
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from config.settings import ScpSettings
+from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from node.errors import Misconfigured
 from node.network.dimse_guard import CutOff, DimseGuard, MessageLimits
+from node.network.library import configure_libraries
+from node.network.renewal import receiver_tls
 from node.network.services import Operation, Service, messages_of, operations_of
 from node.network.tls import PeerCertificate, peer_certificate
 from node.network.tls_faults import why_no_tls
-from node.network.upper_layer import SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
+from node.network.upper_layer import MAX_PDU_BYTES, SEND_TIMEOUT_S, PlainSocket, TlsSocket, WaitingDul
 
 log = logging.getLogger(__name__)
 
 ACSE_TIMEOUT_S = 10.0  # from the connection to a whole association request
 SPARE_CONNECTIONS = 16  # per host and in total, beyond the associations themselves
+_NO_LIMIT = 1_000_000
 _PAUSE_S = 0.1
 _ABORT_BY_PROVIDER = (2, 1)  # source and reason, unrecognized PDU: PS3.8 table 9-26
 _TITLES_END = 74  # of an A-ASSOCIATE-RQ: header, version and AE titles, before the variable items (PS3.8 table 9-11)
+
+
+class PortInUse(Misconfigured):
+    """Another program listens on the address; one of the two has to be stopped or configured anew."""
 
 
 @dataclass(frozen=True)
@@ -346,6 +358,55 @@ class HardenedServer(ThreadedAssociationServer):
                 _close(connection)
                 return True
         return False
+
+
+def listen(
+    settings: ScpSettings,
+    port: int,
+    port_key: str,
+    *,
+    contexts: Sequence[PresentationContext],
+    handlers: Sequence[tuple[EventType, Callable[..., Any]]],
+    services: Sequence[Service],
+    admission: Admission,
+    limits: MessageLimits,
+    quiet_s: float,
+    answer_s: float | None = None,
+) -> HardenedServer:
+    """A server on the address of `settings` that is bound and does not accept yet; port 0 is any free one.
+
+    port_key: which setting the port comes from. contexts, handlers: beside those of the services. quiet_s: how long a
+    peer may say nothing. answer_s: how long it may take for an answer, where it is asked. Raises PortInUse, and
+    Misconfigured where the address cannot be listened on.
+    """
+    configure_libraries()
+    ae = AE(ae_title=settings.ae_title)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.maximum_pdu_size = MAX_PDU_BYTES
+    ae.maximum_associations = _NO_LIMIT  # `admission` counts the places, before pynetdicom hears of a request
+    ae.acse_timeout, ae.network_timeout = ACSE_TIMEOUT_S, quiet_s
+    if answer_s is not None:
+        ae.dimse_timeout = answer_s
+    try:
+        listening: Any = ae.make_server(
+            (settings.listening_host, port),
+            contexts=[*contexts, *(one for service in services for one in service.contexts)],
+            tls=None if settings.tls is None else receiver_tls(settings.tls),
+            evt_handlers=[*handlers, *(one for service in services for one in service.handlers)],
+            server_class=HardenedServer,
+            admission=admission,
+            limits=limits,
+            max_associations=settings.max_associations,
+            services=services,
+        )
+    except OSError as error:
+        where = f"{settings.listening_host} port {port}"
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(f"another program listens on {where}; stop it, or change {port_key}") from None
+        raise Misconfigured(f"nobody can listen on {where} ({port_key}): {error.strerror or error}") from None
+    assert isinstance(listening, HardenedServer)
+    return listening
 
 
 def _close(connection: socket.socket) -> None:

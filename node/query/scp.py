@@ -1,23 +1,16 @@
 """The Query/Retrieve SCP: a server of its own beside the receiver, with the receiver's peers, places and TLS."""
 
-import errno
 import logging
 import threading
-from typing import Any
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 
 from config.settings import ScpSettings
 from node.beats import IDLE_LIMIT_S, Beating, no_beat
-from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from node.errors import Misconfigured
 from node.network import server, status
 from node.network.contexts import verification_context
 from node.network.dimse_guard import MessageLimits
-from node.network.library import configure_libraries
-from node.network.renewal import receiver_tls
 from node.network.server import Admission, HardenedServer
-from node.network.upper_layer import MAX_PDU_BYTES
 from node.query.index import Index
 from node.query.retrieve import Retriever
 from node.query.service import query_service
@@ -28,7 +21,6 @@ log = logging.getLogger(__name__)
 QUIET_TIMEOUT_S = 120.0  # a peer may look for its next question for that long
 ANSWER_TIMEOUT_S = 30.0  # for an instance that was sent by C-GET
 STOP_GRACE_S = 5.0
-_NO_LIMIT = 1_000_000
 _NO_DATA_SETS = 1  # byte of a C-STORE request, which nobody may send here
 
 
@@ -74,38 +66,18 @@ class QueryScp:
             self._thread.join()
 
     def _listen(self) -> HardenedServer:
-        settings, tls = self._settings, self._settings.tls
-        configure_libraries()
-        ae = AE(ae_title=settings.ae_title)
-        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.maximum_pdu_size = MAX_PDU_BYTES
-        ae.maximum_associations = _NO_LIMIT  # the places are counted in `Places`
-        ae.acse_timeout, ae.network_timeout = server.ACSE_TIMEOUT_S, QUIET_TIMEOUT_S
-        ae.dimse_timeout = ANSWER_TIMEOUT_S
-        try:
-            listening: Any = ae.make_server(
-                (settings.listening_host, settings.port),
-                contexts=[verification_context(), *self._service.contexts],
-                tls=None if tls is None else receiver_tls(tls),
-                evt_handlers=[
-                    *self._places.handlers(),
-                    (evt.EVT_C_ECHO, lambda event: status.SUCCESS),
-                    *self._service.handlers,
-                ],
-                server_class=HardenedServer,
-                admission=Admission(self._places.admit, self._ended, self._places.is_known_host),
-                limits=MessageLimits(_NO_DATA_SETS, _NO_DATA_SETS, lambda: 0),
-                max_associations=settings.max_associations,
-                services=[self._service],
-            )
-            assert isinstance(listening, HardenedServer)
-            return listening
-        except OSError as error:
-            where = f"{settings.listening_host} port {settings.port}"
-            if error.errno == errno.EADDRINUSE:
-                raise Misconfigured(f"another program listens on {where}; stop it, or change query.port") from None
-            raise Misconfigured(f"queries cannot be listened for on {where}: {error.strerror or error}") from None
+        return server.listen(
+            self._settings,
+            self._settings.port,
+            "query.port",
+            contexts=[verification_context()],
+            handlers=[*self._places.handlers(), (evt.EVT_C_ECHO, lambda event: status.SUCCESS)],
+            services=[self._service],
+            admission=Admission(self._places.admit, self._ended, self._places.is_known_host),
+            limits=MessageLimits(_NO_DATA_SETS, _NO_DATA_SETS, lambda: 0),
+            quiet_s=QUIET_TIMEOUT_S,
+            answer_s=ANSWER_TIMEOUT_S,
+        )
 
     def _ended(self, session: Session, released: bool) -> None:
         session.turn.give_up()

@@ -6,7 +6,6 @@ An instance is answered with 0x0000 only after its file and its row are durable.
 unknown sender: no name, no path and no log line is made from it, except UIDs and an AE title of the safe alphabet.
 """
 
-import errno
 import hashlib
 import logging
 import threading
@@ -20,23 +19,20 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE, evt
+from pynetdicom import evt
 
 from config.settings import DestinationSettings, ScpSettings
 from config.syntax import UID_ALPHABET
 from node.beats import IDLE_LIMIT_S, STEP_LIMIT_S, Beating, Numbers
-from node.dicom.constants import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, STORED_CLASSES
+from node.dicom.constants import STORED_CLASSES
 from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head, read_identity
-from node.errors import Misconfigured, UnreadableInstance
+from node.errors import UnreadableInstance
 from node.network import server, status
 from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
 from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
-from node.network.library import configure_libraries
-from node.network.renewal import receiver_tls
 from node.network.server import Admission, HardenedServer, Rejection
 from node.network.services import Service
 from node.network.tls import PeerCertificate
-from node.network.upper_layer import MAX_PDU_BYTES
 from node.receive.admission import Places, Session, safe_title, session_of
 from node.receive.discarded import why_discarded
 from storage.errors import SpoolFull, StoreUnavailable
@@ -53,7 +49,6 @@ QUIET_TIMEOUT_S = 120.0  # a sender may look for its next slice for that long
 MAX_DATASET_BYTES = 512 * 1024**2
 MAX_IN_FLIGHT_BYTES = 768 * 1024**2  # of all associations, in memory
 STOP_GRACE_S = 5.0
-_NO_LIMIT = 1_000_000
 _CLOSE_ATTEMPTS = 5
 _MOST_UNCOUNTED = 100_000
 _NO_DATABASE = "the database cannot be used; try again"
@@ -62,10 +57,6 @@ _MAY_NOT = {
     Recorded.FOREIGN: "the series belongs to another peer",
     Recorded.BARRED: "a person dropped what this peer sent of the series",
 }
-
-
-class PortInUse(Misconfigured):
-    """Another program listens on the receiver's address; one of the two has to be stopped or configured anew."""
 
 
 class Receiver:
@@ -179,38 +170,17 @@ class Receiver:
     # -- connections -------------------------------------------------------------------------------------------
 
     def _listen(self) -> HardenedServer:
-        settings, tls = self._settings, self._settings.tls
-        configure_libraries()
-        ae = AE(ae_title=settings.ae_title)
-        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
-        ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-        ae.maximum_pdu_size = MAX_PDU_BYTES
-        ae.maximum_associations = _NO_LIMIT  # the places are counted in `Places`, before pynetdicom hears of a request
-        ae.acse_timeout, ae.network_timeout = server.ACSE_TIMEOUT_S, QUIET_TIMEOUT_S
-        try:
-            listening: Any = ae.make_server(
-                (settings.listening_host, self._requested_port),
-                contexts=[*supported_contexts(), *(one for service in self._services for one in service.contexts)],
-                tls=None if tls is None else receiver_tls(tls),
-                evt_handlers=[
-                    *self._places.handlers(),
-                    (evt.EVT_C_ECHO, self._echo),
-                    (evt.EVT_C_STORE, self._store),
-                    *(handler for service in self._services for handler in service.handlers),
-                ],
-                server_class=HardenedServer,
-                admission=Admission(self._admit, self._ended, self._places.is_known_host, self._cut_off),
-                limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._intake.spare_bytes),
-                max_associations=settings.max_associations,
-                services=self._services,
-            )
-            assert isinstance(listening, HardenedServer)
-            return listening
-        except OSError as error:
-            where = f"{settings.listening_host} port {self._requested_port}"
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUse(f"another program listens on {where}; stop it, or change scp.port") from None
-            raise Misconfigured(f"the receiver cannot listen on {where}: {error.strerror or error}") from None
+        return server.listen(
+            self._settings,
+            self._requested_port,
+            "scp.port",
+            contexts=supported_contexts(),
+            handlers=[*self._places.handlers(), (evt.EVT_C_ECHO, self._echo), (evt.EVT_C_STORE, self._store)],
+            services=self._services,
+            admission=Admission(self._admit, self._ended, self._places.is_known_host, self._cut_off),
+            limits=MessageLimits(self._max_dataset_bytes, MAX_IN_FLIGHT_BYTES, self._intake.spare_bytes),
+            quiet_s=QUIET_TIMEOUT_S,
+        )
 
     def _admit(
         self, called_ae: str, calling_ae: str, host: str, certificate: PeerCertificate | None

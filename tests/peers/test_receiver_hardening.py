@@ -16,7 +16,8 @@ from pynetdicom.dimse_primitives import C_STORE
 
 from node.errors import Permanent
 from node.network import server, upper_layer
-from node.receive.receiver import PortInUse, Receiver
+from node.network.server import PortInUse
+from node.receive.receiver import Receiver
 from tests.peers.raw_peer import ASSOCIATE_RJ, LIMIT_REACHED, NOT_RECOGNIZED, read_pdu
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
