@@ -7,7 +7,7 @@ from config.fields import Section
 from config.settings import AskedPeer, DestinationSettings, PeerSettings, Settings, TlsSettings
 from node.conformance.contexts import ContextRow, accepted, proposals
 from node.conformance.derived import AttributeRow, derived_attributes, scanner_attributes
-from node.dicom import charsets, frames
+from node.dicom import charsets, frames, identity
 from node.dicom.companions.kinds import KINDS
 from node.dicom.constants import (
     IMPLEMENTATION_CLASS_UID,
@@ -19,7 +19,7 @@ from node.dicom.profiles.load import load_profile, profile_names
 from node.network import answers, commitment, dimse_guard, procedure_step, server, tls, upper_layer
 from node.network.requestor import PDU_BYTES, Timeouts
 from node.network.status import store_readings
-from node.query import find, keys, retrieve, scp
+from node.query import find, keys, matching, retrieve, scp
 from node.receive import admission, receiver
 from node.send.commitment import FIRST_WAIT_S, KEEP_OPEN_S
 from node.send.confirmation import GIVE_UP_S
@@ -122,6 +122,9 @@ def _numbers() -> dict[str, float]:
         "request_bytes": dimse_guard.MAX_REQUEST_BYTES,
         "dataset_bytes": receiver.MAX_DATASET_BYTES,
         "in_flight_bytes": receiver.MAX_IN_FLIGHT_BYTES,
+        "request_elements": identity.MAX_REQUEST_ELEMENTS,
+        "query_values": matching.MAX_VALUES,
+        "query_chars": matching.MAX_CHARS,
         "frames": frames.MAX_FRAMES,
         "idle_place_s": admission.SPARE_S,
         "kept_places": admission.KEPT_PLACES,
