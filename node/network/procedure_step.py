@@ -5,6 +5,7 @@ that PS3.4 table F.7.2-1 demands are left to the scanner and its RIS: many a sca
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,6 +49,17 @@ class StepData:
     discontinued_for: str = ""
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Raise UnreadableStep for whatever pydicom stumbles over in a data set of a peer, which it decodes late."""
+    try:
+        yield
+    except UnreadableStep:
+        raise
+    except Exception as error:
+        raise UnreadableStep(status.PROCESSING_FAILURE, f"it is malformed ({type(error).__name__})") from None
+
+
 def step_context() -> PresentationContext:
     """The presentation context of the service."""
     return build_context(MPPS, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
@@ -55,21 +67,23 @@ def step_context() -> PresentationContext:
 
 def read_created(told: Dataset) -> StepData:
     """The Attribute List of an N-CREATE; raises UnreadableStep."""
-    if "PerformedProcedureStepStatus" not in told:
-        raise UnreadableStep(status.MISSING_ATTRIBUTE, "Performed Procedure Step Status is missing")
-    state = _state(told)
-    if not state:
-        raise UnreadableStep(status.MISSING_VALUE, "Performed Procedure Step Status has no value")
-    if state != IN_PROGRESS:
-        raise UnreadableStep(status.INVALID_VALUE, "a step begins IN PROGRESS")
-    return StepData(state, _study_uid(told), _series(told))
+    with reading():
+        if "PerformedProcedureStepStatus" not in told:
+            raise UnreadableStep(status.MISSING_ATTRIBUTE, "Performed Procedure Step Status is missing")
+        state = _state(told)
+        if not state:
+            raise UnreadableStep(status.MISSING_VALUE, "Performed Procedure Step Status has no value")
+        if state != IN_PROGRESS:
+            raise UnreadableStep(status.INVALID_VALUE, "a step begins IN PROGRESS")
+        return StepData(state, _study_uid(told), _series(told))
 
 
 def read_changes(told: Dataset) -> StepData:
     """The Modification List of an N-SET; raises UnreadableStep."""
-    state = _state(told)
-    reason = _discontinued_for(told) if state == DISCONTINUED else ""
-    return StepData(state, "", _series(told), reason)
+    with reading():
+        state = _state(told)
+        reason = _discontinued_for(told) if state == DISCONTINUED else ""
+        return StepData(state, "", _series(told), reason)
 
 
 def _state(told: Dataset) -> str:

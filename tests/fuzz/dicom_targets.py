@@ -313,7 +313,7 @@ def _refer(data: bytes) -> None:
     implicit_vr = source.flag()
     with suppress(UnreadableInstance), quiet_pydicom():
         refuse_costly_request(data[1:], implicit_vr=implicit_vr)
-        found = _data_set(data[1:], implicit_vr=implicit_vr)
+        found = data_set(data[1:], implicit_vr=implicit_vr)
         if found is None:
             return
         with suppress(UnreadableReferences):
@@ -326,7 +326,7 @@ def _refer(data: bytes) -> None:
         assert all(UID_ALPHABET.fullmatch(uid) for uid in (*report.committed, *report.failed)), "no UID: "
 
 
-def _data_set(data: bytes, *, implicit_vr: bool) -> Dataset | None:
+def data_set(data: bytes, *, implicit_vr: bool) -> Dataset | None:
     """None where the bytes are none for pydicom, for which the receiver has an answer of its own."""
     from io import BytesIO
 

@@ -9,6 +9,7 @@ import logging
 import struct
 import time
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
+from pynetdicom.dsutils import decode
 
 from config.load import ConfigError, load_settings
 from models.bundle import BundleError, read_card
@@ -34,6 +36,7 @@ from node.network.commitment import (
     read_report,
     read_request,
 )
+from node.network.procedure_step import UnreadableStep, read_changes, read_created
 from node.ops.certificates import validity
 from node.ops.log_lines import line_formatter
 from node.query.keys import asked_to_find
@@ -215,3 +218,11 @@ def test_a_value_that_is_no_number_matches_no_number_and_ends_no_query() -> None
     fits = matcher(key["SeriesNumber"])
     assert not fits(["three"])
     assert fits(["three", "3"])
+
+
+def test_a_performed_step_that_is_malformed_is_refused_in_our_own_words() -> None:
+    told = decode(BytesIO(b"\x40\x00\x52\x02ZZ\x04\x00ABCD"), False, True)  # a VR that does not exist
+    for read in (read_created, read_changes):
+        with pytest.raises(UnreadableStep, match="it is malformed") as caught:
+            read(told)
+        assert caught.value.code == status.PROCESSING_FAILURE
