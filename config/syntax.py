@@ -25,6 +25,12 @@ MAX_UID_ROOT_CHARS: Final = MAX_UID_CHARS - 1 - MIN_UID_DIGITS
 Companion = Literal["segmentation", "parametric_map", "report", "presentation"]
 """What a destination can get beside the derived CT series, as the settings name it."""
 
+IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
+"""Performed Procedure Step Status (0040,0252), PS3.3 C.4.14."""
+
+WRONG_WORKLIST_ENTRY: Final = "110514"
+"""The Discontinuation Reason (DCM, CID 9300) after which the images may be another patient's."""
+
 _UID_ROOT: Final = re.compile(r"[0-2](\.(0|[1-9][0-9]*))+")
 MAX_AE_TITLE_CHARS: Final = 16
 

@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, Select, and_, delete, func, literal, or_, 
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from config.syntax import DISCONTINUED, IN_PROGRESS
 from storage.database import Database
 from storage.neighbour_tables import PerformedSeriesRow, PerformedStepRow
 from storage.states import SeriesState
 from storage.tables import Instance, Series
 from storage.transitions import note_series
 
-IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"
 KEPT: Final = timedelta(days=30)  # a step of which nothing was heard for so long goes
 MAX_STEPS: Final = 1000  # of one calling AE title; beyond them its oldest go
 

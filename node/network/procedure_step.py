@@ -15,14 +15,19 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.presentation import PresentationContext
 
-from config.syntax import FOREIGN_UID, UID_ALPHABET
+from config.syntax import (
+    COMPLETED,
+    DISCONTINUED,
+    FOREIGN_UID,
+    IN_PROGRESS,
+    UID_ALPHABET,
+    WRONG_WORKLIST_ENTRY,
+)
 from node.dicom.constants import STORED_CLASSES
 from node.network import status
 
 MPPS: Final = "1.2.840.10008.3.1.2.3.3"
-IN_PROGRESS, COMPLETED, DISCONTINUED = "IN PROGRESS", "COMPLETED", "DISCONTINUED"  # (0040,0252), PS3.3 C.4.14
 MAY_NOT_BE_UPDATED: Final = 0xA710  # Error ID beside status 0110, PS3.4 table F.7.2-2
-WRONG_WORKLIST_ENTRY: Final = "110514"  # DCM, of CID 9300: the images may be another patient's
 MAX_SERIES: Final = 500  # in one step
 MAX_REFERENCES: Final = 20_000  # in one step
 _REFERENCES: Final = ("ReferencedImageSequence", "ReferencedNonImageCompositeSOPInstanceSequence")

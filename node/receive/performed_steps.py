@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.settings import PeerSettings
-from node.network.procedure_step import COMPLETED, DISCONTINUED, IN_PROGRESS, WRONG_WORKLIST_ENTRY
+from config.syntax import COMPLETED, DISCONTINUED, IN_PROGRESS, WRONG_WORKLIST_ENTRY
 from storage.performed_steps import PerformedStepStore, StepView
 from storage.series import OpenSeries
 

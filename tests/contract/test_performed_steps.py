@@ -4,11 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from config.syntax import COMPLETED, DISCONTINUED, IN_PROGRESS
 from storage import performed_steps
 from storage.performed_steps import (
-    COMPLETED,
-    DISCONTINUED,
-    IN_PROGRESS,
     KEPT,
     Late,
     PerformedStepStore,

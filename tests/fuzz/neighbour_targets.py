@@ -6,15 +6,11 @@ from typing import Any, Final
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import encode
 
-from config.syntax import FOREIGN_UID, UID_ALPHABET
+from config.syntax import COMPLETED, DISCONTINUED, FOREIGN_UID, IN_PROGRESS, UID_ALPHABET, WRONG_WORKLIST_ENTRY
 from node.network.dicomweb import Answer
 from node.network.procedure_step import (
-    COMPLETED,
-    DISCONTINUED,
-    IN_PROGRESS,
     MAX_REFERENCES,
     MAX_SERIES,
-    WRONG_WORKLIST_ENTRY,
     UnreadableStep,
     read_changes,
     read_created,

@@ -139,9 +139,11 @@ def test_other_weights_are_another_bundle_and_were_never_accepted(run, queued, r
     run("models", "accept", bundle, "--report", report, "--who", "A")
     shutil.rmtree(bundle)
     write_tiny_bundle(bundle, seed=1)
+    told: list[str] = []
     with open_store(load_settings(queued)) as node:
-        make_worker(node, "1", lambda _words: None, no_beat).run_once(threading.Event())
-        assert "is not accepted: nobody accepted it" in node.overview.case("1").reason
+        make_worker(node, "1", told.append, no_beat).run_once(threading.Event())
+        assert "the job was queued for bundle tiny" in node.overview.case("1").reason
+    assert "is not accepted: nobody accepted it" in told[-1]
     (row,) = (row for row in json.loads(run("models", "ls", "--json")[1]) if row["name"] == "tiny")
     assert row["acceptance"] == "not accepted"
 

@@ -10,6 +10,7 @@ import pytest
 from pydicom import dcmread
 
 from config.settings import CompletionSettings
+from config.syntax import COMPLETED, DISCONTINUED, IN_PROGRESS
 from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.performed_steps import PerformedSteps, StepPeers
@@ -17,7 +18,7 @@ from node.translate.native_contrast import NativeContrast
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.overview import Overview
-from storage.performed_steps import COMPLETED, DISCONTINUED, IN_PROGRESS, PerformedStepStore, StepReport
+from storage.performed_steps import PerformedStepStore, StepReport
 from storage.series import Arrival, JobRequest, SeriesStore
 from storage.spool import Spool
 from storage.tables import Sender

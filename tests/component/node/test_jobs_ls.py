@@ -52,7 +52,7 @@ def listed(run, monkeypatch, width, *options):
         (110, "ID STATE AGE DUE PATIENT SERIES REASON"),
         (120, "ID STATE AGE DUE PATIENT SLICES SERIES REASON"),
         (132, "ID STATE AGE DUE PATIENT SLICES FROM SERIES REASON"),
-        (200, "ID STATE AGE DUE ETA PATIENT SLICES FROM SERIES REASON"),
+        (200, "ID STATE AGE DUE ETA PATIENT SLICES FROM ROUTE SERIES REASON"),
     ],
 )
 def test_one_line_a_job_at_every_width(run, busy, monkeypatch, width, heads) -> None:

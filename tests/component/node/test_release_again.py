@@ -25,7 +25,7 @@ def released(sqlite_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     bench.work()
     held = bench.case("HELD")
     node = SimpleNamespace(
-        overview=bench.overview, spool=bench.spool, jobs=bench.jobs, destination_names=["tps"]
+        overview=bench.overview, spool=bench.spool, jobs=bench.jobs, destinations_for=lambda _routed: ["tps"]
     )  # all that a release needs of a node
     release_held(cast(Node, node), held, "anna", "compared with the scan", bench.now)
     return bench

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from config.settings import PeerSettings
+from config.syntax import COMPLETED, DISCONTINUED, IN_PROGRESS
 from node.receive.performed_steps import NOTHING, StepPeers, StepWord, judge_steps
-from storage.performed_steps import COMPLETED, DISCONTINUED, IN_PROGRESS, StepView
+from storage.performed_steps import StepView
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
