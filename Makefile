@@ -11,7 +11,7 @@ ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py i
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
 FOLDERS := slice docs field peers torture
-PARTS := test-node $(addprefix test-,$(FOLDERS)) test-component test-rest
+PARTS := test-node test-slice test-rest $(addprefix test-,$(filter-out slice,$(FOLDERS))) test-component
 NODE := tests/component/node
 COMPONENT := $(filter-out $(NODE) %/__pycache__ %/conftest.py,$(wildcard tests/component/*))
 REST := $(filter-out $(addprefix tests/,$(FOLDERS) component __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))

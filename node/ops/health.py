@@ -116,7 +116,7 @@ def down(reasons: Sequence[str]) -> Health:
 def needs_person(facts: Facts) -> dict[str, int]:
     """How many things of each kind nobody but a person can move on; kinds without one are left out."""
     waiting = {what: facts.counts.get(key, 0) for key, what in _WAITING.items()}
-    waiting |= {f"superseded results to delete at {name}": count for name, count in facts.standing.items()}
+    waiting |= {f"withdrawn results to delete at {name}": count for name, count in facts.standing.items()}
     return {what: count for what, count in waiting.items() if count}
 
 

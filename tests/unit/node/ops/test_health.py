@@ -27,7 +27,7 @@ def test_all_is_well() -> None:
         ({"missing": ["deliver"]}, "the courier does not run"),
         ({"counts": {"job:HELD": 2, "series:INCOMPLETE": 1}}, "waiting for a person: 1 incomplete series, 2 held"),
         ({"counts": {"job:FAILED": 1, "delivery:FAILED": 3}}, "waiting for a person: 1 failed, 3 failed deliveries"),
-        ({"standing": {"tps": 2}}, "waiting for a person: 2 superseded results to delete at tps"),
+        ({"standing": {"tps": 2}}, "waiting for a person: 2 withdrawn results to delete at tps"),
         ({"free_gb": 1.44}, "every C-STORE is refused: 1.4 GB are free, and retention.min_free_gb is 2"),
         ({"refused": [(NOW - REFUSING_FOR, "CT", "no room")]}, "from CT: no room"),
         ({"unreachable": {"tps": (NOW - timedelta(days=1), "refused")}}, "tps cannot be reached since 2026-01-3"),
