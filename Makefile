@@ -10,8 +10,8 @@ SOURCES := config models node storage tests bench docs deploy
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
-FOLDERS := slice docs field peers torture
-PARTS := test-node test-slice test-rest $(addprefix test-,$(filter-out slice,$(FOLDERS))) test-component
+FOLDERS := slice peers torture field docs
+PARTS := test-node test-slice test-peers test-rest test-component $(addprefix test-,$(filter-out slice peers,$(FOLDERS)))
 NODE := tests/component/node
 COMPONENT := $(filter-out $(NODE) %/__pycache__ %/conftest.py,$(wildcard tests/component/*))
 REST := $(filter-out $(addprefix tests/,$(FOLDERS) component __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))
