@@ -80,6 +80,8 @@ def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: thre
             return sign
 
         def prepare() -> bool:
+            for role in commands:  # one of an earlier start that was stopped may hold the lock of the database
+                kill_silent(run_dir, role, "1")
             with open_store(settings):  # the schema is made once, before several processes want it
                 return True
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from config.load import load_settings
 from models.testing import write_tiny_bundle
 from node.beats import overdue
+from node.bootstrap.store import open_store
 from node.ops.processes import ProcessView, running_processes
 from tests.slice.harness import RunningNode, push, short_limits, wait_for
 
@@ -99,6 +102,38 @@ def test_a_new_node_ends_the_stopped_processes_of_an_old_one(node_at: Any, tps: 
         return view is not None and view.pid != old.pid
 
     wait_for("another courier", replaced, 45)
+
+
+HOLDS_THE_DATABASE = """
+import sqlite3, sys, time
+from pathlib import Path
+from node.beats import Heart
+from node.ops.processes import process_lock
+with process_lock(Path(sys.argv[1]) / "run", "deliver", "1") as sign:
+    Heart(sign.beats).beat("leases", "looking", 0, 0, 0.0)
+    database = sqlite3.connect(Path(sys.argv[1]) / "syncect.sqlite3", isolation_level=None)
+    database.execute("BEGIN IMMEDIATE")
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_process_of_an_old_node_that_was_stopped_with_the_database_in_hand_keeps_no_node_from_its_start(
+    node_at: Any, tps: Any
+) -> None:
+    node = node_at(tps)
+    node.data_dir.mkdir(parents=True)
+    with open_store(load_settings(node.config)):
+        pass
+    command = [sys.executable, "-c", HOLDS_THE_DATABASE, str(node.data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as old:
+        try:
+            assert old.stdout is not None
+            assert old.stdout.readline() == "held\n"
+            node.start()
+            assert old.wait(60) == -signal.SIGKILL
+        finally:
+            old.kill()
 
 
 def test_a_port_that_is_taken_is_waited_for_and_said(node_at: Any, tps: Any) -> None:
