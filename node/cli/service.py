@@ -2,12 +2,12 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
 from storage.database import Database
 from storage.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from models import BundleCard
 
 LEASE_TICK_S = 5.0
 COMPLETION_TICK_S = 0.5
@@ -149,12 +152,13 @@ def work(
     verbose: Verbose = False,
 ) -> None:
     """Run a worker: it turns queued series into synthetic ones."""
+    from node.bootstrap.bundles import verified_cards
     from node.bootstrap.worker import make_worker
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
     if not supervised:  # `serve` has looked; a bundle that was changed since holds the jobs and says why
-        _check_proven(settings)
+        _check_proven(settings, verified_cards(settings).values())
     with _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame:
         worker = make_worker(frame.node, name, frame.announce, frame.beat, frame.numbers)
         with Ticker({worker.release_expired: LEASE_TICK_S}, frame.beat):
@@ -282,8 +286,7 @@ def _keep_log(role: str, name: str, settings: Settings) -> None:
 def _check(settings: Settings) -> None:
     """What no pause can put right, before any process starts. Raises ConfigError and UnusableUrl."""
     Database.masked_url(settings.node.url())
-    _check_completion(settings)
-    _check_proven(settings)
+    _check_proven(settings, _check_completion(settings))
     _check_dicomweb(settings)
     if not settings.destination:
         say("no [[destination]] is configured: synthetic series will be produced and stay on this node")
@@ -298,23 +301,23 @@ def _check_dicomweb(settings: Settings) -> None:
             raise ConfigError(f"destination {peer.name}: {WITHOUT_DICOMWEB}")
 
 
-def _check_proven(settings: Settings) -> None:
+def _check_proven(settings: Settings, cards: Iterable["BundleCard"]) -> None:
     """Raises Refused for a bundle that is not better than no model, unless the settings allow it by name."""
     from node.bootstrap.allowed import refuse_unproven
-    from node.bootstrap.bundles import verified_cards
 
-    for card in verified_cards(settings).values():
+    for card in cards:
         refuse_unproven(card, settings.model)
 
 
-def _check_completion(settings: Settings) -> None:
-    """What the completion cannot work with; raises ConfigError."""
+def _check_completion(settings: Settings) -> Iterable["BundleCard"]:
+    """The cards of the bundles in use; raises ConfigError for what the completion cannot work with."""
     from node.bootstrap.bundles import verified_cards
     from node.bootstrap.roles import eligibility_policy, expected_counts
 
-    verified_cards(settings)
+    cards = verified_cards(settings)
     eligibility_policy(settings)
     expected_counts(settings)
+    return cards.values()
 
 
 def _address(scp: ScpSettings) -> str:
