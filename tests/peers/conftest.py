@@ -19,6 +19,9 @@ from pynetdicom.transport import ThreadedAssociationServer
 from sqlalchemy import select
 
 from config.settings import DestinationSettings, ScpSettings
+from node.query.index import Index
+from node.query.retrieve import Retriever
+from node.query.scp import QueryScp
 from node.receive.commitment import CommitmentReports, CommitmentService
 from node.receive.mpps import StepService
 from node.receive.performed_steps import StepPeers
@@ -26,6 +29,7 @@ from node.receive.receiver import Receiver
 from storage.commitments import CommitmentStore
 from storage.database import Database
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
+from storage.offered import OfferedStore
 from storage.outbox import OutboxStore
 from storage.peers import PeerStore
 from storage.performed_steps import PerformedStepStore
@@ -387,6 +391,28 @@ def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[
         return [instance.sop_instance_uid for instance in made]
 
     return run
+
+
+StartQuery = Callable[..., QueryScp]
+
+
+@pytest.fixture
+def start_query(store: Store) -> Iterator[StartQuery]:
+    """Start the Query/Retrieve SCP on a free port; destinations: where a C-MOVE may send to."""
+    running: list[QueryScp] = []
+
+    def run(*destinations: DestinationSettings, **settings: Any) -> QueryScp:
+        scp = ScpSettings(host="127.0.0.1", ae_title="SYNCECT", **settings).model_copy(update={"port": 0})
+        offered = OfferedStore(store.database)
+        index = Index(offered, store.spool)
+        query = QueryScp(scp, index, Retriever(index, offered, store.spool, destinations, "SYNCECT"))
+        query.start()
+        running.append(query)
+        return query
+
+    yield run
+    for one in running:
+        one.stop(grace_s=0.0)
 
 
 @pytest.fixture

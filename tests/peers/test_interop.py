@@ -12,16 +12,12 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from config.settings import DestinationSettings, ScpSettings
-from node.query.index import Index
-from node.query.retrieve import Retriever
-from node.query.scp import QueryScp
+from config.settings import DestinationSettings
 from node.send.courier import Courier
 from node.send.scu import StorageScu
-from storage.offered import OfferedStore
 from storage.states import DeliveryState
 from tests.peers.certificates import Certificates
-from tests.peers.conftest import Store
+from tests.peers.conftest import StartQuery, Store
 from tests.peers.measures import wait_until
 from tests.slice.harness import Orthanc, free_port
 
@@ -57,19 +53,6 @@ def put(orthanc: Orthanc, ds: Any, folder: Path) -> str:
     path = folder / f"{ds.SOPInstanceUID}.dcm"
     ds.save_as(path, enforce_file_format=True)
     return str(orthanc.upload(path)["ID"])
-
-
-def query_scp(store: Store, *destinations: DestinationSettings) -> QueryScp:
-    """The Query/Retrieve SCP of a node, on a free port."""
-    offered = OfferedStore(store.database)
-    index = Index(offered, store.spool)
-    query = QueryScp(_on_a_free_port(), index, Retriever(index, offered, store.spool, destinations, "SYNCECT"))
-    query.start()
-    return query
-
-
-def _on_a_free_port() -> ScpSettings:
-    return ScpSettings(host="127.0.0.1", ae_title="SYNCECT").model_copy(update={"port": 0})
 
 
 def courier(store: Store, destination: DestinationSettings) -> Courier:
@@ -115,21 +98,17 @@ def test_orthanc_gets_a_series_and_confirms_it_by_c_find(orthanc: Orthanc, store
 
 
 def test_orthanc_finds_and_moves_a_result(
-    orthanc: Orthanc, store: Store, produce: Callable[..., list[str]], tmp_path: Path
+    orthanc: Orthanc, produce: Callable[..., list[str]], start_query: StartQuery, tmp_path: Path
 ) -> None:
     uids = produce(3, **RESULT)
     itself = DestinationSettings(name="tps", ae_title=orthanc.ae_title, host="127.0.0.1", port=orthanc.port)
-    query = query_scp(store, itself)
-    try:
-        orthanc.knows_node(query.port)
-        keys = {"Level": "Study", "Query": {"PatientID": "47*", "ModalitiesInStudy": "CT", "PatientName": ""}}
-        found = orthanc.ask("/modalities/syncect/query", keys)["Path"]
-        assert len(orthanc.ask(f"{found}/answers", method="GET")) == 1
-        (answer,) = orthanc.ask(f"{found}/answers?expand", method="GET")
-        assert answer["0020,000d"]["Value"] == RESULT["StudyInstanceUID"]
-        told = orthanc.ask(f"{found}/retrieve", {"TargetAet": orthanc.ae_title, "Synchronous": True})
-    finally:
-        query.stop(grace_s=0.0)
+    orthanc.knows_node(start_query(itself).port)
+    keys = {"Level": "Study", "Query": {"PatientID": "47*", "ModalitiesInStudy": "CT", "PatientName": ""}}
+    found = orthanc.ask("/modalities/syncect/query", keys)["Path"]
+    assert len(orthanc.ask(f"{found}/answers", method="GET")) == 1
+    (answer,) = orthanc.ask(f"{found}/answers?expand", method="GET")
+    assert answer["0020,000d"]["Value"] == RESULT["StudyInstanceUID"]
+    told = orthanc.ask(f"{found}/retrieve", {"TargetAet": orthanc.ae_title, "Synchronous": True})
     assert told["Query"][0]["0020,000d"] == RESULT["StudyInstanceUID"]
     fetched = {str(dcmread(path).SOPInstanceUID) for path in orthanc.fetch(tmp_path / "fetched")}
     assert fetched == set(uids)

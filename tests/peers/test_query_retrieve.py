@@ -3,7 +3,7 @@
 import hashlib
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -18,22 +18,18 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND, C_STORE
 from pynetdicom.dsutils import encode
 
-from config.settings import DestinationSettings, ScpSettings
 from node.query import find
 from node.query.index import Index
-from node.query.retrieve import Retriever
 from node.query.scp import QueryScp
 from node.query.service import PATIENT_FIND, PATIENT_GET, STUDY_FIND, STUDY_GET, STUDY_MOVE
 from node.receive.admission import Places
 from storage.jobs import JobStore, ProducedInstance, ProducedSeries
-from storage.offered import OfferedStore
 from storage.series import Arrival, JobRequest, SeriesFacts
 from tests.peers.certificates import Certificates
-from tests.peers.conftest import CT, EXPLICIT, FakeTps, MakeCt, Store
+from tests.peers.conftest import CT, EXPLICIT, FakeTps, MakeCt, StartQuery, Store
 from tests.peers.measures import wait_until
 from tests.peers.test_receiver_database import moved_away
 
-Start = Callable[..., QueryScp]
 Produce = Callable[..., list[str]]
 
 
@@ -64,25 +60,6 @@ def produced(store: Store, make_ct: MakeCt, now: datetime) -> Produce:
         return [instance.sop_instance_uid for instance in made]
 
     return run
-
-
-@pytest.fixture
-def start(store: Store) -> Iterator[Start]:
-    """Start the SCP on a free port; destinations: where a C-MOVE may send to."""
-    running: list[QueryScp] = []
-
-    def run(*destinations: DestinationSettings, **settings: Any) -> QueryScp:
-        scp = ScpSettings(host="127.0.0.1", ae_title="SYNCECT", **settings).model_copy(update={"port": 0})
-        offered = OfferedStore(store.database)
-        index = Index(offered, store.spool)
-        query = QueryScp(scp, index, Retriever(index, offered, store.spool, destinations, "SYNCECT"))
-        query.start()
-        running.append(query)
-        return query
-
-    yield run
-    for one in running:
-        one.stop(grace_s=0.0)
 
 
 def associated(query: QueryScp, *contexts: str, images: bool = False, store: Any = None) -> Association:
@@ -133,12 +110,17 @@ def originals(store: Store) -> dict[str, bytes]:
 
 
 def test_a_planner_finds_a_series_and_fetches_it_with_dcmtk(
-    store: Store, produced: Produce, start: Start, tmp_path: Path, peer_program: Any, make_tps: Callable[..., FakeTps]
+    store: Store,
+    produced: Produce,
+    start_query: StartQuery,
+    tmp_path: Path,
+    peer_program: Any,
+    make_tps: Callable[..., FakeTps],
 ) -> None:
     uids = produced("a", PatientName="MÜLLER^EVA", PatientID="4711", SeriesDescription="sCE-CT AI")
     produced("b", PatientName="DOE^JANE", PatientID="4712")
     tps = make_tps()
-    query = start(tps.destination())
+    query = start_query(tps.destination())
     peer = ["-aet", "PLANNER", "-aec", "SYNCECT"]
     keys = ["-k", "0008,0052=SERIES", "-k", "0020,000d=1.2.97", "-k", "0020,000e=1.8.97"]
 
@@ -161,9 +143,11 @@ def test_a_planner_finds_a_series_and_fetches_it_with_dcmtk(
     assert tps.datasets == expected
 
 
-def test_answers_have_what_was_asked_for_in_the_character_set_of_the_object(produced: Produce, start: Start) -> None:
+def test_answers_have_what_was_asked_for_in_the_character_set_of_the_object(
+    produced: Produce, start_query: StartQuery
+) -> None:
     produced("a", PatientName="MÜLLER^EVA", PatientID="4711", AccessionNumber="A1")
-    query = start()
+    query = start_query()
     identifier = asked("STUDY", PatientName="Müller^*", StudyID="", AccessionNumber="", PatientComments="", **_COUNTS)
     identifier.SpecificCharacterSet = "ISO_IR 192"  # of the query; the object has ISO_IR 100
     (answer,), status = found(query, identifier)
@@ -180,10 +164,10 @@ def test_answers_have_what_was_asked_for_in_the_character_set_of_the_object(prod
 _COUNTS = {"NumberOfStudyRelatedSeries": None, "NumberOfStudyRelatedInstances": None, "ModalitiesInStudy": ""}
 
 
-def test_both_roots_and_all_levels(produced: Produce, start: Start) -> None:
+def test_both_roots_and_all_levels(produced: Produce, start_query: StartQuery) -> None:
     uids = produced("a", PatientID="4711", SeriesNumber=301)
     produced("b", PatientID="4712")
-    query = start()
+    query = start_query()
     patients, _ = found(query, asked("PATIENT", PatientID="47*", NumberOfPatientRelatedStudies=None), PATIENT_FIND)
     assert sorted((one.PatientID, one.NumberOfPatientRelatedStudies) for one in patients) == [("4711", 1), ("4712", 1)]
     (study,), _ = found(query, asked("STUDY", PatientID="4711", StudyDate="20260101-20260131"), PATIENT_FIND)
@@ -200,7 +184,7 @@ def test_both_roots_and_all_levels(produced: Produce, start: Start) -> None:
 
 
 def test_nothing_is_found_that_may_not_be_sent(
-    store: Store, produced: Produce, start: Start, now: datetime, make_tps: Callable[..., FakeTps]
+    store: Store, produced: Produce, start_query: StartQuery, now: datetime, make_tps: Callable[..., FakeTps]
 ) -> None:
     produced("a", held="a person has to look")
     produced("b")
@@ -208,7 +192,7 @@ def test_nothing_is_found_that_may_not_be_sent(
     JobStore(store.database).cancel(2, actor="o", reason="r", now=now)
     store.spool.path("derived").joinpath("3-1").joinpath("0000.dcm").write_bytes(b"damaged")
     tps = make_tps()
-    query = start(tps.destination())
+    query = start_query(tps.destination())
     assert found(query, asked("STUDY", StudyInstanceUID="")) == ([], 0x0000)
     association = associated(query, STUDY_MOVE)
     (answer, _), *_ = association.send_c_move(asked("STUDY", StudyInstanceUID=["1.2.97", "1.2.98"]), "TPS", STUDY_MOVE)
@@ -217,7 +201,7 @@ def test_nothing_is_found_that_may_not_be_sent(
 
 
 def test_a_move_that_half_fails_says_how_many_and_which(
-    store: Store, produced: Produce, start: Start, make_tps: Callable[..., FakeTps]
+    store: Store, produced: Produce, start_query: StartQuery, make_tps: Callable[..., FakeTps]
 ) -> None:
     uids = produced("a", count=4)
     store.spool.path("derived/1-1/0003.dcm").write_bytes(b"damaged")
@@ -227,7 +211,7 @@ def test_a_move_that_half_fails_says_how_many_and_which(
     tps.on_request = lambda request: seen.append(
         (str(request.MoveOriginatorApplicationEntityTitle).strip(), int(request.MoveOriginatorMessageID))
     )
-    association = associated(start(tps.destination()), STUDY_MOVE)
+    association = associated(start_query(tps.destination()), STUDY_MOVE)
     answers = list(association.send_c_move(asked("STUDY", StudyInstanceUID="1.2.97"), "TPS", STUDY_MOVE, msg_id=77))
     association.release()
     counts = [
@@ -244,12 +228,12 @@ def test_a_move_that_half_fails_says_how_many_and_which(
 
 
 def test_a_destination_that_breaks_off_gets_no_more_and_the_rest_has_failed(
-    produced: Produce, start: Start, make_tps: Callable[..., FakeTps]
+    produced: Produce, start_query: StartQuery, make_tps: Callable[..., FakeTps]
 ) -> None:
     uids = produced("a", count=4)
     tps = make_tps()
     tps.answer = lambda number: "abort" if number == 2 else 0x0000
-    association = associated(start(tps.destination()), STUDY_MOVE)
+    association = associated(start_query(tps.destination()), STUDY_MOVE)
     *_, (last, identifier) = association.send_c_move(asked("STUDY", StudyInstanceUID="1.2.97"), "TPS", STUDY_MOVE)
     association.release()
     assert (last.Status, last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations) == (0xB000, 1, 3)
@@ -258,10 +242,12 @@ def test_a_destination_that_breaks_off_gets_no_more_and_the_rest_has_failed(
     assert (tps.stored, tps.associations) == (uids[:1], 1)
 
 
-def test_who_leaves_is_sent_nothing_more(produced: Produce, start: Start, make_tps: Callable[..., FakeTps]) -> None:
+def test_who_leaves_is_sent_nothing_more(
+    produced: Produce, start_query: StartQuery, make_tps: Callable[..., FakeTps]
+) -> None:
     produced("a", count=4)
     tps = make_tps()
-    query = start(tps.destination())
+    query = start_query(tps.destination())
     association = associated(query, STUDY_MOVE)
 
     def leave(number: int) -> int:
@@ -280,13 +266,13 @@ def test_who_leaves_is_sent_nothing_more(produced: Produce, start: Start, make_t
 
 @pytest.mark.parametrize("who", ["NOBODY", "QA", "TPS"])
 def test_a_move_goes_to_destinations_of_results_only(
-    produced: Produce, start: Start, make_tps: Callable[..., FakeTps], who: str
+    produced: Produce, start_query: StartQuery, make_tps: Callable[..., FakeTps], who: str
 ) -> None:
     produced("a")
     tps = make_tps()
     qa = tps.destination(name="qa", ae_title="QA", receives="constancy")
     tps.stop()  # and one that is down is no success
-    association = associated(start(qa, tps.destination()), STUDY_MOVE)
+    association = associated(start_query(qa, tps.destination()), STUDY_MOVE)
     answers = list(association.send_c_move(asked("STUDY", StudyInstanceUID="1.2.97"), who, STUDY_MOVE))
     association.release()
     assert [one.Status for one, _ in answers] == [0xA702 if who == "TPS" else 0xA801]
@@ -294,7 +280,7 @@ def test_a_move_goes_to_destinations_of_results_only(
 
 
 def test_a_result_that_is_withdrawn_meanwhile_is_sent_no_further(
-    store: Store, produced: Produce, start: Start, now: datetime
+    store: Store, produced: Produce, start_query: StartQuery, now: datetime
 ) -> None:
     uids, got = produced("a", count=4), []
 
@@ -304,17 +290,17 @@ def test_a_result_that_is_withdrawn_meanwhile_is_sent_no_further(
             JobStore(store.database).cancel(1, actor="o", reason="r", now=now)
         return 0x0000
 
-    association = associated(start(), STUDY_GET, images=True, store=take)
+    association = associated(start_query(), STUDY_GET, images=True, store=take)
     *_, (last, _) = association.send_c_get(asked("STUDY", StudyInstanceUID="1.2.97"), STUDY_GET)
     association.release()
     assert (last.Status, last.NumberOfCompletedSuboperations, last.NumberOfFailedSuboperations) == (0xB000, 2, 2)
     assert got == uids[:2]
 
 
-def test_a_patient_is_fetched_and_no_other(produced: Produce, start: Start) -> None:
+def test_a_patient_is_fetched_and_no_other(produced: Produce, start_query: StartQuery) -> None:
     uids, got = produced("a", PatientID="4711"), []
     produced("b", PatientID="4712")
-    query = start()
+    query = start_query()
 
     def take(event: Any) -> int:
         got.append(str(event.request.AffectedSOPInstanceUID))
@@ -331,20 +317,20 @@ def test_a_patient_is_fetched_and_no_other(produced: Produce, start: Start) -> N
 
 
 def test_an_association_that_is_served_keeps_its_place(
-    produced: Produce, start: Start, monkeypatch: pytest.MonkeyPatch
+    produced: Produce, start_query: StartQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     produced("a", count=4)
     told: list[Any] = []
     monkeypatch.setattr(Places, "progressed", lambda places, session: told.append(session))
-    association = associated(start(), STUDY_GET, images=True, store=lambda event: 0x0000)
+    association = associated(start_query(), STUDY_GET, images=True, store=lambda event: 0x0000)
     list(association.send_c_get(asked("STUDY", StudyInstanceUID="1.2.97"), STUDY_GET))
     association.release()
     assert len(told) >= 4
 
 
-def test_a_get_needs_the_role_and_can_be_cancelled(store: Store, produced: Produce, start: Start) -> None:
+def test_a_get_needs_the_role_and_can_be_cancelled(store: Store, produced: Produce, start_query: StartQuery) -> None:
     produced("a", count=5)
-    query, got = start(), []
+    query, got = start_query(), []
 
     def take(event: Any) -> int:
         got.append(event.request.DataSet.getvalue())
@@ -367,11 +353,11 @@ def test_a_get_needs_the_role_and_can_be_cancelled(store: Store, produced: Produ
 
 
 def test_a_query_is_bounded_and_can_be_cancelled(
-    produced: Produce, start: Start, monkeypatch: pytest.MonkeyPatch
+    produced: Produce, start_query: StartQuery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     produced("a")
     produced("b")
-    query = start()
+    query = start_query()
     monkeypatch.setattr(find, "MAX_ANSWERS", 1)
     matches, status = found(query, asked("STUDY", StudyInstanceUID=""))
     assert (len(matches), status) == (1, 0xA700)
@@ -385,10 +371,12 @@ def test_a_query_is_bounded_and_can_be_cancelled(
     assert [one.Status for one, _ in ends if isinstance(one, Dataset)] == [0xA700]
 
 
-def test_a_find_on_the_wire_is_cancelled(produced: Produce, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_find_on_the_wire_is_cancelled(
+    produced: Produce, start_query: StartQuery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for key in "abc":
         produced(key)
-    query = start()
+    query = start_query()
     association = associated(query, STUDY_FIND)
     came, may_go_on = threading.Event(), threading.Event()
     read = Index._header
@@ -417,9 +405,9 @@ def test_a_find_on_the_wire_is_cancelled(produced: Produce, start: Start, monkey
     cancelling.join()
 
 
-def test_who_reads_nothing_keeps_no_other_from_asking(produced: Produce, start: Start) -> None:
+def test_who_reads_nothing_keeps_no_other_from_asking(produced: Produce, start_query: StartQuery) -> None:
     produced("a")
-    query, silent = start(), threading.Event()
+    query, silent = start_query(), threading.Event()
 
     def take(event: Any) -> int:
         silent.wait(20)
@@ -436,8 +424,8 @@ def test_who_reads_nothing_keeps_no_other_from_asking(produced: Produce, start: 
     association.release()
 
 
-def test_images_and_other_messages_are_not_taken(produced: Produce, start: Start, make_ct: MakeCt) -> None:
-    query = start()
+def test_images_and_other_messages_are_not_taken(produced: Produce, start_query: StartQuery, make_ct: MakeCt) -> None:
+    query = start_query()
     ae = AE("PLANNER")
     ae.add_requested_context(CT, EXPLICIT)
     ae.add_requested_context(STUDY_FIND, EXPLICIT)
@@ -467,10 +455,10 @@ def test_images_and_other_messages_are_not_taken(produced: Produce, start: Start
 
 
 def test_without_a_database_a_query_is_answered_with_a700(
-    store: Store, produced: Produce, start: Start, sqlite_file: Path
+    store: Store, produced: Produce, start_query: StartQuery, sqlite_file: Path
 ) -> None:
     produced("a", PatientID="4711")
-    query = start()
+    query = start_query()
     mend = moved_away(sqlite_file)
     assert found(query, asked("STUDY", PatientID="4711")) == ([], 0xA700)
     mend()
@@ -479,10 +467,10 @@ def test_without_a_database_a_query_is_answered_with_a700(
 
 
 def test_dcmtk_asks_over_tls_and_strangers_do_not(
-    produced: Produce, start: Start, certificates: Certificates, peer_program: Any
+    produced: Produce, start_query: StartQuery, certificates: Certificates, peer_program: Any
 ) -> None:
     produced("a", PatientID="4711")
-    query = start(tls=certificates.settings())
+    query = start_query(tls=certificates.settings())
     peer = ["-S", "-aet", "PLANNER", "-aec", "SYNCECT", "-k", "0008,0052=STUDY", "-k", "0010,0020=47*"]
     where = ["-k", "0020,000d", "127.0.0.1", str(query.port)]
     for owner in ("node", "stranger"):
@@ -493,8 +481,8 @@ def test_dcmtk_asks_over_tls_and_strangers_do_not(
         assert ("[1.2.97]" in answered.stdout + answered.stderr) == (owner == "node"), answered.stderr
 
 
-def test_only_allowed_peers_ask(produced: Produce, start: Start) -> None:
-    query = start(allowed_peers=[{"ae_title": "CONSOLE"}])
+def test_only_allowed_peers_ask(produced: Produce, start_query: StartQuery) -> None:
+    query = start_query(allowed_peers=[{"ae_title": "CONSOLE"}])
     ae = AE("PLANNER")
     ae.add_requested_context(STUDY_FIND)
     assert ae.associate("127.0.0.1", query.port, ae_title="SYNCECT").is_rejected
