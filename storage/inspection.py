@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import func, select, text
 
 import storage.neighbour_tables
-import storage.people_tables  # noqa: F401 - so do these
+import storage.people_tables
+import storage.scale_tables  # noqa: F401 - so do these
 from storage.database import Database
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Base, Delivery, Event, Job, Refusal, Series

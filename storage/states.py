@@ -4,7 +4,7 @@ Every arrow names who draws it; every transition also writes one event row (`sto
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 from storage.errors import IllegalTransition
@@ -31,6 +31,22 @@ class JobState(StrEnum):
     REJECTED = "REJECTED"
     CANCELLED = "CANCELLED"
     SUPERSEDED = "SUPERSEDED"
+
+
+class Priority(IntEnum):
+    """Whose turn comes first, whatever is due: no job of one priority waits for one of a later priority."""
+
+    URGENT = 0
+    ROUTINE = 1
+    OFF_PEAK = 2
+
+
+class Stage(StrEnum):
+    """A part of the way of a series that a person can pause."""
+
+    RECEIVE = "receive"
+    TRANSLATE = "translate"
+    SEND = "send"
 
 
 class DeliveryState(StrEnum):

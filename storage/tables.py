@@ -21,9 +21,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from storage.column_types import CleanJson, CleanString, CleanText, UtcDateTime
-from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, SeriesState
+from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, Priority, SeriesState
 
-SCHEMA_REVISION = "0007"  # of the newest migration, which makes exactly these tables
+SCHEMA_REVISION = "0008"  # of the newest migration, which makes exactly these tables
 
 UID = CleanString(64)  # PS3.5 section 9: at most 64 characters
 FOREIGN_UID = CleanString(
@@ -226,7 +226,8 @@ class Job(Base):
     worker. device_faults: how often the device ran out of memory, was lost or hung, from which the
     worker takes its next measure. purged_at: when retention removed the files of the result. route: which rule of the
     settings chose bundle and destinations, "" for none; destinations: their names, empty for all that get results.
-    recalled_at: when a person recalled the result from where it had been sent.
+    recalled_at: when a person recalled the result from where it had been sent. priority: a `storage.states.Priority`;
+    due_at: when the result is wanted at the latest, by which jobs of one priority take turns.
     """
 
     __tablename__ = "job"
@@ -235,6 +236,7 @@ class Job(Base):
         UniqueConstraint("job_key", "repeat"),
         Index("uq_job_live", "series_id", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
         Index("ix_job_state_next", "state", "next_attempt_at"),
+        Index("ix_job_turn", "state", "priority", "due_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -261,6 +263,8 @@ class Job(Base):
     route: Mapped[str] = mapped_column(CleanString(64), default="", server_default="")
     destinations: Mapped[list[str]] = mapped_column(CleanJson, default=list, server_default="[]")
     recalled_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None, index=True)
+    priority: Mapped[int] = mapped_column(Integer, default=Priority.ROUTINE, server_default="1")
+    due_at: Mapped[datetime] = mapped_column(UtcDateTime, server_default="1970-01-01 00:00:00.000000")
     next_attempt_at: Mapped[datetime] = mapped_column(UtcDateTime)
     worker: Mapped[str | None] = mapped_column(CleanString(80), default=None)
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)

@@ -44,7 +44,8 @@ def begin_series(session: Session, row: Series, *, actor: str, reason: str, now:
 
 
 def begin_job(session: Session, row: Job, *, actor: str, reason: str, now: datetime) -> None:
-    """Add a job in QUEUED that is due at once."""
+    """Add a job in QUEUED whose turn may come at once."""
+    row.due_at = row.due_at or now
     row.attempts, row.next_attempt_at, row.measurements = 0, now, {}
     _begin(session, row, JobState.QUEUED, now)
     _write_event(session, "", row.state, actor, reason, at=now, **_of_job(row))

@@ -47,8 +47,9 @@ def split(compiled: str) -> Mapping[str, str]:
     texts = dict(_HEADERS)
     for entry in re.split(r"\n(?=\S)", compiled.strip()):
         if found := _PIN.match(entry):
-            # Locked for Linux alone, where the node runs; elsewhere a developer gets the same versions.
-            shorter = re.sub(r" (;|and) sys_platform == 'linux'(?= \\)", "", entry)
+            # Locked for Linux and the Pythons of pyproject.toml alone; elsewhere a developer gets the same versions.
+            shorter = re.sub(r"(;|and) python_full_version < '3\.14' and (?=sys_platform)", r"\1 ", entry, count=1)
+            shorter = re.sub(r" (;|and) +sys_platform == 'linux'(?= \\)", "", shorter)
             texts[CUDA if _OF_TORCH.fullmatch(found[1]) else LOCKED] += shorter.rstrip() + "\n"
     return texts
 

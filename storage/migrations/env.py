@@ -3,7 +3,8 @@
 from alembic import context
 
 import storage.neighbour_tables
-import storage.people_tables  # noqa: F401 - so do these
+import storage.people_tables
+import storage.scale_tables  # noqa: F401 - so do these
 from storage.tables import Base
 
 engine = context.config.attributes["engine"]

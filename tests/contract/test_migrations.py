@@ -174,6 +174,26 @@ UPDATE delivery SET held_for = 'another name', override = 'kim: the same patient
 UPDATE delivery_instance SET failure_reason = 272 WHERE delivery_id = 1;
 """
 
+ROUTES_RECALLS_AND_STEPS = """
+UPDATE association SET called_ae = 'SYNCECT' WHERE id = 1;
+
+UPDATE series SET called_ae = 'SYNCECT' WHERE id = 1;
+
+UPDATE job SET route = 'breast', destinations = '["tps"]', recalled_at = '2026-11-02 07:30:00.000000' WHERE id = 2;
+
+INSERT INTO rejection_note (id, delivery_id, sop_instance_uid, code, state, reason, attempts, next_attempt_at,
+                            created_at, updated_at) VALUES
+  (1, 1, '2.25.601', 'quality', 'SENT', '', 1, '2026-11-02 07:31:00.000000', '2026-11-02 07:30:00.000000',
+   '2026-11-02 07:31:00.000000');
+
+INSERT INTO performed_step (sop_instance_uid, calling_ae, certificate, study_uid, state, discontinued_for, created_at,
+                            updated_at) VALUES
+  ('2.25.701', 'CTSIM', '', '1.2.3', 'COMPLETED', '', '2026-11-02 07:10:00.000000', '2026-11-02 07:15:09.000000');
+
+INSERT INTO performed_series (id, step_uid, series_uid, images) VALUES
+  (1, '2.25.701', '1.2.3.1', '["1.2.3.1.1", "1.2.3.1.2"]');
+"""
+
 ROWS = {
     "0001": FIRST_SCHEMA,
     "0002": FIRST_SCHEMA + REFUSALS,
@@ -186,6 +206,13 @@ ROWS = {
     + WHAT_A_NIGHT_BRINGS
     + ACCEPTANCE_AND_CONSTANCY
     + A_GOOD_NEIGHBOUR,
+    "0007": FIRST_SCHEMA
+    + REFUSALS
+    + EVENTS_OF_A_SERIES
+    + WHAT_A_NIGHT_BRINGS
+    + ACCEPTANCE_AND_CONSTANCY
+    + A_GOOD_NEIGHBOUR
+    + ROUTES_RECALLS_AND_STEPS,
 }
 """What a node with the schema of each revision had in its tables: at least one row in every table."""
 
@@ -310,7 +337,8 @@ def test_a_store_of_an_earlier_revision_is_brought_forward_with_every_row(
     for mark in before.get("store_mark", ()):  # a store that knows its spool by name is used with no other
         write_mark(tmp_path / "data" / "spool", mark["uid"])
     cases = json.loads(syncect("jobs", "ls", "--json", "--phi"))
-    assert {case["id"]: case["state"] for case in cases} == CASES
+    recalled = {"4": "RECALLED"} if revision >= "0007" else {}
+    assert {case["id"]: case["state"] for case in cases} == CASES | recalled
     (sending,) = (case for case in cases if case["id"] == "1")
     assert sending["slices"] == {"received": 2, "produced": 2, "sent": 1, "confirmed": 0}
     assert (sending["description"], sending["measurements"]) == ("Thörax", {"changed_share": 0.25})
