@@ -17,7 +17,7 @@ from models.process import settle_process
 
 Work = Callable[..., None]
 NEEDED = ("torch", "numpy", "scipy", "safetensors")
-SECTIONS = ("correctness", "determinism", "speed", "memory", "training", "graphs")
+SECTIONS = ("node", "correctness", "determinism", "speed", "memory", "training", "graphs")
 """Each is a module of this folder with a function of its name. Graphs come last: a recording that fails can leave the
 card in a state in which nothing else runs."""
 DEADLINE_S = {"cuda": 465.0, "cpu": 90.0}

@@ -29,6 +29,8 @@ class Size:
     `shipped` are the bundles of the package that are run, the first of them in whole.
     `published` is the preset whose networks stand for the published ones; `compared` those that are run on the CPU too.
     `precisions` are those whose repeats and memory are looked at; a CPU that imitates bf16 is slow.
+    `node_workers`: how many workers share the device, in ascending order; each of them gets `node_series` series of
+    `node_slices` slices. `shared_by`: how many processes share it without a node.
     `trained` is the preset whose single training steps are compared. `rows`: rows and columns of native slices.
     """
 
@@ -45,6 +47,11 @@ class Size:
     seconds_each: float
     cohort: tuple[int, int, int]
     runs: tuple[Run, ...]
+    node_bundles: tuple[str, ...]
+    node_workers: tuple[int, ...]
+    node_series: int
+    node_slices: int
+    shared_by: tuple[int, ...]
 
     @property
     def batch(self) -> int:
@@ -79,10 +86,16 @@ GPU = Size(
         Run("cyclegan", "paper", 4, 15.0, 40, 1000),
         Run("pix2pix", "paper", 16, 10.0, 40, 1000),
     ),
+    node_bundles=("demo-1step", "demo"),
+    node_workers=(1, 2, 4),
+    node_series=4,
+    node_slices=140,
+    shared_by=(1, 2, 4),
 )
 
 DRY_RUN = Size(
     budget_s={
+        "node": 30.0,
         "correctness": 12.0,
         "determinism": 8.0,
         "speed": 10.0,
@@ -106,6 +119,11 @@ DRY_RUN = Size(
         Run("syndiff_paired", "tiny", 2, 2.0, 30, 30, image=True),
         Run("pix2pix", "tiny", 2, 2.0, 30, 30),
     ),
+    node_bundles=("demo-1step",),
+    node_workers=(1,),
+    node_series=1,
+    node_slices=8,
+    shared_by=(1, 2),
 )
 
 
