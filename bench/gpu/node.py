@@ -22,7 +22,6 @@ START_S = 60.0
 """Until a node listens, and until a worker has its bundle: torch is read from a cold disk."""
 PHASE_S = 8.0
 """The least time in which a phase is begun at all on a device."""
-JOB_OUTSIDE = "claim, publish and record, beside the job"
 
 
 def node(section: Section, *, device: str, size: Size, folder: Path) -> None:
@@ -71,7 +70,7 @@ def _one_bundle(
             if not wait_until(lambda n=workers: running.ready_workers() == n, until_s):  # type: ignore[misc]
                 section.note(f"{what}: the workers were not ready in time\n{running.last_words()}")
                 return
-            _row(section, "start of the added workers", [time.monotonic() - begun], bundle, workers, size)
+            _row(section, "start of the added workers", [time.monotonic() - begun], _of(bundle, workers, size))
             # A worker's first job also loads kernels; none of the figures below shall hold that.
             for kind, series in (("first", added), ("warm", workers * size.node_series)):
                 if not _phase(section, running, scan, f"{bundle}-{workers}-{kind}", series, until_s=until_s, size=size):
@@ -106,17 +105,17 @@ def _phase(
         section.note(f"{seed}: {sum(c.ended for c in found)} of {series} series had their end in time")
     if stopped := sorted({f"{c.state}: {c.reason}" for c in found if c.ended and c.sent_at is None}):
         section.note(f"{seed}: not sent: {'; '.join(stopped)}")
-    jobs = running.timings()
-    _rows_of_stages(section, kind, found, jobs, bundle=bundle, workers=workers, size=size)
+    jobs, of = running.timings(), _of(bundle, workers, size)
+    _rows_of_stages(section, kind, found, jobs, of)
     if whole and kind == "warm":
-        _throughput(section, found, time.monotonic() - begun, bundle, workers, size)
+        _throughput(section, found, time.monotonic() - begun, of)
         sent = sum(course.sent_at is not None for course in found)
         section.check(f"{bundle}, {workers} workers: series not sent", series - sent, 0, "each arrives at the planner")
     return whole
 
 
 def _rows_of_stages(
-    section: Section, kind: str, found: list[Any], jobs: list[dict[str, Any]], *, bundle: str, workers: int, size: Size
+    section: Section, kind: str, found: list[Any], jobs: list[dict[str, Any]], of: dict[str, Any]
 ) -> None:
     seconds: dict[str, list[float]] = {}
     for course in found:
@@ -127,10 +126,10 @@ def _rows_of_stages(
             if stage not in ("slices", "first"):
                 seconds.setdefault(stage, []).append(value)
     for stage, values in seconds.items():
-        _row(section, f"{stage}{', first job of a worker' if kind == 'first' else ''}", values, bundle, workers, size)
+        _row(section, f"{stage}{', first job of a worker' if kind == 'first' else ''}", values, of)
 
 
-def _throughput(section: Section, found: list[Any], whole_s: float, bundle: str, workers: int, size: Size) -> None:
+def _throughput(section: Section, found: list[Any], whole_s: float, of: dict[str, Any]) -> None:
     """Series per hour: of the workers alone while they were busy, and from the first image to the last answer."""
     busy_s = max(c.produced_at for c in found) - min(c.running_at for c in found)
     for figure, taken_s in (("workers: seconds a series", busy_s), ("whole node: seconds a series", whole_s)):
@@ -138,21 +137,22 @@ def _throughput(section: Section, found: list[Any], whole_s: float, bundle: str,
             figure=figure,
             value=taken_s / len(found),
             series_per_hour=3600 * len(found) / taken_s,
-            bundle=bundle,
-            workers=workers,
-            slices=size.node_slices,
             series=len(found),
+            **of,
         )
 
 
-def _row(section: Section, figure: str, values: list[float], bundle: str, workers: int, size: Size) -> None:
+def _row(section: Section, figure: str, values: list[float], of: dict[str, Any]) -> None:
     section.row(
         figure=figure,
         value=median(values),
         least=min(values),
         most=max(values),
         count=len(values),
-        bundle=bundle,
-        workers=workers,
-        slices=size.node_slices,
+        **of,
     )
+
+
+def _of(bundle: str, workers: int, size: Size) -> dict[str, Any]:
+    """What a figure belongs to."""
+    return {"bundle": bundle, "workers": workers, "slices": size.node_slices}

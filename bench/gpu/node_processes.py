@@ -1,4 +1,4 @@
-"""A node and its peers as processes, for the section `node`; every process ends with the block that it was started in."""
+"""A node and its peers as processes, for the section `node`; each ends with the block that it was started in."""
 
 import json
 import os

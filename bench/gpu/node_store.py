@@ -16,7 +16,7 @@ _STOPPED = (JobState.HELD, JobState.FAILED, SeriesState.SKIPPED, SeriesState.INC
 
 @dataclass
 class Course:
-    """When a series reached what, in seconds since 1970; None for what it did not reach. state, reason: the last ones."""
+    """When a series reached what, in seconds since 1970; None: it did not reach that. state, reason: the last."""
 
     opened_at: float
     closed_at: float | None
@@ -48,7 +48,7 @@ class Course:
         return {stage: end - begin for stage, (begin, end) in times.items() if begin is not None and end is not None}
 
 
-_FIELDS = {
+_FIELDS: dict[tuple[str, str], str] = {
     ("job", JobState.QUEUED): "queued_at",
     ("job", JobState.RUNNING): "running_at",
     ("job", JobState.PRODUCED): "produced_at",
@@ -74,7 +74,7 @@ def courses(database: Database, seeds: Sequence[str]) -> list[Course]:
             course = known[event.series_id]
             course.state, course.reason = event.to_state, event.reason
             course.stopped = course.stopped or event.to_state in _STOPPED
-            if field := _FIELDS.get((event.machine, event.to_state)):  # type: ignore[call-overload]
+            if field := _FIELDS.get((event.machine, event.to_state)):
                 setattr(course, field, event.at.timestamp())
     return list(known.values())
 

@@ -1,7 +1,7 @@
 """A scanner and a planning system beside the node, each a process of its own, by pynetdicom.
 
-`python -m bench.gpu.peers scan PORT FOLDER SEED...` sends the series in the folder once for each seed, under UIDs of that
-seed, in one association each. `python -m bench.gpu.peers plan PORT` accepts every CT image and keeps none.
+`python -m bench.gpu.peers scan PORT FOLDER SEED...` sends the series in the folder once for each seed, under UIDs of
+that seed, in one association each. `python -m bench.gpu.peers plan PORT` accepts every CT image and keeps none.
 """
 
 import sys

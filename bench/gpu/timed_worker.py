@@ -3,6 +3,7 @@
 After each job one JSON line is added to FILE: seconds by stage, slices, and whether it was this worker's first.
 """
 
+import importlib
 import json
 import pkgutil
 import sys
@@ -31,9 +32,9 @@ TIMED = {
 
 def main(file: Path, config: str, name: str) -> None:
     """Be the worker `name` of the node with these settings."""
-    import node.translate.job as module  # noqa: PLC0415  after the interpreter is settled
-    from node.cli import main as syncect  # noqa: PLC0415
+    from node.cli import main as syncect  # noqa: PLC0415  which settles the interpreter first
 
+    module: Any = importlib.import_module("node.translate.job")
     seconds: dict[str, float] = {}
     for path, stage in TIMED.items():
         holder, _, function = path.rpartition(".")
@@ -55,8 +56,8 @@ def main(file: Path, config: str, name: str) -> None:
         done += 1
         return result
 
-    module.predict = looked  # type: ignore[assignment]
-    module.Executor.run = run_timed  # type: ignore[method-assign]
+    module.predict = looked
+    module.Executor.run = run_timed
     sys.argv = ["syncect", "--config", config, "work", "--name", name]
     syncect()
 
