@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import torch
 
+from models.errors import ModelsError
 from models.methods.optimisation import Compute
 from models.together import Place, talk
 from models.training.options import TrainingError
@@ -23,7 +24,7 @@ class OfOneProcess(TrainingError):
     """What kept one process from going on, and not all alike: others do not know of it."""
 
 
-class EndedByFirst(TrainingError):
+class EndedByFirst(ModelsError):
     """The first process ended the run; it has said why."""
 
 

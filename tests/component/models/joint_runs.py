@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 from models.cohort import open_cohort
 from models.together import PeerLost
-from models.training import Observer, TrainingError, TrainOptions, TrainResult, train
+from models.training import Observer, TrainOptions, TrainResult, train
+from models.training.accelerated import EndedByFirst
 from models.training.augmentation import Augmentation
 
 REGIME = {"batch_size": 4, "epochs": 3}
@@ -57,7 +58,7 @@ def _say_what_ends(cohort: Path, out: Path) -> None:
     with patch("models.training.loop.save_checkpoint", full):
         try:
             train(open_cohort(cohort), out / "full", CASES["pix2pix"])
-        except (OSError, TrainingError) as error:
+        except (OSError, EndedByFirst) as error:
             sys.stdout.write(f"{type(error).__name__} {error}\n")
 
     def die(*_: object) -> None:
