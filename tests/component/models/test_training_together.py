@@ -12,12 +12,13 @@ import torch
 
 from models.bundle import read_card
 from models.cohort import Cohort
+from models.training.accelerated import PATIENCE
 from tests.component.models import joint_runs
 from tests.component.models.training_cohort import PullsThePlug, lines
 
 ROOT = Path(__file__).parents[3]
 # Measured: 4e-6 for losses, 1e-4 for figures of a validation, 7e-5 for weights; Adam magnifies the rounding of sums.
-LOSSES_REL, FIGURES_REL, WEIGHTS_REL = 1e-5, 3e-4, 3e-4
+TOLERANCES = LOSSES_REL, FIGURES_REL, WEIGHTS_REL = 1e-5, 3e-4, 3e-4
 
 
 def start(processes: int, *arguments: str) -> list[subprocess.Popen[str]]:
@@ -105,3 +106,15 @@ def test_what_ends_one_process_ends_all_with_a_sentence(pair: Pair) -> None:
     assert "EndedByFirst the first process of this run ended: No space left on device" in second
     assert "PeerLost another process of this run ended or does not answer" in first
     assert pair.exits == [0, 3]
+
+
+def test_the_settings_of_accelerate_in_the_guide_are_read_by_it(tmp_path: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    guide = (ROOT / "docs" / "train" / "several.md").read_text(encoding="utf-8")
+    file = tmp_path / "accelerate.yaml"
+    file.write_text(guide.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    read = load_config_from_file(str(file))
+    assert (read.num_machines, read.num_processes, read.machine_rank) == (2, 8, 0)
+    assert f"{PATIENCE.total_seconds() / 60:.0f} minutes at most" in guide
+    assert all(f"{tolerance:g}".replace("e-0", "e-") in guide for tolerance in TOLERANCES)
