@@ -117,4 +117,4 @@ def test_the_settings_of_accelerate_in_the_guide_are_read_by_it(tmp_path: Path) 
     read = load_config_from_file(str(file))
     assert (read.num_machines, read.num_processes, read.machine_rank) == (2, 8, 0)
     assert f"{PATIENCE.total_seconds() / 60:.0f} minutes at most" in guide
-    assert all(f"{tolerance:g}".replace("e-0", "e-") in guide for tolerance in TOLERANCES)
+    assert all(f"{tolerance:.0e}".replace("e-0", "e-") in guide for tolerance in TOLERANCES)
