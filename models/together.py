@@ -55,9 +55,14 @@ def is_alone() -> bool:
     return _place.get().alone
 
 
+def processes() -> int:
+    """How many processes share this step."""
+    return _place.get().processes
+
+
 def drawn(count: int, draw: Callable[[int], Tensor]) -> Tensor:
     """Random numbers for the `count` images of this process: its part of `draw(images of the whole batch)`."""
-    return _own(draw(count * _place.get().processes), count)
+    return _own(draw(count * processes()), count)
 
 
 def summed(x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class BatchNorm(nn.BatchNorm2d):
         if not self.training or together.is_alone():
             return super().forward(x)
         values = x.float()
-        count = together.summed(torch.full((), float(x.numel() // x.shape[1]), device=x.device))
+        count = x.numel() // x.shape[1] * together.processes()
         mean = together.summed(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
         variance = together.summed(centred.square().sum(dim=(0, 2, 3))) / count

@@ -235,7 +235,8 @@ def _unpack(file: Path, shard: Shard, cohort: Cohort) -> None:
     try:
         with tarfile.open(file) as tar:
             for member in tar:
-                stream = tar.extractfile(member) if member.isreg() else None
+                fits = member.isreg() and member.size < shard.size_bytes  # a sparse member may be larger than its tar
+                stream = tar.extractfile(member) if fits else None
                 if stream is None or member.name not in expected:
                     raise CohortError(f"shard {shard.name} holds what {MANIFEST_FILE} does not name.")
                 expected[member.name].parent.mkdir(parents=True, exist_ok=True, mode=0o700)
