@@ -27,6 +27,7 @@ from node.translate.shadow import ShadowRunner
 from node.translate.worker import Worker
 from node.version import software_version
 from storage.jobs import ClaimedJob
+from storage.wakes import Bell
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,18 @@ DEVICE_FILE = "device.json"  # in the data folder
 
 
 def make_worker(
-    node: Node, name: str, announce: Callable[[str], None], beat: Beating, numbers: Numbers | None = None
+    node: Node,
+    name: str,
+    announce: Callable[[str], None],
+    beat: Beating,
+    numbers: Numbers | None = None,
+    *,
+    bell: Bell | None = None,
 ) -> Worker:
-    """A worker with an executor in its own process; `announce` gets in words what it works with."""
+    """A worker with an executor in its own process; `announce` gets in words what it works with.
+
+    bell: says when to look for a job; None for every half second.
+    """
     settings = node.settings
     if numbers is not None and settings.model.device != "cpu":
         numbers.ask(_device_numbers)
@@ -56,6 +66,7 @@ def make_worker(
         numbers=numbers,
         record=record,
         previous_end=previous_end(),
+        bell=bell,
         clock=node.clock,
     )
 
