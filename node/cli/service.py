@@ -287,7 +287,9 @@ def _process(
         heart = Heart(sign.beats, *([link.beats] if link is not None else []))
         numbers = Numbers()
         sign.numbers = numbers.all
+        node.database.guard_schema(stop.set)
         yield Frame(node, stop, sign, heart.beat, numbers)
+        node.database.require_schema()
 
 
 def _begin_log(role: str, name: str, settings: Settings, *, verbose: bool) -> None:

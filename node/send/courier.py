@@ -27,7 +27,7 @@ from node.send.rejection import MakeNote, NoteSender
 from node.send.scu import SendReport
 from node.send.whose import IdentityCheck
 from storage.commitments import CommitmentStore
-from storage.errors import LeaseLost, StoreUnavailable
+from storage.errors import LeaseLost, SchemaMismatch, StoreUnavailable
 from storage.notes import NoteStore
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
@@ -177,7 +177,7 @@ class Courier:
                     extra={"event": "delivery_lease_ended", "delivery": delivery_id},
                 )
             self._outage.over()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, SchemaMismatch) as error:
             self._outage.failed(error)
         except Exception:
             log.exception("expired leases could not be released", extra={"event": "leases_not_released"})
@@ -193,7 +193,7 @@ class Courier:
                 outage.over()
                 if not busy:
                     bell.wait(self._stop)
-            except StoreUnavailable as error:
+            except (StoreUnavailable, SchemaMismatch) as error:
                 self._stop.wait(outage.failed(error))
             except Exception:
                 log.exception(
@@ -296,7 +296,7 @@ class Courier:
             report = sender.send(items, keep, self._stop.is_set, sha256=sha256)
             self._numbers.add("send_s", time.perf_counter() - begun_s, of=destination.name)
             return report
-        except (LeaseLost, StoreUnavailable):
+        except (LeaseLost, StoreUnavailable, SchemaMismatch):
             raise
         except Exception as error:  # the process boundary: one unusual series must not stop the others
             log.exception(

@@ -30,7 +30,7 @@ from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
-from storage.errors import LeaseLost, StoreUnavailable
+from storage.errors import LeaseLost, SchemaMismatch, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.outage import Outage
 from storage.remakes import Release
@@ -209,7 +209,7 @@ class Worker:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
         try:
             self._produce(job, stop)
-        except (LeaseLost, StoreUnavailable):  # without the database no outcome can be recorded
+        except (LeaseLost, StoreUnavailable, SchemaMismatch):  # without the database no outcome can be recorded
             raise
         except _Stopped:
             self._jobs.give_back(job.id, self._name, "the worker was stopped", now=self._clock())
@@ -339,7 +339,7 @@ class Worker:
                     continue
                 try:
                     self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock(), progress=beating.progress)
-                except LeaseLost:
+                except (LeaseLost, SchemaMismatch):
                     beating.lost.set()
                     return
                 except StoreUnavailable as error:
