@@ -39,11 +39,15 @@ class ReportedProcess:
 
 @dataclass(frozen=True)
 class Host:
-    """A host with its processes; seen_at: when one of them last reported itself; is_gone: all are silent for long."""
+    """A host with its processes; seen_at: when one of them last reported itself.
+
+    silent: names of those that did not for longer than `GONE_AFTER`; is_gone: all of them.
+    """
 
     name: str
     processes: tuple[ReportedProcess, ...]
     seen_at: datetime
+    silent: tuple[str, ...]
     is_gone: bool
 
     @property
@@ -73,12 +77,12 @@ class HostStore:
         with self._database.write() as session:
             session.execute(delete(ProcessRow).where(ProcessRow.name == name, ProcessRow.pid == pid))
 
-    def forget(self, host: str, now: datetime) -> int:
+    def forget(self, host: str) -> int:
         """Take away what is known about a host that is gone for good; the number of its processes.
 
         Raises NotFound, and IllegalTransition where one of them still reports itself.
         """
-        found = next((one for one in self.all(now) if one.name == host), None)
+        found = next((one for one in self.all() if one.name == host), None)
         if found is None:
             raise NotFound(f"no process of a host named {host} is known")
         if not found.is_gone:
@@ -90,10 +94,11 @@ class HostStore:
             session.execute(rows)
         return len(found.processes)
 
-    def all(self, now: datetime) -> list[Host]:
-        """Every host by name, each with its processes by name."""
+    def all(self) -> list[Host]:
+        """Every host by name, each with its processes by name; none on SQLite, which has but one."""
         if self._database.is_sqlite:
             return []
+        now = self._database.now()
         with self._database.read() as session:
             rows = session.scalars(select(ProcessRow).order_by(ProcessRow.host, ProcessRow.name)).all()
         by_host: dict[str, list[ReportedProcess]] = {}
@@ -106,11 +111,14 @@ class HostStore:
 def free_running(database: Database, before: datetime, now: datetime) -> list[int]:
     """RUNNING -> QUEUED for jobs that workers had when an upgrade began, `before` which their last step was.
 
-    Those workers may write nothing any more, and so cannot give them back. It counts as no attempt and no death.
+    Those workers may write nothing any more, and so cannot give them back. It counts as no attempt and no death. What
+    nobody had a lease of is freed as it always is.
     """
     with database.write() as session:
         jobs = session.scalars(
-            select(Job).where(Job.state == JobState.RUNNING, Job.updated_at < before).with_for_update(skip_locked=True)
+            select(Job)
+            .where(Job.state == JobState.RUNNING, Job.updated_at < before, Job.lease_until > before)
+            .with_for_update(skip_locked=True)
         ).all()
         for job in jobs:
             reason = f"the store was upgraded while {job.worker} translated it"
@@ -121,4 +129,5 @@ def free_running(database: Database, before: datetime, now: datetime) -> list[in
 
 def _host(name: str, processes: Sequence[ReportedProcess], now: datetime) -> Host:
     seen_at = max(process.seen_at for process in processes)
-    return Host(name, tuple(processes), seen_at, now - seen_at > GONE_AFTER)
+    silent = tuple(process.name for process in processes if now - process.seen_at > GONE_AFTER)
+    return Host(name, tuple(processes), seen_at, silent, len(silent) == len(processes))

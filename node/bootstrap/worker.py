@@ -15,10 +15,10 @@ from node.beats import Beating, Numbers
 from node.bootstrap.allowed import unproven_words, why_not_accepted, why_refused
 from node.bootstrap.bundles import BundleInUse, bundle_label, bundles_in_use, in_use_as, with_bundle
 from node.bootstrap.constancy import require_constancy
-from node.bootstrap.roles import process_name
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.uids import UidFactory
+from node.ops.processes import process_name
 from node.ops.supervised import previous_end
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, Recorded

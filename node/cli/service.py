@@ -20,8 +20,10 @@ from node.errors import Misconfigured
 from node.ops.health import roles_of
 from node.ops.notify import notifying
 from node.ops.processes import Sign, kill_silent, process_lock
+from node.ops.reporting import reported
 from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
+from node.version import software_version
 from storage.database import Database
 from storage.errors import StoreUnavailable
 from storage.wakes import waking
@@ -288,6 +290,7 @@ def _process(
         numbers = Numbers()
         sign.numbers = numbers.all
         node.database.guard_schema(stop.set)
+        held.enter_context(reported(node.database, sign, software_version()))
         yield Frame(node, stop, sign, heart.beat, numbers)
         node.database.require_schema()
 

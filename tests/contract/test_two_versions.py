@@ -109,6 +109,7 @@ def test_jobs_of_workers_that_an_upgrade_silenced_are_queued_again_without_a_dea
     job = bench.jobs.claim("old", 60, at(11))
     assert job is not None
     assert free_running(database, at(11), at(30)) == [], "a worker of the new version has it"
+    assert free_running(database, at(72), at(72)) == [], "its worker was silent before"
     assert free_running(database, at(20), at(30)) == [job.id]
     again = bench.jobs.claim("new", 60, at(31))
     assert again is not None
