@@ -15,7 +15,7 @@ OF_ALL = frozenset({"--help", "--config", "-c"})
 _GROUPS = {
     "Processes": ("serve", "receive", "complete", "work", "deliver", "watch", "query", "web"),
     "Jobs": ("jobs",),
-    "Look after the node": ("status", "doctor", "support-bundle", "alerts", "peers", "spool", "db", "users", "audit"),
+    "Look after the node": ("status", "doctor", "support-bundle", "alerts", "peers", "hosts", "spool", "db", "users", "audit"),
     "Settings and bundles": ("config", "models"),
     "Series on disk": ("series", "process", "replay"),
     "Training": ("cohort", "train", "evaluate"),

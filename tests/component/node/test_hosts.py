@@ -38,7 +38,12 @@ def test_a_process_reports_itself_while_it_runs_and_leaves_at_its_end(database: 
     hosts, told = HostStore(database), threading.Event()
     report = HostStore.report
     with process_lock(tmp_path, "work", "1", "cuda:0") as sign, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HostStore, "report", lambda *args: (report(*args), told.set()))
+
+        def report_and_tell(store: HostStore, one: ReportedProcess) -> None:
+            report(store, one)
+            told.set()
+
+        patch.setattr(HostStore, "report", report_and_tell)
         with reported(database, sign, "1.2.3"):
             assert told.wait(20)
             (host,) = hosts.all()
