@@ -12,6 +12,7 @@ from config.fields import Host, Port, Section
 AlertKind = Literal[
     "store",
     "process",
+    "host",
     "disk",
     "worker",
     "device",

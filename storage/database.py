@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +30,7 @@ PLAIN_SILENCE_S = 2.0  # of a PostgreSQL server
 PLAIN_LOCK_WAIT_S = 1.0  # a C-STORE may wait twice; its sender must have the answer soon
 _MORE_CONNECTIONS = 35  # with the 5 that are kept, one for each thread of the page
 _SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
+_REVISION = "SELECT version_num FROM alembic_version"
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
 
@@ -183,6 +184,8 @@ class Database:
         self._writing = self.engine.execution_options(syncect_writes=True)
         self._plain: Connection | None = None
         self._plain_turn = threading.Lock()
+        self._on_other_schema: Callable[[], None] | None = None
+        self._other_schema: SchemaMismatch | None = None
 
     def _make_engine(self, url: str) -> Engine:
         if not self.is_sqlite:
@@ -229,6 +232,8 @@ class Database:
         with Session(self._writing, expire_on_commit=False) as session:
             with session.begin():
                 opened = _opened(session.connection())
+                if self._on_other_schema is not None:
+                    self._require_known(session.connection().exec_driver_sql(_REVISION).scalar())
                 yield session
             self._require_same(opened)
 
@@ -245,7 +250,11 @@ class Database:
 
             with silence_limit(PLAIN_SILENCE_S), self._writing.begin() as connection:
                 lock_wait_ms = round(1000 * PLAIN_SILENCE_S / 2)  # a server that waits for a lock is silent meanwhile
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {lock_wait_ms}")
+                limits = f"SELECT set_config('lock_timeout', '{lock_wait_ms}', true)"
+                if self._on_other_schema is None:
+                    connection.exec_driver_sql(limits)
+                else:
+                    self._require_known(connection.exec_driver_sql(f"{limits}, ({_REVISION})").one()[1])
                 yield connection
             return
         with self._turn_within(PLAIN_LOCK_WAIT_S) as left_s:
@@ -293,6 +302,28 @@ class Database:
         if self._written is not None:
             with self.engine.connect() as connection:
                 self._written.check(_opened(connection))
+
+    def guard_schema(self, on_other: Callable[[], None]) -> None:
+        """From now on write nothing into a PostgreSQL database whose schema another version changes meanwhile.
+
+        Every writing transaction then looks at the revision first, and raises SchemaMismatch after a call of
+        `on_other`. A migration takes the table of revisions for itself at its start: it waits for the transactions
+        that have looked, and those that come later wait for it.
+        """
+        if not self.is_sqlite:  # whose file only processes of one host have, which an upgrade asks for
+            self._on_other_schema = on_other
+
+    def require_schema(self) -> None:
+        """Raise SchemaMismatch where a writing transaction has found another schema."""
+        if self._other_schema is not None:
+            raise self._other_schema
+
+    def _require_known(self, found: str | None) -> None:
+        if found != SCHEMA_REVISION:
+            self._other_schema = self._mismatch(found)
+            if self._on_other_schema is not None:
+                self._on_other_schema()
+            raise self._other_schema
 
     def await_writers(self, table: Table) -> None:
         """Wait until no transaction has rows of a table in it; raises StoreUnavailable after a second.
@@ -380,21 +411,30 @@ class Database:
         """Whether the tables of this version are there; False in an empty database. Raises SchemaMismatch."""
         current = self.known_revision()
         if current not in (None, SCHEMA_REVISION):
-            raise SchemaMismatch(
-                f"the database has schema {current}, this version needs {SCHEMA_REVISION}: "
-                "run `syncect db backup` and then `syncect db upgrade`"
-            )
+            raise self._mismatch(current)
         return current is not None
 
     def known_revision(self) -> str | None:
         """Like `current_revision`; raises SchemaMismatch for one that only a newer version can have made."""
         current = self.current_revision()
-        if current is not None and not (current.isdecimal() and current <= SCHEMA_REVISION):
-            raise SchemaMismatch(
-                f"the database {self.location} was made by a newer version of syncect (schema {current}, this version "
-                f"knows {SCHEMA_REVISION}): use that version, or restore the backup from before its upgrade"
-            )
+        if current is not None and not _is_known(current):
+            raise self._mismatch(current)
         return current
+
+    def _mismatch(self, found: str | None) -> SchemaMismatch:
+        if found is None or _is_known(found):
+            return SchemaMismatch(
+                f"the database has schema {found}, this version needs {SCHEMA_REVISION}: "
+                "run `syncect db backup` and then `syncect db upgrade`"
+            )
+        return SchemaMismatch(
+            f"the database {self.location} was made by a newer version of syncect (schema {found}, this version "
+            f"knows {SCHEMA_REVISION}): use that version, or restore the backup from before its upgrade"
+        )
+
+
+def _is_known(revision: str) -> bool:
+    return revision.isdecimal() and revision <= SCHEMA_REVISION
 
 
 def _shown(url: URL) -> str:

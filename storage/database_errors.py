@@ -1,17 +1,22 @@
 """What a driver of a database raises, told in a sentence, and never with the values of a row."""
 
 from collections.abc import Callable
+from typing import Final
 
 from sqlalchemy import ExceptionContext
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from storage.errors import StoreUnavailable
 
+_READ_ONLY: Final = "25006"  # SQLSTATE read_only_sql_transaction: PostgreSQL's standby, before it is promoted
+
 
 def tell(unavailable: Callable[[BaseException], StoreUnavailable], context: ExceptionContext) -> None:
     """A database that is gone, locked, full, damaged or not ours is told in a sentence, whatever was done."""
     if context.is_pre_ping:
         return  # the pool connects anew
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        raise unavailable(context.original_exception) from context.original_exception
     # A broken constraint or a wrong statement is a more special kind of the last one, and stays what it is.
     if type(context.sqlalchemy_exception) in (OperationalError, InterfaceError, DatabaseError):
         raise unavailable(context.original_exception) from context.original_exception

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from storage.errors import StoreUnavailable
+from storage.errors import SchemaMismatch, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Outage:
         self.failures = 0  # since the database could last be used; a hot path calls `over` only where there are any
         self._began_s, self._told_s = 0.0, 0.0
 
-    def failed(self, error: StoreUnavailable) -> float:
+    def failed(self, error: StoreUnavailable | SchemaMismatch) -> float:
         """The database could not be used; the seconds to wait before the next try."""
         with self._turn:
             now_s = self._clock_s()

@@ -7,10 +7,11 @@ Loaded only where the store is on PostgreSQL, whose driver is an extra package.
 import threading
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from psycopg import Connection, OperationalError
+from psycopg import Connection, Error, OperationalError
+from sqlalchemy import Engine
 
 CONNECT_TIMEOUT_S: Final = 2  # the least that libpq knows; a receiver has to answer its sender
 SILENCE_LIMIT_S: Final = 20.0  # a query of this node takes some seconds at most, with the locks that it waits for
@@ -50,6 +51,19 @@ class BoundedConnection(Connection[Any]):
 def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
     """What SQLAlchemy's event `do_connect` calls."""
     return BoundedConnection.connect(*arguments, **options)
+
+
+@contextmanager
+def own_connection(engine: Engine) -> Iterator[BoundedConnection]:
+    """A connection beside the engine's pool and outside any transaction, closed at the end. Raises psycopg.Error."""
+    arguments, options = engine.dialect.create_connect_args(engine.url)
+    options["connect_timeout"] = CONNECT_TIMEOUT_S
+    connection = BoundedConnection.connect(*arguments, **options, autocommit=True)
+    try:
+        yield connection
+    finally:
+        with suppress(Error):
+            connection.close()
 
 
 class _Silence(Exception):

@@ -8,7 +8,7 @@ import math
 import sqlite3
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
@@ -16,6 +16,10 @@ from storage.database import Database, require_sound
 
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig
+
+
+ONE_AT_A_TIME: Final = 7305441
+"""Of PostgreSQL's advisory locks, that of a migration: where two begin at once, the second finds the work done."""
 
 
 def ensure_schema(database: Database) -> None:

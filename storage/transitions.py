@@ -28,6 +28,7 @@ from storage.states import (
     check_transition,
 )
 from storage.tables import ConstancyRow, Delivery, DeliveryInstance, Event, Job, Series
+from storage.wakes import tell
 
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """When a peer is asked again for what it does not confirm, once nobody asks any more."""
@@ -126,6 +127,7 @@ def _of_delivery(row: Delivery, series_id: int) -> dict[str, Any]:
 
 def _write_event(session: Session, from_state: str, to_state: str, actor: str, reason: str, **of: Any) -> None:
     session.add(Event(from_state=from_state, to_state=to_state, actor=actor, reason=reason, **of))
+    tell(session, of["machine"], to_state)
 
 
 def supersede_live_job(session: Session, series_id: int, reason: str, actor: str, now: datetime) -> None:

@@ -1,6 +1,5 @@
 """Wires receiver, completion and courier from the settings and the opened stores."""
 
-import socket
 from functools import partial
 
 from pydicom.dataset import Dataset
@@ -16,6 +15,7 @@ from node.dicom.uids import UidFactory
 from node.network.query import count_instances
 from node.network.requestor import Timeouts
 from node.network.services import Service
+from node.ops.processes import process_name
 from node.ops.retention import Retention
 from node.query.index import Index
 from node.query.retrieve import Retriever
@@ -210,8 +210,3 @@ def _rule(number: int, rule: RuleSettings) -> Rule:
         return Rule(keyword=rule.keyword, op=rule.op, values=rule.values, reason=rule.reason)
     except ValueError as error:
         raise ConfigError(f"eligibility.rules.{number} cannot be used: {error}") from error
-
-
-def process_name(role: str, name: str = "1") -> str:
-    """Name under which a process holds leases: the same after a restart, different on every host."""
-    return f"{role}-{name}@{socket.gethostname()}"[:80]

@@ -27,6 +27,7 @@ from storage.constancy import ConstancyStore
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
 from storage.forecast import Forecast
+from storage.hosts import HostStore
 from storage.jobs import JobStore
 from storage.mark import mismatch, missing_store, settle_mark
 from storage.notes import NoteStore
@@ -153,6 +154,11 @@ class Node:
     def audit(self) -> AuditStore:
         """What people did and looked at on the status page."""
         return AuditStore(self.database)
+
+    @property
+    def hosts(self) -> HostStore:
+        """Which processes run on which host."""
+        return HostStore(self.database)
 
     @property
     def forecast(self) -> Forecast:

@@ -28,6 +28,7 @@ def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Wa
     unknown = UnknownImages(node.spool, node.retention.unknown, watching)
     looks = [
         Look(alert_rules.OF_SERIES, partial(alert_rules.series, node.overview, settings.alerts.due_s, zone)),
+        Look(frozenset({"host"}), partial(alert_rules.hosts, node.hosts.all)),
         Look(frozenset({"deaths"}), partial(alert_rules.deaths, watching)),
         Look(frozenset({"peer", "leftover"}), partial(alert_rules.peers, node.peers, node.destination_names, zone)),
         Look(frozenset({"unconfirmed"}), partial(alert_rules.unconfirmed, watching)),

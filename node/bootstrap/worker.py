@@ -15,10 +15,10 @@ from node.beats import Beating, Numbers
 from node.bootstrap.allowed import unproven_words, why_not_accepted, why_refused
 from node.bootstrap.bundles import BundleInUse, bundle_label, bundles_in_use, in_use_as, with_bundle
 from node.bootstrap.constancy import require_constancy
-from node.bootstrap.roles import process_name
 from node.bootstrap.store import Node, installation_uid
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.uids import UidFactory
+from node.ops.processes import process_name
 from node.ops.supervised import previous_end
 from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, Recorded
@@ -27,6 +27,7 @@ from node.translate.shadow import ShadowRunner
 from node.translate.worker import Worker
 from node.version import software_version
 from storage.jobs import ClaimedJob
+from storage.wakes import Bell
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,18 @@ DEVICE_FILE = "device.json"  # in the data folder
 
 
 def make_worker(
-    node: Node, name: str, announce: Callable[[str], None], beat: Beating, numbers: Numbers | None = None
+    node: Node,
+    name: str,
+    announce: Callable[[str], None],
+    beat: Beating,
+    numbers: Numbers | None = None,
+    *,
+    bell: Bell | None = None,
 ) -> Worker:
-    """A worker with an executor in its own process; `announce` gets in words what it works with."""
+    """A worker with an executor in its own process; `announce` gets in words what it works with.
+
+    bell: says when to look for a job; None for every half second.
+    """
     settings = node.settings
     if numbers is not None and settings.model.device != "cpu":
         numbers.ask(_device_numbers)
@@ -56,6 +66,7 @@ def make_worker(
         numbers=numbers,
         record=record,
         previous_end=previous_end(),
+        bell=bell,
         clock=node.clock,
     )
 

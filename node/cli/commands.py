@@ -16,6 +16,7 @@ from node.cli import (
     demo,
     doctor,
     evaluate,
+    hosts,
     jobs,
     models_cli,
     process,
@@ -89,6 +90,7 @@ spool.add_to(app)
 users.add_to(app)
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(hosts.app, name="hosts")
 app.add_typer(qa.app, name="qa")
 app.add_typer(rules.app, name="rules")
 

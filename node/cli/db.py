@@ -12,6 +12,7 @@ from node.errors import Refused
 from storage import copies, schema
 from storage.database import Database
 from storage.errors import NotFound
+from storage.hosts import free_running
 from storage.tables import SCHEMA_REVISION
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def upgrade(context: typer.Context, config: ConfigOption = None) -> None:
         copy = make_data_dir(settings) / f"store-of-schema-{before}-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}.sqlite3"
         copies.backup(Database(settings.node.url(), read_only=True), copy)
         say(f"wrote {copy}: the way back to the version before is `syncect db load` of it into an empty database")
+    begun_at = None if database.is_sqlite or before in (None, SCHEMA_REVISION) else database.now()
     schema.upgrade(database)
+    if begun_at is not None and (freed := free_running(database, begun_at, database.now())):
+        say(f"{len(freed)} jobs that workers of the earlier version had are queued again")
     say(f"the schema is at revision {database.current_revision()}")
 
 

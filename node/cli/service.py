@@ -20,10 +20,13 @@ from node.errors import Misconfigured
 from node.ops.health import roles_of
 from node.ops.notify import notifying
 from node.ops.processes import Sign, kill_silent, process_lock
+from node.ops.reporting import reported
 from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
+from node.version import software_version
 from storage.database import Database
 from storage.errors import StoreUnavailable
+from storage.wakes import waking
 
 if TYPE_CHECKING:
     from models import BundleCard
@@ -132,15 +135,26 @@ def complete(
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
-    with _process("complete", "1", settings, supervised=supervised, verbose=verbose) as frame:
+    with (
+        _process("complete", "1", settings, supervised=supervised, verbose=verbose) as frame,
+        waking(frame.node.database, frame.stop, frame.node.clock) as wakes,
+    ):
 
         def release_expired() -> None:
             """Also where no worker lives, a job does not stay RUNNING."""
             frame.node.jobs.release_expired(frame.node.clock())
 
-        completion = make_completion(frame.node)
+        completion, bell = make_completion(frame.node), wakes.completion()
+
+        def complete_series() -> None:
+            """Where nothing tells of a new series, at every tick."""
+            if bell.is_due():
+                bell.listen()
+                completion.tick()
+                bell.rest()
+
         completion.begin()
-        with Ticker({completion.tick: COMPLETION_TICK_S, release_expired: LEASE_TICK_S}, frame.beat):
+        with Ticker({complete_series: COMPLETION_TICK_S, release_expired: LEASE_TICK_S}, frame.beat):
             frame.stop.wait()
 
 
@@ -159,8 +173,12 @@ def work(
     settings = settings_from(context, config)
     if not supervised:  # `serve` has looked; a bundle that was changed since holds the jobs and says why
         _check_proven(settings, verified_cards(settings).values())
-    with _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame:
-        worker = make_worker(frame.node, name, frame.announce, frame.beat, frame.numbers)
+    with (
+        _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame,
+        waking(frame.node.database, frame.stop, frame.node.clock) as wakes,
+    ):
+        bell = wakes.worker()
+        worker = make_worker(frame.node, name, frame.announce, frame.beat, frame.numbers, bell=bell)
         with Ticker({worker.release_expired: LEASE_TICK_S}, frame.beat):
             worker.run(frame.stop)
 
@@ -180,10 +198,13 @@ def deliver(
 
     settings = settings_from(context, config)
     _check_dicomweb(settings)
-    with _process("deliver", name, settings, supervised=supervised, verbose=verbose) as frame:
+    with (
+        _process("deliver", name, settings, supervised=supervised, verbose=verbose) as frame,
+        waking(frame.node.database, frame.stop, frame.node.clock) as wakes,
+    ):
         tidy, ask = make_retention(frame.node).tick, make_probe(frame.node).tick
         with Ticker({tidy: TICK_S, ask: PROBE_TICK_S}, frame.beat):
-            make_courier(frame.node, name, frame.beat, frame.numbers).run(frame.stop)
+            make_courier(frame.node, name, frame.beat, frame.numbers).run(frame.stop, bell_of=wakes.courier)
 
 
 def watch(
@@ -268,7 +289,10 @@ def _process(
         heart = Heart(sign.beats, *([link.beats] if link is not None else []))
         numbers = Numbers()
         sign.numbers = numbers.all
+        node.database.guard_schema(stop.set)
+        held.enter_context(reported(node.database, sign, software_version()))
         yield Frame(node, stop, sign, heart.beat, numbers)
+        node.database.require_schema()
 
 
 def _begin_log(role: str, name: str, settings: Settings, *, verbose: bool) -> None:

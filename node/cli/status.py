@@ -28,6 +28,7 @@ from node.operate.situation import health_of, silence, waits
 from node.operate.texts import age, time_left
 from node.ops.health import Health, down
 from storage.errors import NotFound, StorageError
+from storage.hosts import Host
 from storage.overview import RefusedView
 from storage.peers import PeerView
 
@@ -103,6 +104,7 @@ def _print(facts: dict[str, Any]) -> None:
         ["", ""],
         [
             ("receiver", _listening(facts)),
+            *((f"host {host.name}", _host(host)) for host in facts["hosts"]),
             ("bundle", _bundle(facts)),
             *((one["used_by"], _bundle(one)) for one in facts["bundles_of_routes"]),
             *([("routes", ", ".join(facts["routes"]))] if facts["routes"] else []),
@@ -119,6 +121,13 @@ def _print(facts: dict[str, Any]) -> None:
             ("alerts", _alerts_text(facts["alerts"])),
         ],
     )
+
+
+def _host(host: Host) -> str:
+    """Its roles, those that are silent in capitals, its versions, and when it was heard."""
+    roles = [f"{one.role.upper()} SILENT" if one.name in host.silent else one.role for one in host.processes]
+    state = "GONE" if host.is_gone else f"runs {', '.join(roles)}"
+    return f"{state}; version {' and '.join(host.versions)}; heard {age(host.seen_at)} ago"
 
 
 def _bundle(facts: dict[str, Any]) -> str:

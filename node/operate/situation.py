@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from config.settings import Settings
 from node.bootstrap.store import Node
 from node.operate.texts import local_time, zone_of
+from node.ops.alert_rules import gone_words
 from node.ops.alerts import urgency
 from node.ops.certificates import check_all_tls, first_to_end
 from node.ops.disk import why_unwritable
@@ -41,6 +42,7 @@ def essentials(node: Node) -> dict[str, Any]:
         "refused_24_h": node.overview.refused_since(datetime.now(UTC), hours=24),
         "reserve_gb": node.settings.retention.min_free_gb,
         "alerts": _alerts(node),
+        "hosts": node.hosts.all(),
         "peers": [view for view in node.peers.all() if view.destination in node.destination_names],
     }
 
@@ -218,6 +220,7 @@ def _troubles(facts: dict[str, Any]) -> list[str]:
     """What is wrong with the disk and with processes that run, and why the node as a whole cannot start."""
     found = [facts["unwritable"]] if facts["unwritable"] else []
     found += [f"the node cannot start {waits(one)}" for one in facts["not_started"] if one.role == "serve"]
+    found += [gone_words(host) for host in facts["hosts"] if host.is_gone]
     for view in facts["processes"]:
         if words := silence(view):
             found.append(f"{ROLES.get(view.role, view.role)} is {words}")

@@ -4,12 +4,13 @@ Texts name jobs by our own numbers and peers by their AE titles; nothing of a pa
 and no durations, so that they change only when something happened.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from node.ops.health import REFUSING_FOR
 from storage.alerts import Cause
+from storage.hosts import Host
 from storage.overview import Case, Overview
 from storage.peers import PeerStore
 from storage.watching import WatchStore
@@ -46,6 +47,22 @@ def _about(case: Case, kind: str, text: str) -> Cause:
 
 def _why(case: Case) -> str:
     return f": {_printable(case.reason)[:_REASON_LENGTH]}" if case.reason else ""
+
+
+def gone_words(host: Host) -> str:
+    """What is said of a host that is gone."""
+    return (
+        f"the host {_printable(host.name)} is gone: none of its {len(host.processes)} processes reported itself since "
+        f"{host.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+    )
+
+
+def hosts(found: Callable[[], Sequence[Host]], _now: datetime) -> Iterator[Cause]:
+    """One cause for each host of which no process is heard any more; kind `host`."""
+    for host in found():
+        if host.is_gone:
+            next_step = f"start it again, or `syncect hosts forget {_printable(host.name)}`"
+            yield Cause("host", host.name, f"{gone_words(host)}; next: {next_step}")
 
 
 def deaths(watching: WatchStore, _now: datetime) -> Iterator[Cause]:

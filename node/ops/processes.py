@@ -90,6 +90,11 @@ class Sign:
     _view: ProcessView
     numbers: Callable[[], Mapping[str, float]] = dict  # of the process; asked for at each beat
 
+    @property
+    def view(self) -> ProcessView:
+        """What the lock file says now."""
+        return self._view
+
     def __call__(self, details: str) -> None:
         """Replace `details`."""
         with suppress(OSError):
@@ -150,6 +155,11 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
         sign = Sign(path, file.fileno(), view)
         sign.show(view)
         yield sign
+
+
+def process_name(role: str, name: str = "1") -> str:
+    """Name under which a process holds leases: the same after a restart, different on every host."""
+    return f"{role}-{name}@{socket.gethostname()}"[:80]
 
 
 def starter() -> str:

@@ -12,7 +12,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 
 from node.beats import STEP_LIMIT_S, Beating
 from node.ops.clock import JUMP_S
-from storage.errors import StoreUnavailable
+from storage.errors import SchemaMismatch, StoreUnavailable
 from storage.outage import Outage
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def _guarded(function: Callable[[], object], beat: Callable[[str, int, int, floa
         try:
             function()
             outage.over()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, SchemaMismatch) as error:
             outage.failed(error)
         except Exception:  # the process boundary of a tick: a locked database now is no reason to stop for ever
             log.exception("tick failed; the next one tries again", extra={"event": "tick_failed"})

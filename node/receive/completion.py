@@ -29,7 +29,7 @@ from node.receive.expected import ExpectedCounts
 from node.receive.performed_steps import NOTHING, PerformedSteps, StepWord
 from node.receive.routing import Call
 from node.receive.shortfall import describe_missing, lost_by_replacement, not_arrived
-from storage.errors import StoreUnavailable
+from storage.errors import SchemaMismatch, StoreUnavailable
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
 from storage.sources import SourceFile
 from storage.spool import LOST, Spool
@@ -109,7 +109,7 @@ class Completion:
         """The boundary between series: one that cannot be judged stops no other."""
         try:
             return self._judge(series)
-        except StoreUnavailable:  # says nothing about the series
+        except (StoreUnavailable, SchemaMismatch):  # says nothing about the series
             raise
         except Exception as error:
             log.exception(

@@ -27,12 +27,13 @@ from node.send.rejection import MakeNote, NoteSender
 from node.send.scu import SendReport
 from node.send.whose import IdentityCheck
 from storage.commitments import CommitmentStore
-from storage.errors import LeaseLost, StoreUnavailable
+from storage.errors import LeaseLost, SchemaMismatch, StoreUnavailable
 from storage.notes import NoteStore
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
 from storage.peers import PeerStore
 from storage.spool import Spool
+from storage.wakes import Bell, Polling
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +106,10 @@ class Courier:
 
     # -- process -----------------------------------------------------------------------------------------------
 
-    def run(self, stop: threading.Event, *, poll_s: float = 0.5) -> None:
+    def run(self, stop: threading.Event, *, bell_of: Callable[[str], Bell] = lambda _destination: Polling()) -> None:
         """Deliver until `stop` is set; then the instances in flight are finished and the rest is due at once.
+
+        bell_of: says for each destination when to look for a delivery.
 
         A peer that keeps an instance or a question for longer than `STOP_GRACE_S` is left: its thread ends with the
         process, and the next courier of this name frees the delivery, as after a kill.
@@ -114,7 +117,9 @@ class Courier:
         self._stop = stop
         self._begin()
         threads = [
-            threading.Thread(target=self._serve, args=(peer, poll_s), name=f"courier-{peer.name}", daemon=True)
+            threading.Thread(
+                target=self._serve, args=(peer, bell_of(peer.name)), name=f"courier-{peer.name}", daemon=True
+            )
             for peer in self._destinations
         ]
         for thread in threads:
@@ -172,22 +177,24 @@ class Courier:
                     extra={"event": "delivery_lease_ended", "delivery": delivery_id},
                 )
             self._outage.over()
-        except StoreUnavailable as error:
+        except (StoreUnavailable, SchemaMismatch) as error:
             self._outage.failed(error)
         except Exception:
             log.exception("expired leases could not be released", extra={"event": "leases_not_released"})
 
-    def _serve(self, destination: AnyDestination, poll_s: float) -> None:
+    def _serve(self, destination: AnyDestination, bell: Bell) -> None:
         """The loop of one destination; the boundary of its thread."""
         outage = Outage(f"the courier to {destination.name}")
         while not self._stop.is_set():
             self._beat(destination.name, "waiting", 0, 0, STEP_LIMIT_S)
             try:
+                bell.listen()
                 busy = self.reject_once(destination) or self.run_once(destination) or self.confirm_once(destination)
                 outage.over()
-            except StoreUnavailable as error:
+                if not busy:
+                    bell.wait(self._stop)
+            except (StoreUnavailable, SchemaMismatch) as error:
                 self._stop.wait(outage.failed(error))
-                continue
             except Exception:
                 log.exception(
                     "delivery to %s paused after an internal error",
@@ -195,9 +202,6 @@ class Courier:
                     extra={"event": "courier_paused", "destination": destination.name},
                 )
                 self._stop.wait(_PAUSE_AFTER_ERROR_S)
-                continue
-            if not busy:
-                self._stop.wait(poll_s)
 
     # -- one delivery ------------------------------------------------------------------------------------------
 
@@ -292,7 +296,7 @@ class Courier:
             report = sender.send(items, keep, self._stop.is_set, sha256=sha256)
             self._numbers.add("send_s", time.perf_counter() - begun_s, of=destination.name)
             return report
-        except (LeaseLost, StoreUnavailable):
+        except (LeaseLost, StoreUnavailable, SchemaMismatch):
             raise
         except Exception as error:  # the process boundary: one unusual series must not stop the others
             log.exception(

@@ -30,18 +30,18 @@ from node.translate.device_record import DeviceRecord
 from node.translate.job import Executor, JobOptions, JobResult, join_reasons
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
-from storage.errors import LeaseLost, StoreUnavailable
+from storage.errors import LeaseLost, SchemaMismatch, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.outage import Outage
 from storage.remakes import Release
 from storage.spool import LOST, Spool
 from storage.states import WORKER_CANNOT
+from storage.wakes import Bell, Polling
 
 log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 HEARTBEAT_S = 2.0  # also how old the progress is that a reader sees
-POLL_S = 0.5
 MAX_ATTEMPTS = 3
 LEFT_BEHIND_AFTER = timedelta(hours=1)  # far longer than a result waits between its folder and its transaction
 RETRY_AFTER_S = (10.0, 60.0, 300.0)
@@ -87,7 +87,7 @@ class Worker:
     results that no route sends elsewhere.
     `idle(stop)` is called where no job is due, and says whether it did anything; it must give way to a job.
     `permit(job, executor)` raises ExecutorUnavailable where a job must wait for a constancy run.
-    `previous_end` says why the supervisor killed the worker before this one, or "".
+    `previous_end` says why the supervisor killed the worker before this one, or "". `bell` says when to look for a job.
 
     When the device fails, the process ends. A new one translates the job with one slice at a time, and then on another
     GPU of the same kind, where there is one; at last the job is HELD. It never takes the processor instead.
@@ -110,6 +110,7 @@ class Worker:
         numbers: Numbers | None = None,
         record: DeviceRecord | None = None,
         previous_end: str = "",
+        bell: Bell | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._jobs, self._spool, self._idle = jobs, spool, idle
@@ -117,7 +118,7 @@ class Worker:
         self._destinations, self._permit = tuple(destinations), permit
         self._name, self._clock = name, clock
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
-        self._numbers = numbers or Numbers()
+        self._numbers, self._bell = numbers or Numbers(), bell or Polling()
         self._executor: Executor | None = None  # of the job in hand
         self._failed_device = ""
 
@@ -150,11 +151,12 @@ class Worker:
         self._prepare()
         while not stop.is_set():
             self._beat("", "waiting for a job", 0, 0, IDLE_LIMIT_S)
+            self._bell.listen()
             busy = self.run_once(stop) or self._use_idle_time(stop)
             if self._failed_device:
                 raise DeviceFailed(f"{self._failed_device}; a new process takes the next job")
             if not busy:
-                stop.wait(POLL_S)
+                self._bell.wait(stop)
 
     def _use_idle_time(self, stop: threading.Event) -> bool:
         try:
@@ -207,7 +209,7 @@ class Worker:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
         try:
             self._produce(job, stop)
-        except (LeaseLost, StoreUnavailable):  # without the database no outcome can be recorded
+        except (LeaseLost, StoreUnavailable, SchemaMismatch):  # without the database no outcome can be recorded
             raise
         except _Stopped:
             self._jobs.give_back(job.id, self._name, "the worker was stopped", now=self._clock())
@@ -337,7 +339,7 @@ class Worker:
                     continue
                 try:
                     self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock(), progress=beating.progress)
-                except LeaseLost:
+                except (LeaseLost, SchemaMismatch):
                     beating.lost.set()
                     return
                 except StoreUnavailable as error:

@@ -90,7 +90,7 @@ class Lights:
 def strip_of(node: Node) -> Strip:
     """How everything is now."""
     found, now = facts(node), now_utc()
-    made = [*_roles(found), *_destinations(node, found, now), _disk(found), _certificates(found, now)]
+    made = [*_roles(found), *_hosts(found), *_destinations(node, found, now), _disk(found), _certificates(found, now)]
     return Strip(health_of(node, found), (*made, _waiting(node, now), _alerts(found)), now)
 
 
@@ -125,6 +125,17 @@ def _refusing(found: dict[str, Any], light: Light) -> Light:
         return light
     refused = f"refused images of {newest.calling_ae} {age(newest.last_at)} ago: {newest.reason}"
     return Light(light.name, Word.LATE, refused)
+
+
+def _hosts(found: dict[str, Any]) -> Iterator[Light]:
+    """One light for each host, where the node can run on several."""
+    for host in found["hosts"]:
+        if host.is_gone:
+            yield Light(f"Host {host.name}", Word.DOWN, f"gone: not heard for {age(host.seen_at)}")
+            continue
+        roles = ", ".join(f"{one.role} (silent)" if one.name in host.silent else one.role for one in host.processes)
+        versions = " and ".join(host.versions)
+        yield Light(f"Host {host.name}", Word.LATE if host.silent else Word.OK, f"{roles}; version {versions}")
 
 
 # -- destinations, disk, certificates ----------------------------------------------------------------------------------

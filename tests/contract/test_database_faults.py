@@ -100,6 +100,33 @@ def test_a_restarted_server_is_found_again_without_help(database: Database) -> N
     assert open_one(database) > 0
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_standby_takes_nothing_until_it_is_promoted(database: Database) -> None:
+    standby = Database(f"{database.url.render_as_string()}&options=-c default_transaction_read_only=on")
+    with pytest.raises(StoreUnavailable, match="read-only transaction"):
+        open_one(standby)
+    with pytest.raises(StoreUnavailable, match="read-only transaction"), standby.write() as session:
+        session.add(Association(receiver="r", calling_ae="A", peer_host="h", outcome="OPEN", opened_at=NOW))
+    standby.close()
+    assert open_one(database) > 0
+
+
+def test_a_server_without_a_free_connection_is_waited_for_like_one_that_is_down(postgres_url: str) -> None:
+    server = create_engine(postgres_url, isolation_level="AUTOCOMMIT")
+    crowded = Database(postgres_url.replace("//test@", "//crowded@"))
+    with server.connect() as connection:
+        connection.execute(text("CREATE ROLE crowded LOGIN CONNECTION LIMIT 0"))
+        try:
+            with pytest.raises(StoreUnavailable, match="too many connections"):
+                open_one(crowded)
+            connection.execute(text("ALTER ROLE crowded CONNECTION LIMIT 1"))
+            assert crowded.current_revision() is None
+        finally:
+            crowded.close()
+            connection.execute(text("DROP ROLE crowded"))
+    server.dispose()
+
+
 def test_the_server_tells_its_time(postgres_url: str) -> None:
     database = Database(postgres_url)
     assert abs((database.now() - datetime.now(UTC)).total_seconds()) < 5

@@ -19,6 +19,7 @@ from node.beats import Numbers
 from node.network.requestor import Timeouts
 from node.send.courier import BACKOFF_CAP_S, MISCONFIGURED_PAUSE_S, UNCLEAR_ATTEMPTS, Courier
 from storage.states import DeliveryState, JobState
+from storage.wakes import Polling
 from tests.damages import EVERY, overwritten
 
 QUICK = Timeouts(connection_s=2, acse_s=2, dimse_s=0.5, send_s=0.5)
@@ -306,7 +307,7 @@ def test_stop_finishes_the_instance_in_flight_and_leaves_the_rest_due(
         return 0x0000
 
     tps.answer = stop_at_two
-    make_courier(tps.destination()).run(stop, poll_s=0.01)
+    make_courier(tps.destination()).run(stop, bell_of=lambda _name: Polling(0.01))
     assert store.delivery().state is DeliveryState.PENDING
     assert due_in_s(store, clock) == 0
     assert store.statuses() == [0, 0]
@@ -331,7 +332,7 @@ def test_one_dead_destination_does_not_hold_up_another(
     tps.answer = stop_at_two
     slow = Timeouts(connection_s=2, acse_s=2, dimse_s=3, send_s=3)
     courier = make_courier(stuck.destination(name="dead"), tps.destination(), timeouts=slow)
-    running = threading.Thread(target=courier.run, args=(stop,), kwargs={"poll_s": 0.01})
+    running = threading.Thread(target=courier.run, args=(stop,), kwargs={"bell_of": lambda _name: Polling(0.01)})
     running.start()
     assert stop.wait(60)
     assert store.delivery("dead").state is DeliveryState.SENDING
@@ -354,7 +355,7 @@ def test_what_a_killed_courier_held_is_sent_by_the_next_one_of_its_name(
         return 0x0000
 
     tps.answer = stop_at_two
-    make_courier(tps.destination()).run(stop, poll_s=0.01)
+    make_courier(tps.destination()).run(stop, bell_of=lambda _name: Polling(0.01))
     assert tps.stored == uids[1:]
     assert store.delivery().state is DeliveryState.SENT
 

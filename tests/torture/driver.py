@@ -17,11 +17,12 @@ from typing import Any
 
 from config.load import load_settings
 from node.bootstrap.bundles import bundle_label, verified_cards
-from node.bootstrap.roles import make_completion, process_name
+from node.bootstrap.roles import make_completion
 from node.bootstrap.store import Node, open_store
 from node.bootstrap.worker import job_options
 from node.dicom.constants import CT_IMAGE_STORAGE
 from node.dicom.identity import part10_head
+from node.ops.processes import process_name
 from node.send.courier import Courier
 from node.translate.job import Executor
 from node.translate.worker import Worker
