@@ -16,6 +16,7 @@ from storage.database import Database
 from storage.filters import is_expected
 from storage.states import DeliveryState, JobState
 from storage.tables import Delivery, DeliveryInstance, Event, Job
+from storage.turns import TURNS
 
 MEASURED: Final = 20  # the newest finished jobs, or deliveries, that count
 
@@ -84,7 +85,7 @@ class _Queue:
 
     def __init__(self, session: Session, now: datetime) -> None:
         query = select(Job).where(Job.state.in_((JobState.RUNNING, JobState.QUEUED)))
-        rows = session.scalars(query.order_by(Job.next_attempt_at, Job.id)).all()
+        rows = session.scalars(query.order_by(*TURNS)).all()
         self.jobs = {row.id: row for row in rows}
         self._order = sorted(rows, key=lambda row: row.state is not JobState.RUNNING)
         self._workers = max(1, len({row.worker for row in rows if row.state is JobState.RUNNING}))
