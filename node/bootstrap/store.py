@@ -32,6 +32,7 @@ from storage.mark import mismatch, missing_store, settle_mark
 from storage.notes import NoteStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
+from storage.pauses import PauseStore
 from storage.peers import PeerStore
 from storage.performed_steps import PerformedStepStore
 from storage.recalls import RecallStore
@@ -143,6 +144,11 @@ class Node:
     def alerts(self) -> AlertStore:
         """What a person has to know."""
         return AlertStore(self.database)
+
+    @property
+    def pauses(self) -> PauseStore:
+        """Which stages a person paused, and where."""
+        return PauseStore(self.database)
 
     @property
     def users(self) -> UserStore:
