@@ -16,6 +16,7 @@ AlertKind = Literal[
     "worker",
     "device",
     "hung",
+    "paused",
     "silence",
     "peer",
     "refused",

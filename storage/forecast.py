@@ -23,10 +23,14 @@ MEASURED: Final = 20  # the newest finished jobs, or deliveries, that count
 
 @dataclass(frozen=True)
 class Expected:
-    """When a result is due, and when it will probably be there; None where none is waited for, or nobody can tell."""
+    """When a result is due, and when it will probably be there; None where none is waited for, or nobody can tell.
+
+    is_late: whether it is due already.
+    """
 
     due_at: datetime | None = None
     eta_at: datetime | None = None
+    is_late: bool = False
 
 
 class Forecast:
@@ -36,12 +40,16 @@ class Forecast:
         self._database = database
 
     def expected(self, cases: Sequence[Case], now: datetime, due_s: float) -> dict[str, Expected]:
-        """By case id, of each of these cases; a result is due `due_s` after its case began to wait for it."""
-        due, ends = timedelta(seconds=due_s), self.ends(cases, now)
-        return {
-            case.id: Expected(case.counts_from + due if is_expected(case) else None, ends.get(case.id))
-            for case in cases
-        }
+        """By case id, of each of these cases; a result is due as its job says.
+
+        Where there is no job yet, it is `due_s` after the case began to wait for one.
+        """
+        ends = self.ends(cases, now)
+        found = {}
+        for case in cases:
+            due_at = (case.due_at or case.counts_from + timedelta(seconds=due_s)) if is_expected(case) else None
+            found[case.id] = Expected(due_at, ends.get(case.id), due_at is not None and due_at < now)
+        return found
 
     def ends(self, cases: Sequence[Case], now: datetime) -> dict[str, datetime]:
         """When the last destination will have each of these cases, by case id; those that nobody can tell are left out.

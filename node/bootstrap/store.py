@@ -44,6 +44,7 @@ from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
 from storage.spool import Spool, fsync_directory, write_durably
 from storage.users import UserStore
+from storage.waiting import WaitingReader
 
 RESTORE_BEGUN: Final = "restore.json"
 """A file in the data folder while `syncect restore` works; it stays where that was interrupted."""
@@ -149,6 +150,11 @@ class Node:
     def pauses(self) -> PauseStore:
         """Which stages a person paused, and where."""
         return PauseStore(self.database)
+
+    @property
+    def waiting(self) -> WaitingReader:
+        """What waits for its turn, and what each host has in hand."""
+        return WaitingReader(self.database)
 
     @property
     def users(self) -> UserStore:
