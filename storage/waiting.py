@@ -96,7 +96,7 @@ def _by_host(names: Iterable[str | None]) -> Counter[str]:
     return Counter(host_of(name or "") for name in names)
 
 
-def _received() -> Select[Any]:
+def _received() -> Select[str, int]:
     return (
         select(Series.calling_ae, func.count())
         .where(Series.state == SeriesState.RECEIVING)

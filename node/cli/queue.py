@@ -59,17 +59,20 @@ def list_queue(context: typer.Context, as_json: JsonOption = False, config: Conf
         now, zone = now_utc(), zone_of(node.settings)
         waiting, pauses, hosts = node.waiting.rows(now), node.pauses.all(), node.waiting.in_hand()
     if as_json:
-        rows = [{**vars(row), "priority": priority_words(row.priority) or None} for row in waiting]
+        shown = [{**vars(row), "priority": priority_words(row.priority) or None} for row in waiting]
         in_hand = [{"host": name, **vars(one)} for name, one in hosts.items()]
-        print_json({"waiting": rows, "pauses": pauses, "hosts": in_hand})
+        print_json({"waiting": shown, "pauses": pauses, "hosts": in_hand})
         return
     for pause in pauses:
         write(f"PAUSED: {pause_words(pause, zone)}\n")
     cells = [_cells(row, due_text(row.due_at, now)) for row in waiting]
-    print_table(["STAGE", "PRIORITY", "FROM", "TO", "WAIT", "IN HAND", "LATE", "FIRST DUE"], cells)
-    print_table(
-        ["HOST", "IN HAND", "PAUSED"], [(name, _in_hand(one), _of(pauses, name)) for name, one in hosts.items()]
-    )
+    if cells:
+        print_table(["STAGE", "PRIORITY", "FROM", "TO", "WAIT", "IN HAND", "LATE", "FIRST DUE"], cells)
+    else:
+        write("nothing waits\n")
+    if hosts:
+        rows = [(name, _in_hand(one), _of(pauses, name)) for name, one in hosts.items()]
+        print_table(["HOST", "IN HAND", "PAUSED"], rows)
 
 
 @app.command("pause")
@@ -82,13 +85,13 @@ def pause(
 ) -> None:
     """Let a stage take nothing new until `queue resume`; without --stage translating and sending.
 
-    What is under way ends. A receiver that is paused refuses images as where its disk is full, so that senders try again.
+    What is under way ends. A receiver that is paused refuses images as where its disk is full, and senders try again.
     """
     stages = _stages(stage, [Stage.TRANSLATE, Stage.SEND])
     with open_store(settings_from(context, config)) as node:
         _require_known(node, host)
         changed = node.pauses.pause(stages, host, operator(), _needed(reason), now_utc())
-        _tell(node, "queue pause", "paused", changed, stages, host, reason)
+        _tell(node, "queue pause", ("paused", "was paused already"), changed, stages, host, reason)
 
 
 @app.command("resume")
@@ -102,7 +105,7 @@ def resume(
     stages = _stages(stage, list(Stage))
     with open_store(settings_from(context, config)) as node:
         ended = node.pauses.resume(stages, host)
-        _tell(node, "queue resume", "resumed", [one.stage for one in ended], stages, host, "")
+        _tell(node, "queue resume", ("resumed", "was not paused"), [one.stage for one in ended], stages, host)
         for left in node.pauses.all():
             say(f"still so: {pause_words(left, zone_of(node.settings))}")
 
@@ -126,7 +129,7 @@ def drain(
         _require_known(node, host)
         stages = list(Stage)
         changed = node.pauses.pause(stages, host, operator(), _needed(reason), now_utc(), drains=True)
-        _tell(node, "queue drain", "drained", changed, stages, host, reason)
+        _tell(node, "queue drain", ("drained", "was drained already"), changed, stages, host, reason)
         left = _await_empty(node, host, at_most_s) if wait else _hand_of(node, host)
     if left.is_empty:
         say(f"{host} has nothing in hand and can be switched off")
@@ -174,7 +177,13 @@ def _needed(reason: str) -> str:
 
 
 def _tell(
-    node: Node, action: str, done: str, changed: Sequence[Stage], asked: Sequence[Stage], host: str, reason: str
+    node: Node,
+    action: str,
+    words: tuple[str, str],
+    changed: Sequence[Stage],
+    asked: Sequence[Stage],
+    host: str,
+    reason: str = "",
 ) -> None:
     """Say what was done, and keep it in the audit trail where anything was."""
     where = f"on {host}" if host else "on all hosts"
@@ -182,7 +191,7 @@ def _tell(
         detail = f"{', '.join(changed)} {where}" + (f": {tidy_reason(reason)}" if reason else "")
         node.audit.record(AuditEntry(now_utc(), operator(), "local", action, "ok", detail=detail))
     for stage in asked:
-        say(f"{stage} {where}: {done if stage in changed else 'nothing to change'}")
+        say(f"{stage} {where}: {words[0] if stage in changed else words[1]}")
 
 
 def _cells(row: Waiting, due: str) -> tuple[str, ...]:

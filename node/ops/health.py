@@ -72,8 +72,8 @@ class Facts:
 class Health:
     """The state, why it is no better, and how many things of each kind wait for a person.
 
-    takes_images: whether a C-STORE can be accepted now; a node whose disk is full, or whose receiving a person paused, is
-    degraded and takes none.
+    takes_images: whether a C-STORE can be accepted now; a node whose disk is full, or whose receiving a person paused,
+    is degraded and takes none.
     """
 
     state: State

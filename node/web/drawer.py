@@ -24,7 +24,8 @@ from storage.shadows import ShadowView
 class Drawer:
     """What is shown of a case; `phi` tells whether the patient and what was typed at a scanner are shown in full.
 
-    waits: why it waits for its turn. seen: goes with every form; it changes with the state, and with whatever a person decides about the case.
+    waits: why it waits for its turn. seen: goes with every form; it changes with the state, and with whatever a person
+    decides about the case.
     """
 
     case: Case
