@@ -17,6 +17,7 @@ AlertKind = Literal[
     "worker",
     "device",
     "hung",
+    "paused",
     "silence",
     "peer",
     "refused",

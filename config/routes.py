@@ -6,6 +6,7 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from config.fields import AeTitle, Section
+from config.queue import PriorityName
 
 SENDER: Final = "@sender"
 """Among the destinations of a route: the one whose AE title is that by which the series was sent."""
@@ -29,7 +30,8 @@ class RouteSettings(Section):
     """One route: what holds for the series that take it, which bundle translates them, and where results go.
 
     called_ae, calling_ae: one of these AE titles, empty for any. rules: what each image of the series has to meet.
-    bundle: "" for `model.bundle`. destinations: names, or `SENDER`; empty for all that get results.
+    bundle: "" for `model.bundle`. destinations: names, or `SENDER`; empty for all that get results. priority: of the
+    jobs; target_s: their results are wanted so long after the series was complete, seconds; 0 for `queue.target_s`.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -38,6 +40,8 @@ class RouteSettings(Section):
     rules: tuple[ConditionSettings, ...] = ()
     bundle: str = ""
     destinations: tuple[str, ...] = ()
+    priority: PriorityName = "routine"
+    target_s: Annotated[float, Field(ge=0, le=7 * 86400)] = 0.0
 
     @property
     def returns(self) -> bool:

@@ -28,6 +28,7 @@ from config.fields import (
     check_host,
     is_loopback,
 )
+from config.queue import QueueSettings
 from config.routes import ConditionSettings, RouteSettings, check_routes
 from config.syntax import network_of
 
@@ -376,6 +377,7 @@ class Settings(Section):
     model: ModelSettings = ModelSettings()
     destination: tuple[_ByKind, ...] = ()
     route: tuple[RouteSettings, ...] = ()
+    queue: QueueSettings = QueueSettings()
     series: SeriesSettings = SeriesSettings()
     retention: RetentionSettings = RetentionSettings()
     web: WebSettings = WebSettings()

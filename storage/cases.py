@@ -95,7 +95,8 @@ class Case:
     purged_at: when the files of the result were removed, or the received files of a series without a job.
     received_purged_at: when the received files were. recalled_at: when a person recalled the result. repeat: how many
     jobs made the same of the same before. facts: what tells the source series from others and is no free text.
-    called_ae: the AE title by which the node was called, "" where it is not known. route, destinations: as in `Job`.
+    called_ae: the AE title by which the node was called, "" where it is not known. route, destinations, priority,
+    due_at: as in `Job`.
     """
 
     id: str
@@ -137,6 +138,8 @@ class Case:
     called_ae: str = ""
     route: str = ""
     destinations: tuple[str, ...] = ()
+    priority: int | None = None
+    due_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,21 @@ from storage.database import Database
 from storage.filters import is_expected
 from storage.states import DeliveryState, JobState
 from storage.tables import Delivery, DeliveryInstance, Event, Job
+from storage.turns import TURNS
 
 MEASURED: Final = 20  # the newest finished jobs, or deliveries, that count
 
 
 @dataclass(frozen=True)
 class Expected:
-    """When a result is due, and when it will probably be there; None where none is waited for, or nobody can tell."""
+    """When a result is due, and when it will probably be there; None where none is waited for, or nobody can tell.
+
+    is_late: whether it is due already.
+    """
 
     due_at: datetime | None = None
     eta_at: datetime | None = None
+    is_late: bool = False
 
 
 class Forecast:
@@ -35,12 +40,16 @@ class Forecast:
         self._database = database
 
     def expected(self, cases: Sequence[Case], now: datetime, due_s: float) -> dict[str, Expected]:
-        """By case id, of each of these cases; a result is due `due_s` after its case began to wait for it."""
-        due, ends = timedelta(seconds=due_s), self.ends(cases, now)
-        return {
-            case.id: Expected(case.counts_from + due if is_expected(case) else None, ends.get(case.id))
-            for case in cases
-        }
+        """By case id, of each of these cases; a result is due as its job says.
+
+        Where there is no job yet, it is `due_s` after the case began to wait for one.
+        """
+        ends = self.ends(cases, now)
+        found = {}
+        for case in cases:
+            due_at = (case.due_at or case.counts_from + timedelta(seconds=due_s)) if is_expected(case) else None
+            found[case.id] = Expected(due_at, ends.get(case.id), due_at is not None and due_at < now)
+        return found
 
     def ends(self, cases: Sequence[Case], now: datetime) -> dict[str, datetime]:
         """When the last destination will have each of these cases, by case id; those that nobody can tell are left out.
@@ -84,7 +93,7 @@ class _Queue:
 
     def __init__(self, session: Session, now: datetime) -> None:
         query = select(Job).where(Job.state.in_((JobState.RUNNING, JobState.QUEUED)))
-        rows = session.scalars(query.order_by(Job.next_attempt_at, Job.id)).all()
+        rows = session.scalars(query.order_by(*TURNS)).all()
         self.jobs = {row.id: row for row in rows}
         self._order = sorted(rows, key=lambda row: row.state is not JobState.RUNNING)
         self._workers = max(1, len({row.worker for row in rows if row.state is JobState.RUNNING}))

@@ -10,16 +10,21 @@ from sqlalchemy.orm import Session
 from config.routes import TITLE_MARK
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
+from storage.pauses import host_of, is_paused
+from storage.queueing import priority_again
 from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, release_of, succeed, was_given_away
 from storage.sources import SourceStore, current_sources
 from storage.states import (
     CLOSED_BY_A_PERSON,
+    LIVE_JOB_STATES,
     MAX_DEATHS,
     NOT_JUDGED,
     DeliveryState,
     JobState,
     Leftover,
+    Priority,
     SeriesState,
+    Stage,
     case_id,
 )
 from storage.tables import Delivery, Job, Product, Series
@@ -30,12 +35,14 @@ from storage.transitions import (
     last_event,
     mark_leftover,
     move_job,
+    note_turn,
     reopen_deliveries,
     require_not_rejected,
     require_one_free,
     send_anew,
     withdraw_deliveries,
 )
+from storage.turns import NO_RULES, Rules, change_turn, next_job
 from storage.work import ClaimedJob, ProducedInstance, ProducedSeries, Progress, RewrittenFiles
 
 __all__ = ["ClaimedJob", "JobStore", "ProducedInstance", "ProducedSeries", "Progress", "RewrittenFiles"]
@@ -46,18 +53,15 @@ class JobStore(SourceStore):
 
     # -- worker ------------------------------------------------------------------------------------------------
 
-    def claim(self, worker: str, lease_s: float, now: datetime) -> ClaimedJob | None:
-        """QUEUED -> RUNNING for the oldest due job whose series is not being received again; None if there is none."""
+    def claim(self, worker: str, lease_s: float, now: datetime, rules: Rules = NO_RULES) -> ClaimedJob | None:
+        """QUEUED -> RUNNING for the job whose turn it is (`storage.turns`); None where none may begin.
+
+        Its series is not being received again, and translating is not paused on the host of the worker.
+        """
         with self._database.write() as session:
-            found = session.execute(
-                select(Job, Series.series_uid, Series.study_uid)
-                .join(Series, Series.id == Job.series_id)
-                .where(Job.state == JobState.QUEUED, Job.next_attempt_at <= now)
-                .where(Series.state == SeriesState.QUEUED)
-                .order_by(Job.next_attempt_at, Job.id)
-                .limit(1)
-                .with_for_update(skip_locked=True, of=Job)
-            ).first()
+            if is_paused(session, Stage.TRANSLATE, host_of(worker)):
+                return None
+            found = next_job(session, now, rules)
             if found is None:
                 return None
             job, series_uid, study_uid = found
@@ -223,6 +227,29 @@ class JobStore(SourceStore):
                 _require_files(series.purged_at, "its received files")
             _queue_again(session, job, actor, reason, now)
 
+    def set_turn(
+        self,
+        job_id: int,
+        actor: str,
+        reason: str,
+        now: datetime,
+        *,
+        priority: Priority | None = None,
+        due_at: datetime | None = None,
+    ) -> str:
+        """Change when a live job takes its turn, and its deliveries theirs; None leaves as it is. Returns what changed.
+
+        Raises IllegalTransition for a job that has ended.
+        """
+        with self._database.write() as session:
+            job = _get(session, job_id)
+            if job.state not in LIVE_JOB_STATES:
+                raise IllegalTransition(f"only a job that has not ended takes turns; this one is {job.state}")
+            said = change_turn(job, priority, due_at)
+            if said:
+                note_turn(session, job, actor=actor, reason=f"{said}: {reason}" if reason else said, now=now)
+            return said
+
     def cancel(self, job_id: int, actor: str, reason: str, now: datetime) -> None:
         """Any live state -> CANCELLED, with every delivery that has not reached SENT.
 
@@ -369,6 +396,9 @@ def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datet
     move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
     job.attempts, job.device_faults, job.next_attempt_at = 0, 0, now
     job.deaths = min(job.deaths, MAX_DEATHS - 1)  # one more try, which a person wanted
+    priority = priority_again(session.get_one(Series, job.series_id), job.priority, now)
+    if priority != job.priority or priority is Priority.OFF_PEAK:
+        job.priority, job.due_at = priority, max(job.due_at, now)
 
 
 def _require_present(session: Session, job: Job) -> Series:

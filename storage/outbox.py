@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session
 from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.neighbour_tables import RejectionNoteRow
+from storage.pauses import host_of, is_paused
 from storage.remakes import ProductStore
-from storage.states import DeliveryState, JobState, Leftover, SeriesState, case_id
+from storage.states import DeliveryState, JobState, Leftover, Stage, case_id
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
 from storage.transitions import (
     LEFTOVER_PAUSE,
@@ -24,6 +25,7 @@ from storage.transitions import (
     move_delivery,
     remark_when_sent,
 )
+from storage.turns import next_delivery
 
 _DELIVERY, _ANSWER = (cast(Table, kind.__table__) for kind in (Delivery, DeliveryInstance))
 _EXTEND_LEASE = Prepared(
@@ -99,24 +101,19 @@ class SentDelivery:
 class OutboxStore(ProductStore):
     """The writer of deliveries once their rows exist, beside `CommitmentStore`, which writes what a peer reports."""
 
-    def claim(self, courier: str, destination: str, lease_s: float, now: datetime) -> ClaimedDelivery | None:
-        """PENDING -> SENDING for the oldest due delivery to `destination`; None if there is none.
+    def claim(
+        self, courier: str, destination: str, lease_s: float, now: datetime, *, most_sending: int = 0
+    ) -> ClaimedDelivery | None:
+        """PENDING -> SENDING for the delivery to `destination` whose turn it is (`storage.turns`); None without one.
 
-        A delivery waits while its source series is being received again: it may be about to be superseded; and while
-        it is held for a person.
+        A delivery waits while its source series is being received again: it may be about to be superseded; while it is
+        held for a person; while sending is paused on the host of the courier; and while `most_sending` are SENDING to
+        the destination, from any host (0 for no limit).
         """
         with self._database.write() as session:
-            found = session.execute(
-                select(Delivery, Job)
-                .join(Job, Job.id == Delivery.job_id)
-                .join(Series, Series.id == Job.series_id)
-                .where(Delivery.state == DeliveryState.PENDING, Delivery.next_attempt_at <= now)
-                .where(Delivery.destination == destination, Delivery.held_for == "")
-                .where(Job.state == JobState.PRODUCED, Series.state == SeriesState.QUEUED)
-                .order_by(Delivery.next_attempt_at, Delivery.id)
-                .limit(1)
-                .with_for_update(skip_locked=True, of=Delivery)
-            ).first()
+            if is_paused(session, Stage.SEND, host_of(courier)):
+                return None
+            found = next_delivery(session, destination, now, most_sending)
             if found is None:
                 return None
             delivery, job = found

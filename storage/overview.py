@@ -244,6 +244,7 @@ def _cases(session: Session, page: Sequence[Series]) -> Iterable[Case]:
 def _decided(session: Session, ids: Sequence[int]) -> dict[int, datetime]:
     """When a person last decided something about each of these series, where anyone did."""
     query = select(Event.series_id, func.max(Event.at)).where(Event.series_id.in_(ids), Event.actor.like("operator%"))
+    query = query.where(Event.machine != "turn")  # who gives a job another turn waits as long as before
     return {key: at for key, at in session.execute(query.group_by(Event.series_id))}
 
 
@@ -352,6 +353,8 @@ def _job_case(series: Series, job: Job, produced: int, deliveries: list[Delivery
         bundle=job.bundle,
         route=job.route,
         destinations=tuple(job.destinations),
+        priority=job.priority,
+        due_at=job.due_at,
         attempts=job.attempts,
         created_at=series.created_at if job.run == 1 else job.created_at,
         updated_at=max([job.updated_at, *(view.updated_at for view in deliveries)]),

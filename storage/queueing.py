@@ -2,14 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
-from storage.states import LIVE_JOB_STATES, JobState
+from config.queue import TARGET_S
+from storage.states import LIVE_JOB_STATES, JobState, Priority
 from storage.tables import Delivery, Instance, Job, Series
 from storage.transitions import begin_job
+
+TODAY: Final = timedelta(hours=24)
+"""What is made again of a series whose last instance is older than this is not for a patient of today."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class JobRequest:
     doubt: why a person must look at the result before it is sent, whatever the gates say of it; "" where nothing is
     known. patient: the identity that the images carry, by DICOM keyword. slices: how many its instances hold, a
     multi-frame one many; 0 where nobody read them, so that each counts as one. route, destinations: as in `Job`;
-    why: why this route was taken, a clause for the history.
+    why: why this route was taken, a clause for the history. target_s: the result is wanted so many seconds from now.
     """
 
     key: str
@@ -30,10 +35,15 @@ class JobRequest:
     route: str = ""
     destinations: tuple[str, ...] = ()
     why: str = ""
+    priority: Priority = Priority.ROUTINE
+    target_s: float = TARGET_S
 
 
 def add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
-    """A job in QUEUED for the present contents of a series, after those that it has."""
+    """A job in QUEUED for the present contents of a series, after those that it has.
+
+    One after others of an old series comes off peak: a re-run of an archive delays no patient of today.
+    """
     runs = session.scalar(select(func.count()).select_from(Job).where(Job.series_id == series.id)) or 0
     count = session.scalar(
         select(func.count()).select_from(Instance).where(Instance.series_id == series.id, Instance.is_current)
@@ -53,10 +63,18 @@ def add_job(session: Session, series: Series, request: JobRequest, now: datetime
         patient=dict(request.patient),
         route=request.route,
         destinations=list(request.destinations),
+        priority=priority_again(series, request.priority, now) if runs else request.priority,
+        due_at=now + timedelta(seconds=request.target_s),
     )
     reason = f"bundle {request.bundle}" if request.bundle else "for a series that cannot be judged"
     begin_job(session, job, actor="eligibility", reason=f"{reason}; {request.why}" if request.why else reason, now=now)
     return job
+
+
+def priority_again(series: Series, priority: int, now: datetime) -> Priority:
+    """The priority of what is made again of a series: off peak where it is not of today, unless it is urgent."""
+    is_old = now - series.last_arrival_at > TODAY
+    return Priority.OFF_PEAK if is_old and priority != Priority.URGENT else Priority(priority)
 
 
 def take_route(session: Session, job: Job, request: JobRequest) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.queueing import JobRequest, add_job
-from storage.states import JobState
+from storage.states import JobState, Priority
 from storage.tables import Delivery, Event, Job, Product, Series
 from storage.transitions import last_event, move_job, withdraw_deliveries
 
@@ -106,6 +106,7 @@ def succeed(session: Session, job: Job, actor: str, now: datetime) -> Job:
         job.route,
         tuple(job.destinations),
         f"route {job.route}, as the job before it" if job.route else "",
+        Priority(job.priority),
     )
     successor = add_job(session, series, request, now, repeat=repeat + 1)
     series.job_id = successor.id

@@ -16,7 +16,7 @@ from storage.tables import Base
 class PauseRow(Base):
     """A stage that takes nothing new, on one host or, where `host` is "", on all, until a person resumes it.
 
-    stage: a `storage.states.Stage`. drains: whether the processes of the stage also end once nothing is in hand.
+    stage: a `storage.states.Stage`. drains: whether the host is being emptied, so that it can be switched off.
     """
 
     __tablename__ = "pause"

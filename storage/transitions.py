@@ -234,6 +234,12 @@ def note_job(session: Session, row: Job, *, actor: str, reason: str, now: dateti
     row.reason, row.updated_at = reason, now
 
 
+def note_turn(session: Session, row: Job, *, actor: str, reason: str, now: datetime) -> None:
+    """Write down that a person changed when a job takes its turn; the reason of its state stays."""
+    _write_event(session, row.state, row.state, actor, reason, at=now, **{**_of_job(row), "machine": "turn"})
+    row.updated_at = now
+
+
 def require_not_rejected(session: Session, job: Job) -> None:
     """Raise IllegalTransition where a result must not come back: images once rejected never come under their UIDs.
 

@@ -25,6 +25,7 @@ from node.receive.completion import Completion
 from node.receive.eligibility import EligibilityPolicy
 from node.receive.expected import ExpectedCounts
 from node.receive.mpps import StepService
+from node.receive.paused import PausedReceiving
 from node.receive.performed_steps import PerformedSteps, StepPeers
 from node.receive.receiver import Receiver
 from node.receive.routing import keywords_of
@@ -36,6 +37,7 @@ from storage.database import Database
 from storage.notes import DueNote
 from storage.offered import OfferedStore
 from storage.outbox import ClaimedDelivery
+from storage.pauses import host_of
 
 QUESTION_TIMEOUTS = Timeouts(connection_s=3.0, acse_s=5.0, dimse_s=10.0, send_s=5.0, answers_s=20.0)
 
@@ -51,6 +53,7 @@ def make_receiver(node: Node, beat: Beating | None = None, numbers: Numbers | No
         name=process_name("receive"),
         services=receiver_services(node, reports),
         reporting=reports.destinations,
+        paused=PausedReceiving(node.pauses, host_of(process_name("receive")), node.clock).refuses,
         beat=beat,
         numbers=numbers,
         clock=node.clock,
@@ -147,6 +150,7 @@ def make_courier(node: Node, name: str, beat: Beating = no_beat, numbers: Number
         commitments=(node.commitments, _reports(node, process_name("deliver", name)).take),
         notes=(node.notes, partial(_note_of, node)),
         uids=_uids(node),
+        most_sending=node.settings.queue.most_sending_per_destination,
         clock=node.clock,
     )
 

@@ -14,6 +14,7 @@ from node.dicom.headers import SliceHeader
 from node.dicom.uids import job_key
 from node.receive.routing import Call, Choice, Route, choose
 from storage.series import JobRequest
+from storage.states import Priority
 
 RequestFor = Callable[[list[SliceHeader], Call], JobRequest]
 
@@ -40,7 +41,16 @@ def routes_of(settings: Settings) -> tuple[Route, ...]:
 
 def _route(number: int, route: RouteSettings) -> Route:
     rules = tuple(_rule(f"route.{number}.rules.{place}", rule) for place, rule in enumerate(route.rules))
-    return Route(route.name, route.called_ae, route.calling_ae, rules, route.bundle, route.destinations)
+    return Route(
+        route.name,
+        route.called_ae,
+        route.calling_ae,
+        rules,
+        route.bundle,
+        route.destinations,
+        route.priority,
+        route.target_s,
+    )
 
 
 def _rule(key: str, rule: ConditionSettings) -> Rule:
@@ -94,9 +104,26 @@ def request_maker(
         card = next((one for one in cards.values() if one.digest == digest), cards[plan.bundle])
         doubts = "; ".join(clause for clause in (doubt, plan.doubt) if clause)
         asked = request_by(settings, card, headers)
-        return replace(asked, doubt=doubts, route=plan.route, destinations=plan.destinations, why=plan.choice.why)
+        priority, target_s = turn_of(settings, plan.choice)
+        return replace(
+            asked,
+            doubt=doubts,
+            route=plan.route,
+            destinations=plan.destinations,
+            why=plan.choice.why,
+            priority=priority,
+            target_s=target_s,
+        )
 
     return request_for
+
+
+def turn_of(settings: Settings, choice: Choice) -> tuple[Priority, float]:
+    """The priority of a job by its route, and in how many seconds its result is wanted."""
+    route = choice.route
+    if route is None:
+        return Priority.ROUTINE, settings.queue.target_s
+    return Priority[route.priority.upper()], route.target_s or settings.queue.target_s
 
 
 def found_request(

@@ -33,6 +33,7 @@ from storage.mark import mismatch, missing_store, settle_mark
 from storage.notes import NoteStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
+from storage.pauses import PauseStore
 from storage.peers import PeerStore
 from storage.performed_steps import PerformedStepStore
 from storage.recalls import RecallStore
@@ -44,6 +45,7 @@ from storage.shadows import ShadowStore
 from storage.shifted import shift_waiting
 from storage.spool import Spool, fsync_directory, write_durably
 from storage.users import UserStore
+from storage.waiting import WaitingReader
 
 RESTORE_BEGUN: Final = "restore.json"
 """A file in the data folder while `syncect restore` works; it stays where that was interrupted."""
@@ -144,6 +146,16 @@ class Node:
     def alerts(self) -> AlertStore:
         """What a person has to know."""
         return AlertStore(self.database)
+
+    @property
+    def pauses(self) -> PauseStore:
+        """Which stages a person paused, and where."""
+        return PauseStore(self.database)
+
+    @property
+    def waiting(self) -> WaitingReader:
+        """What waits for its turn, and what each host has in hand."""
+        return WaitingReader(self.database)
 
     @property
     def users(self) -> UserStore:

@@ -31,6 +31,7 @@ def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Wa
         Look(frozenset({"host"}), partial(alert_rules.hosts, node.hosts.all)),
         Look(frozenset({"deaths"}), partial(alert_rules.deaths, watching)),
         Look(frozenset({"peer", "leftover"}), partial(alert_rules.peers, node.peers, node.destination_names, zone)),
+        Look(frozenset({"paused"}), partial(alert_rules.paused, node.pauses, settings.queue.pause_alert_s, zone)),
         Look(frozenset({"unconfirmed"}), partial(alert_rules.unconfirmed, watching)),
         Look(frozenset({"refused"}), partial(alert_rules.refused, node.overview, zone)),
         Look(frozenset({"channel"}), partial(failing, tellers)),

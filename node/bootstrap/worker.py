@@ -16,6 +16,7 @@ from node.bootstrap.allowed import unproven_words, why_not_accepted, why_refused
 from node.bootstrap.bundles import BundleInUse, bundle_label, bundles_in_use, in_use_as, with_bundle
 from node.bootstrap.constancy import require_constancy
 from node.bootstrap.store import Node, installation_uid
+from node.bootstrap.turns import rules_at
 from node.dicom.derived_plan import EquipmentIdentity, SeriesOptions
 from node.dicom.uids import UidFactory
 from node.ops.processes import process_name
@@ -27,10 +28,13 @@ from node.translate.shadow import ShadowRunner
 from node.translate.worker import Worker
 from node.version import software_version
 from storage.jobs import ClaimedJob
+from storage.pauses import host_of
+from storage.states import Stage
 from storage.wakes import Bell
 
 log = logging.getLogger(__name__)
 
+Idle = Callable[[threading.Event], bool]
 DEVICE_FILE = "device.json"  # in the data folder
 
 
@@ -62,6 +66,7 @@ def make_worker(
         announce=announce,
         idle=_shadow(node, process_name("work", name), record, beat),
         permit=partial(require_constancy, node),
+        rules=partial(rules_at, settings),
         beat=beat,
         numbers=numbers,
         record=record,
@@ -118,8 +123,11 @@ def _device_numbers() -> dict[str, float]:
     return {} if memory is None else {"device_used_bytes": memory[0], "device_bytes": memory[1]}
 
 
-def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Callable[[threading.Event], bool]:
-    """What a worker does where no job is due: the second bundle of the settings, if there is one that can be read."""
+def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Idle:
+    """What a worker does where no job is due: the second bundle of the settings, if there is one that can be read.
+
+    A host that is paused or drains begins nothing of that either.
+    """
     settings = node.settings
     if not settings.model.shadow:
         return lambda _stop: False
@@ -134,7 +142,7 @@ def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Calla
             extra={"event": "shadow_unusable"},
         )
         return lambda _stop: False
-    return ShadowRunner(
+    runner = ShadowRunner(
         node.shadows,
         node.spool,
         label,
@@ -143,7 +151,12 @@ def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Calla
         name=name,
         beat=beat,
         clock=node.clock,
-    ).run_once
+    )
+
+    def unless_paused(stop: threading.Event) -> bool:
+        return node.pauses.of(Stage.TRANSLATE, host_of(name)) is None and runner.run_once(stop)
+
+    return unless_paused
 
 
 def open_recorded(settings: ModelSettings, record: DeviceRecord, faults: int) -> Executor:

@@ -21,6 +21,7 @@ from node.cli import (
     models_cli,
     process,
     qa,
+    queue,
     recall,
     replay,
     rules,
@@ -92,6 +93,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(hosts.app, name="hosts")
 app.add_typer(qa.app, name="qa")
+app.add_typer(queue.app, name="queue")
 app.add_typer(rules.app, name="rules")
 
 command = typer.main.get_command(app)

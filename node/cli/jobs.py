@@ -12,5 +12,6 @@ for _reader in (jobs_show.show, jobs_show.why, jobs_show.events, jobs_logs.logs)
 for _verb in (
     *(jobs_verbs.retry, jobs_verbs.cancel, jobs_verbs.reopen, jobs_verbs.release, jobs_verbs.reject),
     *(jobs_verbs.resend, jobs_verbs.acknowledge, jobs_verbs.complete, jobs_verbs.drop, jobs_verbs.purge),
+    jobs_verbs.priority,
 ):
     app.command(_verb.__name__)(_verb)

@@ -15,6 +15,7 @@ from node.cli.tables import Cell, Column, plain, print_line, print_list
 from node.operate.cases import case_json, progress_text
 from node.operate.listing import Asked, cases_of, named_states
 from node.operate.texts import age, due_text, facts_text, masked, masked_text, now_utc, time_left, utc_iso
+from node.operate.turns import waits_of
 from storage.forecast import Expected
 from storage.overview import Case
 
@@ -43,7 +44,7 @@ _COLUMNS: Final = (
 _CSV_COLUMNS: Final = (
     *("id", "state", "reason", "patient_id", "description", "calling_ae", "series_uid", "derived_series_uid"),
     *("study_uid", "received", "produced", "sent", "confirmed", "bundle", "attempts", "created_at", "updated_at"),
-    *("series_number", "modality", "body_part", "acquired", "called_ae", "route", "destinations"),
+    *("series_number", "modality", "body_part", "acquired", "called_ae", "route", "destinations", "priority"),
 )
 _FORMULA: Final = ("=", "+", "-", "@")
 
@@ -90,16 +91,18 @@ def list_jobs(
         with usage():
             cases = cases_of(node, asked, now)
         when = {} if as_csv or quiet else node.forecast.expected(cases, now, due_s)
+        waits = {} if as_csv or quiet else waits_of(node, cases, now)
         refused = "" if as_csv or quiet or as_json else _refused(node, now)
     if as_json:
         prefix = node.settings.series.description_prefix
-        print_json([case_json(case, when[case.id], phi=phi, prefix=prefix) for case in cases])
+        facts = ((case.id, case_json(case, when[case.id], phi=phi, prefix=prefix)) for case in cases)
+        print_json([{**shown, "waits": waits.get(case_id, "")} for case_id, shown in facts])
     elif as_csv:
         _print_csv(cases, phi=phi)
     elif quiet:
         sys.stdout.writelines(f"{case.id}\n" for case in cases)
     else:
-        print_list(_COLUMNS, [_row(case, when[case.id], now, phi=phi) for case in cases])
+        print_list(_COLUMNS, [_row(case, when[case.id], waits.get(case.id, ""), now, phi=phi) for case in cases])
         if refused:
             print_line(refused)
 
@@ -110,20 +113,20 @@ def states_of(given: Sequence[str]) -> list[str]:
         return named_states(given)
 
 
-def _row(case: Case, when: Expected, now: datetime, *, phi: bool) -> list[Cell]:
+def _row(case: Case, when: Expected, waits: str, now: datetime, *, phi: bool) -> list[Cell]:
     counts, described = case.slices, masked_text(case.description, show=phi)
     return [
         Cell(case.id),
         Cell(case.state, _NEEDS_A_PERSON if case.leftovers else _STYLES.get(case.state, "")),
         Cell(age(case.created_at)),
-        Cell(due := due_text(when.due_at, now), _LATE if due.startswith("overdue") else ""),
+        Cell(due_text(when.due_at, now), _LATE if when.is_late else ""),
         Cell(time_left((when.eta_at - now).total_seconds()) if when.eta_at else ""),
         Cell(masked(case.patient_id, show=phi)),
         Cell(f"{counts.received}/{counts.produced}/{counts.sent}/{counts.confirmed}"),
         Cell(case.calling_ae),
         Cell(case.route),
         Cell(described if phi else facts_text(case.facts) or described),
-        Cell("; ".join(part for part in (progress_text(case, now) if case.progress else "", case.reason) if part)),
+        Cell("; ".join(part for part in (progress_text(case, now), waits, case.reason) if part)),
     ]
 
 

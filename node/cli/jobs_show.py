@@ -11,7 +11,8 @@ from node.cli.tables import print_text
 from node.network.status import failure_words
 from node.operate.cases import case_json, delivered, how_routed, leftover_text, progress_text, shadow_text
 from node.operate.next_steps import step_of
-from node.operate.texts import facts_text, local_time, now_utc, zone_of
+from node.operate.texts import due_text, facts_text, local_time, now_utc, priority_words, zone_of
+from node.operate.turns import waits_of
 from node.receive.performed_steps import StepPeers
 from storage.commitments import CommitmentView, FailedInstance
 from storage.overview import Case, DeliveryView, EventView, RefusedView
@@ -41,11 +42,13 @@ def show(
         step = step_of(node, case)
         zone = zone_of(node.settings)
         when = node.forecast.expected([case], now_utc(), node.settings.alerts.due_s)[case.id]
+        waits = waits_of(node, [case], now_utc()).get(case.id, "")
         facts = case_json(case, when, phi=phi, prefix=node.settings.series.description_prefix)
     if as_json:
         print_json(
             {
                 **facts,
+                "waits": waits,
                 "product_dir": folder,
                 "owner": owner,
                 "performed_steps": [_step_json(one) for one in steps],
@@ -59,6 +62,8 @@ def show(
         return
     rows = [
         *_facts(case, facts, zone),
+        *([("late", "it is wanted already")] if when.is_late else []),
+        *([("waits", waits)] if waits else []),
         ("owner", _owner(owner)),
         *(("also from", f"{ae}: {count} of the instances") for ae, count in owner.others.items()),
         *(("performed step", _step(one, zone)) for one in steps),
@@ -79,14 +84,22 @@ def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config:
     with reading(context, config) as node:
         case = node.overview.case(job_id)
         step, chosen = step_of(node, case), how_routed(node, case)
+        now = now_utc()
+        when = node.forecast.expected([case], now, node.settings.alerts.due_s)[case.id]
+        waits = waits_of(node, [case], now).get(case.id, "")
     if as_json:
         facts = {"id": case.id, "state": case.state, "reason": case.reason}
-        print_json({**facts, "route": case.route, "routed": chosen, "next_step": step})
+        turn = {"priority": priority_words(case.priority) or None, "due_at": when.due_at, "late": when.is_late}
+        print_json({**facts, **turn, "waits": waits, "route": case.route, "routed": chosen, "next_step": step})
         return
-    progress = progress_text(case, now_utc())
+    progress = progress_text(case, now)
     print_text(
         " ".join(part for part in (f"{case.id} is {case.state}.", progress and f"{progress}.", case.reason) if part)
     )
+    if waits:
+        print_text(f"It waits for its turn: {waits}.")
+    if when.due_at is not None:
+        print_text(f"Its result is wanted {due_text(when.due_at, now)}.")
     if chosen:
         print_text(f"It was queued with {chosen}.")
     print_text(step)
@@ -112,7 +125,7 @@ def events(context: typer.Context, job_id: Id, as_json: JsonOption = False, conf
 def _facts(case: Case, facts: dict[str, Any], zone: tzinfo | None) -> list[tuple[str, str]]:
     """What stands in the JSON, in words; a value that says nothing has no row."""
     own_rows = {"deliveries", "remarks", "progress", "leftovers", "measurements", "slices", "moved_at"}
-    own_rows |= {"purged_at", "received_purged_at", "facts"}
+    own_rows |= {"purged_at", "received_purged_at", "facts", "late"}
     values = {key: value for key, value in facts.items() if key not in own_rows}
     shown = [
         (key.replace("_", " "), _text(value, zone)) for key, value in values.items() if value not in ("", None, ())

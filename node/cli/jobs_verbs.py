@@ -25,7 +25,7 @@ from node.operate import verbs
 from node.operate.cases import which_case
 from node.operate.texts import now_utc
 from storage.overview import Case
-from storage.states import SeriesState
+from storage.states import Priority, SeriesState
 
 Ids = Annotated[list[str], typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
 MaybeIds = Annotated[list[str] | None, typer.Argument(help="Job ids, as listed by `jobs ls`.", metavar="ID...")]
@@ -91,6 +91,29 @@ def cancel(
     """Stop a job and its unfinished deliveries, or give up an incomplete series. What a TPS has got stays there."""
     call = Call(context, config, _tidy(reason), dry_run, yes)
     _each(call, ids, Verb("cancel", "cancelled", verbs.cancel, asks=True))
+
+
+def priority(
+    context: typer.Context,
+    ids: Ids,
+    urgent: Annotated[bool, typer.Option("--urgent", help="Before all others.")] = False,
+    routine: Annotated[bool, typer.Option("--routine", help="As what scanners send.")] = False,
+    off_peak: Annotated[bool, typer.Option("--off-peak", help="After all others, in the hours off peak.")] = False,
+    due_in: Annotated[
+        int | None, typer.Option("--due-in", min=0, max=10080, help="Wanted so long from now.", metavar="MINUTES")
+    ] = None,
+    reason: ReasonOption = "",
+    dry_run: DryRun = False,
+    config: ConfigOption = None,
+) -> None:
+    """Let jobs, and the deliveries of their results, come earlier or later than others."""
+    given = zip((urgent, routine, off_peak), Priority, strict=True)
+    chosen = [one for is_given, one in given if is_given]
+    if len(chosen) > 1 or not (chosen or due_in is not None):
+        raise typer.BadParameter("say one of --urgent, --routine and --off-peak, or --due-in")
+    wanted = None if due_in is None else timedelta(minutes=due_in)
+    act = partial(verbs.set_turn, priority=chosen[0] if chosen else None, due_in=wanted)
+    _each(Call(context, config, _tidy(reason), dry_run), ids, Verb("priority", "in its turn", act))
 
 
 def reject(

@@ -26,6 +26,7 @@ from node.cli.console import (
 from node.operate.situation import facts as facts_of_node
 from node.operate.situation import health_of, silence, waits
 from node.operate.texts import age, time_left
+from node.operate.turns import pause_words
 from node.ops.health import Health, down
 from storage.errors import NotFound, StorageError
 from storage.hosts import Host
@@ -111,6 +112,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("destinations", ", ".join(facts["destinations"]) or "none"),
             *((f"peer {peer.destination}", _reached(peer)) for peer in facts["peers"]),
             ("in the store", counts or "nothing yet"),
+            *(("paused", pause_words(pause, None)) for pause in facts["pauses"]),
             ("oldest queued", _since(facts["oldest_queued_at"])),
             ("last sent", _since(facts["last_sent_at"])),
             ("refused in 24 h", _refused(facts["refused_24_h"])),

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from node.bootstrap.store import Node
-from node.operate.texts import facts_text, masked, masked_text, one_line, time_left
+from node.operate.texts import facts_text, masked, masked_text, one_line, priority_words, time_left
 from storage.forecast import Expected
 from storage.overview import Case, DeliveryView
 from storage.shadows import ShadowView
@@ -61,7 +61,9 @@ def case_json(case: Case, when: Expected, *, phi: bool, prefix: str) -> dict[str
         "moved_at": case.moved_at,
         "purged_at": case.purged_at,
         "received_purged_at": case.received_purged_at,
+        "priority": priority_words(case.priority) or None,
         "due_at": when.due_at,
+        "late": when.is_late,
         "eta_at": when.eta_at,
     }
 

@@ -1,5 +1,6 @@
 """How the node is: what runs, what waits and what is wrong, for `status`, for the page and for monitoring."""
 
+import socket
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from config.settings import Settings
 from node.bootstrap.store import Node
 from node.operate.texts import local_time, zone_of
+from node.operate.turns import pause_words
 from node.ops.alert_rules import gone_words
 from node.ops.alerts import urgency
 from node.ops.certificates import check_all_tls, first_to_end
@@ -16,7 +18,9 @@ from node.ops.processes import ProcessView, Waiting, running_processes, working_
 from storage.acceptances import AcceptanceView
 from storage.errors import StoreUnavailable
 from storage.mark import mismatch
+from storage.pauses import Pause
 from storage.retention import Ages
+from storage.states import Stage
 
 if TYPE_CHECKING:
     from models import BundleCard
@@ -43,6 +47,7 @@ def essentials(node: Node) -> dict[str, Any]:
         "reserve_gb": node.settings.retention.min_free_gb,
         "alerts": _alerts(node),
         "hosts": node.hosts.all(),
+        "pauses": node.pauses.all(),
         "peers": [view for view in node.peers.all() if view.destination in node.destination_names],
     }
 
@@ -212,8 +217,15 @@ def health_of(node: Node, found: dict[str, Any]) -> Health:
             troubles=_troubles(found),
             silent=[view.role for view in found["processes"] if view.silent() is not None],
             alerts=(found["alerts"]["unacknowledged"], found["alerts"]["most_urgent"]),
+            pauses=[pause_words(pause, zone_of(node.settings)) for pause in found["pauses"]],
+            receiving_is_paused=any(_keeps_images_out(pause) for pause in found["pauses"]),
         )
     )
+
+
+def _keeps_images_out(pause: Pause) -> bool:
+    """Whether a pause lets this host refuse every instance."""
+    return pause.stage is Stage.RECEIVE and pause.host in ("", socket.gethostname())
 
 
 def _troubles(facts: dict[str, Any]) -> list[str]:

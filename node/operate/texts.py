@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 from config.settings import Settings
+from storage.states import Priority
 
 MAX_REASON: Final = 1000  # characters
 _FACTS: Final = ("series_number", "modality", "body_part", "acquired")
@@ -110,6 +111,11 @@ def span(seconds: float) -> str:
     if seconds < 5400:
         return f"{round(seconds / 60)} min"
     return f"{round(seconds / 3600)} h" if seconds < 48 * 3600 else f"{round(seconds / 86400)} d"
+
+
+def priority_words(priority: int | None) -> str:
+    """A priority as settings and options write it, such as `off_peak`; "" without one."""
+    return "" if priority is None else Priority(priority).name.lower()
 
 
 def due_text(due_at: datetime | None, now: datetime) -> str:

@@ -6,7 +6,7 @@ NotFound, Permanent, Retryable, SpoolFull and OSError, which `FAILURES` sorts.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from node.bootstrap.store import Node
@@ -16,7 +16,7 @@ from node.operate.next_steps import refusal, why_incomplete, why_nowhere
 from node.operate.texts import NotUnderstood, one_line
 from storage.errors import IllegalTransition, NotFound, SpoolFull
 from storage.overview import Case
-from storage.states import JobState, SeriesState
+from storage.states import LIVE_JOB_STATES, JobState, Priority, SeriesState
 
 Act = Callable[[Node, Case, str, str, datetime], str]
 FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
@@ -29,6 +29,8 @@ FAILED: Final = tuple(kind for kinds, _ in FAILURES for kind in kinds)
 
 def refused(node: Node, case: Case, verb: str) -> str:
     """Why a verb would be refused for a case, as a clause; "" where it would be done."""
+    if verb == "priority":
+        return "" if raw_state(case) in LIVE_JOB_STATES else f"it is {case.state}, and only a live job takes turns"
     if verb == "purge":
         return node.retention.why_kept(case.series_id, case.job_id)
     why = refusal(verb, case, incomplete=lambda: why_incomplete(node, case))
@@ -57,6 +59,11 @@ def retry(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str
     if produced and node.outbox.retry(_job(case), actor, reason, now):
         return "its deliveries are due now"
     node.jobs.retry(_job(case), actor, reason, now)
+    after = node.overview.case(case.id)
+    if after.priority == Priority.OFF_PEAK != case.priority:
+        return (
+            f"its series is not of today, so it comes off peak; `syncect jobs priority {case.id} --routine` hastens it"
+        )
     return ""
 
 
@@ -70,6 +77,21 @@ def cancel(node: Node, case: Case, actor: str, reason: str, now: datetime) -> st
     if not after.leftovers:
         return ""
     return f"{after.reason}; when it is deleted there, `syncect jobs acknowledge {case.id}`"
+
+
+def set_turn(
+    node: Node,
+    case: Case,
+    actor: str,
+    reason: str,
+    now: datetime,
+    *,
+    priority: Priority | None,
+    due_in: timedelta | None,
+) -> str:
+    """Let a job come earlier or later than others, or be wanted so long from now."""
+    due_at = None if due_in is None else now + due_in
+    return node.jobs.set_turn(_job(case), actor, reason, now, priority=priority, due_at=due_at) or "it was so already"
 
 
 def reject(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:

@@ -12,6 +12,7 @@ from node.ops.health import REFUSING_FOR
 from storage.alerts import Cause
 from storage.hosts import Host
 from storage.overview import Case, Overview
+from storage.pauses import PauseStore
 from storage.peers import PeerStore
 from storage.watching import WatchStore
 
@@ -93,6 +94,16 @@ def peers(store: PeerStore, destinations: Collection[str], zone: tzinfo | None, 
             f"next: `syncect jobs ls --to {name}`"
         )
         yield Cause("leftover", name, text)
+
+
+def paused(pauses: PauseStore, after_s: float, zone: tzinfo | None, now: datetime) -> Iterator[Cause]:
+    """Stages that a person paused so long ago that it may be forgotten; kind `paused`."""
+    for pause in pauses.all():
+        if now - pause.at >= timedelta(seconds=after_s):
+            words = f"{pause.stage} is paused {pause.where} since {_local(pause.at, zone)} by {_printable(pause.actor)}"
+            host = f" --host {pause.host}" if pause.host else ""
+            text = f"{words}; next: `syncect queue resume --stage {pause.stage}{host}`"
+            yield Cause("paused", f"{pause.stage} {pause.host}".strip(), text)
 
 
 def unconfirmed(watching: WatchStore, now: datetime) -> Iterator[Cause]:

@@ -44,7 +44,8 @@ class Facts:
     """What the judgement needs. Sizes in GB; `refused` holds time, caller and reason of what was refused, newest first;
     `unreachable` since when and why for each destination; `standing` results to be deleted at each destination;
     `waiting` since when and why roles do not run; `troubles` what else is wrong with processes and disk; `silent`
-    which roles do not respond; `alerts` how many nobody has acknowledged, and the most urgent of them."""
+    which roles do not respond; `alerts` how many nobody has acknowledged, and the most urgent of them; `pauses` what a
+    person paused, in words; `receiving_is_paused` whether this host refuses every instance for that."""
 
     missing: Sequence[str]
     counts: Mapping[str, int]
@@ -58,6 +59,8 @@ class Facts:
     troubles: Sequence[str] = ()
     silent: Sequence[str] = ()
     alerts: tuple[int, str] = (0, "")
+    pauses: Sequence[str] = ()
+    receiving_is_paused: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -69,7 +72,8 @@ class Facts:
 class Health:
     """The state, why it is no better, and how many things of each kind wait for a person.
 
-    takes_images: whether a C-STORE can be accepted now; a node whose disk is full is degraded and takes none.
+    takes_images: whether a C-STORE can be accepted now; a node whose disk is full, or whose receiving a person paused,
+    is degraded and takes none.
     """
 
     state: State
@@ -93,6 +97,7 @@ def judge(facts: Facts) -> Health:
     """DOWN without a receiver; DEGRADED where something is missing, refused, unreachable, or waits for a person."""
     waiting = needs_person(facts)
     reasons = [f"{ROLES[role]} does not run{_after(facts.waiting.get(role))}" for role in facts.missing]
+    reasons += facts.pauses
     reasons += facts.troubles
     reasons += _refusing(facts)
     reasons += [
@@ -105,7 +110,9 @@ def judge(facts: Facts) -> Health:
         reasons.append(f"{count} alert{'s are' if count > 1 else ' is'} not acknowledged: {most_urgent}")
     is_down = "receive" in {*facts.missing, *facts.silent}
     state = State.DOWN if is_down else State.DEGRADED if reasons else State.OK
-    return Health(state, tuple(reasons), waiting, takes_images=not (is_down or facts.is_full))
+    return Health(
+        state, tuple(reasons), waiting, takes_images=not (is_down or facts.is_full or facts.receiving_is_paused)
+    )
 
 
 def down(reasons: Sequence[str]) -> Health:

@@ -63,8 +63,9 @@ class Receiver:
     """A Verification and Storage SCP. One receiver owns the spool's `incoming` folder.
 
     `services`: what it offers beside them; `reporting`: destinations that may report to one of them. `port`
-    overrides the port of the settings; 0 lets the system choose one. `numbers` gets what was answered, where there is a
-    beat.
+    overrides the port of the settings; 0 lets the system choose one. `paused(stored)`: whether an instance is refused,
+    of an association that stored so many, because a person paused receiving. `numbers` gets what was answered, where
+    there is a beat.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Receiver:
         name: str,
         services: Sequence[Service] = (),
         reporting: Sequence[DestinationSettings] = (),
+        paused: Callable[[int], bool] = lambda _stored: False,
         port: int | None = None,
         max_dataset_bytes: int = MAX_DATASET_BYTES,
         beat: Beating | None = None,
@@ -93,7 +95,7 @@ class Receiver:
         self._beat, self._numbers = beat, numbers or Numbers()
         # Status, seconds and bytes of each answer; counted by the accepting thread, so that no C-STORE waits for it.
         self._answered: deque[tuple[int, float, int]] = deque(maxlen=_MOST_UNCOUNTED)
-        self._clock = clock
+        self._clock, self._paused = clock, paused
         self._places = Places(settings, reporting=reporting)
         self._outage = Outage("C-STORE")
         self._stopping = threading.Event()
@@ -236,7 +238,9 @@ class Receiver:
         try:
             data = event.encoded_dataset(include_meta=False)
             code, comment = event.request.DataSet.refusal or (status.SUCCESS, "")
-            if code == status.SUCCESS:
+            if code == status.SUCCESS and self._paused(session.stored):
+                code, comment = status.OUT_OF_RESOURCES, "receiving is paused by a person; try again later"
+            elif code == status.SUCCESS:
                 code, comment = self._take(session, event.request, data, syntax)
         except UnreadableInstance as error:
             code, comment = status.CANNOT_UNDERSTAND, str(error)

@@ -6,6 +6,7 @@ It looks at headers that others read and knows neither store nor network.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from config.queue import PriorityName
 from node.dicom.attribute_rules import Rule
 from node.dicom.headers import SliceHeader
 
@@ -27,7 +28,8 @@ class Route:
     """One route: its conditions, which bundle translates ("" for that of the node), and names of destinations.
 
     called_ae, calling_ae: one of these, empty for any. rules: what every slice has to meet. destinations: empty for
-    all that get results; `config.routes.SENDER` for the sender itself.
+    all that get results; `config.routes.SENDER` for the sender itself. priority: a name of `config.queue.PriorityName`.
+    target_s: results are wanted so long after the series was complete; 0 for that of the node.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Route:
     rules: tuple[Rule, ...] = ()
     bundle: str = ""
     destinations: tuple[str, ...] = ()
+    priority: PriorityName = "routine"
+    target_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

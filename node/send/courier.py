@@ -61,7 +61,8 @@ class Courier:
 
     companions: what makes the objects that a destination wants beside the images; uids: by which they are found.
     commitments: where requests for storage commitment are kept, and what counts a report. notes: where rejection notes
-    are kept, and what makes one.
+    are kept, and what makes one. most_sending: so many series at most are on their way to a destination,
+    from all hosts; 0 for no limit.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Courier:
         commitments: tuple[CommitmentStore, Take] | None = None,
         notes: tuple[NoteStore, MakeNote] | None = None,
         uids: UidFactory = UidFactory(),  # noqa: B008 - immutable
+        most_sending: int = 0,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         rng: random.Random | None = None,
     ) -> None:
@@ -93,7 +95,7 @@ class Courier:
         self._beat, self._numbers = beat, numbers or Numbers()
         self._clock = clock
         self._rng = rng or random.Random()
-        self._companions = companions
+        self._companions, self._most_sending = companions, most_sending
         self._confirmer = Confirmer(outbox, calling_ae=calling_ae, name=name, uids=uids, clock=clock)
         self._asker = None
         if commitments is not None:
@@ -207,7 +209,9 @@ class Courier:
 
     def run_once(self, destination: AnyDestination) -> bool:
         """Claim one due delivery and bring it to an end; False when none was due."""
-        delivery = self._outbox.claim(self._name, destination.name, LEASE_S, self._clock())
+        delivery = self._outbox.claim(
+            self._name, destination.name, LEASE_S, self._clock(), most_sending=self._most_sending
+        )
         if delivery is None:
             return False
         with bound_contextvars(

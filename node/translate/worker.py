@@ -36,6 +36,7 @@ from storage.outage import Outage
 from storage.remakes import Release
 from storage.spool import LOST, Spool
 from storage.states import WORKER_CANNOT
+from storage.turns import NO_RULES, RulesAt
 from storage.wakes import Bell, Polling
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,8 @@ class Worker:
     `Executors`. `options_for(job, produced_at)` says what the settings want in the derived series. destinations: of
     results that no route sends elsewhere.
     `idle(stop)` is called where no job is due, and says whether it did anything; it must give way to a job.
-    `permit(job, executor)` raises ExecutorUnavailable where a job must wait for a constancy run.
+    `permit(job, executor)` raises ExecutorUnavailable where a job must wait for a constancy run. `rules(now)`
+    limit which job's turn may come.
     `previous_end` says why the supervisor killed the worker before this one, or "". `bell` says when to look for a job.
 
     When the device fails, the process ends. A new one translates the job with one slice at a time, and then on another
@@ -106,6 +108,7 @@ class Worker:
         forbids: Callable[[Executor], str] = lambda _executor: "",
         idle: Callable[[threading.Event], bool] = lambda _stop: False,
         permit: Callable[[ClaimedJob, Executor], None] = lambda _job, _executor: None,
+        rules: RulesAt = lambda _now: NO_RULES,
         beat: Beating = no_beat,
         numbers: Numbers | None = None,
         record: DeviceRecord | None = None,
@@ -115,7 +118,7 @@ class Worker:
     ) -> None:
         self._jobs, self._spool, self._idle = jobs, spool, idle
         self._executors, self._options_for = Executors(open_executor, forbids, announce), options_for
-        self._destinations, self._permit = tuple(destinations), permit
+        self._destinations, self._permit, self._rules = tuple(destinations), permit, rules
         self._name, self._clock = name, clock
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers, self._bell = numbers or Numbers(), bell or Polling()
@@ -184,7 +187,8 @@ class Worker:
 
     def run_once(self, stop: threading.Event) -> bool:
         """Claim one job and bring it to an end; False when none was due."""
-        job = self._jobs.claim(self._name, LEASE_S, self._clock())
+        now = self._clock()
+        job = self._jobs.claim(self._name, LEASE_S, now, self._rules(now))
         if job is None:
             return False
         with bound_contextvars(case=job.case, job=job.id, series_uid=job.series_uid):

@@ -37,7 +37,7 @@ POLL_HEADER: Final = "X-Syncect-Poll"
 """A request with this header, whatever its value, is the page's own and does not count as use of the session."""
 
 ROLE_OF_VERB: Final = {
-    **dict.fromkeys(("retry", "cancel", "resend", "complete", "reopen", "acknowledge"), Role.OPERATOR),
+    **dict.fromkeys(("retry", "cancel", "resend", "complete", "reopen", "acknowledge", "set_turn"), Role.OPERATOR),
     **dict.fromkeys(("release", "reject"), Role.PHYSICIST),
     **dict.fromkeys(("drop", "allow_again", "purge"), Role.ADMIN),
 }

@@ -9,6 +9,7 @@ from node.bootstrap.store import Node
 from node.operate.cases import derived_description, derived_name, leftover_text, progress_text, shadow_text
 from node.operate.next_steps import facts_of, next_step, refusal, why_incomplete
 from node.operate.texts import due_text, facts_text, masked, masked_text, now_utc, time_left, zone_of
+from node.operate.turns import waits_of
 from node.operate.verbs import refused
 from node.web.measured import Measured, measured_of
 from node.web.memory import Memory
@@ -23,7 +24,8 @@ from storage.shadows import ShadowView
 class Drawer:
     """What is shown of a case; `phi` tells whether the patient and what was typed at a scanner are shown in full.
 
-    seen: goes with every form; it changes with the state, and with whatever a person decides about the case.
+    waits: why it waits for its turn. seen: goes with every form; it changes with the state, and with whatever a person
+    decides about the case.
     """
 
     case: Case
@@ -43,6 +45,7 @@ class Drawer:
     seen: str
     folder: str
     prefix: str
+    waits: str = ""
     phi: bool = False
 
     @property
@@ -150,6 +153,7 @@ def drawer_of(node: Node, case: Case, *, phi: bool = False) -> Drawer:
         "step": next_step(case, facts, incomplete=lambda: _why_incomplete(node, case)),
         "when": node.forecast.expected([case], now, node.settings.alerts.due_s)[case.id],
         "now": now,
+        "waits": waits_of(node, [case], now).get(case.id, ""),
         "zone": zone_of(node.settings),
         "history": node.overview.events(case),
         "owner": node.series.owner(case.series_id),

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from node.bootstrap.store import Node
 from node.operate.situation import facts, health_of, silence, waits
-from node.operate.texts import age, due_text, now_utc, span
+from node.operate.texts import age, due_text, now_utc, span, zone_of
+from node.operate.turns import pause_words
 from node.ops.health import REFUSING_FOR, Health
 from node.ops.processes import ProcessView
 from storage.errors import StorageError, StoreUnavailable
@@ -55,11 +56,12 @@ class Light:
 
 @dataclass(frozen=True)
 class Strip:
-    """Every light, what `status` says in its first line, and when that was so."""
+    """Every light, what `status` says in its first line, when that was so, and what a person paused, in words."""
 
     health: Health
     lights: tuple[Light, ...]
     at: datetime
+    pauses: tuple[str, ...] = ()
 
 
 class Lights:
@@ -91,7 +93,8 @@ def strip_of(node: Node) -> Strip:
     """How everything is now."""
     found, now = facts(node), now_utc()
     made = [*_roles(found), *_hosts(found), *_destinations(node, found, now), _disk(found), _certificates(found, now)]
-    return Strip(health_of(node, found), (*made, _waiting(node, now), _alerts(found)), now)
+    pauses = tuple(pause_words(pause, zone_of(node.settings)) for pause in found["pauses"])
+    return Strip(health_of(node, found), (*made, _waiting(node, now), _alerts(found)), now, pauses)
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------

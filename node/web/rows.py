@@ -8,6 +8,7 @@ from node.bootstrap.store import Node
 from node.operate.cases import progress_text
 from node.operate.listing import Asked, cases_of
 from node.operate.texts import age, due_text, facts_text, masked, masked_text, time_left
+from node.operate.turns import waits_of
 from storage.cases import Case, SliceCounts
 from storage.forecast import Expected
 
@@ -57,7 +58,8 @@ def listing_of(node: Node, asked: Asked, now: datetime) -> Listing:
     cases = cases_of(node, replace(asked, limit=asked.limit + 1), now)
     shown = cases[: asked.limit]
     when = node.forecast.expected(shown, now, node.settings.alerts.due_s)
-    rows = tuple(row_of(case, when[case.id], now) for case in shown)
+    waits = waits_of(node, shown, now)
+    rows = tuple(row_of(case, when[case.id], now, waits.get(case.id, "")) for case in shown)
     return Listing(rows, shown[-1].id if len(cases) > asked.limit else "")
 
 
@@ -72,9 +74,8 @@ def tone_of(case: Case) -> str:
     return "person" if case.leftovers else _TONES.get(case.state, "over")
 
 
-def row_of(case: Case, when: Expected, now: datetime) -> Row:
-    """One case as a line; what may name a patient is masked."""
-    due = due_text(when.due_at, now)
+def row_of(case: Case, when: Expected, now: datetime, waits: str) -> Row:
+    """One case as a line; what may name a patient is masked. waits: why it waits for its turn, "" for no reason."""
     described = masked_text(case.description, show=False)
     progress = progress_text(case, now) if case.progress else ""
     return Row(
@@ -82,12 +83,12 @@ def row_of(case: Case, when: Expected, now: datetime) -> Row:
         state=case.state,
         tone=tone_of(case),
         age=age(case.created_at),
-        due=due,
-        is_late=due.startswith("overdue"),
+        due=due_text(when.due_at, now),
+        is_late=when.is_late,
         eta=time_left((when.eta_at - now).total_seconds()) if when.eta_at else "",
         patient=masked(case.patient_id, show=False),
         slices=case.slices,
         sender=case.calling_ae,
         series=facts_text(case.facts) or described,
-        reason="; ".join(part for part in (progress, case.reason) if part),
+        reason="; ".join(part for part in (progress, waits, case.reason) if part),
     )

@@ -135,7 +135,7 @@ StartReceiver = Callable[..., Receiver]
 def start_receiver(store: Store) -> Iterator[StartReceiver]:
     """Start a receiver on a free port of the loopback; keywords go to ScpSettings, `series` replaces the store.
 
-    reporting: destinations that report on storage commitment to it.
+    reporting: destinations that report on storage commitment to it. paused: as in `Receiver`.
     """
     running: list[Receiver] = []
 
@@ -144,6 +144,7 @@ def start_receiver(store: Store) -> Iterator[StartReceiver]:
         series: Any = None,
         max_dataset_bytes: int = 1 << 30,
         reporting: Sequence[DestinationSettings] = (),
+        paused: Callable[[int], bool] = lambda _stored: False,
         **settings: Any,
     ) -> Receiver:
         scp = ScpSettings(host="127.0.0.1", **settings)
@@ -158,6 +159,7 @@ def start_receiver(store: Store) -> Iterator[StartReceiver]:
             name="receiver-1",
             services=[*([commitment] if commitment else []), *([steps] if scp.mpps else [])],
             reporting=reports.destinations,
+            paused=paused,
             port=0,
             max_dataset_bytes=max_dataset_bytes,
         )

@@ -240,9 +240,10 @@ def test_json_has_what_is_new_beside_the_contract(run, department) -> None:
 
 def test_what_is_waited_for_shows_when_it_is_due_and_what_is_overdue(run, department, monkeypatch) -> None:
     came = datetime.now(UTC) - timedelta(seconds=61)
-    department.failed(at=came - timedelta(minutes=26))
+    wanted_s = (datetime.now(UTC) - START).total_seconds()
+    department.failed(at=came - timedelta(minutes=26), route={"target_s": wanted_s - 12 * 60})
     department.sent()
-    department.queued(at=came)
+    department.queued(at=came, route={"target_s": wanted_s + 14.3 * 60})
     queued, sent, failed = listed(run, monkeypatch, 132)[1:]
     assert re.match(r"1 +FAILED +27m +overdue 12 min +…45", failed)
     assert re.match(r"2 +SENT +\d+m +…45", sent)
@@ -250,7 +251,8 @@ def test_what_is_waited_for_shows_when_it_is_due_and_what_is_overdue(run, depart
     rows = {row["id"]: row for row in json.loads(run("jobs", "ls", "--json")[1])}
     assert (rows["2"]["due_at"], rows["2"]["eta_at"]) == (None, None)
     due_at = datetime.fromisoformat(rows["3"]["due_at"])
-    assert abs(due_at - came - timedelta(minutes=15)) < timedelta(seconds=1)
+    assert abs(due_at - START - timedelta(seconds=wanted_s + 14.3 * 60)) < timedelta(seconds=1)
+    assert [rows[key]["late"] for key in "123"] == [True, False, False]
     assert json.loads(run("jobs", "show", "3", "--json")[1])["due_at"] == rows["3"]["due_at"]
     assert re.search(r"due at +20", run("jobs", "show", "3")[1])
 

@@ -30,6 +30,7 @@ def test_all_is_well() -> None:
         ({"standing": {"tps": 2}}, "waiting for a person: 2 withdrawn results to delete at tps"),
         ({"free_gb": 1.44}, "every C-STORE is refused: 1.4 GB are free, and retention.min_free_gb is 2"),
         ({"refused": [(NOW - REFUSING_FOR, "CT", "no room")]}, "from CT: no room"),
+        ({"pauses": ["sending is paused on all hosts"]}, "sending is paused on all hosts"),
         ({"unreachable": {"tps": (NOW - timedelta(days=1), "refused")}}, "tps cannot be reached since 2026-01-3"),
     ],
 )
@@ -58,4 +59,5 @@ def test_a_node_takes_images_unless_it_is_down_or_its_disk_is_full() -> None:
     assert judge(facts(missing=["work"])).takes_images
     assert not judge(facts(free_gb=1.44)).takes_images
     assert not judge(facts(missing=["receive"])).takes_images
+    assert not judge(facts(receiving_is_paused=True)).takes_images
     assert not down(["the store cannot be read"]).takes_images
