@@ -7,7 +7,7 @@ look: one that is lost, or whose server was restarted, delays work by `SLOW_S` a
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -48,6 +48,7 @@ _TOPICS: Final[dict[tuple[str, str], tuple[Topic, ...]]] = {
     ("series", SeriesState.QUEUED): (Topic.WORK, Topic.DELIVER),
     ("job", JobState.QUEUED): (Topic.WORK,),
     ("job", JobState.PRODUCED): (Topic.DELIVER,),
+    ("turn", JobState.QUEUED): (Topic.WORK,),
     ("delivery", DeliveryState.PENDING): (Topic.DELIVER,),
     ("delivery", DeliveryState.SENT): (Topic.DELIVER,),
 }
@@ -56,8 +57,12 @@ _TOPICS: Final[dict[tuple[str, str], tuple[Topic, ...]]] = {
 
 def tell(session: Session, machine: str, to_state: str) -> None:
     """Wake, once this transaction is committed, who has something to do after a transition; nothing on SQLite."""
-    topics = _TOPICS.get((machine, to_state), ())
-    if topics and session.get_bind().dialect.name == "postgresql":
+    ring(session, _TOPICS.get((machine, to_state), ()))
+
+
+def ring(session: Session, topics: Iterable[Topic]) -> None:
+    """Wake these, once this transaction is committed; nothing on SQLite."""
+    if session.get_bind().dialect.name == "postgresql":
         for topic in topics:  # PostgreSQL sends one for several alike of a transaction
             session.connection().exec_driver_sql(f"SELECT pg_notify('{CHANNEL}', '{topic}')")
 
