@@ -430,9 +430,14 @@ class ConstancyRow(Base):
 
 
 class StoreMark(Base):
-    """One row: a name of this store that its spool knows too, so that neither is used with another's."""
+    """One row: a name of this store that its spool knows too, so that neither is used with another's.
+
+    moved_to: where `syncect db move` copied all rows, "" for nowhere; no node begins on a store that was moved.
+    """
 
     __tablename__ = "store_mark"
 
     uid: Mapped[str] = mapped_column(UID, primary_key=True)
     made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    moved_to: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    moved_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)

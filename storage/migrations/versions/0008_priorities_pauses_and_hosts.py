@@ -20,6 +20,8 @@ def upgrade() -> None:
     )
     op.execute("UPDATE job SET due_at = created_at")
     op.create_index("ix_job_turn", "job", ["state", "priority", "due_at", "id"], unique=False)
+    op.add_column("store_mark", sa.Column("moved_to", sa.Text(), server_default="", nullable=False))
+    op.add_column("store_mark", sa.Column("moved_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "pause",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -53,6 +55,8 @@ def downgrade() -> None:
     """Take this revision back."""
     op.drop_table("process")
     op.drop_table("pause")
+    op.drop_column("store_mark", "moved_at")
+    op.drop_column("store_mark", "moved_to")
     op.drop_index("ix_job_turn", table_name="job")
     op.drop_column("job", "due_at")
     op.drop_column("job", "priority")
