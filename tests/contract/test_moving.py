@@ -21,7 +21,7 @@ from storage.digests import TableDigest, digests
 from storage.errors import MoveRefused
 from storage.mark import mark_of_store, mismatch, write_mark
 from storage.moving import Compared, move
-from storage.scale_tables import PauseRow, ProcessRow
+from storage.scale_tables import PauseRow, ProcessRow, TallyRow
 from storage.schema import alembic_config, upgrade
 from storage.series import SeriesStore
 from storage.tables import Delivery, Job
@@ -44,6 +44,7 @@ def source(database: Database) -> Database:
             if statement.strip():
                 connection.exec_driver_sql(statement)
         session.add(PauseRow(stage="send", host="a", drains=True, actor="operator kim", reason="night", at=NOW))
+        session.add(TallyRow(name="rows", counts={"job:PRODUCED": 1}, at=NOW))
         seen = {"started_at": NOW - timedelta(days=2), "seen_at": NOW - timedelta(days=1)}
         session.add(ProcessRow(name="a-worker", host="a", role="worker", pid=7, beats=[{"b": 0.1, "a": "ü"}], **seen))
     return database

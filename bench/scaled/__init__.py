@@ -1,0 +1,1 @@
+"""How the node holds as it grows."""
