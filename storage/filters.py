@@ -71,9 +71,9 @@ class Filters:
             found.append(Series.last_arrival_at < self.overdue_since)
         return found
 
-    def narrows(self) -> bool:
-        """Whether `conditions` asks for anything."""
-        return bool(self.conditions())
+    def asks_for_much(self) -> bool:
+        """Whether an index of the wanted states may name most series, so that a page is found by walking back."""
+        return bool(self.states & _MOST)
 
     def _asks_for_most(self) -> bool:
         """Whether an index of the wanted states names nearly every series, so that to walk is faster."""

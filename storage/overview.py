@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, CompoundSelect, func, select, union
+from sqlalchemy import func, select, union
 from sqlalchemy.orm import Session
 
 from storage.case_rows import cases_of
@@ -31,7 +31,7 @@ _PAGE = 500
 _FEW = (
     20_000  # candidates that are sorted; of more the newest pages are looked through first, where most wanted cases are
 )
-_WALKED = 20  # so many pages
+_WALKED = 20  # pages that are looked through for what most cases are, before all of that is listed by an index
 _MAX_DIGITS = 10  # a 32-bit primary key
 _OLDEST = 50  # series that are looked at for the one that waits longest: a person may have decided about some since
 _NEWEST = 3  # deliveries of each state, of which one took the last instance
@@ -211,41 +211,23 @@ def _last_accepted(session: Session, destination: str) -> datetime | None:
 def _pages(session: Session, wanted: Filters, size: int, behind: tuple[int, int] | None) -> Iterator[Sequence[Series]]:
     """Series that may have wanted cases, newest first."""
     conditions, candidates = wanted.conditions(), wanted.candidates()
-    query = select(Series).order_by(Series.id.desc()).limit(size)
     if behind is not None:
         conditions.append(Series.id <= behind[0])
-    ids = (
-        None if candidates is None else _ids(session, candidates, conditions, limit=None if wanted.narrows() else _FEW)
-    )
-    if ids is None:
-        walk = query.where(*conditions)
-        page, walked = session.scalars(walk).all(), 1
-        while page:
+    query = select(Series).order_by(Series.id.desc()).limit(size)
+    if candidates is None or wanted.asks_for_much():
+        walk, walked = query.where(*conditions), 0
+        page = session.scalars(walk).all()
+        while page and (candidates is None or walked < _WALKED):
             yield page
-            if candidates is not None and walked == _WALKED:
-                ids = _ids(session, candidates, [Series.id < page[-1].id])
-                break
-            page, walked = session.scalars(walk.where(Series.id < page[-1].id)).all(), walked + 1
-    for start in range(0, len(ids or ()), size):
-        yield session.scalars(query.where(Series.id.in_((ids or [])[start : start + size]))).all()
-
-
-def _ids(
-    session: Session,
-    candidates: CompoundSelect[int],
-    conditions: Sequence[ColumnElement[bool]],
-    *,
-    limit: int | None = None,
-) -> list[int] | None:
-    """The candidates that fulfil the conditions, newest first; None where `limit` candidates or more do or do not."""
-    if limit is not None:
-        first = session.scalars(select(candidates.subquery()).limit(limit)).all()
-        if len(first) == limit:
-            return None
-        if not conditions:
-            return sorted(set(first), reverse=True)
+            below, walked = Series.id < page[-1].id, walked + 1
+            page = session.scalars(walk.where(below)).all()
+        if candidates is None or not page:
+            return
+        conditions.append(Series.id <= page[0].id)
     found = select(Series.id).where(Series.id.in_(candidates), *conditions) if conditions else candidates
-    return sorted(set(session.scalars(found)), reverse=True)
+    ids = sorted(set(session.scalars(found)), reverse=True)
+    for start in range(0, len(ids), size):
+        yield session.scalars(query.where(Series.id.in_(ids[start : start + size]))).all()
 
 
 def _refusals(rows: Sequence[Refusal]) -> list[RefusedView]:

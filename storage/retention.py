@@ -95,22 +95,20 @@ class RetentionStore:
 
         It is a first look, for the whole store in one query; `purge` judges each.
         """
+        settled = Series.state.in_((SeriesState.QUEUED, SeriesState.SKIPPED))
         wanted = []
         if ages.results is not None:
-            wanted.append(_with_old_results(ages.results))
+            of_series = Job.series_id == Series.id
+            wanted.append(_with_old_results(ages.results).join(Series, of_series).where(settled, Job.series_id > after))
         if ages.sources is not None:
             waiting = exists().where(Job.series_id == Series.id, Job.state.in_(_UNSETTLED_JOBS))
             received = select(Instance.series_id).where(Instance.series_id > after).distinct()
-            wanted.append(select(Series.id).where(Series.id.in_(received), Series.updated_at <= ages.sources, ~waiting))
+            is_old = (Series.updated_at <= ages.sources, ~waiting, settled)
+            wanted.append(select(Series.id).where(Series.id.in_(received), *is_old))
         if not wanted:
             return []
-        query = (
-            select(Series.id)
-            .where(Series.id > after, Series.id.in_(union(*wanted)))
-            .where(Series.state.in_((SeriesState.QUEUED, SeriesState.SKIPPED)))
-            .order_by(Series.id)
-            .limit(limit)
-        )
+        ids = union(*wanted).subquery().columns[0]
+        query = select(ids).order_by(ids).limit(limit)
         with self._database.read() as session:
             return list(session.scalars(query))
 

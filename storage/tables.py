@@ -219,6 +219,8 @@ class AssociationSeries(Base):
 
 _LIVE = text("state IN (" + ", ".join(f"'{state}'" for state in LIVE_JOB_STATES) + ")")
 
+# Some hundred rows, whatever the table holds. SQLite takes this index only where a query writes the state literally.
+_QUEUED = text("state = 'QUEUED'")
 _WITH_FILES = text("product_dir IS NOT NULL AND purged_at IS NULL")
 
 
@@ -246,7 +248,7 @@ class Job(Base):
         Index("uq_job_live", "series_id", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
         Index("ix_job_state_next", "state", "next_attempt_at"),
         Index("ix_job_with_files", "series_id", sqlite_where=_WITH_FILES, postgresql_where=_WITH_FILES),
-        Index("ix_job_turn", "state", "priority", "due_at", "id"),
+        Index("ix_job_turn", "priority", "due_at", "id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)

@@ -1,9 +1,9 @@
 """Counts of what is settled, made ahead of readers where a store is large.
 
 Nearly every row of an old store is in a state that it keeps for ever. To count 1,000,000 of them takes a database
-seconds, and everyone who asks how the node is would wait for it. So the watch counts them every minute, and readers add
-what is not settled, which an index finds. A store of fewer rows is always counted as it is, and so is one whose watch
-does not run: what was counted is used for ten minutes only.
+seconds, and everyone who asks how the node is would wait for it. So the watch counts them every five minutes. Readers
+add what is not settled, which an index finds. A store of fewer rows is always counted as it is. So is one whose watch
+does not run: what was counted is used for fifteen minutes only.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, Job, Series
 
 LARGE: Final = 50_000  # series; fewer are counted in a twentieth of a second
-KEPT_FOR: Final = timedelta(minutes=10)
-COUNTED_EVERY: Final = timedelta(minutes=1)
+KEPT_FOR: Final = timedelta(minutes=15)
+COUNTED_EVERY: Final = timedelta(minutes=5)
 ROWS, CASES = "rows", "cases"
 """Rows by raw state, and cases by a reader's state."""
 
@@ -48,7 +48,7 @@ def kept_counts(session: Session, name: str, now: datetime) -> Mapping[str, int]
 
 
 def keep_counts(database: Database, now: datetime, settled_cases: Callable[[Session], Mapping[str, int]]) -> None:
-    """Count what is settled of a large store and keep it, unless that was done within the last minute."""
+    """Count what is settled of a large store and keep it, unless that was done within the last five minutes."""
     with database.read() as session:
         newest = session.scalar(select(func.max(TallyRow.at)))
         if (newest is not None and newest > now - COUNTED_EVERY) or _series(session) < LARGE:

@@ -10,6 +10,7 @@ down_revision: str | None = "0007"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+_QUEUED = "state = 'QUEUED'"
 _WITH_FILES = "product_dir IS NOT NULL AND purged_at IS NULL"
 
 
@@ -21,7 +22,14 @@ def upgrade() -> None:
         sa.Column("due_at", sa.DateTime(timezone=True), server_default="1970-01-01 00:00:00.000000", nullable=False),
     )
     op.execute("UPDATE job SET due_at = created_at")
-    op.create_index("ix_job_turn", "job", ["state", "priority", "due_at", "id"], unique=False)
+    op.create_index(
+        "ix_job_turn",
+        "job",
+        ["priority", "due_at", "id"],
+        unique=False,
+        sqlite_where=sa.text(_QUEUED),
+        postgresql_where=sa.text(_QUEUED),
+    )
     # Without these, each row that retention removes from `product` or `association` reads a whole table for its key.
     op.create_index(op.f("ix_delivery_instance_product_id"), "delivery_instance", ["product_id"], unique=False)
     op.create_index(
