@@ -1,7 +1,7 @@
 """How long the status page takes over 100,000 jobs: every tab as a browser asks for it, beside its cases alone."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from node.web.app import make_app
 from node.web.asked import ROWS, TABS, Address, asked_of
 from node.web.lights import strip_of
 from node.web.passwords import hash_password
+from storage.errors import IllegalTransition
 
 _NAME, _PASSWORD = "bench", "correct horse battery"
 _JOBS = SIZES[-1]
@@ -26,9 +27,9 @@ def page(folder: Path) -> dict[str, float]:
     rows: dict[str, float] = {}
     with open_store(load_settings(configure(folder / "page"))) as node:
         fill(node.database, _JOBS)
-        with _browser(node) as browser:
+        with browser_of(node) as browser:
             for tab in TABS:
-                whole_s = median_s(lambda tab=tab: _get(browser, f"/?tab={tab}"))
+                whole_s = median_s(lambda tab=tab: get(browser, f"/?tab={tab}"))
                 rows[f"page, tab {tab} over {_JOBS} jobs: s"] = whole_s
                 alone_s = median_s(lambda tab=tab: cases_of(node, asked_of(Address(tab)), datetime.now(UTC)))
                 rows[f"page, tab {tab} / its {ROWS} cases alone"] = whole_s / alone_s
@@ -39,21 +40,24 @@ def page(folder: Path) -> dict[str, float]:
                 "one case": f"/cases/{_JOBS}",
             }
             for name, path in others.items():
-                rows[f"page, {name} over {_JOBS} jobs: s"] = median_s(lambda path=path: _get(browser, path))
+                rows[f"page, {name} over {_JOBS} jobs: s"] = median_s(lambda path=path: get(browser, path))
         rows[f"page, lights made anew over {_JOBS} jobs: s"] = median_s(lambda: strip_of(node))
     return rows
 
 
 @contextmanager
-def _browser(node: Node) -> Iterator[TestClient]:
-    node.users.add(_NAME, "", Role.VIEWER, hash_password(_PASSWORD), datetime.now(UTC))
+def browser_of(node: Node) -> Iterator[TestClient]:
+    """A browser in which somebody has logged in."""
+    with suppress(IllegalTransition):  # a store that was measured before has the user
+        node.users.add(_NAME, "", Role.VIEWER, hash_password(_PASSWORD), datetime.now(UTC))
     with TestClient(make_app(node), "http://localhost:8042", headers={"accept": "text/html"}) as browser:
         token = browser.get("/login").text.split('name="csrf" value="')[1].split('"')[0]
         browser.post("/login", data={"name": _NAME, "password": _PASSWORD, "csrf": token})
         yield browser
 
 
-def _get(browser: TestClient, path: str) -> None:
+def get(browser: TestClient, path: str) -> None:
+    """Ask for one page; raises RuntimeError where the answer is another than 200."""
     answer = browser.get(path)
     if answer.status_code != 200:
         raise RuntimeError(f"{path} answered {answer.status_code}: {answer.text}")

@@ -7,6 +7,7 @@ also while the node runs.
 import errno
 import os
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,10 @@ from storage.errors import NotFound, SchemaMismatch, StoreUnavailable
 from storage.schema import make_schema, patience
 
 _REVISION_TABLE: Final = "alembic_version"
-_ROWS_AT_ONCE: Final = 1000
+ROWS_AT_ONCE: Final = 1000
+
+Told = Callable[[str, int], None]
+"""Is called with the name of a table and how many of its rows were copied or read until now."""
 
 
 # -- out ---------------------------------------------------------------------------------------------------------------
@@ -81,7 +85,7 @@ def is_vacant(database: Database) -> bool:
     if database.current_revision() is None and database.is_sqlite:
         return not _has_tables(database)
     with database.engine.connect() as connection:
-        return all(connection.execute(select(table).limit(1)).first() is None for table in _tables(connection))
+        return all(connection.execute(select(table).limit(1)).first() is None for table in tables_of(connection))
 
 
 def _has_tables(database: Database) -> bool:
@@ -125,25 +129,34 @@ def copy_rows(source: Database, target: Database) -> None:
     with patience(source), patience(target), source.engine.connect() as reading:
         try:
             with target.write() as session:
-                _copy_tables(reading, session.connection())
+                copy_tables(reading, session.connection())
         except DBAPIError as error:
-            (words, *_) = str(error.orig).splitlines() or [type(error).__name__]  # what follows quotes the row
-            raise StoreUnavailable(f"the rows cannot be written into {target.location}: {words}") from error
+            raise not_written(target, error) from error
 
 
-def _copy_tables(reading: Connection, writing: Connection) -> None:
-    there = {table.name: table for table in _tables(reading)}
-    for table in _tables(writing):
+def not_written(target: Database, error: DBAPIError) -> StoreUnavailable:
+    """Why rows cannot be written, without the row that the driver quotes."""
+    (words, *_) = str(error.orig).splitlines() or [type(error).__name__]  # what follows quotes the row
+    return StoreUnavailable(f"the rows cannot be written into {target.location}: {words}")
+
+
+def copy_tables(reading: Connection, writing: Connection, told: Told = lambda _table, _rows: None) -> None:
+    """Copy every row in the caller's two transactions, in batches; the numbers of PostgreSQL go on after them."""
+    there = {table.name: table for table in tables_of(reading)}
+    for table in tables_of(writing):
         if table.name not in there:
             raise SchemaMismatch(f"the copy lacks the table {table.name}: it was not made by this program")
-        rows = reading.execution_options(yield_per=_ROWS_AT_ONCE).execute(select(there[table.name])).mappings()
+        rows = reading.execute(select(there[table.name]), execution_options={"yield_per": ROWS_AT_ONCE}).mappings()
+        copied = 0
         for part in rows.partitions():
-            writing.execute(table.insert(), [{name: _instant(value) for name, value in row.items()} for row in part])
+            writing.execute(table.insert(), [{name: instant(value) for name, value in row.items()} for row in part])
+            copied += len(part)
+            told(table.name, copied)
         if writing.dialect.name == "postgresql":
             _continue_numbers(writing, table)
 
 
-def _tables(connection: Connection) -> list[Table]:
+def tables_of(connection: Connection) -> list[Table]:
     """Every table but Alembic's own as it stands in the database, each behind those to which it refers."""
     metadata = MetaData()
     event.listen(metadata, "column_reflect", _keep_nothing_as_nothing)
@@ -156,7 +169,7 @@ def _keep_nothing_as_nothing(_inspector: Any, _table: Any, column: Any) -> None:
         column["type"] = JSON(none_as_null=True)
 
 
-def _instant(value: Any) -> Any:
+def instant(value: Any) -> Any:
     """An instant with its zone, which SQLite does not keep; any other value as it is."""
     if not isinstance(value, datetime):
         return value

@@ -2,6 +2,7 @@
 
 StorageError
 ├── IllegalTransition   a state machine has no such arrow; the caller knows an older row or a wrong one
+├── MoveRefused         a store may not be moved now, or not to that place; nothing was changed
 ├── LeaseLost           another process owns the work now; drop it without writing anything
 ├── NotFound            no such series, job or delivery
 ├── SpoolFull           less free space than the operator reserved; nothing was accepted
@@ -18,6 +19,10 @@ class StorageError(Exception):
 
 class IllegalTransition(StorageError):
     """The row is in a state from which the requested state cannot be reached."""
+
+
+class MoveRefused(StorageError):
+    """The store is in use, moved already or of another schema, or the place for it holds rows; nothing was changed."""
 
 
 class LeaseLost(StorageError):

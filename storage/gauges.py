@@ -2,17 +2,18 @@
 
 from collections import Counter
 from collections.abc import Collection
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, case, func, literal, select
+from sqlalchemy import ColumnElement, and_, case, func, literal, select
 from sqlalchemy.orm import Session
 
+from storage.case_rows import DELIVERY_ORDER
 from storage.database import Database
 from storage.filters import is_held
-from storage.overview import DELIVERY_ORDER
 from storage.states import RECALLED, DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, DeliveryInstance, Job, Series
+from storage.tallies import CASES, SETTLED_JOBS, UNSETTLED_JOBS, UNSETTLED_SERIES, keep_counts, kept_counts
 
 STATES: Final = tuple(
     dict.fromkeys(
@@ -25,6 +26,7 @@ STATES: Final = tuple(
 
 _UNSENT: Final = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.FAILED)
 _SENT: Final = (DeliveryState.SENT, DeliveryState.CONFIRMED)
+_NOT_SENT: Final = [state for state in DeliveryState if state not in _SENT]
 _NEWEST: Final = 50
 _HELD: Final = -1  # in place of a place in DELIVERY_ORDER
 
@@ -36,18 +38,22 @@ class Gauges:
         self._database = database
 
     def cases(self) -> Counter[str]:
-        """How many cases are in each state; it reads one row for each delivery."""
+        """How many cases are in each state; of a large store what is settled was counted before."""
         with self._database.read() as session:
             found = Counter(dict.fromkeys(STATES, 0))
-            for state, count in _grouped(session, Series):
-                if state is not SeriesState.QUEUED:  # its job says more
-                    found["RECEIVING" if state is SeriesState.COMPLETE else state.value] += count
+            kept = kept_counts(session, CASES, datetime.now(UTC))
+            found.update(kept if kept is not None else settled_cases(session))
             found[RECALLED] = session.scalar(select(func.count()).where(Job.recalled_at.is_not(None))) or 0
-            for job_state, count in _grouped(session, Job, Job.recalled_at.is_(None)):
-                if job_state is not JobState.PRODUCED:
-                    found[job_state.value] += count
-            found.update(_produced(session))
+            for state, count in _grouped(session, Series, Series.state.in_(UNSETTLED_SERIES)):
+                found["RECEIVING" if state is SeriesState.COMPLETE else state.value] += count
+            for job_state, count in _grouped(session, Job, Job.recalled_at.is_(None), Job.state.in_(UNSETTLED_JOBS)):
+                found[job_state.value] += count
+            found.update(_produced(session, _is_unsettled()))
             return found
+
+    def keep(self, now: datetime) -> None:
+        """Count what is settled of a large store, for those who ask in the next minutes; for the watch, every tick."""
+        keep_counts(self._database, now, settled_cases)
 
     def unsent(self, destinations: Collection[str]) -> Counter[tuple[str, str]]:
         """How many deliveries to each of these destinations wait, are under way or failed, by destination and state."""
@@ -103,7 +109,24 @@ def _grouped(session: Session, table: type[Series] | type[Job], *conditions: Any
     return session.execute(select(table.state, func.count()).where(*conditions).group_by(table.state))
 
 
-def _produced(session: Session) -> Counter[str]:
+def settled_cases(session: Session) -> Counter[str]:
+    """How many cases are in a state in which nearly all of a store are for ever; it reads one row for each delivery."""
+    found: Counter[str] = Counter()
+    skipped = select(func.count()).where(Series.state == SeriesState.SKIPPED)
+    found[SeriesState.SKIPPED.value] = session.scalar(skipped) or 0
+    ended = [state for state in SETTLED_JOBS if state is not JobState.PRODUCED]
+    for state, count in _grouped(session, Job, Job.recalled_at.is_(None), Job.state.in_(ended)):
+        found[state.value] = count
+    found.update(_produced(session, ~_is_unsettled()))
+    return found
+
+
+def _is_unsettled() -> ColumnElement[bool]:
+    """A job has a delivery that is neither SENT nor CONFIRMED."""
+    return Job.id.in_(select(Delivery.job_id).where(Delivery.state.in_(_NOT_SENT)))
+
+
+def _produced(session: Session, which: ColumnElement[bool]) -> Counter[str]:
     """Cases with a result, by their slowest or worst destination; PRODUCED where there is none."""
     rank = case({state: place for place, state in enumerate(DELIVERY_ORDER)}, value=Delivery.state)
     # A result that waits for its destinations is SENDING once one of them was tried, and PRODUCED before.
@@ -121,7 +144,7 @@ def _produced(session: Session) -> Counter[str]:
         )
         .select_from(Job)
         .outerjoin(Delivery, Delivery.job_id == Job.id)
-        .where(Job.state == JobState.PRODUCED)
+        .where(Job.state == JobState.PRODUCED, which)
         .group_by(Job.id)
         .subquery()
     )

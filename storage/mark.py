@@ -9,8 +9,9 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
@@ -51,6 +52,8 @@ def adopt_mark(database: Database, spool: Path, now: datetime) -> str:
 
 def mismatch(database: Database, spool: Path) -> str | None:
     """Why this store must not be used with this spool, in sentences; None where it may. Raises StoreUnavailable."""
+    if why := _moved_away(database):
+        return why
     ours, theirs = mark_of_store(database), mark_of_spool(spool)
     if ours is not None and ours == theirs:
         return None
@@ -100,6 +103,31 @@ def holds_files(spool: Path) -> bool:
     """Whether the spool holds a received instance or a result."""
     received, derived = spool / "received", spool / "derived"
     return any(True for _ in received.glob("*/*.dcm")) or any(True for _ in derived.glob("*/*.dcm"))
+
+
+def note_move(session: Session, uid: str, place: str, now: datetime) -> None:
+    """Write into a store that all its rows are at `place` since now, in the caller's transaction.
+
+    uid: the mark for a store that has none yet.
+    """
+    if session.scalar(select(StoreMark.uid)) is None:
+        session.add(StoreMark(uid=uid, made_at=now))
+        session.flush()
+    session.execute(update(StoreMark).values(moved_to=place, moved_at=now))
+
+
+def _moved_away(database: Database) -> str | None:
+    with database.read() as session:
+        row = session.execute(select(StoreMark.moved_to, StoreMark.moved_at).where(StoreMark.moved_to != "")).first()
+    if row is None:
+        return None
+    place, at = row
+    return (
+        f"the store {database.location} was moved to {place} at {at:%Y-%m-%d %H:%M} UTC, and what happened since then "
+        "is only there: name that database in node.database_url. If you must go back to this one without what happened "
+        "since then, stop the node, keep a copy of that database, and run `syncect db adopt` with the settings that "
+        "name this one"
+    )
 
 
 def new_mark() -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Select, and_, case, delete, exists, func, or_, select, text, update
+from sqlalchemy import Select, and_, case, delete, exists, func, or_, select, text, union, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -38,6 +38,8 @@ from storage.tables import (
 from storage.transitions import note_series
 
 _ENDED = (JobState.CANCELLED, JobState.REJECTED, JobState.SUPERSEDED)
+_UNSETTLED_JOBS = [state for state in JobState if state not in (JobState.PRODUCED, *_ENDED)]
+_UNSENT = [state for state in DeliveryState if state not in (DeliveryState.SENT, DeliveryState.CONFIRMED)]
 _MIN_SPARE_PAGES = 2_500  # 10 MB at the usual 4 kB: less is used again before long
 _STEP_PAGES = 250
 _STEP_PAUSE_S = 0.05  # an instance that arrives must find the database free in between
@@ -93,20 +95,20 @@ class RetentionStore:
 
         It is a first look, for the whole store in one query; `purge` judges each.
         """
+        settled = Series.state.in_((SeriesState.QUEUED, SeriesState.SKIPPED))
         wanted = []
         if ages.results is not None:
-            wanted.append(_may_have_old_results(ages.results))
+            of_series = Job.series_id == Series.id
+            wanted.append(_with_old_results(ages.results).join(Series, of_series).where(settled, Job.series_id > after))
         if ages.sources is not None:
-            waiting = exists().where(Job.series_id == Series.id, Job.state.not_in((JobState.PRODUCED, *_ENDED)))
-            received = exists().where(Instance.series_id == Series.id)
-            wanted.append(and_(Series.updated_at <= ages.sources, received, ~waiting))
-        query = (
-            select(Series.id)
-            .where(Series.id > after, or_(False, *wanted))
-            .where(Series.state.in_((SeriesState.QUEUED, SeriesState.SKIPPED)))
-            .order_by(Series.id)
-            .limit(limit)
-        )
+            waiting = exists().where(Job.series_id == Series.id, Job.state.in_(_UNSETTLED_JOBS))
+            received = select(Instance.series_id).where(Instance.series_id > after).distinct()
+            is_old = (Series.updated_at <= ages.sources, ~waiting, settled)
+            wanted.append(select(Series.id).where(Series.id.in_(received), *is_old))
+        if not wanted:
+            return []
+        ids = union(*wanted).subquery().columns[0]
+        query = select(ids).order_by(ids).limit(limit)
         with self._database.read() as session:
             return list(session.scalars(query))
 
@@ -313,12 +315,16 @@ class RetentionStore:
             return int(session.scalar(text(f"PRAGMA {name}")) or 0)
 
 
-def _may_have_old_results(before: datetime) -> ColumnElement[bool]:
-    has_result = (Job.series_id == Series.id, Job.product_dir.is_not(None), Job.purged_at.is_(None))
+def _with_old_results(before: datetime) -> Select[int]:
+    """Ids of series, by the index of the jobs that have files: nearly all of an old store have none any more."""
     of_job = Delivery.job_id == Job.id
-    open_ = exists().where(of_job, Delivery.state.not_in((DeliveryState.SENT, DeliveryState.CONFIRMED)))
+    open_ = exists().where(of_job, Delivery.state.in_(_UNSENT))
     is_sent = and_(Job.state == JobState.PRODUCED, exists().where(of_job), ~open_)
-    return exists().where(*has_result, Job.updated_at <= before, or_(Job.state.in_(_ENDED), is_sent))
+    return (
+        select(Job.series_id)
+        .where(Job.product_dir.is_not(None), Job.purged_at.is_(None), Job.updated_at <= before)
+        .where(or_(Job.state.in_(_ENDED), is_sent))
+    )
 
 
 def _whole(session: Session, series: Series) -> _Whole:

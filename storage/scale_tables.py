@@ -31,6 +31,16 @@ class PauseRow(Base):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class TallyRow(Base):
+    """How many rows or cases were in each settled state at a moment, counted ahead of readers (`storage.tallies`)."""
+
+    __tablename__ = "tally"
+
+    name: Mapped[str] = mapped_column(CleanString(16), primary_key=True)
+    counts: Mapped[dict[str, int]] = mapped_column(CleanJson, default=dict, server_default="{}")
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class ProcessRow(Base):
     """A process of the node as it last reported itself; where `seen_at` is old, it or its host is gone.
 

@@ -66,6 +66,13 @@ class Series(Base):
     """
 
     __tablename__ = "series"
+    __table_args__ = (
+        Index(  # SQLite uses none for LIKE, and such an index is lost there when a migration makes the table anew
+            "ix_series_patient",
+            text("lower(patient_id)"),
+            postgresql_ops={"lower(patient_id)": "text_pattern_ops"},
+        ).ddl_if(dialect="postgresql"),
+    )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
     series_uid: Mapped[str] = mapped_column(FOREIGN_UID, unique=True)
@@ -207,10 +214,14 @@ class AssociationSeries(Base):
     __tablename__ = "association_series"
 
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), primary_key=True)
-    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"), primary_key=True)
+    association_id: Mapped[int] = mapped_column(ForeignKey("association.id"), primary_key=True, index=True)
 
 
 _LIVE = text("state IN (" + ", ".join(f"'{state}'" for state in LIVE_JOB_STATES) + ")")
+
+# Some hundred rows, whatever the table holds. SQLite takes this index only where a query writes the state literally.
+_QUEUED = text("state = 'QUEUED'")
+_WITH_FILES = text("product_dir IS NOT NULL AND purged_at IS NULL")
 
 
 class Job(Base):
@@ -236,7 +247,8 @@ class Job(Base):
         UniqueConstraint("job_key", "repeat"),
         Index("uq_job_live", "series_id", unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE),
         Index("ix_job_state_next", "state", "next_attempt_at"),
-        Index("ix_job_turn", "state", "priority", "due_at", "id"),
+        Index("ix_job_with_files", "series_id", sqlite_where=_WITH_FILES, postgresql_where=_WITH_FILES),
+        Index("ix_job_turn", "state", "priority", "due_at", "id", postgresql_where=_QUEUED),
     )
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True)
@@ -333,7 +345,7 @@ class DeliveryInstance(Base):
     __tablename__ = "delivery_instance"
 
     delivery_id: Mapped[int] = mapped_column(ForeignKey("delivery.id"), primary_key=True)
-    product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), primary_key=True)
+    product_id: Mapped[int] = mapped_column(ForeignKey("product.id"), primary_key=True, index=True)
     dimse_status: Mapped[int] = mapped_column(Integer)
     sent_at: Mapped[datetime] = mapped_column(UtcDateTime)
     confirmed_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
@@ -430,9 +442,14 @@ class ConstancyRow(Base):
 
 
 class StoreMark(Base):
-    """One row: a name of this store that its spool knows too, so that neither is used with another's."""
+    """One row: a name of this store that its spool knows too, so that neither is used with another's.
+
+    moved_to: where `syncect db move` copied all rows, "" for nowhere; no node begins on a store that was moved.
+    """
 
     __tablename__ = "store_mark"
 
     uid: Mapped[str] = mapped_column(UID, primary_key=True)
     made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    moved_to: Mapped[str] = mapped_column(CleanText, default="", server_default="")
+    moved_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)

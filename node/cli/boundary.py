@@ -16,7 +16,7 @@ from models.process import settle_process
 from node.cli.console import INTERRUPTED, Exit, say, system_answer, write
 from node.errors import Misconfigured, NodeError, Refused
 from node.ops.modes import close_to_others
-from storage.errors import IllegalTransition, NotFound, StorageError, UnusableUrl, WrongStore
+from storage.errors import IllegalTransition, MoveRefused, NotFound, StorageError, UnusableUrl, WrongStore
 
 TRACEBACK_VARIABLE = "SYNCECT_TRACEBACK"
 _WIDTH_VARIABLE = "COLUMNS"
@@ -25,7 +25,7 @@ _NARROWEST_OUTPUT = 20  # columns of text; in fewer no list can be read
 _EXIT_CODES: tuple[tuple[tuple[type[Exception], ...], Exit], ...] = (
     ((ConfigError, Misconfigured, UnusableUrl, WrongStore), Exit.USAGE),
     ((NotFound,), Exit.NOT_FOUND),
-    ((Refused, IllegalTransition), Exit.REFUSED),
+    ((Refused, IllegalTransition, MoveRefused), Exit.REFUSED),
     ((NodeError, StorageError, ModelsError), Exit.ERROR),
 )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from node.cli.console import ConfigOption, JsonOption, print_json, say, settings_from, write
+from node.cli.db_move import move
 from node.errors import Refused
 from storage import copies, schema
 from storage.database import Database
@@ -141,4 +142,5 @@ def _say_found(told: "Rebuilt") -> None:
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands of this module."""
+    db_app.command("move")(move)
     app.add_typer(db_app, name="db")

@@ -29,6 +29,7 @@ def bench(database):
 # -- schema ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:autogenerate skipping metadata-specified expression-based index")
 def test_migrations_make_exactly_the_tables(database):
     # SQLite keeps no length of a text, so a migration there does not write a table anew to change one.
     options = {"compare_type": not database.is_sqlite}

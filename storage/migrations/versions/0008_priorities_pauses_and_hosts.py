@@ -10,6 +10,9 @@ down_revision: str | None = "0007"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
+_QUEUED = "state = 'QUEUED'"
+_WITH_FILES = "product_dir IS NOT NULL AND purged_at IS NULL"
+
 
 def upgrade() -> None:
     """Bring the schema one revision forward."""
@@ -19,7 +22,37 @@ def upgrade() -> None:
         sa.Column("due_at", sa.DateTime(timezone=True), server_default="1970-01-01 00:00:00.000000", nullable=False),
     )
     op.execute("UPDATE job SET due_at = created_at")
-    op.create_index("ix_job_turn", "job", ["state", "priority", "due_at", "id"], unique=False)
+    op.create_index(
+        "ix_job_turn",
+        "job",
+        ["state", "priority", "due_at", "id"],
+        unique=False,
+        postgresql_where=sa.text("state = 'QUEUED'"),  # SQLite would not take a partial one
+    )
+    # Without these, each row that retention removes from `product` or `association` reads a whole table for its key.
+    op.create_index(op.f("ix_delivery_instance_product_id"), "delivery_instance", ["product_id"], unique=False)
+    op.create_index(
+        op.f("ix_association_series_association_id"), "association_series", ["association_id"], unique=False
+    )
+    op.create_index(
+        "ix_job_with_files",
+        "job",
+        ["series_id"],
+        unique=False,
+        sqlite_where=sa.text(_WITH_FILES),
+        postgresql_where=sa.text(_WITH_FILES),
+    )
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("CREATE INDEX ix_series_patient ON series (lower(patient_id) text_pattern_ops)")
+    op.create_table(
+        "tally",
+        sa.Column("name", sa.String(length=16), nullable=False),
+        sa.Column("counts", sa.JSON(), server_default="{}", nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_tally")),
+    )
+    op.add_column("store_mark", sa.Column("moved_to", sa.Text(), server_default="", nullable=False))
+    op.add_column("store_mark", sa.Column("moved_at", sa.DateTime(timezone=True), nullable=True))
     op.create_table(
         "pause",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -53,6 +86,14 @@ def downgrade() -> None:
     """Take this revision back."""
     op.drop_table("process")
     op.drop_table("pause")
+    op.drop_column("store_mark", "moved_at")
+    op.drop_column("store_mark", "moved_to")
+    op.drop_table("tally")
+    if op.get_bind().dialect.name == "postgresql":
+        op.drop_index("ix_series_patient", table_name="series")
+    op.drop_index("ix_job_with_files", table_name="job")
+    op.drop_index(op.f("ix_association_series_association_id"), table_name="association_series")
+    op.drop_index(op.f("ix_delivery_instance_product_id"), table_name="delivery_instance")
     op.drop_index("ix_job_turn", table_name="job")
     op.drop_column("job", "due_at")
     op.drop_column("job", "priority")
