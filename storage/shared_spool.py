@@ -115,8 +115,7 @@ class SharedSpool(Spool):
 
         def put(wanted: Wanted) -> bool:
             name, sha256, size_bytes = wanted
-            found = self.objects.head(name)
-            if found is not None and size_bytes in (None, found.size_bytes):
+            if self.has(name, size_bytes):
                 return False
             if super(SharedSpool, self).condition(name, sha256, size_bytes) is not Condition.INTACT:
                 return False
@@ -124,6 +123,21 @@ class SharedSpool(Spool):
             return True
 
         return sum(_at_once(put, list(files)))
+
+    def share_again(self, names: Iterable[str]) -> int:
+        """Put received files as they lie here into the object store where it lacks them; how many it lacked."""
+
+        def put(name: str) -> bool:
+            if lacked := not self.has(name, self.path(name).stat().st_size):
+                self._persistently(lambda: self.objects.put(name, self.path(name).read_bytes()))
+            return lacked
+
+        return sum(_at_once(put, list(names)))
+
+    def has(self, name: str, size_bytes: int | None = None) -> bool:
+        """Whether the object store has a file, with this size where it is known. Raises ObjectsUnavailable."""
+        found = self.objects.head(name)
+        return found is not None and size_bytes in (None, found.size_bytes)
 
     def restore(self, name: str, lost: str) -> None:
         """Put a kept file in the place of a lost one with the same content, here and in the object store."""
@@ -179,7 +193,7 @@ class SharedSpool(Spool):
         """Fetch one file; it gets its name only with the right bytes. Raises ObjectsUnavailable and OSError."""
         name = wanted[0]
         self.make_room()
-        self._fetching.mkdir(exist_ok=True, mode=0o700)
+        self._make_folder(self._fetching)
         part = self._fetching / f"{uuid.uuid4().hex}.part"
         try:
             condition = self._download(wanted, part)

@@ -201,6 +201,9 @@ class Spool:
         """
         return 0
 
+    def make_room(self) -> None:
+        """Where too little is free, drop what other hosts keep as well; in a spool of one folder that is nothing."""
+
     def shared_files(self, *, older_than: datetime) -> Iterator[list[str]]:
         """Like `received_files`, of what other hosts find. Raises ObjectsUnavailable."""
         return iter(())

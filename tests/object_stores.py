@@ -58,7 +58,7 @@ class FaultyStore:
         self._ask("list", folder)
         return self.real.list_with_delimiter(folder)
 
-    def keys(self) -> set[str]:
+    def all_keys(self) -> set[str]:
         return {one["path"] for page in self.real.list() for one in page}
 
     def bytes_of(self, key: str) -> bytes:
