@@ -33,9 +33,8 @@ _NEEDED: Final = ("PRODUCED", "SENDING", "FAILED", "HELD")
 class SpoolFinding:
     """One thing that is not as the store says.
 
-    kind: "received" or "result", a file of either that is gone, damaged or unreadable; "unshared", one that lies here and
-    not in the object store of the settings; "found", a file that had been
-    lost and is there again; "waiting", one that is lost and must be sent again; "orphan", what no row refers to.
+    kind: "received" or "result", a file of either that is gone, damaged or unreadable; "unshared", one that lies here
+    and not in the object store of the settings; "found", a file that had been lost and is there again; "waiting", one that is lost and must be sent again; "orphan", what no row refers to.
     name: relative to the spool.
     """
 
@@ -72,24 +71,9 @@ class SpoolCheck:
         """Every finding; `progress` is called after each file that was read."""
         for kept in self._inventory.files():
             if (condition := self._condition(kept)) is not Condition.INTACT:
-                kind = "received" if kept.job_id is None else "result"
-                yield SpoolFinding(
-                    *(kind, condition, kept.name, kept.case_id, kept.sop_instance_uid, kept.series_id, kept.job_id)
-                )
-            elif self._shared is not None and not self._shared.has(kept.name, kept.size_bytes):
-                if self._inventory.still_wants(kept):
-                    where = "not in the object store"
-                    yield SpoolFinding(
-                        *(
-                            "unshared",
-                            where,
-                            kept.name,
-                            kept.case_id,
-                            kept.sop_instance_uid,
-                            kept.series_id,
-                            kept.job_id,
-                        )
-                    )
+                yield _finding("received" if kept.job_id is None else "result", condition, kept)
+            elif self._is_unshared(kept) and self._inventory.still_wants(kept):
+                yield _finding("unshared", "not in the object store", kept)
             progress()
         yield from self._lost()
         yield from self._orphans(now)
@@ -107,6 +91,9 @@ class SpoolCheck:
             if not self._is_there(kept) and self._inventory.still_wants(kept) and not self._is_there(kept):
                 missing.append(kept)
         return looked, missing
+
+    def _is_unshared(self, kept: KeptFile) -> bool:
+        return self._shared is not None and not self._shared.has(kept.name, kept.size_bytes)
 
     def _is_there(self, kept: KeptFile) -> bool:
         try:
@@ -237,3 +224,8 @@ class SpoolCheck:
             return "left: retention removes it from the object store, and from here"
         target: Path = self._spool.set_aside(self._spool.path(finding.name))
         return f"moved to {target}; retention removes it after {ORPHAN_AFTER.days} days"
+
+
+def _finding(kind: str, condition: str, kept: KeptFile) -> SpoolFinding:
+    case_id, uid = kept.case_id, kept.sop_instance_uid
+    return SpoolFinding(kind, condition, kept.name, case_id, uid, kept.series_id, kept.job_id)

@@ -45,6 +45,5 @@ def object_store(settings: Settings) -> Lines:
         return
     yield Line(_NAME, Mark.OK, f"{where}: an object was put in {put_ms:.0f} ms, read, listed and removed")
     if not SharedPlace(settings).is_settled:
-        yield Line(
-            _NAME, Mark.WARN, f"this host has not worked with {where} yet", "the next start of a process does it"
-        )
+        remedy = "the next start of a process on this host settles that"
+        yield Line(_NAME, Mark.WARN, f"this host has not worked with {where} yet", remedy)
