@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 REQUEST_S: Final = 4.0  # a scanner waits for the answer to a C-STORE meanwhile
 _BYTES_IN_TIME: Final = 4 << 20  # what a request moves in that time; larger ones get more
+_METADATA_SERVICE: Final = "169.254.169.254"  # where a machine of a cloud is asked for the credentials of its role
 _LISTED_AT_ONCE: Final = 1000
 
 
@@ -112,6 +113,8 @@ def _answer(error: Exception) -> str:
         return "refuses these credentials"
     if isinstance(error, FileNotFoundError):
         return "has no such bucket"
+    if _METADATA_SERVICE in str(error):
+        return "was given no credentials: neither spool.credentials_file nor the environment has any"
     if name == "GenericError":
         return "does not answer, or with an error"
     return f"cannot be used ({name})"

@@ -34,7 +34,8 @@ class SpoolFinding:
     """One thing that is not as the store says.
 
     kind: "received" or "result", a file of either that is gone, damaged or unreadable; "unshared", one that lies here
-    and not in the object store of the settings; "found", a file that had been lost and is there again; "waiting", one that is lost and must be sent again; "orphan", what no row refers to.
+    and not in the object store of the settings; "found", a file that had been lost and is there again; "waiting", one
+    that is lost and must be sent again; "orphan", what no row refers to.
     name: relative to the spool.
     """
 
