@@ -58,7 +58,7 @@ def test_kustomize_makes_the_same_of_it() -> None:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
-    command = [kubectl, "kustomize", DEPLOY / "kubernetes-objects"]
+    command = [kubectl, "kustomize", str(DEPLOY / "kubernetes-objects")]
     built = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built.stdout)}
     assert ("PersistentVolumeClaim", "syncect-data") not in theirs

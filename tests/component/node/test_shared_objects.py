@@ -5,6 +5,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,17 +212,18 @@ def test_retention_of_one_host_empties_the_bucket_and_the_caches_of_others(
         assert list(spool.root.rglob("*.dcm")) == []
 
 
+def in_days(days: int) -> datetime:
+    return datetime.now(UTC) + timedelta(days=days)
+
+
 def test_objects_that_a_killed_process_left_are_swept(kept: Kept, bucket: FaultyStore) -> None:
     kept.produced()
     before = bucket.all_keys()
     bucket.open.put("received/20260101/0123.dcm", b"killed before the commit")
     bucket.open.put("derived/1-1-00000000/0001.dcm", b"killed before the commit")
     for days, left in ((1, {"received/20260101/0123.dcm"}), (40, set())):
-        retention = Retention(
-            *(kept.node.retention, kept.node.jobs, kept.node.spool, RetentionSettings()),
-            clock=lambda days=days: datetime.now(UTC) + timedelta(days=days),
-        )
-        retention.tick()
+        node, settings = kept.node, RetentionSettings()
+        Retention(node.retention, node.jobs, node.spool, settings, clock=partial(in_days, days)).tick()
         assert bucket.all_keys() - before == left
         assert before <= bucket.all_keys()
 
