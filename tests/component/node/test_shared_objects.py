@@ -189,6 +189,20 @@ def test_a_delivery_waits_for_an_object_store_that_is_away(kept: Kept, config: P
         assert case.attempts == 1, "nobody makes the result again for that"
 
 
+def test_a_person_releases_on_a_host_that_did_not_make_the_result(
+    kept: Kept, config: Path, bucket: FaultyStore, run: Run
+) -> None:
+    case_id, other = kept.held(), str(host(config, "b"))
+    with open_store(load_settings(Path(other))):
+        pass
+    assert "missing" not in run("--config", other, "jobs", "why", case_id)[1]
+    code, _, said = run("--config", other, "jobs", "release", case_id, "--reason", "it is the implant")
+    assert (code, kept.node.overview.case(case_id).state) == (0, "PRODUCED"), said
+    folder = str(kept.node.overview.case(case_id).product_dir)
+    kept.node.spool.fetch_folder(folder)
+    assert len(list(kept.node.spool.path(folder).glob("*.dcm"))) == 3
+
+
 # -- what may go ---------------------------------------------------------------------------------------------------
 
 

@@ -100,6 +100,11 @@ def clean_environment(monkeypatch):
         ('[scp]\nae_title = "SEVENTEEN LETTERS"', "an AE title has 1 to 16 printable ASCII characters"),
         ("[completion]\nquiet_s = 9\ngive_up_s = 1", "give_up_s must not be shorter than quiet_s"),
         ('[node]\ninstallation_uid_root = "1.02"', "a UID root consists of numbers and dots"),
+        ('[spool]\nurl = "https://bucket"', "it should be s3://bucket or s3://bucket/prefix"),
+        ('[spool]\nurl = "s3://bucket/../other"', "it should be s3://bucket or s3://bucket/prefix"),
+        ('[spool]\nendpoint = "http://s3.example"', "images would cross the network in clear"),
+        ('[spool]\nendpoint = "https://user:secret@s3.example"', "it should be https://host or https://host:9000"),
+        ('[spool]\nca = "ca.pem"', "ca belongs to an endpoint that begins with https://"),
         ("[retention]\ndays = -1", "retention.days = -1 is not allowed"),
         ("[retention]\ntarget_free_gb = 1", "target_free_gb must be more than min_free_gb"),
         (
