@@ -2,10 +2,10 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, ValidationInfo, field_validator
 
 from config.fields import Section, check_host, is_loopback
 
@@ -43,22 +43,29 @@ class SpoolSettings(Section):
     """
 
     url: Annotated[str, AfterValidator(_place)] = ""
+    allow_http: bool = False
     endpoint: Annotated[str, AfterValidator(_server)] = ""
     region: str = "us-east-1"
     credentials_file: Path | None = None
     ca: Path | None = None
-    allow_http: bool = False
 
-    @model_validator(mode="after")
-    def _images_inside_tls(self) -> Self:
-        server = urlsplit(self.endpoint)
-        if server.scheme == "http" and not self.allow_http and not is_loopback(server.hostname or ""):
+    # Validators of single keys: those of a model would run for the default, too, in every command.
+    @field_validator("endpoint")
+    @classmethod
+    def _images_inside_tls(cls, value: str, info: ValidationInfo) -> str:
+        server = urlsplit(value)
+        if server.scheme == "http" and not info.data.get("allow_http") and not is_loopback(server.hostname or ""):
             raise ValueError(
                 "with this endpoint images would cross the network in clear; write https://, or allow_http = true"
             )
-        if self.ca is not None and server.scheme != "https":
+        return value
+
+    @field_validator("ca")
+    @classmethod
+    def _ca_of_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and not info.data.get("endpoint", "").startswith("https://"):
             raise ValueError("ca belongs to an endpoint that begins with https://")
-        return self
+        return value
 
     @property
     def bucket(self) -> str:

@@ -265,7 +265,11 @@ def read_store(settings: Settings) -> Iterator[Node]:
     database, spool = Database(settings.node.url(), read_only=True), settings.node.data_dir / "spool"
     try:
         location, is_new = database.location, not database.has_schema()
-        if why := missing_store(location, spool) if is_new else why_not_together(settings, database):
+        if is_new:
+            why = missing_store(location, spool)
+        else:
+            why = why_not_together(settings, database) if settings.spool.url else mismatch(database, spool)
+        if why:
             raise StoreUnavailable(why)
         if is_new:
             database.close()
