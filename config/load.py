@@ -29,7 +29,12 @@ _OF_TWO_KINDS = "count_from"
 _KINDS = {"str", AskedPeer.__name__}  # what pydantic puts into a location behind it
 _DESTINATIONS: dict[Any, type[BaseModel]] = {"dimse": DestinationSettings, "dicomweb": DicomwebSettings}  # likewise
 _MOST_SHOWN = 200  # characters of a key or a value in a sentence
-_SECRETS = {"webhook", "database_url", "url"}  # a sentence about them goes into reports, and they may hold a password
+_SECRETS = {
+    "webhook",
+    "database_url",
+    "url",
+    "endpoint",
+}  # a sentence about them goes into reports, and they may hold a password
 _WANTED = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "it should be a whole number"),
     **dict.fromkeys(("float_parsing", "float_type"), "it should be a number"),

@@ -30,6 +30,7 @@ from config.fields import (
 )
 from config.queue import QueueSettings
 from config.routes import ConditionSettings, RouteSettings, check_routes
+from config.spool import SpoolSettings
 from config.syntax import network_of
 
 
@@ -370,6 +371,7 @@ class Settings(Section):
     """The whole tree."""
 
     node: NodeSettings = NodeSettings()
+    spool: SpoolSettings = SpoolSettings()
     scp: ScpSettings = ScpSettings()
     completion: CompletionSettings = CompletionSettings()
     query: QuerySettings = QuerySettings()

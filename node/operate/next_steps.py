@@ -103,9 +103,10 @@ def why_nowhere(node: Node, case: Case) -> str:
 
 
 def _lost_files(node: Node, case: Case) -> str:
-    """The folder of a result of which files are gone; "" also where this host or user cannot see the spool."""
+    """The folder of a result of which files are gone; "" also where this host or user cannot see all of the spool."""
     if (
         case.product_dir is None
+        or node.settings.spool.url
         or case.purged_at is not None
         or not os.access(node.spool.root / "derived", os.R_OK | os.X_OK)
     ):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from config.settings import Settings
-from node.bootstrap.store import Node
+from node.bootstrap.store import Node, why_not_together
 from node.operate.texts import local_time, zone_of
 from node.operate.turns import pause_words
 from node.ops.alert_rules import gone_words
@@ -17,7 +17,6 @@ from node.ops.health import ROLES, Facts, Health, judge, roles_of
 from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
 from storage.acceptances import AcceptanceView
 from storage.errors import StoreUnavailable
-from storage.mark import mismatch
 from storage.pauses import Pause
 from storage.retention import Ages
 from storage.states import Stage
@@ -33,7 +32,7 @@ def essentials(node: Node) -> dict[str, Any]:
     when its disk is not mounted.
     """
     node.database.check_file()
-    if not node.is_new and (why := mismatch(node.database, node.settings.node.data_dir / "spool")):
+    if not node.is_new and (why := why_not_together(node.settings, node.database)):
         raise StoreUnavailable(why)
     processes = running_processes(node.run_dir)
     working = working_roles(processes)
@@ -69,6 +68,7 @@ def facts(node: Node) -> dict[str, Any]:
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
+        "object_store": node.settings.spool.url,
         "retention": retention(node),
         "destinations": node.destination_names,
         "constancy": constancy(node),

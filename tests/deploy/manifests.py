@@ -15,7 +15,7 @@ def manifests() -> list[Manifest]:
     """Every resource, the workloads patched."""
     (patch,) = documents("kubernetes/pod.yaml")
     found = [one for name in KUSTOMIZATION["resources"] for one in documents(f"kubernetes/{name}")]
-    return [_merged(one, {"spec": patch["spec"]}) if one["kind"] in PATCHED else one for one in found]
+    return [merged(one, {"spec": patch["spec"]}) if one["kind"] in PATCHED else one for one in found]
 
 
 def workloads() -> dict[str, Manifest]:
@@ -35,16 +35,17 @@ def container_of(workload: Manifest) -> Manifest:
     return found
 
 
-def _merged(base: Any, patch: Any, key: str = "") -> Any:
+def merged(base: Any, patch: Any, key: str = "") -> Any:
+    """A strategic merge patch, as far as these files need it: a null takes a key away."""
     if isinstance(base, dict) and isinstance(patch, dict):
-        merged = deepcopy(base)
+        both = deepcopy(base)
         for name, value in patch.items():
-            merged[name] = _merged(base[name], value, name) if name in base else deepcopy(value)
-        return merged
+            both[name] = merged(base[name], value, name) if name in base else deepcopy(value)
+        return {name: value for name, value in both.items() if value is not None}
     if isinstance(base, list) and isinstance(patch, list) and key in _NAMED:
         by_name = {item["name"]: item for item in base}
         for item in patch:
             name = item["name"]
-            by_name[name] = _merged(by_name[name], item) if name in by_name else deepcopy(item)
+            by_name[name] = merged(by_name[name], item) if name in by_name else deepcopy(item)
         return list(by_name.values())
     return deepcopy(patch)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("highdicom", "SimpleITK", "torch")
-HEAVY_FOR_READERS = (*HEAVY, "alembic", "numpy", "pydicom", "pynetdicom", "structlog")
+HEAVY_FOR_READERS = (*HEAVY, "alembic", "numpy", "obstore", "pydicom", "pynetdicom", "structlog")
 
 
 def loaded_by(code: str, heavy: tuple[str, ...] = HEAVY, **environment: str) -> set[str]:
