@@ -153,14 +153,14 @@ def work(
 ) -> None:
     """Run a worker: it turns queued series into synthetic ones."""
     from node.bootstrap.bundles import verified_cards
-    from node.bootstrap.worker import make_worker
+    from node.bootstrap.worker import worker_of_settings
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
     if not supervised:  # `serve` has looked; a bundle that was changed since holds the jobs and says why
         _check_proven(settings, verified_cards(settings).values())
     with _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame:
-        worker = make_worker(frame.node, name, frame.announce, frame.beat, frame.numbers)
+        worker = worker_of_settings(frame.node, name, frame.announce, frame.beat, frame.numbers)
         with Ticker({worker.release_expired: LEASE_TICK_S}, frame.beat):
             worker.run(frame.stop)
 

@@ -127,12 +127,12 @@ def test_a_job_that_stands_still_loses_its_lease_and_its_late_end_writes_nothing
 
 def test_the_time_limit_of_a_job_comes_from_what_a_slice_took_before(bench: Bench) -> None:
     executor: Any = FakeExecutor()
-    worker = bench.worker(executor)
-    assert worker._limit_s(executor, 10) == LONG_LIMIT_S
-    assert worker._limit_s(executor, 1000) == 20_000
+    name = executor.description
+    assert bench.record.limit_s(name, 10) == LONG_LIMIT_S
+    assert bench.record.limit_s(name, 1000) == 20_000
     bench.record.measured(executor.description, 4.0)
-    assert worker._limit_s(executor, 200) == 800.0
-    assert worker._limit_s(executor, 2) == IDLE_LIMIT_S
+    assert bench.record.limit_s(name, 200) == 800.0
+    assert bench.record.limit_s(name, 2) == IDLE_LIMIT_S
     again = DeviceRecord(bench.record._path)
     assert again.seconds_per_slice(executor.description) == 4.0, "the next process knows it"
     again.measured(executor.description, 2.0)
