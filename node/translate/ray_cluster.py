@@ -67,8 +67,10 @@ class ClusterPlan:
         """For `ray.init`. On this machine alone: no dashboard, and no spilling: no disk gets what is in flight."""
         if self.address:
             return {"address": self.address}
+        cores = max(os.cpu_count() or 1, self.actors * self.cores_per_actor)  # who asks for so many actors gets them
         return {
             "address": "local",
+            "num_cpus": cores,
             "include_dashboard": False,
             "object_store_memory": max(80 << 20, self.in_flight_bytes + (self.in_flight_bytes >> 2)),
             "_system_config": {"automatic_object_spilling_enabled": False},

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
@@ -51,19 +51,19 @@ class _ActorEnded(Exception):
         self.why, self.blames_job = why, blames_job
 
 
-class _Actor:
+class Actor:
     """What Ray runs in a process of its own; errors that are meant go back as values, so that Ray logs no traceback."""
 
     def __init__(self) -> None:
         self._jobs = CarriedJobs()
 
-    def hello(self, ask: BundleAsk) -> tuple[Hello | Exception, str]:
-        """What it loaded, or why it could not; and the node of Ray that it stands on."""
-        node = ray.get_runtime_context().get_node_id()
+    def hello(self, ask: BundleAsk) -> tuple[Hello | Exception, str, int]:
+        """What it loaded, or why it could not; and where it stands: the node of Ray, and the process there."""
+        node, pid = ray.get_runtime_context().get_node_id(), os.getpid()
         try:
-            return self._jobs.hello(ask), node
+            return self._jobs.hello(ask), node, pid
         except (NodeError, DeviceFault) as error:
-            return _plain(error), node
+            return _plain(error), node, pid
 
     def run(self, ticket: str, ask: BundleAsk, options: JobOptions, parcel: Parcel) -> Any:
         try:
@@ -95,9 +95,8 @@ class _Member:
     jobs: int = 0
     alone: bool = False
     node: str = ""
+    pid: int = 0
     used_s: float = field(default_factory=time.monotonic)
-    started_s: float = field(default_factory=time.monotonic)
-    hello: Any = None
     is_ready: bool = False
     ended_for: str = ""
 
@@ -108,12 +107,11 @@ class ActorPool:
     device: "cpu" or "cuda", of all of them; the cluster was asked whether it has it (`settle_device`).
     """
 
-    def __init__(self, plan: ClusterPlan, device: str) -> None:
-        self._plan, self._device = plan, device
+    def __init__(self, plan: ClusterPlan, device: Literal["cpu", "cuda"]) -> None:
+        self._plan, self.device = plan, device
         self._members: list[_Member] = []
         self._lock = threading.Condition()
         self._known: dict[BundleAsk, Hello] = {}
-        self._first: BundleAsk | None = None
         self._in_flight = InFlight(plan.in_flight_bytes)
         self._tickets = itertools.count(1)
         self._jobs = 0
@@ -125,7 +123,7 @@ class ActorPool:
         if self._plan.actors:
             return self._plan.actors
         found = _resources()
-        if self._device == "cuda":
+        if self.device == "cuda":
             return max(1, int(found.get("GPU", 0) / self._plan.gpus_per_actor + 1e-6))
         return max(1, int(found.get("CPU", 0)) // self._plan.cores_per_actor)
 
@@ -149,6 +147,7 @@ class ActorPool:
 
         Raises ExecutorUnavailable, ClusterLost, DeviceFault, and Retryable where actors end before they have loaded it.
         """
+        ask = replace(ask, device=self.device)
         if ask not in self._known:
             try:
                 with self._seat(ask, _nothing):
@@ -172,7 +171,7 @@ class ActorPool:
         limit_s: an actor whose job makes no step for so long is ended. Raises what `run_job` raises (but `doubt` of the
         result is None, and is in DOUBT_FILE), what `progress` raises, ActorsEnded, ClusterLost, ExecutorUnavailable.
         """
-        ends = moves = 0
+        ask, ends, moves = replace(ask, device=self.device), 0, 0
         with self._counted(), self._in_flight.room_for(_bytes_of(paths), lambda: self._wait(progress)):
             parcel = Parcel.of(paths)
             while True:
@@ -279,7 +278,7 @@ class ActorPool:
             return _ActorEnded(f"it was ended: {before}", blames_job=False)
         if member.node not in _living_nodes():
             return _ActorEnded("its host is no longer in the cluster", blames_job=False)
-        return _ActorEnded(f"its process ended ({type(error).__name__})", blames_job=True)
+        return _ActorEnded(f"its process, pid {member.pid}, ended", blames_job=True)
 
     # -- seats -------------------------------------------------------------------------------------------------
 
@@ -312,7 +311,7 @@ class ActorPool:
             self._wait(progress)
 
     def _start(self) -> _Member:
-        on_gpu = self._device == "cuda"
+        on_gpu = self.device == "cuda"
         options: dict[str, Any] = {
             "num_cpus": 1 if on_gpu else self._plan.cores_per_actor,
             "num_gpus": self._plan.gpus_per_actor if on_gpu else 0,
@@ -321,7 +320,7 @@ class ActorPool:
             "max_restarts": 0,  # the pool starts another one, and knows why
             "runtime_env": {"env_vars": self._plan.environment},
         }
-        member = _Member(ray.remote(_Actor).options(**options).remote())
+        member = _Member(ray.remote(Actor).options(**options).remote())
         self._members.append(member)
         return member
 
@@ -335,15 +334,16 @@ class ActorPool:
                 if waits_s > (HELLO_LIMIT_S if member.is_ready else START_LIMIT_S):
                     self._stop_hung(member, "it did not load the bundle in time", blames_job=False)
                 self._wait(progress)
-            found, member.node = ray.get(asked)
+            found, member.node, member.pid = ray.get(asked)
         except RayActorError as error:
             raise self._ended(member, error) from None
         except RayError as error:
             raise Retryable(f"Ray: {type(error).__name__}") from None
         member.is_ready = True
-        if isinstance(found, Exception):
+        if isinstance(found, DeviceFault):
             with self._lock:
                 self._end(member, str(found))
+        if isinstance(found, Exception):
             raise found
         known = self._known.setdefault(ask, found)
         if found.arithmetic != known.arithmetic:
@@ -405,7 +405,9 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
     plan.prepare()
     try:
         context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
-    except (RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
+        with suppress(RayError, OSError, RuntimeError):
+            ray.shutdown()  # what did start
         raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error
     try:
         yield str(context["gcs_address"])
@@ -414,7 +416,7 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
             ray.shutdown()
 
 
-def settle_device(device: str, plan: ClusterPlan) -> str:
+def settle_device(device: str, plan: ClusterPlan) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda" of the actors; raises ExecutorUnavailable where the cluster lacks what the settings ask for."""
     found = _resources().get("GPU", 0.0)
     if device == "cpu" or (device == "auto" and not found):
