@@ -2,14 +2,12 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import models
@@ -211,7 +209,7 @@ def test_errors_come_back_without_words_of_the_source(
 
 
 def test_another_version_or_bundle_is_refused_with_a_sentence(shared: ActorPool, ask: BundleAsk) -> None:
-    with pytest.raises(ExecutorUnavailable, match="the worker 9.9; install one version on every host"):
+    with pytest.raises(ExecutorUnavailable, match=r"the worker 9\.9; install one version on every host"):
         shared.open(replace(ask, version="9.9"))
     with pytest.raises(ExecutorUnavailable, match=r"the actor has another bundle .* than the worker \(000000000000\)"):
         shared.open(replace(ask, digest="0" * 64))
