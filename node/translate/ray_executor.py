@@ -36,6 +36,7 @@ TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on, an
 SILENT_S: Final = 30.0  # an actor that answers no question for so long has stopped
 IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
 START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
+START_TRIES: Final = 3  # of a cluster of this machine: Ray gives its own processes 30 s, too few on a busy machine
 HELLO_LIMIT_S: Final = 120.0  # to import torch and load a bundle, where the actor has its place
 
 
@@ -404,16 +405,27 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
     """
     plan.prepare()
     try:
-        context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
-    except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
-        with suppress(RayError, OSError, RuntimeError):
-            ray.shutdown()  # what did start
-        raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error
-    try:
-        yield str(context["gcs_address"])
+        yield _connect(plan)
     finally:
-        with suppress(RayError, OSError, RuntimeError):
-            ray.shutdown()
+        _shut_down()
+
+
+def _connect(plan: ClusterPlan) -> str:
+    tries = 1 if plan.address else START_TRIES
+    while True:
+        try:
+            context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
+            return str(context["gcs_address"])
+        except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
+            _shut_down()  # what did start
+            tries -= 1
+            if not tries:
+                raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error
+
+
+def _shut_down() -> None:
+    with suppress(RayError, OSError, RuntimeError):
+        ray.shutdown()
 
 
 def settle_device(device: str, plan: ClusterPlan) -> Literal["cpu", "cuda"]:

@@ -34,7 +34,7 @@ PLAN = ClusterPlan(actors=2, jobs_per_actor=2, object_store_mb=64, cores_per_act
 LENGTHS = (24, 9, 15)  # slices of the series
 
 
-LONG = os.environ.get("SYNCECT_RAY") == "long"
+LONG = os.environ.get("RAY_FAULTS") == "long"
 long = pytest.mark.skipif(not LONG, reason="an actor takes seconds to start: `make ray` runs this too")
 
 

@@ -24,7 +24,7 @@ pytest.importorskip("ray")
 from node.bootstrap.ray_worker import ask_of, make_ray_worker, plan_of
 from node.translate.loaded import ExecutorUnavailable
 
-long = pytest.mark.skipif(os.environ.get("SYNCECT_RAY") != "long", reason="takes a minute: `make ray` runs it")
+long = pytest.mark.skipif(os.environ.get("RAY_FAULTS") != "long", reason="takes a minute: `make ray` runs it")
 SLICES = 80
 
 
