@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from node.errors import GiveBack, Retryable
@@ -149,3 +150,14 @@ def answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def children() -> set[int]:
+    """The processes that this one has started and that have not been waited for."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+        except OSError:  # a thread that has just ended, or a kernel that does not say it
+            continue
+    return found

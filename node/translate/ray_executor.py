@@ -9,6 +9,7 @@ has the same bits wherever it is made.
 import itertools
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from node.errors import NodeError, Permanent, Retryable
 from node.translate.carried import BundleAsk, CarriedJobs, Hello, Parcel
 from node.translate.job import JobOptions, JobResult, Progress
 from node.translate.loaded import ExecutorUnavailable
-from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable
+from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable, children
 
 log = logging.getLogger(__name__)
 
@@ -411,13 +412,16 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
 
 
 def _connect(plan: ClusterPlan) -> str:
-    tries = 1 if plan.address else START_TRIES
+    tries, before = 1 if plan.address else START_TRIES, children()
     while True:
         try:
             context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
             return str(context["gcs_address"])
         except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
-            _shut_down()  # what did start
+            _shut_down()
+            for pid in children() - before:  # of a start that failed Ray leaves what did start, until this process ends
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             tries -= 1
             if not tries:
                 raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import threading
 
 import pytest
@@ -97,3 +98,13 @@ def test_actors_have_the_threads_that_this_process_was_told(monkeypatch: pytest.
     assert ClusterPlan().environment == {"OMP_NUM_THREADS": "3"}
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert ClusterPlan().environment == {}
+
+
+def test_what_was_started_and_lives_is_known() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        assert process.pid in ray_cluster.children()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.pid not in ray_cluster.children()
