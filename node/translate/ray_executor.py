@@ -6,6 +6,7 @@ folder and no database. What is on its way at a time is bounded (`ClusterPlan.in
 has the same bits wherever it is made.
 """
 
+import atexit
 import itertools
 import logging
 import os
@@ -27,7 +28,7 @@ from node.errors import NodeError, Permanent, Retryable
 from node.translate.carried import BundleAsk, CarriedJobs, Hello, Parcel
 from node.translate.job import JobOptions, JobResult, Progress
 from node.translate.loaded import ExecutorUnavailable
-from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable, children
+from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable, answers, children, place_of
 
 log = logging.getLogger(__name__)
 
@@ -202,8 +203,10 @@ class ActorPool:
                     self._end(member, "it had no job")
 
     def close(self) -> None:
-        """End all actors."""
+        """End all actors; where the head is gone they end with this process."""
         with self._lock:
+            if self._lost:
+                return
             for member in list(self._members):
                 self._end(member, "the worker ended")
 
@@ -405,10 +408,14 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
     Raises Unreachable. The calling thread must live as long as the block: a cluster of this machine ends with it.
     """
     plan.prepare()
+    address = _connect(plan)
     try:
-        yield _connect(plan)
+        yield address
     finally:
-        _shut_down()
+        if answers(*place_of(address)):
+            _shut_down()
+        else:  # Ray would wait for its head for a minute; what it started here ends with this process
+            atexit.unregister(ray.shutdown)
 
 
 def _connect(plan: ClusterPlan) -> str:
