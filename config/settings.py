@@ -191,7 +191,7 @@ class ModelSettings(Section):
     have PASSED within so many days; 0 asks for none. doubt: whether it looks at each scan twice, and whether a
     result in which it contradicts itself is held. allow_unproven: names of bundles that may be used although their
     cards do not show that they are better than no model. require_acceptance: a bundle is used only after a person
-    accepted it.
+    accepted it. executor: "local" computes in the worker's own process, "ray" on the actors of [ray].
     """
 
     bundle: str = "demo-1step"
@@ -205,14 +205,32 @@ class ModelSettings(Section):
     doubt: Literal["hold", "mark", "off"] = "hold"
     allow_unproven: tuple[str, ...] = ()
     require_acceptance: bool = False
+    executor: Literal["local", "ray"] = "local"
 
     @model_validator(mode="after")
     def _another_bundle(self) -> Self:
+        if self.shadow and self.executor == "ray":
+            raise ValueError('shadow is measured by a worker with executor = "local" only')
         if self.shadow and self.shadow == self.bundle:
             raise ValueError("shadow must be another bundle than the one that translates")
         if 0 < self.blood_level_hu < 40:
             raise ValueError("blood_level_hu must be from 40 to 200, or 0 for the level that the bundle was taught")
         return self
+
+
+class RaySettings(Section):
+    """The cluster of `model.executor = "ray"`.
+
+    address: "" for one of this machine alone, "auto" for the one that this host belongs to, or host:port of its head.
+    actors: 0 for as many as the cluster has GPUs, or pairs of cores, for. gpus_per_actor: also a fraction.
+    jobs_per_actor: series that an actor has in hand at a time. object_store_mb: bound of what is on its way, MiB.
+    """
+
+    address: Annotated[str, Field(pattern=r"^(auto|[A-Za-z0-9.-]+:[0-9]{1,5}|\[[0-9a-fA-F:]+\]:[0-9]{1,5})?$")] = ""
+    actors: Annotated[int, Field(ge=0, le=256)] = 0
+    gpus_per_actor: Annotated[float, Field(ge=0.05, le=8)] = 1.0
+    jobs_per_actor: Annotated[int, Field(ge=1, le=8)] = 2
+    object_store_mb: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
 
 
 class DestinationSettings(Destination):
@@ -377,6 +395,7 @@ class Settings(Section):
     query: QuerySettings = QuerySettings()
     eligibility: EligibilitySettings = EligibilitySettings()
     model: ModelSettings = ModelSettings()
+    ray: RaySettings = RaySettings()
     destination: tuple[_ByKind, ...] = ()
     route: tuple[RouteSettings, ...] = ()
     queue: QueueSettings = QueueSettings()

@@ -84,6 +84,19 @@ class Translator(Protocol):
         ...
 
 
+class LoadedTranslator(Translator, Protocol):
+    """What `load_bundle` gives: its network may work for several series at a time, each with a sibling of its own."""
+
+    def sibling(self) -> Translator:
+        """A translator with the same network for one more series at the same time, in another thread.
+
+        The series take turns, a batch at a time, and no batch holds slices of two: its noise is that of its series. So
+        a result has the bits that it has without company. Memory that is too small for a batch shrinks that of the
+        sibling and of those made later, never that of a series that has begun.
+        """
+        ...
+
+
 def load_bundle(
     path: str | Path,
     *,
@@ -92,7 +105,7 @@ def load_bundle(
     batch_size: int | None = None,
     gpu: int = 0,
     blood_level_hu: float | None = None,
-) -> Translator:
+) -> LoadedTranslator:
     """Load the bundle folder `path` for a device.
 
     "cuda" without a usable GPU raises DeviceUnavailable; "auto" takes the GPU where there is one, and
@@ -114,7 +127,7 @@ def load_bundle(
         loaded = module.load(
             folder, device=device, precision=precision, batch_size=batch_size, blood_level_hu=blood_level_hu
         )
-        return cast("Translator", loaded)
+        return cast("LoadedTranslator", loaded)
 
 
 def _loaded(*names: str) -> list[ModuleType]:

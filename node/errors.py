@@ -2,6 +2,7 @@
 
 NodeError
 ├── Retryable          the same work may succeed later (a peer is down, a disk is full, a lease was lost)
+│   └── GiveBack             whatever did the work is gone, by no fault of the work: that was no try
 ├── Permanent          the same work will fail again (a file cannot be read, a geometry cannot be processed)
 │   ├── UnreadableInstance   one file is not a DICOM image that this node can read
 │   │   ├── AmbiguousInstance    two programs may read two different images in it
@@ -20,6 +21,10 @@ class NodeError(Exception):
 
 class Retryable(NodeError):
     """The work failed for a reason that may pass; it is tried again after a pause."""
+
+
+class GiveBack(Retryable):
+    """Whatever did the work is gone, and the work is not to blame: it is done again at once, and this was no try."""
 
 
 class Permanent(NodeError):

@@ -1,12 +1,14 @@
 """What every translator does around its network: device, precision, weights, native HU in and out."""
 
+import copy
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, Self, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +30,12 @@ log = logging.getLogger(__name__)
 
 NetworkT = TypeVar("NetworkT", bound=torch.nn.Module)
 
+_TURN: Final = threading.Lock()
+"""One batch of one series at a time is computed in a process, whatever number of series it has in hand.
+
+A batch then finds the memory that it would find alone, and the switches of cuDNN, which are the process's, are its own.
+"""
+
 
 @dataclass
 class Runtime:
@@ -35,12 +43,14 @@ class Runtime:
 
     `batch_size` is what the memory was found to hold: it only ever shrinks, see `halve_batch`, and `short` says that it
     did: cuDNN chooses its algorithms by the memory that is left, and in fp32 another one differs by 0.004 HU.
+    `shared`: that of the translator whose `sibling` this one belongs to.
     """
 
     device: str
     precision: str
     batch_size: int
     short: bool = False
+    shared: "Runtime | None" = None
 
     @classmethod
     def choose(cls, device: Device, precision: Precision, batch_size: int | None) -> "Runtime":
@@ -73,6 +83,8 @@ class Runtime:
     def halve_batch(self) -> bool:
         """Take half as many slices at once from now on; False at one slice, which has no half."""
         halved, self.batch_size, self.short = self.batch_size > 1, max(1, self.batch_size // 2), True
+        if self.shared is not None:  # the next series begins with what this one found
+            self.shared.batch_size, self.shared.short = min(self.batch_size, self.shared.batch_size), True
         return halved
 
     def autocast(self) -> torch.autocast:
@@ -140,6 +152,12 @@ class Loaded(ABC):
     ) -> NDArray[np.float32]:
         """See `Translator.second_look`."""
         return self._look(hu, seed, spacing_mm, progress, again=True)
+
+    def sibling(self) -> Self:
+        """See `LoadedTranslator.sibling`."""
+        other = copy.copy(self)
+        object.__setattr__(other, "runtime", replace(self.runtime, shared=self.runtime))
+        return other
 
     @abstractmethod
     def _look(
@@ -248,7 +266,7 @@ def translate_slices(
     while done < len(wanted):
         batch = wanted[done : done + runtime.batch_size]
         try:
-            with device_faults():
+            with _TURN, device_faults():
                 result[batch] = _translate_batch(hu, batch, frame, runtime, predict, seen=shown, gain=gain, again=again)
         except DeviceFault as fault:
             if not isinstance(fault.__cause__, torch.OutOfMemoryError) or not runtime.halve_batch():

@@ -9,7 +9,7 @@ from typing import Final
 
 from node.bootstrap.bundles import bundles_in_use, in_use_as
 from node.bootstrap.store import Node
-from node.translate.job import Executor
+from node.translate.job import AnyExecutor
 from node.translate.loaded import ExecutorUnavailable
 from node.version import software_version
 from storage.constancy import FAILED, PASSED, THROUGH_NODE, ConstancyView
@@ -21,7 +21,7 @@ _LIBRARIES: Final = ("torch", "numpy", "scipy", "pydicom", "highdicom")  # what 
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
 
 
-def environment_of(executor: Executor) -> dict[str, str]:
+def environment_of(executor: AnyExecutor) -> dict[str, str]:
     """All beside the bundle that may change a result, by name; two runs of equal environments must give equal bits."""
     return {
         "arithmetic": executor.arithmetic,
@@ -43,7 +43,7 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
     ]
 
 
-def require_constancy(node: Node, job: ClaimedJob, executor: Executor) -> None:
+def require_constancy(node: Node, job: ClaimedJob, executor: AnyExecutor) -> None:
     """Raise ExecutorUnavailable where the settings ask for a constancy run that did not pass.
 
     The series of a run itself is let through: it is known by the UID that the run drew and named in the store before

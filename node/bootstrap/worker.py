@@ -7,9 +7,11 @@ from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from pathlib import PurePath
+from typing import Protocol
 from zoneinfo import ZoneInfo
 
 import models
+from config.load import ConfigError
 from config.settings import ModelSettings, Settings
 from node.beats import Beating, Numbers
 from node.bootstrap.allowed import unproven_words, why_not_accepted, why_refused
@@ -22,7 +24,7 @@ from node.dicom.uids import UidFactory
 from node.ops.processes import process_name
 from node.ops.supervised import previous_end
 from node.translate.device_record import DeviceRecord
-from node.translate.job import Executor, JobOptions, Recorded
+from node.translate.job import AnyExecutor, Executor, JobOptions, Recorded
 from node.translate.loaded import ExecutorUnavailable
 from node.translate.shadow import ShadowRunner
 from node.translate.worker import Worker
@@ -36,6 +38,37 @@ log = logging.getLogger(__name__)
 
 Idle = Callable[[threading.Event], bool]
 DEVICE_FILE = "device.json"  # in the data folder
+
+
+class AnyWorker(Protocol):
+    """What the role `work` runs."""
+
+    def run(self, stop: threading.Event) -> None: ...
+    def release_expired(self) -> None: ...
+
+
+def worker_of_settings(
+    node: Node,
+    name: str,
+    announce: Callable[[str], None],
+    beat: Beating,
+    numbers: Numbers,
+    *,
+    bell_of: Callable[[], Bell],
+) -> AnyWorker:
+    """`make_worker`, or the worker of a Ray cluster where `model.executor` says so; raises ConfigError without Ray.
+
+    bell_of: makes a bell for each thread that waits for jobs.
+    """
+    if node.settings.model.executor != "ray":
+        return make_worker(node, name, announce, beat, numbers, bell=bell_of())
+    try:  # it is loaded for those who want it, and for nobody else
+        from node.bootstrap.ray_worker import make_ray_worker  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise ConfigError('model.executor = "ray" needs the package ray: pip install "syncect[ray]"') from error
+    return make_ray_worker(node, name, announce, beat, numbers, bell_of=bell_of)
 
 
 def make_worker(
@@ -58,10 +91,10 @@ def make_worker(
     return Worker(
         node.jobs,
         node.spool,
-        partial(_open_in_use, settings, record),
+        partial(open_in_use, settings, lambda model, faults: open_recorded(model, record, faults)),
         partial(options_of_job, settings),
         node.destination_names,
-        forbids=lambda executor: _why_forbidden(executor, node),
+        forbids=partial(why_forbidden, node),
         name=process_name("work", name),
         announce=announce,
         idle=_shadow(node, process_name("work", name), record, beat),
@@ -76,8 +109,13 @@ def make_worker(
     )
 
 
-def _open_in_use(settings: Settings, record: DeviceRecord, label: str, faults: int) -> Executor:
-    """The bundle in use that jobs call `label`, "" for that of `model.bundle`; raises ExecutorUnavailable."""
+def open_in_use(
+    settings: Settings, load: Callable[[ModelSettings, int], AnyExecutor], label: str, faults: int
+) -> AnyExecutor:
+    """The bundle in use that jobs call `label`, "" for that of `model.bundle`; raises ExecutorUnavailable.
+
+    load(model, faults): loads the bundle of `model`, after so many faults of the device.
+    """
     bundles = bundles_in_use(settings)
     bundle = in_use_as(bundles, label) if label else bundles[0]
     if bundle is None:
@@ -86,7 +124,7 @@ def _open_in_use(settings: Settings, record: DeviceRecord, label: str, faults: i
             "worker with that bundle and retry"
         )
     model = with_bundle(settings.model, bundle.name)
-    return _proven(open_recorded(model, record, faults), model)
+    return _proven(load(model, faults), model)
 
 
 def _named(bundles: Sequence[BundleInUse]) -> str:
@@ -100,7 +138,7 @@ def _named(bundles: Sequence[BundleInUse]) -> str:
     return ", ".join(found)
 
 
-def _proven(executor: Executor, settings: ModelSettings) -> Executor:
+def _proven(executor: AnyExecutor, settings: ModelSettings) -> AnyExecutor:
     """The executor, where its bundle may be used; raises ExecutorUnavailable."""
     if why := why_refused(executor.card, settings):
         raise ExecutorUnavailable(why)
@@ -109,7 +147,7 @@ def _proven(executor: Executor, settings: ModelSettings) -> Executor:
     return executor
 
 
-def _why_forbidden(executor: Executor, node: Node) -> str:
+def why_forbidden(node: Node, executor: AnyExecutor) -> str:
     """Why the loaded bundle may not be used now, or ""; asked before each job, since a person may withdraw it."""
     if not node.settings.model.require_acceptance:
         return ""
@@ -162,13 +200,18 @@ def _shadow(node: Node, name: str, record: DeviceRecord, beat: Beating) -> Idle:
 def open_recorded(settings: ModelSettings, record: DeviceRecord, faults: int) -> Executor:
     """`open_executor` for an installation that remembers its GPU, and never goes on without it unless it is told to."""
     executor, device = _opened(settings, faults)
+    require_remembered(settings, record, device)
+    return executor
+
+
+def require_remembered(settings: ModelSettings, record: DeviceRecord, device: str) -> None:
+    """Raise ExecutorUnavailable where an installation had a GPU, and would go on without it although nobody said so."""
     if settings.device == "auto" and device == "cpu" and record.had_gpu:
         raise ExecutorUnavailable(
             "the GPU is gone: this node translated on one before, and torch finds none now; bring it back, or set "
             'model.device = "cpu" to translate on the processor, which is slower'
         )
     record.uses(device)
-    return executor
 
 
 def open_executor(settings: ModelSettings) -> Executor:

@@ -169,7 +169,7 @@ def work(
 ) -> None:
     """Run a worker: it turns queued series into synthetic ones."""
     from node.bootstrap.bundles import verified_cards
-    from node.bootstrap.worker import make_worker
+    from node.bootstrap.worker import worker_of_settings
     from node.ops.scheduler import Ticker
 
     settings = settings_from(context, config)
@@ -179,8 +179,7 @@ def work(
         _process("work", name, settings, "loading the model", supervised=supervised, verbose=verbose) as frame,
         waking(frame.node.database, frame.stop, frame.node.clock) as wakes,
     ):
-        bell = wakes.worker()
-        worker = make_worker(frame.node, name, frame.announce, frame.beat, frame.numbers, bell=bell)
+        worker = worker_of_settings(frame.node, name, frame.announce, frame.beat, frame.numbers, bell_of=wakes.worker)
         with Ticker({worker.release_expired: LEASE_TICK_S}, frame.beat):
             worker.run(frame.stop)
 

@@ -6,8 +6,11 @@ The first keeps a node from taking the processor in silence when its GPU is gone
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
+
+from node.beats import FIRST_LIMIT_S_PER_SLICE, IDLE_LIMIT_S, LONG_LIMIT_S
 
 log = logging.getLogger(__name__)
 
@@ -18,6 +21,7 @@ class DeviceRecord:
     def __init__(self, path: Path | None = None) -> None:
         self._path = path
         self._known: dict[str, Any] = {}
+        self._lock = threading.RLock()
         if path is not None:
             try:
                 found = json.loads(path.read_text(encoding="utf-8"))
@@ -42,8 +46,19 @@ class DeviceRecord:
         value = known.get(translator) if isinstance(known, dict) else None
         return float(value) if isinstance(value, int | float) and value > 0 else None
 
+    def limit_s(self, translator: str, slices: int) -> float:
+        """How long a job of so many slices may make no step: as long as all of it took, measured in earlier jobs."""
+        known_s = self.seconds_per_slice(translator)
+        if known_s is None:
+            return max(LONG_LIMIT_S, slices * FIRST_LIMIT_S_PER_SLICE)
+        return max(IDLE_LIMIT_S, slices * known_s)
+
     def measured(self, translator: str, seconds_per_slice: float) -> None:
         """Remember what a slice took in a job that ended well; a slower one counts at once, a faster one by half."""
+        with self._lock:
+            self._remember(translator, seconds_per_slice)
+
+    def _remember(self, translator: str, seconds_per_slice: float) -> None:
         before = self.seconds_per_slice(translator) or seconds_per_slice
         known = self._known.get("seconds_per_slice")
         pace_s = round(max(seconds_per_slice, (before + seconds_per_slice) / 2), 4)

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from models.bundle import BundleCard
 from models.proven import why_unproven
@@ -208,12 +208,31 @@ def _of_bundle(card: BundleCard) -> tuple[str, ...]:
     return (f"bundle {card.name} {card.version} is UNPROVEN: {why}",) if why else ()
 
 
+class AnyExecutor(Protocol):
+    """What runs jobs, here or elsewhere: `Executor`, or that of a cluster.
+
+    bundle: its label, as it stands in the rows of jobs. description: method, device and precision in words.
+    spare_devices: how many more devices of the same kind there are to try in turn. digest: of the bundle, hex.
+    arithmetic: all of the translator that may change the last bit of a result. device: "cpu" or "cuda".
+    """
+
+    bundle: str
+    description: str
+    spare_devices: int
+    digest: str
+    arithmetic: str
+    device: str
+
+    @property
+    def card(self) -> BundleCard: ...
+
+    def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult: ...
+
+
 class Executor:
     """Runs jobs in the calling thread, with one translator that is loaded once.
 
-    bundle: its label, as it stands in the rows of jobs. description: method, device and precision in words.
-    spare_devices: how many more devices of the same kind this machine has. digest: of the bundle, hex. arithmetic:
-    all of the translator that may change the last bit of a result. device: "cpu" or "cuda".
+    spare_devices: how many more devices of the same kind this machine has. The rest: see `AnyExecutor`.
     """
 
     def __init__(self, bundle: str, translator: Translator, spare_devices: int = 0) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from node.beats import CANNOT_WORK
 from node.errors import Permanent
-from node.translate.job import Executor
+from node.translate.job import AnyExecutor
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +33,15 @@ class Executors:
 
     def __init__(
         self,
-        open_executor: Callable[[str, int], Executor],
-        forbids: Callable[[Executor], str],
+        open_executor: Callable[[str, int], AnyExecutor],
+        forbids: Callable[[AnyExecutor], str],
         announce: Callable[[str], None],
     ) -> None:
         self._open_executor, self._forbids, self._announce = open_executor, forbids, announce
-        self._loaded: OrderedDict[str, tuple[Executor, int]] = OrderedDict()  # with its faults, the last used last
+        self._loaded: OrderedDict[str, tuple[AnyExecutor, int]] = OrderedDict()  # with its faults, the last used last
         self._first = self._forbidden = ""
 
-    def first(self, faults: int) -> Executor:
+    def first(self, faults: int) -> AnyExecutor:
         """That of `model.bundle`; raises ExecutorUnavailable, which is announced."""
         executor = self._known(self._first, faults)
         if executor is None:
@@ -63,7 +63,7 @@ class Executors:
             raise ExecutorUnavailable(why)
         return executor
 
-    def of(self, bundle: str, faults: int) -> Executor:
+    def of(self, bundle: str, faults: int) -> AnyExecutor:
         """The one of a bundle, by its label; raises ExecutorUnavailable."""
         if not self._first:
             with suppress(ExecutorUnavailable):  # it is announced; jobs of other bundles go on
@@ -76,14 +76,14 @@ class Executors:
             raise ExecutorUnavailable(why)
         return executor
 
-    def _known(self, bundle: str, faults: int) -> Executor | None:
+    def _known(self, bundle: str, faults: int) -> AnyExecutor | None:
         executor, opened_for = self._loaded.get(bundle, (None, 0))
         if executor is None or opened_for != faults:
             return None
         self._loaded.move_to_end(bundle)
         return executor
 
-    def _open(self, bundle: str, faults: int) -> Executor:
+    def _open(self, bundle: str, faults: int) -> AnyExecutor:
         """Load a bundle in the place of its own earlier one, and of those for which no memory is left."""
         self._loaded.pop(bundle or self._first, None)
         while self._loaded and (faults or len(self._loaded) >= MOST_LOADED):  # after a fault it has the device alone

@@ -17,7 +17,6 @@ from structlog.contextvars import bound_contextvars
 
 from models.translator import DeviceFault
 from node.beats import (
-    FIRST_LIMIT_S_PER_SLICE,
     IDLE_LIMIT_S,
     LONG_LIMIT_S,
     WAITS_FOR_DATABASE,
@@ -25,9 +24,9 @@ from node.beats import (
     Numbers,
     no_beat,
 )
-from node.errors import DamagedInstance, Doubtful, Permanent, Retryable
+from node.errors import DamagedInstance, Doubtful, GiveBack, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
-from node.translate.job import Executor, JobOptions, JobResult, join_reasons
+from node.translate.job import AnyExecutor, JobOptions, JobResult, join_reasons
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
 from storage.errors import LeaseLost, ObjectsUnavailable, SchemaMismatch, StoreUnavailable
@@ -91,6 +90,8 @@ class Worker:
     `permit(job, executor)` raises ExecutorUnavailable where a job must wait for a constancy run. `rules(now)`
     limit which job's turn may come.
     `previous_end` says why the supervisor killed the worker before this one, or "". `bell` says when to look for a job.
+    `has_room()` is asked before each claim. `device_elsewhere`: another process has the device, and ends in the place
+    of this one.
 
     When the device fails, the process ends. A new one translates the job with one slice at a time, and then on another
     GPU of the same kind, where there is one; at last the job is HELD. It never takes the processor instead.
@@ -100,21 +101,23 @@ class Worker:
         self,
         jobs: JobStore,
         spool: Spool,
-        open_executor: Callable[[str, int], Executor],
+        open_executor: Callable[[str, int], AnyExecutor],
         options_for: Callable[[ClaimedJob, datetime], JobOptions],
         destinations: Sequence[str],
         *,
         name: str,
         announce: Callable[[str], None] = lambda _words: None,
-        forbids: Callable[[Executor], str] = lambda _executor: "",
+        forbids: Callable[[AnyExecutor], str] = lambda _executor: "",
         idle: Callable[[threading.Event], bool] = lambda _stop: False,
-        permit: Callable[[ClaimedJob, Executor], None] = lambda _job, _executor: None,
+        permit: Callable[[ClaimedJob, AnyExecutor], None] = lambda _job, _executor: None,
         rules: RulesAt = lambda _now: NO_RULES,
         beat: Beating = no_beat,
         numbers: Numbers | None = None,
         record: DeviceRecord | None = None,
         previous_end: str = "",
         bell: Bell | None = None,
+        has_room: Callable[[], bool] = lambda: True,
+        device_elsewhere: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._jobs, self._spool, self._idle = jobs, spool, idle
@@ -123,25 +126,35 @@ class Worker:
         self._name, self._clock = name, clock
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers, self._bell = numbers or Numbers(), bell or Polling()
-        self._executor: Executor | None = None  # of the job in hand
+        self._has_room, self._device_elsewhere = has_room, device_elsewhere
+        self._executor: AnyExecutor | None = None  # of the job in hand
         self._failed_device = ""
+        self.has_begun = threading.Event()
+        """Set when what an earlier process of this name left is free, so that other threads may claim by this name."""
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, *, begin: bool = True) -> None:
         """Work until `stop` is set; a job in hand then goes back to the queue. It waits for a database that is gone.
 
-        Raises DeviceFailed.
+        begin: first free the jobs and remove the folders that an earlier process of this name left; of several threads
+        of one process, one does it before the others. Raises DeviceFailed.
         """
-        outage = Outage("the worker")
+        outage, first = Outage("the worker"), begin
         while True:
             try:
+                if first:
+                    self._begin()
+                    first = False
+                self.has_begun.set()
                 self._work(stop, outage)
                 return
             except StoreUnavailable as error:
+                # What it had in hand is free at once; of several threads, the others go on with theirs.
+                first = first or (begin and not self._device_elsewhere)
                 self._beat("", WAITS_FOR_DATABASE, 0, 0, IDLE_LIMIT_S)
                 if stop.wait(outage.failed(error)):
                     return
 
-    def _work(self, stop: threading.Event, outage: Outage) -> None:
+    def _begin(self) -> None:
         self._beat("", "starting", 0, 0, LONG_LIMIT_S)
         why = f"the worker was killed: {self._previous_end}" if self._previous_end else ""
         for job_id in self._jobs.release_expired(self._clock(), dead_worker=self._name, why=why):
@@ -150,13 +163,16 @@ class Worker:
                 job_id,
                 extra={"event": "job_left_behind", "job": job_id},
             )
-        outage.over()
         self._sweep()
         self._prepare()
+
+    def _work(self, stop: threading.Event, outage: Outage) -> None:
         while not stop.is_set():
             self._beat("", "waiting for a job", 0, 0, IDLE_LIMIT_S)
             self._bell.listen()
-            busy = self.run_once(stop) or self._use_idle_time(stop)
+            busy = self.run_once(stop)
+            outage.over()
+            busy = busy or self._use_idle_time(stop)
             if self._failed_device:
                 raise DeviceFailed(f"{self._failed_device}; a new process takes the next job")
             if not busy:
@@ -183,11 +199,12 @@ class Worker:
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
-        for job_id in self._jobs.release_expired(self._clock()):
-            log.warning("the lease of job %d ran out", job_id, extra={"event": "job_lease_ended", "job": job_id})
+        release_expired(self._jobs, self._clock())
 
     def run_once(self, stop: threading.Event) -> bool:
-        """Claim one job and bring it to an end; False when none was due."""
+        """Claim one job and bring it to an end; False when none was due, or there is no room for one."""
+        if not self._has_room():
+            return False
         now = self._clock()
         job = self._jobs.claim(self._name, LEASE_S, now, self._rules(now))
         if job is None:
@@ -216,8 +233,8 @@ class Worker:
             self._produce(job, stop)
         except (LeaseLost, StoreUnavailable, SchemaMismatch):  # without the database no outcome can be recorded
             raise
-        except _Stopped:
-            self._jobs.give_back(job.id, self._name, "the worker was stopped", now=self._clock())
+        except (_Stopped, GiveBack) as error:
+            self._jobs.give_back(job.id, self._name, str(error) or "the worker was stopped", now=self._clock())
         except ObjectsUnavailable as error:
             self._wait_for_objects(job, str(error))
         except DeviceFault as fault:
@@ -252,7 +269,7 @@ class Worker:
 
     def _device_failed(self, job: ClaimedJob, fault: DeviceFault) -> None:
         """Leave the job to a new process with the next measure, or hold it where none is left."""
-        self._failed_device = str(fault)
+        self._failed_device = "" if self._device_elsewhere else str(fault)
         spare = self._executor.spare_devices if self._executor is not None else 0
         if job.device_faults <= spare:
             log.error("job %d goes to a new process: %s", job.id, fault, extra={"event": "job_given_back"})
@@ -267,7 +284,9 @@ class Worker:
         if not job.sources:
             raise Permanent("its received files were removed from the disk; send the series again, then retry the job")
         self._beat("", f"job {job.id}: load the model", 0, 0, LONG_LIMIT_S)
-        executor, begun_s = self._executor_for(job), time.monotonic()
+        with self._heartbeat(job, LONG_LIMIT_S):  # an actor may have to be placed first
+            executor = self._executor_for(job)
+        begun_s = time.monotonic()
         staged = self._spool.stage(job.id, job.attempt)
         try:
             result = self._compute(executor, job, staged, stop)
@@ -314,21 +333,14 @@ class Worker:
         except Exception:  # the process boundary: a job that comes will meet the same error, and be tried again
             log.exception("bundle and device could not be loaded", extra={"event": "bundle_not_loaded"})
 
-    def _executor_for(self, job: ClaimedJob) -> Executor:
+    def _executor_for(self, job: ClaimedJob) -> AnyExecutor:
         self._executor = None
         self._executor = self._executors.of(job.bundle, job.device_faults + job.deaths)
         self._permit(job, self._executor)
         return self._executor
 
-    def _limit_s(self, executor: Executor, slices: int) -> float:
-        """How long a job of so many slices may make no step: as long as all of it took, measured in earlier jobs."""
-        known_s = self._record.seconds_per_slice(executor.description)
-        if known_s is None:
-            return max(LONG_LIMIT_S, slices * FIRST_LIMIT_S_PER_SLICE)
-        return max(IDLE_LIMIT_S, slices * known_s)
-
-    def _compute(self, executor: Executor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
-        limit_s = self._limit_s(executor, job.slices)
+    def _compute(self, executor: AnyExecutor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
+        limit_s = self._record.limit_s(executor.description, job.slices)
         with self._heartbeat(job, limit_s) as beating:
 
             def progress(stage: str, done: int, total: int) -> None:
@@ -432,6 +444,12 @@ class Worker:
         delay_s = RETRY_AFTER_S[job.attempt - 1]
         log.warning("job %d will be tried again in %g s: %s", job.id, delay_s, reason, extra={"event": "job_postponed"})
         self._jobs.requeue(job.id, self._name, reason, not_before=now + timedelta(seconds=delay_s), now=now)
+
+
+def release_expired(jobs: JobStore, now: datetime) -> None:
+    """Free the jobs whose leases ran out."""
+    for job_id in jobs.release_expired(now):
+        log.warning("the lease of job %d ran out", job_id, extra={"event": "job_lease_ended", "job": job_id})
 
 
 def _with_release(result: JobResult, release: Release, staged: Path) -> JobResult:

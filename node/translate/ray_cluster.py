@@ -1,0 +1,163 @@
+"""What of a Ray cluster needs no Ray: what the settings ask for, what is on its way, whether the head answers."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from node.errors import GiveBack, Retryable
+
+HEAD_LOST_S: Final = 10.0  # for which nobody listens at the head's port; Ray itself ends the process after 60 s
+_CONNECT_S: Final = 3.0
+_TURN_S: Final = 0.5
+_RESULTS: Final = 2  # the files of a result take as much as those of its source: both are on their way at the end
+_THREADS: Final = "OMP_NUM_THREADS"
+
+
+class ClusterLost(GiveBack):
+    """Nobody listens at the head of the cluster any more; this process must begin anew."""
+
+
+class Unreachable(Retryable):
+    """No cluster answers at the address of the settings."""
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """The settings of [ray]. address: "" for a cluster of this machine alone, "auto", or host:port of its head.
+
+    actors: 0 for as many as the cluster has GPUs or cores for. gpus_per_actor: also a fraction. jobs_per_actor: series
+    that one actor has in hand. object_store_mb: bound of what is on its way, MiB. cores_per_actor: where there is no
+    GPU.
+    """
+
+    address: str = ""
+    actors: int = 0
+    gpus_per_actor: float = 1.0
+    jobs_per_actor: int = 2
+    object_store_mb: int = 2048
+    cores_per_actor: int = 2
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bound of what is on its way."""
+        return self.object_store_mb << 20
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the actors: the threads of this process where it was told how many, for they change the last bits."""
+        return {_THREADS: os.environ[_THREADS]} if os.environ.get(_THREADS) else {}
+
+    @property
+    def place(self) -> str:
+        """Where the cluster is, for a sentence."""
+        return self.address or "this machine"
+
+    def prepare(self) -> None:
+        """Tell Ray, before it starts, to send nothing to its makers; raises Unreachable."""
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        if self.address not in ("", "auto") and not answers(*place_of(self.address)):
+            raise Unreachable(f"nobody listens at the head of the Ray cluster, {self.address}")
+
+    def arguments(self) -> dict[str, Any]:
+        """For `ray.init`. On this machine alone: no dashboard, and no spilling: no disk gets what is in flight."""
+        if self.address:
+            return {"address": self.address}
+        cores = max(os.cpu_count() or 1, self.actors * self.cores_per_actor)  # who asks for so many actors gets them
+        return {
+            "address": "local",
+            "num_cpus": cores,
+            "include_dashboard": False,
+            "object_store_memory": max(80 << 20, self.in_flight_bytes + (self.in_flight_bytes >> 2)),
+            "_system_config": {"automatic_object_spilling_enabled": False},
+        }
+
+
+class InFlight:
+    """How many bytes are on their way between a worker and its actors; nobody begins beyond the bound."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound, self._bytes = bound, 0
+        self._changed = threading.Condition()
+        self._waiting = 0
+
+    def has_room(self) -> bool:
+        """Whether nobody waits, and the bound is not reached."""
+        with self._changed:
+            return not self._waiting and self._bytes < self._bound
+
+    @contextmanager
+    def room_for(self, source_bytes: int, wait: Callable[[], None]) -> Iterator[None]:
+        """Wait until a job with sources of this size fits; one that is larger than the bound goes alone.
+
+        `wait` is called at each turn; what it raises ends the wait.
+        """
+        wanted = _RESULTS * source_bytes
+        with self._changed:
+            self._waiting += 1
+        try:
+            while not self._take(wanted):
+                wait()
+        finally:
+            with self._changed:
+                self._waiting -= 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._bytes -= wanted
+                self._changed.notify_all()
+
+    def _take(self, wanted: int) -> bool:
+        with self._changed:
+            fits = not self._bytes or self._bytes + wanted <= self._bound
+            if fits:
+                self._bytes += wanted
+            else:
+                self._changed.wait(_TURN_S)
+            return fits
+
+
+class HeadWatch:
+    """Whether the head of a cluster is there: lost after HEAD_LOST_S in which nobody accepted a connection."""
+
+    def __init__(self, address: str) -> None:
+        self._place = place_of(address)
+        self._heard_s = time.monotonic()
+
+    def is_lost(self) -> bool:
+        """Try once; True where nobody answered for too long."""
+        if answers(*self._place):
+            self._heard_s = time.monotonic()
+        return time.monotonic() - self._heard_s > HEAD_LOST_S
+
+
+def place_of(address: str) -> tuple[str, int]:
+    """Host and port of host:port or [host]:port."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def answers(host: str, port: int) -> bool:
+    """Whether somebody accepts a TCP connection there within three seconds."""
+    try:
+        with socket.create_connection((host, port), timeout=_CONNECT_S):
+            return True
+    except OSError:
+        return False
+
+
+def children() -> set[int]:
+    """The processes that this one has started and that have not been waited for."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+        except OSError:  # a thread that has just ended, or a kernel that does not say it
+            continue
+    return found

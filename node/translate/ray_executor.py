@@ -1,0 +1,465 @@
+"""Jobs on actors of a Ray cluster: bytes go there and come back, and a job whose actor ends goes on at another one.
+
+This is the only file that imports Ray. The files of a job pass through Ray's object store, so actors need no shared
+folder and no database. What is on its way at a time is bounded (`ClusterPlan.in_flight_bytes`). An actor runs the very
+`run_job` that a worker runs in its own process; every actor must have the arithmetic of the first one, so that a result
+has the same bits wherever it is made.
+"""
+
+import atexit
+import itertools
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, Literal, NoReturn
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
+
+from models.bundle import BundleCard
+from models.translator import DeviceFault
+from node.errors import NodeError, Permanent, Retryable
+from node.translate.carried import BundleAsk, CarriedJobs, Hello, Parcel
+from node.translate.job import JobOptions, JobResult, Progress
+from node.translate.loaded import ExecutorUnavailable
+from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable, answers, children, place_of
+
+log = logging.getLogger(__name__)
+
+MAX_ENDS: Final = 2  # actors that one job may outlive, as many as worker processes (storage.states.MAX_DEATHS)
+MAX_MOVES: Final = 8  # other losses that are no fault of the job: hosts that ended, objects that were lost
+TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on, and says how far it is
+SILENT_S: Final = 30.0  # an actor that answers no question for so long has stopped
+IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
+START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
+START_TRIES: Final = 3  # of a cluster of this machine: Ray gives its own processes 30 s, too few on a busy machine
+HELLO_LIMIT_S: Final = 120.0  # to import torch and load a bundle, where the actor has its place
+
+
+class ActorsEnded(Permanent):
+    """Actors ended while they translated one job, as often as it may be tried."""
+
+
+class _ActorEnded(Exception):
+    """The actor of a job is no more; `blames_job` where nothing else explains it."""
+
+    def __init__(self, why: str, *, blames_job: bool) -> None:
+        super().__init__(why)
+        self.why, self.blames_job = why, blames_job
+
+
+class Actor:
+    """What Ray runs in a process of its own; errors that are meant go back as values, so that Ray logs no traceback."""
+
+    def __init__(self) -> None:
+        self._jobs = CarriedJobs()
+
+    def hello(self, ask: BundleAsk) -> tuple[Hello | Exception, str, int]:
+        """What it loaded, or why it could not; and where it stands: the node of Ray, and the process there."""
+        node, pid = ray.get_runtime_context().get_node_id(), os.getpid()
+        try:
+            return self._jobs.hello(ask), node, pid
+        except (NodeError, DeviceFault) as error:
+            return _plain(error), node, pid
+
+    def run(self, ticket: str, ask: BundleAsk, options: JobOptions, parcel: Parcel) -> Any:
+        try:
+            return self._jobs.run(ticket, ask, options, parcel)
+        except (NodeError, DeviceFault) as error:
+            return _plain(error)
+        except Exception as error:  # its text may quote a value of the source, and Ray would log it
+            log.exception("a job of an actor ended with an unexpected error", extra={"event": "job_crashed"})
+            return Retryable(f"unexpected {type(error).__name__} in an actor; the logs of its host have the details")
+
+    def reached(self, ticket: str) -> tuple[str, int, int] | None:
+        return self._jobs.reached(ticket)
+
+    def cancel(self, ticket: str) -> None:
+        self._jobs.cancel(ticket)
+
+
+def _plain(error: Exception) -> Exception:
+    """Without its frames and what caused it, which need not fit through a pipe."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+@dataclass
+class _Member:
+    """One actor: how many jobs it has, what it has loaded, and why we ended it, if we did."""
+
+    handle: Any
+    jobs: int = 0
+    alone: bool = False
+    node: str = ""
+    pid: int = 0
+    used_s: float = field(default_factory=time.monotonic)
+    is_ready: bool = False
+    ended_for: str = ""
+
+
+class ActorPool:
+    """The actors of one driver. Any thread may call it; `close` ends them.
+
+    device: "cpu" or "cuda", of all of them; the cluster was asked whether it has it (`settle_device`).
+    """
+
+    def __init__(self, plan: ClusterPlan, device: Literal["cpu", "cuda"]) -> None:
+        self._plan, self.device = plan, device
+        self._members: list[_Member] = []
+        self._lock = threading.Condition()
+        self._known: dict[BundleAsk, Hello] = {}
+        self._in_flight = InFlight(plan.in_flight_bytes)
+        self._tickets = itertools.count(1)
+        self._jobs = 0
+        self._lost = ""
+        self._size = self._wanted()
+
+    def _wanted(self) -> int:
+        """How many actors there may be: as the settings say, else as many as the cluster has room for now."""
+        if self._plan.actors:
+            return self._plan.actors
+        found = _resources()
+        if self.device == "cuda":
+            return max(1, int(found.get("GPU", 0) / self._plan.gpus_per_actor + 1e-6))
+        return max(1, int(found.get("CPU", 0)) // self._plan.cores_per_actor)
+
+    @property
+    def lanes(self) -> int:
+        """How many jobs there may be in hand at a time."""
+        return self._size * self._plan.jobs_per_actor
+
+    def has_room(self) -> bool:
+        """Whether one more job may be claimed now: actors have seats, and what is on its way is below its bound."""
+        return self._jobs < self.lanes and not self._lost and self._in_flight.has_room()
+
+    def lose(self, why: str) -> None:
+        """The cluster is gone: every job that waits raises ClusterLost."""
+        with self._lock:
+            self._lost = why
+            self._lock.notify_all()
+
+    def open(self, ask: BundleAsk) -> Hello:
+        """What an actor says of a bundle; the first answer holds for all.
+
+        Raises ExecutorUnavailable, ClusterLost, DeviceFault, and Retryable where actors end before they have loaded it.
+        """
+        ask = replace(ask, device=self.device)
+        if ask not in self._known:
+            try:
+                with self._seat(ask, _nothing):
+                    pass
+            except _ActorEnded as ended:
+                raise Retryable(f"an actor of Ray ended while it loaded the bundle: {ended.why}") from None
+        return self._known[ask]
+
+    def run(
+        self,
+        ask: BundleAsk,
+        paths: Sequence[Path],
+        options: JobOptions,
+        out_dir: Path,
+        progress: Progress,
+        *,
+        limit_s: float,
+    ) -> JobResult:
+        """Run one job on an actor, and on another one where that ends; its files are on the disk on return.
+
+        limit_s: an actor whose job makes no step for so long is ended. Raises what `run_job` raises (but `doubt` of the
+        result is None, and is in DOUBT_FILE), what `progress` raises, ActorsEnded, ClusterLost, ExecutorUnavailable.
+        """
+        ask, ends, moves = replace(ask, device=self.device), 0, 0
+        with self._counted(), self._in_flight.room_for(_bytes_of(paths), lambda: self._wait(progress)):
+            parcel = Parcel.of(paths)
+            while True:
+                try:
+                    result, made = self._once(ask, parcel, options, progress, limit_s)
+                    break
+                except _ActorEnded as ended:
+                    ends, moves = ends + ended.blames_job, moves + 1
+                    log.warning("an actor of Ray ended: %s", ended.why, extra={"event": "actor_ended"})
+                    if ends >= MAX_ENDS or moves >= MAX_MOVES:
+                        raise ActorsEnded(
+                            f"{moves} Ray actors ended or stopped answering while they translated it; it is not tried "
+                            f"again by itself; the last: {ended.why}"
+                        ) from None
+                    progress("wait for Ray", 0, 1)
+            made.unpack(out_dir, flush=True)
+        return replace(result, files=tuple(replace(one, path=out_dir / one.path.name) for one in result.files))
+
+    def tick(self) -> None:
+        """End actors that had no job for long, and see how large the cluster is now; called every few seconds."""
+        wanted = self._wanted()
+        with self._lock:
+            self._size = wanted
+            for member in list(self._members):
+                if not member.jobs and time.monotonic() - member.used_s > IDLE_S:
+                    self._end(member, "it had no job")
+
+    def close(self) -> None:
+        """End all actors; where the head is gone they end with this process."""
+        with self._lock:
+            if self._lost:
+                return
+            for member in list(self._members):
+                self._end(member, "the worker ended")
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._jobs -= 1
+
+    # -- one job -----------------------------------------------------------------------------------------------
+
+    def _once(
+        self, ask: BundleAsk, parcel: Parcel, options: JobOptions, progress: Progress, limit_s: float
+    ) -> tuple[JobResult, Parcel]:
+        with self._seat(ask, progress) as member:
+            ticket = f"{os.getpid()}-{next(self._tickets)}"
+            try:
+                sources = ray.put(parcel)
+                answer = member.handle.run.remote(ticket, ask, options, sources)
+                self._watch(member, ticket, answer, progress, limit_s)
+                found = ray.get(answer, timeout=SILENT_S)
+            except (GetTimeoutError, ObjectLostError) as error:
+                raise _ActorEnded(f"an object was lost ({type(error).__name__})", blames_job=False) from None
+            except RayActorError as error:
+                raise self._ended(member, error) from None
+            except RayError as error:
+                raise Retryable(f"Ray: {type(error).__name__}") from None
+            if isinstance(found, DeviceFault):  # what this process computes is not to be trusted any more
+                with self._lock:
+                    self._end(member, str(found))
+            if isinstance(found, Exception):
+                raise found
+            result, made = found
+            return result, made
+
+    def _watch(self, member: _Member, ticket: str, answer: Any, progress: Progress, limit_s: float) -> None:
+        """Return when the answer is there; end an actor that is silent or stands still, and a job nobody waits for."""
+        moved_s = asked_s = time.monotonic()
+        before: tuple[str, int, int] | None = None
+        asked = member.handle.reached.remote(ticket)
+        while not ray.wait([answer], timeout=TURN_S, fetch_local=True)[0]:
+            now_s = time.monotonic()
+            if ray.wait([asked], timeout=0)[0]:
+                reached = ray.get(asked)
+                asked, asked_s = member.handle.reached.remote(ticket), now_s
+                moved_s, before = (now_s if reached != before else moved_s), reached
+            if now_s - asked_s > SILENT_S:
+                self._stop_hung(member, f"it answered nothing for {SILENT_S:.0f} s")
+            if now_s - moved_s > limit_s:
+                self._stop_hung(member, f"its job made no step for {limit_s:.0f} s")
+            try:
+                self._check_cluster()
+                progress(*(before or ("wait for Ray", 0, 1)))
+            except BaseException:
+                with suppress(RayError):
+                    member.handle.cancel.remote(ticket)
+                raise
+
+    def _stop_hung(self, member: _Member, why: str, *, blames_job: bool = True) -> NoReturn:
+        with self._lock:
+            self._end(member, why)
+        raise _ActorEnded(why, blames_job=blames_job)
+
+    def _ended(self, member: _Member, error: RayActorError) -> _ActorEnded:
+        """Whose fault it is that an actor ended: nobody's where we ended it or its host is gone, else the job's."""
+        with self._lock:
+            before = member.ended_for
+            self._end(member, "it ended")
+        if before:
+            return _ActorEnded(f"it was ended: {before}", blames_job=False)
+        if member.node not in _living_nodes():
+            return _ActorEnded("its host is no longer in the cluster", blames_job=False)
+        return _ActorEnded(f"its process, pid {member.pid}, ended", blames_job=True)
+
+    # -- seats -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _seat(self, ask: BundleAsk, progress: Progress) -> Iterator[_Member]:
+        """A place at an actor that has the bundle loaded; alone there where the device failed before."""
+        member = self._take(ask.careful, progress)
+        try:
+            self._introduce(member, ask, progress)
+            yield member
+        finally:
+            with self._lock:
+                member.jobs, member.alone, member.used_s = member.jobs - 1, False, time.monotonic()
+                self._lock.notify_all()
+
+    def _take(self, careful: bool, progress: Progress) -> _Member:
+        while True:
+            with self._lock:
+                most = 1 if careful else self._plan.jobs_per_actor
+                free = [one for one in self._members if not one.alone and one.jobs < most]
+                ready = [one for one in free if one.is_ready]
+                if not ready and len(self._members) < self._size:
+                    ready = [self._start()]
+                # One that is not there yet is taken where there is no other: it may wait for a host.
+                chosen = min(ready or free, key=lambda one: one.jobs, default=None)
+                if chosen is not None:
+                    chosen.jobs, chosen.alone = chosen.jobs + 1, careful
+                    return chosen
+                self._lock.wait(TURN_S)
+            self._wait(progress)
+
+    def _start(self) -> _Member:
+        on_gpu = self.device == "cuda"
+        options: dict[str, Any] = {
+            "num_cpus": 1 if on_gpu else self._plan.cores_per_actor,
+            "num_gpus": self._plan.gpus_per_actor if on_gpu else 0,
+            "max_concurrency": 2 * self._plan.jobs_per_actor
+            + 2,  # beside jobs: questions, and jobs that were cancelled
+            "max_restarts": 0,  # the pool starts another one, and knows why
+            "runtime_env": {"env_vars": self._plan.environment},
+        }
+        member = _Member(ray.remote(Actor).options(**options).remote())
+        self._members.append(member)
+        return member
+
+    def _introduce(self, member: _Member, ask: BundleAsk, progress: Progress) -> None:
+        """Wait until an actor has loaded the bundle; refuse one whose bits would differ from those of the others."""
+        asked = member.handle.hello.remote(ask)
+        begun_s = time.monotonic()
+        try:
+            while not ray.wait([asked], timeout=TURN_S)[0]:
+                waits_s = time.monotonic() - begun_s
+                if waits_s > (HELLO_LIMIT_S if member.is_ready else START_LIMIT_S):
+                    self._stop_hung(member, "it did not load the bundle in time", blames_job=False)
+                self._wait(progress)
+            found, member.node, member.pid = ray.get(asked)
+        except RayActorError as error:
+            raise self._ended(member, error) from None
+        except RayError as error:
+            raise Retryable(f"Ray: {type(error).__name__}") from None
+        member.is_ready = True
+        if isinstance(found, DeviceFault):
+            with self._lock:
+                self._end(member, str(found))
+        if isinstance(found, Exception):
+            raise found
+        known = self._known.setdefault(ask, found)
+        if found.arithmetic != known.arithmetic:
+            with self._lock:
+                self._end(member, "it computes otherwise than the others")
+            raise ExecutorUnavailable(
+                f"one actor of the cluster computes with {found.arithmetic}, another with {known.arithmetic}; give "
+                "this worker GPUs of one kind"
+            )
+
+    def _end(self, member: _Member, why: str) -> None:
+        """Kill an actor, with the lock held; jobs that it has besides go on elsewhere."""
+        member.ended_for = member.ended_for or why
+        if member in self._members:
+            self._members.remove(member)
+            with suppress(RayError, ValueError):
+                ray.kill(member.handle)
+
+    def _wait(self, progress: Progress) -> None:
+        self._check_cluster()
+        progress("wait for Ray", 0, 1)
+
+    def _check_cluster(self) -> None:
+        if self._lost:
+            raise ClusterLost(self._lost)
+
+
+class RayExecutor:
+    """One bundle on the actors of a pool; what the worker sees of it is as in `node.translate.job.Executor`.
+
+    limit_s(description, slices): how long a job may make no step.
+    """
+
+    spare_devices = 0  # the actor that takes the job next may stand anywhere; there is no order to try them in
+
+    def __init__(self, pool: ActorPool, ask: BundleAsk, limit_s: Callable[[str, int], float]) -> None:
+        hello = pool.open(ask)
+        self.bundle, self.digest, self.arithmetic, self.device = ask.label, ask.digest, hello.arithmetic, hello.device
+        self.description = f"{hello.description}, by Ray"
+        self._pool, self._ask, self._hello, self._limit_s = pool, ask, hello, limit_s
+
+    @property
+    def card(self) -> BundleCard:
+        """The card of the loaded bundle."""
+        return self._hello.card
+
+    def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult:
+        """See `ActorPool.run`."""
+        limit_s = self._limit_s(self.description, len(paths))
+        return self._pool.run(self._ask, paths, options, out_dir, progress, limit_s=limit_s)
+
+
+@contextmanager
+def connected(plan: ClusterPlan) -> Iterator[str]:
+    """Be connected to the cluster, or to a new one of this machine alone; yields the address of its head.
+
+    Raises Unreachable. The calling thread must live as long as the block: a cluster of this machine ends with it.
+    """
+    plan.prepare()
+    address = _connect(plan)
+    try:
+        yield address
+    finally:
+        if answers(*place_of(address)):
+            _shut_down()
+        else:  # Ray would wait for its head for a minute; what it started here ends with this process
+            atexit.unregister(ray.shutdown)
+
+
+def _connect(plan: ClusterPlan) -> str:
+    tries, before = 1 if plan.address else START_TRIES, children()
+    while True:
+        try:
+            context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
+            return str(context["gcs_address"])
+        except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
+            _shut_down()
+            for pid in children() - before:  # of a start that failed Ray leaves what did start, until this process ends
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            tries -= 1
+            if not tries:
+                raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error
+
+
+def _shut_down() -> None:
+    with suppress(RayError, OSError, RuntimeError):
+        ray.shutdown()
+
+
+def settle_device(device: str, plan: ClusterPlan) -> Literal["cpu", "cuda"]:
+    """ "cpu" or "cuda" of the actors; raises ExecutorUnavailable where the cluster lacks what the settings ask for."""
+    found = _resources().get("GPU", 0.0)
+    if device == "cpu" or (device == "auto" and not found):
+        return "cpu"
+    if found < min(1.0, plan.gpus_per_actor):
+        raise ExecutorUnavailable("device is set to cuda, but no host of the Ray cluster has a GPU")
+    return "cuda"
+
+
+def _resources() -> dict[str, float]:
+    return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def _living_nodes() -> set[str]:
+    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+
+
+def _bytes_of(paths: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def _nothing(_stage: str, _done: int, _total: int) -> None:
+    """Nobody waits."""
