@@ -97,14 +97,14 @@ def doubtful(doubt_hu: Image, limit: float, spacing_mm: tuple[float, float, floa
 def _box_of(mask: Mask, blocks: tuple[int, int, int]) -> tuple[slice, slice, slice] | None:
     """The box of all that is set, from border to border of blocks of (z, y, x) voxels, with one empty block around it
     where the volume goes on: filters see the same inside it as in the whole. None where nothing is set."""
-    slices = mask.any(axis=(1, 2))
-    if not slices.any():
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not slices.size:
         return None
-    plane = mask[slices.argmax() : len(slices) - slices[::-1].argmax()].any(axis=0)
+    plane: Mask = np.asarray(mask[slices[0] : slices[-1] + 1].any(axis=0))
+    rows, columns = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
     z, y, x = (
-        slice(max(0, int(set_at[0]) // size - 1) * size, min(len(line), (int(set_at[-1]) // size + 2) * size))
-        for line, size in zip((slices, plane.any(axis=1), plane.any(axis=0)), blocks, strict=True)
-        for set_at in (np.flatnonzero(line),)
+        slice(max(0, int(found[0]) // block - 1) * block, min(whole, (int(found[-1]) // block + 2) * block))
+        for found, block, whole in zip((slices, rows, columns), blocks, mask.shape, strict=True)
     )
     return z, y, x
 

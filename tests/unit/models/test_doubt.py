@@ -125,7 +125,7 @@ def doubt_of_the_whole(
 
     weight, least = blocks(inside.astype(np.float32)), np.float32(0.05)
     total = blocks(np.where(inside, second - first, np.float32(0)))
-    mean = around(total, 3, 0) / np.maximum(around(weight, 3, 0), least)
+    mean = np.asarray(around(total, 3, 0) / np.maximum(around(weight, 3, 0), least), np.float32)
     square = around(mean * mean * weight, 6, 3) / np.maximum(around(weight, 6, 3), least)
     large = np.sqrt(np.maximum(square, 0)).repeat(ky, axis=1).repeat(kx, axis=2)
     return np.where(inside, large[:, : inside.shape[1], : inside.shape[2]], np.float32(0))
