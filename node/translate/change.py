@@ -119,7 +119,7 @@ def _closed_along_z(mask: Mask, reach: int) -> Mask:
 
 
 def _over_slices(join: np.ufunc, mask: Mask, count: int) -> Mask:
-    """Each slice joined with the count - 1 that follow it, as far as there are all of them; in steps of doubled size."""
+    """Each slice joined with the count - 1 that follow it, as far as there are all of them; in doubled steps."""
     size = 1
     while size < count:
         step = min(size, count - size)
