@@ -45,7 +45,7 @@ WHOLE = "whole job without the network"
 BURNT = "CPU time of the whole job, all threads"
 BESIDE = "look for contrast medium and at the envelope, beside the network"
 TIMED = {
-    "node.dicom.volume.read_dataset": "headers and digests",
+    "node.dicom.volume.read_slices": "headers and digests",
     "node.dicom.volume.header_of": "headers and digests",
     "node.dicom.volume.decode_slice": "decode",
     "node.translate.job.read_volume": "read",
