@@ -46,7 +46,7 @@ def write_doubt(folder: Path, doubt: Doubt) -> Path:
     """
     arrays = {"mask": doubt.mask, "doubt_hu": doubt.doubt_hu, "limit_hu": np.array(doubt.limit_hu, dtype=np.float64)}
     packed = io.BytesIO()
-    # What numpy.savez_compressed writes, in a third of its time: some 1.5 MB beside 70 MB of slices.
+    # What numpy.savez_compressed writes, in a third of its time and less than twice the bytes.
     with ZipFile(packed, "w", ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
