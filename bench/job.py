@@ -43,18 +43,21 @@ GROWTH = (35, 70, 140, 280, 560)
 REPEATS = 3
 WHOLE = "whole job without the network"
 BURNT = "CPU time of the whole job, all threads"
-BESIDE = "look for contrast medium, beside the network"
+BESIDE = "look for contrast medium and at the envelope, beside the network"
 TIMED = {
-    "node.dicom.volume.read_dataset": "headers and digests",
+    "node.dicom.volume.read_slices": "headers and digests",
     "node.dicom.volume.header_of": "headers and digests",
     "node.dicom.volume.decode_slice": "decode",
     "node.translate.job.read_volume": "read",
     "node.translate.job.find_native_contrast": BESIDE,
+    "node.translate.job.judge_envelope": BESIDE,
     "node.translate.job.composite": "composite",
     "node.translate.job.judge_result": "gate",
+    "node.translate.job.compare_looks": "gate, of both looks",
     "node.translate.job.build_slice": "build derived slices",
     "node.translate.job.write_part10": "write derived slices",
     "node.translate.job.prove_slice": "proof of each slice",
+    "node.translate.job.write_doubt": "write the doubt",
     "node.translate.job.prove_series": "proof of the series by highdicom and SimpleITK",
 }
 

@@ -56,39 +56,62 @@ def measure_doubt(first_hu: Image, second_hu: Image, inside: Mask, spacing_mm: t
     if not first_hu.shape == second_hu.shape == inside.shape:
         raise ValueError(f"shapes {first_hu.shape}, {second_hu.shape} and {inside.shape} differ")
     z_mm, y_mm, x_mm = spacing_mm
-    count, rows, columns = inside.shape
+    _, rows, columns = inside.shape
     ky, kx = (min(max(1, round(_WORKING_PIXEL_MM / step)), size) for step, size in ((y_mm, rows), (x_mm, columns)))
-    total = np.empty((count, -(-rows // ky), -(-columns // kx)), np.float32)
-    weight = np.empty_like(total)
-    for z, where in enumerate(inside):  # slice by slice: volumes of the native matrix would cost more time than filters
-        total[z] = _block_means(np.where(where, second_hu[z] - first_hu[z], np.float32(0)), ky, kx)
-        weight[z] = _block_means(where.astype(np.float32), ky, kx)
-
-    def around(values: NDArray[np.floating], sigma_mm: float, along_z_mm: float) -> Image:
-        sigma = (along_z_mm / z_mm, sigma_mm / (ky * y_mm), sigma_mm / (kx * x_mm))
-        return np.asarray(scipy.ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=3.0), np.float32)
-
-    least = np.float32(_LEAST_SHARE)
-    mean = around(total, _SMOOTHING_MM, 0.0) / np.maximum(around(weight, _SMOOTHING_MM, 0.0), least)
-    lend = (_LENDING_MM, _LENDING_BETWEEN_SLICES_MM)
-    square = around(mean * mean * weight, *lend) / np.maximum(around(weight, *lend), least)
     doubt = np.zeros(inside.shape, np.float32)
-    for z, where in enumerate(inside):
+    box = _box_of(inside, (1, ky, kx))
+    if box is None:
+        return doubt
+    first, second, where = first_hu[box], second_hu[box], inside[box]
+    sigma = [(0.0, _SMOOTHING_MM / (ky * y_mm), _SMOOTHING_MM / (kx * x_mm))]
+    sigma += [(_LENDING_BETWEEN_SLICES_MM / z_mm, _LENDING_MM / (ky * y_mm), _LENDING_MM / (kx * x_mm))]
+    weight = np.empty((len(where), -(-where.shape[1] // ky), -(-where.shape[2] // kx)), np.float32)
+    square = np.empty_like(weight)
+    for z, here in enumerate(where):  # slice by slice: what a processor keeps near is filtered fastest
+        total = _block_means(np.where(here, second[z] - first[z], np.float32(0)), ky, kx)
+        weight[z] = _block_means(here.astype(np.float32), ky, kx)
+        mean = _around(total, sigma[0][1:]) / np.maximum(_around(weight[z], sigma[0][1:]), np.float32(_LEAST_SHARE))
+        square[z] = mean * mean * weight[z]
+    square = _around(square, sigma[1]) / np.maximum(_around(weight, sigma[1]), np.float32(_LEAST_SHARE))
+    for z, here in enumerate(where):
         large = np.sqrt(np.maximum(square[z], 0)).repeat(ky, axis=0).repeat(kx, axis=1)
-        np.copyto(doubt[z], large[:rows, :columns], where=where)
+        np.copyto(doubt[box][z], large[: here.shape[0], : here.shape[1]], where=here)
     return doubt
 
 
 def doubtful(doubt_hu: Image, limit: float, spacing_mm: tuple[float, float, float]) -> Mask:
     """Where the doubt exceeds `limit`, HU, without pieces smaller than SMALLEST_ML."""
     above = doubt_hu > limit
-    pieces, count = scipy.ndimage.label(above)
-    if not count:
+    box = _box_of(above, (1, 1, 1))
+    if box is None:
         return above
+    near = above[box]
+    pieces, count = scipy.ndimage.label(near)
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    large = np.bincount(pieces.ravel(), minlength=count + 1) * voxel_ml >= SMALLEST_ML
-    large[0] = False
-    return np.asarray(large[pieces])
+    of_piece = pieces[near]  # few voxels of a scan, where the rest would only be counted as no piece
+    large = np.bincount(of_piece, minlength=count + 1) * voxel_ml >= SMALLEST_ML
+    near[near] = large[of_piece]
+    return above
+
+
+def _box_of(mask: Mask, blocks: tuple[int, int, int]) -> tuple[slice, slice, slice] | None:
+    """The box of all that is set, from border to border of blocks of (z, y, x) voxels, with one empty block around it
+    where the volume goes on: filters see the same inside it as in the whole. None where nothing is set."""
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not slices.size:
+        return None
+    plane: Mask = np.asarray(mask[slices[0] : slices[-1] + 1].any(axis=0))
+    rows, columns = (np.flatnonzero(plane.any(axis=axis)) for axis in (1, 0))
+    z, y, x = (
+        slice(max(0, int(found[0]) // block - 1) * block, min(whole, (int(found[-1]) // block + 2) * block))
+        for found, block, whole in zip((slices, rows, columns), blocks, mask.shape, strict=True)
+    )
+    return z, y, x
+
+
+def _around(values: Image, sigma: tuple[float, ...]) -> Image:
+    """Weighted means around each value; `sigma` in values along each axis."""
+    return np.asarray(scipy.ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=3.0), np.float32)
 
 
 def figures_of(

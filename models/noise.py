@@ -26,13 +26,29 @@ def measure_noise_hu(hu: NDArray[np.float32]) -> float | None:
 
 def _noise_of_slice(plane: NDArray[np.float32]) -> float | None:
     low, high = _SOFT_TISSUE_HU
-    soft = (plane > low) & (plane < high)
-    inside = uniform_filter(soft.astype(np.float32), _BOX_PX) > 0.999
+    inside = _whole_boxes((plane > low) & (plane < high))
     if np.count_nonzero(inside) < _MIN_BOXES:
         return None
-    exact = plane.astype(np.float64)
-    mean = uniform_filter(exact, _BOX_PX)
-    variance = uniform_filter(exact * exact, _BOX_PX) - mean * mean
+    # Running sums begin at the first pixel, and their last bit depends on it: only what comes after is left out.
+    rows, columns = (int(np.flatnonzero(inside.any(axis=axis))[-1]) + 1 for axis in (1, 0))
+    exact = plane[: rows + _BOX_PX, : columns + _BOX_PX].astype(np.float64)
+    mean = uniform_filter(exact, _BOX_PX)[:rows, :columns]
+    variance = uniform_filter(exact * exact, _BOX_PX)[:rows, :columns] - mean * mean
     # Boxes of one value are padding or what somebody painted, no tissue.
-    boxes = variance[inside & (mean > _MEAN_HU[0]) & (mean < _MEAN_HU[1]) & (variance > 1e-3)]
+    measured = inside[:rows, :columns] & (mean > _MEAN_HU[0]) & (mean < _MEAN_HU[1]) & (variance > 1e-3)
+    boxes = variance[measured]
     return float(np.sqrt(np.percentile(boxes, _QUARTILE))) if len(boxes) >= _MIN_BOXES else None
+
+
+def _whole_boxes(soft: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Around which pixels the whole box is soft tissue, as far as it lies in the slice."""
+    reach = _BOX_PX // 2
+    whole = np.pad(soft, reach, constant_values=True)
+    for axis in (0, 1):
+        size, lines = 1, whole.swapaxes(0, axis)
+        while size < _BOX_PX:
+            step = min(size, _BOX_PX - size)
+            lines = lines[:-step] & lines[step:]
+            size += step
+        whole = lines.swapaxes(0, axis)
+    return whole

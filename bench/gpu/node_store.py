@@ -11,12 +11,15 @@ from storage.database import Database
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Event, Series
 
+_WORKED = (JobState.PRODUCED, JobState.HELD, JobState.FAILED)
 _STOPPED = (JobState.HELD, JobState.FAILED, SeriesState.SKIPPED, SeriesState.INCOMPLETE)
 
 
 @dataclass
 class Course:
-    """When a series reached what, in seconds since 1970; None: it did not reach that. state, reason: the last."""
+    """When a series reached what, in seconds since 1970; None: it did not reach that. state, reason: the last.
+
+    worked_at: when its worker was done with it, whether it was produced, held or failed."""
 
     opened_at: float
     closed_at: float | None
@@ -25,6 +28,7 @@ class Course:
     produced_at: float | None = None
     sending_at: float | None = None
     sent_at: float | None = None
+    worked_at: float | None = None
     stopped: bool = False
     state: str = ""
     reason: str = ""
@@ -76,6 +80,8 @@ def courses(database: Database, seeds: Sequence[str]) -> list[Course]:
             course.stopped = course.stopped or event.to_state in _STOPPED
             if field := _FIELDS.get((event.machine, event.to_state)):
                 setattr(course, field, event.at.timestamp())
+            if event.machine == "job" and event.to_state in _WORKED and course.worked_at is None:
+                course.worked_at = event.at.timestamp()
     return list(known.values())
 
 

@@ -17,8 +17,8 @@ SECOND_LOOK, TRANSLATE = "second look", "translate"
 TIMED = {
     "node.translate.job.read_volume": "read",
     "node.translate.job.find_native_contrast": "look for contrast medium, beside the network",
+    "node.translate.job.judge_envelope": "look at the envelope, beside the network",
     "node.translate.job.composite": "composite",
-    "node.translate.job.judge_envelope": "gate",
     "node.translate.job.judge_result": "gate",
     "node.translate.job.compare_looks": "gate",
     "node.translate.job.build_slice": "write",
@@ -27,7 +27,7 @@ TIMED = {
     "node.translate.job.prove_series": "prove",
     "node.translate.job.write_doubt": "write",
 }
-"""Functions that run in the thread of the job, but for the look for contrast medium."""
+"""Functions that run in the thread of the job, but for those whose stage says that they run beside the network."""
 
 
 def main(file: Path, config: str, name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from node.dicom.pixels import StoredPixels
 from node.dicom.volume import CTVolume
 from node.translate.blocks import block_mean, block_size
 from node.translate.composite import Composite
@@ -57,8 +58,19 @@ def change_grid(volume: CTVolume, result: Composite) -> ChangeGrid:
 
 def change_of_slice(volume: CTVolume, result: Composite, z: int) -> NDArray[np.float32]:
     """Result minus source of one slice, HU, as its readers see it."""
-    slope = np.float32(volume.slices[z].header.rescale_slope or 1.0)
-    return np.asarray(np.subtract(result.stored[z], volume.stored[z], dtype=np.int32) * slope, np.float32)
+    return _change_hu(volume, z, result.stored[z], volume.stored[z])
+
+
+def change_inside(volume: CTVolume, result: Composite, z: int) -> NDArray[np.float32]:
+    """Result minus source of the pixels of one slice that may change, HU, row by row: mostly an eighth of them."""
+    inside = result.inside[z]
+    return _change_hu(volume, z, result.stored[z][inside], volume.stored[z][inside])
+
+
+def _change_hu(volume: CTVolume, z: int, result: StoredPixels, source: StoredPixels) -> NDArray[np.float32]:
+    change = np.subtract(result, source, dtype=np.float32)  # exact, as numbers of 16 bits are
+    slope = volume.slices[z].header.rescale_slope or 1.0
+    return change if slope == 1 else np.multiply(change, np.float32(slope), out=change)
 
 
 def measure_roughness(volume: CTVolume, result: Composite) -> dict[str, float]:

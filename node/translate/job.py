@@ -1,6 +1,6 @@
 """One job: the files of a non-contrast CT series become those of a synthetic contrast-enhanced one.
 
-read -> translate (meanwhile: is it really without contrast?) -> look again -> does the model know such scans? ->
+read -> translate and look again (meanwhile: is it really without contrast, and does the model know such scans?) ->
 composite -> is it plausible, and does the model agree with itself? -> build, write, prove.
 """
 
@@ -151,12 +151,12 @@ def run_job(
     )
     with ThreadPoolExecutor(1) as beside:  # a doubtful scan is translated all the same, so nothing waits for the answer
         looking = beside.submit(find_native_contrast, volume)
+        knowing = beside.submit(judge_envelope, volume, translator.card.envelope)
         predicted = predict(volume, translator, lambda *at: report("translate", *at), again=False)
         second = None
         if options.doubt != "off":
             second = predict(volume, translator, lambda *at: report("second look", *at), again=True)
-        native = looking.result()
-    envelope = judge_envelope(volume, translator.card.envelope)
+        native, envelope = looking.result(), knowing.result()
     warned = bool(envelope.outside) and options.outside_envelope == "warn"
     if warned:
         log.warning("%s", describe_outside(envelope.outside), extra={"event": "input_outside_envelope"})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from node.dicom.volume import CTVolume
 from node.translate.change import BRIGHTER_THAN_BLOOD_HU, DARK_HU, GAP_MM, UNTOUCHED_HU, Figures, measure_change
-from node.translate.change_grid import change_of_slice
+from node.translate.change_grid import change_inside
 from node.translate.composite import Composite
 
 INFINITE: Final = float("inf")
@@ -185,14 +185,13 @@ def _measure_shares(volume: CTVolume, predicted_hu: NDArray[np.float32], result:
     inside_total, changed, darkened, outside_changed, not_finite = 0, 0, 0, 0, 0
     shift_sum, largest = 0.0, 0.0
     for z in range(len(volume.slices)):
-        inside = result.inside[z]
-        change_hu = change_of_slice(volume, result, z)
-        shift = change_hu[inside]
+        shift = change_inside(volume, result, z)
+        changed_here = int(np.count_nonzero(shift))
         inside_total += shift.size
-        changed += int(np.count_nonzero(shift))
-        darkened += int((shift < DARKENED_HU).sum())
-        outside_changed += int(np.count_nonzero(change_hu)) - int(np.count_nonzero(shift))
-        not_finite += int((~np.isfinite(predicted_hu[z])).sum())
+        changed += changed_here
+        darkened += int(np.count_nonzero(shift < DARKENED_HU))
+        outside_changed += int(np.count_nonzero(result.stored[z] != volume.stored[z])) - changed_here
+        not_finite += predicted_hu[z].size - int(np.count_nonzero(np.isfinite(predicted_hu[z])))
         shift_sum += float(shift.sum(dtype=np.float64))
         largest = max(largest, float(np.abs(shift).max(initial=0.0)))
     counts = {

@@ -1,7 +1,10 @@
 """Doubt from two looks: nothing for equal looks or displaced edges, a mask for a planted disagreement."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
+import scipy
 from numpy.typing import NDArray
 
 from models.doubt import doubtful, figures_of, limit_hu, measure_doubt
@@ -82,3 +85,55 @@ def test_other_shapes_are_refused() -> None:
     first, second, inside = looks()
     with pytest.raises(ValueError, match="differ"):
         measure_doubt(first, second[:3], inside, SPACING_MM)
+
+
+@pytest.mark.parametrize(
+    "body", [np.s_[:, :, :], np.s_[4:9, 21:50, 30:61], np.s_[5:, :33, 40:], np.s_[6:7, 50:51, 3:4]]
+)
+def test_looking_only_where_the_body_is_changes_no_bit(body: tuple[slice, slice, slice]) -> None:
+    random = np.random.default_rng(7)
+    shape, spacing_mm = (12, 61, 83), (3.0, 0.9766, 0.7)
+    inside = np.zeros(shape, bool)
+    inside[body] = random.random(inside[body].shape) > 0.3
+    first, second = (random.normal(40, 60, shape).astype(np.float32) for _ in range(2))
+    doubt = measure_doubt(first, second, inside, spacing_mm)
+    whole = doubt_of_the_whole(first, second, inside, spacing_mm)
+    assert whole.any()
+    np.testing.assert_array_equal(doubt, whole)
+    limit = float(np.median(whole[inside]))
+    np.testing.assert_array_equal(doubtful(doubt, limit, (80.0, 1.0, 1.0)), pieces_of_the_whole(whole, limit, 7))
+
+
+def doubt_of_the_whole(
+    first: NDArray[np.float32],
+    second: NDArray[np.float32],
+    inside: NDArray[np.bool_],
+    spacing_mm: tuple[float, float, float],
+) -> NDArray[np.float32]:
+    """The same measure with filters over the whole volume, in the product's block sizes for these spacings."""
+    z_mm, y_mm, x_mm = spacing_mm
+    ky, kx = round(2 / y_mm), round(2 / x_mm)
+
+    def blocks(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        padded = np.pad(values, ((0, 0), (0, -values.shape[1] % ky), (0, -values.shape[2] % kx)))
+        lines = reduce(np.add, (padded[:, y::ky] for y in range(ky)))
+        return np.asarray(reduce(np.add, (lines[..., x::kx] for x in range(kx))) / np.float32(ky * kx), np.float32)
+
+    def around(values: NDArray[np.float32], in_plane_mm: float, along_z_mm: float) -> NDArray[np.float32]:
+        sigma = (along_z_mm / z_mm, in_plane_mm / (ky * y_mm), in_plane_mm / (kx * x_mm))
+        return np.asarray(scipy.ndimage.gaussian_filter(values, sigma, mode="nearest", truncate=3.0), np.float32)
+
+    weight, least = blocks(inside.astype(np.float32)), np.float32(0.05)
+    total = blocks(np.where(inside, second - first, np.float32(0)))
+    mean = np.asarray(around(total, 3, 0) / np.maximum(around(weight, 3, 0), least), np.float32)
+    square = around(mean * mean * weight, 6, 3) / np.maximum(around(weight, 6, 3), least)
+    large = np.sqrt(np.maximum(square, 0)).repeat(ky, axis=1).repeat(kx, axis=2)
+    return np.where(inside, large[:, : inside.shape[1], : inside.shape[2]], np.float32(0))
+
+
+def pieces_of_the_whole(doubt: NDArray[np.float32], limit: float, voxels: int) -> NDArray[np.bool_]:
+    """Connected pieces of at least so many voxels."""
+    pieces, _ = scipy.ndimage.label(doubt > limit)
+    large = np.bincount(pieces.ravel()) >= voxels
+    large[0] = False
+    return np.asarray(large[pieces])
