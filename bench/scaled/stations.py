@@ -35,9 +35,9 @@ class Station:
             self.busy_s += self._env.now - begun
 
     @property
-    def waiting(self) -> int:
-        """How many have no server."""
-        return len(self._resource.queue)
+    def is_free(self) -> bool:
+        """Whether a server has nothing to do."""
+        return self._resource.count < self.servers
 
 
 @dataclass
