@@ -83,13 +83,13 @@ def _enter(section: Section, what: str, times: Sequence[Sequence[float]], jobs: 
         raise RuntimeError(f"{what}: {len(times)} of {jobs} jobs were claimed, or some twice")
     figure(section, f"{what}: jobs per s", jobs / float(ended.max() - begun.min()))
     for kind, waited in (("claim", claimed - begun), ("finish", ended - claimed)):
-        for word, share in (("median", 50), ("95th percentile", 95), ("longest", 100)):
-            figure(section, f"{what}, wait for a {kind}, {word}: s", float(np.percentile(waited, share)))
+        median_s, most_s, longest_s = np.percentile(waited, (50, 95, 100)).tolist()
+        section.row(what=what, waits_for=kind, median_s=median_s, percentile_95_s=most_s, longest_s=longest_s)
 
 
 def work(url: str, name: str) -> list[list[float]]:
     """Claim and finish until nothing is queued."""
-    database, times = Database(url), []
+    database, times = Database(url), list[list[float]]()
     jobs = JobStore(database, name)
     _tell("ready")
     sys.stdin.readline()

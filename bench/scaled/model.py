@@ -56,7 +56,7 @@ class Plan:
     courier share the workers' cores.
     """
 
-    cores: int
+    cores: float
     workers: int
     gpus: int = 0
     wire_s: float = 0.0
@@ -127,8 +127,15 @@ class _Node:
         found.sojourns_s.append(self.env.now - arrival.at_s)
 
     def _receive(self) -> Steps:
-        yield from self.wire.serve(self.plan.wire_s)
-        yield from self._stage(self.times.receive, self.receiver)
+        """Slice by slice the wire and the receiver take turns, so both are in part busy with a series all the while."""
+        wire_s, stage = self.plan.wire_s, self.times.receive
+        if wire_s <= 0:
+            yield from self._stage(stage, self.receiver)
+            return
+        share = wire_s / (wire_s + stage.cpu_s)
+        parts = (self.wire.serve(wire_s, share), self.receiver.serve(stage.cpu_s, 1 - share))
+        yield self.env.all_of([self.env.process(part) for part in parts])
+        yield self.env.timeout(stage.wait_s)
 
     def _job(self) -> Steps:
         yield from self.database.serve(self.times.transactions_s / 2)
@@ -152,6 +159,7 @@ class _Node:
         stations = {
             "network": self.wire.busy_s,
             "receiver and its fsync": self.receiver.busy_s,
+            "completion": self.completion.busy_s,
             "database": self.database.busy_s,
             "cores": self.cores.busy_s,
             "workers": self.workers.busy_s / self.workers.servers,

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import pytest
 from sqlalchemy import create_engine, text
 
 from bench.gpu.report import Section
-from bench.scaled.__main__ import main
+from bench.scaled.__main__ import SECTIONS, main
 from bench.scaled.figures import figure
 from bench.scaled.services import Services
 
@@ -60,3 +61,14 @@ def test_a_section_has_the_services_that_it_asks_for(tmp_path: Path) -> None:
     code, report = run(tmp_path, asks=asks)
     assert code == 0, report["sections"]["asks"]["error"]
     assert report["sections"]["asks"]["rows"] == [{"figure": "status", "value": 200.0}]
+
+
+@pytest.mark.parametrize("name", ["claims", "prediction"])
+def test_the_rehearsal_of_a_section_comes_to_its_end(name: str, tmp_path: Path) -> None:
+    """exactly_once is left out: tests/torture does the same in short; other sections have tests of their own."""
+    assert name in SECTIONS
+    main(["--short", "--out", str(tmp_path), "--only", name])
+    (path,) = tmp_path.glob("scale-*.json")
+    section = json.loads(path.read_text())["sections"][name]
+    assert section["error"] is None
+    assert section["checks"] or section["rows"]
