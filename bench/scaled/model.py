@@ -53,10 +53,10 @@ class Plan:
     """The hardware. wire_s: of a series over the link of its scanner, alone; wires: scanners' links in the node's own.
 
     tps_s: what the planning system takes for a series beside the courier. is_one_host: receiver, completion and
-    courier share the workers' cores.
+    courier share the workers' cores. rivals: programs of others that want a core all the while.
     """
 
-    cores: float
+    cores: int
     workers: int
     gpus: int = 0
     wire_s: float = 0.0
@@ -64,6 +64,7 @@ class Plan:
     couriers: int = 1
     tps_s: float = 0.0
     is_one_host: bool = False
+    rivals: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Outcome:
 class _Node:
     def __init__(self, env: simpy.Environment, times: Times, plan: Plan, scanners: int, rng: Random) -> None:
         self.env, self.times, self.plan, self._rng = env, times, plan, rng
-        self.cores = Shared(env, plan.cores)
+        self.cores = Shared(env, plan.cores, plan.rivals)
         self.receiver = self.cores if plan.is_one_host else Shared(env, times.receivers)
         self.node_cores = self.cores if plan.is_one_host else Shared(env, plan.cores)
         self.scanners = [Station(env, 1) for _ in range(scanners)]

@@ -3,7 +3,7 @@
 A node of real processes takes the same number of series with one, two and four workers, sent one behind the other and
 then at a rate. What one worker needs, in processor time and in waiting, is all that the model is told; that workers are
 in each other's way on the cores follows from the model and is not fitted. Of the phase that it predicts the model knows
-what other programs left of the cores.
+how many programs of others wanted a core.
 """
 
 import os
@@ -50,12 +50,18 @@ SHORT = Size(series=1, slices=8, workers=(1,), loads=())
 class Phase:
     """What one phase gave: the courses of its series, and the processor seconds of each role.
 
-    free_cores: what all that does not belong to the node left of the cores, on average over the phase.
+    running, rivals: how many threads of the node and of others wanted a core, on average over the phase.
     """
 
     courses: list[Course]
     cpu_s: dict[str, float]
-    free_cores: float
+    running: float
+    rivals: float
+
+    @property
+    def slowness(self) -> float:
+        """How much longer than alone a thread took that wanted a core all the while."""
+        return max(1.0, (max(1.0, self.running) + self.rivals) / _cores())
 
     def sojourns_s(self) -> list[float]:
         """From the time at which each series should have come to its last image at the planning system."""
@@ -88,7 +94,7 @@ def _measure(section: Section, node: Node, scan: Path, size: Size) -> None:
         _must(node, wait_until(lambda n=workers: node.ready_workers() == n, time.monotonic() + _BOUND_S))  # type: ignore[misc]
         _phase(node, scan, f"warm-{workers}", workers, 0.0)
         found = _phase(node, scan, f"backlog-{workers}", size.series, 0.0)
-        section.row(figure=f"{workers} workers, cores that others left", value=found.free_cores)
+        section.row(figure=f"{workers} workers: programs of others that want a core", value=found.rivals)
         times = times or times_of(found)
         if workers == 1:
             for stage in ("receive", "judge", "job", "deliver"):
@@ -109,12 +115,12 @@ def _measure(section: Section, node: Node, scan: Path, size: Size) -> None:
 def _phase(node: Node, scan: Path, name: str, series: int, every_s: float) -> Phase:
     """Send so many series and wait until each has its end. Raises RuntimeError."""
     seeds = [f"{name}-{number}" for number in range(series)]
-    before, busy_s, database, found = cpu_seconds(), _all_cpu_seconds(), node.database(), list[Course]()
-    begun = time.monotonic()
+    before, database, found, seen = cpu_seconds(), node.database(), list[Course](), list[tuple[int, int]]()
     node.start_scanner(scan, seeds, every_s)
 
     def ended() -> bool:
         time.sleep(0.2)  # the model knows of nobody who looks
+        seen.append(_wanting_a_core())
         found[:] = courses(database, seeds)
         return sum(course.ended for course in found) == series
 
@@ -126,8 +132,7 @@ def _phase(node: Node, scan: Path, name: str, series: int, every_s: float) -> Ph
         raise RuntimeError(f"not sent: {'; '.join(sorted(stopped))}")
     after = cpu_seconds()
     own = {role: after[role] - before.get(role, 0.0) for role in after}
-    others_s = _all_cpu_seconds() - busy_s - sum(own.values())
-    return Phase(found, own, _cores() - max(0.0, others_s) / (time.monotonic() - begun))
+    return Phase(found, own, statistics.mean(one for one, _ in seen), statistics.mean(all_ - one for one, all_ in seen))
 
 
 def times_of(phase: Phase) -> Times:
@@ -142,22 +147,20 @@ def times_of(phase: Phase) -> Times:
 
     count, job_s = len(stages), median("job, from claim to record")
     cpu_s = phase.cpu_s["work"] / count
-    cores = max(1.0, cpu_s / job_s)
-    slowed = min(1.0, phase.free_cores)  # what takes turns on one core takes so much longer on a part of one
     return Times(
-        receive=Stage(median("receive") * slowed),
+        receive=Stage(median("receive") / phase.slowness),
         judge=Stage(phase.cpu_s["complete"] / count),
-        job=Stage(cpu_s, wait_s=max(0.0, job_s - cpu_s / min(cores, phase.free_cores)), cores=cores),
+        job=Stage(cpu_s, wait_s=max(0.0, job_s - cpu_s * phase.slowness), cores=max(1.0, cpu_s / job_s)),
         gpu_s=0.0,
         transactions_s=0.0,  # they are in the job
-        deliver=Stage(median("send") * slowed),
+        deliver=Stage(median("send") / phase.slowness),
         quiet_s=QUIET_S,
     )
 
 
 def predict(times: Times, workers: int, phase: Phase, every_s: float = 0.0) -> list[Outcome]:
-    """The model's runs of one phase, which differ in the polls; of `phase` it knows the free cores and the number."""
-    plan = Plan(cores=phase.free_cores, workers=workers, is_one_host=True)
+    """The model's runs of one phase, which differ in the polls; of `phase` it knows the rivals and the number."""
+    plan = Plan(cores=_cores(), workers=workers, is_one_host=True, rivals=phase.rivals)
     arrivals = [Arrival(number * every_s) for number in range(len(phase.courses))]
     return [simulate(times, plan, arrivals, seed) for seed in range(_MODEL_SEEDS)]
 
@@ -191,12 +194,17 @@ def cpu_seconds() -> dict[str, float]:
     return seconds
 
 
-def _all_cpu_seconds() -> float:
-    """Processor seconds so far of all programs of the machine, by the first line of /proc/stat (proc(5))."""
-    user, nice, system, _idle, _iowait, *interrupts = map(
-        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:]
-    )
-    return (user + nice + system + sum(interrupts[:3])) / os.sysconf("SC_CLK_TCK")
+def _wanting_a_core() -> tuple[int, int]:
+    """Threads of the node and of the whole machine that run or could run (proc(5)), without the one that asks."""
+    own = 0
+    for pid in _descendants(os.getpid()):
+        for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+            try:
+                own += stat.read_text().rpartition(")")[2].split()[0] == "R"
+            except OSError:
+                continue
+    total = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1
+    return own, max(own, total)
 
 
 def _cores() -> int:

@@ -49,10 +49,13 @@ class _Task:
 
 
 class Shared:
-    """`capacity` units that all present tasks share evenly, none taking more than its own most: cores, a wire."""
+    """`capacity` units that all present tasks share evenly, none taking more than its own most: cores, a wire.
 
-    def __init__(self, env: simpy.Environment, capacity: float) -> None:
-        self._env, self.capacity = env, capacity
+    rivals: how many tasks of others have a share all the while.
+    """
+
+    def __init__(self, env: simpy.Environment, capacity: float, rivals: float = 0.0) -> None:
+        self._env, self.capacity, self._rivals = env, capacity, rivals
         self._tasks: dict[int, _Task] = {}
         self._numbers, self._version, self._since = itertools.count(), 0, 0.0
         self.busy_s = 0.0
@@ -75,7 +78,7 @@ class Shared:
 
     def _plan(self) -> None:
         """Fill the shares from the smallest wish on, and wake up when the first task will be done."""
-        free, left = self.capacity, len(self._tasks)
+        free, left = self.capacity, len(self._tasks) + self._rivals
         for task in sorted(self._tasks.values(), key=lambda task: task.most):
             task.rate = min(task.most, free / left)
             free, left = free - task.rate, left - 1

@@ -8,7 +8,12 @@ from bench.gpu.node_store import Course
 from bench.scaled.prediction import Phase, cpu_seconds, predict, times_of
 
 
-def phase(free_cores: float, job_s: float) -> Phase:
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+
+
+def phase(rivals: float, job_s: float) -> Phase:
     """Ten series of one worker that is never idle; each costs it 1.6 s of a processor."""
     courses = [
         Course(
@@ -22,11 +27,11 @@ def phase(free_cores: float, job_s: float) -> Phase:
         )
         for n in range(10)
     ]
-    return Phase(courses, {"work": 16.0, "complete": 1.0}, free_cores)
+    return Phase(courses, {"work": 16.0, "complete": 1.0}, 1.0, rivals)
 
 
 def test_what_is_not_processor_time_is_waiting() -> None:
-    times = times_of(phase(free_cores=2.0, job_s=2.0))
+    times = times_of(phase(rivals=0.0, job_s=2.0))
     assert times.job.cpu_s == pytest.approx(1.6)
     assert times.job.wait_s == pytest.approx(0.4)
     assert times.judge.cpu_s == pytest.approx(0.1)
@@ -34,13 +39,15 @@ def test_what_is_not_processor_time_is_waiting() -> None:
 
 
 def test_what_other_programs_took_is_no_waiting() -> None:
-    times = times_of(phase(free_cores=0.8, job_s=2.0))
-    assert times.job.wait_s == pytest.approx(0.0)
-    assert times.deliver.cpu_s == pytest.approx(0.3 * 0.8)
+    busy = phase(rivals=3.0, job_s=4.0)
+    assert busy.slowness == pytest.approx(2.0)
+    times = times_of(busy)
+    assert times.job.wait_s == pytest.approx(4.0 - 2 * 1.6)
+    assert times.deliver.cpu_s == pytest.approx(0.3 / 2)
 
 
 def test_the_model_gives_back_the_run_from_which_it_was_told_and_is_bound_by_the_cores_with_more_workers() -> None:
-    measured = phase(free_cores=2.0, job_s=2.0)
+    measured = phase(rivals=0.0, job_s=2.0)
     times = times_of(measured)
     made = {workers: max(predict(times, workers, measured)[0].sojourns_s) for workers in (1, 2, 4)}
     assert made[1] == pytest.approx(max(measured.backlog_s()), rel=0.1)
