@@ -67,12 +67,15 @@ AIMS: dict[str, Aim] = {
     r"(vessels|circles of tracks) marked, share of all": Aim(high=0.05),
     r"AUC of doubt, wrongly lit regions over vessels": Aim(low=0.85),
     r"time, second look / translation": Aim(high=1.0),
+    r"exactly once: .*": Aim(high=0.0),
+    r"[24] workers, .*: predicted / measured": Aim(low=0.8, high=1.25),
+    r"claims, (SQLite|PostgreSQL), \d processes: jobs per s": Aim(low=5.0),
 }
 """By regular expressions that match a whole name."""
 
 UNITS: dict[str, str] = {
     r".* / .*": "x",
-    r".*(?:: |, )(s per step per slice|s per slice|GFLOP per s|instances per s|CPU ms per slice|GB|HU|dB)": r"\1",
+    r".*(?:: |, )(s per step per slice|s per slice|(?:GFLOP|instances|jobs) per s|CPU ms per slice|GB|HU|dB)": r"\1",
     r".*(?:: |, )(?:CPU )?s(?: for \d+ slices)?": "s",
 }
 """By regular expressions that match a whole name, the first that does; other figures are counts or shares."""

@@ -39,6 +39,7 @@ SHORTEST_PAUSE_S = 1.0  # no series is taken for complete so soon
 _REPORT_AGAIN = timedelta(days=1)
 _MAX_SERIES = 1000
 _MAX_OWED = 10_000  # entries; some megabytes
+_CATCH_UP_S = 10.0  # so long a sender waits for its answer, and none gives up before
 _RETRY_S = 1.0  # a sender that tries again shall find a database that is back
 
 
@@ -238,14 +239,18 @@ class Intake:
 
 
 class _Debts:
-    """What could not be done for want of the database; a thread that lives as long as there is any does it in order."""
+    """What could not be done for want of the database; a thread that lives as long as there is any does it in order.
+
+    While it pays, new instances wait: what they would overtake says what was refused before them. Were they refused
+    instead, each refusal would owe an entry more, and senders that try again at once could keep it paying for ever.
+    """
 
     def __init__(self) -> None:
         self._outage = Outage("the receiver")
-        self._turn = threading.Lock()
+        self._turn = threading.Condition()
         self._owed: OrderedDict[object, Callable[[], object]] = OrderedDict()
         self._why: StoreUnavailable | None = None
-        self._is_paying = False
+        self._is_paying = self._is_back = False
 
     def add(self, about: object, debt: Callable[[], object]) -> None:
         with self._turn:
@@ -257,22 +262,29 @@ class _Debts:
             threading.Thread(target=self._pay, name="owed-to-the-store", daemon=True).start()
 
     def require_none(self) -> None:
-        """Raise StoreUnavailable while something is owed."""
-        if self._is_paying and self._why is not None:
-            raise StoreUnavailable(str(self._why))
+        """Wait while it pays; raises StoreUnavailable where the database cannot be used, or that takes too long."""
+        if not self._is_paying or self._why is None:
+            return
+        with self._turn:
+            self._turn.wait_for(lambda: not self._is_paying or not self._is_back, _CATCH_UP_S)
+            if self._is_paying and self._why is not None:
+                raise StoreUnavailable(str(self._why))
 
     def _pay(self) -> None:
         while True:
             with self._turn:
                 if not self._owed:
-                    self._is_paying, self._why = False, None
+                    self._is_paying, self._is_back, self._why = False, False, None
                     self._outage.over()
+                    self._turn.notify_all()
                     return
                 about, debt = next(iter(self._owed.items()))
             try:
                 debt()
             except StoreUnavailable as error:
-                self._why = error
+                with self._turn:
+                    self._why, self._is_back = error, False
+                    self._turn.notify_all()
                 threading.Event().wait(min(self._outage.failed(error), _RETRY_S))
                 continue
             except Exception:
@@ -281,6 +293,7 @@ class _Debts:
                     extra={"event": "debt_not_recorded"},
                 )
             with self._turn:
+                self._is_back = True
                 if self._owed.get(about) is debt:
                     del self._owed[about]
 

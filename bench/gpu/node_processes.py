@@ -67,9 +67,9 @@ class Node:
             raise RuntimeError(broken[0])
         return sum(bool(words) and words != LOADING for words in said)
 
-    def start_scanner(self, scan: Path, seeds: Sequence[str]) -> "subprocess.Popen[bytes]":
-        """Begin to send these series one after the other."""
-        return self._start("-m", "bench.gpu.peers", "scan", str(self.port), str(scan), *seeds)
+    def start_scanner(self, scan: Path, seeds: Sequence[str], every_s: float = 0.0) -> "subprocess.Popen[bytes]":
+        """Begin to send these series one after the other, or every so many seconds."""
+        return self._start("-m", "bench.gpu.peers", "scan", str(self.port), str(scan), str(every_s), *seeds)
 
     def timings(self) -> list[dict[str, Any]]:
         """What the workers wrote of their jobs since the last call."""

@@ -1,11 +1,13 @@
 """A scanner and a planning system beside the node, each a process of its own, by pynetdicom.
 
-`python -m bench.gpu.peers scan PORT FOLDER SEED...` sends the series in the folder once for each seed, under UIDs of
-that seed, in one association each. `python -m bench.gpu.peers plan PORT` accepts every CT image and keeps none.
+`python -m bench.gpu.peers scan PORT FOLDER EVERY_S SEED...` sends the series in the folder once for each seed, under
+UIDs of that seed, in one association each, which begin every so many seconds, or at once after the other (0).
+`python -m bench.gpu.peers plan PORT` accepts every CT image and keeps none.
 """
 
 import sys
 import threading
+import time
 from pathlib import Path
 
 from pydicom import dcmread
@@ -15,12 +17,14 @@ from pynetdicom.sop_class import CTImageStorage, Verification  # type: ignore[at
 from node.dicom.uids import UidFactory
 
 
-def scan(port: int, folder: Path, seeds: list[str]) -> None:
+def scan(port: int, folder: Path, every_s: float, seeds: list[str]) -> None:
     """Send; raises RuntimeError where an instance was not taken."""
     images = [dcmread(path) for path in sorted(folder.glob("*.dcm"))]
     ae, uids = AE(ae_title="CTSIM"), UidFactory()
     ae.add_requested_context(CTImageStorage, images[0].file_meta.TransferSyntaxUID)
-    for seed in seeds:
+    begun_s = time.monotonic()
+    for place, seed in enumerate(seeds):
+        time.sleep(max(0.0, begun_s + place * every_s - time.monotonic()))
         association = ae.associate("127.0.0.1", port, ae_title="SYNCECT")
         if not association.is_established:
             raise RuntimeError(f"the node accepts no association on port {port}")
@@ -45,6 +49,6 @@ def plan(port: int) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "scan":
-        scan(int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
+        scan(int(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]), sys.argv[5:])
     else:
         plan(int(sys.argv[2]))

@@ -8,6 +8,7 @@ import argparse
 import importlib
 import importlib.util
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -45,15 +46,16 @@ def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Work] | 
     parser.add_argument(
         "--out", type=Path, help="folder of the report, by default bench/results, and runs of a rehearsal"
     )
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the faults and the model")
     options = parser.parse_args(arguments)
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    about = {"at": at, "short": options.short, "machine": machine()}
+    about = {"at": at, "short": options.short, "seed": options.seed, "machine": machine()}
     kept = options.out or (REHEARSALS if options.short else RESULTS)
     report = Report(kept / f"scale-{at[:19].replace(':', '')}.json", about)
     works = {name: partial(_work, name) for name in options.only} if sections is None else sections
     folder = Path(tempfile.mkdtemp(prefix="syncect-scale-"))
     folder.chmod(0o755)  # the user of the database has a folder below
-    services = Services(folder)
+    services = Services(folder, options.seed)
     try:
         for name, work in works.items():
             run = partial(_run, work, services=services, short=options.short)

@@ -11,9 +11,13 @@ from tests.conftest import PostgresCluster
 
 
 class Services:
-    """A folder, a PostgreSQL cluster that syncs its log, an S3 server and a local Ray cluster."""
+    """A folder, a PostgreSQL cluster that syncs its log, an S3 server and a local Ray cluster.
 
-    def __init__(self, folder: Path) -> None:
+    seed: of everything that is random in this run.
+    """
+
+    def __init__(self, folder: Path, seed: int = 0) -> None:
+        self.seed = seed
         self._folder, self._stack = folder, ExitStack()
 
     def folder(self, name: str) -> Path:

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,36 @@ def test_a_known_file_that_is_gone_comes_back_with_the_same_instance(
     assert intake.keep(association, "CTSIM", known, (b"head", b"data"), NOW) is Recorded.DUPLICATE
     assert list((tmp_path / "spool" / "received").rglob("*.dcm")) == [path]
     assert path.read_bytes() == b"headdata"
+
+
+def test_senders_that_try_again_at_once_do_not_keep_out_a_database_that_is_back(crowd: Crowd) -> None:
+    """Each refusal owes the store an entry: where they came faster than they are paid, nothing was taken any more."""
+    crowd.store.gate.set()
+    identifiers, association = crowd.receipt(0).arrival, crowd.receipt(1).association_id
+    is_down, refused = threading.Event(), threading.Event()
+    is_down.set()
+
+    def slow_or_gone(_size: int) -> None:
+        if is_down.is_set():
+            raise StoreUnavailable("the database is gone")
+        threading.Event().wait(0.02)
+
+    crowd.store.fault = slow_or_gone
+    deadline = time.monotonic() + WAIT_S / 4
+    named = Identifiers(**{field.name: getattr(identifiers, field.name) for field in fields(Identifiers)})
+
+    def send() -> Recorded | None:
+        while time.monotonic() < deadline:
+            try:
+                return crowd.intake.keep(association, "CTSIM", named, (b"instance",), NOW)
+            except StoreUnavailable:
+                crowd.intake.commit_later(Closing(association, True, NOW), object())
+                refused.set()
+                time.sleep(0.005)
+        return None
+
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(send)
+        assert refused.wait(WAIT_S)
+        is_down.clear()
+        assert answer.result(WAIT_S) is Recorded.NEW

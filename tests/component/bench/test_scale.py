@@ -8,7 +8,7 @@ from urllib.request import urlopen
 from sqlalchemy import create_engine, text
 
 from bench.gpu.report import Section
-from bench.scaled.__main__ import main
+from bench.scaled.__main__ import SECTIONS, main
 from bench.scaled.figures import figure
 from bench.scaled.services import Services
 
@@ -60,3 +60,16 @@ def test_a_section_has_the_services_that_it_asks_for(tmp_path: Path) -> None:
     code, report = run(tmp_path, asks=asks)
     assert code == 0, report["sections"]["asks"]["error"]
     assert report["sections"]["asks"]["rows"] == [{"figure": "status", "value": 200.0}]
+
+
+def test_the_rehearsal_of_a_section_comes_to_its_end(tmp_path: Path) -> None:
+    """Of a cheap one: whole nodes stand in tests/torture (exactly_once) and tests/gpu (the processes of prediction)."""
+    assert {"exactly_once", "claims", "prediction"} <= set(SECTIONS)
+    main(["--short", "--out", str(tmp_path), "--only", "claims"])
+    (path,) = tmp_path.glob("scale-*.json")
+    section = json.loads(path.read_text())["sections"]["claims"]
+    assert section["error"] is None
+    assert [check["name"] for check in section["checks"]] == [
+        "claims, SQLite, 2 processes: jobs per s",
+        "claims, PostgreSQL, 2 processes: jobs per s",
+    ]
