@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.scaled.model import Stage, Times
 from config.settings import CompletionSettings
-from node.translate.worker import POLL_S
+from storage.wakes import POLL_S
 
 RESULTS = Path(__file__).parents[1] / "results"
 SLICES = 140

@@ -10,6 +10,7 @@ from node.beats import Heart
 from node.dicom.derived_plan import EquipmentIdentity
 from node.ops.processes import starter
 from node.ops.supervised import Link, previous_end, stop_event
+from node.translate import device_record as record_module
 from node.translate import worker as worker_module
 from node.translate.job import DerivedFile, JobOptions, JobResult, Progress
 from node.translate.worker import Worker
@@ -60,7 +61,8 @@ def main(how: str, folder: str, database: str) -> None:
     stop = stop_event(supervised=True)
     limits = {"IDLE_LIMIT_S": LIMIT_S, "LONG_LIMIT_S": LIMIT_S, "FIRST_LIMIT_S_PER_SLICE": 0.0}
     for name, limit_s in limits.items():
-        setattr(worker_module, name, limit_s)
+        for module in (worker_module, record_module):
+            setattr(module, name, limit_s)
 
     def open_executor(_bundle: str, faults: int) -> HangingExecutor:
         with (Path(folder) / "opened").open("a") as log:
