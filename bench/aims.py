@@ -24,6 +24,8 @@ class Aim:
 
 
 AIMS: dict[str, Aim] = {
+    r"1000000 jobs, (jobs (ls|show).*|(worker|courier), a claim)(?<!command): s": Aim(high=0.2),
+    r"1000000 jobs, page, (tab .*|rows|a patient|old rows|one case|lights made anew): s": Aim(high=0.2),
     r"ray / plain, \d actors, (processor|wall) time of the same work.*": Aim(high=1.05),
     r"ray, series whose bytes differ from those of a plain worker": Aim(high=0.0),
     r"cpu, naive / folded, faster precision": Aim(low=4.0),

@@ -16,9 +16,12 @@ from typing import Any, Final
 
 from starlette.testclient import TestClient
 
+from bench.gpu.report import Section
 from bench.listing import STARTS, median_s
 from bench.page import browser_of, get
+from bench.scaled.figures import figure
 from bench.scaled.large_store import fill
+from bench.scaled.services import Services
 from config.load import load_settings
 from node.bootstrap.roles import make_completion, make_retention
 from node.bootstrap.store import Node, open_store
@@ -40,7 +43,14 @@ _DESTINATIONS: Final = "".join(
 )
 
 
-def million(url: str, jobs: int = JOBS) -> dict[str, float]:
+def million(section: Section, services: Services, *, short: bool) -> None:
+    """Every question of a person and each claim, over a store of its own."""
+    jobs = 300 if short else JOBS
+    for name, seconds in ask(services.new_database("million"), jobs).items():
+        figure(section, f"{jobs} jobs, {name}: s", seconds)
+
+
+def ask(url: str, jobs: int = JOBS) -> dict[str, float]:
     """Medians in seconds by what was asked, of a PostgreSQL database at `url` that is empty or was filled here."""
     with tempfile.TemporaryDirectory(prefix="syncect-million-") as folder:
         config = _configure(Path(folder), url)
@@ -142,5 +152,5 @@ def _command_s(config: Path, words: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    for name, seconds in million(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else JOBS).items():
+    for name, seconds in ask(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else JOBS).items():
         sys.stdout.write(f"{seconds:9.3f} s  {name}\n")
