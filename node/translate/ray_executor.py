@@ -408,7 +408,10 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
     Raises Unreachable. The calling thread must live as long as the block: a cluster of this machine ends with it.
     """
     plan.prepare()
+    handler = signal.getsignal(signal.SIGTERM)
     address = _connect(plan)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, by which no job would be given back
     try:
         yield address
     finally:

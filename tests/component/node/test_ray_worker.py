@@ -82,6 +82,11 @@ def states(node: Node) -> list[str]:
     return sorted(case.state for case in node.overview.cases())
 
 
+def are_made(node: Node) -> bool:
+    """The small network draws what the gates doubt, so a result may be HELD."""
+    return all(case.state in {"PRODUCED", "HELD"} and case.slices.produced == SLICES for case in node.overview.cases())
+
+
 def is_translating(node: Node) -> bool:
     return any(case.progress and case.progress.stage == "translate" for case in node.overview.cases())
 
@@ -92,11 +97,11 @@ def test_the_head_dies_the_jobs_go_back_and_the_next_process_produces_them(node:
         until(lambda: is_translating(node))
         (head,) = [pid for pid, name in below(process.pid).items() if name.startswith("gcs_server")]
         os.kill(head, signal.SIGKILL)
-        assert process.wait(60) == 1
+        assert process.wait(60) != 0  # Ray's own end without its head may be one by a signal
     assert {case.attempts for case in node.overview.cases() if case.state == "QUEUED"} <= {0}
     assert "RUNNING" not in states(node)
     with work() as process:
-        until(lambda: states(node) == ["PRODUCED", "PRODUCED"])
+        until(lambda: are_made(node))
         process.terminate()
         assert process.wait(60) == 0
 
@@ -110,7 +115,7 @@ def test_a_worker_that_is_killed_takes_its_actors_along_and_its_jobs_come_back(n
         process.kill()
         until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in theirs))
     with work():
-        until(lambda: states(node) == ["PRODUCED", "PRODUCED"])
+        until(lambda: are_made(node))
 
 
 def test_without_a_cluster_the_worker_says_so_and_waits_until_it_is_stopped(config: Path, tiny_bundle: Path) -> None:
