@@ -216,7 +216,7 @@ def stopping_takes_s(store: Any, destination: DestinationSettings, is_stuck: Cal
         store.outbox, store.spool, [destination], peers=store.peers, calling_ae="SYNCECT", name="c", timeouts=SLOW
     )
     stop = threading.Event()
-    running = threading.Thread(target=courier.run, args=(stop,), kwargs={"poll_s": 0.02})
+    running = threading.Thread(target=courier.run, args=(stop,))
     running.start()
     pause = threading.Event()
     for _ in range(500):
@@ -296,7 +296,7 @@ def test_stopping_takes_at_most_the_grace_in_a_query_without_an_end(
     destination = peer.destination.model_copy(update={"confirm": "find"})
     courier = Courier(store.outbox, store.spool, [destination], peers=store.peers, calling_ae="SYNCECT", name="c")
     stop = threading.Event()
-    running = threading.Thread(target=courier.run, args=(stop,), kwargs={"poll_s": 0.02})
+    running = threading.Thread(target=courier.run, args=(stop,))
     running.start()
     assert asked.wait(60)
     begun = time.monotonic()
