@@ -21,7 +21,7 @@ JOBS ?= 3
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo types test $(PARTS) unit coverage abuse retention field fuzz torture soak check quick format bench trust pictures walk gpu reproduce-small scaled docs clean
+.PHONY: setup demo types test $(PARTS) unit coverage abuse retention field fuzz torture soak check quick format bench trust scale pictures walk gpu reproduce-small scaled docs clean
 
 .PHONY: constraints release audit
 
@@ -108,6 +108,9 @@ trust: $(STAMP)  ## real scans, levels and attacks: every figure beside its aim,
 	$(BIN)/python -m bench.trust $(if $(SHORT),--short)
 	$(BIN)/python -m bench.trust.calibrate $(if $(SHORT),--short --patients 8,--patients 60 --seed 920001)
 	$(BIN)/python -m bench.trust.calibrate_doubt $(if $(SHORT),--patients 4 --slices 4,--seed 930017)
+
+scale: $(STAMP)  ## kills, claims, a million jobs, an archive, and the model of many scanners against real processes; ONLY="name ..." is some of it, SHORT=1 a rehearsal; writes bench/results
+	$(BIN)/python -m bench.scaled $(if $(SHORT),--short) $(if $(ONLY),--only $(ONLY))
 
 pictures: $(STAMP)  ## renew the screenshots of the documents: a public series in a browser; takes two minutes
 	rm -rf runs/pictures

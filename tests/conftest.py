@@ -90,7 +90,8 @@ def require_program(name: str, *candidates: str) -> str:
 class PostgresCluster:
     """A PostgreSQL cluster of our own on a Unix socket; no port, no service, gone when its context ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, syncs: bool = False) -> None:
+        self._syncs = syncs
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
         initdb = require_program("postgresql", *(str(path / "initdb") for path in reversed(binaries)))
         self._pg_ctl = str(Path(initdb).with_name("pg_ctl"))
@@ -122,8 +123,8 @@ class PostgresCluster:
             threading.Event().wait(0.05)
 
     def start(self) -> None:
-        """Start the server, which syncs nothing: no test takes the power from it."""
-        options = f"-k {self._folder} -c listen_addresses='' -c fsync=off"
+        """Start the server, which syncs nothing unless asked to: no test takes the power from it."""
+        options = f"-k {self._folder} -c listen_addresses='' -c fsync={'on' if self._syncs else 'off'}"
         self._control("-o", options, "-l", str(self._folder / "log"), "start")
 
     def stop(self, mode: str = "immediate") -> None:

@@ -4,6 +4,7 @@ import argparse
 import importlib
 import importlib.util
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -17,7 +18,7 @@ from models.process import settle_process
 
 Work = Callable[..., None]
 NEEDED = ("torch", "numpy", "scipy", "safetensors")
-SECTIONS = ("correctness", "determinism", "speed", "memory", "training", "graphs")
+SECTIONS = ("node", "sharing", "bundles", "training", "correctness", "determinism", "speed", "memory", "graphs")
 """Each is a module of this folder with a function of its name. Graphs come last: a recording that fails can leave the
 card in a state in which nothing else runs."""
 DEADLINE_S = {"cuda": 465.0, "cpu": 90.0}
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Work] | 
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         return refuse(f"The GPU check needs the Python package {missing[0]}, which {sys.executable} does not have.")
     settle_process()
+    # What `timeout` sends: every section ends its own processes, and the report has all that was found.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # torch is loaded only now, after the lines above settled what it reads when it is.
     import torch  # noqa: PLC0415
 

@@ -10,12 +10,26 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.gpu.report import Section
 from bench.gpu.size import Size
-from bench.gpu.tools import SEED, SLICES_MM, bundle_of, phantom_slices, shipped, take_at_once, translator
+from bench.gpu.speed import STEP, step_networks
+from bench.gpu.tools import (
+    SEED,
+    SLICES_MM,
+    arithmetic,
+    bundle_of,
+    live_network,
+    phantom_slices,
+    shipped,
+    step_inputs,
+    take_at_once,
+    translator,
+)
 from models.translator import Precision
+from models.translators.engine import Engine
 
 METHODS = ("syndiff", "pix2pix", "reggan", "cyclegan", "syndiff_student")
 EXACT = "equal arithmetic promises equal bits"
@@ -29,6 +43,8 @@ def determinism(section: Section, *, device: str, size: Size, folder: Path) -> N
     own = f"bundle {size.shipped[0]}"
     bundles = {own: shipped(size.shipped[0])}
     bundles |= {f"{method} {size.published}": bundle_of(method, size.published, folder) for method in METHODS}
+    if section.has_time_for("company in a batch", seconds=3):
+        _company(section, device, size)
     if section.has_time_for("another process", seconds=20 if device == "cuda" else 3):
         _other_process(section, device, size)
     for name, path in bundles.items():
@@ -39,6 +55,27 @@ def determinism(section: Section, *, device: str, size: Size, folder: Path) -> N
         for precision in size.precisions:
             if section.has_time_for(f"{name}, {precision}: batches", seconds=2):
                 _batches(section, name, bundles[name], hu, device=device, precision=precision, size=size)
+
+
+def _company(section: Section, device: str, size: Size) -> None:
+    """Whether a slice's bits depend on its place in a full batch, and on the slices beside it.
+
+    Where they do not, an actor may fill a batch with slices of several series and give each the bits it has alone.
+    """
+    for name, config in step_networks(size).items():
+        images, _t, z = step_inputs(config, size.batch, device)
+        for precision in size.precisions:
+            with arithmetic(), torch.inference_mode():
+                step = Engine(live_network(config, device), precision).fold(STEP, z[:1].expand_as(z).contiguous())
+                alone = step(images)
+                moved = step(images.roll(1, 0)).roll(-1, 0)
+                others = step(torch.cat([images[:1], -images[1:].flip(0)]))
+            section.row(
+                figure=f"step of {name}, {precision}, full batch: bits that depend on place and on company",
+                batch=size.batch,
+                differing_by_place=int((alone != moved).sum()),
+                differing_by_company=int((alone[:1] != others[:1]).sum()),
+            )
 
 
 def digest(name: str, device: str, precision: Precision, batch: int, rows: int) -> str:

@@ -66,8 +66,8 @@ def versions() -> dict[str, str | None]:
 
 
 def revision() -> str:
-    """SYNCECT_REVISION, else what git says of this tree, else "unknown": a bare copy has no history."""
-    if given := os.environ.get("SYNCECT_REVISION"):
+    """BENCH_REVISION, else what git says of this tree, else "unknown": a bare copy has no history."""
+    if given := os.environ.get("BENCH_REVISION"):
         return given
     if not (ROOT / ".git").exists():
         return "unknown"

@@ -1,4 +1,4 @@
-"""What a run of the GPU check found, as one JSON that is written anew after every section."""
+"""What a run of the GPU check found, as one JSON that is written anew with every finding."""
 
 import json
 import math
@@ -33,10 +33,14 @@ class Check:
 
 @dataclass
 class Section:
-    """What one section found. `until_s` is the time, of the monotonic clock, at which it should have ended."""
+    """What one section found. `until_s` is the time, of the monotonic clock, at which it should have ended.
+
+    keep: called after every finding, so that a run that is ended loses none.
+    """
 
     name: str
     until_s: float
+    keep: Callable[[], None] = field(default=lambda: None, repr=False)
     checks: list[Check] = field(default_factory=list)
     rows: list[dict[str, object]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -53,17 +57,20 @@ class Section:
         """Enter a promise and whether it is kept."""
         check = Check(name, float(value), float(limit), why, least)
         self.checks.append(check)
+        self.keep()
         sign = ">=" if least else "<="
         say(f"  {'ok  ' if check.passed else 'FAIL'} {name}: {check.value:.4g} {sign} {check.limit:.4g}")
 
     def row(self, **figures: object) -> None:
         """Enter figures that have no limit; names carry units."""
         self.rows.append(figures)
+        self.keep()
         say("  " + ", ".join(f"{key} {_short(value)}" for key, value in figures.items() if value is not None))
 
     def note(self, text: str) -> None:
         """Enter a sentence."""
         self.notes.append(text)
+        self.keep()
         say(f"  {text}")
 
     def has_time_for(self, what: str, *, seconds: float = 0.0) -> bool:
@@ -103,7 +110,7 @@ class Report:
 
     def run(self, name: str, work: Callable[[Section], None], *, until_s: float) -> None:
         """Run one section; an exception ends that section alone and stands in the report with its traceback."""
-        section = Section(name, until_s)
+        section = Section(name, until_s, self._write)
         self.sections.append(section)
         say(f"{name}:")
         begun = time.monotonic()

@@ -29,6 +29,9 @@ class Size:
     `shipped` are the bundles of the package that are run, the first of them in whole.
     `published` is the preset whose networks stand for the published ones; `compared` those that are run on the CPU too.
     `precisions` are those whose repeats and memory are looked at; a CPU that imitates bf16 is slow.
+    `node_workers`: how many workers share the device, in ascending order; each of them gets `node_series` series of
+    `node_slices` slices. `shared_by`: how many processes share it without a node, each with
+    `shared_series` series. `small_slices`: of a small series, of which there are `small_series`.
     `trained` is the preset whose single training steps are compared. `rows`: rows and columns of native slices.
     """
 
@@ -45,6 +48,14 @@ class Size:
     seconds_each: float
     cohort: tuple[int, int, int]
     runs: tuple[Run, ...]
+    node_bundles: tuple[str, ...]
+    node_workers: tuple[int, ...]
+    node_series: int
+    node_slices: int
+    shared_by: tuple[int, ...]
+    shared_series: int
+    small_slices: int
+    small_series: int
 
     @property
     def batch(self) -> int:
@@ -54,12 +65,15 @@ class Size:
 
 GPU = Size(
     budget_s={
-        "correctness": 70.0,
-        "determinism": 45.0,
-        "speed": 85.0,
-        "memory": 25.0,
-        "training": 195.0,
-        "graphs": 35.0,
+        "node": 130.0,
+        "sharing": 45.0,
+        "bundles": 30.0,
+        "training": 120.0,
+        "correctness": 45.0,
+        "determinism": 20.0,
+        "speed": 40.0,
+        "memory": 15.0,
+        "graphs": 20.0,
     },
     shipped=("demo", "demo-1step"),
     published="paper",
@@ -73,16 +87,28 @@ GPU = Size(
     seconds_each=0.4,
     cohort=(4, 12, 256),
     runs=(
-        Run("syndiff", "paper", 4, 75.0, 40, 2000),
-        Run("syndiff_paired", "paper", 4, 30.0, 40, 1000, image=True),
-        Run("reggan", "paper", 4, 20.0, 40, 1000),
-        Run("cyclegan", "paper", 4, 15.0, 40, 1000),
-        Run("pix2pix", "paper", 16, 10.0, 40, 1000),
+        Run("cyclegan", "paper", 4, 12.0, 40, 1000),
+        Run("pix2pix", "paper", 16, 8.0, 40, 1000),
+        Run("syndiff_student", "paper", 4, 30.0, 20, 1000),
+        Run("reggan", "paper", 4, 10.0, 40, 1000),
+        Run("syndiff_paired", "paper", 4, 25.0, 30, 1000, image=True),
+        Run("syndiff", "paper", 4, 40.0, 24, 2000),
     ),
+    node_bundles=("demo-1step", "demo"),
+    node_workers=(1, 2, 4),
+    node_series=4,
+    node_slices=140,
+    shared_by=(1, 2, 4),
+    shared_series=4,
+    small_slices=20,
+    small_series=7,
 )
 
 DRY_RUN = Size(
     budget_s={
+        "node": 30.0,
+        "sharing": 6.0,
+        "bundles": 6.0,
         "correctness": 12.0,
         "determinism": 8.0,
         "speed": 10.0,
@@ -105,7 +131,16 @@ DRY_RUN = Size(
         Run("syndiff", "tiny", 2, 2.0, 30, 30),
         Run("syndiff_paired", "tiny", 2, 2.0, 30, 30, image=True),
         Run("pix2pix", "tiny", 2, 2.0, 30, 30),
+        Run("syndiff_student", "tiny", 2, 2.0, 30, 30),
     ),
+    node_bundles=("demo-1step",),
+    node_workers=(1,),
+    node_series=1,
+    node_slices=8,
+    shared_by=(1, 2),
+    shared_series=1,
+    small_slices=1,
+    small_series=2,
 )
 
 

@@ -21,7 +21,7 @@ def whole_loop(section: Section, cohort: Cohort, device: str, folder: Path) -> N
     if missing := [name for name in ("accelerate", "tensorboard") if importlib.util.find_spec(name) is None]:
         section.note(f"{what}: not run, {missing[0]} is not installed")
         return
-    if not section.has_time_for(what, seconds=LOOP_S):
+    if not section.has_time_for(what, seconds=LOOP_S if device == "cuda" else 4):
         return
     from models.training import TrainOptions, train  # noqa: PLC0415
 

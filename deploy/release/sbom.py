@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-EXTRAS: Final = ("dicomweb", "postgres", "train")
+EXTRAS: Final = ("dicomweb", "objects", "postgres", "ray", "train")
 """What a hospital may install beside the node; `dev` is for developers only."""
 _TROVE: Final = {"License :: OSI Approved :: Apache Software License": "Apache-2.0"}
 

@@ -33,7 +33,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(root: Path, out: Path, *words: str, missing: tuple[str, ...] = NOT_THERE) -> subprocess.CompletedProcess[str]:
     """Run bench/gpu.sh where these packages cannot be imported, whatever is installed."""
-    blocker = root / "blocker"
+    blocker = out / "blocker"
     blocker.mkdir(exist_ok=True)
     (blocker / "sitecustomize.py").write_text(f"import sys\nsys.modules.update(dict.fromkeys({missing!r}))\n")
     given = {"PYTHON": sys.executable, "PYTHONPATH": str(blocker), "OUT": str(out)}
@@ -76,6 +76,23 @@ def test_the_report_says_what_its_figures_belong_to(dry_run: dict[str, Any]) -> 
     rows = [row for section in dry_run["sections"].values() for row in section["rows"]]
     assert any("ms_per_step_per_slice" in row for row in rows)
     assert any(row.get("state") == "needs cuda" for row in rows)
+
+
+def test_without_the_packages_of_a_node_the_whole_node_is_left_out_with_a_sentence(dry_run: dict[str, Any]) -> None:
+    (row,) = dry_run["sections"]["node"]["rows"]
+    assert row == {"figure": "the whole node", "state": "not run: pydicom is not installed"}
+
+
+def test_the_whole_node_is_measured_stage_by_stage(tmp_path: Path) -> None:
+    done = run(ROOT, tmp_path, "DEVICE=cpu", "--only", "node", missing=())
+    assert done.returncode == 0, done.stdout + done.stderr
+    section = read(tmp_path)["sections"]["node"]
+    assert [check["value"] for check in section["checks"]] == [0], "every series arrives at the planner"
+    seconds = {row["figure"]: row["value"] for row in section["rows"] if row.get("workers") == 1}
+    alone = ("read", "translate", "second look", "composite", "gate", "write", "prove")
+    assert all(seconds[stage] > 0 for stage in ("receive", "queue", "send", *alone))
+    assert sum(seconds[stage] for stage in alone) <= seconds["job in the worker"]
+    assert seconds["job in the worker"] <= seconds["job, from claim to record"] + 0.02, "times of the store are rounded"
 
 
 @pytest.fixture
@@ -129,7 +146,7 @@ def test_without_a_gpu_it_refuses_in_one_sentence(bare: Path, tmp_path: Path) ->
     assert done.stderr == (
         "DEVICE is cuda, but torch finds no usable GPU on this machine; DEVICE=cpu is the dry run.\n"
     )
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.glob("gpu-*")) == []
 
 
 def test_a_missing_package_is_named(bare: Path, tmp_path: Path) -> None:

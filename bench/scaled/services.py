@@ -1,0 +1,66 @@
+"""The services that the sections share; each starts when it is first asked for and ends with the run."""
+
+import os
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+from sqlalchemy import NullPool, create_engine
+
+from tests.conftest import PostgresCluster
+
+
+class Services:
+    """A folder, a PostgreSQL cluster that syncs its log, an S3 server and a local Ray cluster."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._stack = folder, ExitStack()
+
+    def folder(self, name: str) -> Path:
+        """A new empty folder of a section."""
+        path = self._folder / name
+        path.mkdir()
+        return path
+
+    @cached_property
+    def postgres(self) -> PostgresCluster:
+        """The cluster; it can be stopped, killed and started again."""
+        return self._stack.enter_context(PostgresCluster(syncs=True))
+
+    def new_database(self, name: str) -> str:
+        """SQLAlchemy's URL of a new empty database, `name` in lower case letters, digits and underscores."""
+        engine = create_engine(self.postgres.url(), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+        engine.dispose()
+        return self.postgres.url(name)
+
+    @cached_property
+    def s3(self) -> str:
+        """URL of the S3 server; it takes any key, has no bucket yet, and keeps its objects in this process's memory."""
+        from moto.server import ThreadedMotoServer  # noqa: PLC0415  # loads half of AWS
+
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+        server.start()
+        self._stack.callback(server.stop)
+        host, port = server.get_host_and_port()
+        return f"http://{host}:{port}"
+
+    @cached_property
+    def ray(self) -> str:
+        """Address of a Ray cluster of this machine alone; this process is a driver of it and reports to nobody."""
+        import ray  # noqa: PLC0415  # takes a second to load, and few sections need it
+
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        ray.init(
+            include_dashboard=False,
+            log_to_driver=False,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(self.folder("ray")),
+        )
+        self._stack.callback(ray.shutdown)
+        return str(ray.get_runtime_context().gcs_address)
+
+    def close(self) -> None:
+        """End everything that was started, the last first."""
+        self._stack.close()
