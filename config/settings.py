@@ -29,6 +29,7 @@ from config.fields import (
     is_loopback,
 )
 from config.routes import ConditionSettings, RouteSettings, check_routes
+from config.spool import SpoolSettings
 from config.syntax import network_of
 
 
@@ -387,6 +388,7 @@ class Settings(Section):
     """The whole tree."""
 
     node: NodeSettings = NodeSettings()
+    spool: SpoolSettings = SpoolSettings()
     scp: ScpSettings = ScpSettings()
     completion: CompletionSettings = CompletionSettings()
     query: QuerySettings = QuerySettings()

@@ -4,6 +4,7 @@ StorageError
 ├── IllegalTransition   a state machine has no such arrow; the caller knows an older row or a wrong one
 ├── LeaseLost           another process owns the work now; drop it without writing anything
 ├── NotFound            no such series, job or delivery
+├── ObjectsUnavailable  the object store does not answer, or refuses; it may pass, and says nothing about a file
 ├── SpoolFull           less free space than the operator reserved; nothing was accepted
 ├── StoreUnavailable    the database cannot be opened or read; the sentence says what the system answered
 ├── UnusableUrl         the settings name a database that this version cannot use
@@ -26,6 +27,10 @@ class LeaseLost(StorageError):
 
 class NotFound(StorageError):
     """The identifier names nothing in the store."""
+
+
+class ObjectsUnavailable(StorageError):
+    """The object store does not answer, refuses, or is not the one of this node; no file is lost by that."""
 
 
 class SpoolFull(StorageError):

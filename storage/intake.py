@@ -89,7 +89,8 @@ class Intake:
 
         With `Recorded.FOREIGN` or `Recorded.BARRED` nothing was kept: the peer may not send for the series.
 
-        `parts` joined are the file. Raises SpoolFull, or what went wrong; then no row exists, or it has its file.
+        `parts` joined are the file. Raises SpoolFull, ObjectsUnavailable, or what went wrong; then no row exists, or it
+        has its file.
         """
         self._debts.require_none()
         name = self._spool.keep(parts, now)
@@ -156,6 +157,8 @@ class Intake:
                     },
                 )
                 self.commit(Restored(arrival.series_uid, arrival.sop_instance_uid, condition, now))
+            else:
+                self._spool.share([(known, arrival.sha256, arrival.size_bytes)])
         finally:
             self._discard(name)
 

@@ -154,15 +154,25 @@ class JobStore(SourceStore):
             move_job(session, job, JobState.QUEUED, actor=worker, reason=reason, now=now)
             job.next_attempt_at = not_before
 
-    def give_back(self, job_id: int, worker: str, reason: str, *, now: datetime, is_device_fault: bool = False) -> None:
-        """RUNNING -> QUEUED, due at once, without a failure: the worker was told to stop, or its device failed.
+    def give_back(
+        self,
+        job_id: int,
+        worker: str,
+        reason: str,
+        *,
+        now: datetime,
+        is_device_fault: bool = False,
+        not_before: datetime | None = None,
+    ) -> None:
+        """RUNNING -> QUEUED without a failure: the worker was told to stop, or what it works with failed.
 
-        A fault of the device is counted as such, and no attempt of the job. Raises LeaseLost.
+        It is due at once, or not before a moment. A fault of the device is counted as such, and no attempt of the job.
+        Raises LeaseLost.
         """
         with self._database.write() as session:
             job = _owned(session, job_id, worker)
             move_job(session, job, JobState.QUEUED, actor=worker, reason=reason, now=now)
-            job.attempts, job.next_attempt_at = job.attempts - 1, now
+            job.attempts, job.next_attempt_at = job.attempts - 1, not_before or now
             job.device_faults += is_device_fault
 
     def release_expired(self, now: datetime, *, dead_worker: str | None = None, why: str = "") -> list[int]:

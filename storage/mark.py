@@ -14,6 +14,8 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
+from storage.objects import Objects
+from storage.shared_spool import MARK
 from storage.spool import write_durably
 from storage.tables import Series, StoreMark
 
@@ -100,6 +102,34 @@ def holds_files(spool: Path) -> bool:
     """Whether the spool holds a received instance or a result."""
     received, derived = spool / "received", spool / "derived"
     return any(True for _ in received.glob("*/*.dcm")) or any(True for _ in derived.glob("*/*.dcm"))
+
+
+def settle_bucket(database: Database, spool: Path, objects: Objects, place: str) -> None:
+    """See that a store, the folder of this host and the bucket `place` have one mark; a new one of them gets it.
+
+    Raises WrongStore, StoreUnavailable or ObjectsUnavailable.
+    """
+    ours, here = mark_of_store(database), mark_of_spool(spool)
+    if ours is None and any(objects.folders(folder) for folder in ("received", "derived")):
+        raise WrongStore(f"the store {database.location} is new, but {place} holds files. {_WAY_OUT}")
+    if (there := _mark_of_bucket(objects)) is None:
+        objects.put_new(MARK, json.dumps({"uid": ours or here or new_mark()}).encode())
+        there = _mark_of_bucket(objects)  # another host may have been first
+    if there is None or any(mark not in (None, there) for mark in (ours, here)):
+        raise WrongStore(
+            f"{place} belongs to another node than the store {database.location} or the spool {spool}: their marks "
+            "differ. Each node needs a bucket or a prefix of its own"
+        )
+    if here is None:
+        write_mark(spool, there)
+
+
+def _mark_of_bucket(objects: Objects) -> str | None:
+    found = objects.head(MARK)
+    data = objects.get(MARK, 0, found.size_bytes) if found is not None and found.size_bytes else None
+    with suppress(ValueError, KeyError, TypeError):
+        return str(json.loads(data)["uid"]) if data is not None else None
+    return ""
 
 
 def new_mark() -> str:

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -32,6 +32,7 @@ from storage.owners import OwnerView, allow_again, doubt_about_owners, drop_inst
 from storage.patients import doubt_about_patient
 from storage.peers import Pause, wait_s
 from storage.queueing import JobRequest, add_job, take_route, why_replaced
+from storage.spool import Wanted
 from storage.states import CLOSED_BY_A_PERSON, LIVE_JOB_STATES, NOT_JUDGED, JobState, SeriesState
 from storage.tables import Association, AssociationSeries, Instance, Job, Series
 from storage.titles import titles_of
@@ -149,6 +150,13 @@ class SeriesStore(ArrivalStore):
             )
             since = replaced.where(Instance.received_at >= current.scalar_subquery())
             return list(session.scalars(since.order_by(Instance.id)))
+
+    def wanted(self, spool_names: Sequence[str]) -> list[Wanted]:
+        """What must be in these files of the spool; those that no row has are left out."""
+        query = select(Instance.spool_name, Instance.sha256, Instance.size_bytes)
+        with self._database.read() as session:
+            rows = session.execute(query.where(Instance.spool_name.in_(spool_names)))
+            return [(name, sha256, size_bytes) for name, sha256, size_bytes in rows]
 
     def nameless(self) -> list[tuple[int, str]]:
         """Id and first spool name of the series that are received, not whole, and of which no header was read."""

@@ -9,6 +9,7 @@ from sqlalchemy import delete, exists, or_, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
+from storage.spool import Wanted
 from storage.states import JobState, SeriesState
 from storage.tables import Instance, Job, Series, Shadow
 
@@ -26,7 +27,7 @@ class ShadowJob:
     job_id: int
     repeat: int
     version: int
-    sources: tuple[str, ...]
+    sources: tuple[Wanted, ...]
     product_dir: str
 
 
@@ -64,10 +65,13 @@ class ShadowStore:
                 session.add(row)
             row.measurements = {_ATTEMPTS: row.measurements.get(_ATTEMPTS, 0) + 1}
             row.updated_at = now
-            names = session.scalars(
-                select(Instance.spool_name).where(Instance.series_id == job.series_id, Instance.is_current)
+            rows = session.execute(
+                select(Instance.spool_name, Instance.sha256, Instance.size_bytes).where(
+                    Instance.series_id == job.series_id, Instance.is_current
+                )
             )
-            return ShadowJob(job.id, job.repeat, job.version, tuple(names), str(job.product_dir))
+            sources = tuple((name, sha256, size_bytes) for name, sha256, size_bytes in rows)
+            return ShadowJob(job.id, job.repeat, job.version, sources, str(job.product_dir))
 
     def measured(self, job_id: int, bundle: str, measurements: Mapping[str, Any], doubt: str, now: datetime) -> None:
         """PENDING -> MEASURED with its figures, and with what a gate said against the result, or ""."""

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +28,9 @@ class Condition(StrEnum):
     DAMAGED = "damaged"  # other bytes than were kept, or no file at all
     UNREADABLE = "unreadable"  # rights, or a fault of the disk: it may pass
 
+
+Wanted = tuple[str, str, int | None]
+"""The name of a file in the spool, its SHA-256, hex, and its size in bytes where somebody wrote it down."""
 
 LOST = (Condition.GONE, Condition.DAMAGED)
 """Conditions in which only the same bytes from elsewhere help."""
@@ -180,6 +183,34 @@ class Spool:
         finally:
             os.close(descriptor)
         return Condition.INTACT if same else Condition.DAMAGED
+
+    def fetch(self, files: Iterable[Wanted], step: Callable[[], None] = lambda: None) -> None:
+        """See that these files lie at their `path`, as far as they are anywhere; what is lost is found by its reader.
+
+        step: called after each file; what it raises is passed on. Raises ObjectsUnavailable where that cannot be said
+        now. In a spool of one folder there is nothing to do.
+        """
+
+    def fetch_folder(self, name: str) -> None:
+        """The same for all files of a result."""
+
+    def share(self, files: Iterable[Wanted]) -> int:
+        """See that other hosts find files that lie here; how many they would not have found.
+
+        Raises ObjectsUnavailable.
+        """
+        return 0
+
+    def make_room(self) -> None:
+        """Where too little is free, drop what other hosts keep as well; in a spool of one folder that is nothing."""
+
+    def shared_files(self, *, older_than: datetime) -> Iterator[list[str]]:
+        """Like `received_files`, of what other hosts find. Raises ObjectsUnavailable."""
+        return iter(())
+
+    def shared_results(self, *, older_than: datetime) -> dict[str, int]:
+        """Like `result_folders`, of what other hosts find. Raises ObjectsUnavailable."""
+        return {}
 
     def digest(self, name: str) -> str:
         """SHA-256 of a file, or "" where there is none that can be read."""

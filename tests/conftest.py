@@ -11,12 +11,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine, text
 
 from storage.database import Database
 from storage.schema import ensure_schema
+
+if TYPE_CHECKING:
+    from tests.object_stores import MotoServer
 
 # The networks of the tests are tiny: threads would only wait for each other. Read when torch is first loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -288,3 +292,19 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
         database = Database(store.url)
     yield database
     database.close()
+
+
+@pytest.fixture(scope="session")
+def _moto() -> "Iterator[MotoServer]":
+    from tests.object_stores import MotoServer
+
+    server = MotoServer()
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def s3(_moto: "MotoServer") -> "MotoServer":
+    """An S3 server with one empty bucket."""
+    _moto.forget_all()
+    return _moto

@@ -15,6 +15,7 @@ from node.ops.checks import (
     check_database,
     check_dicomweb,
     check_hosts,
+    check_objects,
     check_port,
     check_reports,
 )
@@ -38,3 +39,4 @@ def check_settings(settings: Settings) -> Iterator[Finding]:
     yield from check_callers(settings.scp)
     yield from check_reports(settings)
     yield from check_dicomweb(settings)
+    yield from check_objects(settings.spool)

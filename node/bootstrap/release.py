@@ -31,6 +31,8 @@ def release_held(node: Node, case: Case, actor: str, reason: str, now: datetime)
     products = node.overview.products(case)
     held = node.spool.path(case.product_dir)
     node.spool.check_space()
+    node.spool.fetch((f"{case.product_dir}/{made.file_name}", made.sha256, None) for made in products)
+    node.spool.fetch_folder(case.product_dir)
     # A name that no attempt of a worker has, and no other person who releases the job at this moment.
     staged = node.spool.stage(case.job_id, f"r{uuid.uuid4().hex[:8]}")
     try:

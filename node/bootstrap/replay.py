@@ -78,6 +78,7 @@ def replay(node: Node, case: Case, progress: Progress) -> Replayed:
         return Replayed(case.id, executor.bundle, executor.description, len(products), 0, (cause,), damaged=damaged)
     options = job_options(node.settings, produced_at, repeat=case.repeat, version=case.version)
     names = node.series.spool_names(case.series_id)
+    node.spool.fetch(node.series.wanted(names))
     with tempfile.TemporaryDirectory(prefix="syncect-replay-") as name:
         folder = Path(name) / "made"
         folder.mkdir()

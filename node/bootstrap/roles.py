@@ -167,6 +167,8 @@ def _note_of(node: Node, note: DueNote, destination: DestinationSettings) -> Dat
     # Loads highdicom, as above.
     from node.dicom.companions.rejection import Withdrawn, build_note  # noqa: PLC0415
 
+    if note.product_dir:
+        node.spool.fetch_folder(note.product_dir)
     withdrawn = Withdrawn(
         note.study_uid,
         note.series_uid,

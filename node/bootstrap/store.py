@@ -15,6 +15,7 @@ from typing import Final
 from config.load import ConfigError
 from config.routes import titles_without_name
 from config.settings import Settings
+from node.bootstrap.shared import SharedPlace, objects_of
 from node.errors import Refused
 from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
@@ -28,7 +29,7 @@ from storage.database import Database
 from storage.errors import StoreUnavailable, WrongStore
 from storage.forecast import Forecast
 from storage.jobs import JobStore
-from storage.mark import mismatch, missing_store, settle_mark
+from storage.mark import holds_files, mark_of_spool, mismatch, missing_store, settle_mark
 from storage.notes import NoteStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
@@ -40,6 +41,7 @@ from storage.retention import RetentionStore
 from storage.schema import ensure_schema
 from storage.series import SeriesStore
 from storage.shadows import ShadowStore
+from storage.shared_spool import SharedSpool
 from storage.shifted import shift_waiting
 from storage.spool import Spool, fsync_directory, write_durably
 from storage.users import UserStore
@@ -70,8 +72,11 @@ class Node:
     @cached_property
     def spool(self) -> Spool:
         """The received and the derived files."""
-        root, reserve = self.settings.node.data_dir / "spool", self.settings.retention.min_free_gb
-        return Spool(root, min_free_gb=reserve, create=self.writable)
+        root, keep = self.settings.node.data_dir / "spool", self.settings.retention
+        if not self.settings.spool.url:
+            return Spool(root, min_free_gb=keep.min_free_gb, create=self.writable)
+        objects, target_gb = objects_of(self.settings.spool), keep.target_free_gb
+        return SharedSpool(root, objects, min_free_gb=keep.min_free_gb, target_free_gb=target_gb, create=self.writable)
 
     @property
     def series(self) -> SeriesStore:
@@ -220,10 +225,11 @@ def _settle_folders(data_dir: Path) -> None:
 
 
 @contextmanager
-def open_store(settings: Settings) -> Iterator[Node]:
+def open_store(settings: Settings, *, shares: bool = False) -> Iterator[Node]:
     """Open spool and database to write, creating them where there are none.
 
-    Raises ConfigError, SchemaMismatch, StoreUnavailable, or WrongStore where a new or a foreign store stands beside a
+    shares: whether the caller is about to put the files that lie here into a new object store. Raises ConfigError,
+    SchemaMismatch, StoreUnavailable, ObjectsUnavailable, or WrongStore where a new or a foreign store stands beside a
     spool with files, or a restore was not ended.
     """
     data_dir = make_data_dir(settings)
@@ -231,12 +237,17 @@ def open_store(settings: Settings) -> Iterator[Node]:
         raise WrongStore(why)
     spool = data_dir / "spool"
     mend_modes(data_dir)
+    shared = SharedPlace(settings) if settings.spool.url else None
+    if shared is not None:
+        shared.settle_installation()
     installation_uid(data_dir, create=True)
     database = Database(settings.node.url())
     try:
         if not database.has_schema() and (why := missing_store(database.location, spool)):
             raise WrongStore(why)
         ensure_schema(database)
+        if shared is not None:
+            shared.settle(database, shares=shares)
         database.expect(settle_mark(database, spool, datetime.now(UTC)))
         yield Node(settings, database, database.location, writable=True)
     finally:
@@ -254,7 +265,7 @@ def read_store(settings: Settings) -> Iterator[Node]:
     database, spool = Database(settings.node.url(), read_only=True), settings.node.data_dir / "spool"
     try:
         location, is_new = database.location, not database.has_schema()
-        if why := missing_store(location, spool) if is_new else mismatch(database, spool):
+        if why := missing_store(location, spool) if is_new else why_not_together(settings, database):
             raise StoreUnavailable(why)
         if is_new:
             database.close()
@@ -262,6 +273,14 @@ def read_store(settings: Settings) -> Iterator[Node]:
         yield Node(settings, database, location, writable=False, is_new=is_new)
     finally:
         database.close()
+
+
+def why_not_together(settings: Settings, database: Database) -> str | None:
+    """`mismatch` of the store and the spool of the settings; a host without files that shares them is no other one."""
+    spool = settings.node.data_dir / "spool"
+    if settings.spool.url and mark_of_spool(spool) is None and not holds_files(spool):
+        return None
+    return mismatch(database, spool)
 
 
 def _half_restored(data_dir: Path) -> str | None:

@@ -23,17 +23,19 @@ from node.ops.processes import Sign, kill_silent, process_lock
 from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
 from storage.database import Database
-from storage.errors import StoreUnavailable
+from storage.errors import ObjectsUnavailable, StoreUnavailable
+from storage.shared_spool import SharedSpool
 
 if TYPE_CHECKING:
     from models import BundleCard
+    from node.ops.scheduler import Ticker
 
 LEASE_TICK_S = 5.0
 COMPLETION_TICK_S = 0.5
 WATCH_TICK_S = 5.0
 TELL_TICK_S = 5.0
 SWITCH_INTERVAL_S = 0.0005
-TRANSIENT = (DataDirUnusable, Misconfigured, StoreUnavailable, OSError)
+TRANSIENT = (DataDirUnusable, Misconfigured, ObjectsUnavailable, StoreUnavailable, OSError)
 """What can pass by itself, or when a person mends the machine: no reason for `serve` to end."""
 
 Supervised = Annotated[bool, typer.Option("--supervised", hidden=True)]
@@ -268,7 +270,17 @@ def _process(
         heart = Heart(sign.beats, *([link.beats] if link is not None else []))
         numbers = Numbers()
         sign.numbers = numbers.all
+        if isinstance(node.spool, SharedSpool):
+            held.enter_context(_tidying(node, node.spool, heart.beat))
         yield Frame(node, stop, sign, heart.beat, numbers)
+
+
+def _tidying(node: Node, spool: SharedSpool, beat: Beating) -> "Ticker":
+    """Each process looks after the cache of its host: nobody knows which others run there."""
+    from node.ops.cached import TICK_S, CacheTidy
+    from node.ops.scheduler import Ticker
+
+    return Ticker({CacheTidy(node.retention, node.jobs, spool, clock=node.clock).tick: TICK_S}, beat)
 
 
 def _begin_log(role: str, name: str, settings: Settings, *, verbose: bool) -> None:

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-from node.bootstrap.store import Node, open_store
+from config.load import ConfigError
+from node.bootstrap.shared import SharedPlace
+from node.bootstrap.store import Node, open_store, refuse_while_running
 from node.cli.console import (
     ConfigOption,
     Exit,
@@ -59,6 +61,19 @@ def repair(
         print_json(repairs)
         return
     _print_repairs(repairs)
+
+
+@app.command("share")
+def share(context: typer.Context, config: ConfigOption = None) -> None:
+    """Put the files of this host into the object store of `spool.url`, before the node first starts with it."""
+    settings = settings_from(context, config)
+    if not settings.spool.url:
+        raise ConfigError("spool.url names no object store into which files could be put")
+    refuse_while_running(settings)
+    with open_store(settings, shares=True) as node:
+        files, results = SpoolCheck(node.spool, node.database).share_all(datetime.now(UTC))
+    SharedPlace(settings).note()
+    say(f"{files} received files and {results} results put into {settings.spool.url}; the node may start")
 
 
 def _found(node: Node) -> tuple[int, list[SpoolFinding]]:

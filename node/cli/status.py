@@ -113,6 +113,7 @@ def _print(facts: dict[str, Any]) -> None:
             ("last sent", _since(facts["last_sent_at"])),
             ("refused in 24 h", _refused(facts["refused_24_h"])),
             ("free space", _space(facts)),
+            *([("object store", facts["object_store"])] if facts["object_store"] else []),
             ("retention", facts["retention"]["words"]),
             ("constancy", _constancy(facts["constancy"])),
             ("certificates", _certificates(facts["certificates"])),

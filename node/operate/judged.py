@@ -39,6 +39,7 @@ def check_received(node: Node, series_uid: str) -> Checked:
     if not cases:
         raise NotFound(f"{series_uid} is neither a folder nor a series that was received")
     names = node.series.spool_names(cases[0].series_id)
+    node.spool.fetch(node.series.wanted(names))
     found, unreadable = headers_of(node.settings, [node.spool.path(name) for name in names], iter)
     if unreadable:
         raise Permanent(unreadable[0])

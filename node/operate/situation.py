@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from config.settings import Settings
-from node.bootstrap.store import Node
+from node.bootstrap.store import Node, why_not_together
 from node.operate.texts import local_time, zone_of
 from node.ops.alerts import urgency
 from node.ops.certificates import check_all_tls, first_to_end
@@ -14,7 +14,6 @@ from node.ops.health import ROLES, Facts, Health, judge, roles_of
 from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
 from storage.acceptances import AcceptanceView
 from storage.errors import StoreUnavailable
-from storage.mark import mismatch
 from storage.retention import Ages
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def essentials(node: Node) -> dict[str, Any]:
     when its disk is not mounted.
     """
     node.database.check_file()
-    if not node.is_new and (why := mismatch(node.database, node.settings.node.data_dir / "spool")):
+    if not node.is_new and (why := why_not_together(node.settings, node.database)):
         raise StoreUnavailable(why)
     processes = running_processes(node.run_dir)
     working = working_roles(processes)
@@ -62,6 +61,7 @@ def facts(node: Node) -> dict[str, Any]:
         "oldest_queued_at": node.overview.oldest_queued_at(),
         "last_sent_at": node.overview.last_sent_at(),
         "free_gb": round(node.spool.free_bytes() / 1024**3, 1),
+        "object_store": node.settings.spool.url,
         "retention": retention(node),
         "destinations": node.destination_names,
         "constancy": constancy(node),

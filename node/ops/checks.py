@@ -13,6 +13,7 @@ from typing import Final
 import models
 from config.destinations import DicomwebSettings
 from config.settings import AnyDestination, AskedPeer, ModelSettings, ScpSettings, Settings
+from config.spool import SpoolSettings
 from config.syntax import network_of
 from models import BundleCard
 from models.errors import ModelsError
@@ -211,6 +212,21 @@ def check_dicomweb(settings: Settings) -> Iterator[Finding]:
                     read_secret(peer.password_file)
             except UnusableSecret as error:
                 yield Finding(f"destination.{number} ({peer.name}): {error}")
+
+
+def check_objects(settings: SpoolSettings) -> Iterator[Finding]:
+    """Whether what the object store needs is there: the extra package, and the files of the settings."""
+    if not settings.url:
+        return
+    if find_spec("obstore") is None:
+        yield Finding("spool.url needs the package obstore: install syncect[objects]")
+    try:
+        if settings.credentials_file is not None and ":" not in read_secret(settings.credentials_file):
+            yield Finding(f"spool.credentials_file: {settings.credentials_file} is not one line KEY_ID:SECRET")
+    except UnusableSecret as error:
+        yield Finding(f"spool.credentials_file: {error}")
+    if settings.ca is not None and not settings.ca.is_file():
+        yield Finding(f"spool.ca = {str(settings.ca)!r} is no file")
 
 
 def check_data_dir(data_dir: Path) -> Iterator[Finding]:

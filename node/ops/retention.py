@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from config.settings import RetentionSettings
+from storage.errors import ObjectsUnavailable
 from storage.jobs import JobStore
 from storage.retention import Ages, Removal, RetentionStore
 from storage.spool import Spool
@@ -64,6 +65,7 @@ class Retention:
 
     def _by_space(self, until_s: float) -> int:
         target_bytes = self._settings.target_free_gb * _GIB
+        self._spool.make_room()
         if self._spool.free_bytes() >= target_bytes:
             return 0
         before = self._clock() - SETTLED_FOR
@@ -90,6 +92,10 @@ class Retention:
 
     def _sweep(self, now: datetime, until_s: float) -> None:
         """What belongs to nothing: files and folders without a row, and old history; then the database file itself."""
+        try:
+            self._sweep_shared(now)
+        except ObjectsUnavailable as error:
+            log.warning("the object store is not swept: %s", error, extra={"event": "objects_not_swept"})
         for name, job_id in self._spool.result_folders(older_than=now - LEFT_BEHIND_AFTER).items():
             if not self._jobs.refers_to(job_id, name):
                 self._spool.unstage(self._spool.path(name))
@@ -124,6 +130,24 @@ class Retention:
             log.info(
                 "the database gave back %.1f MB that it did not use", freed / 1e6, extra={"event": "database_shrunk"}
             )
+
+    def _sweep_shared(self, now: datetime) -> None:
+        """The same in the object store, where a killed process leaves files as well. Raises ObjectsUnavailable."""
+        for names in self._spool.shared_files(older_than=now - ORPHAN_AFTER):
+            if orphans := list(self._unknown(names)):
+                self._spool.remove(orphans, ())
+                log.warning(
+                    "removed %d objects without a row", len(orphans), extra={"event": "objects_without_row_removed"}
+                )
+        for name, job_id in self._spool.shared_results(older_than=now - LEFT_BEHIND_AFTER).items():
+            if not self._jobs.refers_to(job_id, name):
+                self._spool.remove((), [name])
+                log.warning(
+                    "removed %s from the object store: job %d does not need it",
+                    name,
+                    job_id,
+                    extra={"event": "leftover_removed", "job": job_id},
+                )
 
     def _unknown(self, names: list[str]) -> Iterable[str]:
         for start in range(0, len(names), 500):

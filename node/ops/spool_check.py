@@ -17,6 +17,7 @@ from storage.jobs import JobStore
 from storage.outbox import OutboxStore
 from storage.overview import Overview
 from storage.series import SeriesStore
+from storage.shared_spool import MANIFEST, SharedSpool
 from storage.spool import Condition, Spool
 
 IN_FLIGHT: Final = timedelta(minutes=10)
@@ -32,8 +33,9 @@ _NEEDED: Final = ("PRODUCED", "SENDING", "FAILED", "HELD")
 class SpoolFinding:
     """One thing that is not as the store says.
 
-    kind: "received" or "result", a file of either that is gone, damaged or unreadable; "found", a file that had been
-    lost and is there again; "waiting", one that is lost and must be sent again; "orphan", what no row refers to.
+    kind: "received" or "result", a file of either that is gone, damaged or unreadable; "unshared", one that lies here
+    and not in the object store of the settings; "found", a file that had been lost and is there again; "waiting", one
+    that is lost and must be sent again; "orphan", what no row refers to.
     name: relative to the spool.
     """
 
@@ -58,6 +60,7 @@ class SpoolCheck:
     """One spool and its store; `verify` changes nothing."""
 
     def __init__(self, spool: Spool, database: Database) -> None:
+        self._shared = spool if isinstance(spool, SharedSpool) else None
         self._spool, self._inventory, self._series = spool, Inventory(database), SeriesStore(database)
         self._jobs, self._outbox, self._overview = JobStore(database), OutboxStore(database), Overview(database)
 
@@ -69,10 +72,9 @@ class SpoolCheck:
         """Every finding; `progress` is called after each file that was read."""
         for kept in self._inventory.files():
             if (condition := self._condition(kept)) is not Condition.INTACT:
-                kind = "received" if kept.job_id is None else "result"
-                yield SpoolFinding(
-                    *(kind, condition, kept.name, kept.case_id, kept.sop_instance_uid, kept.series_id, kept.job_id)
-                )
+                yield _finding("received" if kept.job_id is None else "result", condition, kept)
+            elif self._is_unshared(kept) and self._inventory.still_wants(kept):
+                yield _finding("unshared", "not in the object store", kept)
             progress()
         yield from self._lost()
         yield from self._orphans(now)
@@ -91,11 +93,14 @@ class SpoolCheck:
                 missing.append(kept)
         return looked, missing
 
+    def _is_unshared(self, kept: KeptFile) -> bool:
+        return self._shared is not None and not self._shared.has(kept.name, kept.size_bytes)
+
     def _is_there(self, kept: KeptFile) -> bool:
         try:
             found = self._spool.path(kept.name).lstat()
         except OSError:
-            return False
+            return self._shared is not None and self._shared.has(kept.name, kept.size_bytes)
         return stat.S_ISREG(found.st_mode) and kept.size_bytes in (None, found.st_size)
 
     def _condition(self, kept: KeptFile) -> Condition:
@@ -119,9 +124,51 @@ class SpoolCheck:
         for name in old:
             if name not in known:
                 yield SpoolFinding("orphan", "no row refers to it", name)
+        if self._shared is not None:
+            yield from self._orphan_objects(now, known)
         for name, job_id in self._spool.result_folders(older_than=now - UNPUBLISHED).items():
             if not self._jobs.refers_to(job_id, name):
                 yield SpoolFinding("orphan", "no job refers to it", name, job_id=job_id)
+
+    def _orphan_objects(self, now: datetime, known: set[str]) -> Iterator[SpoolFinding]:
+        """What lies in the object store without a row; what came there since `known` was read is too young."""
+        for names in self._spool.shared_files(older_than=now - IN_FLIGHT):
+            for name in names:
+                if name not in known and not self._spool.path(name).exists():
+                    yield SpoolFinding("orphan", "no row refers to it in the object store", name)
+        for name, job_id in self._spool.shared_results(older_than=now - UNPUBLISHED).items():
+            if not self._jobs.refers_to(job_id, name) and not self._spool.path(name).exists():
+                yield SpoolFinding("orphan", "no job refers to it in the object store", name, job_id=job_id)
+
+    # -- the object store --------------------------------------------------------------------------------------
+
+    def share_one(self, finding: SpoolFinding) -> None:
+        """Put what was found here into the object store; of a result all files. Raises ObjectsUnavailable."""
+        assert self._shared is not None
+        if finding.job_id is None:
+            self._shared.share_again([finding.name])
+        else:
+            self._shared.share_folder(finding.name.rpartition("/")[0])
+
+    def share_all(self, now: datetime) -> tuple[int, int]:
+        """Put all that lies here and is known into the object store where it lacks it; how many files and results.
+
+        Raises ObjectsUnavailable; what was put stays there.
+        """
+        assert self._shared is not None
+        known, files, results = self._inventory.known_names(), 0, 0
+        for names in self._spool.received_files(older_than=now):
+            files += self._shared.share_again(name for name in names if name in known)
+        for folder, job_id in self._spool.result_folders(older_than=now).items():
+            if "/.staging-" not in folder and self._jobs.refers_to(job_id, folder):
+                results += self._share_result(folder)
+        return files, results
+
+    def _share_result(self, folder: str) -> bool:
+        assert self._shared is not None
+        if lacked := not self._shared.has(f"{folder}/{MANIFEST}"):
+            self._shared.share_folder(folder)
+        return lacked
 
     # -- repair ------------------------------------------------------------------------------------------------
 
@@ -139,6 +186,9 @@ class SpoolCheck:
                 if finding.job_id not in made_again:
                     made_again[finding.job_id] = self._make_again(finding, actor, now)
                 yield Repair(finding, made_again[finding.job_id])
+            elif finding.kind == "unshared":
+                self.share_one(finding)
+                yield Repair(finding, "put into the object store")
             elif finding.kind == "orphan":
                 yield Repair(finding, self._set_aside(finding))
             else:
@@ -171,5 +221,12 @@ class SpoolCheck:
         return "queued: a worker makes the result again" if done else "left: the job went on meanwhile"
 
     def _set_aside(self, finding: SpoolFinding) -> str:
+        if self._shared is not None:
+            return "left: retention removes it from the object store, and from here"
         target: Path = self._spool.set_aside(self._spool.path(finding.name))
         return f"moved to {target}; retention removes it after {ORPHAN_AFTER.days} days"
+
+
+def _finding(kind: str, condition: str, kept: KeptFile) -> SpoolFinding:
+    case_id, uid = kept.case_id, kept.sop_instance_uid
+    return SpoolFinding(kind, condition, kept.name, case_id, uid, kept.series_id, kept.job_id)

@@ -16,6 +16,7 @@ from node.network.no_association import NoAssociation
 from node.query.keys import IMAGE, PATIENT, SERIES, STUDY, UNIQUE, Asked, known_keys
 from node.query.matching import values_of
 from node.send.scu import intact
+from storage.errors import ObjectsUnavailable
 from storage.offered import OfferedInstance, OfferedSeries, OfferedStore
 from storage.spool import Spool
 
@@ -125,12 +126,13 @@ class Index:
         """What the index keeps of a header; None for a file that is not as it was produced, which is not offered."""
         uid = instance.sop_instance_uid
         try:
+            self._spool.fetch([(instance.file_name, instance.sha256, None)])
             with intact(self._spool.path(instance.file_name), uid, instance.sha256) as file:
                 header = dcmread(file, stop_before_pixels=True)
-        except NoAssociation as failure:
+        except (NoAssociation, ObjectsUnavailable) as failure:
             log.warning(
                 "a derived instance is left out of an answer: %s",
-                failure.reason,
+                failure,
                 extra={"event": "query_file_damaged", "sop_instance_uid": uid},
             )
             return None

@@ -28,7 +28,7 @@ from node.query.find import CANCELLED, PENDING, SUCCESS, Ended, looker
 from node.query.index import Index
 from node.query.keys import BadQuery, asked_to_retrieve
 from node.send.scu import contexts_for, store_one
-from storage.errors import StoreUnavailable
+from storage.errors import ObjectsUnavailable, StoreUnavailable
 from storage.offered import OfferedInstance, OfferedStore
 from storage.spool import Spool
 
@@ -237,11 +237,12 @@ class Retriever:
         try:
             if not self.offered.may_be_sent(job_id):
                 raise NoAssociation(Outcome.PERMANENT, "its series may not be sent any more")
+            self.spool.fetch([(instance.file_name, instance.sha256, None)])
             path = self.spool.path(instance.file_name)
             _, reading = store_one(
                 association, uid, path, instance.sha256, message_id=message_id, originator=originator
             )
-        except (NoAssociation, StoreUnavailable) as failure:
+        except (NoAssociation, ObjectsUnavailable, StoreUnavailable) as failure:
             log.warning(
                 "a retrieval failed for an instance: %s",
                 failure,

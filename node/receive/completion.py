@@ -29,7 +29,7 @@ from node.receive.expected import ExpectedCounts
 from node.receive.performed_steps import NOTHING, PerformedSteps, StepWord
 from node.receive.routing import Call
 from node.receive.shortfall import describe_missing, lost_by_replacement, not_arrived
-from storage.errors import StoreUnavailable
+from storage.errors import ObjectsUnavailable, StoreUnavailable
 from storage.series import JobRequest, OpenSeries, SeriesFacts, SeriesStore
 from storage.sources import SourceFile
 from storage.spool import LOST, Spool
@@ -111,6 +111,14 @@ class Completion:
             return self._judge(series)
         except StoreUnavailable:  # says nothing about the series
             raise
+        except ObjectsUnavailable as error:  # nor does this, and other series may lie here
+            log.error(
+                "series %s is not judged yet: %s",
+                series.series_uid,
+                error,
+                extra={"event": "series_waits_for_objects", "series_uid": series.series_uid},
+            )
+            return False
         except Exception as error:
             log.exception(
                 "series %s could not be judged",
@@ -133,9 +141,10 @@ class Completion:
 
     def _name_series(self, series_id: int, spool_name: str) -> None:
         try:
+            self._spool.fetch(self._series.wanted([spool_name]))
             facts = series_facts([read_header(self._spool.path(spool_name), decode=False)])
             self._series.note_facts(series_id, facts)
-        except UnreadableInstance:  # it is judged, and named, when the series is quiet
+        except (UnreadableInstance, ObjectsUnavailable):  # it is judged, and named, when the series is quiet
             log.info(
                 "the first instance of series %d cannot be read",
                 series_id,
@@ -274,7 +283,9 @@ class Completion:
     def _replaced(self, series: OpenSeries) -> list[SliceHeader]:
         """What was replaced by other contents under the same UID, as far as it can be read."""
         headers = []
-        for name in self._series.replaced(series.id):
+        names = self._series.replaced(series.id)
+        self._spool.fetch(self._series.wanted(names) if names else ())
+        for name in names:
             with suppress(UnreadableInstance):
                 headers += read_headers(self._spool.path(name), decode=False)
         return headers
@@ -282,7 +293,9 @@ class Completion:
     def _read(self, series: OpenSeries) -> tuple[list[SliceHeader], list[str]]:
         """The headers, and why others cannot be read. Raises AmbiguousInstance."""
         headers, unreadable = [], []
-        for source in self._series.sources(series.id):
+        sources = self._series.sources(series.id)
+        self._spool.fetch((one.spool_name, one.sha256, one.size_bytes) for one in sources)
+        for source in sources:
             try:
                 path = self._spool.path(source.spool_name)
                 slices = read_headers(path, keywords=self._policy.keywords, decode=False, sha256=source.sha256)

@@ -35,7 +35,7 @@ from node.network.services import Service
 from node.network.tls import PeerCertificate
 from node.receive.admission import Places, Session, safe_title, session_of
 from node.receive.discarded import why_discarded
-from storage.errors import SpoolFull, StoreUnavailable
+from storage.errors import ObjectsUnavailable, SpoolFull, StoreUnavailable
 from storage.intake import Intake
 from storage.losses import UNKNOWN, LateLoss
 from storage.outage import Outage
@@ -243,6 +243,9 @@ class Receiver:
         except SpoolFull as error:
             log.error("the spool takes no more: %s", error, extra={"event": "spool_full"})
             code, comment = status.OUT_OF_RESOURCES, "the spool takes no more"
+        except ObjectsUnavailable as error:
+            log.error("an instance is not taken: %s", error, extra={"event": "object_store_unavailable"})
+            code, comment = status.OUT_OF_RESOURCES, "the object store takes nothing now; try again"
         except StoreUnavailable as error:
             self._outage.failed(error)
             code, comment = status.OUT_OF_RESOURCES, _NO_DATABASE

@@ -27,7 +27,7 @@ from node.send.rejection import MakeNote, NoteSender
 from node.send.scu import SendReport
 from node.send.whose import IdentityCheck
 from storage.commitments import CommitmentStore
-from storage.errors import LeaseLost, StoreUnavailable
+from storage.errors import LeaseLost, ObjectsUnavailable, StoreUnavailable
 from storage.notes import NoteStore
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
@@ -229,13 +229,32 @@ class Courier:
     def _why_not(self, delivery: ClaimedDelivery, destination: AnyDestination) -> SendReport | None:
         """Why nothing of a delivery is sent; raises LeaseLost."""
         try:
+            self._fetch(delivery, destination)
             refused = self._preflight.why_not(delivery, destination) or self._identity.why_not(delivery, destination)
+        except ObjectsUnavailable as error:
+            return SendReport(Outcome.TRANSIENT, f"nothing was sent: {error}", ())
         except Exception as error:  # the process boundary, as below
             log.exception("delivery %d could not be looked at", delivery.id, extra={"event": "preflight_crashed"})
             reason = f"unexpected {type(error).__name__} before the sending; the courier's log has the details"
             return SendReport(Outcome.UNCLEAR, reason, ())
         self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
         return refused
+
+    def _fetch(self, delivery: ClaimedDelivery, destination: AnyDestination) -> None:
+        """Have the files on this host; raises ObjectsUnavailable, and LeaseLost where that took too long."""
+
+        due_s = time.monotonic() + LEASE_TICK_S
+
+        def step() -> None:
+            nonlocal due_s
+            self._beat(destination.name, f"fetch for delivery {delivery.id}", 0, delivery.total, STEP_LIMIT_S)
+            if time.monotonic() >= due_s:
+                self._outbox.keep(delivery.id, self._name, lease_s=LEASE_S, now=self._clock())
+                due_s = time.monotonic() + LEASE_TICK_S
+
+        self._spool.fetch(((one.file_name, one.sha256, None) for one in delivery.missing), step)
+        if destination.companions:
+            self._spool.fetch_folder(delivery.product_dir)
 
     def reject_once(self, destination: AnyDestination) -> bool:
         """Send one rejection note about a withdrawn result; False when none was due."""

@@ -21,7 +21,7 @@ from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 from node.send.peer import sender_for
 from node.send.scu import SendReport
-from storage.errors import StoreUnavailable
+from storage.errors import ObjectsUnavailable, StoreUnavailable
 from storage.notes import DueNote, NoteStore
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ class NoteSender:
                 return sender.send([(uid, path)], sop_class=KEY_OBJECT_SELECTION)
         except StoreUnavailable:
             raise
+        except ObjectsUnavailable as error:
+            return SendReport(Outcome.TRANSIENT, f"the note could not be made: {error}", ())
         except Exception as error:  # the boundary: one unusual series must not stop the others
             log.exception(
                 "the rejection note about %s could not be made",

@@ -19,6 +19,7 @@ from node.beats import LONG_LIMIT_S, Beating, no_beat
 from node.dicom.volume import read_volume
 from node.errors import NodeError
 from node.translate.job import Executor, JobOptions, JobResult
+from storage.errors import ObjectsUnavailable
 from storage.shadows import ShadowJob, ShadowStore
 from storage.spool import Spool
 
@@ -120,10 +121,22 @@ class ShadowRunner:
         if self._executor is None:
             self._executor = self._open_executor()
         folder = self._spool.empty_scratch(self._name)
-        sources = [self._spool.path(name) for name in job.sources]
+        self._fetch(job)
+        sources = [self._spool.path(name) for name, _, _ in job.sources]
         result = self._executor.run(sources, self._options_for(job, self._clock()), folder, progress)
         first = sorted(self._spool.path(job.product_dir).glob("*.dcm"))
         return result, compare_results(first, [made.path for made in result.files])
+
+    def _fetch(self, job: ShadowJob) -> None:
+        """Have the files on this host, or leave the shadow for another time."""
+        try:
+            self._spool.fetch(job.sources)
+            self._spool.fetch_folder(job.product_dir)
+        except ObjectsUnavailable as error:
+            log.warning(
+                "no shadow of job %d: %s", job.job_id, error, extra={"event": "shadow_waits", "job": job.job_id}
+            )
+            raise _Interrupted from error
 
     def _give_way(self, stop: threading.Event) -> None:
         if stop.is_set():

@@ -29,7 +29,7 @@ from node.translate.device_record import DeviceRecord
 from node.translate.job import AnyExecutor, JobOptions, JobResult, join_reasons
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
-from storage.errors import LeaseLost, StoreUnavailable
+from storage.errors import LeaseLost, ObjectsUnavailable, StoreUnavailable
 from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
 from storage.outage import Outage
 from storage.remakes import Release
@@ -43,6 +43,7 @@ HEARTBEAT_S = 2.0  # also how old the progress is that a reader sees
 POLL_S = 0.5
 MAX_ATTEMPTS = 3
 LEFT_BEHIND_AFTER = timedelta(hours=1)  # far longer than a result waits between its folder and its transaction
+OBJECTS_AGAIN_S = 30.0
 RETRY_AFTER_S = (10.0, 60.0, 300.0)
 
 
@@ -225,6 +226,8 @@ class Worker:
             raise
         except (_Stopped, GiveBack) as error:
             self._jobs.give_back(job.id, self._name, str(error) or "the worker was stopped", now=self._clock())
+        except ObjectsUnavailable as error:
+            self._wait_for_objects(job, str(error))
         except DeviceFault as fault:
             self._device_failed(job, fault)
         except (ExecutorUnavailable, Doubtful) as error:
@@ -241,6 +244,19 @@ class Worker:
         except Exception as error:  # the process boundary: one unusual series must not stop the others
             log.exception("job %d ended with an unexpected error", job.id, extra={"event": "job_crashed"})
             self._retry_later(job, f"unexpected {type(error).__name__}; the worker's log has the details")
+
+    def _wait_for_objects(self, job: ClaimedJob, reason: str) -> None:
+        """No job fails by an object store that is away; it is tried again until that is back."""
+        now = self._clock()
+        log.error(
+            "job %d will be tried again in %g s: %s",
+            job.id,
+            OBJECTS_AGAIN_S,
+            reason,
+            extra={"event": "job_waits_for_objects"},
+        )
+        later = now + timedelta(seconds=OBJECTS_AGAIN_S)
+        self._jobs.give_back(job.id, self._name, reason, now=now, not_before=later)
 
     def _device_failed(self, job: ClaimedJob, fault: DeviceFault) -> None:
         """Leave the job to a new process with the next measure, or hold it where none is left."""
@@ -267,7 +283,7 @@ class Worker:
             result = self._compute(executor, job, staged, stop)
             if job.release is not None:
                 result = _with_release(result, job.release, staged)
-            product_dir = self._spool.publish(staged)
+            product_dir = self._publish(job, staged)
         finally:
             self._spool.unstage(staged)
         self._beat("", f"job {job.id}: record the result", 0, 0, LONG_LIMIT_S)
@@ -326,9 +342,31 @@ class Worker:
                 beating.reach(stage, done, total, self._clock())
                 self._beat("", f"job {job.id}: {stage}", done, total, limit_s)
 
+            self._fetch(job, progress)
             self._beat("", f"job {job.id}: read", 0, job.slices, limit_s)
             paths = [self._spool.path(name) for name in job.spool_names]
             return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
+
+    def _fetch(self, job: ClaimedJob, progress: Callable[[str, int, int], None]) -> None:
+        """Have the sources on this host; raises ObjectsUnavailable."""
+        done = 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            progress("fetch", done, len(job.sources))
+
+        self._spool.fetch(((one.spool_name, one.sha256, one.size_bytes) for one in job.sources), step)
+
+    def _publish(self, job: ClaimedJob, staged: Path) -> str:
+        """Publish a result; with an object store that takes a while, in which the lease must not run out."""
+        with self._heartbeat(job, LONG_LIMIT_S) as beating:
+            self._beat("", f"job {job.id}: publish", 0, 0, LONG_LIMIT_S)
+            product_dir = self._spool.publish(staged)
+            if beating.lost.is_set():
+                self._spool.unstage(self._spool.path(product_dir))
+                raise LeaseLost(f"job {job.id} was taken away")
+            return product_dir
 
     @contextmanager
     def _heartbeat(self, job: ClaimedJob, limit_s: float) -> Iterator["_Beating"]:

@@ -178,7 +178,7 @@ def _of_the_process(request: Request, node: Node) -> tuple[Images, Looks]:
     state = request.app.state
     with _TO_OPEN:
         if not hasattr(state, "review"):
-            state.review = (Images(node.spool.path), Looks())
+            state.review = (Images(node.spool.path, fetch=node.spool.fetch), Looks())
     images, looks = state.review
     return images, looks
 

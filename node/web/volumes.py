@@ -26,6 +26,8 @@ from node.errors import DamagedInstance, NodeError, UnreadableInstance
 from node.web.memory import Memory
 from node.web.tiles import Hu
 from storage.cases import Case
+from storage.errors import ObjectsUnavailable
+from storage.spool import Wanted
 
 CACHE_BYTES: Final = 128 << 20  # 64 pairs of 512 x 512 pixels
 AT_ONCE: Final = 2  # pictures that are made at the same time; one of 4096 x 4096 pixels takes some 300 MB meanwhile
@@ -103,11 +105,17 @@ class SliceFigures:
 class Images:
     """Reads slices from one spool and keeps those seen last in memory, at most `max_bytes` for all who look.
 
-    `turn` bounds what is read and drawn at the same time; whoever calls `slice` or `difference` holds one.
+    `fetch` brings files to this host, see `Spool.fetch`. `turn` bounds what is read and drawn at the same time; whoever
+    calls `slice` or `difference` holds one.
     """
 
-    def __init__(self, path_of: Callable[[str], Path], max_bytes: int = CACHE_BYTES) -> None:
-        self._path_of, self._max_bytes = path_of, max_bytes
+    def __init__(
+        self,
+        path_of: Callable[[str], Path],
+        max_bytes: int = CACHE_BYTES,
+        fetch: Callable[[Sequence[Wanted]], None] = lambda _files: None,
+    ) -> None:
+        self._path_of, self._max_bytes, self._fetch = path_of, max_bytes, fetch
         self._turns = _Turns(AT_ONCE)
         self._surveying = _Turns(1)
         self._lock = threading.Lock()
@@ -248,6 +256,7 @@ class Images:
 
     def _parsed(self, file: SliceFile) -> tuple[Path, SlicesOfFile]:
         """The slices of a file; those of a multi-frame one are kept until another such file is looked at."""
+        self._fetch([(file.name, file.sha256, None)])
         path, limit = self._path_of(file.name), MAX_MULTI_FRAME_BYTES if file.frame else MAX_FILE_BYTES
         with suppress(OSError):  # `read_slices` says why
             if path.stat().st_size > limit:
@@ -268,6 +277,8 @@ class Images:
             form = pixel_format_of(parsed)
             decoded = decode_slice(parsed, form)
             header = header_of(path, parsed, form, decoded.sound)
+        except ObjectsUnavailable as error:
+            raise NotShown(f"This image is not shown now: {error}.", 503) from error
         except DamagedInstance as error:
             gone = not self._path_of(file.name).exists()
             words = "is no longer on the disk" if gone else "was damaged on the disk"

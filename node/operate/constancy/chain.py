@@ -72,6 +72,7 @@ def _files_of(node: Node, case: Case) -> tuple[Path, ...]:
     """The files of its result; raises Permanent where there is none, or not on this host."""
     if case.product_dir is None:
         raise Permanent(f"the phantom is {case.state} without a result: {case.reason}")
+    node.spool.fetch_folder(case.product_dir)
     folder = node.spool.path(case.product_dir)
     paths = tuple(sorted(folder.glob("*.dcm")))
     if not paths:

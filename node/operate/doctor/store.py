@@ -6,15 +6,15 @@ from typing import Final
 
 from config.settings import Settings
 from node.bootstrap.last_backup import last_backup
-from node.bootstrap.store import Node
+from node.bootstrap.store import Node, why_not_together
 from node.operate.doctor.report import Line, Lines, Mark
 from node.operate.texts import span
 from node.ops.alerts import urgency
 from node.ops.spool_check import SpoolCheck
 from storage.database import Database
-from storage.errors import SchemaMismatch, StorageError
+from storage.errors import ObjectsUnavailable, SchemaMismatch, StorageError
 from storage.inspection import Inspection
-from storage.mark import mismatch, missing_store
+from storage.mark import missing_store
 from storage.tables import SCHEMA_REVISION
 
 CHECK_S: Final = 4.0  # for SQLite to look through its file
@@ -40,7 +40,7 @@ def database(settings: Settings) -> Lines:
                 yield Line("database", Mark.OK, f"no store at {opened.location} yet; the first start makes it")
             return
         yield from _answering(opened)
-        if why := mismatch(opened, spool):
+        if why := why_not_together(settings, opened):
             yield Line(
                 "database", Mark.FAIL, why, "mount the disk of the spool, or put the database back that belongs to it"
             )
@@ -111,7 +111,11 @@ def spool(node: Node) -> Lines:
     """Whether the newest files that the store names are there with their sizes; no content is read."""
     check = SpoolCheck(node.spool, node.database)
     total = check.count()
-    looked, missing = check.glance(time.monotonic() + _SPOOL_S)
+    try:
+        looked, missing = check.glance(time.monotonic() + _SPOOL_S)
+    except ObjectsUnavailable as error:
+        yield Line("spool", Mark.FAIL, f"the newest files could not be looked for: {error}", "see the line below")
+        return
     full = "`syncect spool verify` reads every file"
     if missing:
         found = f"{len(missing)} of {looked} files are gone or have another size, such as {missing[0].name}"

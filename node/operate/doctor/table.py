@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from node.operate.doctor import constancy, listening, machine, model, peers, processes, settings, store
+from node.operate.doctor import constancy, listening, machine, model, objects, peers, processes, settings, store
 from node.operate.doctor.report import Check, StoreCheck
 
 CHECKS: Final[Sequence[Check | StoreCheck]] = (
@@ -14,6 +14,7 @@ CHECKS: Final[Sequence[Check | StoreCheck]] = (
     Check("processes", processes.processes),
     Check("database", store.database, limit_s=store.CHECK_S + 2.0),
     StoreCheck("spool", store.spool),
+    Check("object store", objects.object_store, limit_s=objects.CHECK_S),
     StoreCheck("backup", store.backup),
     StoreCheck("alerts", store.alerts),
     Check("receiver port", listening.receiver_port),

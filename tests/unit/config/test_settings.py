@@ -72,7 +72,7 @@ def clean_environment(monkeypatch):
         ('[web]\naudit_syslog = "http://siem:80"', "it should be udp://host:514"),
         ('[web]\ntls = { certificate = "c" }', "web.tls.private_key is missing and has no default"),
         ('[scp]\nforeign_instances = "drop"', "it should be 'refuse' or 'hold'"),
-        ("[spc]\nport = 104", "spc is not a setting; allowed here: node, scp, completion"),
+        ("[spc]\nport = 104", "spc is not a setting; allowed here: node, spool, scp"),
         ('[model]\ndevice = "gpu"', "model.device = 'gpu' is not allowed: it should be 'auto', 'cuda' or 'cpu'"),
         ("[model]\nblood_level_hu = 20", "blood_level_hu must be from 40 to 200, or 0 for the level"),
         ('[[destination]]\nname = "tps"', "destination.0.ae_title is missing and has no default"),

@@ -1,0 +1,366 @@
+"""A spool whose files lie in an object store for all hosts; its folder is where they are made, and a cache of them.
+
+A file counts as kept when the object store has it: `keep` and `publish` return after that and not before. What this
+host lacks, or has with other bytes, is fetched, and is used only with the SHA-256 that the database knows. What the
+object store does not answer is never taken for a loss.
+
+Keys are the names of the spool, so that a copy of the bucket is a spool. The mark `store.json` lies among them: where
+it is missing, the bucket is another one or was emptied, and nothing that is missing there counts as lost either.
+"""
+
+import hashlib
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeVar
+
+from storage.errors import ObjectsUnavailable
+from storage.objects import Objects
+from storage.spool import Condition, Spool, Wanted
+
+T = TypeVar("T")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+MARK: Final = "store.json"
+MANIFEST: Final = "manifest.json"
+"""Beside the files of a result, written last: the SHA-256 of each by its name."""
+
+AT_ONCE: Final = 8  # requests of one fetch or upload
+_PART_BYTES: Final = 4 << 20  # of one ranged request; a fetch that breaks off goes on behind the last part
+_FAILURES: Final = 3  # of the requests for one file, before it is given up for now
+_PAUSE_S: Final = 0.2
+_LEFT_BEHIND_S: Final = 3600.0  # what a killed process was fetching
+_LOOK_AGAIN_S: Final = 60.0  # for files that may be dropped, where there were too few
+_IN_USE_S: Final = 600.0  # what came so recently is not dropped for want of space
+
+
+class SharedSpool(Spool):
+    """The files of a node on several hosts. `target_free_gb`: below it, or below the reserve, cached files are dropped.
+
+    A file is dropped only where the object store has it, the oldest first.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        objects: Objects,
+        *,
+        min_free_gb: float = 0.0,
+        target_free_gb: float = 0.0,
+        create: bool = True,
+    ) -> None:
+        super().__init__(root, min_free_gb=min_free_gb, create=create)
+        self.objects = objects
+        self._room_bytes = int(max(min_free_gb, target_free_gb) * 1024**3)
+        self._fetching = root / "fetching"
+        self._room_turn, self._look_for_room_at_s = threading.Lock(), 0.0
+
+    # -- into the object store ---------------------------------------------------------------------------------
+
+    def check_space(self) -> None:
+        """Raise SpoolFull below the reserve, after cached files were dropped."""
+        self.make_room()
+        super().check_space()
+
+    def keep(self, parts: Iterable[bytes], now: datetime) -> str:
+        """Write a received file under a new name and return it after the object store has it.
+
+        Raises ObjectsUnavailable as well; then nothing remains here, and an object without a row may be there.
+        """
+        data = tuple(parts)
+        name = super().keep(data, now)
+        try:
+            self.objects.put(name, b"".join(data))
+        except BaseException:
+            super().discard(name)
+            raise
+        return name
+
+    def publish(self, staged: Path) -> str:
+        """Rename a staged folder to a final name that no other host has, and return it after the store has all files.
+
+        Raises ObjectsUnavailable; then nothing remains here, and objects of no job may be there.
+        """
+        # Two hosts may work at the same attempt where a lease ended: neither must write into the other's folder.
+        name = super().publish(staged.rename(staged.with_name(f"{staged.name}-{uuid.uuid4().hex[:8]}")))
+        try:
+            self.share_folder(name)
+        except BaseException:
+            super().unstage(self.path(name))
+            raise
+        return name
+
+    def share_folder(self, name: str) -> None:
+        """Put all files of a result into the object store, and their manifest last. Raises ObjectsUnavailable."""
+        files = sorted(file for file in self.path(name).iterdir() if file.is_file())
+
+        def put(file: Path) -> tuple[str, str]:
+            data = file.read_bytes()
+            self._persistently(lambda: self.objects.put(f"{name}/{file.name}", data))
+            return file.name, hashlib.sha256(data).hexdigest()
+
+        manifest = json.dumps(dict(_at_once(put, files)), sort_keys=True).encode()
+        self._persistently(lambda: self.objects.put(f"{name}/{MANIFEST}", manifest))
+
+    def share(self, files: Iterable[Wanted]) -> int:
+        """Put what lies here with the right bytes into the object store where it lacks it; how many files that were."""
+
+        def put(wanted: Wanted) -> bool:
+            name, sha256, size_bytes = wanted
+            if self.has(name, size_bytes):
+                return False
+            if super(SharedSpool, self).condition(name, sha256, size_bytes) is not Condition.INTACT:
+                return False
+            self._persistently(lambda: self.objects.put(name, self.path(name).read_bytes()))
+            return True
+
+        return sum(_at_once(put, list(files)))
+
+    def share_again(self, names: Iterable[str]) -> int:
+        """Put received files as they lie here into the object store where it lacks them; how many it lacked."""
+
+        def put(name: str) -> bool:
+            if lacked := not self.has(name, self.path(name).stat().st_size):
+                self._persistently(lambda: self.objects.put(name, self.path(name).read_bytes()))
+            return lacked
+
+        return sum(_at_once(put, list(names)))
+
+    def has(self, name: str, size_bytes: int | None = None) -> bool:
+        """Whether the object store has a file, with this size where it is known. Raises ObjectsUnavailable."""
+        found = self.objects.head(name)
+        return found is not None and size_bytes in (None, found.size_bytes)
+
+    def restore(self, name: str, lost: str) -> None:
+        """Put a kept file in the place of a lost one with the same content, here and in the object store."""
+        data = self.path(name).read_bytes()
+        self.objects.put(lost, data)
+        super().restore(name, lost)
+
+    @staticmethod
+    def _persistently(request: Callable[[], None]) -> None:
+        """A result took minutes to make: a request for it is tried again, with pauses."""
+        for failures in range(_FAILURES):
+            try:
+                request()
+                return
+            except ObjectsUnavailable:
+                if failures == _FAILURES - 1:
+                    raise
+                time.sleep(_PAUSE_S * 4**failures)
+
+    # -- out of the object store -------------------------------------------------------------------------------
+
+    def condition(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
+        """Whether the bytes of a kept file can be had; where this host lacks them, they are fetched."""
+        here = super().condition(name, sha256, size_bytes)
+        if here is Condition.INTACT:
+            return here
+        try:
+            there = self._bring((name, sha256, size_bytes))
+        except (ObjectsUnavailable, OSError) as error:
+            log.warning("%s cannot be fetched now: %s", name, _words(error), extra={"event": "object_not_fetched"})
+            return Condition.UNREADABLE
+        return here if there is Condition.GONE and here is Condition.DAMAGED else there
+
+    def fetch(self, files: Iterable[Wanted], step: Callable[[], None] = lambda: None) -> None:
+        """Bring files here that are not, or whose bytes are not right, several at once. Raises ObjectsUnavailable."""
+
+        def bring(wanted: Wanted) -> None:
+            if super(SharedSpool, self).condition(*wanted) is not Condition.INTACT:
+                self._bring(wanted)
+
+        _at_once(bring, list(files), step)
+
+    def fetch_folder(self, name: str) -> None:
+        """Bring all files of a result here, as its manifest has them. Raises ObjectsUnavailable."""
+        found = self.objects.head(f"{name}/{MANIFEST}")
+        if found is None:
+            self._require_mark()
+            return
+        data = self.objects.get(found.key, 0, found.size_bytes) or b"{}"
+        self.fetch((f"{name}/{file}", sha256, None) for file, sha256 in json.loads(data).items())
+
+    def _bring(self, wanted: Wanted) -> Condition:
+        """Fetch one file; it gets its name only with the right bytes. Raises ObjectsUnavailable and OSError."""
+        name = wanted[0]
+        self.make_room()
+        self._make_folder(self._fetching)
+        part = self._fetching / f"{uuid.uuid4().hex}.part"
+        try:
+            condition = self._download(wanted, part)
+            if condition is Condition.INTACT:
+                target = self.path(name)
+                self._make_folder(target.parent)
+                if target.is_dir() and not target.is_symlink():
+                    self.set_aside(target)
+                part.rename(target)
+            elif condition is Condition.DAMAGED:
+                log.error("%s has other bytes in the object store", name, extra={"event": "object_damaged"})
+            return condition
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _download(self, wanted: Wanted, part: Path) -> Condition:
+        name, sha256, size_bytes = wanted
+        digest, failures = hashlib.sha256(), 0
+        with part.open("xb") as file:
+            while size_bytes is None or file.tell() < size_bytes:
+                try:
+                    if size_bytes is None:
+                        found = self.objects.head(name)
+                        size_bytes = found.size_bytes if found is not None else 0
+                        data = b"" if found is not None else None
+                    else:
+                        rest = min(_PART_BYTES, size_bytes - file.tell())
+                        data = self.objects.get(name, file.tell(), rest)
+                    if data is None:
+                        self._require_mark()
+                        return Condition.GONE
+                except ObjectsUnavailable:
+                    failures += 1
+                    if failures == _FAILURES:
+                        raise
+                    time.sleep(_PAUSE_S * 4 ** (failures - 1))
+                    size_bytes = None  # a shorter object than the database knows is no fault of the server
+                    continue
+                digest.update(data)
+                file.write(data)
+        return Condition.INTACT if digest.hexdigest() == sha256 else Condition.DAMAGED
+
+    def _require_mark(self) -> None:
+        if self.objects.head(MARK) is None:
+            raise ObjectsUnavailable("the bucket has no mark of this store: it is another one, or was emptied")
+
+    # -- what may go -------------------------------------------------------------------------------------------
+
+    def discard(self, name: str) -> None:
+        """Remove a file that no row refers to, here and there; what cannot be removed there is swept later."""
+        super().discard(name)
+        self._delete([name])
+
+    def remove(self, received: Iterable[str], folders: Iterable[str]) -> int:
+        """Remove files and folders, here and there; the bytes that became free here."""
+        received, folders = list(received), list(folders)
+        freed = super().remove(received, folders)
+        self._delete(received)
+        for name in folders:
+            self._delete_folder(name)
+        return freed
+
+    def unstage(self, folder: Path) -> None:
+        """Remove a folder to which no row refers, here and, where it was published, there."""
+        super().unstage(folder)
+        if not folder.name.startswith("."):
+            self._delete_folder(f"derived/{folder.name}")
+
+    def _delete_folder(self, name: str) -> None:
+        with suppress(ObjectsUnavailable):  # said below, or swept later
+            self._delete([found.key for found in self.objects.list(name)])
+
+    def _delete(self, keys: Sequence[str]) -> None:
+        try:
+            self.objects.delete(keys)
+        except ObjectsUnavailable as error:
+            log.warning(
+                "%d objects stay for the next sweep: %s", len(keys), error, extra={"event": "objects_not_removed"}
+            )
+
+    def shared_files(self, *, older_than: datetime) -> Iterator[list[str]]:
+        """The names of received files in the object store that were put before that moment, day by day."""
+        for day in self.objects.folders("received"):
+            yield [found.key for found in self.objects.list(day) if found.changed_at < older_than]
+
+    def shared_results(self, *, older_than: datetime) -> dict[str, int]:
+        """The folders of results in the object store into which nothing was put since, and the job of each."""
+        newest: dict[str, datetime] = {}
+        for found in self.objects.list("derived"):
+            folder = found.key.rpartition("/")[0]
+            newest[folder] = max(found.changed_at, newest.get(folder, found.changed_at))
+        jobs = {folder: folder.removeprefix("derived/").partition("-")[0] for folder in newest}
+        return {folder: int(job) for folder, job in jobs.items() if job.isdecimal() and newest[folder] < older_than}
+
+    # -- the cache ---------------------------------------------------------------------------------------------
+
+    def make_room(self) -> None:
+        """Where too little is free here, drop files that the object store has, the oldest first; never raises."""
+        if self.free_bytes() >= self._room_bytes or time.monotonic() < self._look_for_room_at_s:
+            return
+        if not self._room_turn.acquire(blocking=False):
+            return
+        dropped = 0
+        try:
+            for folder in self._oldest_folders():
+                dropped += self._drop(folder)
+                if self.free_bytes() >= self._room_bytes:
+                    break
+        except (ObjectsUnavailable, OSError) as error:
+            log.warning("no cached file is dropped: %s", _words(error), extra={"event": "cache_not_dropped"})
+        finally:
+            if self.free_bytes() < self._room_bytes:
+                self._look_for_room_at_s = time.monotonic() + _LOOK_AGAIN_S
+            self._room_turn.release()
+        if dropped:
+            log.info("dropped %d cached files for want of space", dropped, extra={"event": "cache_dropped"})
+
+    def _oldest_folders(self) -> list[Path]:
+        folders = [*(self.root / "received").glob("*"), *(self.root / "derived").glob("[0-9]*")]
+        return sorted((one for one in folders if one.is_dir()), key=lambda one: one.stat().st_mtime)
+
+    def _drop(self, folder: Path) -> int:
+        """Drop the files of one folder that nobody looks at now and that the object store has with the same size."""
+        name, limit_s, dropped = str(folder.relative_to(self.root)), time.time() - _IN_USE_S, 0
+        there = {found.key: found for found in self.objects.list(name)}
+        for file in folder.iterdir():
+            with suppress(FileNotFoundError):
+                status, found = file.stat(), there.get(f"{name}/{file.name}")
+                if status.st_mtime < limit_s and found is not None and found.size_bytes == status.st_size:
+                    file.unlink()
+                    dropped += 1
+        with suppress(OSError):  # something is left in it
+            folder.rmdir()
+        return dropped
+
+    def forget(self, received: Iterable[str], folders: Iterable[str]) -> None:
+        """Remove cached files that nothing refers to any more from this host alone, and what killed fetches left."""
+        super().remove(received, folders)
+        for part in self._fetching.glob("*"):
+            with suppress(FileNotFoundError):
+                if part.stat().st_mtime < time.time() - _LEFT_BEHIND_S:
+                    part.unlink()
+
+
+def _at_once(do: Callable[[T], R], things: Sequence[T], step: Callable[[], None] = lambda: None) -> list[R]:
+    """Do it for each, several at once, `step` after each; the first error is raised, and what waits is not begun."""
+    failed = threading.Event()
+
+    def guarded(thing: T) -> R:
+        if failed.is_set():
+            raise ObjectsUnavailable("given up after an error with another file")
+        try:
+            return do(thing)
+        except BaseException:
+            failed.set()
+            raise
+
+    done = []
+    with ThreadPoolExecutor(min(AT_ONCE, max(1, len(things))), thread_name_prefix="objects") as threads:
+        try:
+            for one in threads.map(guarded, things):
+                done.append(one)
+                step()
+        finally:
+            failed.set()
+    return done
+
+
+def _words(error: Exception) -> str:
+    return (error.strerror or type(error).__name__) if isinstance(error, OSError) else str(error)
