@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from config.spool import SpoolSettings
@@ -118,6 +119,19 @@ def _answer(error: Exception) -> str:
     if name == "GenericError":
         return "does not answer, or with an error"
     return f"cannot be used ({name})"
+
+
+def open_folder(path: Path) -> Objects:
+    """A folder that is shared or mounted, as if it were a bucket: for an archive, not for a spool."""
+    return Objects(lambda _limit_s: _local(path))
+
+
+def _local(path: Path) -> "ObjectStore":
+    try:
+        from obstore.store import LocalStore  # noqa: PLC0415
+    except ImportError:
+        raise ObjectsUnavailable("an archive needs the package obstore: install syncect[objects]") from None
+    return LocalStore(path, mkdir=True)
 
 
 def open_objects(settings: SpoolSettings, credentials: Callable[[], tuple[str, str] | None]) -> Objects:

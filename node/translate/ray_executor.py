@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import ray
+import ray.data
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 
 from models.bundle import BundleCard
@@ -36,6 +37,7 @@ TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on, an
 SILENT_S: Final = 30.0  # an actor that answers no question for so long has stopped
 IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
 START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
+MOST_BLOCKS: Final = 4096  # of rows in a stream; a block's rows are done again together
 HELLO_LIMIT_S: Final = 120.0  # to import torch and load a bundle, where the actor has its place
 
 
@@ -412,6 +414,31 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
     finally:
         with suppress(RayError, OSError, RuntimeError):
             ray.shutdown()
+
+
+def stream(
+    rows: Sequence[dict[str, Any]], translator: type, made_of: Any, plan: ClusterPlan, device: str
+) -> Iterator[dict[str, Any]]:
+    """What `translator(made_of)(row)` gives for each row, in the order in which they end, by Ray Data.
+
+    One translator in each of `plan.actors` processes, or as many as the cluster has GPUs or cores for. A row whose actor
+    ended is given to another one. What a translator raises ends the stream (RayError).
+    """
+    share = {"num_gpus": plan.gpus_per_actor} if device == "cuda" else {"num_cpus": plan.cores_per_actor}
+    whole = ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 0.0)
+    most = plan.actors or max(1, int(whole / next(iter(share.values()))))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    blocks = min(len(rows), MOST_BLOCKS)
+    answers = ray.data.from_items(list(rows), override_num_blocks=blocks).map(
+        translator,
+        fn_constructor_args=(made_of,),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+        runtime_env={"env_vars": plan.environment},
+        **share,
+    )
+    yield from answers.iter_rows()
 
 
 def settle_device(device: str, plan: ClusterPlan) -> str:
