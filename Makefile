@@ -21,7 +21,7 @@ JOBS ?= 3
 # Hundreds of processes of the node start in the tests: without cached byte code each compiles all sources again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo types test $(PARTS) unit coverage abuse retention field fuzz torture soak check quick format bench trust scale pictures walk gpu reproduce-small scaled docs clean
+.PHONY: setup demo types test $(PARTS) unit coverage abuse retention field fuzz torture soak ray check quick format bench trust scale pictures walk gpu reproduce-small scaled docs clean
 
 .PHONY: constraints release audit
 
@@ -73,6 +73,9 @@ retention: $(STAMP)  ## ten thousand delivered series come and go, and the disk 
 
 scaled: $(STAMP)  ## every role of deploy/kubernetes as a process of its own on PostgreSQL, and a series through them
 	DEPLOY_SCALED=1 $(BIN)/pytest tests/deploy/test_scaled.py
+
+ray: $(STAMP)  ## every fault of a Ray cluster while jobs run: actors, hosts, the head, the worker; takes about five minutes
+	RAY_FAULTS=long $(BIN)/pytest tests/component/node/test_ray_executor.py tests/component/node/test_ray_worker.py
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
 	FIELD_CASES=all $(BIN)/pytest tests/field

@@ -24,6 +24,8 @@ class Aim:
 
 
 AIMS: dict[str, Aim] = {
+    r"ray / plain, \d actors, (processor|wall) time of the same work.*": Aim(high=1.05),
+    r"ray, series whose bytes differ from those of a plain worker": Aim(high=0.0),
     r"cpu, naive / folded, faster precision": Aim(low=4.0),
     r"cpu, naive / folded fp32": Aim(low=1.8),
     r"cpu, four naive steps / syndiff_student, per slice": Aim(low=4.0),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.prediction import Prediction, predicted_image
+from models.together import drawn
 
 
 @dataclass(frozen=True)
@@ -162,11 +163,15 @@ class Draw:
     @classmethod
     def of(cls, schedule: Schedule, x_0: Tensor, nz: int) -> "Draw":
         """Draw t uniformly and all noise from torch's default generator."""
-        count = len(x_0)
-        t = torch.randint(0, schedule.num_timesteps, (count,), device=x_0.device)
-        e_1, e_2, noise = (torch.randn_like(x_0) for _ in range(3))
+        count, device = len(x_0), x_0.device
+
+        def normal(*shape: int) -> Tensor:
+            return drawn(count, lambda images: torch.randn(images, *shape, dtype=x_0.dtype, device=device))
+
+        t = drawn(count, lambda images: torch.randint(0, schedule.num_timesteps, (images,), device=device))
+        e_1, e_2, noise = (normal(*x_0.shape[1:]) for _ in range(3))
         x_t, x_next = forward_pair(schedule, x_0, t, e_1, e_2)
-        return cls(t, x_t, x_next, torch.randn(count, nz, device=x_0.device), noise)
+        return cls(t, x_t, x_next, normal(nz), noise)
 
     def estimate_x0(self, generator: nn.Module, kind: Prediction, source: Tensor) -> Tensor:
         """The diffusive generator's x_0 from x_{t+1} and the conditioning source [N, C, M, M]."""

@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from bench.gpu.tools import (
     take_at_once,
     translator,
 )
-from models.translator import Precision
+from models.translator import Precision, Translator
 from models.translators.engine import Engine
 
 METHODS = ("syndiff", "pix2pix", "reggan", "cyclegan", "syndiff_student")
@@ -45,6 +46,9 @@ def determinism(section: Section, *, device: str, size: Size, folder: Path) -> N
     bundles |= {f"{method} {size.published}": bundle_of(method, size.published, folder) for method in METHODS}
     if section.has_time_for("company in a batch", seconds=3):
         _company(section, device, size)
+    for precision in size.precisions:
+        if section.has_time_for(f"{own}, {precision}: several series at a time", seconds=2):
+            together(section, device, precision, size)
     if section.has_time_for("another process", seconds=20 if device == "cuda" else 3):
         _other_process(section, device, size)
     for name, path in bundles.items():
@@ -84,6 +88,22 @@ def digest(name: str, device: str, precision: Precision, batch: int, rows: int) 
         phantom_slices(batch, rows), SEED, spacing_mm=SLICES_MM
     )
     return hashlib.sha256(result.tobytes()).hexdigest()
+
+
+def together(section: Section, device: str, precision: Precision, size: Size) -> None:
+    """Whether series that one process has in hand at a time have the bits of each alone, as in an actor of Ray."""
+    loaded = translator(shipped(size.shipped[0]), device, precision, size.batch)
+    hu = phantom_slices(size.batch + 3, size.rows)
+    series = [(hu[number:], SEED + number) for number in range(3)]
+
+    def run(of: Translator, one: tuple[NDArray[np.float32], int]) -> NDArray[np.float32]:
+        return of.translate(one[0], one[1], spacing_mm=SLICES_MM)
+
+    alone = [run(loaded, one) for one in series]
+    with ThreadPoolExecutor(len(series)) as threads:
+        crowd = list(threads.map(run, [loaded.sibling() for _ in series], series))
+    differing = sum(int((one != other).sum()) for one, other in zip(alone, crowd, strict=True))
+    section.check(f"bundle {size.shipped[0]}, {precision}: pixels that depend on other series", differing, 0, EXACT)
 
 
 def _repeats(

@@ -19,7 +19,7 @@ from models import find_bundle, load_bundle
 from models.networks.config import NcsnppConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.phantom import make_patient
-from models.translator import Device, Precision, Translator
+from models.translator import Device, LoadedTranslator, Precision, Translator
 from models.translators.slicewise import Loaded
 
 FIELD_OF_VIEW_MM = 500.0
@@ -129,7 +129,7 @@ def shipped(name: str) -> Path:
     return find_bundle(name)
 
 
-def translator(path: Path, device: str, precision: Precision, batch: int) -> Translator:
+def translator(path: Path, device: str, precision: Precision, batch: int) -> LoadedTranslator:
     """A loaded bundle that takes `batch` slices at once, on a CPU too."""
     place: Device = "cuda" if device == "cuda" else "cpu"
     loaded = load_bundle(path, device=place, precision=precision, batch_size=batch)

@@ -104,7 +104,7 @@ class Attempt:
 
     def saved(self) -> Mapping[str, Any]:
         """What the checkpoint's file holds of the method."""
-        checkpoint = load_checkpoint(self.out, 0)
+        checkpoint = load_checkpoint(self.out)
         assert checkpoint is not None
         return checkpoint.state
 
@@ -170,7 +170,7 @@ def _walk(attempt: Attempt, method: Method, seconds: float) -> Course:
         done = max(spent / max(seconds, 1e-9) if step >= run.least_steps else 0.0, step / run.most_steps)
         if not course.saved_at and (done >= 0.6 or step + REPEATED >= run.most_steps):
             started = time.perf_counter()
-            save_checkpoint(attempt.out, 0, Checkpoint(step, None, method.parts.state_dict()))
+            save_checkpoint(attempt.out, Checkpoint(step, None, method.parts.state_dict()))
             course.saved_at, course.saving_s = step, time.perf_counter() - started
         if done >= 1 and step >= course.saved_at + REPEATED:
             break

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.methods.accumulation import Paused, Shares
 from models.methods.replay import ReplayPool
+from models.together import ALL_PROCESSES, ALONE, Place, at, average_gradients, means
 
 GENERATORS = "generators"
 
@@ -114,15 +115,11 @@ class NotFinite(ArithmeticError):
 
 @dataclass(frozen=True)
 class Compute:
-    """Where and how steps are computed: device "cpu" or "cuda", precision "fp32" or "bf16", the process's number.
-
-    `average_gradients` replaces the gradients of these parameters by their means over all processes; None for one.
-    """
+    """Where and how steps are computed: device "cpu" or "cuda", precision "fp32" or "bf16", and by which processes."""
 
     device: str = "cpu"
     precision: str = "fp32"
-    rank: int = 0
-    average_gradients: Callable[[Sequence[nn.Parameter]], None] | None = None
+    place: Place = ALONE
 
     def autocast(self) -> torch.autocast:
         """Context in which networks run at this precision."""
@@ -133,7 +130,7 @@ class Parts:
     """Networks, their optimisers, the moving averages of the generators, and the replay pools of a method.
 
     `groups` names the optimisers and the networks each one moves; the group "generators" has the regime's generator
-    rate, all others its discriminator rate. There is no random state: a step's noise comes from (seed, rank, step).
+    rate, all others its discriminator rate. There is no random state: a step's noise comes from (seed, step).
     """
 
     def __init__(
@@ -184,7 +181,7 @@ class Parts:
     def step(self, step: int) -> Iterator[None]:
         """Surround one training step: its own random stream, its precision, moving averages at the end."""
         stream = () if self.shares is None else self.shares.stream
-        with seeded(self.regime.seed, self.compute.rank, step, *stream), self.compute.autocast():
+        with at(self.compute.place), seeded(self.regime.seed, ALL_PROCESSES, step, *stream), self.compute.autocast():
             yield
         if self.shares is None:
             self._update_averages()
@@ -198,7 +195,8 @@ class Parts:
         shares = self.shares
         if shares is not None and shares.has_moved(group):
             return shares.values_of(group)
-        values = {name: float(term.detach()) for name, term in terms.items()}
+        with at(self.compute.place):
+            values = means(terms)
         if broken := [name for name, value in values.items() if not math.isfinite(value)]:
             raise NotFinite(f"{broken[0]} is not finite")
         total = torch.stack([term.float() for term in terms.values()]).sum()
@@ -235,8 +233,8 @@ class Parts:
     def _move(self, group: str) -> None:
         """One step of a group's optimiser, by the gradients that its parameters hold."""
         parameters = self.parameters_of(group)
-        if self.compute.average_gradients is not None:
-            self.compute.average_gradients(parameters)
+        with at(self.compute.place):
+            average_gradients(parameters)
         if self.regime.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(parameters, self.regime.max_grad_norm)
         self.optimisers[group].step()

@@ -20,6 +20,7 @@ from models.networks.generators import GeneratorConfig, build_generator
 from models.networks.registration import RegistrationConfig, RegistrationNetwork, displacement_figures, warp
 from models.networks.resnet import ResnetConfig
 from models.prediction import predicted_image
+from models.together import means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +133,7 @@ class RegGan:
                 fakes = {"target": self._make("to_target", batch.source)}
                 phi = parts.networks["registration"](_apart(fakes["target"]), _apart(batch.target))
                 terms = self._generator_terms(batch, fakes, phi)
-                losses = parts.descend(GENERATORS, terms) | displacement_figures(phi.detach())
+                losses = parts.descend(GENERATORS, terms) | means(displacement_figures(phi))
             return losses | parts.descend("discriminators", self._discriminator_terms(batch, fakes))
 
     def _generator_terms(self, batch: Batch, fakes: dict[str, Tensor], phi: Tensor) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from models.together import of_whole_batch
+
 
 class ReplayPool:
     """The last fakes, so that a discriminator does not forget what the generator did before (Shrivastava et al., 2017).
@@ -21,11 +23,15 @@ class ReplayPool:
         """Put fakes [N, C, H, W] in and get as many out, detached.
 
         Until the pool is full every fake is stored and handed back. Then each is, with probability 1/2 from torch's
-        default generator, swapped for a random stored one.
+        default generator, swapped for a random stored one. The pool is one of all processes: each has the same, and is
+        handed the part that belongs to its own fakes.
         """
         if self.size == 0:
             return fakes.detach()
-        return torch.stack([self._exchange_one(fake) for fake in fakes.detach()])
+        return of_whole_batch(fakes.detach(), self._exchange_all)
+
+    def _exchange_all(self, fakes: Tensor) -> Tensor:
+        return torch.stack([self._exchange_one(fake) for fake in fakes])
 
     def _exchange_one(self, fake: Tensor) -> Tensor:
         if len(self._images) < self.size:

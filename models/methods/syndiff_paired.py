@@ -23,6 +23,7 @@ from models.networks.config import NcsnppConfig
 from models.networks.discriminators import TimeDiscriminator, TimeDiscriminatorConfig
 from models.networks.ncsnpp import Ncsnpp
 from models.networks.registration import RegistrationConfig, RegistrationNetwork, displacement_figures, warp
+from models.together import means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +159,7 @@ class SyndiffPaired:
                 draw = self._draw(batch.target)
                 estimate, phi = self._estimate_x0(batch, draw)
                 losses |= parts.descend(GENERATORS, self._generator_terms(batch, draw, estimate, phi))
-        return losses if phi is None else losses | displacement_figures(phi.detach())
+            return losses if phi is None else losses | means(displacement_figures(phi))
 
     def _discriminator_terms(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """L of D_theta in SynDiff: logistic terms of real and fake x_t given x_{t+1}, and R1 at the real one."""

@@ -18,6 +18,7 @@ from models.networks.config import ConfigError
 from models.networks.initialisation import normal_gan, uniform_fan_average
 from models.networks.layers import Norm, make_norm, needs_bias, require_whole_numbers
 from models.networks.ncsnpp import FirDown, sinusoid
+from models.together import of_whole_batch
 
 _STDDEV_GROUP = 4
 
@@ -132,8 +133,13 @@ class _DownBlock(nn.Module):
 def append_minibatch_stddev(x: Tensor) -> Tensor:
     """Append one channel, constant per image, with the mean spread inside the image's group (StyleGAN2).
 
-    x [N, C, H, W] -> [N, C + 1, H, W]. Image n belongs to group n modulo the number of groups.
+    x [N, C, H, W] -> [N, C + 1, H, W]. Image n of the whole batch, of which this process may hold a part, belongs to
+    group n modulo the number of groups.
     """
+    return of_whole_batch(x, _with_stddev)
+
+
+def _with_stddev(x: Tensor) -> Tensor:
     count, channels, rows, columns = x.shape
     size = next(size for size in range(min(_STDDEV_GROUP, count), 0, -1) if count % size == 0)
     groups = x.reshape(size, count // size, channels, rows, columns)

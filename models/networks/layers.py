@@ -1,9 +1,12 @@
-"""Choices that several networks make in the same way while they are built: norms, biases, checks of sizes."""
+"""What several networks are built of in the same way: norms, dropout, biases, checks of sizes."""
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from models import together
 from models.networks.config import ConfigError
 
 Norm = Literal["batch", "instance", "group"]
@@ -12,12 +15,54 @@ Norm = Literal["batch", "instance", "group"]
 def make_norm(norm: Norm, channels: int) -> nn.Module:
     """Normalisation of [N, channels, H, W]: batch and group with an affine part, instance without (its usual form)."""
     if norm == "batch":
-        return nn.BatchNorm2d(channels)
+        return BatchNorm(channels)
     if norm == "group":
         return nn.GroupNorm(group_count(channels), channels)
     if norm == "instance":
         return nn.InstanceNorm2d(channels)
     raise ConfigError(f"norm is {norm!r}; allowed are batch, instance, group")
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation by the statistics of the whole batch, of which this process may hold a part."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torch.nn.BatchNorm2d`."""
+        if not self.training or together.is_alone():
+            return super().forward(x)
+        values = x.float()
+        count = x.numel() // x.shape[1] * together.processes()
+        mean = together.summed(values.sum(dim=(0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = together.summed(centred.square().sum(dim=(0, 2, 3))) / count
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        scaled = centred * (variance + self.eps).rsqrt()[:, None, None]
+        return (scaled * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, as torch does."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+
+class Dropout(nn.Dropout):
+    """Dropout whose mask is this process's part of that of the whole batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See `torch.nn.Dropout`."""
+        if not self.training or together.is_alone():
+            return super().forward(x)
+
+        def mask(images: int) -> Tensor:
+            return F.dropout(x.new_ones((images, *x.shape[1:])), self.p)
+
+        return x * together.drawn(len(x), mask)
 
 
 def group_count(channels: int) -> int:

@@ -101,10 +101,10 @@ def jacobian_determinant(phi: Tensor) -> Tensor:
     return stretch - along_rows[:, 1] * along_columns[:, 0]
 
 
-def displacement_figures(phi: Tensor) -> dict[str, float]:
+def displacement_figures(phi: Tensor) -> dict[str, Tensor]:
     """What to watch in training: mean length "displacement_px" of phi [N, 2, H, W], and the share "folded" of folds."""
     folded = (jacobian_determinant(phi) <= 0).float().mean()
-    return {"displacement_px": float(phi.norm(dim=1).mean()), "folded": float(folded)}
+    return {"displacement_px": phi.norm(dim=1).mean(), "folded": folded}
 
 
 def _convolution(channels_in: int, channels: int, *, size: int = 3) -> nn.Sequential:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.initialisation import normal_gan
-from models.networks.layers import Norm, make_norm, needs_bias, require_whole_numbers
+from models.networks.layers import Dropout, Norm, make_norm, needs_bias, require_whole_numbers
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class _Double(nn.Module):
         bias = norm is None or needs_bias(norm)
         self.conv = nn.ConvTranspose2d(channels_in, channels, 4, stride=2, padding=1, bias=bias)
         self.norm = nn.Identity() if norm is None else make_norm(norm, channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.dropout(self.norm(self.conv(x)))

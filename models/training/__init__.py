@@ -1,5 +1,6 @@
 """One loop that trains every method of `models.registry` on a cohort and ends in a bundle; needs the extra `train`."""
 
+from models.training.accelerated import OfOneProcess, is_first, is_spokesman
 from models.training.estimate import Estimate, estimate
 from models.training.folds import FOLDS_FILE, fold_folder, summarise_folds
 from models.training.loop import Observer, TrainResult, train
@@ -12,11 +13,14 @@ __all__ = [
     "Diverged",
     "Estimate",
     "Observer",
+    "OfOneProcess",
     "TrainOptions",
     "TrainResult",
     "TrainingError",
     "estimate",
     "fold_folder",
+    "is_first",
+    "is_spokesman",
     "read_options",
     "render",
     "summarise_folds",

@@ -25,7 +25,10 @@ _MEASURED_PATIENTS: Final = 12
 def describe_run(
     options: TrainOptions, method: Method, cohort: Cohort, *, epoch: int, step: int, figures: Mapping[str, float]
 ) -> BundleCard:
-    """The card of a bundle that this run writes after this epoch and step; it claims nothing that was not measured."""
+    """The card of a bundle that this run writes after this epoch and step; it claims nothing that was not measured.
+
+    "processes" are those of this step; a run may have gone on with another number.
+    """
     patients = choose_people(cohort, options).train
     phantom = cohort.kind == "phantom"
     limits = ["Not for clinical use before it was commissioned on the department's own patients."]
@@ -57,6 +60,7 @@ def describe_run(
             **({"fold": f"{options.fold} of {options.folds}, by patient"} if options.folds else {}),
             "epoch": epoch,
             "steps": step,
+            "processes": method.parts.compute.place.processes,
             "selection": _selection(options),
             "validation": {key: round(value, 4) for key, value in figures.items()},
             "torch": torch.__version__,

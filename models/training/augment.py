@@ -4,6 +4,7 @@ There is no flip: heart, arch and liver tell left from right, and a mirrored pat
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,9 +35,20 @@ class HuBatch:
     depth_mm: Tensor
 
 
-def augment(batch: HuBatch, how: Augmentation, random: torch.Generator) -> HuBatch:
-    """A changed copy; `random` lies on the batch's device and decides everything."""
-    draw = _Draw(random, len(batch.source))
+@dataclass(frozen=True)
+class PartOf:
+    """A whole batch of `images`, and at which `places` of it the images at hand stand."""
+
+    places: Sequence[int]
+    images: int
+
+
+def augment(batch: HuBatch, how: Augmentation, random: torch.Generator, part: PartOf | None = None) -> HuBatch:
+    """A changed copy; `random` lies on the batch's device and decides everything.
+
+    A `part` of a batch is changed as it is in the whole.
+    """
+    draw = _Draw(random, part or PartOf(range(len(batch.source)), len(batch.source)))
     batch = _moved(batch, how, draw)
     if how.lesions:
         batch = _with_lesions(batch, how.lesions, draw)
@@ -50,19 +62,29 @@ def augment(batch: HuBatch, how: Augmentation, random: torch.Generator) -> HuBat
 
 @dataclass(frozen=True)
 class _Draw:
-    """One random number for each of `count` slices, on the generator's device."""
+    """Random numbers for each slice, on the generator's device; drawn for the whole batch, and those of a part kept."""
 
     random: torch.Generator
-    count: int
+    part: PartOf
 
     def uniform(self) -> Tensor:
-        return torch.rand(self.count, generator=self.random, device=self.random.device)
+        return self._own(torch.rand(self.part.images, generator=self.random, device=self.random.device))
 
     def between(self, low: float, high: float) -> Tensor:
         return low + (high - low) * self.uniform()
 
-    def normal(self) -> Tensor:
-        return torch.randn(self.count, generator=self.random, device=self.random.device)
+    def normal(self, *shape: int) -> Tensor:
+        return self._own(torch.randn((self.part.images, *shape), generator=self.random, device=self.random.device))
+
+    def place_in(self, mask: Tensor) -> Tensor:
+        """The number of one pixel of each mask [N, P], every set one as likely; any pixel where none is set."""
+        # What torch.multinomial does for one draw, which cannot be told to draw for more images than it sees.
+        waiting = torch.empty((self.part.images, mask.shape[1]), device=self.random.device)
+        waiting.exponential_(generator=self.random)
+        return ((mask.float() + 1e-12) / self._own(waiting)).argmax(dim=1)
+
+    def _own(self, whole: Tensor) -> Tensor:
+        return whole if len(self.part.places) == self.part.images else whole[list(self.part.places)]
 
 
 def _moved(batch: HuBatch, how: Augmentation, draw: _Draw) -> HuBatch:
@@ -74,7 +96,7 @@ def _moved(batch: HuBatch, how: Augmentation, draw: _Draw) -> HuBatch:
     cosine, sine = torch.cos(angle) / size, torch.sin(angle) / size
     move_x, move_y = (how.move_px * draw.normal() * 2 / side for _ in range(2))
     theta = torch.stack([torch.stack([cosine, -sine, move_x], 1), torch.stack([sine, cosine, move_y], 1)], 1)
-    grid = F.affine_grid(theta, [draw.count, 1, side, side], align_corners=False)
+    grid = F.affine_grid(theta, [len(theta), 1, side, side], align_corners=False)
 
     def seen(images: Tensor, outside: float) -> Tensor:
         return F.grid_sample(images - outside, grid, align_corners=False) + outside
@@ -103,7 +125,7 @@ def _noise(like: Tensor, how: Augmentation, draw: _Draw) -> Tensor:
     f_y, f_x = torch.fft.fftfreq(side, device=like.device), torch.fft.rfftfreq(side, device=like.device)
     radial = torch.sqrt(f_y[:, None] ** 2 + f_x[None] ** 2)
     amplitude = torch.sqrt(radial * torch.exp(-((radial / f0) ** 2)))
-    white = torch.randn(like.shape, generator=draw.random, device=like.device)
+    white = draw.normal(*like.shape[1:])
     noise = torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=(side, side))
     scaled: Tensor = noise / noise.std(dim=(-2, -1), keepdim=True) * sd_hu[:, None, None, None]
     return scaled
@@ -117,7 +139,7 @@ def _with_lesions(batch: HuBatch, mean_count: float, draw: _Draw) -> HuBatch:
     source, opened, change = batch.source.clone(), batch.opened.clone(), batch.change.clone()
     for _ in range(max(1, math.ceil(2 * mean_count))):
         wanted = (draw.uniform() < mean_count / max(1, math.ceil(2 * mean_count))) & lung.flatten(1).any(1)
-        places = torch.multinomial(lung.flatten(1).float() + 1e-12, 1, generator=draw.random)[:, 0]
+        places = draw.place_in(lung.flatten(1))
         row, column = (places // side).float(), (places % side).float()
         radius_mm = 3 + 27 * draw.uniform() ** 2
         stretch = draw.between(0.7, 1.4)

@@ -13,6 +13,8 @@ from models.training.journal import flat
 from models.training.options import TrainingError
 
 RUN_FILE = "run.json"
+CHECKPOINT_FILE = "checkpoint-0.pt"  # the first process writes it
+_FREE = "processes"  # earlier versions entered it, and went on with as many only
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,26 @@ def begin_run(out: Path, facts: Mapping[str, object], *, resume: bool) -> None:
         return
     if not resume:
         raise TrainingError(f"{out} already holds a run; go on with it by --resume, or name another folder.")
-    begun, now = flat(json.loads(file.read_text(encoding="utf-8"))), flat(plain)
-    differing = sorted(key for key in {*begun, *now} if begun.get(key) != now.get(key))
-    if differing:
-        told = ", ".join(f"{key} {begun.get(key)!r}, not {now.get(key)!r}" for key in differing)
+    if told := tell_difference(json.loads(file.read_text(encoding="utf-8")), plain):
         raise TrainingError(f"{out} was begun with {told}: not the same run.")
 
 
-def save_checkpoint(out: Path, process: int, checkpoint: Checkpoint) -> None:
-    """Replace this process's checkpoint; a crash leaves the old one or the new one, never half of one."""
+def tell_difference(one: Mapping[str, object], other: Mapping[str, object]) -> str:
+    """Which facts of two runs are not the same, in words; "" where all are, the number of processes excepted."""
+    first, second = flat(one), flat(other)
+    differing = sorted(key for key in {*first, *second} - {_FREE} if first.get(key) != second.get(key))
+    return ", ".join(f"{key} {first.get(key)!r}, not {second.get(key)!r}" for key in differing)
+
+
+def save_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint, from which any number of processes can go on.
+
+    A crash leaves the old one or the new one, never half of one.
+    """
     best = None if checkpoint.best is None else asdict(checkpoint.best)
     spent = {"seconds": checkpoint.seconds, "ended": checkpoint.ended}
     whole = {"step": checkpoint.step, "best": best, "state": checkpoint.state, **spent}
-    file = _file(out, process)
+    file = out / CHECKPOINT_FILE
     partial = file.with_suffix(".partial")
     with partial.open("wb") as stream:
         torch.save(whole, stream)
@@ -80,9 +89,9 @@ def save_checkpoint(out: Path, process: int, checkpoint: Checkpoint) -> None:
     partial.replace(file)
 
 
-def load_checkpoint(out: Path, process: int) -> Checkpoint | None:
-    """The last checkpoint of this process, or None before the first; raises TrainingError for a damaged one."""
-    file = _file(out, process)
+def load_checkpoint(out: Path) -> Checkpoint | None:
+    """The last checkpoint, or None before the first; raises TrainingError for a damaged one."""
+    file = out / CHECKPOINT_FILE
     if not file.exists():
         return None
     try:
@@ -92,10 +101,6 @@ def load_checkpoint(out: Path, process: int) -> Checkpoint | None:
         return Checkpoint(int(whole["step"]), best, whole["state"], *spent)
     except Exception as error:  # torch.load has no error of its own: pickle, zip and key errors all mean this
         raise TrainingError(f"{file} cannot be read: {error}.") from error
-
-
-def _file(out: Path, process: int) -> Path:
-    return out / f"checkpoint-{process}.pt"
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     from models.training.demo_run import Options, Run, patients_of  # noqa: PLC0415
 
     options = Options(**vars(words))
-    if load_checkpoint(options.out, 0) is not None and not options.resume:
+    if load_checkpoint(options.out) is not None and not options.resume:
         sys.stderr.write(f"{options.out} already holds a run; go on with it by --resume, or name another folder.\n")
         return 2
     options.out.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,7 @@ class Run:
         method.parts.compute = Compute(options.device, "bf16" if fast else "fp32")
         method.parts.to(options.device)
         run = cls(options, method, ResidentSlices(CONTEXT_MM, options.device))
-        if checkpoint := load_checkpoint(options.out, 0):
+        if checkpoint := load_checkpoint(options.out):
             method.parts.load_state_dict(checkpoint.state)
             run.step = checkpoint.step
             run.seconds = float(json.loads((options.out / STATE_FILE).read_text(encoding="utf-8"))["seconds"])
@@ -292,7 +292,7 @@ class Run:
         )
         write_method_bundle(self.method, options.out / "bundle", card)
         (options.out / STATE_FILE).write_text(json.dumps({"seconds": self.seconds}), encoding="utf-8")
-        save_checkpoint(options.out, 0, Checkpoint(self.step, None, self.method.parts.state_dict()))
+        save_checkpoint(options.out, Checkpoint(self.step, None, self.method.parts.state_dict()))
 
     def _show(self, losses: Mapping[str, float]) -> None:
         terms = ", ".join(f"{key} {value:.4f}" for key, value in losses.items())

@@ -12,8 +12,9 @@ import torch
 
 from models.cohort import Cohort
 from models.methods.method import Batch
+from models.training.accelerated import OfOneProcess, is_first
 from models.training.loop import Run, Silent
-from models.training.options import TrainingError, TrainOptions
+from models.training.options import TrainOptions
 
 STEPS = 4
 """Steps at most; the first, in which memory is found and kernels are chosen, does not count where there are others."""
@@ -42,9 +43,10 @@ class Estimate:
 def estimate(cohort: Cohort, options: TrainOptions, near: Path) -> Estimate:
     """Take a few steps of a run in a folder that is removed again, made in `near`, where the run's own folder will lie.
 
+    Of several processes, all take them together, and only the first needs `near`.
     Raises what `train` raises; a step that the memory is too small for fails here and not after hours.
     """
-    with tempfile.TemporaryDirectory(dir=near, prefix=".estimate-") as folder:
+    with tempfile.TemporaryDirectory(dir=near if is_first() else None, prefix=".estimate-") as folder:
         run = Run(cohort, Path(folder) / "run", replace(options, minutes=None), resume=False, observer=Silent())
         per_step = _time_steps(run)
         started = time.perf_counter()
@@ -75,7 +77,7 @@ def _time_steps(run: Run) -> float:
     for batch in _some(run):
         _try_step(run, batch)
         seconds.append(time.perf_counter() - started)
-        if sum(seconds) > ENOUGH_S:
+        if run.process.agree(sum(seconds)) > ENOUGH_S:
             break
         started = time.perf_counter()
     counted = seconds[1:] or seconds
@@ -88,9 +90,9 @@ def _try_step(run: Run, batch: Batch) -> None:
         losses = run.take_step(batch.to(run.process.device), 0.0)
     except torch.OutOfMemoryError as error:
         words = "a larger regime.accumulate, a smaller batch_size or a smaller network needs less"
-        raise TrainingError(f"one step needs more memory than the device has; {words}.") from error
+        raise OfOneProcess(f"one step needs more memory than the device has; {words}.") from error
     except RuntimeError as error:
-        raise TrainingError(f"these settings make no training step: {str(error).splitlines()[0]}") from error
+        raise OfOneProcess(f"these settings make no training step: {str(error).splitlines()[0]}") from error
     assert all(math.isfinite(value) for value in losses.values())  # waits for the device, too
 
 

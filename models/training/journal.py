@@ -45,9 +45,10 @@ class Journal:
         for name, value in losses.items():
             self._board.add_scalar(f"train/{name}", value, step)
 
-    def validation(self, step: int, epoch: int, figures: Mapping[str, float], pictures: Tensor) -> None:
-        """Figures after an epoch, counted from 1, and pictures as `picture_rows` gives them."""
-        self._validations.write(json.dumps({"step": step, "epoch": epoch, **figures}) + "\n")
+    def validation(self, step: int, epoch: int, processes: int, figures: Mapping[str, float], pictures: Tensor) -> None:
+        """Figures after an epoch, counted from 1, that so many processes trained; pictures are of `picture_rows`."""
+        line = {"step": step, "epoch": epoch, "processes": processes, **figures}
+        self._validations.write(json.dumps(line) + "\n")
         for name, value in figures.items():
             self._board.add_scalar(f"validation/{name}", value, step)
         self._board.add_image("validation/source prediction target change", pictures, step)

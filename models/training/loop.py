@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from torch import Tensor
+
 from models.bundle import HU_WINDOW, BundleCard, BundleError, parse_card, read_card
 from models.cohort import Cohort, CohortPatient
 from models.frame import Frame
@@ -19,8 +21,16 @@ from models.methods.method import (
 )
 from models.methods.optimisation import NotFinite
 from models.training.about import describe_run, teacher_of
-from models.training.accelerated import TrainingProcess
-from models.training.checkpoint import Best, Checkpoint, begin_run, load_checkpoint, save_checkpoint, write_whole
+from models.training.accelerated import OfOneProcess, TrainingProcess
+from models.training.checkpoint import (
+    Best,
+    Checkpoint,
+    begin_run,
+    load_checkpoint,
+    save_checkpoint,
+    tell_difference,
+    write_whole,
+)
 from models.training.clock import Clock
 from models.training.journal import Journal
 from models.training.keep import recover_folder, replace_folder
@@ -85,9 +95,11 @@ def train(
     After every epoch the generator (its moving average where one is kept) translates slices of the split "validation";
     the bundle is that of the epoch with the lowest NMAE, or of the last one in a run without validation; from the first
     epoch on it is there, and always whole. Writes run.json, run.toml, losses.jsonl, validations.jsonl, tensorboard/,
-    checkpoint-<process>.pt and bundle/. A run that was killed goes on with `resume` and has the losses that it would
-    have had, a limit in minutes excepted. Under `accelerate launch` all processes call this with the same arguments.
-    Raises TrainingError, CohortError, DeviceUnavailable, BundleError for a teacher.
+    checkpoint-0.pt and bundle/. A run that was killed goes on with `resume` and has the losses that it would have had,
+    a limit in minutes excepted. Under `accelerate launch` or torchrun all processes call this with the same arguments,
+    divide each batch among themselves, and have the losses that one process would have, but for the rounding of sums;
+    the first alone reads and writes `out`, and a run may go on with another number of processes.
+    Raises TrainingError, CohortError, DeviceUnavailable, BundleError for a teacher, PeerLost for another process.
     """
     return Run(cohort, out, options, resume=resume, observer=observer or Silent()).run()
 
@@ -119,32 +131,37 @@ class Run:
         people = choose_people(cohort, options)
         self.slices = self._slices(people.train, stacked=self.method.stacked)
         self.plan = BatchPlan(len(self.slices), regime, self.method.paired, self.process.rank, self.process.processes)
-        # Only the first process looks at them.
-        judged, count = self._slices(people.validation, stacked=False), options.validation_slices
-        self.validator = Validator.of(judged, count) if self.process.rank == 0 else None
+        self.validator = Validator.of(self._slices(people.validation, stacked=False), options.validation_slices)
         self.facts = {
             "options": options.to_mapping(),
             "regime": asdict(regime),
             "model": plain_model(self.method.config),
             "cohort": cohort.digest,
             "teacher": teacher.digest if (teacher := teacher_of(self.method)) else None,
-            "processes": self.process.processes,
             "arithmetic": f"{self.process.device_type}, {self.process.precision}",
         }
-        if self.process.rank == 0:
-            begin_run(out, self.facts, resume=resume)
-            write_whole(out / SETTINGS_FILE, render(options))
-            recover_folder(self.bundle)
-        self.process.wait()
+        self._check_same()
+        checkpoint = self.process.by_first(lambda: self._begin(resume=resume))
         self.method.parts.compute = self.process.compute
         self.method.parts.to(self.process.device)
         self.held = hold(self.slices, matrix, self.process.device) if options.resident else None
         self.step, self.best, self.out_of_time = 0, None, False
         self.clock = Clock(options.minutes)
-        if checkpoint := load_checkpoint(out, self.process.rank):
+        if checkpoint is not None:
             self.method.parts.load_state_dict(checkpoint.state)
             self.step, self.best, self.out_of_time = checkpoint.step, checkpoint.best, checkpoint.ended
             self.clock.go_on(checkpoint.seconds)
+
+    def _check_same(self) -> None:
+        """Processes with other settings or patients than the first would train another model; raises OfOneProcess."""
+        if told := tell_difference(self.process.agree(self.facts), self.facts):
+            raise OfOneProcess(f"the first process of this run has {told}, as process {self.process.rank} has.")
+
+    def _begin(self, *, resume: bool) -> Checkpoint | None:
+        begin_run(self.out, self.facts, resume=resume)
+        write_whole(self.out / SETTINGS_FILE, render(self.options))
+        recover_folder(self.bundle)
+        return load_checkpoint(self.out)
 
     def _slices(self, patients: Sequence[CohortPatient], *, stacked: bool) -> SliceSet:
         config, options = self.method.config, self.options
@@ -182,14 +199,17 @@ class Run:
     def run(self) -> TrainResult:
         """Epochs until there are no more, no better ones, or no time."""
         self.observer.began(self.process.description, self.step, self.plan.total_steps)
-        journal = Journal(self.out, self.facts, step=self.step) if self.process.rank == 0 else None
+        journal = None
+        if self.process.rank == 0:
+            journal = Journal(self.out, self.facts | {"processes": self.process.processes}, step=self.step)
         try:
             while not self.finished:
                 self._epoch(journal)
         finally:
             if journal is not None:
                 journal.close()
-        return TrainResult(self.bundle, read_card(self.bundle), self.step, self.best, self.stopped_early)
+        card = parse_card(self.process.by_first(lambda: read_card(self.bundle).to_mapping()), where=BUNDLE_FOLDER)
+        return TrainResult(self.bundle, card, self.step, self.best, self.stopped_early)
 
     def _epoch(self, journal: Journal | None) -> None:
         epoch, done = self.plan.position(self.step)
@@ -232,23 +252,22 @@ class Run:
         self._end_epoch(1, None)
 
     def _end_epoch(self, epoch: int, journal: Journal | None) -> None:
-        """Validate in the first process, which decides for all, then save in all."""
-        best = self.best
-        if self.process.rank == 0:
-            best = self._validate(epoch, journal)
-        self.best = self.process.agree(best)
+        """Translate in all processes, judge in the first, which decides for all, then save."""
+        validator = self.validator
+        prediction = None if validator is None else validator.predict(self.method, self.process.device)
+        self.best = self.process.by_first(lambda: self._judge(prediction, epoch, journal))
         self._save()
 
-    def _validate(self, epoch: int, journal: Journal | None) -> Best | None:
+    def _judge(self, prediction: Tensor | None, epoch: int, journal: Journal | None) -> Best | None:
         figures: Mapping[str, float] = {}
-        if self.validator is None:
+        if self.validator is None or prediction is None:
             improved, best = True, None
         else:
-            figures, pictures = self.validator.measure(self.method, self.process.device)
+            figures, pictures = self.validator.judge(prediction)
             improved = self.best is None or figures["nmae"] < self.best.figures["nmae"]
             best = Best(epoch, figures) if self.best is None or improved else self.best.passed()
             if journal is not None:
-                journal.validation(self.step, epoch, figures, pictures)
+                journal.validation(self.step, epoch, self.process.processes, figures, pictures)
         if improved:
             about = describe_run(self.options, self.method, self.cohort, epoch=epoch, step=self.step, figures=figures)
             replace_folder(self.bundle, lambda folder: write_method_bundle(self.method, folder, about))
@@ -256,7 +275,10 @@ class Run:
         return best
 
     def _save(self) -> None:
-        """All processes save the same step; none goes on before the last has, so that they cannot drift apart."""
-        state, spent = self.method.parts.state_dict(), (self.clock.spent_s, self.out_of_time)
-        save_checkpoint(self.out, self.process.rank, Checkpoint(self.step, self.best, state, *spent))
-        self.process.wait()
+        """The first process saves for all; a full disk ends all."""
+
+        def save() -> None:
+            state, spent = self.method.parts.state_dict(), (self.clock.spent_s, self.out_of_time)
+            save_checkpoint(self.out, Checkpoint(self.step, self.best, state, *spent))
+
+        self.process.by_first(save)

@@ -11,7 +11,8 @@ from models.bundle import HU_WINDOW
 from models.context import seen_slices
 from models.frame import Frame
 from models.methods.method import Batch
-from models.training.augment import OPEN_HU, HuBatch, augment
+from models.together import ALL_PROCESSES
+from models.training.augment import OPEN_HU, HuBatch, PartOf, augment
 from models.training.augmentation import Augmentation
 from models.training.slices import BatchPlan, SliceSet
 
@@ -67,8 +68,14 @@ class ResidentSlices:
             new[: self._count] = old[: self._count]
         self._arrays = larger
 
-    def batch(self, numbers: Sequence[int], augmentation: Augmentation | None, seed: Sequence[int]) -> Batch:
-        """These slices as model images, changed as `augmentation` says; `seed` decides how."""
+    def batch(
+        self,
+        numbers: Sequence[int],
+        augmentation: Augmentation | None,
+        seed: Sequence[int],
+        part: PartOf | None = None,
+    ) -> Batch:
+        """These slices, a batch or `part` of one, as images, changed as `augmentation` says, `seed` decides how."""
         source, opened, change, seen, depth_mm = self._arrays
         index = torch.as_tensor(numbers, device=self._device)
         places = seen[index]
@@ -76,7 +83,7 @@ class ResidentSlices:
         hu = HuBatch(source[places].float(), opened[places].float(), changes.float(), depth_mm[index])
         if augmentation is not None:
             state = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1)
-            hu = augment(hu, augmentation, torch.Generator(self._device).manual_seed(int(state)))
+            hu = augment(hu, augmentation, torch.Generator(self._device).manual_seed(int(state)), part)
         return Batch(_to_model(hu.source), _to_model(hu.source[:, : changes.shape[1]] + hu.change))
 
 
@@ -95,12 +102,14 @@ def show_batches(
 
     Where no pair is compared, sources and targets are changed each in its own way.
     """
+    places = plan.own_places(epoch)
+    part = PartOf(places, len(places) * plan.processes)
     for number, pairs in enumerate(plan.batches(epoch)[start:], start):
         sources, targets = zip(*pairs, strict=True)
-        seed = (plan.regime.seed, plan.process, epoch, number)
-        batch = slices.batch(sources, augmentation, (*seed, 0))
+        seed = (plan.regime.seed, ALL_PROCESSES, epoch, number)
+        batch = slices.batch(sources, augmentation, (*seed, 0), part)
         if not plan.paired:
-            batch = Batch(batch.source, slices.batch(targets, augmentation, (*seed, 1)).target)
+            batch = Batch(batch.source, slices.batch(targets, augmentation, (*seed, 1), part).target)
         yield plan.crop(batch, epoch, number)
 
 

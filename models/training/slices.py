@@ -14,6 +14,7 @@ from models.context import seen_slices
 from models.frame import Frame
 from models.methods.method import Batch
 from models.methods.optimisation import Regime
+from models.together import ALL_PROCESSES
 from models.training.options import TrainingError
 
 Pair = tuple[int, int]
@@ -96,7 +97,8 @@ class BatchPlan:
     """Which pairs each step sees, from the regime's seed and the epoch alone, so that a run can go on anywhere.
 
     An epoch shows every source slice once, but for the rest that fills no batch. For methods that compare no pair the
-    targets come in an order of their own. The batch is divided among `processes`.
+    targets come in an order of their own. Each of the regime's `accumulate` parts of a batch is divided among
+    `processes`, so that a part is the same whoever holds it.
     """
 
     slices: int
@@ -133,15 +135,21 @@ class BatchPlan:
             epoch += 1
         return epoch, step
 
+    def own_places(self, epoch: int) -> list[int]:
+        """Which places of every whole batch of the epoch are this process's."""
+        size, parts = self._batch_size(epoch), self.regime.accumulate
+        part, share = size // parts, size // parts // self.processes
+        starts = (number * part + self.process * share for number in range(parts))
+        return [place for start in starts for place in range(start, start + share)]
+
     def batches(self, epoch: int) -> list[list[Pair]]:
         """This process's share of every batch of the epoch."""
         order = self._rng(_ORDER, epoch).permutation(self.slices)
         partners = order if self.paired else self._rng(_PARTNER, epoch).permutation(self.slices)
         pairs = [(int(i), int(j)) for i, j in zip(order, partners, strict=True)]
         size = self._batch_size(epoch)
-        share = size // self.processes
-        starts = (k * size + self.process * share for k in range(self.steps_in(epoch)))
-        return [pairs[start : start + share] for start in starts]
+        places = self.own_places(epoch)
+        return [[pairs[k * size + place] for place in places] for k in range(self.steps_in(epoch))]
 
     def crop(self, batch: Batch, epoch: int, number: int) -> Batch:
         """The batch itself, or in epochs of crops a random place of each image, for both of a pair the same."""
@@ -150,8 +158,8 @@ class BatchPlan:
             return batch
         # Bodies lie in the middle; crops of the outer border would hold only air.
         border = (matrix - side) // 8
-        rng = self._rng(_CROP, epoch, number, self.process)
-        corners = rng.integers(border, matrix - side - border + 1, (len(batch.source), 2))
+        rng = self._rng(_CROP, epoch, number, ALL_PROCESSES)
+        corners = rng.integers(border, matrix - side - border + 1, (self._batch_size(epoch), 2))[self.own_places(epoch)]
 
         def cut(images: Tensor) -> Tensor:
             return torch.stack([x[:, r : r + side, c : c + side] for x, (r, c) in zip(images, corners, strict=True)])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.methods.method import Batch, Method
 from models.metrics.image import nmae, psnr_db, ssim
+from models.together import at, summed
 from models.training.journal import picture_rows
 from models.training.slices import SliceSet
 
@@ -31,17 +32,22 @@ class Validator:
         batch = slices.spread(count)
         return cls(batch, _figures(batch.source, batch.target))
 
-    def measure(self, method: Method, device: torch.device) -> tuple[dict[str, float], Tensor]:
-        """PSNR, SSIM, NMAE and the gain over identity, means over slices at the method's matrix; and a picture.
+    def predict(self, method: Method, device: torch.device) -> Tensor:
+        """The images that the method makes of the sources; the processes of a run share them out, and each gets all.
 
-        Noise comes from one fixed seed, so that two epochs differ by their weights alone.
+        Noise comes from one fixed seed, so that two epochs differ by their weights alone. Raises PeerLost.
         """
-        parts = []
-        for start in range(0, len(self.batch.source), _AT_ONCE):
+        compute = method.parts.compute
+        place, prediction = compute.place, torch.zeros_like(self.batch.target, device=device)
+        for start in range(place.rank * _AT_ONCE, len(self.batch.source), place.processes * _AT_ONCE):
             source = self.batch.source[start : start + _AT_ONCE]
-            with method.parts.compute.autocast():
-                parts.append(method.inference.translate(source.to(device), _SEED).float().cpu())
-        prediction = torch.cat(parts)
+            with compute.autocast():
+                prediction[start : start + _AT_ONCE] = method.inference.translate(source.to(device), _SEED).float()
+        with at(place):
+            return summed(prediction).cpu()
+
+    def judge(self, prediction: Tensor) -> tuple[dict[str, float], Tensor]:
+        """PSNR, SSIM, NMAE and the gain over identity, means over slices at the method's matrix; and a picture."""
         figures = _figures(prediction, self.batch.target)
         figures["psnr_gain_db"] = figures["psnr_db"] - self.identity["psnr_db"]
         return figures, picture_rows(self.batch.source[:, :1], prediction, self.batch.target)

@@ -1,7 +1,7 @@
 """`cohort`: the pairs that models are trained and measured on, of phantoms or from a hospital's DICOM export."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Cohorts: pairs of native and contrast-enhanced scans.")
 
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", help="Where fetched cohorts lie; ~/.cache/syncect/cohorts by default.", file_okay=False),
+]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the cohort; new.", file_okay=False)]
 
 
@@ -117,6 +121,62 @@ def build(
     if not cohort.patients:
         say("syncect: no patient has a usable pair; the reasons are in the manifest")
         raise typer.Exit(Exit.ERROR)
+
+
+@app.command("shard")
+def shard(
+    cohort: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True, file_okay=False)],
+    url: Annotated[str, typer.Argument(help="Where to: s3://BUCKET/PREFIX, or file:///FOLDER.")],
+    shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Size of a shard; a patient is never cut.")] = 256,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a cohort into an object store, as shards of whole patients of one split; again it goes on.
+
+    The store is named by the usual variables: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.
+    """
+    from models.cohort import open_cohort
+    from node.cohorts.objects import Objects
+    from node.cohorts.shards import write_shards
+
+    with _stages() as progress:
+        index = write_shards(open_cohort(cohort), Objects(url), shard_bytes=shard_mb * 1_000_000, progress=progress)
+    size = sum(one.size_bytes for one in index.shards)
+    if as_json:
+        print_json({"url": url, "digest": index.digest, "shards": len(index.shards), "bytes": size})
+    else:
+        out().print(f"{len(index.shards)} shards, {size / 1e6:.0f} MB, digest {index.digest}", markup=False)
+
+
+@app.command("fetch")
+def fetch(
+    url: Annotated[str, typer.Argument(help="Where `cohort shard` put a cohort.")],
+    cache: CacheOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also the splits that are tested on, which no training reads.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a cohort from an object store into a folder, and print the folder; `train --cohort URL` does it by itself.
+
+    On every host of a training, before it begins: hosts wait for each other half an hour at most.
+    """
+    from models.cohort import SPLITS
+    from node.cohorts.shards import TRAINED_ON
+
+    cohort = fetch_from(url, cache, SPLITS if everything else TRAINED_ON)
+    if as_json:
+        _show(cohort, as_json=True)
+    else:
+        out().print(str(cohort.path), markup=False, soft_wrap=True)
+
+
+def fetch_from(url: str, cache: Path | None, splits: Collection[str]) -> "Cohort":
+    """The cohort at a URL as a folder, with the patients of these splits; shows how far it is."""
+    from node.cohorts.objects import Objects
+    from node.cohorts.shards import default_cache, fetch_cohort
+
+    with _stages() as progress:
+        return fetch_cohort(Objects(url), cache or default_cache(), splits, progress)
 
 
 @contextmanager

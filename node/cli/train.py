@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from models.errors import ModelsError
 from models.registry import METHODS
-from node.cli.console import JsonOption, print_json, progress_bar, say, write
+from node.cli.cohort import CacheOption, fetch_from
+from node.cli.console import Exit, JsonOption, print_json, progress_bar, say, write
 from node.cli.train_view import Bar, show_estimate, show_folds, show_result, tell_estimate
-from node.errors import Misconfigured
+from node.errors import Misconfigured, NodeError
 
 if TYPE_CHECKING:
     from models.cohort import Cohort
-    from models.training import TrainOptions, TrainResult
+    from models.training import Estimate, TrainOptions, TrainResult
 
     Method = str
 else:
@@ -26,8 +28,9 @@ Target = Literal["cect", "cect_registered", "enhanced_source"]
 def train(
     method: Annotated[Method | None, typer.Argument(help="What to train; may stand in the file instead.")] = None,
     cohort: Annotated[
-        Path | None, typer.Option("--cohort", help="Cohort folder.", exists=True, file_okay=False)
+        str | None, typer.Option("--cohort", help="Cohort folder, or the URL where `cohort shard` put one.")
     ] = None,
+    cache: CacheOption = None,
     run: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the run; new, unless --resume is given.")
     ] = None,
@@ -90,8 +93,8 @@ def train(
 ) -> None:
     """Train a method on a cohort and leave the bundle of its best epoch in OUT/bundle.
 
-    Before it begins it says what the run will take. On several GPUs or hosts: accelerate launch --num_processes N -m
-    node.cli train METHOD --cohort DIR --out RUN
+    Before it begins it says what the run will take. On several GPUs or hosts, with the losses of one: accelerate launch
+    --num_processes N -m node.cli train METHOD --cohort DIR --out RUN
     """
     from models import find_bundle
 
@@ -127,48 +130,64 @@ def train(
             raise typer.BadParameter("it is needed to train", param_hint="--cohort")
         if run is None and not dry_run:
             raise typer.BadParameter("it is needed to train", param_hint="--out")
-        _start(cohort, run, options, resume=resume, dry_run=dry_run, as_json=as_json)
+        _start(_opened(cohort, cache), run, options, resume=resume, dry_run=dry_run, as_json=as_json)
+
+
+def _opened(cohort: str, cache: Path | None) -> "Cohort":
+    from models.cohort import open_cohort
+
+    if "://" not in cohort:
+        return open_cohort(cohort)
+    from node.cohorts.shards import TRAINED_ON
+
+    return fetch_from(cohort, cache, TRAINED_ON)
 
 
 def _start(
-    cohort: Path, run: Path | None, options: "TrainOptions", *, resume: bool, dry_run: bool, as_json: bool
+    opened: "Cohort", run: Path | None, options: "TrainOptions", *, resume: bool, dry_run: bool, as_json: bool
 ) -> None:
-    from models.cohort import open_cohort
-    from models.training import estimate
+    from models.training import estimate, is_first
 
-    opened = open_cohort(cohort)
     if dry_run or not resume:
         near = next(path for path in (*(run or Path("x")).absolute().parents,) if path.is_dir())
         first = replace(options, fold=1) if options.folds and not options.fold else options
         expected = estimate(opened, first, near)
         runs = options.folds if first is not options else 1
-        if dry_run and as_json:
-            print_json(asdict(expected) | {"runs": runs})
-        elif dry_run:
-            show_estimate(expected, runs)
-        else:
-            say(tell_estimate(expected, runs))
+        if is_first():
+            _tell(expected, runs, dry_run=dry_run, as_json=as_json)
     if dry_run or run is None:
         return
     if options.folds:
         _folds(opened, run, options, resume=resume, as_json=as_json)
         return
     result = _run(opened, run, options, resume=resume)
-    if as_json:
-        print_json(_plain(result))
+    if is_first():
+        if as_json:
+            print_json(_plain(result))
+        else:
+            show_result(result)
+
+
+def _tell(expected: "Estimate", runs: int, *, dry_run: bool, as_json: bool) -> None:
+    if dry_run and as_json:
+        print_json(asdict(expected) | {"runs": runs})
+    elif dry_run:
+        show_estimate(expected, runs)
     else:
-        show_result(result)
+        say(tell_estimate(expected, runs))
 
 
 def _folds(cohort: "Cohort", out: Path, options: "TrainOptions", *, resume: bool, as_json: bool) -> None:
     """The runs of the folds one after the other, or of one, and the table as soon as all are there."""
-    from models.training import FOLDS_FILE, fold_folder, summarise_folds
+    from models.training import FOLDS_FILE, fold_folder, is_first, summarise_folds
 
     results = []
     for fold in [options.fold] if options.fold else range(1, options.folds + 1):
         folder = fold_folder(out, fold)
         say(f"fold {fold} of {options.folds}")
         results.append(_run(cohort, folder, replace(options, fold=fold), resume=resume and folder.exists()))
+    if not is_first():
+        return
     rows = summarise_folds(out, options.folds)
     if as_json:
         print_json({"folds": [_plain(result) for result in results], "rows": rows})
@@ -197,15 +216,23 @@ def _plain(result: "TrainResult") -> dict[str, object]:
 
 @contextmanager
 def _mistakes() -> Iterator[None]:
-    """What a person has to mend is an error of usage; so is a training without its packages."""
+    """What a person has to mend is an error of usage; so is a training without its packages.
+
+    Of the processes of one host one says what all would say.
+    """
     try:
-        from models.training import TrainingError
+        from models.training import OfOneProcess, TrainingError, is_spokesman
     except ImportError as error:
         raise Misconfigured(f"training needs the extra packages of syncect[train] ({error.name} is missing)") from error
     try:
         yield
-    except TrainingError as error:
-        raise Misconfigured(str(error)) from error
+    except (ModelsError, NodeError) as error:
+        code = Exit.USAGE if isinstance(error, TrainingError | Misconfigured) else Exit.ERROR
+        if not (is_spokesman() or isinstance(error, OfOneProcess)):
+            raise typer.Exit(code) from error
+        if isinstance(error, TrainingError):
+            raise Misconfigured(str(error)) from error
+        raise
 
 
 def add_to(app: typer.Typer) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from node.errors import GiveBack, Retryable
@@ -67,8 +68,10 @@ class ClusterPlan:
         """For `ray.init`. On this machine alone: no dashboard, and no spilling: no disk gets what is in flight."""
         if self.address:
             return {"address": self.address}
+        cores = max(os.cpu_count() or 1, self.actors * self.cores_per_actor)  # who asks for so many actors gets them
         return {
             "address": "local",
+            "num_cpus": cores,
             "include_dashboard": False,
             "object_store_memory": max(80 << 20, self.in_flight_bytes + (self.in_flight_bytes >> 2)),
             "_system_config": {"automatic_object_spilling_enabled": False},
@@ -147,3 +150,14 @@ def answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def children() -> set[int]:
+    """The processes that this one has started and that have not been waited for."""
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
+        except OSError:  # a thread that has just ended, or a kernel that does not say it
+            continue
+    return found

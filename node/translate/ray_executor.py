@@ -9,16 +9,16 @@ has the same bits wherever it is made.
 import itertools
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import ray
-import ray.data
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 
 from models.bundle import BundleCard
@@ -27,7 +27,7 @@ from node.errors import NodeError, Permanent, Retryable
 from node.translate.carried import BundleAsk, CarriedJobs, Hello, Parcel
 from node.translate.job import JobOptions, JobResult, Progress
 from node.translate.loaded import ExecutorUnavailable
-from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable
+from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable, children
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on, an
 SILENT_S: Final = 30.0  # an actor that answers no question for so long has stopped
 IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
 START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
-MOST_BLOCKS: Final = 4096  # of rows in a stream; a block's rows are done again together
+ROWS_AT_ONCE: Final = 4096  # of a stream, each a block of its own, so that none waits for others to be told of
+START_TRIES: Final = 3  # of a cluster of this machine: Ray gives its own processes 30 s, too few on a busy machine
 HELLO_LIMIT_S: Final = 120.0  # to import torch and load a bundle, where the actor has its place
 
 
@@ -53,19 +54,19 @@ class _ActorEnded(Exception):
         self.why, self.blames_job = why, blames_job
 
 
-class _Actor:
+class Actor:
     """What Ray runs in a process of its own; errors that are meant go back as values, so that Ray logs no traceback."""
 
     def __init__(self) -> None:
         self._jobs = CarriedJobs()
 
-    def hello(self, ask: BundleAsk) -> tuple[Hello | Exception, str]:
-        """What it loaded, or why it could not; and the node of Ray that it stands on."""
-        node = ray.get_runtime_context().get_node_id()
+    def hello(self, ask: BundleAsk) -> tuple[Hello | Exception, str, int]:
+        """What it loaded, or why it could not; and where it stands: the node of Ray, and the process there."""
+        node, pid = ray.get_runtime_context().get_node_id(), os.getpid()
         try:
-            return self._jobs.hello(ask), node
+            return self._jobs.hello(ask), node, pid
         except (NodeError, DeviceFault) as error:
-            return _plain(error), node
+            return _plain(error), node, pid
 
     def run(self, ticket: str, ask: BundleAsk, options: JobOptions, parcel: Parcel) -> Any:
         try:
@@ -97,9 +98,8 @@ class _Member:
     jobs: int = 0
     alone: bool = False
     node: str = ""
+    pid: int = 0
     used_s: float = field(default_factory=time.monotonic)
-    started_s: float = field(default_factory=time.monotonic)
-    hello: Any = None
     is_ready: bool = False
     ended_for: str = ""
 
@@ -110,12 +110,11 @@ class ActorPool:
     device: "cpu" or "cuda", of all of them; the cluster was asked whether it has it (`settle_device`).
     """
 
-    def __init__(self, plan: ClusterPlan, device: str) -> None:
-        self._plan, self._device = plan, device
+    def __init__(self, plan: ClusterPlan, device: Literal["cpu", "cuda"]) -> None:
+        self._plan, self.device = plan, device
         self._members: list[_Member] = []
         self._lock = threading.Condition()
         self._known: dict[BundleAsk, Hello] = {}
-        self._first: BundleAsk | None = None
         self._in_flight = InFlight(plan.in_flight_bytes)
         self._tickets = itertools.count(1)
         self._jobs = 0
@@ -127,7 +126,7 @@ class ActorPool:
         if self._plan.actors:
             return self._plan.actors
         found = _resources()
-        if self._device == "cuda":
+        if self.device == "cuda":
             return max(1, int(found.get("GPU", 0) / self._plan.gpus_per_actor + 1e-6))
         return max(1, int(found.get("CPU", 0)) // self._plan.cores_per_actor)
 
@@ -151,6 +150,7 @@ class ActorPool:
 
         Raises ExecutorUnavailable, ClusterLost, DeviceFault, and Retryable where actors end before they have loaded it.
         """
+        ask = replace(ask, device=self.device)
         if ask not in self._known:
             try:
                 with self._seat(ask, _nothing):
@@ -174,7 +174,7 @@ class ActorPool:
         limit_s: an actor whose job makes no step for so long is ended. Raises what `run_job` raises (but `doubt` of the
         result is None, and is in DOUBT_FILE), what `progress` raises, ActorsEnded, ClusterLost, ExecutorUnavailable.
         """
-        ends = moves = 0
+        ask, ends, moves = replace(ask, device=self.device), 0, 0
         with self._counted(), self._in_flight.room_for(_bytes_of(paths), lambda: self._wait(progress)):
             parcel = Parcel.of(paths)
             while True:
@@ -281,7 +281,7 @@ class ActorPool:
             return _ActorEnded(f"it was ended: {before}", blames_job=False)
         if member.node not in _living_nodes():
             return _ActorEnded("its host is no longer in the cluster", blames_job=False)
-        return _ActorEnded(f"its process ended ({type(error).__name__})", blames_job=True)
+        return _ActorEnded(f"its process, pid {member.pid}, ended", blames_job=True)
 
     # -- seats -------------------------------------------------------------------------------------------------
 
@@ -314,7 +314,7 @@ class ActorPool:
             self._wait(progress)
 
     def _start(self) -> _Member:
-        on_gpu = self._device == "cuda"
+        on_gpu = self.device == "cuda"
         options: dict[str, Any] = {
             "num_cpus": 1 if on_gpu else self._plan.cores_per_actor,
             "num_gpus": self._plan.gpus_per_actor if on_gpu else 0,
@@ -323,7 +323,7 @@ class ActorPool:
             "max_restarts": 0,  # the pool starts another one, and knows why
             "runtime_env": {"env_vars": self._plan.environment},
         }
-        member = _Member(ray.remote(_Actor).options(**options).remote())
+        member = _Member(ray.remote(Actor).options(**options).remote())
         self._members.append(member)
         return member
 
@@ -337,15 +337,16 @@ class ActorPool:
                 if waits_s > (HELLO_LIMIT_S if member.is_ready else START_LIMIT_S):
                     self._stop_hung(member, "it did not load the bundle in time", blames_job=False)
                 self._wait(progress)
-            found, member.node = ray.get(asked)
+            found, member.node, member.pid = ray.get(asked)
         except RayActorError as error:
             raise self._ended(member, error) from None
         except RayError as error:
             raise Retryable(f"Ray: {type(error).__name__}") from None
         member.is_ready = True
-        if isinstance(found, Exception):
+        if isinstance(found, DeviceFault):
             with self._lock:
                 self._end(member, str(found))
+        if isinstance(found, Exception):
             raise found
         known = self._known.setdefault(ask, found)
         if found.arithmetic != known.arithmetic:
@@ -406,42 +407,67 @@ def connected(plan: ClusterPlan) -> Iterator[str]:
     """
     plan.prepare()
     try:
-        context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
-    except (RayError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-        raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error
-    try:
-        yield str(context["gcs_address"])
+        yield _connect(plan)
     finally:
-        with suppress(RayError, OSError, RuntimeError):
-            ray.shutdown()
+        _shut_down()
+
+
+def _connect(plan: ClusterPlan) -> str:
+    tries, before = 1 if plan.address else START_TRIES, children()
+    while True:
+        try:
+            context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
+            return str(context["gcs_address"])
+        except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
+            _shut_down()
+            for pid in children() - before:  # of a start that failed Ray leaves what did start, until this process ends
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            tries -= 1
+            if not tries:
+                raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error
+
+
+def _shut_down() -> None:
+    with suppress(RayError, OSError, RuntimeError):
+        ray.shutdown()
 
 
 def stream(
-    rows: Sequence[dict[str, Any]], translator: type, made_of: Any, plan: ClusterPlan, device: str
+    rows: Sequence[dict[str, Any]], translator: type, made_of: Any, plan: ClusterPlan, device: Literal["cpu", "cuda"]
 ) -> Iterator[dict[str, Any]]:
     """What `translator(made_of)(row)` gives for each row, in the order in which they end, by Ray Data.
 
-    One translator in each of `plan.actors` processes, or as many as the cluster has GPUs or cores for. A row whose actor
-    ended is given to another one. What a translator raises ends the stream (RayError).
+    One translator in each of `plan.actors` processes, or as many as the cluster has GPUs or cores for. A row whose
+    process ended is given to another one. Raises Retryable where a translator raises, which it should not.
     """
+    import ray.data  # noqa: PLC0415  # takes seconds to load, and no worker needs it
+
     share = {"num_gpus": plan.gpus_per_actor} if device == "cuda" else {"num_cpus": plan.cores_per_actor}
-    whole = ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 0.0)
-    most = plan.actors or max(1, int(whole / next(iter(share.values()))))
+    whole = _resources().get("GPU" if device == "cuda" else "CPU", 0.0)
+    most = plan.actors or max(1, int(whole / next(iter(share.values())) + 1e-6))
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    blocks = min(len(rows), MOST_BLOCKS)
-    answers = ray.data.from_items(list(rows), override_num_blocks=blocks).map(
-        translator,
-        fn_constructor_args=(made_of,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
-        runtime_env={"env_vars": plan.environment},
-        **share,
-    )
-    yield from answers.iter_rows()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)  # it would quote rows
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        part = list(rows[begin : begin + ROWS_AT_ONCE])
+        answers = ray.data.from_items(part, override_num_blocks=len(part)).map(
+            translator,
+            fn_constructor_args=(made_of,),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=min(most, len(part)), max_tasks_in_flight_per_actor=1
+            ),
+            runtime_env={"env_vars": plan.environment},
+            **share,
+        )
+        try:
+            for batch in answers.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+                yield from batch.to_pylist()
+        except RayError as error:
+            raise Retryable(f"the Ray cluster ended the work: {type(error).__name__}") from error
 
 
-def settle_device(device: str, plan: ClusterPlan) -> str:
+def settle_device(device: str, plan: ClusterPlan) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda" of the actors; raises ExecutorUnavailable where the cluster lacks what the settings ask for."""
     found = _resources().get("GPU", 0.0)
     if device == "cpu" or (device == "auto" and not found):

@@ -1,10 +1,7 @@
 """Promises of the training loop: it learns, repeats, goes on after any stop, and ends in its best bundle."""
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +9,15 @@ import pytest
 import torch
 
 from models import load_bundle
-from models.cohort import Cohort, CohortWriter, open_cohort
+from models.cohort import Cohort, CohortWriter
 from models.frame import Frame
 from models.methods.method import Batch
 from models.methods.optimisation import Regime
 from models.registry import WITHOUT_TEACHER
 from models.training import Diverged, TrainingError, train
 from models.training.about import PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS
-from models.training.loop import Silent
 from models.training.slices import BatchPlan, SliceSet
-from tests.component.models.training_cohort import lines, options
-
-
-class PullsThePlug(Silent):
-    """Ends the process's run in the middle, as a crash would."""
-
-    def __init__(self, step: int) -> None:
-        self.at = step
-
-    def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
-        if step == self.at:
-            raise KeyboardInterrupt
+from tests.component.models.training_cohort import PullsThePlug, lines, options
 
 
 @pytest.mark.parametrize("method", WITHOUT_TEACHER)
@@ -160,6 +145,8 @@ def test_an_epoch_shows_every_slice_once_and_processes_share_each_batch() -> Non
     shares = [BatchPlan(10, regime, True, process, 2).batches(1) for process in (0, 1)]
     assert alone.steps_in(0) == 2
     assert [a + b for a, b in zip(*shares, strict=True)] == alone.batches(1)
+    in_parts = [BatchPlan(10, replace(regime, accumulate=2), True, process, 2).own_places(1) for process in (0, 1)]
+    assert in_parts == [[0, 2], [1, 3]]
     seen = [i for batch in BatchPlan(8, regime, True).batches(0) for i, _ in batch]
     assert sorted(seen) == list(range(8))
     assert all(i == j for batch in alone.batches(0) for i, j in batch)
@@ -191,27 +178,3 @@ def test_slices_are_read_as_the_bundle_will_see_them(cohort: Cohort) -> None:
     assert float(target[0, 8, 8] - source[0, 8, 8]) == pytest.approx(90 / 220)
     assert len(slices.spread(4).source) == 4
     assert len(slices.spread(100).source) == len(slices) == 6
-
-
-def test_two_processes_train_one_model(cohort: Cohort, tmp_path: Path) -> None:
-    program = (
-        "import sys; from models.cohort import open_cohort; from models.training import TrainOptions, train\n"
-        "options = TrainOptions('cyclegan', preset='tiny', device='cpu', regime={'epochs': 1})\n"
-        "train(open_cohort(sys.argv[1]), __import__('pathlib').Path(sys.argv[2]), options)\n"
-    )
-    script = tmp_path / "run.py"
-    script.write_text(program)
-    # What `accelerate launch` starts on GPUs; for CPUs it would ask for an MPI.
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
-    subprocess.run(
-        [*launch, str(script), str(cohort.path), str(tmp_path / "run")], check=True, env=environment, timeout=120
-    )
-    states = [torch.load(tmp_path / "run" / f"checkpoint-{k}.pt", weights_only=True)["state"] for k in (0, 1)]
-    weights = [state["networks"]["to_target"] for state in states]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    alone = train(cohort, tmp_path / "alone", options("cyclegan", regime={"epochs": 1}))
-    # The noise of two processes differs from that of one, but CycleGAN has none: half batches average to the whole.
-    theirs = load_bundle(tmp_path / "run" / "bundle").translate(open_cohort(cohort.path).patients[0].hu("ncct"), 0)
-    ours = load_bundle(alone.bundle).translate(cohort.patients[0].hu("ncct"), 0)
-    np.testing.assert_allclose(theirs, ours, atol=3)

@@ -15,8 +15,7 @@ from models.training import TrainingError, TrainOptions, read_options, render, t
 from models.training.augmentation import Augmentation
 from models.training.resident import hold, show_batches
 from models.training.slices import BatchPlan, SliceSet, read_batches
-from tests.component.models.test_training import PullsThePlug
-from tests.component.models.training_cohort import lines, options
+from tests.component.models.training_cohort import PullsThePlug, lines, options
 
 CONTEXT_MM = (-5.0, 5.0)
 CHANGED = Augmentation(noise_hu=(1.0, 9.0), rotate_deg=5.0, move_px=1.0, lesions=0.5)

@@ -1,12 +1,14 @@
 """A cohort on which a network learns something in a second, and how the tests of the training loop use it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from models.cohort import Cohort, CohortWriter, PatientRecord
 from models.training import TrainOptions
+from models.training.loop import Silent
 
 SIDE = 32
 SPLITS = ("train", "train", "train", "validation", "internal")
@@ -32,3 +34,14 @@ def options(method: str = "syndiff_paired", **changes: object) -> TrainOptions:
 
 def lines(run: Path, file: str = "losses.jsonl") -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / file).read_text().splitlines()]
+
+
+class PullsThePlug(Silent):
+    """Ends the process's run in the middle, as a crash would."""
+
+    def __init__(self, step: int) -> None:
+        self.at = step
+
+    def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
+        if step == self.at:
+            raise KeyboardInterrupt

@@ -122,3 +122,38 @@ def test_the_time_left_is_told_at_the_pace_so_far() -> None:
     assert time_left_s(10.0, 5, 20, 25.0) == 15
     assert time_left_s(30.0, 5, 20, 25.0) == 0
     assert (duration(3661.4), duration(90000)) == ("1:01:01", "1 day, 1:00:00")
+
+
+def test_of_several_processes_of_a_host_one_says_what_is_wrong(
+    cohort: Cohort, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        code, _, err = run(*command(cohort, tmp_path / "a", "--preset", "huge"))
+        assert code == 2
+        told.append(err)
+    assert "preset is 'huge'" in told[0]
+    assert told[1] == ""
+
+
+def test_a_run_reads_its_cohort_from_an_object_store(cohort: Cohort, tmp_path: Path, run) -> None:
+    url, cache = f"file://{tmp_path}/store", str(tmp_path / "cache")
+    assert run("cohort", "shard", str(cohort.path), url)[0] == 0
+    code, out, _ = run("cohort", "fetch", url, "--cache", cache)
+    assert code == 0
+    assert (Path(out.strip()) / "manifest.json").exists()
+    settings = ("--preset", "tiny", "--epochs", "1", "--json")
+    code, out, _ = run(
+        "train", "cyclegan", "--cohort", url, "--cache", cache, "--out", str(tmp_path / "far"), *settings
+    )
+    assert code == 0
+    code, near, _ = run("train", "cyclegan", "--cohort", str(cohort.path), "--out", str(tmp_path / "near"), *settings)
+    assert json.loads(out)["digest"] == json.loads(near)["digest"]
+
+
+def test_a_cohort_that_is_nowhere_is_told_in_a_sentence(tmp_path: Path, run) -> None:
+    for place, words in ((str(tmp_path / "gone"), "no cohort"), ("ftp://somewhere/x", "s3://BUCKET/PREFIX")):
+        code, _, err = run("train", "cyclegan", "--cohort", place, "--out", str(tmp_path / "run"))
+        assert code in (1, 2)
+        assert words in err

@@ -111,7 +111,7 @@ def test_a_job_that_stands_still_loses_its_lease_and_its_late_end_writes_nothing
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
-    monkeypatch.setattr(Worker, "_limit_s", lambda *_: 0.0)
+    monkeypatch.setattr(DeviceRecord, "limit_s", lambda *_: 0.0)
     beaten: list[datetime] = []
     monkeypatch.setattr(bench.jobs, "heartbeat", lambda *given, **_: beaten.append(given[3]))
 
@@ -195,7 +195,7 @@ def test_after_a_fault_one_slice_at_a_time_and_then_the_next_gpu_of_the_kind(
 def test_a_job_of_a_bundle_that_is_not_in_use_any_more_is_told_which_are() -> None:
     settings = Settings(route=(RouteSettings(name="neck", bundle="no-such-bundle"),))
     with pytest.raises(ExecutorUnavailable) as caught:
-        wiring._open_in_use(settings, DeviceRecord(), "gone 1 (0123456789ab)", 0)
+        wiring.open_in_use(settings, lambda *_: pytest.fail("nothing is loaded"), "gone 1 (0123456789ab)", 0)
     said = str(caught.value)
     assert said.startswith("the job was queued for bundle gone 1 (0123456789ab), and this worker has demo-1step ")
     assert "bundle of route neck = 'no-such-bundle', which cannot be used" in said

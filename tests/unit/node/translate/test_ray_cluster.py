@@ -1,0 +1,110 @@
+"""What is on its way is bounded, and a head that does not answer is lost after a while."""
+
+import os
+import socket
+import subprocess
+import threading
+
+import pytest
+
+from node.translate import ray_cluster
+from node.translate.ray_cluster import ClusterPlan, HeadWatch, InFlight, Unreachable, answers, place_of
+
+
+class Full(Exception):
+    pass
+
+
+def full() -> None:
+    raise Full
+
+
+def test_no_job_begins_beyond_the_bound_and_a_larger_one_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_TURN_S", 0.0)
+    flight = InFlight(100)
+    with flight.room_for(40, full):  # the result takes as much again
+        assert flight.has_room()
+        with pytest.raises(Full), flight.room_for(11, full):
+            pytest.fail("20 of 100 bytes are free")
+        with flight.room_for(10, full):
+            assert not flight.has_room()
+    with flight.room_for(1000, full):
+        assert not flight.has_room()
+    assert flight.has_room()
+
+
+def test_while_one_waits_nobody_else_claims() -> None:
+    flight, seen = InFlight(100), []
+    with flight.room_for(45, full):
+
+        def wait() -> None:
+            seen.append(flight.has_room())
+            raise Full
+
+        with pytest.raises(Full), flight.room_for(10, wait):
+            pass
+    assert seen == [False]
+
+
+def test_a_job_that_waits_begins_when_another_ends() -> None:
+    flight, waits, began = InFlight(100), threading.Event(), threading.Event()
+
+    def later() -> None:
+        with flight.room_for(50, waits.set):
+            began.set()
+
+    with flight.room_for(50, full):
+        thread = threading.Thread(target=later)
+        thread.start()
+        assert waits.wait(10)
+        assert not began.is_set()
+    assert began.wait(10)
+    thread.join()
+
+
+def test_a_head_that_nobody_answers_for_is_lost_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        watch = HeadWatch(f"127.0.0.1:{port}")
+        monkeypatch.setattr(ray_cluster, "HEAD_LOST_S", 0.0)
+        assert not HeadWatch(f"127.0.0.1:{port}").is_lost() or answers("127.0.0.1", port)
+    monkeypatch.setattr(ray_cluster, "HEAD_LOST_S", 1000.0)
+    assert not watch.is_lost(), "it may come back"
+    monkeypatch.setattr(ray_cluster, "HEAD_LOST_S", 0.0)
+    assert watch.is_lost()
+
+
+def test_a_head_where_nobody_listens_is_told_before_ray_waits_for_it() -> None:
+    with pytest.raises(Unreachable, match=r"nobody listens at the head of the Ray cluster, 127\.0\.0\.1:1"):
+        ClusterPlan(address="127.0.0.1:1").prepare()
+    assert place_of("[::1]:6379") == ("::1", 6379)
+
+
+def test_a_cluster_of_this_machine_spills_nothing_and_reports_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    plan = ClusterPlan(actors=64, object_store_mb=1000, cores_per_actor=2)
+    plan.prepare()
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    asked = plan.arguments()
+    assert asked["_system_config"] == {"automatic_object_spilling_enabled": False}
+    assert asked["object_store_memory"] == 1250 << 20
+    assert asked["num_cpus"] >= 128
+    assert not asked["include_dashboard"]
+    assert ClusterPlan(address="auto").arguments() == {"address": "auto"}
+
+
+def test_actors_have_the_threads_that_this_process_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert ClusterPlan().environment == {"OMP_NUM_THREADS": "3"}
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert ClusterPlan().environment == {}
+
+
+def test_what_was_started_and_lives_is_known() -> None:
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        assert process.pid in ray_cluster.children()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.pid not in ray_cluster.children()
