@@ -121,19 +121,6 @@ def _answer(error: Exception) -> str:
     return f"cannot be used ({name})"
 
 
-def open_folder(path: Path) -> Objects:
-    """A folder that is shared or mounted, as if it were a bucket: for an archive, not for a spool."""
-    return Objects(lambda _limit_s: _local(path))
-
-
-def _local(path: Path) -> "ObjectStore":
-    try:
-        from obstore.store import LocalStore  # noqa: PLC0415
-    except ImportError:
-        raise ObjectsUnavailable("an archive needs the package obstore: install syncect[objects]") from None
-    return LocalStore(path, mkdir=True)
-
-
 def open_objects(settings: SpoolSettings, credentials: Callable[[], tuple[str, str] | None]) -> Objects:
     """The bucket of the settings. `credentials`: access key id and secret, or None where the environment counts.
 

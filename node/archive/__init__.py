@@ -1,1 +1,1 @@
-"""`archive run`: a list of series is translated on a Ray cluster, with one row of outcome for each, and can be resumed."""
+"""`archive run`: a list of series is translated on a Ray cluster, with a row of outcome for each; it can be resumed."""

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,13 +12,21 @@ import pyarrow.parquet as pq
 from config.syntax import FOREIGN_UID
 from node.errors import Misconfigured
 
+DICOMWEB: Final = "dicomweb:"
+"""What a source begins with that is the name of a destination, which is asked by DICOMweb."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One series. source: a folder, file:///FOLDER or s3://BUCKET/PREFIX. series_uid: "" where the source holds one only."""
+    """One series.
+
+    source: a folder, file:///FOLDER, s3://BUCKET/PREFIX or dicomweb:NAME. series_uid: "" where a folder or prefix holds
+    one only. study_uid: for DICOMweb, which has no series without it.
+    """
 
     source: str
     series_uid: str = ""
+    study_uid: str = ""
 
     @property
     def key(self) -> str:
@@ -26,26 +35,28 @@ class Entry:
 
 
 def read_index(path: Path) -> list[Entry]:
-    """The entries of an index. It has a column `source`, and may have a column `series_uid`; others are not read.
+    """The entries of an index: a column `source`, and perhaps `series_uid` and `study_uid`; others are not read.
 
     Raises Misconfigured with a sentence: no Parquet file, no such column, an empty source, a series twice.
     """
     try:
-        names = pq.read_schema(path).names
-        if "source" not in names:
-            raise Misconfigured(f"the index has no column `source`; its columns are {', '.join(names) or 'none'}")
-        columns = ["source"] + (["series_uid"] if "series_uid" in names else [])
-        table = pq.read_table(path, columns=columns)
+        schema = pq.read_schema(path)
+        if "source" not in schema.names:
+            raise Misconfigured(f"the index has no column `source`, among {len(schema.names)} columns")
+        table = pq.read_table(
+            path, columns=[one for one in ("source", "series_uid", "study_uid") if one in schema.names]
+        )
     except (OSError, pa.ArrowException) as error:
         raise Misconfigured(f"the index cannot be read as Parquet ({type(error).__name__})") from error
-    sources = _texts(table, "source")
-    uids = _texts(table, "series_uid") if "series_uid" in names else [""] * len(sources)
-    entries = [Entry(source, uid) for source, uid in zip(sources, uids, strict=True)]
+    columns = (_texts(table, name) for name in ("source", "series_uid", "study_uid"))
+    entries = [Entry(*values) for values in zip(*columns, strict=True)]
     _check(entries)
     return entries
 
 
 def _texts(table: pa.Table, name: str) -> list[str]:
+    if name not in table.schema.names:
+        return [""] * len(table)
     kind = table.schema.field(name).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise Misconfigured(f"the column `{name}` of the index holds {kind} and no text")
@@ -55,12 +66,15 @@ def _texts(table: pa.Table, name: str) -> list[str]:
 def _check(entries: Sequence[Entry]) -> None:
     if not entries:
         raise Misconfigured("the index has no row")
-    seen: set[Entry] = set()
+    seen: set[str] = set()
     for number, entry in enumerate(entries, 1):
         if not entry.source:
             raise Misconfigured(f"row {number} of the index has no source")
-        if entry.series_uid and not FOREIGN_UID.fullmatch(entry.series_uid):
-            raise Misconfigured(f"row {number} of the index has a series_uid that is no UID")
-        if entry in seen:
+        for name in ("series_uid", "study_uid"):
+            if (uid := getattr(entry, name)) and not FOREIGN_UID.fullmatch(uid):
+                raise Misconfigured(f"row {number} of the index has a {name} that is no UID")
+        if entry.source.startswith(DICOMWEB) and not (entry.series_uid and entry.study_uid):
+            raise Misconfigured(f"row {number} of the index is for DICOMweb, and lacks study_uid or series_uid")
+        if entry.key in seen:
             raise Misconfigured(f"row {number} of the index names a series that an earlier row names already")
-        seen.add(entry)
+        seen.add(entry.key)

@@ -1,7 +1,9 @@
 """`archive run`, `archive ls`: a list of series on a cluster, without receiver, store and couriers."""
 
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,22 +26,27 @@ def run(
     context: typer.Context,
     index: Annotated[Path, typer.Argument(help="Parquet file with a column `source`.", exists=True, dir_okay=False)],
     place: Place,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also what FAILED or was INCOMPLETE before.")
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Translate each series of a list: the same gate, pixels and UIDs as the node. The same words again go on.
 
-    Every series gets one row in OUT/outcomes.parquet. Exit code 1 if one FAILED.
+    Every series gets one row in OUT/outcomes.parquet. Exit code 1 if one FAILED, or has no outcome yet.
     """
-    settings = settings_from(context, config)
-    tally = _run(settings, index, _whole(place), quiet=as_json)
+    tally = _run(settings_from(context, config), index, _whole(place), retry_failed=retry_failed, quiet=as_json)
     if as_json:
-        print_json({"total": tally.total, "ends": dict(tally.ends), "series_per_hour": round(tally.series_per_hour, 1)})
-    else:
-        print_table(["OUTCOME", "SERIES"], [(end, str(count)) for end, count in sorted(tally.ends.items())])
-    from node.archive.run import ended_well
-
-    if not ended_well(tally):
+        print_json(
+            {
+                "total": tally.total,
+                "ends": dict(tally.ends),
+                "open": tally.total - tally.done,
+                "series_per_hour": round(tally.series_per_hour, 1),
+            }
+        )
+    if not tally.ended_well:
         raise typer.Exit(Exit.ERROR)
 
 
@@ -53,11 +60,9 @@ def ls(
 ) -> None:
     """List what became of each series of an archive so far."""
     _require()
-    from node.archive.places import open_place
-    from node.archive.run import read_outcomes
+    from node.archive.run import list_outcomes
 
-    settings = settings_from(context, config)
-    rows = [row for row in read_outcomes(open_place(_whole(place), settings.spool)).values() if end in ("", row["end"])]
+    rows = list_outcomes(settings_from(context, config), _whole(place), end)
     if as_json:
         print_json(rows)
         return
@@ -75,21 +80,20 @@ def _whole(place: str) -> str:
 
 
 def _require() -> None:
-    try:
-        import obstore  # noqa: F401
-        import pyarrow  # noqa: F401
-        import ray  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ConfigError('an archive needs Ray and obstore: pip install "syncect[ray,objects]"') from error
+    for name in ("obstore", "pyarrow", "ray"):
+        if find_spec(name) is None:
+            raise ConfigError(f'an archive needs the package {name}: pip install "syncect[ray,objects]"')
 
 
-def _run(settings: Settings, index: Path, place: str, *, quiet: bool) -> "Tally":
+def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, quiet: bool) -> "Tally":
     _require()
-    from node.archive.run import run_archive
+    from node.archive.permits import permitted
+    from node.archive.run import Archive, run_archive
     from node.bootstrap.ray_worker import plan_of
     from node.translate.ray_executor import connected, settle_device, stream
 
-    plan = plan_of(settings)
+    plan, (ask, constancy) = plan_of(settings), permitted(settings)
+    again = frozenset({"FAILED", "INCOMPLETE"}) if retry_failed else frozenset()
 
     def show(tally: "Tally") -> None:
         if not quiet:
@@ -97,18 +101,16 @@ def _run(settings: Settings, index: Path, place: str, *, quiet: bool) -> "Tally"
 
     with connected(plan):
         device = settle_device(settings.model.device, plan)
-
-        def on_ray(rows: Any, translator: type, made_of: Any) -> Any:
-            return stream(rows, translator, made_of, plan, device)
-
-        return run_archive(settings, index, place, on_ray, show)
+        archive = Archive(settings, index, place, replace(ask, device=device), constancy, again)
+        return run_archive(archive, lambda rows, made, run: stream(rows, made, run, plan, device), show)
 
 
 def _line(tally: "Tally") -> str:
     left = tally.left_s
     ends = ", ".join(f"{count} {end}" for end, count in sorted(tally.ends.items())) or "none ended yet"
     when = "" if left is None or tally.done == tally.total else f", {left / 60:.0f} min left"
-    return f"{tally.done} of {tally.total} series: {ends}; {tally.series_per_hour:.0f} per hour{when}"
+    waits = f", {tally.open} did not answer" if tally.open else ""
+    return f"{tally.done} of {tally.total} series: {ends}{waits}; {tally.series_per_hour:.0f} per hour{when}"
 
 
 def add_to(app: typer.Typer) -> None:

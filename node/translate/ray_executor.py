@@ -462,7 +462,8 @@ def stream(
         )
         try:
             for batch in answers.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
-                yield from batch.to_pylist()
+                found: Any = batch
+                yield from found.to_pylist()
         except RayError as error:
             raise Retryable(f"the Ray cluster ended the work: {type(error).__name__}") from error
 
