@@ -67,6 +67,10 @@ AIMS: dict[str, Aim] = {
     r"(vessels|circles of tracks) marked, share of all": Aim(high=0.05),
     r"AUC of doubt, wrongly lit regions over vessels": Aim(low=0.85),
     r"time, second look / translation": Aim(high=1.0),
+    r"archive of \d+ series through kills: (series (lost|twice|not PRODUCED)|results that differ from their row)": Aim(
+        high=0.0
+    ),
+    r"archive of \d+ series through kills: kills of (the driver|actors)": Aim(low=1.0),
 }
 """By regular expressions that match a whole name."""
 
