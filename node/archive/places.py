@@ -1,5 +1,6 @@
 """Where the series of an archive lie and where its results go: a folder, or a bucket of an S3-compatible server."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterable, Iterator
@@ -75,7 +76,7 @@ class Folder:
     def list(self, folder: str) -> Iterator[Found]:
         """The files below a folder, none where it is missing; FileNotFoundError where the whole place is."""
         if not folder and not self._root.is_dir():
-            raise FileNotFoundError("no such folder")
+            raise FileNotFoundError(errno.ENOENT, "no such folder")
         for path in sorted((self._root / folder).rglob("*")):
             if path.is_file() and path.relative_to(self._root).parts[0] != _PARTIAL:
                 yield self._found(path)
