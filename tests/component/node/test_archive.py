@@ -1,4 +1,4 @@
-"""An archive without Ray: its rows, what it makes, and what it does through faults. test_archive_on_ray.py has the kills."""
+"""An archive without Ray: its rows, what it makes, and faults; test_archive_on_ray.py has processes that end."""
 
 import hashlib
 import itertools
