@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import os
 import random
 import signal
@@ -97,7 +96,8 @@ def _run(command: list[str], plan: list[str]) -> tuple[Counter[str], float]:
                     killed[victim] += 1
             said = driver.stdout.read() if driver.stdout else ""
         if driver.returncode != -signal.SIGKILL:
-            json.loads(said)
+            if driver.returncode:
+                raise RuntimeError(f"the command ended with {driver.returncode}: {said}")
             return killed, time.monotonic() - begun_s
     raise RuntimeError("the archive did not come to its end")
 

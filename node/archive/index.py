@@ -54,6 +54,11 @@ def read_index(path: Path) -> list[Entry]:
     return entries
 
 
+def is_uid(text: str) -> bool:
+    """Whether a text may be the UID of an instance somewhere, and a part of a URL: "." and ".." lead elsewhere."""
+    return bool(FOREIGN_UID.fullmatch(text) and text.strip("."))
+
+
 def _texts(table: pa.Table, name: str) -> list[str]:
     if name not in table.schema.names:
         return [""] * len(table)
@@ -71,7 +76,7 @@ def _check(entries: Sequence[Entry]) -> None:
         if not entry.source:
             raise Misconfigured(f"row {number} of the index has no source")
         for name in ("series_uid", "study_uid"):
-            if (uid := getattr(entry, name)) and not FOREIGN_UID.fullmatch(uid):
+            if (uid := getattr(entry, name)) and not is_uid(uid):
                 raise Misconfigured(f"row {number} of the index has a {name} that is no UID")
         if entry.source.startswith(DICOMWEB) and not (entry.series_uid and entry.study_uid):
             raise Misconfigured(f"row {number} of the index is for DICOMweb, and lacks study_uid or series_uid")

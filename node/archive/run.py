@@ -14,6 +14,7 @@ from typing import Any, Final
 from config.settings import Settings
 from node.archive.index import Entry, read_index
 from node.archive.outcome import End, from_parquet, to_parquet
+from node.archive.pacs import check_servers
 from node.archive.places import Place, open_place, read
 from node.archive.translate import OPEN, STOP, ArchiveTranslator, Run
 from node.bootstrap.worker import job_options
@@ -91,6 +92,7 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
     where nothing gets on, ObjectsUnavailable, OSError; outcomes so far are kept then, and the same words go on.
     """
     entries = read_index(archive.index)
+    check_servers(archive.settings, entries)
     out = open_place(archive.out, archive.settings.spool)
     produced_at = _settle(out, _about(archive, entries))
     kept = {key: row for key, row in read_outcomes(out).items() if row["end"] not in archive.again}

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 from config.settings import Settings
 from models.translator import DeviceFault
-from node.archive.index import Entry
+from node.archive.index import DICOMWEB, Entry
 from node.archive.outcome import End, Outcome, digest_of
+from node.archive.pacs import retrieve, server_of
 from node.archive.places import fetch_all, open_place, read
 from node.bootstrap.constancy import environment_of, why_missing
 from node.bootstrap.roles import eligibility_policy
@@ -44,6 +45,7 @@ MAX_BEGINS_IN_ALL: Final = 12
 PAUSES_S: Final = (2.0, 10.0, 30.0, 60.0)
 """Between the tries of a series whose object store or disk does not answer."""
 ARITHMETIC: Final = "arithmetic"
+_OFTEN_BYTES: Final = 256 << 20  # of a series whose size nobody says
 _ROOM: Final = 4  # times the bytes of the sources: they, the result of the same size, and as much again
 
 ANSWER, OPEN, STOP = "outcome", "open", "stop"
@@ -162,14 +164,8 @@ class ArchiveTranslator:
 
     def _translate(self, entry: Entry, executor: Executor) -> Outcome:
         try:
-            place = open_place(entry.source, self._run.settings.spool)
-            found = sorted(place.list(""), key=lambda one: one.key)
-            room = self._jobs.folder(_ROOM * sum(one.size_bytes for one in found))
-            with tempfile.TemporaryDirectory(dir=room) as name:
-                source, made = Path(name, "source"), Path(name, "made")
-                source.mkdir()
-                made.mkdir()
-                return self._of_files(entry, executor, fetch_all(place, found, source), made)
+            with self._fetched(entry) as (files, made):
+                return self._of_files(entry, executor, files, made)
         except Doubtful as error:
             return self._of(entry, End.HELD, str(error))
         except Permanent as error:
@@ -180,6 +176,22 @@ class ArchiveTranslator:
             name = type(error).__name__  # and not its text, which may quote a value of the source
             log.error("series %s of the archive: unexpected %s", entry.key, name, extra={"event": "archive_crashed"})
             return self._of(entry, End.FAILED, f"unexpected {name} in an actor")
+
+    @contextmanager
+    def _fetched(self, entry: Entry) -> Iterator[tuple[list[Path], Path]]:
+        """The files of a source, under names of our own, and an empty folder for what is made of them."""
+        if entry.source.startswith(DICOMWEB):
+            server, room = server_of(self._run.settings, entry), _ROOM * _OFTEN_BYTES
+        else:
+            place = open_place(entry.source, self._run.settings.spool)
+            found = sorted(place.list(""), key=lambda one: one.key)
+            room = _ROOM * sum(one.size_bytes for one in found)
+        with tempfile.TemporaryDirectory(dir=self._jobs.folder(room)) as name:
+            source, made = Path(name, "source"), Path(name, "made")
+            source.mkdir()
+            made.mkdir()
+            is_asked = entry.source.startswith(DICOMWEB)
+            yield retrieve(server, entry, source) if is_asked else fetch_all(place, found, source), made
 
     def _of_files(self, entry: Entry, executor: Executor, files: list[Path], made: Path) -> Outcome:
         found, unreadable = headers_of(self._run.settings, files, iter)

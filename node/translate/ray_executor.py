@@ -451,11 +451,12 @@ def stream(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)  # it would quote rows
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         part = list(rows[begin : begin + ROWS_AT_ONCE])
+        size = min(most, len(part))
         answers = ray.data.from_items(part, override_num_blocks=len(part)).map(
             translator,
             fn_constructor_args=(made_of,),
             compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=min(most, len(part)), max_tasks_in_flight_per_actor=1
+                min_size=1, max_size=size, initial_size=size, max_tasks_in_flight_per_actor=1
             ),
             runtime_env={"env_vars": plan.environment},
             **share,

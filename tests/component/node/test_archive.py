@@ -340,6 +340,7 @@ def test_without_the_constancy_run_that_the_settings_ask_for_the_run_ends(
         ({"source": ["/a", ""]}, "row 2 of the index has no source"),
         ({"source": ["/a", "/a"]}, "row 2 of the index names a series that an earlier row names already"),
         ({"source": ["/a"], "series_uid": ["1.2\n3"]}, "row 1 of the index has a series_uid that is no UID"),
+        ({"source": ["/a"], "study_uid": [".."]}, "row 1 of the index has a study_uid that is no UID"),
         ({"source": ["dicomweb:pacs"], "series_uid": ["1.2.3"]}, "row 1 .* lacks study_uid or series_uid"),
     ],
 )
