@@ -157,7 +157,7 @@ def _in_parts(answers: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]
             if len(part) >= _ROWS or time.monotonic() - begun_s > _SECONDS:
                 yield part
                 part, begun_s = [], time.monotonic()
-    except Retryable:
+    except (Exception, KeyboardInterrupt):  # what was done counts, whatever ended the others
         if part:
             yield part
         raise

@@ -54,7 +54,8 @@ def test_a_series_from_orthanc_is_whole_and_has_the_result_of_a_folder(
 
     uids = {"series_uid": [str(headers[0].SeriesInstanceUID)], "study_uid": [str(headers[0].StudyInstanceUID)]}
     archive = _archive(settings, tmp_path, "asked", {"source": ["dicomweb:pacs"], **uids})
-    real, broken = Service.retrieve_instance, iter[bool](())
+    real = Service.retrieve_instance
+    broken: Iterator[bool] = iter(())
 
     def breaks_off(self: Service, *of: str) -> bytes:
         if next(broken, False):
