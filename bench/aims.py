@@ -72,6 +72,10 @@ AIMS: dict[str, Aim] = {
     r"exactly once: .*": Aim(high=0.0),
     r"[24] workers, .*: predicted / measured": Aim(low=0.8, high=1.25),
     r"claims, (SQLite|PostgreSQL), \d processes: jobs per s": Aim(low=5.0),
+    r"archive of \d+ series through kills: (series (lost|twice|not PRODUCED)|results that differ from their row)": Aim(
+        high=0.0
+    ),
+    r"archive of \d+ series through kills: kills of (the driver|actors)": Aim(low=1.0),
 }
 """By regular expressions that match a whole name."""
 

@@ -1,5 +1,6 @@
 """The services that the sections share; each starts when it is first asked for and ends with the run."""
 
+import logging
 import os
 from contextlib import ExitStack
 from functools import cached_property
@@ -43,6 +44,8 @@ class Services:
     def s3(self) -> str:
         """URL of the S3 server; it takes any key, has no bucket yet, and keeps its objects in this process's memory."""
         from moto.server import ThreadedMotoServer  # noqa: PLC0415  # loads half of AWS
+
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell of every request
 
         server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
         server.start()

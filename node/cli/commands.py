@@ -8,6 +8,7 @@ import typer
 from config.load import CONFIG_VARIABLE
 from node.cli import (
     alerts,
+    archive,
     backup,
     cohort,
     commission,
@@ -73,6 +74,7 @@ def root(
 service.add_to(app)
 status.add_to(app)
 process.add_to(app)
+archive.add_to(app)
 demo.add_to(app)
 replay.add_to(app)
 recall.add_to(app)

@@ -70,10 +70,14 @@ class NoAnswer(NoAssociation):
 
 
 class Session(requests.Session):
-    """A session to one server; raises NoAnswer, and so does `send`, for what is no answer of 2xx, 400 or 409."""
+    """A session to one server; raises NoAnswer, and so does `send`, for what is no answer of 2xx, 400 or 409.
 
-    def __init__(self, server: DicomwebSettings, timeouts: Timeouts) -> None:
+    answer_bytes: bound of the body of an answer.
+    """
+
+    def __init__(self, server: DicomwebSettings, timeouts: Timeouts, *, answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         super().__init__()
+        self._answer_bytes = answer_bytes
         for name in _LIBRARIES:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         self._server, self._timeouts = server, timeouts
@@ -120,9 +124,9 @@ class Session(requests.Session):
         body = bytearray()
         for piece in response.raw.stream(1 << 16, decode_content=False):
             body += piece
-            if len(body) > MAX_ANSWER_BYTES:
+            if len(body) > self._answer_bytes:
                 response.close()
-                words = f"answers {response.status_code} and then more than {MAX_ANSWER_BYTES >> 20} MiB"
+                words = f"answers {response.status_code} and then more than {self._answer_bytes >> 20} MiB"
                 raise self._none(Outcome.UNCLEAR, words, reached=True)
         return bytes(body)
 

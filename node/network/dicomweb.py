@@ -9,12 +9,13 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from dicomweb_client import DICOMwebClient
 
 from config.destinations import DicomwebSettings
-from node.network.bounded_http import NoAnswer, Session
+from node.network.bounded_http import MAX_ANSWER_BYTES, NoAnswer, Session
 from node.network.no_association import Outcome
 from node.network.requestor import Timeouts
 
@@ -61,6 +62,16 @@ class Service:
             found = self._client.search_for_studies(limit=limit, offset=offset, search_filters=dict(filters))
             return _datasets(found)
 
+    def retrieve_instance(self, study_uid: str, series_uid: str, instance_uid: str) -> bytes:
+        """One instance as a DICOM file, in the transfer syntax in which the server has it (WADO-RS, PS3.18 10.4)."""
+        headers = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}
+        path = f"studies/{study_uid}/series/{series_uid}/instances/{instance_uid}"
+        answer = self._session.get(f"{self._server.url}/{path}", headers=headers)
+        if (part := _only_part(answer.headers.get("Content-Type", ""), answer.content)) is None:
+            words = "answers a retrieval with something that is not one DICOM file"
+            raise NoAnswer(Outcome.UNCLEAR, f"{self._server.url} {words}", reached=True)
+        return part
+
     @contextmanager
     def _unreadable(self) -> Iterator[None]:
         """What dicomweb-client raises over an answer is an answer that cannot be read, such as a page for people."""
@@ -74,9 +85,12 @@ class Service:
 
 
 @contextmanager
-def connect(server: DicomwebSettings, timeouts: Timeouts) -> Iterator[Service]:
-    """The services of a server, whose connections are closed on leaving; raises NoAnswer, and so do all its methods."""
-    with Session(server, timeouts) as session:
+def connect(server: DicomwebSettings, timeouts: Timeouts, *, answer_bytes: int = MAX_ANSWER_BYTES) -> Iterator[Service]:
+    """The services of a server, whose connections are closed on leaving; raises NoAnswer, and so do all its methods.
+
+    answer_bytes: bound of the body of an answer.
+    """
+    with Session(server, timeouts, answer_bytes=answer_bytes) as session:
         yield Service(server, session)
 
 
@@ -84,3 +98,17 @@ def _datasets(found: Any) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise TypeError("not a list of data sets")
     return found
+
+
+def _only_part(content_type: str, body: bytes) -> bytes | None:
+    """The content of a multipart message (RFC 2046 section 5.1) with one part; None where it is anything else."""
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = header.get_boundary()
+    if not boundary or header.get_content_type() != "multipart/related" or not boundary.isascii():
+        return None
+    pieces = (b"\r\n" + body).split(b"\r\n--" + boundary.encode())
+    if len(pieces) != 3 or not pieces[2].startswith(b"--"):
+        return None
+    _, end_of_headers, content = pieces[1].partition(b"\r\n\r\n")
+    return content if end_of_headers else None

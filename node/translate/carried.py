@@ -133,7 +133,7 @@ class CarriedJobs:
             raise ExecutorUnavailable(
                 f"the actor runs syncect {here}, the worker {ask.version}; install one version on every host"
             )
-        translator = self._translator(ask)
+        translator = self.translator(ask)
         return Hello(translator.card, translator.description, translator.arithmetic, translator.device)
 
     def run(self, ticket: str, ask: BundleAsk, options: JobOptions, parcel: Parcel) -> tuple[JobResult, Parcel]:
@@ -148,8 +148,8 @@ class CarriedJobs:
             self._reached[ticket] = (stage, done, total)
 
         try:
-            translator = self._translator(ask).sibling()
-            with tempfile.TemporaryDirectory(dir=self._folder(_ROOM * parcel.data.size)) as folder:
+            translator = self.translator(ask).sibling()
+            with tempfile.TemporaryDirectory(dir=self.folder(_ROOM * parcel.data.size)) as folder:
                 source, made = Path(folder, "source"), Path(folder, "made")
                 source.mkdir()
                 made.mkdir()
@@ -175,7 +175,8 @@ class CarriedJobs:
         if ticket in self._reached:
             self._cancelled.add(ticket)
 
-    def _translator(self, ask: BundleAsk) -> LoadedTranslator:
+    def translator(self, ask: BundleAsk) -> LoadedTranslator:
+        """The bundle, loaded here, at most MOST_LOADED of them; raises ExecutorUnavailable."""
         with self._loading:
             if ask in self._loaded:
                 self._loaded.move_to_end(ask)
@@ -201,8 +202,11 @@ class CarriedJobs:
             self._loaded[ask] = translator
             return translator
 
-    def _folder(self, wanted_bytes: int) -> Path:
-        """Where files of jobs may lie: in memory where there is room, else where the system has such files."""
+    def folder(self, wanted_bytes: int) -> Path:
+        """Where files of jobs may lie: in memory where there is room, else where the system has such files.
+
+        Raises Retryable where there is none.
+        """
         for root in (_MEMORY, Path(tempfile.gettempdir())):
             if root.is_dir() and os.access(root, os.W_OK) and shutil.disk_usage(root).free > wanted_bytes:
                 with self._loading:

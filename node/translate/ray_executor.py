@@ -38,6 +38,7 @@ TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on, an
 SILENT_S: Final = 30.0  # an actor that answers no question for so long has stopped
 IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
 START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
+ROWS_AT_ONCE: Final = 4096  # of a stream, each a block of its own, so that none waits for others to be told of
 START_TRIES: Final = 3  # of a cluster of this machine: Ray gives its own processes 30 s, too few on a busy machine
 HELLO_LIMIT_S: Final = 120.0  # to import torch and load a bundle, where the actor has its place
 
@@ -440,6 +441,42 @@ def _connect(plan: ClusterPlan) -> str:
 def _shut_down() -> None:
     with suppress(RayError, OSError, RuntimeError):
         ray.shutdown()
+
+
+def stream(
+    rows: Sequence[dict[str, Any]], translator: type, made_of: Any, plan: ClusterPlan, device: Literal["cpu", "cuda"]
+) -> Iterator[dict[str, Any]]:
+    """What `translator(made_of)(row)` gives for each row, in the order in which they end, by Ray Data.
+
+    One translator in each of `plan.actors` processes, or as many as the cluster has GPUs or cores for. A row whose
+    process ended is given to another one. Raises Retryable where a translator raises, which it should not.
+    """
+    import ray.data  # noqa: PLC0415  # takes seconds to load, and no worker needs it
+
+    share = {"num_gpus": plan.gpus_per_actor} if device == "cuda" else {"num_cpus": plan.cores_per_actor}
+    whole = _resources().get("GPU" if device == "cuda" else "CPU", 0.0)
+    most = plan.actors or max(1, int(whole / next(iter(share.values())) + 1e-6))
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL + 1)  # it would quote rows
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        part = list(rows[begin : begin + ROWS_AT_ONCE])
+        size = min(most, len(part))
+        answers = ray.data.from_items(part, override_num_blocks=len(part)).map(
+            translator,
+            fn_constructor_args=(made_of,),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=size, initial_size=size, max_tasks_in_flight_per_actor=1
+            ),
+            runtime_env={"env_vars": plan.environment},
+            **share,
+        )
+        try:
+            for batch in answers.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+                found: Any = batch
+                yield from found.to_pylist()
+        except RayError as error:
+            raise Retryable(f"the Ray cluster ended the work: {type(error).__name__}") from error
 
 
 def settle_device(device: str, plan: ClusterPlan) -> Literal["cpu", "cuda"]:

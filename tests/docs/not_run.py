@@ -38,6 +38,16 @@ NOT_RUN: dict[str, Instead] = {
     "syncect qa plot --out trend.svg": Instead(
         "it needs a run; without one there is nothing to draw", "syncect qa plot --out trend.svg; [ $? -eq 3 ]"
     ),
+    **{
+        f"syncect archive {words}": Instead(
+            "it needs an object store and starts a Ray cluster", f"syncect archive {words.partition(' ')[0]} --help"
+        )
+        for words in (
+            "run index.parquet --out s3://research/synthetic",
+            "ls --out s3://research/synthetic --end FAILED",
+            "run index.parquet --out s3://research/synthetic --retry-failed",
+        )
+    },
     ".venv/bin/python -m tests.fuzz --again settings runs/fuzz/settings-032488c424": Instead(
         "its file is the input of a finding", "grep -q -- --again $REPOSITORY/tests/fuzz/__main__.py"
     ),

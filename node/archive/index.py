@@ -1,0 +1,85 @@
+"""The list of series that an archive is: a Parquet file with one row for each."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from config.syntax import FOREIGN_UID
+from node.errors import Misconfigured
+
+DICOMWEB: Final = "dicomweb:"
+"""What a source begins with that is the name of a destination, which is asked by DICOMweb."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One series.
+
+    source: a folder, file:///FOLDER, s3://BUCKET/PREFIX or dicomweb:NAME. series_uid: "" where a folder or prefix holds
+    one only. study_uid: for DICOMweb, which has no series without it.
+    """
+
+    source: str
+    series_uid: str = ""
+    study_uid: str = ""
+
+    @property
+    def key(self) -> str:
+        """Name of this series among the objects of the output: hex, of nothing that a peer could have chosen."""
+        return hashlib.sha256(f"{self.source}\n{self.series_uid}".encode()).hexdigest()[:32]
+
+
+def read_index(path: Path) -> list[Entry]:
+    """The entries of an index: a column `source`, and perhaps `series_uid` and `study_uid`; others are not read.
+
+    Raises Misconfigured with a sentence: no Parquet file, no such column, an empty source, a series twice.
+    """
+    try:
+        schema = pq.read_schema(path)
+        if "source" not in schema.names:
+            raise Misconfigured(f"the index has no column `source`, among {len(schema.names)} columns")
+        table = pq.read_table(
+            path, columns=[one for one in ("source", "series_uid", "study_uid") if one in schema.names]
+        )
+    except (OSError, pa.ArrowException) as error:
+        raise Misconfigured(f"the index cannot be read as Parquet ({type(error).__name__})") from error
+    columns = (_texts(table, name) for name in ("source", "series_uid", "study_uid"))
+    entries = [Entry(*values) for values in zip(*columns, strict=True)]
+    _check(entries)
+    return entries
+
+
+def is_uid(text: str) -> bool:
+    """Whether a text may be the UID of an instance somewhere, and a part of a URL: "." and ".." lead elsewhere."""
+    return bool(FOREIGN_UID.fullmatch(text) and text.strip("."))
+
+
+def _texts(table: pa.Table, name: str) -> list[str]:
+    if name not in table.schema.names:
+        return [""] * len(table)
+    kind = table.schema.field(name).type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise Misconfigured(f"the column `{name}` of the index holds {kind} and no text")
+    return [value or "" for value in table.column(name).to_pylist()]
+
+
+def _check(entries: Sequence[Entry]) -> None:
+    if not entries:
+        raise Misconfigured("the index has no row")
+    seen: set[str] = set()
+    for number, entry in enumerate(entries, 1):
+        if not entry.source:
+            raise Misconfigured(f"row {number} of the index has no source")
+        for name in ("series_uid", "study_uid"):
+            if (uid := getattr(entry, name)) and not is_uid(uid):
+                raise Misconfigured(f"row {number} of the index has a {name} that is no UID")
+        if entry.source.startswith(DICOMWEB) and not (entry.series_uid and entry.study_uid):
+            raise Misconfigured(f"row {number} of the index is for DICOMweb, and lacks study_uid or series_uid")
+        if entry.key in seen:
+            raise Misconfigured(f"row {number} of the index names a series that an earlier row names already")
+        seen.add(entry.key)

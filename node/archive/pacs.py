@@ -1,0 +1,55 @@
+"""Series of an archive that a DICOMweb server has: listed by QIDO-RS, retrieved image by image by WADO-RS."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from config.destinations import DicomwebSettings
+from config.settings import Settings
+from node.archive.index import DICOMWEB, Entry, is_uid
+from node.errors import Misconfigured, Permanent, Retryable
+from node.network.requestor import Timeouts
+
+IMAGE_BYTES: Final = 512 << 20
+"""Bound of one image: also an Enhanced CT of two thousand frames is smaller."""
+
+
+def server_of(settings: Settings, entry: Entry) -> DicomwebSettings:
+    """The `[[destination]]` of kind "dicomweb" that a source names; raises Misconfigured."""
+    name = entry.source.removeprefix(DICOMWEB)
+    for one in settings.destination:
+        if one.name == name and isinstance(one, DicomwebSettings):
+            return one
+    raise Misconfigured('a source of the index names no [[destination]] of kind = "dicomweb"')
+
+
+def check_servers(settings: Settings, entries: Iterable[Entry]) -> None:
+    """Raise Misconfigured where a source names a server that the settings do not have."""
+    for source in {entry.source for entry in entries if entry.source.startswith(DICOMWEB)}:
+        server_of(settings, Entry(source))
+
+
+def retrieve(server: DicomwebSettings, entry: Entry, folder: Path) -> list[Path]:
+    """All images that the server lists of a series, as files in an empty folder; never only a part of them.
+
+    Raises Permanent where it lists none, Retryable where it does not list or send all.
+    """
+    from node.network.bounded_http import NoAnswer  # noqa: PLC0415 # an extra package, which few need
+    from node.network.dicomweb import connect  # noqa: PLC0415
+    from node.network.qido import find_instances  # noqa: PLC0415
+
+    try:
+        uids = sorted(find_instances(server, entry.study_uid, entry.series_uid, Timeouts()))
+        if not uids:
+            raise Permanent("the server lists no image of this series")
+        if not all(is_uid(uid) for uid in uids):
+            raise Permanent("the server lists an image by something that is no UID")
+        with connect(server, Timeouts(), answer_bytes=IMAGE_BYTES) as service:
+            files = []
+            for number, uid in enumerate(uids):
+                path = folder / f"{number:05d}"
+                path.write_bytes(service.retrieve_instance(entry.study_uid, entry.series_uid, uid))
+                files.append(path)
+    except NoAnswer as error:
+        raise Retryable(str(error)) from error
+    return files

@@ -1,0 +1,206 @@
+"""The run over an archive: what is not done yet goes to the cluster, and every answer becomes a row that is kept."""
+
+import hashlib
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from config.settings import Settings
+from node.archive.index import Entry, read_index
+from node.archive.outcome import End, from_parquet, to_parquet
+from node.archive.pacs import check_servers
+from node.archive.places import Place, open_place, read
+from node.archive.translate import OPEN, STOP, ArchiveTranslator, Run
+from node.bootstrap.worker import job_options
+from node.errors import Refused, Retryable
+from node.translate.carried import BundleAsk
+from storage.constancy import ConstancyView
+from storage.errors import NotFound
+
+RUN_FILE: Final = "run.json"
+OUTCOMES: Final = "outcomes"
+MAX_OPEN: Final = 3  # series one after the other whose source does not answer; others would fare no better
+_ROWS: Final = 20  # of outcome that are kept together, or what came within
+_SECONDS: Final = 5.0
+
+Stream = Callable[[Sequence[dict[str, Any]], type, Run], Iterable[dict[str, Any]]]
+"""Gives to each row, on a cluster, what a translator makes of it; `node.translate.ray_executor.stream`."""
+
+
+@dataclass
+class Tally:
+    """How far a run is.
+
+    total: rows of the index. before: those that had an outcome when it began. ends: how many ended how. open: those
+    whose source did not answer, which have no outcome.
+    """
+
+    total: int
+    before: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    open: int = 0
+    _begun_s: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> int:
+        """Series that have an outcome."""
+        return sum(self.ends.values())
+
+    @property
+    def series_per_hour(self) -> float:
+        """Of this start; 0 before the first."""
+        seconds = time.monotonic() - self._begun_s
+        return 3600 * (self.done - self.before) / seconds if seconds > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the last one ends, at the rate so far; None where there is none yet."""
+        rate = self.series_per_hour
+        return 3600 * (self.total - self.done) / rate if rate else None
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether every series has its outcome, and none FAILED."""
+        return self.done == self.total and not self.ends[End.FAILED]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What a run is about, as the command line has found it out.
+
+    constancy: runs with this bundle, None where the settings ask for none. again: outcomes that are not to count.
+    """
+
+    settings: Settings
+    index: Path
+    out: str
+    ask: BundleAsk
+    constancy: tuple[ConstancyView, ...] | None = None
+    again: frozenset[str] = frozenset()
+
+
+def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None]) -> Tally:
+    """Translate what has no outcome yet; `show` is called whenever outcomes were kept.
+
+    Raises Misconfigured for an index that cannot be used, Refused where the output belongs to another run, Retryable
+    where nothing gets on, ObjectsUnavailable, OSError; outcomes so far are kept then, and the same words go on.
+    """
+    entries = read_index(archive.index)
+    check_servers(archive.settings, entries)
+    out = open_place(archive.out, archive.settings.spool)
+    produced_at = _settle(out, _about(archive, entries))
+    kept = {key: row for key, row in read_outcomes(out).items() if row["end"] not in archive.again}
+    rest = [entry for entry in entries if entry.key not in kept]
+    tally = Tally(len(entries), len(entries) - len(rest))
+    tally.ends.update(kept[entry.key]["end"] for entry in entries if entry.key in kept)
+    show(tally)
+    if rest:
+        if archive.again:
+            _forget_begun(out, {entry.key for entry in rest})
+        options = job_options(archive.settings, produced_at)
+        run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
+        for rows in _in_parts(_outcomes(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), tally)):
+            out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
+            tally.ends.update(row["end"] for row in rows)
+            kept |= {row["key"]: row for row in rows}
+            show(tally)
+    out.put(f"{OUTCOMES}.parquet", to_parquet([kept[entry.key] for entry in entries if entry.key in kept]))
+    if tally.done == tally.total:
+        _forget_begun(out, {entry.key for entry in entries})
+    return tally
+
+
+def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
+    """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError."""
+    rows: dict[str, dict[str, Any]] = {}
+    for found in sorted(out.list(OUTCOMES), key=lambda one: one.key):
+        rows |= {row["key"]: row for row in from_parquet(read(out, found.key))}
+    return rows
+
+
+def list_outcomes(settings: Settings, out: str, end: str) -> list[dict[str, Any]]:
+    """The rows of an output, or those that ended so; raises NotFound where no archive was begun there."""
+    place = open_place(out, settings.spool)
+    if place.head(RUN_FILE) is None:
+        raise NotFound("no archive was begun there")
+    return [row for row in read_outcomes(place).values() if end in ("", row["end"])]
+
+
+def _outcomes(answers: Iterable[Mapping[str, str]], tally: Tally) -> Iterator[dict[str, Any]]:
+    """The rows of outcome among what comes back; raises Retryable where an answer says that nothing gets on."""
+    in_a_row = 0
+    for answer in answers:
+        if answer["kind"] == STOP:
+            raise Retryable(answer["text"])
+        if answer["kind"] == OPEN:
+            tally.open, in_a_row = tally.open + 1, in_a_row + 1
+            if in_a_row == MAX_OPEN:
+                raise Retryable(f"{MAX_OPEN} sources one after the other did not answer: {answer['text']}")
+            continue
+        in_a_row = 0
+        yield json.loads(answer["text"])
+
+
+def _in_parts(answers: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Rows together that came within seconds, so that a kill costs little and there are not too many files."""
+    part: list[dict[str, Any]] = []
+    begun_s = time.monotonic()
+    try:
+        for row in answers:
+            part.append(row)
+            if len(part) >= _ROWS or time.monotonic() - begun_s > _SECONDS:
+                yield part
+                part, begun_s = [], time.monotonic()
+    except (Exception, KeyboardInterrupt):  # what was done counts, whatever ended the others
+        if part:
+            yield part
+        raise
+    if part:
+        yield part
+
+
+# -- the output ------------------------------------------------------------------------------------------------
+
+
+def _about(archive: Archive, entries: Sequence[Entry]) -> dict[str, str]:
+    """What all results of one output have in common: another bundle, list, version or setting is another run."""
+    settings, moment = archive.settings, datetime.min.replace(tzinfo=UTC)
+    results = (
+        job_options(settings, moment),
+        settings.eligibility,
+        replace(archive.ask, bundle="", batch_size=None),
+    )
+    return {
+        "bundle": archive.ask.digest,
+        "index": _digest("".join(f"{one.source}\n{one.series_uid}\n{one.study_uid}\n" for one in entries)),
+        "version": archive.ask.version,
+        "settings": _digest(repr(results)),
+    }
+
+
+def _settle(out: Place, about: Mapping[str, str]) -> datetime:
+    """The moment of production of this run, from its first start; raises Refused where the output is another run's."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    out.put_new(RUN_FILE, json.dumps({**about, "produced_at": now.isoformat()}, indent=1).encode())
+    there = json.loads(read(out, RUN_FILE))
+    if others := [name for name, value in about.items() if there.get(name) != value]:
+        raise Refused(
+            f"the output belongs to another run, with another {', '.join(others)}; name another output, or run it with "
+            "what it was begun with"
+        )
+    return datetime.fromisoformat(there["produced_at"])
+
+
+def _forget_begun(out: Place, keys: set[str]) -> None:
+    """Remove the marks of processes that ended while they had these series in hand."""
+    out.delete([found.key for found in out.list("begun") if found.key.split("/")[1] in keys])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

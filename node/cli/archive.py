@@ -1,0 +1,118 @@
+"""`archive run`, `archive ls`: a list of series on a cluster, without receiver, store and couriers."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from config.load import ConfigError
+from config.settings import Settings
+from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, settings_from
+
+if TYPE_CHECKING:
+    from node.archive.run import Tally
+
+archive = typer.Typer(no_args_is_help=True, help="Lists of series that are translated on a Ray cluster.")
+
+Place = Annotated[
+    str, typer.Option("--out", "-o", help="Where results and outcomes go: a folder, or s3://BUCKET/PREFIX.")
+]
+
+
+@archive.command("run")
+def run(
+    context: typer.Context,
+    index: Annotated[Path, typer.Argument(help="Parquet file with a column `source`.", exists=True, dir_okay=False)],
+    place: Place,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Also what FAILED or was INCOMPLETE before.")
+    ] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Translate each series of a list: the same gate, pixels and UIDs as the node. The same words again go on.
+
+    Every series gets one row in OUT/outcomes.parquet. Exit code 1 if one FAILED, or has no outcome yet.
+    """
+    tally = _run(settings_from(context, config), index, _whole(place), retry_failed=retry_failed, quiet=as_json)
+    if as_json:
+        print_json(
+            {
+                "total": tally.total,
+                "ends": dict(tally.ends),
+                "open": tally.total - tally.done,
+                "series_per_hour": round(tally.series_per_hour, 1),
+            }
+        )
+    if not tally.ended_well:
+        raise typer.Exit(Exit.ERROR)
+
+
+@archive.command("ls")
+def ls(
+    context: typer.Context,
+    place: Place,
+    end: Annotated[str, typer.Option("--end", help="Only what ended so, such as FAILED.", metavar="OUTCOME")] = "",
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """List what became of each series of an archive so far."""
+    _require()
+    from node.archive.run import list_outcomes
+
+    rows = list_outcomes(settings_from(context, config), _whole(place), end)
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["SERIES", "OUTCOME", "SLICES", "SECONDS", "PLACE", "REASON"],
+        [
+            (one["series_uid"], one["end"], str(one["slices"]), f"{one['seconds']:.1f}", one["place"], one["reason"])
+            for one in rows
+        ],
+    )
+
+
+def _whole(place: str) -> str:
+    return place if "://" in place else str(Path(place).absolute())
+
+
+def _require() -> None:
+    for name in ("obstore", "pyarrow", "ray"):
+        if find_spec(name) is None:
+            raise ConfigError(f'an archive needs the package {name}: pip install "syncect[ray,objects]"')
+
+
+def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, quiet: bool) -> "Tally":
+    _require()
+    from node.archive.permits import permitted
+    from node.archive.run import Archive, run_archive
+    from node.bootstrap.ray_worker import plan_of
+    from node.translate.ray_executor import connected, settle_device, stream
+
+    plan, (ask, constancy) = plan_of(settings), permitted(settings)
+    again = frozenset({"FAILED", "INCOMPLETE"}) if retry_failed else frozenset()
+
+    def show(tally: "Tally") -> None:
+        if not quiet:
+            out().print(_line(tally), markup=False)
+
+    with connected(plan):
+        device = settle_device(settings.model.device, plan)
+        archive = Archive(settings, index, place, replace(ask, device=device), constancy, again)
+        return run_archive(archive, lambda rows, made, run: stream(rows, made, run, plan, device), show)
+
+
+def _line(tally: "Tally") -> str:
+    left = tally.left_s
+    ends = ", ".join(f"{count} {end}" for end, count in sorted(tally.ends.items())) or "none ended yet"
+    when = "" if left is None or tally.done == tally.total else f", {left / 60:.0f} min left"
+    waits = f", {tally.open} did not answer" if tally.open else ""
+    return f"{tally.done} of {tally.total} series: {ends}{waits}; {tally.series_per_hour:.0f} per hour{when}"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands of this module."""
+    app.add_typer(archive, name="archive")
