@@ -75,7 +75,7 @@ scaled: $(STAMP)  ## every role of deploy/kubernetes as a process of its own on 
 	DEPLOY_SCALED=1 $(BIN)/pytest tests/deploy/test_scaled.py
 
 ray: $(STAMP)  ## every fault of a Ray cluster while jobs run: actors, hosts, the head, the worker; takes about five minutes
-	RAY_FAULTS=long $(BIN)/pytest tests/component/node/test_ray_executor.py tests/component/node/test_ray_worker.py
+	RAY_FAULTS=long $(BIN)/pytest tests/component/node/test_ray_executor.py tests/component/node/test_ray_worker.py tests/deploy/test_scaled_ray.py
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
 	FIELD_CASES=all $(BIN)/pytest tests/field
