@@ -29,8 +29,8 @@ long = pytest.mark.skipif(os.environ.get("RAY_FAULTS") != "long", reason="takes 
 SLICES = 80
 
 
-def until(holds: Callable[[], object], within_s: float = 120.0) -> None:
-    """Look again and again, since other processes tell nobody what they did."""
+def until(holds: Callable[[], object], within_s: float = 300.0) -> None:
+    """Look again and again, since other processes tell nobody what they did; a cluster may take minutes to start."""
     end_s = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end_s, "it did not come about"
