@@ -77,7 +77,7 @@ def start(config: Path, tmp_path: Path) -> Iterator[Start]:
         process.wait(60)
     for entry in Path("/proc").iterdir():  # what `ray start` of the worker left, which ends with a pod
         with suppress(OSError):
-            if entry.name.isdigit() and folder.encode() in (entry / "cmdline").read_bytes():
+            if entry.name.isdigit() and f"RAY_TMPDIR={folder}\0".encode() in (entry / "environ").read_bytes():
                 os.kill(int(entry.name), signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
 
