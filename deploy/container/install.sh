@@ -39,7 +39,7 @@ else
 fi
 echo "syncect: installing the packages of constraints.txt, each with its hash"
 hash=$(sha256sum "$wheel" | cut -d ' ' -f 1)
-echo "syncect[dicomweb,objects,postgres] @ file://$wheel --hash=sha256:$hash" >"$work/wheel.txt"
+echo "syncect[dicomweb,objects,postgres,ray] @ file://$wheel --hash=sha256:$hash" >"$work/wheel.txt"
 install --require-hashes --constraint "$source/constraints.txt" --requirement "$work/wheel.txt"
 install --no-deps --force-reinstall "$wheel"  # pip keeps an older build of the same version otherwise
 "$prefix/bin/syncect" models verify demo

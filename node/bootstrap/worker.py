@@ -26,6 +26,7 @@ from node.ops.supervised import previous_end
 from node.translate.device_record import DeviceRecord
 from node.translate.job import AnyExecutor, Executor, JobOptions, Recorded
 from node.translate.loaded import ExecutorUnavailable
+from node.translate.ray_cluster import ask_for_token
 from node.translate.shadow import ShadowRunner
 from node.translate.worker import Worker
 from node.version import software_version
@@ -62,6 +63,7 @@ def worker_of_settings(
     """
     if node.settings.model.executor != "ray":
         return make_worker(node, name, announce, beat, numbers, bell=bell_of())
+    ask_for_token()
     try:  # it is loaded for those who want it, and for nobody else
         from node.bootstrap.ray_worker import make_ray_worker  # noqa: PLC0415
     except ModuleNotFoundError as error:

@@ -19,6 +19,9 @@ _RESULTS: Final = 2  # the files of a result take as much as those of its source
 _THREADS: Final = "OMP_NUM_THREADS"
 
 
+_MODE: Final = "RAY_AUTH_MODE"
+
+
 class ClusterLost(GiveBack):
     """Nobody listens at the head of the cluster any more; this process must begin anew."""
 
@@ -59,10 +62,15 @@ class ClusterPlan:
         return self.address or "this machine"
 
     def prepare(self) -> None:
-        """Tell Ray, before it starts, to send nothing to its makers; raises Unreachable."""
+        """Tell Ray, before it starts, to send nothing to its makers; raises Unreachable, also without a token."""
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if self.address not in ("", "auto") and not answers(*place_of(self.address)):
             raise Unreachable(f"nobody listens at the head of the Ray cluster, {self.address}")
+        if self.address and os.environ.get(_MODE, "").lower() != "disabled" and not _has_token():
+            raise Unreachable(
+                "this host has no token of the Ray cluster: copy that of its head to ~/.ray/auth_token, or name its "
+                "file in RAY_AUTH_TOKEN_PATH"
+            )
 
     def arguments(self) -> dict[str, Any]:
         """For `ray.init`. On this machine alone: no dashboard, and no spilling: no disk gets what is in flight."""
@@ -135,6 +143,25 @@ class HeadWatch:
         if answers(*self._place):
             self._heard_s = time.monotonic()
         return time.monotonic() - self._heard_s > HEAD_LOST_S
+
+
+def ask_for_token() -> None:
+    """Have this process, and what it starts, use the token of a cluster, unless RAY_AUTH_MODE says otherwise.
+
+    Called before Ray is imported, which reads the variable then and never again.
+    """
+    os.environ[_MODE] = os.environ.get(_MODE) or "token"
+
+
+def _has_token() -> bool:
+    """Whether Ray finds one, in its own order: a variable, a file that one names, the file in the home folder."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    try:
+        path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray/auth_token")
+        return bool(path.read_text(encoding="utf-8").strip())
+    except (OSError, RuntimeError, UnicodeError):  # no such file, or a user without a home folder
+        return False
 
 
 def place_of(address: str) -> tuple[str, int]:

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -406,20 +407,35 @@ class RayExecutor:
 def connected(plan: ClusterPlan) -> Iterator[str]:
     """Be connected to the cluster, or to a new one of this machine alone; yields the address of its head.
 
-    Raises Unreachable. The calling thread must live as long as the block: a cluster of this machine ends with it.
+    Raises Unreachable. The calling thread must live as long as the block: a cluster of this machine ends with it. Where
+    the head is gone at the end of the block, this process can only end.
     """
     plan.prepare()
     handler = signal.getsignal(signal.SIGTERM)
     address = _connect(plan)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, by which no job would be given back
+    failed = True
     try:
         yield address
+        failed = False
     finally:
         if answers(*place_of(address)):
             _shut_down()
-        else:  # Ray would wait for its head for a minute; what it started here ends with this process
-            atexit.unregister(ray.shutdown)
+        else:
+            atexit.register(_end_without_ray, int(failed))
+
+
+def _end_without_ray(code: int) -> None:
+    """End the process when all else of it has ended: Ray would wait a minute for its head, and then crash.
+
+    What Ray has started here ends with this process.
+    """
+    logging.shutdown()
+    with suppress(OSError, ValueError):  # whoever read them may be gone
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def _connect(plan: ClusterPlan) -> str:
@@ -435,7 +451,8 @@ def _connect(plan: ClusterPlan) -> str:
                     os.kill(pid, signal.SIGKILL)
             tries -= 1
             if not tries:
-                raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}") from error
+                hint = "; its token or its version of Ray may be another one" if plan.address else ""
+                raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}{hint}") from error
 
 
 def _shut_down() -> None:

@@ -29,8 +29,8 @@ long = pytest.mark.skipif(os.environ.get("RAY_FAULTS") != "long", reason="takes 
 SLICES = 80
 
 
-def until(holds: Callable[[], object], within_s: float = 120.0) -> None:
-    """Look again and again, since other processes tell nobody what they did."""
+def until(holds: Callable[[], object], within_s: float = 300.0) -> None:
+    """Look again and again, since other processes tell nobody what they did; a cluster may take minutes to start."""
     end_s = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < end_s, "it did not come about"
@@ -97,7 +97,7 @@ def test_the_head_dies_the_jobs_go_back_and_the_next_process_produces_them(node:
         until(lambda: is_translating(node))
         (head,) = [pid for pid, name in below(process.pid).items() if name.startswith("gcs_server")]
         os.kill(head, signal.SIGKILL)
-        assert process.wait(60) != 0  # Ray's own end without its head may be one by a signal
+        assert process.wait(60) == 1, "it ends in order, and not by a signal"
     assert {case.attempts for case in node.overview.cases() if case.state == "QUEUED"} <= {0}
     assert "RUNNING" not in states(node)
     with work() as process:

@@ -4,11 +4,12 @@ import os
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from node.translate import ray_cluster
-from node.translate.ray_cluster import ClusterPlan, HeadWatch, InFlight, Unreachable, answers, place_of
+from node.translate.ray_cluster import ClusterPlan, HeadWatch, InFlight, Unreachable, answers, ask_for_token, place_of
 
 
 class Full(Exception):
@@ -91,6 +92,43 @@ def test_a_cluster_of_this_machine_spills_nothing_and_reports_to_nobody(monkeypa
     assert asked["num_cpus"] >= 128
     assert not asked["include_dashboard"]
     assert ClusterPlan(address="auto").arguments() == {"address": "auto"}
+
+
+@pytest.mark.parametrize("mode", ["", "token"])
+def test_no_cluster_is_joined_without_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        plan = ClusterPlan(address=f"127.0.0.1:{server.getsockname()[1]}")
+        for one in (plan, ClusterPlan(address="auto")):
+            with pytest.raises(Unreachable, match=r"no token of the Ray cluster: copy that of its head to ~/\.ray"):
+                one.prepare()
+        (tmp_path / "token").write_text("\n")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+        with pytest.raises(Unreachable, match="no token"):
+            plan.prepare()
+        (tmp_path / "token").write_text("a1b2\n")
+        plan.prepare()
+        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / "token").rename(tmp_path / ".ray/auth_token")
+        plan.prepare()
+        (tmp_path / ".ray/auth_token").unlink()
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "a1b2")
+        plan.prepare()
+
+
+def test_what_the_environment_says_of_the_token_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ask_for_token()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    ClusterPlan(address="auto").prepare()
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    ask_for_token()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
 def test_actors_have_the_threads_that_this_process_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
