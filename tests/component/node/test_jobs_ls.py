@@ -263,6 +263,6 @@ def test_an_end_is_told_only_where_it_was_measured(run, department, monkeypatch)
     department.claim()
     department.node.jobs.cancel(1, "operator", "", START)
     department.sent()
-    department.queued()
-    assert re.search(r"QUEUED +\d+m +in \d+ min +about 1 s", listed(run, monkeypatch, 160)[1])
+    department.queued(route={"target_s": 86400.0})
+    assert re.search(r"QUEUED +\d+m +in \d+ \w+ +about 1 s", listed(run, monkeypatch, 160)[1])
     assert json.loads(run("jobs", "ls", "--json")[1])[0]["eta_at"] > datetime.now(UTC).isoformat()[:10]

@@ -101,7 +101,7 @@ def test_a_drained_host_takes_nothing_and_can_be_switched_off_once_it_has_nothin
 
 def test_a_person_lets_jobs_come_earlier_and_the_others_say_behind_what_they_wait(run, department) -> None:
     for _ in range(3):
-        department.queued()
+        department.queued(route={"target_s": 86400.0})
     assert waits(run, "3") == "2 jobs come before it"
     assert run("jobs", "priority", "3", "--urgent", "-m", "she waits")[2] == (
         "3: in its turn; urgent instead of routine\n"
