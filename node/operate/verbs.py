@@ -16,7 +16,7 @@ from node.operate.next_steps import refusal, why_incomplete, why_nowhere
 from node.operate.texts import NotUnderstood, one_line
 from storage.errors import IllegalTransition, NotFound, SpoolFull
 from storage.overview import Case
-from storage.states import LIVE_JOB_STATES, JobState, Priority, SeriesState
+from storage.states import LIVE_JOB_STATES, DeliveryState, JobState, Priority, SeriesState
 
 Act = Callable[[Node, Case, str, str, datetime], str]
 FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
@@ -25,12 +25,16 @@ FAILURES: Final[tuple[tuple[tuple[type[Exception], ...], str], ...]] = (
     ((Permanent, Retryable, SpoolFull, OSError), "failed"),
 )
 FAILED: Final = tuple(kind for kinds, _ in FAILURES for kind in kinds)
+_WAITING: Final = (JobState.QUEUED, DeliveryState.SENDING)
 
 
 def refused(node: Node, case: Case, verb: str) -> str:
     """Why a verb would be refused for a case, as a clause; "" where it would be done."""
     if verb == "priority":
         return "" if raw_state(case) in LIVE_JOB_STATES else f"it is {case.state}, and only a live job takes turns"
+    if verb == "set_turn":
+        why = "" if case.state in _WAITING else f"it is {case.state}, and nothing of it waits for its turn"
+        return why or ("it is urgent already" if case.priority == Priority.URGENT else "")
     if verb == "purge":
         return node.retention.why_kept(case.series_id, case.job_id)
     why = refusal(verb, case, incomplete=lambda: why_incomplete(node, case))

@@ -22,6 +22,7 @@ from node.web.drawer import Drawer, drawer_of, refused_now, seen_of, senders_of
 from node.web.templating import is_part, page
 from storage.cases import Case
 from storage.errors import StorageError
+from storage.states import Priority
 
 router = APIRouter()
 _NAMED: Final = re.compile(r"`syncect jobs (\w+) ")
@@ -31,6 +32,7 @@ _STOPS: Final = (
 )
 _DROPS: Final = "What this sender sent is taken out of the series, which is judged anew; the sender adds no more to it."
 _MAY_AGAIN: Final = "What this sender sends for the series is taken again."
+_MAKE_URGENT: Final[verbs.Act] = partial(verbs.set_turn, priority=Priority.URGENT, due_in=None)
 _REMOVES: Final = "Its files leave the disk of this node. That cannot be taken back."
 
 
@@ -64,6 +66,7 @@ BUTTONS: Final = {
     for button in (
         Button("release", "Release and send", "released", verbs.release, needs_reason=True),
         Button("retry", "Try again", "queued again", verbs.retry),
+        Button("set_turn", "Make it urgent", "made urgent", _MAKE_URGENT),
         Button("resend", "Send again", "to be sent again", verbs.resend),
         Button("complete", "It is all there", "completed", verbs.complete),
         Button("acknowledge", "It is dealt with at the destination", "acknowledged", verbs.acknowledge),

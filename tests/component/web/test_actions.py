@@ -43,6 +43,7 @@ def test_a_role_sees_and_presses_only_its_own_buttons(ward, role):
     ("make", "verb", "role", "after"),
     [
         ("failed", "retry", Role.OPERATOR, "QUEUED"),
+        ("queued", "set_turn", Role.OPERATOR, "QUEUED"),
         ("skipped", "retry", Role.OPERATOR, "RECEIVING"),
         ("failed", "cancel", Role.OPERATOR, "CANCELLED"),
         ("incomplete", "cancel", Role.OPERATOR, "SKIPPED"),
