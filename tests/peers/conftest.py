@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +37,7 @@ from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
 from storage.tables import Association, Delivery, DeliveryInstance, Instance, Job
 from tests.peers.certificates import Certificates, make_certificates
+from tests.slice.harness import free_port as a_free_port
 
 CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
@@ -434,9 +434,7 @@ def peer_program() -> Callable[[str], str]:
 @pytest.fixture
 def free_port() -> int:
     """A port that was free a moment ago, for programs that cannot bind port 0."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return a_free_port()
 
 
 @pytest.fixture(scope="session")

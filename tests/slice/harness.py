@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,15 @@ supervisor.LONGEST_DELAY_S = 0.5
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nobody listens, below those that the kernel gives to connections and above those of Ray.
+
+    What it would give itself, it could give to a connection of any other process before the server has begun.
+    """
+    while True:
+        with socket.socket() as probe, suppress(OSError):
+            port = random.SystemRandom().randint(20000, 32000)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for(what: str, probe: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> Any:
