@@ -106,8 +106,8 @@ def _measure(section: Section, node: Node, scan: Path, size: Size) -> None:
             predict(times, workers, found),
         )
         for load in size.loads if workers > 1 else ():
-            # Of the whole host, whose cores the scanner, receiver, workers and courier share: with less between them the
-            # scanner, which sends one series after the other, would set the pace and not this time.
+            # Of the whole host, whose cores the scanner, receiver, workers and courier share: with less between them
+            # the scanner, which sends one series after the other, would set the pace and not this time.
             stages = (times.receive, times.judge, times.job, times.deliver)
             every_s = load * sum(stage.cpu_s for stage in stages) / _cores()
             found = _phase(node, scan, f"rate-{workers}-{load}", size.series, every_s)
