@@ -12,11 +12,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 
 import models
+from bench.gpu.timed_worker import timed
 from bench.tools import make_scan
 from config.settings import Settings
 from models.bundle import BundleCard, write_bundle
@@ -153,19 +153,6 @@ def stopwatch(seconds: dict[str, float]) -> Iterator[None]:
         for name, stage in TIMED.items():
             patches.enter_context(patch(name, timed(pkgutil.resolve_name(name), stage, seconds)))
         yield
-
-
-def timed(function: Callable[..., Any], stage: str, seconds: dict[str, float]) -> Callable[..., Any]:
-    """`function` with its seconds added to those of a stage."""
-
-    def call(*arguments: Any, **options: Any) -> Any:
-        begun = time.perf_counter()
-        try:
-            return function(*arguments, **options)
-        finally:
-            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - begun
-
-    return call
 
 
 def run_alone(scan: Path, out_dir: Path, bundle: str, mode: str) -> dict[str, float]:

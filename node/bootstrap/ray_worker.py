@@ -17,8 +17,8 @@ from node.translate.carried import BundleAsk
 from node.translate.device_record import DeviceRecord
 from node.translate.loaded import ExecutorUnavailable
 from node.translate.ray_cluster import ClusterPlan
-from node.translate.ray_executor import ActorPool, RayExecutor
-from node.translate.ray_worker import RayWorker
+from node.translate.ray_executor import ActorPool
+from node.translate.ray_worker import RayExecutor, RayWorker
 from node.translate.worker import Worker
 from node.version import software_version
 from storage.wakes import Bell

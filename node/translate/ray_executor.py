@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from typing import Any, Final, Literal, NoReturn
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 
-from models.bundle import BundleCard
 from models.translator import DeviceFault
 from node.errors import NodeError, Permanent, Retryable
 from node.translate.carried import BundleAsk, CarriedJobs, Hello, Parcel
@@ -376,31 +375,6 @@ class ActorPool:
     def _check_cluster(self) -> None:
         if self._lost:
             raise ClusterLost(self._lost)
-
-
-class RayExecutor:
-    """One bundle on the actors of a pool; what the worker sees of it is as in `node.translate.job.Executor`.
-
-    limit_s(description, slices): how long a job may make no step.
-    """
-
-    spare_devices = 0  # the actor that takes the job next may stand anywhere; there is no order to try them in
-
-    def __init__(self, pool: ActorPool, ask: BundleAsk, limit_s: Callable[[str, int], float]) -> None:
-        hello = pool.open(ask)
-        self.bundle, self.digest, self.arithmetic, self.device = ask.label, ask.digest, hello.arithmetic, hello.device
-        self.description = f"{hello.description}, by Ray"
-        self._pool, self._ask, self._hello, self._limit_s = pool, ask, hello, limit_s
-
-    @property
-    def card(self) -> BundleCard:
-        """The card of the loaded bundle."""
-        return self._hello.card
-
-    def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult:
-        """See `ActorPool.run`."""
-        limit_s = self._limit_s(self.description, len(paths))
-        return self._pool.run(self._ask, paths, options, out_dir, progress, limit_s=limit_s)
 
 
 @contextmanager

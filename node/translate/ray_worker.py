@@ -7,11 +7,15 @@ gone the jobs go back to the queue and the process ends: the next one connects a
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
+from models.bundle import BundleCard
 from node.beats import CANNOT_WORK, LONG_LIMIT_S, Beating
+from node.translate.carried import BundleAsk
+from node.translate.job import JobOptions, JobResult, Progress
 from node.translate.loaded import ExecutorUnavailable
 from node.translate.ray_cluster import ClusterPlan, HeadWatch, Unreachable
 from node.translate.ray_executor import ActorPool, connected, settle_device
@@ -23,6 +27,31 @@ log = logging.getLogger(__name__)
 TICK_S: Final = 2.0
 CONNECT_EVERY_S: Final = 5.0
 STOP_WITHIN_S: Final = 20.0  # less than the grace of the supervisor, so that jobs are given back and not lost
+
+
+class RayExecutor:
+    """One bundle on the actors of a pool; what the worker sees of it is as in `node.translate.job.Executor`.
+
+    limit_s(description, slices): how long a job may make no step.
+    """
+
+    spare_devices = 0  # the actor that takes the job next may stand anywhere; there is no order to try them in
+
+    def __init__(self, pool: ActorPool, ask: BundleAsk, limit_s: Callable[[str, int], float]) -> None:
+        hello = pool.open(ask)
+        self.bundle, self.digest, self.arithmetic, self.device = ask.label, ask.digest, hello.arithmetic, hello.device
+        self.description = f"{hello.description}, by Ray"
+        self._pool, self._ask, self._hello, self._limit_s = pool, ask, hello, limit_s
+
+    @property
+    def card(self) -> BundleCard:
+        """The card of the loaded bundle."""
+        return self._hello.card
+
+    def run(self, paths: Sequence[Path], options: JobOptions, out_dir: Path, progress: Progress) -> JobResult:
+        """See `ActorPool.run`."""
+        limit_s = self._limit_s(self.description, len(paths))
+        return self._pool.run(self._ask, paths, options, out_dir, progress, limit_s=limit_s)
 
 
 class ClusterGone(DeviceFailed):
