@@ -24,17 +24,28 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 
 from models.translator import DeviceFault
-from node.errors import NodeError, Permanent, Retryable
-from node.translate.carried import BundleAsk, CarriedJobs, Hello, Parcel
+from node.errors import DamagedInstance, Permanent, Retryable
+from node.translate.carried import CHANGED, BundleAsk, Hello, Parcel
 from node.translate.job import JobOptions, JobResult, Progress
 from node.translate.loaded import ExecutorUnavailable
-from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable, answers, children, place_of
+from node.translate.ray_actor import Actor
+from node.translate.ray_cluster import (
+    ClusterLost,
+    ClusterPlan,
+    InFlight,
+    Unreachable,
+    answers,
+    children,
+    end_idle_helpers,
+    place_of,
+)
 
 log = logging.getLogger(__name__)
 
 MAX_ENDS: Final = 2  # actors that one job may outlive, as many as worker processes (storage.states.MAX_DEATHS)
 MAX_MOVES: Final = 8  # other losses that are no fault of the job: hosts that ended, objects that were lost
-TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on, and says how far it is
+TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on
+ASK_EVERY_S: Final = 2.0  # how far it is; each question costs both processes some time
 SILENT_S: Final = 30.0  # an actor that answers no question for so long has stopped
 IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
 START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
@@ -53,42 +64,6 @@ class _ActorEnded(Exception):
     def __init__(self, why: str, *, blames_job: bool) -> None:
         super().__init__(why)
         self.why, self.blames_job = why, blames_job
-
-
-class Actor:
-    """What Ray runs in a process of its own; errors that are meant go back as values, so that Ray logs no traceback."""
-
-    def __init__(self) -> None:
-        self._jobs = CarriedJobs()
-
-    def hello(self, ask: BundleAsk) -> tuple[Hello | Exception, str, int]:
-        """What it loaded, or why it could not; and where it stands: the node of Ray, and the process there."""
-        node, pid = ray.get_runtime_context().get_node_id(), os.getpid()
-        try:
-            return self._jobs.hello(ask), node, pid
-        except (NodeError, DeviceFault) as error:
-            return _plain(error), node, pid
-
-    def run(self, ticket: str, ask: BundleAsk, options: JobOptions, parcel: Parcel) -> Any:
-        try:
-            return self._jobs.run(ticket, ask, options, parcel)
-        except (NodeError, DeviceFault) as error:
-            return _plain(error)
-        except Exception as error:  # its text may quote a value of the source, and Ray would log it
-            log.exception("a job of an actor ended with an unexpected error", extra={"event": "job_crashed"})
-            return Retryable(f"unexpected {type(error).__name__} in an actor; the logs of its host have the details")
-
-    def reached(self, ticket: str) -> tuple[str, int, int] | None:
-        return self._jobs.reached(ticket)
-
-    def cancel(self, ticket: str) -> None:
-        self._jobs.cancel(ticket)
-
-
-def _plain(error: Exception) -> Exception:
-    """Without its frames and what caused it, which need not fit through a pipe."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 @dataclass
@@ -177,11 +152,15 @@ class ActorPool:
         """
         ask, ends, moves = replace(ask, device=self.device), 0, 0
         with self._counted(), self._in_flight.room_for(_bytes_of(paths), lambda: self._wait(progress)):
-            parcel = Parcel.of(paths)
+            parcel = Parcel.of(paths, options.sha256)
             while True:
                 try:
                     result, made = self._once(ask, parcel, options, progress, limit_s)
                     break
+                except DamagedInstance:
+                    if set(options.sha256) <= set(parcel.names) and parcel.is_whole():
+                        raise Retryable(CHANGED) from None
+                    raise
                 except _ActorEnded as ended:
                     ends, moves = ends + ended.blames_job, moves + 1
                     log.warning("an actor of Ray ended: %s", ended.why, extra={"event": "actor_ended"})
@@ -254,11 +233,12 @@ class ActorPool:
         asked = member.handle.reached.remote(ticket)
         while not ray.wait([answer], timeout=TURN_S, fetch_local=True)[0]:
             now_s = time.monotonic()
-            if ray.wait([asked], timeout=0)[0]:
-                reached = ray.get(asked)
-                asked, asked_s = member.handle.reached.remote(ticket), now_s
+            if asked is not None and ray.wait([asked], timeout=0)[0]:
+                reached, asked = ray.get(asked), None
                 moved_s, before = (now_s if reached != before else moved_s), reached
-            if now_s - asked_s > SILENT_S:
+            if asked is None and now_s - asked_s >= ASK_EVERY_S:
+                asked, asked_s = member.handle.reached.remote(ticket), now_s
+            if asked is not None and now_s - asked_s > SILENT_S:
                 self._stop_hung(member, f"it answered nothing for {SILENT_S:.0f} s")
             if now_s - moved_s > limit_s:
                 self._stop_hung(member, f"its job made no step for {limit_s:.0f} s")
@@ -321,12 +301,12 @@ class ActorPool:
         options: dict[str, Any] = {
             "num_cpus": 1 if on_gpu else self._plan.cores_per_actor,
             "num_gpus": self._plan.gpus_per_actor if on_gpu else 0,
-            "max_concurrency": 2 * self._plan.jobs_per_actor
-            + 2,  # beside jobs: questions, and jobs that were cancelled
+            # Beside jobs: questions, and jobs that were cancelled.
+            "max_concurrency": 2 * self._plan.jobs_per_actor + 2,
             "max_restarts": 0,  # the pool starts another one, and knows why
             "runtime_env": {"env_vars": self._plan.environment},
         }
-        member = _Member(ray.remote(Actor).options(**options).remote())
+        member = _Member(ray.remote(Actor).options(**options).remote(_node_here))
         self._members.append(member)
         return member
 
@@ -417,6 +397,7 @@ def _connect(plan: ClusterPlan) -> str:
     while True:
         try:
             context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
+            end_idle_helpers(children() - before)
             return str(context["gcs_address"])
         except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
             _shut_down()
@@ -482,6 +463,10 @@ def settle_device(device: str, plan: ClusterPlan) -> Literal["cpu", "cuda"]:
 
 def _resources() -> dict[str, float]:
     return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+
+def _node_here() -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def _living_nodes() -> set[str]:
