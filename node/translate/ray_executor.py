@@ -262,7 +262,8 @@ class ActorPool:
             self._end(member, "it ended")
         if before:
             return _ActorEnded(f"it was ended: {before}", blames_job=False)
-        if member.node not in _living_nodes():
+        place = _living_nodes().get(member.node)
+        if place is None or not answers(*place):  # the head takes a while to see that a host is gone
             return _ActorEnded("its host is no longer in the cluster", blames_job=False)
         return _ActorEnded(f"its process, pid {member.pid}, ended", blames_job=True)
 
@@ -469,8 +470,10 @@ def _node_here() -> str:
     return str(ray.get_runtime_context().get_node_id())
 
 
-def _living_nodes() -> set[str]:
-    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+def _living_nodes() -> dict[str, tuple[str, int]]:
+    """Where the raylet of each host listens that the head takes for alive."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {str(one["NodeID"]): (one["NodeManagerAddress"], one["NodeManagerPort"]) for one in nodes if one["Alive"]}
 
 
 def _bytes_of(paths: Sequence[Path]) -> int:
