@@ -272,20 +272,21 @@ class ActorPool:
     @contextmanager
     def _seat(self, ask: BundleAsk, progress: Progress) -> Iterator[_Member]:
         """A place at an actor that has the bundle loaded; alone there where the device failed before."""
-        member = self._take(ask.careful, progress)
-        try:
-            self._introduce(member, ask, progress)
-            yield member
-        finally:
-            with self._lock:
-                member.jobs, member.alone, member.used_s = member.jobs - 1, False, time.monotonic()
-                self._lock.notify_all()
+        while True:
+            member = self._take(ask.careful, progress)
+            try:
+                if self._introduce(member, ask, progress):
+                    yield member
+                    return
+            finally:
+                with self._lock:
+                    member.jobs, member.alone, member.used_s = member.jobs - 1, False, time.monotonic()
+                    self._lock.notify_all()
 
     def _take(self, careful: bool, progress: Progress) -> _Member:
         while True:
             with self._lock:
-                most = 1 if careful else self._plan.jobs_per_actor
-                free = [one for one in self._members if not one.alone and one.jobs < most]
+                free = self._free(careful)
                 ready = [one for one in free if one.is_ready]
                 if not ready and len(self._members) < self._size:
                     ready = [self._start()]
@@ -296,6 +297,10 @@ class ActorPool:
                     return chosen
                 self._lock.wait(TURN_S)
             self._wait(progress)
+
+    def _free(self, careful: bool) -> list[_Member]:
+        most = 1 if careful else self._plan.jobs_per_actor
+        return [one for one in self._members if not one.alone and one.jobs < most]
 
     def _start(self) -> _Member:
         on_gpu = self.device == "cuda"
@@ -311,8 +316,11 @@ class ActorPool:
         self._members.append(member)
         return member
 
-    def _introduce(self, member: _Member, ask: BundleAsk, progress: Progress) -> None:
-        """Wait until an actor has loaded the bundle; refuse one whose bits would differ from those of the others."""
+    def _introduce(self, member: _Member, ask: BundleAsk, progress: Progress) -> bool:
+        """Wait until an actor has loaded the bundle; refuse one whose bits would differ from those of the others.
+
+        False where it is not there yet, for want of a host perhaps, and another one that is has a seat.
+        """
         asked = member.handle.hello.remote(ask)
         begun_s = time.monotonic()
         try:
@@ -320,6 +328,9 @@ class ActorPool:
                 waits_s = time.monotonic() - begun_s
                 if waits_s > (HELLO_LIMIT_S if member.is_ready else START_LIMIT_S):
                     self._stop_hung(member, "it did not load the bundle in time", blames_job=False)
+                with self._lock:
+                    if not member.is_ready and any(one.is_ready for one in self._free(ask.careful)):
+                        return False
                 self._wait(progress)
             found, member.node, member.pid = ray.get(asked)
         except RayActorError as error:
@@ -340,6 +351,7 @@ class ActorPool:
                 f"one actor of the cluster computes with {found.arithmetic}, another with {known.arithmetic}; give "
                 "this worker GPUs of one kind"
             )
+        return True
 
     def _end(self, member: _Member, why: str) -> None:
         """Kill an actor, with the lock held; jobs that it has besides go on elsewhere."""
