@@ -10,7 +10,6 @@ from config.spool import SpoolSettings
 from storage.errors import ObjectsUnavailable
 from storage.objects import open_objects
 
-
 BROKEN = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 
