@@ -1,4 +1,4 @@
-"""The worker claims a job, runs it and records its outcome, one job at a time; `LeaseKeeper` keeps it meanwhile.
+"""The worker claims a job, runs it and records its outcome, one job at a time; `LeaseKeeper` keeps its lease.
 
 It may be killed at any line: only the transactions of the JobStore count. A folder that was published without its
 transaction belongs to no job: the next attempt writes its own, and a worker that starts removes what is left.
