@@ -327,7 +327,7 @@ class Worker:
 
             self._fetch(job, progress)
             self._beat("", f"job {job.id}: read", 0, job.slices, limit_s)
-            paths = [self._spool.path(name) for name in job.spool_names]
+            paths = [self._spool.path(one.spool_name) for one in job.sources]
             return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
 
     def _fetch(self, job: ClaimedJob, progress: Callable[[str, int, int], None]) -> None:
