@@ -119,6 +119,19 @@ def test_files_of_before_are_put_there_by_one_command(config: Path, bucket: Faul
         assert (other.spool.path(str(other.overview.case("1").product_dir)) / product.file_name).exists()
 
 
+def test_a_damaged_file_of_a_host_never_replaces_the_good_one_of_the_bucket(
+    kept: Kept, config: Path, bucket: FaultyStore, run: Run
+) -> None:
+    """`spool share` may be repeated, also on a host whose disk has cut a file meanwhile."""
+    kept.arrive()
+    (name, *_) = kept.node.series.spool_names(1)
+    whole = bucket.bytes_of(name)
+    kept.node.spool.path(name).write_bytes(whole[:-1])
+    code, _, said = run("--config", str(host(config)), "spool", "share")
+    assert (code, "0 received files" in said) == (0, True), said
+    assert bucket.bytes_of(name) == whole
+
+
 # -- a worker and a courier of another host ------------------------------------------------------------------------
 
 
