@@ -25,8 +25,8 @@ from node.beats import (
 )
 from node.errors import DamagedInstance, Doubtful, GiveBack, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
+from node.translate.heartbeat import LEASE_S, LeaseKeeper
 from node.translate.job import AnyExecutor, JobOptions, JobResult, join_reasons
-from node.translate.lease import LEASE_S, LeaseKeeper
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
 from storage.errors import LeaseLost, ObjectsUnavailable, SchemaMismatch, StoreUnavailable
