@@ -9,7 +9,7 @@ import typer
 
 from config.load import ConfigError
 from config.settings import Settings
-from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, settings_from
+from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, say, settings_from
 
 if TYPE_CHECKING:
     from node.archive.run import Tally
@@ -34,9 +34,16 @@ def run(
 ) -> None:
     """Translate each series of a list: the same gate, pixels and UIDs as the node. The same words again go on.
 
-    Every series gets one row in OUT/outcomes.parquet. Exit code 1 if one FAILED, or has no outcome yet.
+    Every series gets one row in OUT/outcomes.parquet. Exit code 1 if one FAILED, or has no outcome yet; 5 where a PACS
+    takes no C-MOVE from here.
     """
-    tally = _run(settings_from(context, config), index, _whole(place), retry_failed=retry_failed, quiet=as_json)
+    from node.network.no_association import NoAssociation
+
+    try:
+        tally = _run(settings_from(context, config), index, _whole(place), retry_failed=retry_failed, quiet=as_json)
+    except NoAssociation as failure:
+        say(f"syncect: {failure}")
+        raise typer.Exit(Exit.UNREACHABLE) from None
     if as_json:
         print_json(
             {
