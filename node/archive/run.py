@@ -110,21 +110,32 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
         run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
         with receiving(archive.settings, rest, out):
             for rows in _in_parts(_outcomes(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), tally)):
-                out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
+                keep_rows(out, rows)
                 tally.ends.update(row["end"] for row in rows)
                 kept |= {row["key"]: row for row in rows}
                 show(tally)
+    kept |= {key: row for key, row in read_outcomes(out).items() if row["released_at"] and key in kept}  # meanwhile
     out.put(f"{OUTCOMES}.parquet", to_parquet([kept[entry.key] for entry in entries if entry.key in kept]))
     if tally.done == tally.total:
         _forget_begun(out, {entry.key for entry in entries})
     return tally
 
 
+def keep_rows(out: Place, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep rows of outcome; raises ObjectsUnavailable, OSError."""
+    out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
+
+
 def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
-    """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError."""
+    """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError.
+
+    What a person released stays so: a second command may have had the series in hand, and say HELD after that.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for found in sorted(out.list(OUTCOMES), key=lambda one: one.key):
-        rows |= {row["key"]: row for row in from_parquet(read(out, found.key))}
+        for row in from_parquet(read(out, found.key)):
+            if row["released_at"] or not rows.get(row["key"], row)["released_at"]:
+                rows[row["key"]] = row
     return rows
 
 
