@@ -265,6 +265,24 @@ def test_a_silent_pacs_is_not_waited_for_and_its_words_are_no_proof(pacs: Pacs, 
         move_series(make_tps().destination(), "X", TITLE, "1.2", "1.3")
 
 
+def test_the_names_of_many_failed_images_end_no_association(pacs: Pacs) -> None:
+    """PS3.4 C.4.2.1.4.2 wants them in the last response, which is longer than any other answer then."""
+    failed = Dataset()
+    failed.FailedSOPInstanceUIDList = [f"2.25.{number:059}" for number in range(10**58, 10**58 + 1007)]
+
+    def fails(_event: Any) -> Iterator[Any]:
+        yield pacs.to
+        yield 1
+        yield 0xA702, failed
+
+    pacs.to = ("127.0.0.1", pacs.peer.port, {"contexts": [build_context(CT, EXPLICIT)], "ae_title": "TPS"})
+    pacs.peer.stop()
+    pacs.peer.also_handles = [(evt.EVT_C_MOVE, fails)]
+    pacs.peer.start()
+    with pytest.raises(NoAssociation, match="status A702; does it know SYNCECT-ARCHIVE, and reach it"):
+        move_series(pacs.peer.destination(), "X", TITLE, "1.2", "1.3")
+
+
 def test_an_index_that_names_no_pacs_or_one_series_for_two_is_refused(ask: Callable[..., Archive], pacs: Pacs) -> None:
     with pytest.raises(Misconfigured, match=r'names no .* kind = "dimse"'):
         _rows(ask("x", pacs.settings(name="other")))
