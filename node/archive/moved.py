@@ -11,7 +11,7 @@ from typing import Final
 
 from config.settings import DestinationSettings, PeerSettings, ScpSettings, Settings
 from node.archive.index import DIMSE, Entry, is_uid
-from node.archive.places import Place
+from node.bootstrap.places import Place
 from node.errors import Misconfigured, Permanent, Retryable
 from node.network.no_association import NoAssociation
 from node.network.query import find_instances, takes_questions

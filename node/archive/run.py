@@ -16,8 +16,8 @@ from node.archive.index import Entry, read_index
 from node.archive.moved import check_peers, receiving
 from node.archive.outcome import End, from_parquet, to_parquet
 from node.archive.pacs import check_servers
-from node.archive.places import Place, open_place, read
 from node.archive.translate import OPEN, STOP, ArchiveTranslator, Run
+from node.bootstrap.places import Place, open_place, read
 from node.bootstrap.worker import job_options
 from node.errors import Refused, Retryable
 from node.translate.carried import BundleAsk

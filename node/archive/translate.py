@@ -26,8 +26,8 @@ from node.archive.index import DICOMWEB, Entry
 from node.archive.moved import Lacking, move
 from node.archive.outcome import End, Outcome, digest_of
 from node.archive.pacs import retrieve, server_of
-from node.archive.places import fetch_all, open_place, read
 from node.bootstrap.constancy import environment_of, why_missing
+from node.bootstrap.places import fetch_all, open_place, read
 from node.bootstrap.roles import eligibility_policy
 from node.errors import Doubtful, Misconfigured, Permanent, Retryable
 from node.operate.judged import headers_of

@@ -21,8 +21,8 @@ from config.settings import DestinationSettings, Settings
 from node.archive import translate
 from node.archive.index import Entry
 from node.archive.moved import check_peers
-from node.archive.places import Folder, fetch_all
 from node.archive.run import Archive
+from node.bootstrap.places import Folder, fetch_all
 from node.errors import Misconfigured, Retryable
 from node.network.no_association import NoAssociation
 from node.network.requestor import Timeouts

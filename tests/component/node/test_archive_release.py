@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from pydicom import dcmread
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
-from node.archive import places, translate
+from node.archive import translate
 from node.archive.outcome import from_parquet
 from node.archive.permits import permitted
 from node.archive.release import release
 from node.archive.run import Archive, list_outcomes, read_outcomes, run_archive
+from node.bootstrap import places
 from node.errors import Permanent, Refused
 from node.translate.carried import CarriedJobs
 from storage.errors import NotFound

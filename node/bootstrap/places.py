@@ -1,4 +1,7 @@
-"""Where the series of an archive lie and where its results go: a folder, or a bucket of an S3-compatible server."""
+"""A place of files beside the spool, by its URL: a folder, or a bucket of the S3-compatible server of [spool].
+
+Archives lie and go there, and cohorts that several hosts train on.
+"""
 
 import errno
 import os
