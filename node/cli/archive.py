@@ -97,7 +97,9 @@ def ls(
 @archive.command("release")
 def release(
     context: typer.Context,
-    series: Annotated[list[str], typer.Argument(help="SeriesInstanceUIDs as in `archive ls`, or keys of rows.")],
+    series: Annotated[
+        list[str], typer.Argument(help="SeriesInstanceUIDs as in `archive ls`, or keys of rows.", metavar="SERIES...")
+    ],
     place: Place,
     reason: ReasonOption = "",
     config: ConfigOption = None,

@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import build_context, evt
 
-from config.settings import DestinationSettings, Settings
+from config.settings import DestinationSettings, PeerSettings, ScpSettings, Settings
 from node.archive import translate
 from node.archive.index import Entry
 from node.archive.moved import check_peers
@@ -28,6 +28,7 @@ from node.network.no_association import NoAssociation
 from node.network.requestor import Timeouts
 from node.network.retrieval import STUDY_ROOT_MOVE, UnknownDestination, move_series
 from node.network.tls import client_context, server_context
+from node.receive.asked_series import listening
 from node.send.scu import StorageScu
 from node.translate.carried import CarriedJobs
 from tests.builders import body_hu, make_series
@@ -225,6 +226,30 @@ def test_only_the_pacs_may_send_and_only_what_was_asked_for(
     stranger, unasked = answers
     assert "does not know our AE title OTHER" in stranger
     assert "0124" in unasked
+
+
+def test_what_cannot_be_kept_is_refused_and_the_next_image_is_taken(images: list[Path]) -> None:
+    head = dcmread(images[0], stop_before_pixels=True)
+    kept: list[bytes] = []
+
+    def keep(key: str, uid: str, data: bytes) -> None:
+        if not kept:
+            kept.append(b"")
+            raise OSError(28, "No space left on device")
+        kept.append(data)
+
+    own = ScpSettings(
+        host="127.0.0.1", port=free_port(), ae_title=TITLE, allowed_peers=(PeerSettings(ae_title="PACS"),)
+    )
+    peer = DestinationSettings(name="here", ae_title=TITLE, host="127.0.0.1", port=own.port)
+    item = (str(head.SOPInstanceUID), images[0])
+    with listening(own, "archive.port", {(head.StudyInstanceUID, head.SeriesInstanceUID): "key"}, keep):
+        assert "A700" in StorageScu(peer, "PACS").send([item]).reason
+        assert StorageScu(peer, "PACS").send([item]).accepted == (item[0],)
+        renamed = StorageScu(peer, "PACS").send([("1.2.3", images[0])])
+    assert kept[1].endswith(images[0].read_bytes()[-1000:])
+    assert not renamed.accepted
+    assert not StorageScu(peer, "PACS").echo().ok, "it listens no longer"
 
 
 def test_a_series_comes_over_tls(
