@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
-from node.archive import places, translate
+from node.archive import translate
 from node.archive.index import Entry, read_index
 from node.archive.outcome import digest_of
 from node.archive.permits import permitted
-from node.archive.places import Folder
 from node.archive.run import Archive, Stream, Tally, list_outcomes, run_archive
 from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL
+from node.bootstrap import places
+from node.bootstrap.places import Folder
 from node.bootstrap.worker import job_options
 from node.cli import offline
 from node.errors import Misconfigured, Refused, Retryable

@@ -1,4 +1,7 @@
-"""Where the series of an archive lie and where its results go: a folder, or a bucket of an S3-compatible server."""
+"""A place of files beside the spool, by its URL: a folder, or a bucket of the S3-compatible server of [spool].
+
+Archives lie and go there, and cohorts that several hosts train on.
+"""
 
 import errno
 import os
@@ -12,7 +15,7 @@ from pydantic import ValidationError
 
 from config.spool import SpoolSettings
 from node.bootstrap.shared import objects_of
-from node.errors import Misconfigured
+from node.errors import Misconfigured, Retryable
 from storage.objects import Found
 
 _PART_BYTES: Final = 8 << 20  # of one request, so that one which breaks off costs little
@@ -126,13 +129,18 @@ def open_place(url: str, spool: SpoolSettings) -> Place:
 
 
 def fetch_all(place: Place, found: Iterable[Found], folder: Path) -> list[Path]:
-    """Copy objects of a place into an empty folder, under names of our own; raises ObjectsUnavailable, OSError."""
+    """Copy objects of a place into an empty folder, under names of our own.
+
+    Raises Retryable where one changed meanwhile, ObjectsUnavailable, OSError.
+    """
     files = []
     for number, one in enumerate(found):
         path = folder / f"{number:05d}"
         with path.open("xb") as stream:
             for part in _parts(place, one):
                 stream.write(part)
+            if stream.tell() != one.size_bytes:
+                raise Retryable("an object was changed or removed while it was read")
         files.append(path)
     return files
 
