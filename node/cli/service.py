@@ -135,6 +135,7 @@ def complete(
     """Run the completion: it decides when a received series is complete, and what becomes of it."""
     from node.bootstrap.roles import make_completion
     from node.ops.scheduler import Ticker
+    from node.translate.leases import ExpiredLeases
 
     settings = settings_from(context, config)
     with (
@@ -144,9 +145,10 @@ def complete(
 
         def release_expired() -> None:
             """Also where no worker lives, a job does not stay RUNNING."""
-            frame.node.jobs.release_expired(frame.node.clock())
+            leases.tick()
 
         completion, bell = make_completion(frame.node), wakes.completion()
+        leases = ExpiredLeases(frame.node.jobs, frame.node.clock)
 
         def complete_series() -> None:
             """Where nothing tells of a new series, at every tick."""
