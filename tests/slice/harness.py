@@ -253,6 +253,10 @@ class RunningNode:
         """SIGTERM; returns the exit codes."""
         for process in self._processes:
             process.terminate()
+        return self.end()
+
+    def end(self) -> list[int]:
+        """Wait until what was started has ended; returns the exit codes."""
         codes = [process.wait(60) for process in self._processes]
         self._processes.clear()
         return codes

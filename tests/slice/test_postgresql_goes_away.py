@@ -215,3 +215,23 @@ def test_a_long_outage_is_told_by_each_role_in_few_lines(site: Site) -> None:
     del others["receive store_unavailable"]
     assert {name for name in others if not name.endswith(("store_unavailable", "store_available"))} == set(), others
     wait_for("the page", lambda: site.ask("/readyz")[0] == 200)
+
+
+def test_a_node_of_an_older_version_ends_after_an_upgrade_and_says_what_to_do(site: Site) -> None:
+    """The last test of this file. A newer node has changed the schema; nobody starts the old code again and again."""
+    begin = site.node.log.stat().st_size
+    newer = create_engine(site.cluster.url("site"), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with newer.connect() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0099'")
+    newer.dispose()
+    late = site.push()
+    assert site.node.end() == [2], "a code after which systemd starts nothing again"
+    late.quit()
+    assert all(status != 0x0000 for _, status in late.answers), "nothing is taken that no version would keep"
+    assert site.pids() == {}
+    log = site.node.log.read_text()[begin:]
+    sentence = "was made by a newer version of syncect (schema 0099, this version knows 0008): use that version"
+    assert sentence in log.splitlines()[-1]
+    assert (log.count("process_started"), "Traceback" in log) == (0, False), "no role was started again"
+    again = site.node.run("serve")
+    assert (again.returncode, sentence in again.stderr) == (2, True)
