@@ -198,11 +198,18 @@ _ENVIRONMENT.pop("SYNCECT_WEB__ENABLED", None)  # the settings file says whether
 
 
 class RunningNode:
-    """`syncect serve` (or single roles) on its own settings; `kill` is SIGKILL."""
+    """`syncect serve` (or single roles) on its own settings; `kill` is SIGKILL.
 
-    def __init__(self, folder: Path, bundle: Path | str, destinations: Iterable[Any], **settings: str) -> None:
+    settings: lines of the sections of these names; database_url: of the store, a SQLite file in the data folder by
+    default.
+    """
+
+    def __init__(
+        self, folder: Path, bundle: Path | str, destinations: Iterable[Any], *, database_url: str = "", **settings: str
+    ) -> None:
         self.folder, self.port = folder, free_port()
         self.data_dir, self.config = folder / "data", folder / "node.toml"
+        self.url = database_url or f"sqlite:///{self.data_dir / 'syncect.sqlite3'}"
         folder.mkdir(parents=True, exist_ok=True)
         peers = "".join(
             f'[[destination]]\nname = "{peer.ae_title.lower()}"\nae_title = "{peer.ae_title}"\n'
@@ -211,7 +218,7 @@ class RunningNode:
         )
         completion = settings.get("completion", "quiet_s = 0.6\ngive_up_s = 4.0")
         self.config.write_text(
-            f'[node]\ndata_dir = "data"\n{settings.get("node", "")}\n'
+            f'[node]\ndata_dir = "data"\ndatabase_url = "{database_url}"\n{settings.get("node", "")}\n'
             f'[scp]\nhost = "127.0.0.1"\nport = {self.port}\n{settings.get("scp", "")}\n'
             f"[completion]\n{completion}\n[retention]\nmin_free_gb = 0.05\n"
             f"[web]\n{settings.get('web', 'enabled = false')}\n"
@@ -246,6 +253,10 @@ class RunningNode:
         """SIGTERM; returns the exit codes."""
         for process in self._processes:
             process.terminate()
+        return self.end()
+
+    def end(self) -> list[int]:
+        """Wait until what was started has ended; returns the exit codes."""
         codes = [process.wait(60) for process in self._processes]
         self._processes.clear()
         return codes
@@ -269,6 +280,10 @@ class RunningNode:
         result: list[dict[str, Any]] = json.loads(answer.stdout)
         return result
 
+    def _has_store(self) -> bool:
+        """Whether there may be one; a server is only asked for it."""
+        return not self.url.startswith("sqlite") or (self.data_dir / "syncect.sqlite3").exists()
+
     def cases(self) -> list[Case]:
         """What `jobs ls` shows, read in this process (fast enough to poll)."""
         with self._overview() as cases:
@@ -277,10 +292,10 @@ class RunningNode:
     @contextmanager
     def _overview(self) -> Iterator[Callable[[], list[Case]]]:
         """Reads the cases again and again; opening the store anew would cost ten times as much as reading them."""
-        if not (self.data_dir / "syncect.sqlite3").exists():
+        if not self._has_store():
             yield list
             return
-        database = Database(f"sqlite:///{self.data_dir / 'syncect.sqlite3'}")
+        database = Database(self.url)
         try:
             yield Overview(database).cases
         finally:
@@ -296,7 +311,7 @@ class RunningNode:
             return cases if [case.state for case in cases] == list(states) else []
 
         try:
-            wait_for("the store", (self.data_dir / "syncect.sqlite3").exists, timeout_s)
+            wait_for("the store", self._has_store, timeout_s)
             with self._overview() as read:
                 return wait_for(f"states {states}", reached, timeout_s)
         except AssertionError as error:

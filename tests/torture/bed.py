@@ -32,11 +32,9 @@ class TortureNode(RunningNode):
     """A node whose cases are read from either database, and whose processes may run under a shim."""
 
     def __init__(self, folder: Path, bundle: Path, tps: Tps, url: str, shim: Shim | None) -> None:
-        node = f'database_url = "{url}"' if url else ""
         extra = 'outside_envelope = "warn"'
         completion = "quiet_s = 0.5\ngive_up_s = 300.0"  # the scanner tries again for far less long
-        super().__init__(folder, bundle, [tps], node=node, extra=extra, completion=completion)
-        self.url = url or f"sqlite:///{self.data_dir / 'syncect.sqlite3'}"
+        super().__init__(folder, bundle, [tps], database_url=url, extra=extra, completion=completion)
         self.environment = shim.environment if shim is not None else {}
 
     def spawn(self, *arguments: str) -> "subprocess.Popen[bytes]":
