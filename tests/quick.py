@@ -32,6 +32,8 @@ _NOT_LOADED = ("__main__", "migrations")  # they do something when they are load
 _ALSO_LOADED = ("torch", "models.translators.syndiff", "node.bootstrap.worker", "highdicom")
 _NAMESPACES = ("user", "net")
 _LARGEST_BYTES = 1 << 17
+FORKS_ROLES = "\nfrom tests.quick import fork_roles\nfork_roles()\n"
+"""Python text for the start of a `serve` that is not forked itself: it forks its roles."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MODULE = ["-m", "node.cli"]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.quick import FORKS_ROLES
 from tests.slice import harness
 from tests.slice.harness import Orthanc, RunningNode, StoreScp
 
@@ -52,7 +53,7 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     folder.mkdir()
 
     def set_to(text: str) -> None:
-        (folder / "sitecustomize.py").write_text(f"{text}\nfrom tests.quick import fork_roles\nfork_roles()\n")
+        (folder / "sitecustomize.py").write_text(text + FORKS_ROLES)
         # Before what the tests themselves were given: without it a copy of the tree would start another copy's node.
         path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         more = {"PYTHONPATH": path, harness.AT_START: "yes"}
