@@ -36,6 +36,7 @@ FORKS_ROLES = "\nfrom tests.quick import fork_roles\nfork_roles()\n"
 """Python text for the start of a `serve` that is not forked itself: it forks its roles."""
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MODULE = ["-m", "node.cli"]
+_FORKING = {"serve", "demo"}
 
 # What is called: a Python without its packages, which starts in some milliseconds, and ends as its process ends.
 _CLIENT = f"""\
@@ -65,10 +66,10 @@ sys.exit(code)
 
 
 @contextmanager
-def quick_program(program: Path, *, short: Sequence[str] = (), is_module: bool = False) -> Iterator[None]:
+def quick_program(program: Path, *, quick: Sequence[str] = (), is_module: bool = False) -> Iterator[None]:
     """While the block runs, the new file `program` can be called as `syncect`, or as `python -m node.cli`.
 
-    short: the commands that are quick, if not all; another one is started as a reader starts it.
+    quick: the commands that are, if not all; another one is started as a reader starts it.
     """
     path = program.with_suffix(".socket")
     real = [sys.executable, *_MODULE] if is_module else [str(Path(sys.executable).with_name("syncect"))]
@@ -76,7 +77,7 @@ def quick_program(program: Path, *, short: Sequence[str] = (), is_module: bool =
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == b"listening\n"
-        names = {"SOCKET": str(path), "QUICK": tuple(short), "REAL": real}
+        names = {"SOCKET": str(path), "QUICK": tuple(quick), "REAL": real}
         names["NAME"] = str(ROOT / "node" / "cli" / "__main__.py") if is_module else str(program)
         head, body = _CLIENT.split("\n", 1)
         program.write_text("\n".join([head, *(f"{name} = {value!r}" for name, value in names.items()), body]))
@@ -227,7 +228,7 @@ def _main() -> int:
 
 
 class _RoleOrProgram(subprocess.Popen[Any]):
-    """A role that `serve` starts is forked too; all else is started as ever.
+    """What `serve` and `demo` start of the program is forked too; all else is started as ever.
 
     So is the completion that a receiver starts beside itself: SQLite keeps what a process has open, and a fork of a
     process with an open store could not use it.
@@ -238,7 +239,8 @@ class _RoleOrProgram(subprocess.Popen[Any]):
     def _execute_child(self, *given: Any) -> None:
         asked = dict(zip(self._NAMES, given, strict=True))
         words = [] if isinstance(asked["args"], str) else list(asked["args"])
-        if "serve" not in sys.argv or words[:1] != [sys.executable] or not set(_MODULE) < set(words):
+        is_ours = words[:1] == [sys.executable] and set(_MODULE) < set(words)
+        if not is_ours or not _FORKING & set(sys.argv):
             super()._execute_child(*given)  # type: ignore[misc]
             return
         for stream in (sys.stdout, sys.stderr):
@@ -247,6 +249,8 @@ class _RoleOrProgram(subprocess.Popen[Any]):
         if self.pid == 0:
             program = str(ROOT / "node" / "cli" / "__main__.py")
             streams = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+            if asked["start_new_session"]:
+                os.setsid()
             _be([program, *words[words.index("node.cli") + 1 :]], asked["env"] or os.environ, streams)
         self._child_created = True
         ends = [asked[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")]

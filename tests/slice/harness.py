@@ -26,6 +26,7 @@ from tests.conftest import require_program
 from tests.quick import quick_program
 
 TIMEOUT_S = 90.0
+FEW = 14  # slices
 POLL_S = 0.05
 
 
@@ -204,7 +205,7 @@ _ENVIRONMENT.pop("SYNCECT_WEB__ENABLED", None)  # the settings file says whether
 
 
 @cache
-def _quick() -> str:
+def quick_command() -> str:
     """A program as `python -m node.cli`, whose processes need not load all of it again; it ends with the tests."""
     held = ExitStack()
     folder = Path(tempfile.mkdtemp(prefix="syncect-quick-"))
@@ -260,7 +261,7 @@ class RunningNode:
     @property
     def command(self) -> list[str]:
         is_slow = self._is_real or AT_START in _ENVIRONMENT
-        program = [sys.executable, "-m", "node.cli"] if is_slow else [_quick()]
+        program = [sys.executable, "-m", "node.cli"] if is_slow else [quick_command()]
         return [*program, "--config", str(self.config)]
 
     def _listening(self) -> bool:
