@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, fun
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
 from sqlalchemy.orm import Session
 
-from storage.database_errors import tell
+from storage.database_errors import READ_ONLY_WORDS, TAKES_NO_WRITES, tell
 from storage.errors import SchemaMismatch, StoreUnavailable, UnusableUrl
 from storage.sqlite_file import FileIdentity, ReadOnlyFile, WrittenFile
 from storage.tables import SCHEMA_REVISION, Base
@@ -160,14 +160,18 @@ class Database:
         if self._file is not None:
             self._file.check()
 
-    def check_file(self) -> None:
-        """Raise StoreUnavailable where a writer's SQLite file is gone, another one or damaged.
+    def check_writable(self) -> None:
+        """Raise StoreUnavailable where a writer's SQLite file is gone, another one or damaged, or a server only reads.
 
-        A connection that only reads goes on with what it remembers of it.
+        A connection that only reads goes on with what it remembers of a file, and with what a standby has.
         """
-        if self._written is not None:
-            with self.engine.connect() as connection:
+        if self.is_sqlite and self._written is None:
+            return
+        with self.engine.connect() as connection:
+            if self._written is not None:
                 self._written.check(_opened(connection))
+            elif connection.exec_driver_sql(TAKES_NO_WRITES).scalar():
+                raise StoreUnavailable(f"the store {self.location} cannot be used: {READ_ONLY_WORDS}")
 
     def guard_schema(self, on_other: Callable[[], None]) -> None:
         """From now on write nothing into a PostgreSQL database whose schema another version changes meanwhile.

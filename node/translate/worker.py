@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ from node.errors import DamagedInstance, Doubtful, GiveBack, Permanent, Retryabl
 from node.translate.device_record import DeviceRecord
 from node.translate.heartbeat import LEASE_S, LeaseKeeper
 from node.translate.job import AnyExecutor, JobOptions, JobResult, join_reasons
+from node.translate.leases import ExpiredLeases
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
 from storage.errors import LeaseLost, ObjectsUnavailable, SchemaMismatch, StoreUnavailable
@@ -101,7 +103,9 @@ class Worker:
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers, self._bell = numbers or Numbers(), bell or Polling()
         self._has_room, self._device_elsewhere = has_room, device_elsewhere
+        self._leases = ExpiredLeases(jobs, clock)
         self._executor: AnyExecutor | None = None  # of the job in hand
+        self._unrecorded: ClaimedJob | None = None  # its outcome, for want of the database
         self._failed_device = ""
         self.has_begun = threading.Event()
         """Set when what an earlier process of this name left is free, so that other threads may claim by this name."""
@@ -115,6 +119,7 @@ class Worker:
         outage, first = Outage("the worker"), begin
         while True:
             try:
+                self._take_up()
                 if first:
                     self._begin()
                     first = False
@@ -127,6 +132,14 @@ class Worker:
                 self._beat("", WAITS_FOR_DATABASE, 0, 0, IDLE_LIMIT_S)
                 if stop.wait(outage.failed(error)):
                     return
+
+    def _take_up(self) -> None:
+        """Give back what was in hand when the database went away: this worker is not dead, and no death counts."""
+        if self._unrecorded is not None:
+            reason = "the database could not be used when the job was to be recorded"
+            with suppress(LeaseLost):
+                self._jobs.give_back(self._unrecorded.id, self._name, reason, now=self._clock())
+            self._unrecorded = None
 
     def _begin(self) -> None:
         self._beat("", "starting", 0, 0, LONG_LIMIT_S)
@@ -173,7 +186,7 @@ class Worker:
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
-        release_expired(self._jobs, self._clock())
+        self._leases.tick()
 
     def run_once(self, stop: threading.Event) -> bool:
         """Claim one job and bring it to an end; False when none was due, or there is no room for one."""
@@ -200,6 +213,9 @@ class Worker:
             self._settle(job, stop)
         except LeaseLost as error:
             log.warning("job %d dropped: %s", job.id, error, extra={"event": "job_dropped"})
+        except StoreUnavailable:
+            self._unrecorded = job
+            raise
 
     def _settle(self, job: ClaimedJob, stop: threading.Event) -> None:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
@@ -382,12 +398,6 @@ class Worker:
         delay_s = RETRY_AFTER_S[job.attempt - 1]
         log.warning("job %d will be tried again in %g s: %s", job.id, delay_s, reason, extra={"event": "job_postponed"})
         self._jobs.requeue(job.id, self._name, reason, not_before=now + timedelta(seconds=delay_s), now=now)
-
-
-def release_expired(jobs: JobStore, now: datetime) -> None:
-    """Free the jobs whose leases ran out."""
-    for job_id in jobs.release_expired(now):
-        log.warning("the lease of job %d ran out", job_id, extra={"event": "job_lease_ended", "job": job_id})
 
 
 def _with_release(result: JobResult, release: Release, staged: Path) -> JobResult:
