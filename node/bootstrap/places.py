@@ -17,6 +17,7 @@ from config.spool import SpoolSettings
 from node.bootstrap.shared import objects_of
 from node.errors import Misconfigured, Retryable
 from storage.objects import Found
+from storage.spool import fsync_directory
 
 _PART_BYTES: Final = 8 << 20  # of one request, so that one which breaks off costs little
 _FILE: Final = "file://"
@@ -43,21 +44,21 @@ class Folder:
     def put(self, key: str, data: bytes) -> None:
         """Keep these bytes, in the place of any before."""
         path, whole = self._root / key, self._written(data)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         whole.replace(path)
-        _sync(path.parent)
+        fsync_directory(path.parent)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Keep these bytes where there are none under the key; False where there are."""
         path, whole = self._root / key, self._written(data)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         try:
             path.hardlink_to(whole)
         except FileExistsError:
             return False
         finally:
             whole.unlink()
-        _sync(path.parent)
+        fsync_directory(path.parent)
         return True
 
     def get(self, key: str, start: int, length: int) -> bytes | None:
@@ -96,7 +97,7 @@ class Folder:
     def _written(self, data: bytes) -> Path:
         """A file with these bytes that nobody lists."""
         path = self._root / _PARTIAL / uuid.uuid4().hex
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(path.parent, mode=0o700)
         with path.open("xb") as stream:
             stream.write(data)
             stream.flush()
@@ -104,12 +105,13 @@ class Folder:
         return path
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _make(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it; the entry of each new one is on the disk on return."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    fsync_directory(folder.parent)
 
 
 def open_place(url: str, spool: SpoolSettings) -> Place:

@@ -295,6 +295,7 @@ def test_an_actor_that_computes_otherwise_ends_the_run(archive: Any, sources: di
     Folder(Path(made.out)).put("arithmetic", b"cuda bf16")
     with pytest.raises(Retryable, match="this output was begun with cuda bf16, and an actor computes with"):
         go(made)
+    assert not list(Folder(Path(made.out)).list("begun")), "no process ended: this start counts for nothing later"
 
 
 def test_an_unexpected_error_fails_one_series_and_its_text_stays_out_of_row_and_log(
