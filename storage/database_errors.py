@@ -8,7 +8,11 @@ from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError
 
 from storage.errors import StoreUnavailable
 
-_READ_ONLY: Final = "25006"  # SQLSTATE read_only_sql_transaction: PostgreSQL's standby, before it is promoted
+_READ_ONLY: Final = "25006"  # SQLSTATE read_only_sql_transaction
+TAKES_NO_WRITES: Final = "SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only')::boolean"
+"""Is true on a standby, before it is promoted, and where an administrator let PostgreSQL only read."""
+
+READ_ONLY_WORDS: Final = "the server takes no writes: it is a standby, or was set to read-only"
 
 
 def tell(unavailable: Callable[[BaseException], StoreUnavailable], context: ExceptionContext) -> None:
@@ -16,7 +20,8 @@ def tell(unavailable: Callable[[BaseException], StoreUnavailable], context: Exce
     if context.is_pre_ping:
         return  # the pool connects anew
     if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
-        raise unavailable(context.original_exception) from context.original_exception
+        told = RuntimeError(f"{READ_ONLY_WORDS}: {context.original_exception}")
+        raise unavailable(told) from context.original_exception
     # A broken constraint or a wrong statement is a more special kind of the last one, and stays what it is.
     if type(context.sqlalchemy_exception) in (OperationalError, InterfaceError, DatabaseError):
         raise unavailable(context.original_exception) from context.original_exception

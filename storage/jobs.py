@@ -179,6 +179,11 @@ class JobStore(SourceStore):
             job.attempts, job.next_attempt_at = job.attempts - 1, not_before or now
             job.device_faults += is_device_fault
 
+    def ask(self) -> None:
+        """Raise StoreUnavailable where the database cannot be used now."""
+        with self._database.read() as session:
+            session.execute(select(1))
+
     def release_expired(self, now: datetime, *, dead_worker: str | None = None, why: str = "") -> list[int]:
         """RUNNING -> QUEUED where the lease ran out; -> FAILED for a job during which too many workers ended.
 

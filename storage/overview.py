@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import func, select, union
+from sqlalchemy import Subquery, func, select, union, union_all
 from sqlalchemy.orm import Session
 
 from storage.case_rows import cases_of
@@ -150,8 +150,13 @@ class Overview:
     def last_sent(self) -> dict[str, datetime]:
         """When each destination last accepted an instance; those that never did are left out."""
         with self._database.read() as session:
-            found = {name: _last_accepted(session, name) for name in _destinations(session)}
-        return {name: at for name, at in found.items() if at is not None}
+            newest = [_newest(name, state) for name in _destinations(session) for state in DeliveryState]
+            if not newest:
+                return {}
+            few = union_all(*(select(one.c.destination, one.c.id) for one in newest)).subquery()
+            query = select(few.c.destination, func.max(DeliveryInstance.sent_at))
+            query = query.join(DeliveryInstance, DeliveryInstance.delivery_id == few.c.id)
+            return {name: at for name, at in session.execute(query.group_by(few.c.destination))}
 
     def longest_waiting(self) -> Case | None:
         """The case that has waited longest for the node itself: not for a person, not for the next instance."""
@@ -199,13 +204,11 @@ def _destinations(session: Session) -> Iterator[str]:
         name = session.scalar(first.where(Delivery.destination > name))
 
 
-def _last_accepted(session: Session, destination: str) -> datetime | None:
-    """Found by the newest deliveries: to look at every instance ever sent took seconds in an old store."""
-    ids: list[int] = []
-    for state in DeliveryState:
-        newest = select(Delivery.id).where(Delivery.destination == destination, Delivery.state == state)
-        ids += session.scalars(newest.order_by(Delivery.updated_at.desc()).limit(_NEWEST))
-    return session.scalar(select(func.max(DeliveryInstance.sent_at)).where(DeliveryInstance.delivery_id.in_(ids)))
+def _newest(destination: str, state: DeliveryState) -> Subquery:
+    """Deliveries of which one took the last instance: every instance ever sent is too many in an old store."""
+    of_state = select(Delivery.id, Delivery.destination)
+    of_state = of_state.where(Delivery.destination == destination, Delivery.state == state)
+    return of_state.order_by(Delivery.updated_at.desc()).limit(_NEWEST).subquery()
 
 
 def _pages(session: Session, wanted: Filters, size: int, behind: tuple[int, int] | None) -> Iterator[Sequence[Series]]:

@@ -7,11 +7,12 @@ either before it, and is seen, or after it, and is told that the files are gone.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Select, and_, case, delete, exists, func, or_, select, text, union, update
+from sqlalchemy import Select, and_, case, delete, exists, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from storage.database import Database
@@ -37,11 +38,13 @@ from storage.tables import (
 )
 from storage.transitions import note_series
 
+_SETTLED_SERIES = (SeriesState.QUEUED, SeriesState.SKIPPED)
 _ENDED = (JobState.CANCELLED, JobState.REJECTED, JobState.SUPERSEDED)
 _UNSETTLED_JOBS = [state for state in JobState if state not in (JobState.PRODUCED, *_ENDED)]
 _UNSENT = [state for state in DeliveryState if state not in (DeliveryState.SENT, DeliveryState.CONFIRMED)]
 _MIN_SPARE_PAGES = 2_500  # 10 MB at the usual 4 kB: less is used again before long
 _STEP_PAGES = 250
+_GROWTH = timedelta(days=3)
 _STEP_PAUSE_S = 0.05  # an instance that arrives must find the database free in between
 
 
@@ -93,24 +96,15 @@ class RetentionStore:
     def with_files(self, ages: Ages, limit: int, *, after: int = 0) -> list[int]:
         """Ids above `after` of series whose files may be old enough and needed by nobody, the oldest ones first.
 
-        It is a first look, for the whole store in one query; `purge` judges each.
+        It is a first look; `purge` judges each. Both queries give their ids in order by an index and end at the limit.
         """
-        settled = Series.state.in_((SeriesState.QUEUED, SeriesState.SKIPPED))
         wanted = []
         if ages.results is not None:
-            of_series = Job.series_id == Series.id
-            wanted.append(_with_old_results(ages.results).join(Series, of_series).where(settled, Job.series_id > after))
+            wanted.append(_with_old_results(ages.results, after).limit(limit))
         if ages.sources is not None:
-            waiting = exists().where(Job.series_id == Series.id, Job.state.in_(_UNSETTLED_JOBS))
-            received = select(Instance.series_id).where(Instance.series_id > after).distinct()
-            is_old = (Series.updated_at <= ages.sources, ~waiting, settled)
-            wanted.append(select(Series.id).where(Series.id.in_(received), *is_old))
-        if not wanted:
-            return []
-        ids = union(*wanted).subquery().columns[0]
-        query = select(ids).order_by(ids).limit(limit)
+            wanted.append(_with_old_sources(ages.sources, after).limit(limit))
         with self._database.read() as session:
-            return list(session.scalars(query))
+            return sorted({series_id for query in wanted for series_id in session.scalars(query)})[:limit]
 
     def why_kept(self, series_id: int, job_id: int | None) -> str:
         """Why the files of a job, or of a series without one, are needed; "" where a person may remove them."""
@@ -126,12 +120,12 @@ class RetentionStore:
         while ids := self.with_files(ages, 500, after=after):
             after = ids[-1]
             with self._database.read() as session:
-                for series in session.scalars(select(Series).where(Series.id.in_(ids)).order_by(Series.id)):
-                    whole = _whole(session, series)
+                rows = session.scalars(select(Series).where(Series.id.in_(ids)).order_by(Series.id)).all()
+                for whole in _wholes(session, rows):
                     runs = [job.run for job in whole.jobs if self._may_go(whole, job, before)]
                     if not whole.jobs and _settled_at(whole, ()) <= before and not self._why_sources_stay(whole):
                         runs = [1]
-                    found += [case_id(series.id, run) for run in runs]
+                    found += [case_id(whole.series.id, run) for run in runs]
         return found
 
     def first_to_go(self, ages: Ages) -> tuple[str, datetime] | None:
@@ -141,13 +135,10 @@ class RetentionStore:
         """
         with self._database.read() as session:
             ids = self.with_files(ages, 20)
-            rows = session.scalars(select(Series).where(Series.id.in_(ids)))
-            settled = [(_settled_at(whole, whole.jobs), whole) for whole in (_whole(session, row) for row in rows)]
-            free = [(at, whole.series.id) for at, whole in settled if not self._why_sources_stay(whole)]
-        if not free:
-            return None
-        at, series_id = min(free)
-        return str(series_id), at
+            wholes = _wholes(session, session.scalars(select(Series).where(Series.id.in_(ids))).all())
+        free = [one for one in wholes if not self._why_sources_stay(one)]
+        at, series_id = min(((_settled_at(one, one.jobs), one.series.id) for one in free), default=(None, 0))
+        return None if at is None else (str(series_id), at)
 
     # -- removal -------------------------------------------------------------------------------------------------------
 
@@ -212,7 +203,7 @@ class RetentionStore:
             return "a courier still has it in its hands" if in_hand else ""
         if job.state is not JobState.PRODUCED:
             return f"it is {job.state}"
-        if whole.series.state not in (SeriesState.QUEUED, SeriesState.SKIPPED):
+        if whole.series.state not in _SETTLED_SERIES:
             return f"its series is {whole.series.state} again"
         if not deliveries:
             return "it was sent nowhere, so this node has the only copy; cancel it first if nobody wants it"
@@ -223,7 +214,7 @@ class RetentionStore:
 
     def _why_sources_stay(self, whole: _Whole) -> str:
         """A clause that says what still needs the received files; "" where nothing does."""
-        if whole.series.state not in (SeriesState.QUEUED, SeriesState.SKIPPED):
+        if whole.series.state not in _SETTLED_SERIES:
             return f"its series is {whole.series.state}"
         needing = [(job, self._why_result_stays(whole, job)) for job in whole.jobs if job.purged_at is None]
         return next((why for _, why in needing if why), "")
@@ -269,12 +260,12 @@ class RetentionStore:
 
     # -- space ---------------------------------------------------------------------------------------------------------
 
-    def growth_bytes_per_h(self, now: datetime, days: float = 3.0) -> float:
-        """How fast the spool grew on average over the last days; a translated slice counts twice, for its result.
+    def growth_bytes_per_h(self, now: datetime) -> float:
+        """How fast the spool grew on average over the last three days; a translated slice counts twice, for its result.
 
         Where the node is younger than that, over the time since its first slice, at least an hour.
         """
-        since = now - timedelta(days=days)
+        since = now - _GROWTH
         with self._database.read() as session:
             weight = case((Series.job_id.is_not(None), 2), else_=1)
             size, first = session.execute(
@@ -315,22 +306,50 @@ class RetentionStore:
             return int(session.scalar(text(f"PRAGMA {name}")) or 0)
 
 
-def _with_old_results(before: datetime) -> Select[int]:
+def _with_old_results(before: datetime, after: int) -> Select[int]:
     """Ids of series, by the index of the jobs that have files: nearly all of an old store have none any more."""
     of_job = Delivery.job_id == Job.id
     open_ = exists().where(of_job, Delivery.state.in_(_UNSENT))
-    is_sent = and_(Job.state == JobState.PRODUCED, exists().where(of_job), ~open_)
+    # Asked as EXISTS, PostgreSQL may collect the jobs of all deliveries first, where it expects to need many of them.
+    any_ = select(Delivery.id).where(of_job).limit(1).correlate(Job).scalar_subquery()
+    is_sent = and_(Job.state == JobState.PRODUCED, any_.is_not(None), ~open_)
     return (
         select(Job.series_id)
+        .join(Series, Job.series_id == Series.id)
+        .where(Series.state.in_(_SETTLED_SERIES), Job.series_id > after)
         .where(Job.product_dir.is_not(None), Job.purged_at.is_(None), Job.updated_at <= before)
         .where(or_(Job.state.in_(_ENDED), is_sent))
+        .distinct()
+        .order_by(Job.series_id)
+    )
+
+
+def _with_old_sources(before: datetime, after: int) -> Select[int]:
+    """Ids of series, by the index of the instances: an old store has none of most series any more."""
+    received = select(Instance.series_id).where(Instance.series_id > after).distinct().subquery()
+    waiting = exists().where(Job.series_id == received.c.series_id, Job.state.in_(_UNSETTLED_JOBS))
+    return (
+        select(received.c.series_id)
+        .join(Series, Series.id == received.c.series_id)
+        .where(Series.updated_at <= before, Series.state.in_(_SETTLED_SERIES), ~waiting)
+        .order_by(received.c.series_id)
     )
 
 
 def _whole(session: Session, series: Series) -> _Whole:
-    jobs = session.scalars(select(Job).where(Job.series_id == series.id).order_by(Job.run)).all()
-    of_series = select(Delivery).join(Job, Job.id == Delivery.job_id).where(Job.series_id == series.id)
-    return _Whole(series, jobs, session.scalars(of_series).all())
+    return _wholes(session, [series])[0]
+
+
+def _wholes(session: Session, rows: Sequence[Series]) -> list[_Whole]:
+    """Each of these series with its jobs and deliveries, in two queries for all of them."""
+    ids = [row.id for row in rows]
+    jobs, deliveries = defaultdict[int, list[Job]](list), defaultdict[int, list[Delivery]](list)
+    for job in session.scalars(select(Job).where(Job.series_id.in_(ids)).order_by(Job.run)):
+        jobs[job.series_id].append(job)
+    of_series = select(Delivery, Job.series_id).join(Job, Job.id == Delivery.job_id).where(Job.series_id.in_(ids))
+    for delivery, series_id in session.execute(of_series):
+        deliveries[series_id].append(delivery)
+    return [_Whole(row, jobs[row.id], deliveries[row.id]) for row in rows]
 
 
 def _locked(session: Session, series: Series) -> _Whole:
@@ -392,7 +411,7 @@ def _forgettable(before: datetime) -> Select[int]:
     return (
         select(Series.id)
         .where(Series.purged_at < before, Series.updated_at < before)
-        .where(Series.state.in_((SeriesState.QUEUED, SeriesState.SKIPPED)))
+        .where(Series.state.in_(_SETTLED_SERIES))
         .where(~has_received, ~has_result, ~young_job, ~stands)
         .where(exists().where(Event.series_id == Series.id))
         .order_by(Series.id)

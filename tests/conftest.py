@@ -114,9 +114,25 @@ class PostgresCluster:
         self.stop()
         shutil.rmtree(self._folder)
 
-    def url(self, database: str = "postgres") -> str:
-        """SQLAlchemy's URL of a database in this cluster."""
-        return f"postgresql+psycopg://test@/{database}?host={self._folder}"
+    def url(self, database: str = "postgres", user: str = "test") -> str:
+        """SQLAlchemy's URL of a database in this cluster; user: a role, with `:` and its password where it has one."""
+        return f"postgresql+psycopg://{user}@/{database}?host={self._folder}"
+
+    def ask_for_passwords(self, role: str) -> None:
+        """From now on this role logs in with its password."""
+        rules = self._folder / "data" / "pg_hba.conf"
+        rules.write_text(f"local all {role} scram-sha-256\nlocal all all trust\n")
+        self._control("reload")
+
+    def become_standby(self) -> None:
+        """Restart the server as a standby, which only reads; `promote` makes it take writes again."""
+        self.stop("fast")
+        self._run("touch", str(self._folder / "data" / "standby.signal"))
+        self.start()
+
+    def promote(self) -> None:
+        """End the life as a standby."""
+        self._control("promote")
 
     def kill(self) -> None:
         """SIGKILL to the server, and wait until its other processes have seen that and ended."""

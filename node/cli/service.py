@@ -25,7 +25,7 @@ from node.ops.supervised import Link, stop_event
 from node.ops.supervisor import Supervisor, keep_trying
 from node.version import software_version
 from storage.database import Database
-from storage.errors import ObjectsUnavailable, StoreUnavailable
+from storage.errors import ObjectsUnavailable, SchemaMismatch, StoreUnavailable, WrongStore
 from storage.shared_spool import SharedSpool
 from storage.wakes import waking
 
@@ -75,10 +75,11 @@ def serve(context: typer.Context, config: ConfigOption = None, verbose: Verbose 
 def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: threading.Event) -> None:
     """Run these commands as the roles of a node until `stop` is set, from whenever the machine allows it.
 
-    Raises ConfigError and SchemaMismatch, which will not pass by themselves.
+    Raises ConfigError and WrongStore, which will not pass by themselves.
     """
     run_dir = settings.node.data_dir / "run"
     with ExitStack() as held:
+        held.enter_context(_of_another_version())
 
         def hold() -> Sign:
             make_data_dir(settings)
@@ -98,13 +99,15 @@ def supervise(settings: Settings, commands: dict[str, Sequence[str]], stop: thre
             return
         numbers = Numbers()
         sign.numbers = numbers.all
-        Supervisor(
+        over = Supervisor(
             commands,
             beat=notifying(Heart(sign.beats).beat, run_dir),
             numbers=numbers,
             show=sign.waiting,
             before_start=partial(kill_silent, run_dir, name="1"),
         ).run(stop)
+        if over:
+            raise SchemaMismatch(over)
 
 
 def receive(
@@ -135,6 +138,7 @@ def complete(
     """Run the completion: it decides when a received series is complete, and what becomes of it."""
     from node.bootstrap.roles import make_completion
     from node.ops.scheduler import Ticker
+    from node.translate.leases import ExpiredLeases
 
     settings = settings_from(context, config)
     with (
@@ -144,9 +148,10 @@ def complete(
 
         def release_expired() -> None:
             """Also where no worker lives, a job does not stay RUNNING."""
-            frame.node.jobs.release_expired(frame.node.clock())
+            leases.tick()
 
         completion, bell = make_completion(frame.node), wakes.completion()
+        leases = ExpiredLeases(frame.node.jobs, frame.node.clock)
 
         def complete_series() -> None:
             """Where nothing tells of a new series, at every tick."""
@@ -281,6 +286,7 @@ def _process(
     _begin_log(role, name, settings, verbose=verbose)
     stop = stop_event(supervised=supervised)
     with ExitStack() as held:
+        held.enter_context(_of_another_version())
         link = Link() if supervised else None
         if link is not None:
             held.enter_context(link.last_words())
@@ -296,6 +302,15 @@ def _process(
             held.enter_context(_tidying(node, node.spool, heart.beat))
         yield Frame(node, stop, sign, heart.beat, numbers)
         node.database.require_schema()
+
+
+@contextmanager
+def _of_another_version() -> Iterator[None]:
+    """A process that the database is too new or too old for ends with the code after which nothing starts it again."""
+    try:
+        yield
+    except SchemaMismatch as error:
+        raise WrongStore(str(error)) from error
 
 
 def _tidying(node: Node, spool: SharedSpool, beat: Beating) -> "Ticker":

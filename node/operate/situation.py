@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 def essentials(node: Node) -> dict[str, Any]:
     """What `health_of` needs; quick also with many jobs.
 
-    Raises StoreUnavailable, also where the database is damaged, and where the spool is not there or another one, as
-    when its disk is not mounted.
+    Raises StoreUnavailable, also where the database is damaged or takes no writes, and where the spool is not there or
+    another one, as when its disk is not mounted.
     """
-    node.database.check_file()
+    node.database.check_writable()
     if not node.is_new and (why := why_not_together(node.settings, node.database)):
         raise StoreUnavailable(why)
     processes = running_processes(node.run_dir)

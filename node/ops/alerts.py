@@ -55,9 +55,13 @@ class Watch:
         now = self._clock()
         causes: list[Cause] = []
         kinds: set[str] = set()
+        blind: set[str] = set()
+        trouble: StorageError | None = None
         for one in self._looks:
             try:
                 causes += one.find(now)
+            except StorageError as error:  # all that ask the store fail alike, every few seconds
+                blind, trouble = blind | one.kinds, error
             except Exception:  # the process boundary of a look: the others must still be taken
                 log.exception(
                     "the watch could not look for %s", ", ".join(sorted(one.kinds)), extra={"event": "watch_failed"}
@@ -65,6 +69,13 @@ class Watch:
             else:
                 kinds |= one.kinds
         self._alerts.settle(causes, kinds, now)
+        if trouble is not None:
+            log.error(
+                "the watch could not look for %s: %s",
+                ", ".join(sorted(blind)),
+                trouble,
+                extra={"event": "watch_failed"},
+            )
 
 
 def urgency(alert: AlertView) -> tuple[int, datetime]:

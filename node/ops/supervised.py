@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 from node.beats import Beat
 from node.ops.supervisor import PREVIOUS_END, STANDARD_INPUT
+from storage.errors import SchemaMismatch
 
 
 def previous_end() -> str:
@@ -30,13 +31,13 @@ class Link:
 
     @contextmanager
     def last_words(self) -> Iterator[None]:
-        """Say by what error the block ended, in its own sentence."""
+        """Say by what error the block ended, in its own sentence, and whether no new start can mend it."""
         try:
             yield
         except Exception as error:
             words = " ".join(str(error).split()) or type(error).__name__
             with suppress(OSError):
-                self._send({"end": words})
+                self._send({"end": words, "for_good": isinstance(error, SchemaMismatch)})
             raise
 
     def _send(self, said: object) -> None:

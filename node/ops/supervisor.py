@@ -1,6 +1,7 @@
 """Runs the roles of a node as separate processes, starts again what died or hangs, and stops all of them cleanly.
 
-It never gives up: whatever a child ended with, and whatever keeps it from starting, is tried again after a pause.
+It does not give up: whatever a child ended with, and whatever keeps it from starting, is tried again after a pause.
+Only a child that says that no new start can mend it, as when a newer version has changed the database, ends them all.
 
 A child's standard input is one end of a pair of sockets. When the supervisor is killed its end closes, and the child
 stops by itself. Through the same pair the child sends its beats (`node.beats`) and, at its end, the reason: both come
@@ -58,6 +59,7 @@ class _Child:
     unread: bytes = b""
     beats: tuple[Beat, ...] = ()
     last_words: str = ""
+    ended_for_good: bool = False
     killed_for: str = ""
     waiting: Waiting | None = None
     down_since: str = field(default="")
@@ -93,11 +95,13 @@ class Supervisor:
         self._rng = random.Random()
         self._name = uuid.uuid4().hex
 
-    def run(self, stop: threading.Event) -> None:
-        """Start the children and look after them."""
+    def run(self, stop: threading.Event) -> str:
+        """Start the children and look after them; returns why a child ended for good, or ""."""
         try:
             while not stop.is_set():
                 self._turn()
+                if over := next((child.last_words for child in self._children if child.ended_for_good), ""):
+                    return over
                 for child in self._children:
                     try:
                         self._look_after(child)
@@ -108,6 +112,7 @@ class Supervisor:
                             extra={"event": "process_not_looked_after", "child": child.role},
                         )
                 stop.wait(_TURN_S)
+            return ""
         finally:
             self._stop_all()
 
@@ -298,7 +303,7 @@ def _understand(child: _Child, line: bytes) -> None:
     with suppress(ValueError, TypeError, KeyError):
         said = json.loads(line)
         if "end" in said:
-            child.last_words = str(said["end"])
+            child.last_words, child.ended_for_good = str(said["end"]), bool(said.get("for_good"))
         else:
             child.beats = tuple(Beat(**beat) for beat in said["beats"])
 

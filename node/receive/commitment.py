@@ -40,7 +40,7 @@ from node.network.no_association import NoAssociation
 from node.network.requestor import associate
 from node.network.services import Message, Service
 from storage.commitments import CommitmentReport, CommitmentStore, Counted, Reported
-from storage.errors import StoreUnavailable
+from storage.errors import SchemaMismatch, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class CommitmentReports:
         found = CommitmentReport(report.transaction_uid, report.committed, report.failed)
         try:
             counted = self._store.report(found, names, actor=self._actor, pause=PAUSE, now=self._clock())
-        except StoreUnavailable as error:
+        except (StoreUnavailable, SchemaMismatch) as error:
             return self._refused(status.PROCESSING_FAILURE, calling_ae, f"the database cannot be used: {error}")
         return self._told(counted, report.transaction_uid, calling_ae)
 

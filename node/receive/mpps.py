@@ -27,7 +27,7 @@ from node.network.procedure_step import (
 from node.network.services import Message, Service
 from node.receive.admission import Session, session_of
 from node.receive.performed_steps import StepPeers
-from storage.errors import StoreUnavailable
+from storage.errors import SchemaMismatch, StoreUnavailable
 from storage.performed_steps import Late, PerformedStepStore, StepReport, Taken
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class StepService:
             taken = keep(session)
         except UnreadableStep as error:
             return _refusal(session, error.code, str(error))
-        except StoreUnavailable:
+        except (StoreUnavailable, SchemaMismatch):
             return _refusal(session, status.PROCESSING_FAILURE, "the database cannot be used; try again")
         except Exception:  # the boundary: a fault of ours costs one request
             log.exception("a performed step could not be taken", extra={"event": "performed_step_crashed"})

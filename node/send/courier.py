@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from structlog.contextvars import bound_contextvars
@@ -32,7 +33,7 @@ from storage.notes import NoteStore
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
 from storage.peers import PeerStore
-from storage.spool import Spool
+from storage.spool import LOST, Spool
 from storage.wakes import Bell, Polling
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Courier:
             self._asker = CommitmentAsker(store, outbox, take, calling_ae, name, clock, timeouts)
         self._notes = NoteSender(*notes, calling_ae, name, clock, timeouts) if notes is not None else None
         self._preflight, self._identity = Preflight(spool), IdentityCheck(spool, calling_ae, timeouts)
+        self._unrecorded: dict[str, int] = {}  # deliveries, by destination, of which each has a thread of its own
         self._stop = threading.Event()
         self._outage = Outage("the release of old leases")
 
@@ -190,6 +192,7 @@ class Courier:
         while not self._stop.is_set():
             self._beat(destination.name, "waiting", 0, 0, STEP_LIMIT_S)
             try:
+                self._take_up(destination)
                 bell.listen()
                 busy = self.reject_once(destination) or self.run_once(destination) or self.confirm_once(destination)
                 outage.over()
@@ -233,6 +236,16 @@ class Courier:
         except LeaseLost as error:
             log.warning("delivery %d dropped: %s", delivery.id, error, extra={"event": "delivery_dropped"})
             self._outbox.let_go(delivery.id, self._name)
+        except StoreUnavailable:
+            self._unrecorded[destination.name] = delivery.id
+            raise
+
+    def _take_up(self, destination: AnyDestination) -> None:
+        """Give back what was in hand when the database went away; nobody then waits until its lease has run out."""
+        if (delivery_id := self._unrecorded.get(destination.name)) is not None:
+            with suppress(LeaseLost):
+                self._outbox.give_back(delivery_id, self._name, "the database could not be used", self._clock())
+            del self._unrecorded[destination.name]
 
     def _why_not(self, delivery: ClaimedDelivery, destination: AnyDestination) -> SendReport | None:
         """Why nothing of a delivery is sent; raises LeaseLost."""
@@ -241,6 +254,8 @@ class Courier:
             refused = self._preflight.why_not(delivery, destination) or self._identity.why_not(delivery, destination)
         except ObjectsUnavailable as error:
             return SendReport(Outcome.TRANSIENT, f"nothing was sent: {error}", ())
+        except (LeaseLost, StoreUnavailable, SchemaMismatch):
+            raise
         except Exception as error:  # the process boundary, as below
             log.exception("delivery %d could not be looked at", delivery.id, extra={"event": "preflight_crashed"})
             reason = f"unexpected {type(error).__name__} before the sending; the courier's log has the details"
@@ -377,7 +392,7 @@ class Courier:
             self._outbox.fail(delivery.id, self._name, report.reason, now)
             log.error("delivery %d failed: %s", delivery.id, report.reason, extra={"event": "delivery_failed"})
             return
-        if report.outcome is Outcome.DAMAGED:
+        if report.outcome is Outcome.DAMAGED and self._is_lost(delivery):
             self._make_again(delivery, report.reason, now)
             return
         # A peer that took something is alive; the count of attempts only grows while nothing gets through.
@@ -391,6 +406,10 @@ class Courier:
             report.reason,
             extra={"event": "delivery_postponed"},
         )
+
+    def _is_lost(self, delivery: ClaimedDelivery) -> bool:
+        """Whether a file is lost; one that was dropped from the cache of this host for want of space is fetched."""
+        return any(self._spool.condition(one.file_name, one.sha256) in LOST for one in delivery.missing)
 
     def _make_again(self, delivery: ClaimedDelivery, reason: str, now: datetime) -> None:
         """The delivery waits until a worker has made the result again; what the peer has accepted stays accepted."""

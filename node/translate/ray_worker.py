@@ -16,10 +16,11 @@ from models.bundle import BundleCard
 from node.beats import CANNOT_WORK, LONG_LIMIT_S, Beating
 from node.translate.carried import BundleAsk
 from node.translate.job import JobOptions, JobResult, Progress
+from node.translate.leases import ExpiredLeases
 from node.translate.loaded import ExecutorUnavailable
 from node.translate.ray_cluster import ClusterPlan, HeadWatch, Unreachable
 from node.translate.ray_executor import ActorPool, connected, settle_device
-from node.translate.worker import DeviceFailed, Worker, release_expired
+from node.translate.worker import DeviceFailed, Worker
 from storage.jobs import JobStore
 
 log = logging.getLogger(__name__)
@@ -78,11 +79,11 @@ class RayWorker:
     ) -> None:
         self._plan, self._device, self._make = plan, device, make
         self._announce, self._beat = announce, beat
-        self._jobs, self._clock = jobs, clock
+        self._leases = ExpiredLeases(jobs, clock)
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
-        release_expired(self._jobs, self._clock())
+        self._leases.tick()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, and wait for a cluster. Raises ClusterGone, also where a lane ended by an error."""

@@ -1,4 +1,4 @@
-"""The worker claims a job, runs it and records its outcome, one job at a time, with a heartbeat beside it.
+"""The worker claims a job, runs it and records its outcome, one job at a time; `LeaseKeeper` keeps its lease.
 
 It may be killed at any line: only the transactions of the JobStore count. A folder that was published without its
 transaction belongs to no job: the next attempt writes its own, and a worker that starts removes what is left.
@@ -7,8 +7,8 @@ transaction belongs to no job: the next attempt writes its own, and a worker tha
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,11 +26,13 @@ from node.beats import (
 )
 from node.errors import DamagedInstance, Doubtful, GiveBack, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
+from node.translate.heartbeat import LEASE_S, LeaseKeeper
 from node.translate.job import AnyExecutor, JobOptions, JobResult, join_reasons
+from node.translate.leases import ExpiredLeases
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
 from storage.errors import LeaseLost, ObjectsUnavailable, SchemaMismatch, StoreUnavailable
-from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
+from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
 from storage.outage import Outage
 from storage.remakes import Release
 from storage.spool import LOST, Spool
@@ -40,12 +42,10 @@ from storage.wakes import Bell, Polling
 
 log = logging.getLogger(__name__)
 
-LEASE_S = 60.0
-HEARTBEAT_S = 2.0  # also how old the progress is that a reader sees
-MAX_ATTEMPTS = 3
 LEFT_BEHIND_AFTER = timedelta(hours=1)  # far longer than a result waits between its folder and its transaction
 OBJECTS_AGAIN_S = 30.0
-RETRY_AFTER_S = (10.0, 60.0, 300.0)
+RETRY_AFTER_S = (10.0, 60.0)  # after the first attempt, and after the second
+MAX_ATTEMPTS = 1 + len(RETRY_AFTER_S)
 
 
 class DeviceFailed(Retryable):
@@ -54,30 +54,6 @@ class DeviceFailed(Retryable):
 
 class _Stopped(Exception):
     """The worker was told to stop in the middle of a job."""
-
-
-class _Beating:
-    """What a running job and its heartbeat tell each other: how far it is, and that it is no longer ours (`lost`).
-
-    limit_s: how long it may stand still; a job that does so for longer loses its lease.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self.lost = threading.Event()
-        self.progress: Progress | None = None
-        self._limit_s, self._moved_s = limit_s, time.monotonic()
-
-    @property
-    def stands_still(self) -> bool:
-        """Whether the job has made no step for longer than it may."""
-        return time.monotonic() - self._moved_s > self._limit_s
-
-    def reach(self, stage: str, done: int, total: int, now: datetime) -> None:
-        """The job did `done` of `total` steps of a stage, which began when it was first reached."""
-        self._moved_s = time.monotonic()
-        before = self.progress
-        started_at = before.started_at if before is not None and before.stage == stage else now
-        self.progress = Progress(stage, done, total, started_at)
 
 
 class Worker:
@@ -123,11 +99,13 @@ class Worker:
         self._jobs, self._spool, self._idle = jobs, spool, idle
         self._executors, self._options_for = Executors(open_executor, forbids, announce), options_for
         self._destinations, self._permit, self._rules = tuple(destinations), permit, rules
-        self._name, self._clock = name, clock
+        self._name, self._clock, self._lease = name, clock, LeaseKeeper(jobs, name, clock)
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers, self._bell = numbers or Numbers(), bell or Polling()
         self._has_room, self._device_elsewhere = has_room, device_elsewhere
+        self._leases = ExpiredLeases(jobs, clock)
         self._executor: AnyExecutor | None = None  # of the job in hand
+        self._unrecorded: ClaimedJob | None = None  # its outcome, for want of the database
         self._failed_device = ""
         self.has_begun = threading.Event()
         """Set when what an earlier process of this name left is free, so that other threads may claim by this name."""
@@ -141,6 +119,7 @@ class Worker:
         outage, first = Outage("the worker"), begin
         while True:
             try:
+                self._take_up()
                 if first:
                     self._begin()
                     first = False
@@ -153,6 +132,14 @@ class Worker:
                 self._beat("", WAITS_FOR_DATABASE, 0, 0, IDLE_LIMIT_S)
                 if stop.wait(outage.failed(error)):
                     return
+
+    def _take_up(self) -> None:
+        """Give back what was in hand when the database went away: this worker is not dead, and no death counts."""
+        if self._unrecorded is not None:
+            reason = "the database could not be used when the job was to be recorded"
+            with suppress(LeaseLost):
+                self._jobs.give_back(self._unrecorded.id, self._name, reason, now=self._clock())
+            self._unrecorded = None
 
     def _begin(self) -> None:
         self._beat("", "starting", 0, 0, LONG_LIMIT_S)
@@ -199,7 +186,7 @@ class Worker:
 
     def release_expired(self) -> None:
         """A tick: free the jobs of workers, also on other hosts, that stopped answering."""
-        release_expired(self._jobs, self._clock())
+        self._leases.tick()
 
     def run_once(self, stop: threading.Event) -> bool:
         """Claim one job and bring it to an end; False when none was due, or there is no room for one."""
@@ -226,6 +213,9 @@ class Worker:
             self._settle(job, stop)
         except LeaseLost as error:
             log.warning("job %d dropped: %s", job.id, error, extra={"event": "job_dropped"})
+        except StoreUnavailable:
+            self._unrecorded = job
+            raise
 
     def _settle(self, job: ClaimedJob, stop: threading.Event) -> None:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
@@ -284,7 +274,7 @@ class Worker:
         if not job.sources:
             raise Permanent("its received files were removed from the disk; send the series again, then retry the job")
         self._beat("", f"job {job.id}: load the model", 0, 0, LONG_LIMIT_S)
-        with self._heartbeat(job, LONG_LIMIT_S):  # an actor may have to be placed first
+        with self._lease.keep(job, LONG_LIMIT_S):  # an actor may have to be placed first
             executor = self._executor_for(job)
         begun_s = time.monotonic()
         staged = self._spool.stage(job.id, job.attempt)
@@ -341,19 +331,19 @@ class Worker:
 
     def _compute(self, executor: AnyExecutor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
         limit_s = self._record.limit_s(executor.description, job.slices)
-        with self._heartbeat(job, limit_s) as beating:
+        with self._lease.keep(job, limit_s) as kept:
 
             def progress(stage: str, done: int, total: int) -> None:
-                if beating.lost.is_set():
+                if kept.lost.is_set():
                     raise LeaseLost(f"job {job.id} was taken away")
                 if stop.is_set():
                     raise _Stopped
-                beating.reach(stage, done, total, self._clock())
+                kept.reach(stage, done, total, self._clock())
                 self._beat("", f"job {job.id}: {stage}", done, total, limit_s)
 
             self._fetch(job, progress)
             self._beat("", f"job {job.id}: read", 0, job.slices, limit_s)
-            paths = [self._spool.path(name) for name in job.spool_names]
+            paths = [self._spool.path(one.spool_name) for one in job.sources]
             return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
 
     def _fetch(self, job: ClaimedJob, progress: Callable[[str, int, int], None]) -> None:
@@ -369,49 +359,13 @@ class Worker:
 
     def _publish(self, job: ClaimedJob, staged: Path) -> str:
         """Publish a result; with an object store that takes a while, in which the lease must not run out."""
-        with self._heartbeat(job, LONG_LIMIT_S) as beating:
+        with self._lease.keep(job, LONG_LIMIT_S) as kept:
             self._beat("", f"job {job.id}: publish", 0, 0, LONG_LIMIT_S)
             product_dir = self._spool.publish(staged)
-            if beating.lost.is_set():
+            if kept.lost.is_set():
                 self._spool.unstage(self._spool.path(product_dir))
                 raise LeaseLost(f"job {job.id} was taken away")
             return product_dir
-
-    @contextmanager
-    def _heartbeat(self, job: ClaimedJob, limit_s: float) -> Iterator["_Beating"]:
-        """Extend the lease while the block runs and gets on, and write down how far the job is."""
-        beating, done, outage = _Beating(limit_s), threading.Event(), Outage(f"the heartbeat of job {job.id}")
-
-        def beat() -> None:
-            while not done.wait(HEARTBEAT_S):
-                if beating.stands_still:
-                    log.error(
-                        "job %d makes no progress; its lease is not extended",
-                        job.id,
-                        extra={"event": "job_stuck", "job": job.id, "series_uid": job.series_uid},
-                    )
-                    continue
-                try:
-                    self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock(), progress=beating.progress)
-                except (LeaseLost, SchemaMismatch):
-                    beating.lost.set()
-                    return
-                except StoreUnavailable as error:
-                    done.wait(outage.failed(error))
-                except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
-                    log.exception(
-                        "heartbeat of job %d failed",
-                        job.id,
-                        extra={"event": "job_heartbeat_failed", "job": job.id, "series_uid": job.series_uid},
-                    )
-
-        thread = threading.Thread(target=beat, name=f"heartbeat-{job.id}", daemon=True)
-        thread.start()
-        try:
-            yield beating
-        finally:
-            done.set()
-            thread.join()
 
     def _wait_for_resend(self, job: ClaimedJob, reason: str) -> None:
         """Files of the source are damaged or gone: the series waits for them, and the job is no failure."""
@@ -444,12 +398,6 @@ class Worker:
         delay_s = RETRY_AFTER_S[job.attempt - 1]
         log.warning("job %d will be tried again in %g s: %s", job.id, delay_s, reason, extra={"event": "job_postponed"})
         self._jobs.requeue(job.id, self._name, reason, not_before=now + timedelta(seconds=delay_s), now=now)
-
-
-def release_expired(jobs: JobStore, now: datetime) -> None:
-    """Free the jobs whose leases ran out."""
-    for job_id in jobs.release_expired(now):
-        log.warning("the lease of job %d ran out", job_id, extra={"event": "job_lease_ended", "job": job_id})
 
 
 def _with_release(result: JobResult, release: Release, staged: Path) -> JobResult:

@@ -103,11 +103,15 @@ def test_a_restarted_server_is_found_again_without_help(database: Database) -> N
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_standby_takes_nothing_until_it_is_promoted(database: Database) -> None:
     standby = Database(f"{database.url.render_as_string()}&options=-c default_transaction_read_only=on")
-    with pytest.raises(StoreUnavailable, match="read-only transaction"):
+    with pytest.raises(StoreUnavailable, match=r"takes no writes.*: cannot execute INSERT in a read-only transaction"):
         open_one(standby)
     with pytest.raises(StoreUnavailable, match="read-only transaction"), standby.write() as session:
         session.add(Association(receiver="r", calling_ae="A", peer_host="h", outcome="OPEN", opened_at=NOW))
-    standby.close()
+    for reader in (standby, Database(standby.url.render_as_string(), read_only=True)):
+        with pytest.raises(StoreUnavailable, match="takes no writes: it is a standby"):
+            reader.check_writable()
+        reader.close()
+    database.check_writable()
     assert open_one(database) > 0
 
 

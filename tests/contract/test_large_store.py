@@ -113,6 +113,18 @@ def test_no_question_reads_a_whole_table(filled: Database, monkeypatch: pytest.M
         assert not too_many, name
 
 
+def test_what_the_lights_ask_is_few_statements_over_few_rows(filled: Database) -> None:
+    """Here every series has its files: which go next is found among the oldest, and not among all."""
+    with filled.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")
+    now = datetime.now(UTC)
+    for ask in (lambda: RetentionStore(filled).first_to_go(Ages(now, now)), Overview(filled).last_sent):
+        with visited(filled) as found:
+            assert ask()
+        assert len(found) <= 5, list(found)  # alike ones count as one
+        assert max(found.values()) <= 500, found
+
+
 def test_what_was_counted_before_and_what_is_counted_now_are_the_same(
     filled: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -10,6 +12,7 @@ from node.ops import alert_rules
 from node.ops.alert_machine import Silence
 from node.ops.alerts import KINDS, Look, Watch, urgency
 from storage.alerts import AlertStore, Cause
+from storage.errors import StoreUnavailable
 from storage.overview import Overview
 from storage.peers import PeerStore
 from storage.refusals import RefusalStore, RefusedInstance
@@ -243,6 +246,25 @@ def test_a_look_that_fails_leaves_its_alerts_and_stops_no_other(database):
     found |= {"peer": None, "disk": []}
     watch.tick()
     assert [alert.kind for alert in alerts.open()] == ["peer"]
+
+
+def test_looks_that_need_a_database_that_is_away_are_told_once_and_by_the_tick_alone(database, caplog):
+    alerts, trouble = AlertStore(database), StoreUnavailable("the server is away")
+    alerts.settle([Cause("peer", "tps", "away")], KINDS, at(0))
+
+    def away(*_arguments):
+        raise trouble
+
+    lost: Any = SimpleNamespace(settle=away)
+    looks = [Look(frozenset({kind}), away) for kind in ("peer", "host")] + [Look(frozenset(), away)]
+    Watch(looks, alerts, clock=lambda: at(1)).tick()  # it was back before the alerts were kept
+    (line,) = caplog.messages
+    assert line == "the watch could not look for host, peer: the server is away"
+    assert [alert.kind for alert in alerts.open()] == ["peer"]
+    caplog.clear()
+    with pytest.raises(StoreUnavailable):  # whoever ticks tells it once a minute
+        Watch(looks, lost, clock=lambda: at(2)).tick()
+    assert caplog.messages == []
 
 
 def test_the_most_urgent_alert_comes_first(database):

@@ -1,5 +1,6 @@
 """A node in processes of its own, and the peers around it, for tests of the whole path."""
 
+import atexit
 import json
 import os
 import random
@@ -8,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ from node.ops.processes import running_processes
 from storage.database import Database
 from storage.overview import Case, Overview
 from tests.conftest import require_program
+from tests.quick import quick_program
 
 TIMEOUT_S = 90.0
+FEW = 14  # slices
 POLL_S = 0.05
 
 
@@ -192,17 +197,45 @@ class Orthanc:
         self._process.wait()
 
 
+AT_START = "LIMITS_OF_A_TEST"
+"""Set where the processes of nodes run a Python text at their start, which must come before all that they load."""
 # The networks of these tests are tiny: threads would only wait for each other.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 _ENVIRONMENT.pop("SYNCECT_WEB__ENABLED", None)  # the settings file says whether a node has its page
 
 
-class RunningNode:
-    """`syncect serve` (or single roles) on its own settings; `kill` is SIGKILL."""
+@cache
+def quick_command() -> str:
+    """A program as `python -m node.cli`, whose processes need not load all of it again; it ends with the tests."""
+    held = ExitStack()
+    folder = Path(tempfile.mkdtemp(prefix="syncect-quick-"))
+    held.callback(shutil.rmtree, folder)
+    held.enter_context(quick_program(folder / "program", is_module=True))
+    atexit.register(held.close)
+    return str(folder / "program")
 
-    def __init__(self, folder: Path, bundle: Path | str, destinations: Iterable[Any], **settings: str) -> None:
-        self.folder, self.port = folder, free_port()
+
+class RunningNode:
+    """`syncect serve` (or single roles) on its own settings; `kill` is SIGKILL.
+
+    settings: lines of the sections of these names; database_url: of the store, a SQLite file in the data folder by
+    default. is_real: each process loads the program itself, as those of a hospital do; else they are forked from one
+    that has. With limits of a test (`conftest.limits`) that one is `serve`, which has loaded it with these limits.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        bundle: Path | str,
+        destinations: Iterable[Any],
+        *,
+        database_url: str = "",
+        is_real: bool = False,
+        **settings: str,
+    ) -> None:
+        self.folder, self.port, self._is_real = folder, free_port(), is_real
         self.data_dir, self.config = folder / "data", folder / "node.toml"
+        self.url = database_url or f"sqlite:///{self.data_dir / 'syncect.sqlite3'}"
         folder.mkdir(parents=True, exist_ok=True)
         peers = "".join(
             f'[[destination]]\nname = "{peer.ae_title.lower()}"\nae_title = "{peer.ae_title}"\n'
@@ -211,7 +244,7 @@ class RunningNode:
         )
         completion = settings.get("completion", "quiet_s = 0.6\ngive_up_s = 4.0")
         self.config.write_text(
-            f'[node]\ndata_dir = "data"\n{settings.get("node", "")}\n'
+            f'[node]\ndata_dir = "data"\ndatabase_url = "{database_url}"\n{settings.get("node", "")}\n'
             f'[scp]\nhost = "127.0.0.1"\nport = {self.port}\n{settings.get("scp", "")}\n'
             f"[completion]\n{completion}\n[retention]\nmin_free_gb = 0.05\n"
             f"[web]\n{settings.get('web', 'enabled = false')}\n"
@@ -236,7 +269,9 @@ class RunningNode:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "node.cli", "--config", str(self.config)]
+        is_slow = self._is_real or AT_START in _ENVIRONMENT
+        program = [sys.executable, "-m", "node.cli"] if is_slow else [quick_command()]
+        return [*program, "--config", str(self.config)]
 
     def _listening(self) -> bool:
         with socket.socket() as probe:
@@ -246,6 +281,10 @@ class RunningNode:
         """SIGTERM; returns the exit codes."""
         for process in self._processes:
             process.terminate()
+        return self.end()
+
+    def end(self) -> list[int]:
+        """Wait until what was started has ended; returns the exit codes."""
         codes = [process.wait(60) for process in self._processes]
         self._processes.clear()
         return codes
@@ -269,6 +308,10 @@ class RunningNode:
         result: list[dict[str, Any]] = json.loads(answer.stdout)
         return result
 
+    def _has_store(self) -> bool:
+        """Whether there may be one; a server is only asked for it."""
+        return not self.url.startswith("sqlite") or (self.data_dir / "syncect.sqlite3").exists()
+
     def cases(self) -> list[Case]:
         """What `jobs ls` shows, read in this process (fast enough to poll)."""
         with self._overview() as cases:
@@ -277,10 +320,10 @@ class RunningNode:
     @contextmanager
     def _overview(self) -> Iterator[Callable[[], list[Case]]]:
         """Reads the cases again and again; opening the store anew would cost ten times as much as reading them."""
-        if not (self.data_dir / "syncect.sqlite3").exists():
+        if not self._has_store():
             yield list
             return
-        database = Database(f"sqlite:///{self.data_dir / 'syncect.sqlite3'}")
+        database = Database(self.url)
         try:
             yield Overview(database).cases
         finally:
@@ -296,7 +339,7 @@ class RunningNode:
             return cases if [case.state for case in cases] == list(states) else []
 
         try:
-            wait_for("the store", (self.data_dir / "syncect.sqlite3").exists, timeout_s)
+            wait_for("the store", self._has_store, timeout_s)
             with self._overview() as read:
                 return wait_for(f"states {states}", reached, timeout_s)
         except AssertionError as error:

@@ -1,4 +1,4 @@
-"""Receiver, worker and courier on three hosts that share a database and a bucket and no folder."""
+"""Receiver, worker and courier on three hosts that share a PostgreSQL database and a bucket, and no folder."""
 
 import json
 from collections.abc import Callable
@@ -24,13 +24,12 @@ SharedSpool.keep = killed
 """
 
 
-def of_the_bucket(server: MotoServer, secret: Path, database: Path | None = None) -> dict[str, str]:
-    """Settings of a host; database: of another host, where it is not this one's."""
+def of_the_bucket(server: MotoServer, secret: Path) -> str:
+    """The section of the settings of each host."""
     secret.write_text("tester:secret\n")
     secret.chmod(0o600)
-    node = f'database_url = "sqlite:///{database}"' if database else ""
     place = f'url = "s3://{BUCKET}/spool"\nendpoint = "{server.endpoint}"\ncredentials_file = "{secret}"\n'
-    return {"node": node, "extra": f"[spool]\n{place}"}
+    return f"[spool]\n{place}"
 
 
 def test_three_hosts_share_a_bucket_and_no_folder(
@@ -38,19 +37,20 @@ def test_three_hosts_share_a_bucket_and_no_folder(
     tps: StoreScp,
     s3: MotoServer,
     limits: Callable[[str], None],
+    vacant_url: Callable[[str], str],
     tmp_path: Path,
 ) -> None:
-    flag, secret = tmp_path / "flag", tmp_path / "secret"
+    flag, bucket = tmp_path / "flag", of_the_bucket(s3, tmp_path / "secret")
+    url = vacant_url("postgresql")
     flag.touch()
     limits(KILLED.format(flag=str(flag)))
     source = make_series(tmp_path / "series")
-    scanner = node_at(tps, **of_the_bucket(s3, secret)).start("receive")
+    scanner, gpu, sender = (node_at(tps, database_url=url, extra=bucket) for _ in range(3))
+    scanner.start("receive")
     assert push(scanner.port, source).returncode != 0, "the scanner sees that the receiver was killed"
     scanner.stop()
     scanner.start("receive")
     assert push(scanner.port, source).returncode == 0
-    store = scanner.data_dir / "syncect.sqlite3"
-    gpu, sender = (node_at(tps, **of_the_bucket(s3, secret, store)) for _ in range(2))
     gpu.start("work")
     sender.start("deliver")
     (case,) = scanner.wait_for_states("SENT")

@@ -235,8 +235,8 @@ def test_a_result_that_is_lost_with_its_host_before_it_has_come_back_is_made_aga
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lost: list[str] = []
     watch = ActorPool._watch
+    lost: list[str] = []
 
     def watch_and_lose(self: ActorPool, member: Any, ticket: str, answer: Any, *rest: Any) -> None:
         if lost:

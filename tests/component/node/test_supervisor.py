@@ -94,6 +94,18 @@ def test_a_reader_learns_the_reason_that_the_child_itself_gave(bench: Bench) -> 
     assert bench.said[0][0].role == "receive"
 
 
+def test_what_no_new_start_mends_ends_the_supervisor_and_the_others(bench: Bench) -> None:
+    other_begins = "from pathlib import Path\nwhile not Path(sys.argv[1]).with_name('other').exists(): stop.wait(0.02)"
+    ends = f"{other_begins}\nfrom storage.errors import SchemaMismatch\nraise SchemaMismatch('use the new version')"
+    goes_on = "beat('', 'x', 0, 0, 60); stop.wait()"
+    commands = {"work": bench.command(ends, "work"), "deliver": bench.command(goes_on, "other")}
+    supervisor = Supervisor(commands)
+    assert supervisor.run(bench.stop) == "use the new version"
+    assert (len(bench.starts("work")), len(bench.starts("other"))) == (1, 1)
+    for pid, _ in bench.starts("other"):
+        assert not Path(f"/proc/{pid}").exists()
+
+
 def test_a_role_that_runs_again_waits_no_more(bench: Bench) -> None:
     code = "n = len(open(sys.argv[1]).readlines()); n < 3 and sys.exit(1); beat('', 'x', 0, 0, 60); stop.wait()"
     with bench.running({"work": bench.command(code)}):
