@@ -81,7 +81,7 @@ AIMS: dict[str, Aim] = {
 
 UNITS: dict[str, str] = {
     r".* / .*": "x",
-    r".*(?:: |, )(s per step per slice|s per slice|(?:GFLOP|instances|jobs) per s|CPU ms per slice|GB|HU|dB)": r"\1",
+    r".*(?:: |, )((?:s per step|s|CPU ms) per slice|(?:GFLOP|instances|jobs|ms) per s|GB|HU|dB)": r"\1",
     r".*(?:: |, )(?:CPU )?s(?: for \d+ slices)?": "s",
 }
 """By regular expressions that match a whole name, the first that does; other figures are counts or shares."""
