@@ -42,7 +42,7 @@ class Peers:
 
 def receive(folder: Path, slices: int = SLICES) -> dict[str, float]:
     """Seconds, ratios and rejects by number of associations, and the peak memory of the receiver in GB."""
-    node = RunningNode(folder / "node", "demo", [], scp="max_associations = 30").start("receive")
+    node = RunningNode(folder / "node", "demo", [], is_real=True, scp="max_associations = 30").start("receive")
     # With one process for all it would take one association after the other.
     storescp = StoreScp(folder / "storescp", ae_title="SYNCECT", extra=("--fork",)).start()
     stock_port = free_port()

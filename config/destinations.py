@@ -1,16 +1,14 @@
 """What destinations of derived series have in common, and the settings of one that is reached by DICOMweb (PS3.18)."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from config.fields import Section, check_host, is_loopback
+from config.fields import Section, check_url, is_loopback
 from config.syntax import Companion
 
-_URL = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/[A-Za-z0-9._~-]+)*/?")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -21,16 +19,7 @@ def _each_once(names: tuple[Companion, ...]) -> tuple[Companion, ...]:
 
 
 def _service(value: str) -> str:
-    """The address of a service without a slash at its end."""
-    try:
-        parts = urlsplit(value)
-        check_host(parts.hostname or "")
-        is_whole = bool(_URL.fullmatch(value)) and parts.port != 0
-    except ValueError:
-        is_whole = False
-    if not is_whole:
-        raise ValueError("it should be https://host/path or https://host:8443/path, without a user, ? and #")
-    return value.rstrip("/")
+    return check_url(value, "https://host/path or https://host:8443/path, without a user, ? and #", with_path=True)
 
 
 class Destination(Section):

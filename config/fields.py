@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from typing import Annotated
+from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
@@ -32,6 +33,23 @@ def check_host(value: str) -> str:
     if network is not None and network.num_addresses > 1:
         raise ValueError("a network is no host; write one IP address or a host name")
     return value
+
+
+_URL = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(?P<path>(/[A-Za-z0-9._~-]+)*)/?")
+
+
+def check_url(value: str, wanted: str, *, with_path: bool) -> str:
+    """The address of a service by HTTP, without a slash at its end; raises ValueError, which says what is `wanted`."""
+    found = _URL.fullmatch(value)
+    try:
+        parts = urlsplit(value)
+        check_host(parts.hostname or "")
+        is_whole = found is not None and parts.port != 0 and (with_path or not found["path"])
+    except ValueError:
+        is_whole = False
+    if not is_whole:
+        raise ValueError(f"it should be {wanted}")
+    return value.rstrip("/")
 
 
 def is_loopback(host: str) -> bool:

@@ -233,6 +233,13 @@ class RaySettings(Section):
     object_store_mb: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
 
 
+class ArchiveSettings(Section):
+    """Where a PACS sends what `syncect archive run` asks for by C-MOVE; address, TLS and other peers as in [scp]."""
+
+    ae_title: AeTitle = "SYNCECT-ARCHIVE"
+    port: Port = 11115
+
+
 class DestinationSettings(Destination):
     """A destination that is sent to by C-STORE and asked by C-ECHO and C-FIND."""
 
@@ -396,6 +403,7 @@ class Settings(Section):
     eligibility: EligibilitySettings = EligibilitySettings()
     model: ModelSettings = ModelSettings()
     ray: RaySettings = RaySettings()
+    archive: ArchiveSettings = ArchiveSettings()
     destination: tuple[_ByKind, ...] = ()
     route: tuple[RouteSettings, ...] = ()
     queue: QueueSettings = QueueSettings()

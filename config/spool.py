@@ -7,10 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ValidationInfo, field_validator
 
-from config.fields import Section, check_host, is_loopback
+from config.fields import Section, check_url, is_loopback
 
 _PLACE = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._-]+)*/?")
-_SERVER = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+/?")
 
 
 def _place(value: str) -> str:
@@ -22,16 +21,8 @@ def _place(value: str) -> str:
 
 
 def _server(value: str) -> str:
-    if value:
-        try:
-            parts = urlsplit(value)
-            check_host(parts.hostname or "")
-            is_whole = bool(_SERVER.fullmatch(value)) and parts.port != 0
-        except ValueError:
-            is_whole = False
-        if not is_whole:
-            raise ValueError("it should be https://host or https://host:9000, without a user and a path")
-    return value.rstrip("/")
+    wanted = "https://host or https://host:9000, without a user and a path"
+    return check_url(value, wanted, with_path=False) if value else value
 
 
 class SpoolSettings(Section):

@@ -47,16 +47,14 @@ is too much: heart and aorta on the other side are doubted as much as anything.
 """
 
 
-def through_view(
-    predict: Callable[[Tensor], Tensor], source: Tensor, numbers: Sequence[int], views: Sequence[View] = VIEWS
-) -> Tensor:
+def through_view(predict: Callable[[Tensor], Tensor], source: Tensor, numbers: Sequence[int]) -> Tensor:
     """The difference [B, 1, M, M] that `predict` makes of moved images, moved back to where it belongs.
 
     source: model values [B, C, M, M] in [-1, 1]; all C images of a slice move together. numbers: which slice of its
     series each one is. `predict` as in `translators.slicewise`. The difference fades to that of the border where a view
     shows what lies outside the image.
     """
-    forth = torch.stack([views[z % len(views)].matrix() for z in numbers])
+    forth = torch.stack([VIEWS[z % len(VIEWS)].matrix() for z in numbers])
     seen = warp(source, forth).clamp(-1.0, 1.0)
     return warp(predict(seen) - seen[:, :1], torch.linalg.inv(forth))
 

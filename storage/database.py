@@ -1,11 +1,6 @@
-"""Database gives transactions, to write or only to read; no other module knows its URL and its isolation level.
-
-What a writer does to notice that its SQLite file is not the same any more stands here too; how readers open one, in
-`storage.sqlite_file`.
-"""
+"""Database gives transactions, to write or only to read; no other module knows its URL and its isolation level."""
 
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,8 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, func, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidatePoolError
@@ -23,143 +17,15 @@ from sqlalchemy.orm import Session
 
 from storage.database_errors import READ_ONLY_WORDS, TAKES_NO_WRITES, tell
 from storage.errors import SchemaMismatch, StoreUnavailable, UnusableUrl
-from storage.sqlite_file import SQLITE_BUSY_TIMEOUT_MS, ReadOnlyFile
+from storage.sqlite_file import FileIdentity, ReadOnlyFile, WrittenFile
 from storage.tables import SCHEMA_REVISION, Base
 
 PLAIN_SILENCE_S = 2.0  # of a PostgreSQL server
 PLAIN_LOCK_WAIT_S = 1.0  # a C-STORE may wait twice; its sender must have the answer soon
 _MORE_CONNECTIONS = 35  # with the 5 that are kept, one for each thread of the page
-_SMALL_BYTES = 8 * 1024**2  # a SQLite file that is checked as a whole in about 20 ms
 _REVISION = "SELECT version_num FROM alembic_version"
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
-
-
-class Identity(NamedTuple):
-    """Which files a connection has open: device and inode of the database and of its write-ahead log (0 for none)."""
-
-    device: int
-    inode: int
-    wal_inode: int
-
-
-class WrittenFile:
-    """Opens a SQLite file for writers. It makes no file: one that is gone must not come back as an empty store.
-
-    SQLite goes on writing into a file that was deleted or replaced, and no reader ever sees what it writes. `check`
-    costs two calls of the system; it is meant to stand before and after every commit.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.mark: str | None = None  # of the store that this path must lead to, once that is known
-        self.lock_wait_s = SQLITE_BUSY_TIMEOUT_MS / 1000
-        self._turn = threading.Lock()
-        self._content: tuple[int, int] | None = None
-        self._opened: Identity | None = None
-
-    def connect(self) -> sqlite3.Connection:
-        """A connection to the file that the path leads to now; raises sqlite3.Error."""
-        before = self.identity()
-        if before is None:
-            raise sqlite3.OperationalError("the file is gone")
-        if self._is_beside_a_foreign_log(before):
-            raise sqlite3.OperationalError(
-                "the file was replaced while it was in use; stop the node. If this is the same database as before, "
-                "start the node again; if it is a backup, first remove the files that end with -wal and -shm"
-            )
-        connection = self._connection("rw")
-        try:
-            connection.execute("PRAGMA journal_mode=WAL").close()
-            connection.execute("PRAGMA synchronous=FULL").close()  # a committed row survives a power cut
-            connection.execute("PRAGMA foreign_keys=ON").close()
-            self._require_mark(connection)  # from here on the write-ahead log is open as well
-            after = self.identity()
-            if after is None or after.inode != before.inode:
-                raise sqlite3.OperationalError("the file was replaced a moment ago")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def identity(self) -> Identity | None:
-        """What the path leads to now; None for nothing."""
-        try:
-            status = self.path.stat()
-        except FileNotFoundError:
-            return None
-        return Identity(status.st_dev, status.st_ino, _inode(Path(f"{self.path}-wal")))
-
-    def opened(self) -> Identity | None:
-        """What a connection has open that was made a moment ago; `check` wants it."""
-        self._opened = self.identity()
-        return self._opened
-
-    def is_same(self, opened: Identity | None) -> bool:
-        """Whether the path still leads to the files that a connection has open."""
-        return opened is not None and self.identity() == opened
-
-    def check(self, opened: Identity | None) -> None:
-        """Raise StoreUnavailable where readers would not see what was written through a connection."""
-        if not self.is_same(opened):
-            raise StoreUnavailable(f"the store {self.path} cannot be used: the file was removed or replaced")
-        try:
-            self._look_into()
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"the store {self.path} cannot be used: {error}") from error
-
-    def _look_into(self) -> None:
-        """Where somebody changed the file, and be it SQLite at a checkpoint, see whether it still is a database."""
-        status = self.path.stat()
-        content = status.st_size, status.st_mtime_ns
-        with self._turn:
-            known = self._content
-        if known == content:
-            return
-        connection = self._connection("ro")
-        try:
-            self._require_mark(connection)
-            if status.st_size <= _SMALL_BYTES or (known is not None and status.st_size < known[0]):
-                require_sound(connection)
-        finally:
-            connection.close()
-        with self._turn:
-            self._content = content
-
-    def _require_mark(self, connection: sqlite3.Connection) -> None:
-        if self.mark is None:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            return
-        row = connection.execute("SELECT uid FROM store_mark").fetchone()
-        if row is None or row[0] != self.mark:
-            raise sqlite3.OperationalError("it is another store than the one that this spool belongs to")
-
-    def _is_beside_a_foreign_log(self, found: Identity) -> bool:
-        known = self._opened
-        return known is not None and found.inode != known.inode and 0 != found.wal_inode == known.wal_inode
-
-    def _connection(self, mode: str) -> sqlite3.Connection:
-        return sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode={mode}",
-            uri=True,
-            timeout=self.lock_wait_s,
-            isolation_level=None,  # the driver's own transaction control would delay BEGIN until the first write
-            check_same_thread=False,
-        )
-
-
-def require_sound(connection: sqlite3.Connection) -> None:
-    """Raise sqlite3.DatabaseError where SQLite finds the database damaged; it reads the whole file."""
-    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if answer != "ok":
-        raise sqlite3.DatabaseError(f"it is damaged ({' '.join(str(answer).split())})")
-
-
-def _inode(path: Path) -> int:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return 0
 
 
 class Database:
@@ -368,7 +234,7 @@ class Database:
                 connection.invalidate()  # it waits for locks less long than those of the pool
             connection.close()
 
-    def _require_same(self, opened: Identity | None) -> None:
+    def _require_same(self, opened: FileIdentity | None) -> None:
         if self._written is not None:
             self._written.check(opened)
 
@@ -477,9 +343,9 @@ def _watched_engine(url: str, file: WrittenFile) -> Engine:
     return engine
 
 
-def _opened(connection: Connection) -> Identity | None:
+def _opened(connection: Connection) -> FileIdentity | None:
     opened = connection.connection.info.get("opened")
-    assert opened is None or isinstance(opened, Identity)
+    assert opened is None or isinstance(opened, FileIdentity)
     return opened
 
 

@@ -5,10 +5,12 @@ looks like one that is away: both are `ObjectsUnavailable`, and so is a refusal,
 that it is not there.
 """
 
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from config.spool import SpoolSettings
@@ -144,7 +146,7 @@ def _connect(settings: SpoolSettings, credentials: tuple[str, str] | None, limit
         "timeout": timedelta(seconds=limit_s),
     }
     if settings.ca is not None:
-        client["root_certificate"] = settings.ca.read_bytes()
+        client["root_certificate"] = _certificates(settings.ca)
     return S3Store(
         settings.bucket,
         prefix=settings.prefix or None,
@@ -156,3 +158,12 @@ def _connect(settings: SpoolSettings, credentials: tuple[str, str] | None, limit
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
         },
     )
+
+
+def _certificates(ca: Path) -> bytes:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(ca)
+        return ca.read_bytes()
+    except OSError as error:  # of which those of OpenSSL are a kind
+        why = "it is no certificate in PEM form" if isinstance(error, ssl.SSLError) else error.strerror
+        raise ObjectsUnavailable(f"spool.ca {ca} cannot be used: {why}") from None

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from storage.database import Database
 from storage.scale_tables import PauseRow
 from storage.states import Stage
-from storage.wakes import Topic, ring
+from storage.transitions import Topic, wake
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class PauseStore:
             ).all()
             for row in rows:
                 session.delete(row)
-            ring(session, [Topic.WORK, Topic.DELIVER] if rows else [])
+            wake(session, [Topic.WORK, Topic.DELIVER] if rows else [])
             return _sorted(rows)
 
     def _await_claims(self, session: Session) -> None:

@@ -44,6 +44,7 @@ _UNSETTLED_JOBS = [state for state in JobState if state not in (JobState.PRODUCE
 _UNSENT = [state for state in DeliveryState if state not in (DeliveryState.SENT, DeliveryState.CONFIRMED)]
 _MIN_SPARE_PAGES = 2_500  # 10 MB at the usual 4 kB: less is used again before long
 _STEP_PAGES = 250
+_GROWTH = timedelta(days=3)
 _STEP_PAUSE_S = 0.05  # an instance that arrives must find the database free in between
 
 
@@ -259,12 +260,12 @@ class RetentionStore:
 
     # -- space ---------------------------------------------------------------------------------------------------------
 
-    def growth_bytes_per_h(self, now: datetime, days: float = 3.0) -> float:
-        """How fast the spool grew on average over the last days; a translated slice counts twice, for its result.
+    def growth_bytes_per_h(self, now: datetime) -> float:
+        """How fast the spool grew on average over the last three days; a translated slice counts twice, for its result.
 
         Where the node is younger than that, over the time since its first slice, at least an hour.
         """
-        since = now - timedelta(days=days)
+        since = now - _GROWTH
         with self._database.read() as session:
             weight = case((Series.job_id.is_not(None), 2), else_=1)
             size, first = session.execute(

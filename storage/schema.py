@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Engine
 
-from storage.database import Database, require_sound
+from storage.database import Database
+from storage.sqlite_file import require_sound
 
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig

@@ -124,16 +124,6 @@ class SharedSpool(Spool):
 
         return sum(_at_once(put, list(files)))
 
-    def share_again(self, names: Iterable[str]) -> int:
-        """Put received files as they lie here into the object store where it lacks them; how many it lacked."""
-
-        def put(name: str) -> bool:
-            if lacked := not self.has(name, self.path(name).stat().st_size):
-                self._persistently(lambda: self.objects.put(name, self.path(name).read_bytes()))
-            return lacked
-
-        return sum(_at_once(put, list(names)))
-
     def has(self, name: str, size_bytes: int | None = None) -> bool:
         """Whether the object store has a file, with this size where it is known. Raises ObjectsUnavailable."""
         found = self.objects.head(name)

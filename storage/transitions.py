@@ -1,10 +1,12 @@
 """The functions through which a row gets its first state and changes it: each checks the arrow and writes the event.
 
-What happens to a series without an arrow gets an event here as well.
+What happens to a series without an arrow gets an event here as well. On PostgreSQL an event wakes the processes that
+have something to do then, once its transaction is committed (`storage.wakes`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import JSON, delete, exists, select, type_coerce
@@ -28,12 +30,35 @@ from storage.states import (
     check_transition,
 )
 from storage.tables import ConstancyRow, Delivery, DeliveryInstance, Event, Job, Series
-from storage.wakes import tell
 
 NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 """When a peer is asked again for what it does not confirm, once nobody asks any more."""
 LEFTOVER_PAUSE: Final = timedelta(minutes=5)
 """A peer lists what it accepted some time later; only then does an empty list mean that a result is gone."""
+
+CHANNEL: Final = "syncect"
+"""Of PostgreSQL's notifications; the payload is a topic."""
+
+
+class Topic(StrEnum):
+    """Who has something to do."""
+
+    COMPLETE = "complete"
+    WORK = "work"
+    DELIVER = "deliver"
+
+
+_TOPICS: Final[dict[tuple[str, str], tuple[Topic, ...]]] = {
+    ("series", SeriesState.RECEIVING): (Topic.COMPLETE,),
+    ("series", SeriesState.COMPLETE): (Topic.COMPLETE,),
+    ("series", SeriesState.QUEUED): (Topic.WORK, Topic.DELIVER),
+    ("job", JobState.QUEUED): (Topic.WORK,),
+    ("job", JobState.PRODUCED): (Topic.DELIVER,),
+    ("turn", JobState.QUEUED): (Topic.WORK,),
+    ("delivery", DeliveryState.PENDING): (Topic.DELIVER,),
+    ("delivery", DeliveryState.SENT): (Topic.DELIVER,),
+}
+"""Of a state machine and the state that it came to: who has something to do now."""
 
 
 def begin_series(session: Session, row: Series, *, actor: str, reason: str, now: datetime) -> None:
@@ -127,7 +152,14 @@ def _of_delivery(row: Delivery, series_id: int) -> dict[str, Any]:
 
 def _write_event(session: Session, from_state: str, to_state: str, actor: str, reason: str, **of: Any) -> None:
     session.add(Event(from_state=from_state, to_state=to_state, actor=actor, reason=reason, **of))
-    tell(session, of["machine"], to_state)
+    wake(session, _TOPICS.get((of["machine"], to_state), ()))
+
+
+def wake(session: Session, topics: Iterable[Topic]) -> None:
+    """Wake these, once this transaction is committed; nothing on SQLite, where they look by themselves."""
+    if session.get_bind().dialect.name == "postgresql":
+        for topic in topics:  # PostgreSQL sends one for several alike of a transaction
+            session.connection().exec_driver_sql(f"SELECT pg_notify('{CHANNEL}', '{topic}')")
 
 
 def supersede_live_job(session: Session, series_id: int, reason: str, actor: str, now: datetime) -> None:

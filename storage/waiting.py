@@ -11,7 +11,7 @@ from sqlalchemy import Select, case, func, select
 from storage.database import Database
 from storage.pauses import host_of
 from storage.scale_tables import ProcessRow
-from storage.states import DeliveryState, JobState, SeriesState, Stage
+from storage.states import DeliveryState, JobState, SeriesState, Stage, State
 from storage.tables import Association, Delivery, Job, Series
 from storage.turns import TURNS, full_senders
 
@@ -106,28 +106,22 @@ def _received() -> Select[str, int]:
 
 
 def _translated(now: datetime) -> Select[Any]:
-    columns = _counted(Job.state == JobState.QUEUED, Job.state == JobState.RUNNING, now)
-    return (
-        select(Job.priority, Series.calling_ae, *columns)
-        .join(Series, Series.id == Job.series_id)
-        .where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
-        .group_by(Job.priority, Series.calling_ae)
-        .order_by(Job.priority, func.min(Job.due_at))
-    )
+    jobs = _in_turn(now, Job.state, JobState.QUEUED, JobState.RUNNING, Series.calling_ae)
+    return jobs.select_from(Job).join(Series, Series.id == Job.series_id)
 
 
 def _sent(now: datetime) -> Select[Any]:
-    columns = _counted(Delivery.state == DeliveryState.PENDING, Delivery.state == DeliveryState.SENDING, now)
+    deliveries = _in_turn(now, Delivery.state, DeliveryState.PENDING, DeliveryState.SENDING, Delivery.destination)
+    return deliveries.select_from(Delivery).join(Job, Job.id == Delivery.job_id)
+
+
+def _in_turn(now: datetime, state: Any, waits: State, in_hand: State, peer: Any) -> Select[Any]:
+    """By priority and peer: how many wait, are in hand and are late, and when the first of them is wanted."""
+    conditions = (state == waits, state == in_hand, Job.due_at < now)
+    counts = (func.sum(case((condition, 1), else_=0)) for condition in conditions)
     return (
-        select(Job.priority, Delivery.destination, *columns)
-        .join(Job, Job.id == Delivery.job_id)
-        .where(Delivery.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)))
-        .group_by(Job.priority, Delivery.destination)
+        select(Job.priority, peer, *counts, func.min(Job.due_at))
+        .where(state.in_((waits, in_hand)))
+        .group_by(Job.priority, peer)
         .order_by(Job.priority, func.min(Job.due_at))
     )
-
-
-def _counted(waits: Any, is_in_hand: Any, now: datetime) -> tuple[Any, ...]:
-    """How many wait, are in hand and are late, and when the first is wanted."""
-    conditions = (waits, is_in_hand, Job.due_at < now)
-    return (*(func.sum(case((condition, 1), else_=0)) for condition in conditions), func.min(Job.due_at))

@@ -1,26 +1,25 @@
 """What wakes a process that waits for work: a notification of PostgreSQL; on SQLite, a look every half second.
 
-A notification is sent by the transaction that makes the work, and comes with its commit. It is no more than a reason to
-look: one that is lost, or whose server was restarted, delays work by `SLOW_S` at most.
+A notification is sent by the transaction that makes the work (`storage.transitions`), and comes with its commit. It is
+no more than a reason to look: one that is lost, or whose server was restarted, delays work by `SLOW_S` at most.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
 
 from storage.database import Database
 from storage.neighbour_tables import RejectionNoteRow
 from storage.outage import Outage
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Delivery, Job, Series
+from storage.transitions import CHANNEL, Topic
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -29,42 +28,8 @@ log = logging.getLogger(__name__)
 
 SLOW_S: Final = 5.0  # the longest time between two looks at a PostgreSQL server that says nothing
 POLL_S: Final = 0.5  # between two looks at SQLite, which tells nobody
-CHANNEL: Final = "syncect"
 _LISTEN_S: Final = 0.2  # how often the listener sees that it is to end
 _ASK_EVERY_S: Final = 15.0  # whether the server is still there: a firewall may drop a silent connection without a word
-
-
-class Topic(StrEnum):
-    """Who has something to do."""
-
-    COMPLETE = "complete"
-    WORK = "work"
-    DELIVER = "deliver"
-
-
-_TOPICS: Final[dict[tuple[str, str], tuple[Topic, ...]]] = {
-    ("series", SeriesState.RECEIVING): (Topic.COMPLETE,),
-    ("series", SeriesState.COMPLETE): (Topic.COMPLETE,),
-    ("series", SeriesState.QUEUED): (Topic.WORK, Topic.DELIVER),
-    ("job", JobState.QUEUED): (Topic.WORK,),
-    ("job", JobState.PRODUCED): (Topic.DELIVER,),
-    ("turn", JobState.QUEUED): (Topic.WORK,),
-    ("delivery", DeliveryState.PENDING): (Topic.DELIVER,),
-    ("delivery", DeliveryState.SENT): (Topic.DELIVER,),
-}
-"""Of a state machine and the state that it came to: who has something to do now."""
-
-
-def tell(session: Session, machine: str, to_state: str) -> None:
-    """Wake, once this transaction is committed, who has something to do after a transition; nothing on SQLite."""
-    ring(session, _TOPICS.get((machine, to_state), ()))
-
-
-def ring(session: Session, topics: Iterable[Topic]) -> None:
-    """Wake these, once this transaction is committed; nothing on SQLite."""
-    if session.get_bind().dialect.name == "postgresql":
-        for topic in topics:  # PostgreSQL sends one for several alike of a transaction
-            session.connection().exec_driver_sql(f"SELECT pg_notify('{CHANNEL}', '{topic}')")
 
 
 class Bell(Protocol):

@@ -38,11 +38,6 @@ class ClaimedJob:
     case: str = ""
     slices: int = 0
 
-    @property
-    def spool_names(self) -> tuple[str, ...]:
-        """Where the source files lie."""
-        return tuple(source.spool_name for source in self.sources)
-
 
 @dataclass(frozen=True)
 class ProducedInstance:

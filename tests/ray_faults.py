@@ -2,14 +2,15 @@
 
 import os
 import signal
+from collections.abc import Callable
 from typing import Any
 
 from models.translator import DeviceFault
-from node.errors import Permanent
+from node.errors import DamagedInstance, Permanent
 from node.translate.carried import CarriedJobs, Parcel
-from node.translate.ray_executor import Actor
+from node.translate.ray_actor import Actor
 
-DIES, FAULTY_DEVICE, REFUSED, CRASHES = "dies", "faulty device", "refused", "crashes"
+DIES, FAULTY_DEVICE, REFUSED, CRASHES, CHANGED = "dies", "faulty device", "refused", "crashes", "changed on its way"
 
 
 class FaultyJobs(CarriedJobs):
@@ -25,10 +26,12 @@ class FaultyJobs(CarriedJobs):
             raise Permanent("the scan is too large")
         if fault == CRASHES:
             raise ValueError("Test^Person")
+        if fault == CHANGED:
+            raise DamagedInstance("a file is not as it was received")
         return super().run(ticket, ask, options, parcel)
 
 
 class FaultyActor(Actor):
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, node_here: Callable[[], str]) -> None:
+        super().__init__(node_here)
         self._jobs = FaultyJobs()

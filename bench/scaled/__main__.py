@@ -1,6 +1,6 @@
 """The figures of many processes, jobs and scanners, each beside its aim: `make scale`, or `--only NAME ...` for some.
 
-The services that a section needs (PostgreSQL, an S3 server, Ray) are started here, in a temporary folder, and end with
+The services that a section needs (PostgreSQL, an S3 server) are started here, in a temporary folder, and end with
 the run. The report is written anew with every finding. --short is a rehearsal of seconds: its figures mean nothing.
 """
 

@@ -137,7 +137,7 @@ def exactly_once(section: Section, services: Services, *, short: bool) -> None:
     write_tiny_bundle(folder / "tiny")
     ledger, begun = Ledger(), time.monotonic()
     tps = Tps(ledger).start()
-    node = TortureNode(folder / "node", folder / "tiny", tps, services.new_database("exactly_once"), None)
+    node = TortureNode(folder / "node", folder / "tiny", tps, services.new_database("exactly_once"), {})
     processes: list[subprocess.Popen[bytes]] = []
     try:
         if node.run("db", "upgrade").returncode:

@@ -1,7 +1,6 @@
 """The services that the sections share; each starts when it is first asked for and ends with the run."""
 
 import logging
-import os
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from tests.conftest import PostgresCluster
 
 
 class Services:
-    """A folder, a PostgreSQL cluster that syncs its log, an S3 server and a local Ray cluster.
+    """A folder, a PostgreSQL cluster that syncs its log, and an S3 server.
 
     seed: of everything that is random in this run.
     """
@@ -52,21 +51,6 @@ class Services:
         self._stack.callback(server.stop)
         host, port = server.get_host_and_port()
         return f"http://{host}:{port}"
-
-    @cached_property
-    def ray(self) -> str:
-        """Address of a Ray cluster of this machine alone; this process is a driver of it and reports to nobody."""
-        import ray  # noqa: PLC0415  # takes a second to load, and few sections need it
-
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=str(self.folder("ray")),
-        )
-        self._stack.callback(ray.shutdown)
-        return str(ray.get_runtime_context().gcs_address)
 
     def close(self) -> None:
         """End everything that was started, the last first."""

@@ -14,14 +14,16 @@ from node.errors import Misconfigured
 
 DICOMWEB: Final = "dicomweb:"
 """What a source begins with that is the name of a destination, which is asked by DICOMweb."""
+DIMSE: Final = "dimse:"
+"""The same, of one that is asked by C-FIND and C-MOVE."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """One series.
 
-    source: a folder, file:///FOLDER, s3://BUCKET/PREFIX or dicomweb:NAME. series_uid: "" where a folder or prefix holds
-    one only. study_uid: for DICOMweb, which has no series without it.
+    source: a folder, file:///FOLDER, s3://BUCKET/PREFIX, dicomweb:NAME or dimse:NAME. series_uid: "" where a folder or
+    prefix holds one only. study_uid: for a PACS, which is asked for no series without it.
     """
 
     source: str
@@ -32,6 +34,11 @@ class Entry:
     def key(self) -> str:
         """Name of this series among the objects of the output: hex, of nothing that a peer could have chosen."""
         return hashlib.sha256(f"{self.source}\n{self.series_uid}".encode()).hexdigest()[:32]
+
+    @property
+    def is_of_pacs(self) -> bool:
+        """Whether its source is no place of files, but a peer that is asked for it."""
+        return self.source.startswith((DICOMWEB, DIMSE))
 
 
 def read_index(path: Path) -> list[Entry]:
@@ -78,8 +85,8 @@ def _check(entries: Sequence[Entry]) -> None:
         for name in ("series_uid", "study_uid"):
             if (uid := getattr(entry, name)) and not is_uid(uid):
                 raise Misconfigured(f"row {number} of the index has a {name} that is no UID")
-        if entry.source.startswith(DICOMWEB) and not (entry.series_uid and entry.study_uid):
-            raise Misconfigured(f"row {number} of the index is for DICOMweb, and lacks study_uid or series_uid")
+        if entry.is_of_pacs and not (entry.series_uid and entry.study_uid):
+            raise Misconfigured(f"row {number} of the index is for a PACS, and lacks study_uid or series_uid")
         if entry.key in seen:
             raise Misconfigured(f"row {number} of the index names a series that an earlier row names already")
         seen.add(entry.key)

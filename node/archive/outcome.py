@@ -28,7 +28,8 @@ class Outcome:
     key: what tells this row of the index from others, hex. source: as the index has it. series_uid: of the index, else
     of the files; "" where neither names one. place: folder of the files below the output, "" where nothing was written.
     slices: of the source. unread: files of the source that are no DICOM images. sha256: `digest_of` the slices.
-    seconds: of fetching, judging, translating and putting. finished_at: UTC, ISO 8601.
+    seconds: of fetching, judging, translating and putting. finished_at: UTC, ISO 8601. released_by, released_at: who
+    let a HELD result count, and when; "" where nobody had to.
     """
 
     key: str
@@ -47,6 +48,8 @@ class Outcome:
     host: str
     seconds: float
     finished_at: str
+    released_by: str = ""
+    released_at: str = ""
 
     def row(self) -> dict[str, Any]:
         """As Parquet has it."""
@@ -70,6 +73,6 @@ def to_parquet(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def from_parquet(data: bytes) -> list[dict[str, Any]]:
-    """The rows of a Parquet file."""
+    """The rows of a Parquet file, also of one from before a HELD result could be released."""
     rows: list[dict[str, Any]] = pq.read_table(io.BytesIO(data)).to_pylist()
-    return rows
+    return [{"released_by": "", "released_at": "", **row} for row in rows]

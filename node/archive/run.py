@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from config.settings import Settings
 from node.archive.index import Entry, read_index
+from node.archive.moved import check_peers, receiving
 from node.archive.outcome import End, from_parquet, to_parquet
 from node.archive.pacs import check_servers
-from node.archive.places import Place, open_place, read
 from node.archive.translate import OPEN, STOP, ArchiveTranslator, Run
+from node.bootstrap.places import Place, open_place, read
 from node.bootstrap.worker import job_options
 from node.errors import Refused, Retryable
 from node.translate.carried import BundleAsk
@@ -88,11 +89,13 @@ class Archive:
 def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None]) -> Tally:
     """Translate what has no outcome yet; `show` is called whenever outcomes were kept.
 
-    Raises Misconfigured for an index that cannot be used, Refused where the output belongs to another run, Retryable
-    where nothing gets on, ObjectsUnavailable, OSError; outcomes so far are kept then, and the same words go on.
+    Raises Misconfigured for an index that cannot be used, Refused where the output belongs to another run,
+    NoAssociation where a PACS takes no C-MOVE of ours, Retryable where nothing gets on, ObjectsUnavailable, OSError;
+    outcomes so far are kept then, and the same words go on.
     """
     entries = read_index(archive.index)
     check_servers(archive.settings, entries)
+    check_peers(archive.settings, entries)
     out = open_place(archive.out, archive.settings.spool)
     produced_at = _settle(out, _about(archive, entries))
     kept = {key: row for key, row in read_outcomes(out).items() if row["end"] not in archive.again}
@@ -105,22 +108,34 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
             _forget_begun(out, {entry.key for entry in rest})
         options = job_options(archive.settings, produced_at)
         run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
-        for rows in _in_parts(_outcomes(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), tally)):
-            out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
-            tally.ends.update(row["end"] for row in rows)
-            kept |= {row["key"]: row for row in rows}
-            show(tally)
+        with receiving(archive.settings, rest, out):
+            for rows in _in_parts(_outcomes(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), tally)):
+                keep_rows(out, rows)
+                tally.ends.update(row["end"] for row in rows)
+                kept |= {row["key"]: row for row in rows}
+                show(tally)
+    kept |= {key: row for key, row in read_outcomes(out).items() if row["released_at"] and key in kept}  # meanwhile
     out.put(f"{OUTCOMES}.parquet", to_parquet([kept[entry.key] for entry in entries if entry.key in kept]))
     if tally.done == tally.total:
         _forget_begun(out, {entry.key for entry in entries})
     return tally
 
 
+def keep_rows(out: Place, rows: Sequence[dict[str, Any]]) -> None:
+    """Keep rows of outcome; raises ObjectsUnavailable, OSError."""
+    out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
+
+
 def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
-    """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError."""
+    """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError.
+
+    What a person released stays so: a second command may have had the series in hand, and say HELD after that.
+    """
     rows: dict[str, dict[str, Any]] = {}
     for found in sorted(out.list(OUTCOMES), key=lambda one: one.key):
-        rows |= {row["key"]: row for row in from_parquet(read(out, found.key))}
+        for row in from_parquet(read(out, found.key)):
+            if row["released_at"] or not rows.get(row["key"], row)["released_at"]:
+                rows[row["key"]] = row
     return rows
 
 

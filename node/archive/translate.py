@@ -16,18 +16,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from config.settings import Settings
 from models.translator import DeviceFault
 from node.archive.index import DICOMWEB, Entry
+from node.archive.moved import Lacking, move
 from node.archive.outcome import End, Outcome, digest_of
 from node.archive.pacs import retrieve, server_of
-from node.archive.places import fetch_all, open_place, read
 from node.bootstrap.constancy import environment_of, why_missing
+from node.bootstrap.places import fetch_all, open_place, read
 from node.bootstrap.roles import eligibility_policy
-from node.errors import Doubtful, Permanent, Retryable
+from node.errors import Doubtful, Misconfigured, Permanent, Retryable
 from node.operate.judged import headers_of
 from node.receive.eligibility import Accept, Incomplete, judge
 from node.translate.carried import BundleAsk, CarriedJobs
@@ -86,22 +88,24 @@ class ArchiveTranslator:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Translate one series, with several tries where something does not answer; raises nothing that is meant."""
         entry, begun_s = Entry(row["source"], row["series_uid"], row["study_uid"]), time.monotonic()
-        kind = why = ""
+        kind, why, lacks = "", "", False
         for pause_s in (0.0, *PAUSES_S):
             time.sleep(pause_s)
             try:
-                outcome = replace(self._once(entry), seconds=round(time.monotonic() - begun_s, 3))
-                return _answer(entry, ANSWER, json.dumps(outcome.row()))
+                return _ended(self._once(entry), begun_s)
             except ExecutorUnavailable as error:
-                return _answer(entry, STOP, str(error))
+                kind, why, lacks = STOP, str(error), False
+                break
+            except Misconfigured as error:
+                kind, why, lacks = STOP, str(error), False
             except _OutputAway as error:
-                kind, why = STOP, f"the output: {error}"
+                kind, why, lacks = STOP, f"the output: {error}", False
             except (ObjectsUnavailable, Retryable, OSError) as error:
-                kind, why = OPEN, _words(error)
+                kind, why, lacks = OPEN, _words(error), isinstance(error, Lacking)
             log.warning("series %s of the archive waits: %s", entry.key, why, extra={"event": "archive_waits"})
         with suppress(_OutputAway):
             self._forget(entry)
-        return _answer(entry, kind, why)
+        return _ended(self._of(entry, End.INCOMPLETE, why), begun_s) if lacks else _answer(entry, kind, why)
 
     def _once(self, entry: Entry) -> Outcome:
         others = self._begun_by_others(entry)
@@ -168,6 +172,8 @@ class ArchiveTranslator:
                 return self._of_files(entry, executor, files, made)
         except Doubtful as error:
             return self._of(entry, End.HELD, str(error))
+        except Misconfigured:
+            raise
         except Permanent as error:
             return self._of(entry, End.FAILED, str(error))
         except (_OutputAway, ObjectsUnavailable, Retryable, DeviceFault, OSError):
@@ -180,18 +186,32 @@ class ArchiveTranslator:
     @contextmanager
     def _fetched(self, entry: Entry) -> Iterator[tuple[list[Path], Path]]:
         """The files of a source, under names of our own, and an empty folder for what is made of them."""
-        if entry.source.startswith(DICOMWEB):
-            server, room = server_of(self._run.settings, entry), _ROOM * _OFTEN_BYTES
+        if entry.is_of_pacs:
+            room, fetch = _ROOM * _OFTEN_BYTES, partial(self._from_pacs, entry)
         else:
             place = open_place(entry.source, self._run.settings.spool)
             found = sorted(place.list(""), key=lambda one: one.key)
-            room = _ROOM * sum(one.size_bytes for one in found)
+            room, fetch = _ROOM * sum(one.size_bytes for one in found), partial(fetch_all, place, found)
         with tempfile.TemporaryDirectory(dir=self._jobs.folder(room)) as name:
             source, made = Path(name, "source"), Path(name, "made")
             source.mkdir()
             made.mkdir()
-            is_asked = entry.source.startswith(DICOMWEB)
-            yield retrieve(server, entry, source) if is_asked else fetch_all(place, found, source), made
+            yield fetch(source), made
+
+    def _from_pacs(self, entry: Entry, folder: Path) -> list[Path]:
+        """All images of a series as files in an empty folder; never only a part of them."""
+        if entry.source.startswith(DICOMWEB):
+            return retrieve(server_of(self._run.settings, entry), entry, folder)
+        names = move(self._run.settings, entry)
+        with _asking_the_output():
+            found = [one for one in map(self._out.head, names) if one is not None]
+        if len(found) < len(names):
+            missing = len(names) - len(found)
+            raise Lacking(f"{missing} of the {len(names)} images that the PACS lists did not arrive")
+        files = fetch_all(self._out, found, folder)
+        with _asking_the_output():
+            self._out.delete(names)
+        return files
 
     def _of_files(self, entry: Entry, executor: Executor, files: list[Path], made: Path) -> Outcome:
         found, unreadable = headers_of(self._run.settings, files, iter)
@@ -256,6 +276,11 @@ def _asking_the_output() -> Iterator[None]:
 def _words(error: Exception) -> str:
     """Of the system's errors only what it answered: the name of a file may be a patient's."""
     return (error.strerror or "it cannot be read") if isinstance(error, OSError) else str(error)
+
+
+def _ended(outcome: Outcome, begun_s: float) -> dict[str, str]:
+    seconds = round(time.monotonic() - begun_s, 3)
+    return {"key": outcome.key, "kind": ANSWER, "text": json.dumps(replace(outcome, seconds=seconds).row())}
 
 
 def _answer(entry: Entry, kind: str, text: str) -> dict[str, str]:

@@ -7,12 +7,9 @@ import models
 from config.settings import ModelSettings, Settings
 from node.beats import Beating, Numbers
 from node.bootstrap.bundles import bundle_label
-from node.bootstrap.constancy import require_constancy
 from node.bootstrap.store import Node
-from node.bootstrap.turns import rules_at
-from node.bootstrap.worker import DEVICE_FILE, open_in_use, options_of_job, require_remembered, why_forbidden
+from node.bootstrap.worker import record_of, require_remembered, wire_worker
 from node.ops.processes import process_name
-from node.ops.supervised import previous_end
 from node.translate.carried import BundleAsk
 from node.translate.device_record import DeviceRecord
 from node.translate.loaded import ExecutorUnavailable
@@ -35,31 +32,23 @@ def make_ray_worker(
 ) -> RayWorker:
     """A worker that has many jobs in hand, on the actors of a cluster; see `worker_of_settings`."""
     settings, own = node.settings, process_name("work", name)
-    record = DeviceRecord(settings.node.data_dir / DEVICE_FILE)
+    record = record_of(settings)
 
     def lane(pool: ActorPool, number: int) -> Worker:
         def beat_of_lane(_line: str, stage: str, done: int, total: int, limit_s: float) -> None:
             beat(f"job {number + 1}", stage, done, total, limit_s)
 
-        return Worker(
-            node.jobs,
-            node.spool,
-            partial(open_in_use, settings, partial(_load, pool, record)),
-            partial(options_of_job, settings),
-            node.destination_names,
-            forbids=partial(why_forbidden, node),
-            name=own,
+        return wire_worker(
+            node,
+            own,
+            record,
+            partial(_load, pool, record),
             announce=announce if number == 0 else lambda _words: None,
-            permit=partial(require_constancy, node),
-            rules=partial(rules_at, settings),
-            bell=bell_of(),
             beat=beat_of_lane,
             numbers=numbers,
-            record=record,
-            previous_end=previous_end(),
+            bell=bell_of(),
             has_room=pool.has_room,
             device_elsewhere=True,
-            clock=node.clock,
         )
 
     return RayWorker(

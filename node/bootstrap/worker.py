@@ -38,6 +38,8 @@ from storage.wakes import Bell
 log = logging.getLogger(__name__)
 
 Idle = Callable[[threading.Event], bool]
+Load = Callable[[ModelSettings, int], AnyExecutor]
+"""Called as load(model, faults): loads the bundle of `model`, after so many faults of the device."""
 DEVICE_FILE = "device.json"  # in the data folder
 
 
@@ -86,20 +88,48 @@ def make_worker(
 
     bell: says when to look for a job; None for every half second.
     """
-    settings = node.settings
-    if numbers is not None and settings.model.device != "cpu":
+    if numbers is not None and node.settings.model.device != "cpu":
         numbers.ask(_device_numbers)
-    record = DeviceRecord(settings.node.data_dir / DEVICE_FILE)
+    own, record = process_name("work", name), record_of(node.settings)
+    return wire_worker(
+        node,
+        own,
+        record,
+        lambda model, faults: open_recorded(model, record, faults),
+        announce=announce,
+        idle=_shadow(node, own, record, beat),
+        beat=beat,
+        numbers=numbers,
+        bell=bell,
+    )
+
+
+def wire_worker(
+    node: Node,
+    name: str,
+    record: DeviceRecord,
+    load: Load,
+    *,
+    announce: Callable[[str], None],
+    beat: Beating,
+    numbers: Numbers | None,
+    bell: Bell | None,
+    idle: Idle = lambda _stop: False,
+    has_room: Callable[[], bool] = lambda: True,
+    device_elsewhere: bool = False,
+) -> Worker:
+    """A worker as the settings want it, wherever its executors are; name: that of its process. Else see `Worker`."""
+    settings = node.settings
     return Worker(
         node.jobs,
         node.spool,
-        partial(open_in_use, settings, lambda model, faults: open_recorded(model, record, faults)),
+        partial(open_in_use, settings, load),
         partial(options_of_job, settings),
         node.destination_names,
-        forbids=partial(why_forbidden, node),
-        name=process_name("work", name),
+        forbids=partial(_why_forbidden, node),
+        name=name,
         announce=announce,
-        idle=_shadow(node, process_name("work", name), record, beat),
+        idle=idle,
         permit=partial(require_constancy, node),
         rules=partial(rules_at, settings),
         beat=beat,
@@ -107,17 +137,19 @@ def make_worker(
         record=record,
         previous_end=previous_end(),
         bell=bell,
+        has_room=has_room,
+        device_elsewhere=device_elsewhere,
         clock=node.clock,
     )
 
 
-def open_in_use(
-    settings: Settings, load: Callable[[ModelSettings, int], AnyExecutor], label: str, faults: int
-) -> AnyExecutor:
-    """The bundle in use that jobs call `label`, "" for that of `model.bundle`; raises ExecutorUnavailable.
+def record_of(settings: Settings) -> DeviceRecord:
+    """What this installation remembers of its device."""
+    return DeviceRecord(settings.node.data_dir / DEVICE_FILE)
 
-    load(model, faults): loads the bundle of `model`, after so many faults of the device.
-    """
+
+def open_in_use(settings: Settings, load: Load, label: str, faults: int) -> AnyExecutor:
+    """The bundle in use that jobs call `label`, "" for that of `model.bundle`; raises ExecutorUnavailable."""
     bundles = bundles_in_use(settings)
     bundle = in_use_as(bundles, label) if label else bundles[0]
     if bundle is None:
@@ -149,7 +181,7 @@ def _proven(executor: AnyExecutor, settings: ModelSettings) -> AnyExecutor:
     return executor
 
 
-def why_forbidden(node: Node, executor: AnyExecutor) -> str:
+def _why_forbidden(node: Node, executor: AnyExecutor) -> str:
     """Why the loaded bundle may not be used now, or ""; asked before each job, since a person may withdraw it."""
     if not node.settings.model.require_acceptance:
         return ""

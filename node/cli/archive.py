@@ -1,4 +1,4 @@
-"""`archive run`, `archive ls`: a list of series on a cluster, without receiver, store and couriers."""
+"""`archive run`, `ls`, `release`: a list of series on a cluster, without receiver, store and couriers."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -9,7 +9,19 @@ import typer
 
 from config.load import ConfigError
 from config.settings import Settings
-from node.cli.console import ConfigOption, Exit, JsonOption, out, print_json, print_table, settings_from
+from node.cli.console import (
+    ConfigOption,
+    Exit,
+    JsonOption,
+    ReasonOption,
+    operator,
+    out,
+    print_json,
+    print_table,
+    say,
+    settings_from,
+    tidy_reason,
+)
 
 if TYPE_CHECKING:
     from node.archive.run import Tally
@@ -34,9 +46,16 @@ def run(
 ) -> None:
     """Translate each series of a list: the same gate, pixels and UIDs as the node. The same words again go on.
 
-    Every series gets one row in OUT/outcomes.parquet. Exit code 1 if one FAILED, or has no outcome yet.
+    Every series gets one row in OUT/outcomes.parquet. Exit code 1 if one FAILED, or has no outcome yet; 5 where a PACS
+    takes no C-MOVE from here.
     """
-    tally = _run(settings_from(context, config), index, _whole(place), retry_failed=retry_failed, quiet=as_json)
+    from node.network.no_association import NoAssociation
+
+    try:
+        tally = _run(settings_from(context, config), index, _whole(place), retry_failed=retry_failed, quiet=as_json)
+    except NoAssociation as failure:
+        say(f"syncect: {failure}")
+        raise typer.Exit(Exit.UNREACHABLE) from None
     if as_json:
         print_json(
             {
@@ -73,6 +92,42 @@ def ls(
             for one in rows
         ],
     )
+
+
+@archive.command("release")
+def release(
+    context: typer.Context,
+    series: Annotated[
+        list[str], typer.Argument(help="SeriesInstanceUIDs as in `archive ls`, or keys of rows.", metavar="SERIES...")
+    ],
+    place: Place,
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+) -> None:
+    """Let HELD results count as PRODUCED after a person has looked at them.
+
+    --reason is needed and stands in every image. A second call ends what a killed one has begun, with its words.
+    """
+    _require()
+    from node.archive.release import release as let
+    from node.cli.jobs_verbs import CODES, worst_of
+    from node.cli.tables import plain
+    from node.operate import verbs
+    from node.operate.texts import now_utc
+
+    why, settings, codes = tidy_reason(reason), settings_from(context, config), [Exit.OK]
+    if not why:
+        raise typer.BadParameter("a release overrules a doubt, so say why: --reason TEXT; it stands in every image")
+    for one in dict.fromkeys(series):
+        try:
+            folder = let(settings, _whole(place), one, actor=operator(), reason=why, now=now_utc())
+        except verbs.FAILED as error:
+            say(f"syncect: {plain(verbs.told(one, error))}")
+            codes.append(CODES[next(outcome for kinds, outcome in verbs.FAILURES if isinstance(error, kinds))])
+            continue
+        say(f"{one}: released; its files are in {folder}")
+    if (worst := worst_of(codes)) is not Exit.OK:
+        raise typer.Exit(worst)
 
 
 def _whole(place: str) -> str:

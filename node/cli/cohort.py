@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from node.cli.console import Exit, JsonOption, out, print_json, print_table, progress_bar, say
+from config.spool import SpoolSettings
+from node.cli.console import (
+    ConfigOption,
+    Exit,
+    JsonOption,
+    out,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    settings_from,
+)
+from node.errors import Retryable
 
 if TYPE_CHECKING:
     from models.cohort import Cohort
@@ -125,21 +137,25 @@ def build(
 
 @app.command("shard")
 def shard(
+    context: typer.Context,
     cohort: Annotated[Path, typer.Argument(help="Cohort folder.", exists=True, file_okay=False)],
     url: Annotated[str, typer.Argument(help="Where to: s3://BUCKET/PREFIX, or file:///FOLDER.")],
     shard_mb: Annotated[int, typer.Option("--shard-mb", min=1, help="Size of a shard; a patient is never cut.")] = 256,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Put a cohort into an object store, as shards of whole patients of one split; again it goes on.
 
-    The store is named by the usual variables: AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY.
+    The server and the credentials are those of [spool].
     """
     from models.cohort import open_cohort
-    from node.cohorts.objects import Objects
+    from node.bootstrap.places import open_place
     from node.cohorts.shards import write_shards
 
-    with _stages() as progress:
-        index = write_shards(open_cohort(cohort), Objects(url), shard_bytes=shard_mb * 1_000_000, progress=progress)
+    place = open_place(url, settings_from(context, config).spool)
+
+    with _kept_so_far(), _stages() as progress:
+        index = write_shards(open_cohort(cohort), place, shard_bytes=shard_mb * 1_000_000, progress=progress)
     size = sum(one.size_bytes for one in index.shards)
     if as_json:
         print_json({"url": url, "digest": index.digest, "shards": len(index.shards), "bytes": size})
@@ -149,12 +165,14 @@ def shard(
 
 @app.command("fetch")
 def fetch(
+    context: typer.Context,
     url: Annotated[str, typer.Argument(help="Where `cohort shard` put a cohort.")],
     cache: CacheOption = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Also the splits that are tested on, which no training reads.")
     ] = False,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Fetch a cohort from an object store into a folder, and print the folder; `train --cohort URL` does it by itself.
 
@@ -163,20 +181,32 @@ def fetch(
     from models.cohort import SPLITS
     from node.cohorts.shards import TRAINED_ON
 
-    cohort = fetch_from(url, cache, SPLITS if everything else TRAINED_ON)
+    spool = settings_from(context, config).spool
+    cohort = fetch_from(url, spool, cache, SPLITS if everything else TRAINED_ON)
     if as_json:
         _show(cohort, as_json=True)
     else:
         out().print(str(cohort.path), markup=False, soft_wrap=True)
 
 
-def fetch_from(url: str, cache: Path | None, splits: Collection[str]) -> "Cohort":
-    """The cohort at a URL as a folder, with the patients of these splits; shows how far it is."""
-    from node.cohorts.objects import Objects
+def fetch_from(url: str, spool: SpoolSettings, cache: Path | None, splits: Collection[str]) -> "Cohort":
+    """The cohort at a URL as a folder, with the patients of these splits; shows how far it is. Raises Retryable."""
+    from node.bootstrap.places import open_place
     from node.cohorts.shards import default_cache, fetch_cohort
 
-    with _stages() as progress:
-        return fetch_cohort(Objects(url), cache or default_cache(), splits, progress)
+    place = open_place(url, spool)
+    with _kept_so_far(), _stages() as progress:
+        return fetch_cohort(place, cache or default_cache(), splits, progress)
+
+
+@contextmanager
+def _kept_so_far() -> Iterator[None]:
+    from storage.errors import ObjectsUnavailable
+
+    try:
+        yield
+    except ObjectsUnavailable as error:
+        raise Retryable(f"{error}; the same command goes on with what was moved so far") from error
 
 
 @contextmanager

@@ -5,7 +5,7 @@ Every verb takes several ids, goes on after one that fails, and tells by its exi
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -60,7 +60,7 @@ class Call:
     yes: bool = False
 
 
-_CODES: Final = {"not found": Exit.NOT_FOUND, "refused": Exit.REFUSED, "failed": Exit.ERROR}
+CODES: Final = {"not found": Exit.NOT_FOUND, "refused": Exit.REFUSED, "failed": Exit.ERROR}
 
 
 def retry(
@@ -247,7 +247,7 @@ def _each(call: Call, ids: list[str], verb: Verb) -> None:
         for case_id in dict.fromkeys(ids):
             outcome, code = _one(call, node, case_id, verb)
             outcomes[outcome] += 1
-            worst = max(worst, code, key=_SEVERITY.index)
+            worst = worst_of([worst, code])
     if len(ids) > 1:
         say(", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()))
     if worst is not Exit.OK:
@@ -257,13 +257,18 @@ def _each(call: Call, ids: list[str], verb: Verb) -> None:
 _SEVERITY: Final = [Exit.OK, Exit.NOT_FOUND, Exit.REFUSED, Exit.ERROR]
 
 
+def worst_of(codes: Iterable[Exit]) -> Exit:
+    """The exit code of several verbs together."""
+    return max(codes, key=_SEVERITY.index)
+
+
 def _one(call: Call, node: Node, case_id: str, verb: Verb) -> tuple[str, Exit]:
     try:
         outcome, detail = _do(call, node, node.overview.case(case_id), verb)
     except verbs.FAILED as error:
         outcome = next(outcome for kinds, outcome in verbs.FAILURES if isinstance(error, kinds))
         say(f"syncect: {plain(verbs.told(case_id, error))}")
-        return outcome, _CODES[outcome]
+        return outcome, CODES[outcome]
     say(f"{case_id}: {outcome}" + (f"; {detail}" if detail else ""))
     return outcome, Exit.OK
 

@@ -87,11 +87,11 @@ def pause(
 
     What is under way ends. A receiver that is paused refuses images as where its disk is full, and senders try again.
     """
-    stages = _stages(stage, [Stage.TRANSLATE, Stage.SEND])
+    stages, why = _stages(stage, [Stage.TRANSLATE, Stage.SEND]), _needed(reason)
     with open_store(settings_from(context, config)) as node:
         _require_known(node, host)
-        changed = node.pauses.pause(stages, host, operator(), _needed(reason), now_utc())
-        _tell(node, "queue pause", ("paused", "was paused already"), changed, stages, host, reason)
+        changed = node.pauses.pause(stages, host, operator(), why, now_utc())
+        _tell(node, "queue pause", ("paused", "was paused already"), changed, stages, host, why)
 
 
 @app.command("resume")
@@ -125,11 +125,11 @@ def drain(
 
     Exit code 1 where --at-most passed and something is still in hand.
     """
+    stages, why = list(Stage), _needed(reason)
     with open_store(settings_from(context, config)) as node:
         _require_known(node, host)
-        stages = list(Stage)
-        changed = node.pauses.pause(stages, host, operator(), _needed(reason), now_utc(), drains=True)
-        _tell(node, "queue drain", ("drained", "was drained already"), changed, stages, host, reason)
+        changed = node.pauses.pause(stages, host, operator(), why, now_utc(), drains=True)
+        _tell(node, "queue drain", ("drained", "was drained already"), changed, stages, host, why)
         left = _await_empty(node, host, at_most_s) if wait else _hand_of(node, host)
     if left.is_empty:
         say(f"{host} has nothing in hand and can be switched off")
@@ -183,12 +183,12 @@ def _tell(
     changed: Sequence[Stage],
     asked: Sequence[Stage],
     host: str,
-    reason: str = "",
+    why: str = "",
 ) -> None:
     """Say what was done, and keep it in the audit trail where anything was."""
     where = f"on {host}" if host else "on all hosts"
     if changed:
-        detail = f"{', '.join(changed)} {where}" + (f": {tidy_reason(reason)}" if reason else "")
+        detail = f"{', '.join(changed)} {where}" + (f": {why}" if why else "")
         node.audit.record(AuditEntry(now_utc(), operator(), "local", action, "ok", detail=detail))
     for stage in asked:
         say(f"{stage} {where}: {words[0] if stage in changed else words[1]}")

@@ -11,7 +11,7 @@ import typer
 from models.errors import ModelsError
 from models.registry import METHODS
 from node.cli.cohort import CacheOption, fetch_from
-from node.cli.console import Exit, JsonOption, print_json, progress_bar, say, write
+from node.cli.console import Exit, JsonOption, print_json, progress_bar, say, settings_from, write
 from node.cli.train_view import Bar, show_estimate, show_folds, show_result, tell_estimate
 from node.errors import Misconfigured, NodeError
 
@@ -26,6 +26,7 @@ Target = Literal["cect", "cect_registered", "enhanced_source"]
 
 
 def train(
+    context: typer.Context,
     method: Annotated[Method | None, typer.Argument(help="What to train; may stand in the file instead.")] = None,
     cohort: Annotated[
         str | None, typer.Option("--cohort", help="Cohort folder, or the URL where `cohort shard` put one.")
@@ -130,17 +131,17 @@ def train(
             raise typer.BadParameter("it is needed to train", param_hint="--cohort")
         if run is None and not dry_run:
             raise typer.BadParameter("it is needed to train", param_hint="--out")
-        _start(_opened(cohort, cache), run, options, resume=resume, dry_run=dry_run, as_json=as_json)
+        _start(_opened(context, cohort, cache), run, options, resume=resume, dry_run=dry_run, as_json=as_json)
 
 
-def _opened(cohort: str, cache: Path | None) -> "Cohort":
+def _opened(context: typer.Context, cohort: str, cache: Path | None) -> "Cohort":
     from models.cohort import open_cohort
 
     if "://" not in cohort:
         return open_cohort(cohort)
     from node.cohorts.shards import TRAINED_ON
 
-    return fetch_from(cohort, cache, TRAINED_ON)
+    return fetch_from(cohort, settings_from(context, None).spool, cache, TRAINED_ON)
 
 
 def _start(

@@ -135,10 +135,10 @@ def take_inventory(folder: Path, progress: Progress | None = None) -> Inventory:
     return Inventory(tuple(series), len(files), unreadable, copies)
 
 
-def read_scan(paths: Sequence[Path], progress: Progress | None = None, *, vnc: bool = False) -> Scan | Unusable:
+def read_scan(paths: Sequence[Path], *, vnc: bool = False) -> Scan | Unusable:
     """Judge one series by the gate's rules for scans, geometry included, then measure contrast and metal in its pixels.
 
-    progress(done, total) counts slices. `vnc` takes virtual non-contrast images too, and the ordinary images of the
+    `vnc` takes virtual non-contrast images too, and the ordinary images of the
     spectral scans that they were calculated from.
     """
     try:
@@ -152,7 +152,7 @@ def read_scan(paths: Sequence[Path], progress: Progress | None = None, *, vnc: b
             verdict = judge(headers, replace(policy, takes_virtual=True))
         if not isinstance(verdict, Accept):
             return Unusable(verdict.code if isinstance(verdict, Skip) else "incomplete", verdict.reason)
-        volume = read_volume(paths, progress=progress)
+        volume = read_volume(paths)
     except (UnreadableInstance, UnusableSeries) as error:
         return Unusable("unreadable", str(error))
     except OSError as error:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from models.cohort import MANIFEST_FILE, SPLITS, Cohort, CohortError, CohortPatient, open_cohort
-from node.cohorts.objects import Objects
+from node.bootstrap.places import Place, read
 
 INDEX_KEY: Final = "index.json"
 TRAINED_ON: Final = ("train", "validation")
@@ -53,13 +53,13 @@ class Index:
     shards: tuple[Shard, ...]
 
 
-def write_shards(cohort: Cohort, objects: Objects, *, shard_bytes: int, progress: Progress) -> Index:
+def write_shards(cohort: Cohort, place: Place, *, shard_bytes: int, progress: Progress) -> Index:
     """Put a cohort into a store; one that was cut off goes on, since shards that are there are not sent again.
 
     A shard has patients of one split, up to about `shard_bytes` or one larger patient. Raises CohortError for arrays
-    that are not those of the manifest and where another cohort lies, Retryable.
+    that are not those of the manifest and where another cohort lies, ObjectsUnavailable, OSError.
     """
-    if (there := _read_index(objects)) is not None and there.digest != cohort.digest:
+    if (known := _read_index(place)) is not None and known.digest != cohort.digest:
         raise CohortError("another cohort lies at this URL; name another prefix.")
     shards = []
     groups = [(split, group) for split in SPLITS for group in _groups(cohort, split, shard_bytes)]
@@ -68,38 +68,39 @@ def write_shards(cohort: Cohort, objects: Objects, *, shard_bytes: int, progress
         data = _pack(cohort, patients)
         digest = hashlib.sha256(data).hexdigest()
         name = f"{split}-{number:05d}-{digest[:12]}.tar"
-        if objects.size(_key(name)) != len(data):
-            objects.put(_key(name), data)
+        there = place.head(_key(name))
+        if there is None or there.size_bytes != len(data):
+            place.put(_key(name), data)
         shards.append(Shard(name, split, len(data), digest, tuple(patient.id for patient in patients)))
     progress("shards", len(groups), len(groups))
     manifest = (cohort.path / MANIFEST_FILE).read_bytes()
     index = Index(cohort.digest, hashlib.sha256(manifest).hexdigest(), tuple(shards))
-    objects.put(MANIFEST_FILE, manifest)
+    place.put(MANIFEST_FILE, manifest)
     plain = {"format": _FORMAT, "schema_version": _VERSION, **asdict(index)}
-    objects.put(INDEX_KEY, (json.dumps(plain, indent=1) + "\n").encode())
+    place.put(INDEX_KEY, (json.dumps(plain, indent=1) + "\n").encode())
     return index
 
 
-def fetch_cohort(objects: Objects, cache: Path, splits: Collection[str], progress: Progress) -> Cohort:
+def fetch_cohort(place: Place, cache: Path, splits: Collection[str], progress: Progress) -> Cohort:
     """The cohort as a folder below `cache`, with the arrays of the patients of these splits.
 
     Only what is not there yet is fetched, and a shard that was cut off goes on; every array has the checksum of the
-    manifest. Processes of one host wait for each other. Raises CohortError, Retryable.
+    manifest. Processes of one host wait for each other. Raises CohortError, ObjectsUnavailable, OSError.
     """
-    index = _read_index(objects)
+    index = _read_index(place)
     if index is None:
         raise CohortError(f"no cohort lies at this URL: it has no {INDEX_KEY}, which is written last.")
     folder = cache / index.digest[:32]
     for made in (folder, folder / _FETCHING):  # patient data
         made.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _only_one(folder):
-        cohort = _take_manifest(objects, index, folder)
+        cohort = _take_manifest(place, index, folder)
         wanted = [shard for shard in _checked(index, cohort) if shard.split in splits]
         missing = [shard for shard in wanted if not all((folder / _PATIENTS / one).is_dir() for one in shard.patients)]
         _find_room(folder, missing)
         for number, shard in enumerate(missing):
             progress("shards", number, len(missing))
-            _unpack(_fetch(objects, shard, folder), shard, cohort)
+            _unpack(_fetch(place, shard, folder), shard, cohort)
         progress("shards", len(missing), len(missing))
     return cohort
 
@@ -145,9 +146,9 @@ def _key(name: str) -> str:
     return f"shards/{name}"
 
 
-def _read_index(objects: Objects) -> Index | None:
-    text = _whole(objects, INDEX_KEY)
-    if text is None:
+def _read_index(place: Place) -> Index | None:
+    text = read(place, INDEX_KEY)
+    if not text:
         return None
     try:
         plain = json.loads(text)
@@ -163,11 +164,6 @@ def _read_index(objects: Objects) -> Index | None:
     return index
 
 
-def _whole(objects: Objects, key: str) -> bytes | None:
-    size = objects.size(key)
-    return objects.get(key, 0, size) if size else None
-
-
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Let one process of this host fetch; the others wait and find everything there."""
@@ -176,11 +172,11 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
 
 
-def _take_manifest(objects: Objects, index: Index, folder: Path) -> Cohort:
+def _take_manifest(place: Place, index: Index, folder: Path) -> Cohort:
     file = folder / MANIFEST_FILE
     if not file.exists():
-        manifest = _whole(objects, MANIFEST_FILE)
-        if manifest is None or hashlib.sha256(manifest).hexdigest() != index.manifest_sha256:
+        manifest = read(place, MANIFEST_FILE)
+        if hashlib.sha256(manifest).hexdigest() != index.manifest_sha256:
             raise CohortError(f"{MANIFEST_FILE} at this URL is not the one that {INDEX_KEY} names.")
         partial = folder / _FETCHING / MANIFEST_FILE
         partial.write_bytes(manifest)
@@ -207,12 +203,12 @@ def _find_room(folder: Path, missing: Sequence[Shard]) -> None:
         raise CohortError(f"{folder} has room for {free / 1e9:.1f} GB, and this cohort needs {needed / 1e9:.1f} GB.")
 
 
-def _fetch(objects: Objects, shard: Shard, folder: Path) -> Path:
+def _fetch(place: Place, shard: Shard, folder: Path) -> Path:
     """The shard as a file, whole and checked; what was fetched of it before counts."""
     file = folder / _FETCHING / shard.name
     with file.open("ab") as partial:
         while (done := partial.tell()) < shard.size_bytes:
-            part = objects.get(_key(shard.name), done, min(_AT_ONCE, shard.size_bytes - done))
+            part = place.get(_key(shard.name), done, min(_AT_ONCE, shard.size_bytes - done))
             if not part:
                 raise CohortError(f"shard {shard.name} is not at this URL, or not whole.")
             partial.write(part)

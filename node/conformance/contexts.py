@@ -16,6 +16,7 @@ from node.dicom.companions.kinds import KINDS
 from node.network.commitment import commitment_context
 from node.network.contexts import SIEMENS_CSA_NON_IMAGE, supported_contexts, verification_context
 from node.network.query import find_context
+from node.network.retrieval import move_context
 from node.network.services import Message, messages_of
 from node.query.service import MESSAGES, query_contexts
 from node.send.rejection import KEY_OBJECT_SELECTION
@@ -24,6 +25,7 @@ from node.send.scu import contexts_for, echo_contexts
 RECEIVER, QUERY = "receiver", "query"
 SCP, SCU = "SCP", "SCU"
 _NAMES: Final = {SIEMENS_CSA_NON_IMAGE: "Siemens CSA Non-Image Storage (private)"}
+_ARCHIVE: Final = "a source `dimse:NAME` of `syncect archive run`"
 # Of themselves these make a node neither an SCP nor an SCU.
 _ANSWERS: Final = frozenset({Message.N_EVENT_REPORT_RSP, Message.C_CANCEL_RQ})
 
@@ -114,6 +116,7 @@ def proposals(settings: Settings) -> list[ContextRow]:
     tell = '`scp.commitment = "fail_all"` and `port` of an allowed peer'
     rows += [
         *_rows("Query", SCU, [find_context()], asks, finds),
+        *_rows("Retrieval", SCU, [find_context(), move_context()], _ARCHIVE, bool(peers)),
         *_rows("Storage Commitment", SCU, [commitment_context()], SWITCHES[0].setting, commits),
         *_rows("Storage Commitment report", SCP, [commitment_context()], tell, tells),
         *_rows("C-MOVE sub-operations", SCU, contexts_for(), "`query.enabled`", query.enabled),

@@ -16,7 +16,7 @@ from node.dicom.constants import (
     PRODUCT_NAME,
 )
 from node.dicom.profiles.load import load_profile, profile_names
-from node.network import answers, commitment, dimse_guard, procedure_step, server, tls, upper_layer
+from node.network import answers, commitment, dimse_guard, procedure_step, retrieval, server, tls, upper_layer
 from node.network.requestor import PDU_BYTES, Timeouts
 from node.network.status import store_readings
 from node.query import find, keys, matching, retrieve, scp
@@ -103,6 +103,9 @@ def _entities(settings: Settings) -> tuple[Entity, ...]:
     return (
         Entity("receiver", settings.scp.ae_titles, settings.scp.port, "takes images, and what is said about them"),
         Entity("query", settings.query_scp.ae_titles, settings.query.port, "answers queries, and retrieves results"),
+        Entity(
+            "archive", (settings.archive.ae_title,), settings.archive.port, "fetches series for `syncect archive run`"
+        ),
         Entity("sender", (settings.scp.ae_title,), 0, "sends results, and asks destinations and peers"),
     )
 
@@ -133,6 +136,9 @@ def _numbers() -> dict[str, float]:
         "sender_acse_timeout_s": sender.acse_s,
         "sender_dimse_timeout_s": sender.dimse_s,
         "answers": answers.MAX_ANSWERS,
+        "list_bytes": answers.MAX_LIST_BYTES,
+        "moving_silent_s": retrieval.MOVING.dimse_s,
+        "moving_s": retrieval.MOVING.answers_s,
         "answers_bytes": answers.MAX_ANSWERS_BYTES,
         "answer_bytes": answers.MAX_MESSAGE_BYTES,
         "answers_s": sender.answers_s,

@@ -122,8 +122,8 @@ def read_headers(
 ) -> list[SliceHeader]:
     """Read the slices of one Part 10 file: one, or each frame of a multi-frame CT object, in the order of its frames.
 
-    keywords, decode, sha256: as in `read_header`. Raises UnreadableInstance as that does, and where a multi-frame
-    object contradicts itself or is too large (`node.dicom.frames`).
+    keywords, decode: as in `read_header`; sha256: as in `read_slices`. Raises UnreadableInstance as `read_header` does,
+    and where a multi-frame object contradicts itself or is too large (`node.dicom.frames`).
     """
     with _damage_is_unreadable():
         wanted = tuple(keywords)
@@ -131,19 +131,18 @@ def read_headers(
         return [_read_one(path, ds, wanted, decode=decode) for ds in slices]
 
 
-def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True, sha256: str = "") -> SliceHeader:
+def read_header(path: Path, *, keywords: Iterable[str] = (), decode: bool = True) -> SliceHeader:
     """Read one Part 10 file, of a multi-frame one its first frame.
 
     keywords names further attributes for `SliceHeader.attribute`. decode: False where no decoder may run, as in the
     receiver's process; compressed pixels then count by their bytes in the digest, which `decoding_apart` replaces.
-    sha256: as in `read_dataset`.
 
     Text in an unknown or broken character set never fails, nor do pixels that cannot be decoded. Raises
     UnreadableInstance, and nothing else, where the file is no DICOM instance, is damaged, or has no class, instance,
     study or series UID.
     """
     with _damage_is_unreadable():
-        return _read_one(path, SlicesOfFile(load_dataset(path, sha256=sha256))[0], tuple(keywords), decode=decode)
+        return _read_one(path, SlicesOfFile(load_dataset(path))[0], tuple(keywords), decode=decode)
 
 
 def _read_one(path: Path, ds: Dataset, keywords: tuple[str, ...], *, decode: bool) -> SliceHeader:
@@ -156,19 +155,21 @@ def _read_one(path: Path, ds: Dataset, keywords: tuple[str, ...], *, decode: boo
 
 
 def read_slices(path: Path, *, sha256: str = "") -> SlicesOfFile:
-    """The data sets of the slices of one Part 10 file; sha256 as in `read_dataset`. Raises as `read_headers`."""
+    """The data sets of the slices of one Part 10 file. Raises as `read_headers`.
+
+    sha256: hex, of the file as it was received; "" where nobody knows. Other bytes raise DamagedInstance.
+    """
     with _damage_is_unreadable():
         return SlicesOfFile(load_dataset(path, sha256=sha256))
 
 
-def read_dataset(path: Path, *, sha256: str = "") -> FileDataset:
+def read_dataset(path: Path) -> FileDataset:
     """Parse one Part 10 file; raises UnreadableInstance, and nothing else.
 
-    sha256: hex, of the file as it was received; "" where nobody knows. Other bytes raise DamagedInstance. As long as
-    the dataset lives, the bytes of the whole file stay in memory.
+    As long as the dataset lives, the bytes of the whole file stay in memory.
     """
     with _damage_is_unreadable():
-        return load_dataset(path, sha256=sha256)
+        return load_dataset(path)
 
 
 def header_of(path: Path, ds: Dataset, form: PixelFormat, stored: StoredPixels | None) -> SliceHeader:

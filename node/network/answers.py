@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dimse_primitives import C_MOVE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.transport import AssociationSocket
 
@@ -25,7 +25,7 @@ from node.network.no_association import NoAssociation, Outcome
 
 MAX_PDU_BYTES = (1 << 17) + 6  # sent, whatever a peer allows
 MAX_MESSAGE_BYTES = 1 << 16  # received; an answer, and what a query finds, is a few hundred bytes
-MAX_REPORT_BYTES = 4 << 20  # received, of an N-EVENT-REPORT request: the names of 20,000 instances
+MAX_LIST_BYTES = 4 << 20  # received, of an N-EVENT-REPORT request or the end of a C-MOVE: the names of 20,000 instances
 MAX_ANSWERS = 20_000  # to one request: a query for a series may be answered with the whole study, an image each
 MAX_ANSWERS_BYTES = 16 << 20  # to one request, all together
 _POLL_S = 0.05  # how often pynetdicom's thread looks whether it is to end
@@ -261,7 +261,8 @@ class Answers(DIMSEServiceProvider):
 
     @property
     def _max_bytes(self) -> int:
-        return MAX_REPORT_BYTES if self._takes_reports else MAX_MESSAGE_BYTES
+        is_list = self._takes_reports or isinstance(self._asked, C_MOVE)  # which ends with the names of what failed
+        return MAX_LIST_BYTES if is_list else MAX_MESSAGE_BYTES
 
     def _count(self) -> None:
         """Count an answer, whether somebody waits for it or not; raises where there are too many."""

@@ -290,6 +290,13 @@ class HardenedServer(ThreadedAssociationServer):
         socketserver.BaseServer.shutdown(self)
         self.server_close()
 
+    def stop(self, grace_s: float) -> None:
+        """Stop accepting, let open associations end by themselves for `grace_s`, then abort them."""
+        self.stop_listening()
+        if not self.wait_until_idle(grace_s):
+            self.abort_all()
+            self.wait_until_idle(ACSE_TIMEOUT_S)
+
     def abort_all(self) -> None:
         """Abort every association and close every connection that has none; new ones are not begun."""
         self.is_stopping = True

@@ -12,7 +12,7 @@ from typing import Final
 from node.bootstrap.store import Node
 from node.errors import Permanent, Refused, Retryable
 from node.operate.cases import raw_state
-from node.operate.next_steps import refusal, why_incomplete, why_nowhere
+from node.operate.refused_verbs import refusal, why_incomplete, why_nowhere
 from node.operate.texts import NotUnderstood, one_line
 from storage.errors import IllegalTransition, NotFound, SpoolFull
 from storage.overview import Case

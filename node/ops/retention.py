@@ -41,15 +41,14 @@ class Retention:
         settings: RetentionSettings,
         *,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store, self._jobs, self._spool, self._settings = store, jobs, spool, settings
-        self._clock, self._clock_s = clock, clock_s
+        self._clock = clock
         self._swept_at: datetime | None = None
 
     def tick(self) -> int:
         """Remove what is old enough, then what must go for want of space; returns how many series lost files."""
-        until_s = self._clock_s() + TICK_LIMIT_S
+        until_s = time.monotonic() + TICK_LIMIT_S
         removed = self._by_age(until_s) + self._by_space(until_s)
         now = self._clock()
         if self._swept_at is None or now - self._swept_at >= SWEEP_EVERY:
@@ -81,7 +80,7 @@ class Retention:
 
     def _purge(self, ages: Ages, reason: str, until_s: float, *, enough: Callable[[], bool] = lambda: False) -> int:
         removed, after = 0, 0
-        while self._clock_s() < until_s and not enough():
+        while time.monotonic() < until_s and not enough():
             ids = self._store.with_files(ages, BATCH, after=after)
             if not ids:
                 break
@@ -126,7 +125,7 @@ class Retention:
         if self._settings.history_days:
             while self._store.forget(now - timedelta(days=self._settings.history_days)):
                 pass
-        if freed := self._store.compact(lambda: self._clock_s() < until_s):
+        if freed := self._store.compact(lambda: time.monotonic() < until_s):
             log.info(
                 "the database gave back %.1f MB that it did not use", freed / 1e6, extra={"event": "database_shrunk"}
             )

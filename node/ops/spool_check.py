@@ -24,6 +24,7 @@ IN_FLIGHT: Final = timedelta(minutes=10)
 """A file lies in the spool before its row is written; only an older one without a row belongs to nobody."""
 GLANCE_AT: Final = 2000  # files of each kind
 UNPUBLISHED: Final = timedelta(hours=1)
+_ASKED_AT_ONCE: Final = 500  # names in one query
 
 # States in which somebody still needs the files of a result.
 _NEEDED: Final = ("PRODUCED", "SENDING", "FAILED", "HELD")
@@ -146,19 +147,21 @@ class SpoolCheck:
         """Put what was found here into the object store; of a result all files. Raises ObjectsUnavailable."""
         assert self._shared is not None
         if finding.job_id is None:
-            self._shared.share_again([finding.name])
+            self._shared.share(self._series.wanted([finding.name]))
         else:
             self._shared.share_folder(finding.name.rpartition("/")[0])
 
     def share_all(self, now: datetime) -> tuple[int, int]:
         """Put all that lies here and is known into the object store where it lacks it; how many files and results.
 
-        Raises ObjectsUnavailable; what was put stays there.
+        A received file whose bytes are not those of its row stays here alone: the store may have the right ones. Raises
+        ObjectsUnavailable; what was put stays there.
         """
         assert self._shared is not None
-        known, files, results = self._inventory.known_names(), 0, 0
+        files = results = 0
         for names in self._spool.received_files(older_than=now):
-            files += self._shared.share_again(name for name in names if name in known)
+            for start in range(0, len(names), _ASKED_AT_ONCE):
+                files += self._shared.share(self._series.wanted(names[start : start + _ASKED_AT_ONCE]))
         for folder, job_id in self._spool.result_folders(older_than=now).items():
             if "/.staging-" not in folder and self._jobs.refers_to(job_id, folder):
                 results += self._share_result(folder)

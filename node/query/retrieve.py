@@ -23,7 +23,7 @@ from node.network import status
 from node.network.answers import Answers
 from node.network.no_association import NoAssociation, Outcome
 from node.network.requestor import Timeouts, associate
-from node.network.status import Verdict
+from node.network.status import CANNOT_COUNT, CANNOT_SEND, SOME_FAILED, UNKNOWN_DESTINATION, Verdict
 from node.query.find import CANCELLED, PENDING, SUCCESS, Ended, looker
 from node.query.index import Index
 from node.query.keys import BadQuery, asked_to_retrieve
@@ -34,8 +34,6 @@ from storage.spool import Spool
 
 log = logging.getLogger(__name__)
 
-# PS3.4 tables C.4-2 and C.4-3
-CANNOT_COUNT, CANNOT_SEND, UNKNOWN_DESTINATION, SOME_FAILED = 0xA701, 0xA702, 0xA801, 0xB000
 MAX_INSTANCES: Final = 20_000  # of one request
 MAX_RETRIEVE_S: Final = 3600.0
 _MOST_UIDS: Final = 1000  # of the list of failed ones: a value of VR UI has at most 65,534 bytes in explicit VR

@@ -58,10 +58,7 @@ class QueryScp:
         listening, self._server = self._server, None
         if listening is None:
             return
-        listening.stop_listening()
-        if not listening.wait_until_idle(grace_s):
-            listening.abort_all()
-            listening.wait_until_idle(server.ACSE_TIMEOUT_S)
+        listening.stop(grace_s)
         if self._thread is not None:
             self._thread.join()
 

@@ -51,6 +51,7 @@ MAX_IN_FLIGHT_BYTES = 768 * 1024**2  # of all associations, in memory
 STOP_GRACE_S = 5.0
 _CLOSE_ATTEMPTS = 5
 _MOST_UNCOUNTED = 100_000
+UIDS_DIFFER = "the UIDs of the command and of the data set differ"
 _NO_DATABASE = "the database cannot be used; try again"
 # They name no owner: without TLS the AE title of one is all that another needs to become it.
 _MAY_NOT = {
@@ -278,16 +279,14 @@ class Receiver:
 
     def _take(self, session: Session, request: Any, data: bytes, syntax: UID) -> tuple[int, str]:
         """Keep an instance, or write down that it was thrown away; the status with which that is answered."""
-        readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
-        identity = read_identity(readable, implicit_vr=syntax.is_implicit_VR)
-        code, comment = _check(request, identity)
-        if code != status.SUCCESS:
-            return code, comment
+        identity = identified(request, data, syntax)
+        if identity is None:
+            return status.DATASET_DOES_NOT_MATCH, UIDS_DIFFER
         if identity.sop_class_uid not in STORED_CLASSES:
             recorded = self._discard(session, identity)
         else:
             recorded = self._keep(session, data, identity, str(syntax))
-        return (status.NOT_AUTHORIZED, _MAY_NOT[recorded]) if recorded in _MAY_NOT else (code, comment)
+        return (status.NOT_AUTHORIZED, _MAY_NOT[recorded]) if recorded in _MAY_NOT else (status.SUCCESS, "")
 
     def _discard(self, session: Session, identity: InstanceIdentity) -> Recorded:
         """Make the row durable that says what was not kept."""
@@ -406,14 +405,15 @@ def _who_may_send(settings: ScpSettings) -> str:
     return "every calling AE title from every host is accepted"
 
 
-def _check(request: Any, identity: InstanceIdentity) -> tuple[int, str]:
-    """Whether the data set is what the command says."""
-    if (request.AffectedSOPClassUID, request.AffectedSOPInstanceUID) != (
-        identity.sop_class_uid,
-        identity.sop_instance_uid,
-    ):
-        return status.DATASET_DOES_NOT_MATCH, "the UIDs of the command and of the data set differ"
-    return status.SUCCESS, ""
+def identified(request: Any, data: bytes, syntax: UID) -> InstanceIdentity | None:
+    """What the data set of a C-STORE request says that it is, None where the command says something else.
+
+    Raises UnreadableInstance.
+    """
+    readable = inflated(data) if syntax in DEFLATED_SYNTAXES else data
+    identity = read_identity(readable, implicit_vr=syntax.is_implicit_VR)
+    asked = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
+    return identity if asked == (identity.sop_class_uid, identity.sop_instance_uid) else None
 
 
 def _glimpse(data: bytes, syntax: UID) -> InstanceIdentity:

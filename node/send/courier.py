@@ -33,7 +33,7 @@ from storage.notes import NoteStore
 from storage.outage import Outage
 from storage.outbox import ClaimedDelivery, OutboxStore
 from storage.peers import PeerStore
-from storage.spool import Spool
+from storage.spool import LOST, Spool
 from storage.wakes import Bell, Polling
 
 log = logging.getLogger(__name__)
@@ -392,7 +392,7 @@ class Courier:
             self._outbox.fail(delivery.id, self._name, report.reason, now)
             log.error("delivery %d failed: %s", delivery.id, report.reason, extra={"event": "delivery_failed"})
             return
-        if report.outcome is Outcome.DAMAGED:
+        if report.outcome is Outcome.DAMAGED and self._is_lost(delivery):
             self._make_again(delivery, report.reason, now)
             return
         # A peer that took something is alive; the count of attempts only grows while nothing gets through.
@@ -406,6 +406,10 @@ class Courier:
             report.reason,
             extra={"event": "delivery_postponed"},
         )
+
+    def _is_lost(self, delivery: ClaimedDelivery) -> bool:
+        """Whether a file is lost; one that was dropped from the cache of this host for want of space is fetched."""
+        return any(self._spool.condition(one.file_name, one.sha256) in LOST for one in delivery.missing)
 
     def _make_again(self, delivery: ClaimedDelivery, reason: str, now: datetime) -> None:
         """The delivery waits until a worker has made the result again; what the peer has accepted stays accepted."""

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108 # a folder of our own is made in it, for this user alone
 _PREFIX: Final = "syncect-actor-"
+CHANGED: Final = "a file changed on its way between worker and actor"
 _ROOM: Final = 4  # times the bytes of the sources: they, the result of the same size, and as much again for others
 
 
@@ -50,35 +51,51 @@ class Parcel:
     data: NDArray[np.uint8] = field(repr=False)
 
     @classmethod
-    def of(cls, paths: Sequence[Path]) -> "Parcel":
-        """Pack files; one that is not there is left out. Raises OSError."""
+    def of(cls, paths: Sequence[Path], sha256: Mapping[str, str] | None = None) -> "Parcel":
+        """Pack files; one that is not there is left out. Raises OSError.
+
+        sha256: hex, of files by name, where it is known already.
+        """
+        known = sha256 or {}
         found = [(path, path.stat().st_size) for path in paths if path.is_file()]
         data = np.empty(sum(size for _, size in found), dtype=np.uint8)
         into, at, sizes, digests = data.data, 0, [], []
         for path, room in found:
             with path.open("rb", buffering=0) as stream:
                 size = stream.readinto(into[at : at + room]) or 0
-            digests.append(hashlib.sha256(into[at : at + size]).hexdigest())
+            digests.append(known.get(path.name) or _digest(into[at : at + size]))
             sizes.append(size)
             at += size
         return cls(tuple(path.name for path, _ in found), tuple(sizes), tuple(digests), data[:at])
 
-    def unpack(self, folder: Path, *, flush: bool = False) -> None:
+    def is_whole(self) -> bool:
+        """Whether the bytes of every file are those of its digest."""
+        return all(_digest(part) == sha256 for (_, part), sha256 in zip(self._parts(), self.sha256, strict=True))
+
+    def unpack(self, folder: Path, *, flush: bool = False, compared_later: Container[str] = ()) -> None:
         """Write the files into a folder that has none of them. `flush`: they are on the disk on return.
 
-        Raises Retryable where the bytes are not those that were packed, OSError.
+        compared_later: names of files whose digest the reader compares. Raises Retryable where the bytes of another one
+        are not those that were packed, OSError.
         """
-        at = 0
-        for name, size, sha256 in zip(self.names, self.sizes, self.sha256, strict=True):
-            part = self.data.data[at : at + size]
-            at += size
-            if Path(name).name != name or hashlib.sha256(part).hexdigest() != sha256:
-                raise Retryable("a file changed on its way between worker and actor")
+        for (name, part), sha256 in zip(self._parts(), self.sha256, strict=True):
+            if Path(name).name != name or (name not in compared_later and _digest(part) != sha256):
+                raise Retryable(CHANGED)
             with (folder / name).open("xb") as stream:
                 stream.write(part)
                 if flush:
                     stream.flush()
                     os.fsync(stream.fileno())
+
+    def _parts(self) -> Iterator[tuple[str, memoryview]]:
+        at = 0
+        for name, size in zip(self.names, self.sizes, strict=True):
+            yield name, self.data.data[at : at + size]
+            at += size
+
+
+def _digest(data: memoryview) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +170,12 @@ class CarriedJobs:
                 source, made = Path(folder, "source"), Path(folder, "made")
                 source.mkdir()
                 made.mkdir()
-                parcel.unpack(source)
+                parcel.unpack(source, compared_later=options.sha256)
                 paths = [source / name for name in options.sha256 or parcel.names]
                 result = run_job(paths, translator, options, made, progress=progress)
                 files = tuple(replace(one, path=Path(one.path.name)) for one in result.files)
-                return replace(result, files=files, doubt=None), Parcel.of(sorted(made.iterdir()))
+                digests = {one.path.name: one.sha256 for one in files}
+                return replace(result, files=files, doubt=None), Parcel.of(sorted(made.iterdir()), digests)
         except _Cancelled:
             raise Retryable("the job was taken away") from None
         except OSError as error:

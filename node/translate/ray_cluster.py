@@ -1,6 +1,7 @@
 """What of a Ray cluster needs no Ray: what the settings ask for, what is on its way, whether the head answers."""
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -17,9 +18,28 @@ _CONNECT_S: Final = 3.0
 _TURN_S: Final = 0.5
 _RESULTS: Final = 2  # the files of a result take as much as those of its source: both are on their way at the end
 _THREADS: Final = "OMP_NUM_THREADS"
-
-
 _MODE: Final = "RAY_AUTH_MODE"
+
+# Of a cluster of this machine alone. What Ray writes down for its dashboard nobody reads, and most of its timers, which
+# run 10 times a second, serve clusters of many hosts.
+_OF_ONE_MACHINE: Final[dict[str, Any]] = {
+    "automatic_object_spilling_enabled": False,  # no disk gets what is in flight
+    "enable_metrics_collection": False,
+    "enable_timeline": False,
+    "event_stats": False,
+    "gcs_pull_resource_loads_period_milliseconds": 5000,
+    "kill_idle_workers_interval_ms": 1000,
+    "local_fs_monitor_interval_ms": 2000,
+    "memory_monitor_refresh_ms": 1000,
+    "object_manager_timer_freq_ms": 1000,
+    "prestart_worker_first_driver": False,  # an actor gets a process of its own, whatever else is there
+    "raylet_check_gc_period_milliseconds": 1000,
+    "raylet_report_resources_period_milliseconds": 1000,
+    "task_events_report_interval_ms": 0,
+}
+# Ray starts them with each cluster: for logs that it would show in this process, for hosts that an autoscaler starts,
+# and for a dashboard that is off.
+_IDLE_HELPERS: Final = ("/_private/log_monitor.py", "/autoscaler/_private/monitor.py", "/dashboard/dashboard.py")
 
 
 class ClusterLost(GiveBack):
@@ -73,7 +93,7 @@ class ClusterPlan:
             )
 
     def arguments(self) -> dict[str, Any]:
-        """For `ray.init`. On this machine alone: no dashboard, and no spilling: no disk gets what is in flight."""
+        """For `ray.init`. On this machine alone: no dashboard, and no spilling to a disk."""
         if self.address:
             return {"address": self.address}
         cores = max(os.cpu_count() or 1, self.actors * self.cores_per_actor)  # who asks for so many actors gets them
@@ -82,7 +102,7 @@ class ClusterPlan:
             "num_cpus": cores,
             "include_dashboard": False,
             "object_store_memory": max(80 << 20, self.in_flight_bytes + (self.in_flight_bytes >> 2)),
-            "_system_config": {"automatic_object_spilling_enabled": False},
+            "_system_config": _OF_ONE_MACHINE,
         }
 
 
@@ -188,3 +208,18 @@ def children() -> set[int]:
         except OSError:  # a thread that has just ended, or a kernel that does not say it
             continue
     return found
+
+
+def end_idle_helpers(started: set[int]) -> None:
+    """Of processes that this one has started for a cluster of its own, end those that only watch and report.
+
+    Together they take as much processor time and memory as a raylet.
+    """
+    for pid in started:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(name.encode()) for word in words[:6] for name in _IDLE_HELPERS):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        except (OSError, ChildProcessError):  # it has ended by itself, or somebody else waits for it
+            continue

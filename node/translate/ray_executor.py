@@ -24,17 +24,28 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError
 
 from models.translator import DeviceFault
-from node.errors import NodeError, Permanent, Retryable
-from node.translate.carried import BundleAsk, CarriedJobs, Hello, Parcel
+from node.errors import DamagedInstance, Permanent, Retryable
+from node.translate.carried import CHANGED, BundleAsk, Hello, Parcel
 from node.translate.job import JobOptions, JobResult, Progress
 from node.translate.loaded import ExecutorUnavailable
-from node.translate.ray_cluster import ClusterLost, ClusterPlan, InFlight, Unreachable, answers, children, place_of
+from node.translate.ray_actor import Actor
+from node.translate.ray_cluster import (
+    ClusterLost,
+    ClusterPlan,
+    InFlight,
+    Unreachable,
+    answers,
+    children,
+    end_idle_helpers,
+    place_of,
+)
 
 log = logging.getLogger(__name__)
 
 MAX_ENDS: Final = 2  # actors that one job may outlive, as many as worker processes (storage.states.MAX_DEATHS)
 MAX_MOVES: Final = 8  # other losses that are no fault of the job: hosts that ended, objects that were lost
-TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on, and says how far it is
+TURN_S: Final = 0.5  # how often a job that waits looks whether it may go on
+ASK_EVERY_S: Final = 2.0  # how far it is; each question costs both processes some time
 SILENT_S: Final = 30.0  # an actor that answers no question for so long has stopped
 IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
 START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
@@ -53,42 +64,6 @@ class _ActorEnded(Exception):
     def __init__(self, why: str, *, blames_job: bool) -> None:
         super().__init__(why)
         self.why, self.blames_job = why, blames_job
-
-
-class Actor:
-    """What Ray runs in a process of its own; errors that are meant go back as values, so that Ray logs no traceback."""
-
-    def __init__(self) -> None:
-        self._jobs = CarriedJobs()
-
-    def hello(self, ask: BundleAsk) -> tuple[Hello | Exception, str, int]:
-        """What it loaded, or why it could not; and where it stands: the node of Ray, and the process there."""
-        node, pid = ray.get_runtime_context().get_node_id(), os.getpid()
-        try:
-            return self._jobs.hello(ask), node, pid
-        except (NodeError, DeviceFault) as error:
-            return _plain(error), node, pid
-
-    def run(self, ticket: str, ask: BundleAsk, options: JobOptions, parcel: Parcel) -> Any:
-        try:
-            return self._jobs.run(ticket, ask, options, parcel)
-        except (NodeError, DeviceFault) as error:
-            return _plain(error)
-        except Exception as error:  # its text may quote a value of the source, and Ray would log it
-            log.exception("a job of an actor ended with an unexpected error", extra={"event": "job_crashed"})
-            return Retryable(f"unexpected {type(error).__name__} in an actor; the logs of its host have the details")
-
-    def reached(self, ticket: str) -> tuple[str, int, int] | None:
-        return self._jobs.reached(ticket)
-
-    def cancel(self, ticket: str) -> None:
-        self._jobs.cancel(ticket)
-
-
-def _plain(error: Exception) -> Exception:
-    """Without its frames and what caused it, which need not fit through a pipe."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 @dataclass
@@ -177,11 +152,15 @@ class ActorPool:
         """
         ask, ends, moves = replace(ask, device=self.device), 0, 0
         with self._counted(), self._in_flight.room_for(_bytes_of(paths), lambda: self._wait(progress)):
-            parcel = Parcel.of(paths)
+            parcel = Parcel.of(paths, options.sha256)
             while True:
                 try:
                     result, made = self._once(ask, parcel, options, progress, limit_s)
                     break
+                except DamagedInstance:
+                    if set(options.sha256) <= set(parcel.names) and parcel.is_whole():
+                        raise Retryable(CHANGED) from None
+                    raise
                 except _ActorEnded as ended:
                     ends, moves = ends + ended.blames_job, moves + 1
                     log.warning("an actor of Ray ended: %s", ended.why, extra={"event": "actor_ended"})
@@ -254,11 +233,12 @@ class ActorPool:
         asked = member.handle.reached.remote(ticket)
         while not ray.wait([answer], timeout=TURN_S, fetch_local=True)[0]:
             now_s = time.monotonic()
-            if ray.wait([asked], timeout=0)[0]:
-                reached = ray.get(asked)
-                asked, asked_s = member.handle.reached.remote(ticket), now_s
+            if asked is not None and ray.wait([asked], timeout=0)[0]:
+                reached, asked = ray.get(asked), None
                 moved_s, before = (now_s if reached != before else moved_s), reached
-            if now_s - asked_s > SILENT_S:
+            if asked is None and now_s - asked_s >= ASK_EVERY_S:
+                asked, asked_s = member.handle.reached.remote(ticket), now_s
+            if asked is not None and now_s - asked_s > SILENT_S:
                 self._stop_hung(member, f"it answered nothing for {SILENT_S:.0f} s")
             if now_s - moved_s > limit_s:
                 self._stop_hung(member, f"its job made no step for {limit_s:.0f} s")
@@ -282,7 +262,8 @@ class ActorPool:
             self._end(member, "it ended")
         if before:
             return _ActorEnded(f"it was ended: {before}", blames_job=False)
-        if member.node not in _living_nodes():
+        place = _living_nodes().get(member.node)
+        if place is None or not answers(*place):  # the head takes a while to see that a host is gone
             return _ActorEnded("its host is no longer in the cluster", blames_job=False)
         return _ActorEnded(f"its process, pid {member.pid}, ended", blames_job=True)
 
@@ -291,20 +272,21 @@ class ActorPool:
     @contextmanager
     def _seat(self, ask: BundleAsk, progress: Progress) -> Iterator[_Member]:
         """A place at an actor that has the bundle loaded; alone there where the device failed before."""
-        member = self._take(ask.careful, progress)
-        try:
-            self._introduce(member, ask, progress)
-            yield member
-        finally:
-            with self._lock:
-                member.jobs, member.alone, member.used_s = member.jobs - 1, False, time.monotonic()
-                self._lock.notify_all()
+        while True:
+            member = self._take(ask.careful, progress)
+            try:
+                if self._introduce(member, ask, progress):
+                    yield member
+                    return
+            finally:
+                with self._lock:
+                    member.jobs, member.alone, member.used_s = member.jobs - 1, False, time.monotonic()
+                    self._lock.notify_all()
 
     def _take(self, careful: bool, progress: Progress) -> _Member:
         while True:
             with self._lock:
-                most = 1 if careful else self._plan.jobs_per_actor
-                free = [one for one in self._members if not one.alone and one.jobs < most]
+                free = self._free(careful)
                 ready = [one for one in free if one.is_ready]
                 if not ready and len(self._members) < self._size:
                     ready = [self._start()]
@@ -316,22 +298,29 @@ class ActorPool:
                 self._lock.wait(TURN_S)
             self._wait(progress)
 
+    def _free(self, careful: bool) -> list[_Member]:
+        most = 1 if careful else self._plan.jobs_per_actor
+        return [one for one in self._members if not one.alone and one.jobs < most]
+
     def _start(self) -> _Member:
         on_gpu = self.device == "cuda"
         options: dict[str, Any] = {
             "num_cpus": 1 if on_gpu else self._plan.cores_per_actor,
             "num_gpus": self._plan.gpus_per_actor if on_gpu else 0,
-            "max_concurrency": 2 * self._plan.jobs_per_actor
-            + 2,  # beside jobs: questions, and jobs that were cancelled
+            # Beside jobs: questions, and jobs that were cancelled.
+            "max_concurrency": 2 * self._plan.jobs_per_actor + 2,
             "max_restarts": 0,  # the pool starts another one, and knows why
             "runtime_env": {"env_vars": self._plan.environment},
         }
-        member = _Member(ray.remote(Actor).options(**options).remote())
+        member = _Member(ray.remote(Actor).options(**options).remote(_node_here))
         self._members.append(member)
         return member
 
-    def _introduce(self, member: _Member, ask: BundleAsk, progress: Progress) -> None:
-        """Wait until an actor has loaded the bundle; refuse one whose bits would differ from those of the others."""
+    def _introduce(self, member: _Member, ask: BundleAsk, progress: Progress) -> bool:
+        """Wait until an actor has loaded the bundle; refuse one whose bits would differ from those of the others.
+
+        False where it is not there yet, for want of a host perhaps, and another one that is has a seat.
+        """
         asked = member.handle.hello.remote(ask)
         begun_s = time.monotonic()
         try:
@@ -339,6 +328,9 @@ class ActorPool:
                 waits_s = time.monotonic() - begun_s
                 if waits_s > (HELLO_LIMIT_S if member.is_ready else START_LIMIT_S):
                     self._stop_hung(member, "it did not load the bundle in time", blames_job=False)
+                with self._lock:
+                    if not member.is_ready and any(one.is_ready for one in self._free(ask.careful)):
+                        return False
                 self._wait(progress)
             found, member.node, member.pid = ray.get(asked)
         except RayActorError as error:
@@ -359,6 +351,7 @@ class ActorPool:
                 f"one actor of the cluster computes with {found.arithmetic}, another with {known.arithmetic}; give "
                 "this worker GPUs of one kind"
             )
+        return True
 
     def _end(self, member: _Member, why: str) -> None:
         """Kill an actor, with the lock held; jobs that it has besides go on elsewhere."""
@@ -417,6 +410,7 @@ def _connect(plan: ClusterPlan) -> str:
     while True:
         try:
             context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
+            end_idle_helpers(children() - before)
             return str(context["gcs_address"])
         except Exception as error:  # Ray raises a plain Exception where a process of its own does not start in time
             _shut_down()
@@ -484,8 +478,14 @@ def _resources() -> dict[str, float]:
     return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
 
 
-def _living_nodes() -> set[str]:
-    return {str(node["NodeID"]) for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
+def _node_here() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _living_nodes() -> dict[str, tuple[str, int]]:
+    """Where the raylet of each host listens that the head takes for alive."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {str(one["NodeID"]): (one["NodeManagerAddress"], one["NodeManagerPort"]) for one in nodes if one["Alive"]}
 
 
 def _bytes_of(paths: Sequence[Path]) -> int:

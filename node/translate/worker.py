@@ -1,4 +1,4 @@
-"""The worker claims a job, runs it and records its outcome, one job at a time, with a heartbeat beside it.
+"""The worker claims a job, runs it and records its outcome, one job at a time; `LeaseKeeper` keeps its lease.
 
 It may be killed at any line: only the transactions of the JobStore count. A folder that was published without its
 transaction belongs to no job: the next attempt writes its own, and a worker that starts removes what is left.
@@ -7,8 +7,8 @@ transaction belongs to no job: the next attempt writes its own, and a worker tha
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,12 +26,13 @@ from node.beats import (
 )
 from node.errors import DamagedInstance, Doubtful, GiveBack, Permanent, Retryable
 from node.translate.device_record import DeviceRecord
+from node.translate.heartbeat import LEASE_S, LeaseKeeper
 from node.translate.job import AnyExecutor, JobOptions, JobResult, join_reasons
 from node.translate.leases import ExpiredLeases
 from node.translate.loaded import Executors, ExecutorUnavailable
 from node.translate.release import write_released
 from storage.errors import LeaseLost, ObjectsUnavailable, SchemaMismatch, StoreUnavailable
-from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries, Progress
+from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
 from storage.outage import Outage
 from storage.remakes import Release
 from storage.spool import LOST, Spool
@@ -41,12 +42,10 @@ from storage.wakes import Bell, Polling
 
 log = logging.getLogger(__name__)
 
-LEASE_S = 60.0
-HEARTBEAT_S = 2.0  # also how old the progress is that a reader sees
-MAX_ATTEMPTS = 3
 LEFT_BEHIND_AFTER = timedelta(hours=1)  # far longer than a result waits between its folder and its transaction
 OBJECTS_AGAIN_S = 30.0
-RETRY_AFTER_S = (10.0, 60.0, 300.0)
+RETRY_AFTER_S = (10.0, 60.0)  # after the first attempt, and after the second
+MAX_ATTEMPTS = 1 + len(RETRY_AFTER_S)
 
 
 class DeviceFailed(Retryable):
@@ -55,30 +54,6 @@ class DeviceFailed(Retryable):
 
 class _Stopped(Exception):
     """The worker was told to stop in the middle of a job."""
-
-
-class _Beating:
-    """What a running job and its heartbeat tell each other: how far it is, and that it is no longer ours (`lost`).
-
-    limit_s: how long it may stand still; a job that does so for longer loses its lease.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self.lost = threading.Event()
-        self.progress: Progress | None = None
-        self._limit_s, self._moved_s = limit_s, time.monotonic()
-
-    @property
-    def stands_still(self) -> bool:
-        """Whether the job has made no step for longer than it may."""
-        return time.monotonic() - self._moved_s > self._limit_s
-
-    def reach(self, stage: str, done: int, total: int, now: datetime) -> None:
-        """The job did `done` of `total` steps of a stage, which began when it was first reached."""
-        self._moved_s = time.monotonic()
-        before = self.progress
-        started_at = before.started_at if before is not None and before.stage == stage else now
-        self.progress = Progress(stage, done, total, started_at)
 
 
 class Worker:
@@ -124,7 +99,7 @@ class Worker:
         self._jobs, self._spool, self._idle = jobs, spool, idle
         self._executors, self._options_for = Executors(open_executor, forbids, announce), options_for
         self._destinations, self._permit, self._rules = tuple(destinations), permit, rules
-        self._name, self._clock = name, clock
+        self._name, self._clock, self._lease = name, clock, LeaseKeeper(jobs, name, clock)
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers, self._bell = numbers or Numbers(), bell or Polling()
         self._has_room, self._device_elsewhere = has_room, device_elsewhere
@@ -299,7 +274,7 @@ class Worker:
         if not job.sources:
             raise Permanent("its received files were removed from the disk; send the series again, then retry the job")
         self._beat("", f"job {job.id}: load the model", 0, 0, LONG_LIMIT_S)
-        with self._heartbeat(job, LONG_LIMIT_S):  # an actor may have to be placed first
+        with self._lease.keep(job, LONG_LIMIT_S):  # an actor may have to be placed first
             executor = self._executor_for(job)
         begun_s = time.monotonic()
         staged = self._spool.stage(job.id, job.attempt)
@@ -356,19 +331,19 @@ class Worker:
 
     def _compute(self, executor: AnyExecutor, job: ClaimedJob, staged: Path, stop: threading.Event) -> JobResult:
         limit_s = self._record.limit_s(executor.description, job.slices)
-        with self._heartbeat(job, limit_s) as beating:
+        with self._lease.keep(job, limit_s) as kept:
 
             def progress(stage: str, done: int, total: int) -> None:
-                if beating.lost.is_set():
+                if kept.lost.is_set():
                     raise LeaseLost(f"job {job.id} was taken away")
                 if stop.is_set():
                     raise _Stopped
-                beating.reach(stage, done, total, self._clock())
+                kept.reach(stage, done, total, self._clock())
                 self._beat("", f"job {job.id}: {stage}", done, total, limit_s)
 
             self._fetch(job, progress)
             self._beat("", f"job {job.id}: read", 0, job.slices, limit_s)
-            paths = [self._spool.path(name) for name in job.spool_names]
+            paths = [self._spool.path(one.spool_name) for one in job.sources]
             return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
 
     def _fetch(self, job: ClaimedJob, progress: Callable[[str, int, int], None]) -> None:
@@ -384,49 +359,13 @@ class Worker:
 
     def _publish(self, job: ClaimedJob, staged: Path) -> str:
         """Publish a result; with an object store that takes a while, in which the lease must not run out."""
-        with self._heartbeat(job, LONG_LIMIT_S) as beating:
+        with self._lease.keep(job, LONG_LIMIT_S) as kept:
             self._beat("", f"job {job.id}: publish", 0, 0, LONG_LIMIT_S)
             product_dir = self._spool.publish(staged)
-            if beating.lost.is_set():
+            if kept.lost.is_set():
                 self._spool.unstage(self._spool.path(product_dir))
                 raise LeaseLost(f"job {job.id} was taken away")
             return product_dir
-
-    @contextmanager
-    def _heartbeat(self, job: ClaimedJob, limit_s: float) -> Iterator["_Beating"]:
-        """Extend the lease while the block runs and gets on, and write down how far the job is."""
-        beating, done, outage = _Beating(limit_s), threading.Event(), Outage(f"the heartbeat of job {job.id}")
-
-        def beat() -> None:
-            while not done.wait(HEARTBEAT_S):
-                if beating.stands_still:
-                    log.error(
-                        "job %d makes no progress; its lease is not extended",
-                        job.id,
-                        extra={"event": "job_stuck", "job": job.id, "series_uid": job.series_uid},
-                    )
-                    continue
-                try:
-                    self._jobs.heartbeat(job.id, self._name, LEASE_S, self._clock(), progress=beating.progress)
-                except (LeaseLost, SchemaMismatch):
-                    beating.lost.set()
-                    return
-                except StoreUnavailable as error:
-                    done.wait(outage.failed(error))
-                except Exception:  # a locked database must not end the heartbeat; the lease outlasts several beats
-                    log.exception(
-                        "heartbeat of job %d failed",
-                        job.id,
-                        extra={"event": "job_heartbeat_failed", "job": job.id, "series_uid": job.series_uid},
-                    )
-
-        thread = threading.Thread(target=beat, name=f"heartbeat-{job.id}", daemon=True)
-        thread.start()
-        try:
-            yield beating
-        finally:
-            done.set()
-            thread.join()
 
     def _wait_for_resend(self, job: ClaimedJob, reason: str) -> None:
         """Files of the source are damaged or gone: the series waits for them, and the job is no failure."""

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from node.bootstrap.store import Node
 from node.operate.cases import derived_description, derived_name, leftover_text, progress_text, shadow_text
-from node.operate.next_steps import facts_of, next_step, refusal, why_incomplete
+from node.operate.next_steps import facts_of, next_step
+from node.operate.refused_verbs import refusal, why_incomplete
 from node.operate.texts import due_text, facts_text, masked, masked_text, now_utc, time_left, zone_of
 from node.operate.turns import waits_of
 from node.operate.verbs import refused

@@ -56,7 +56,7 @@ class Bench:
         job = self.jobs.claim("w", 60, now or at(11))
         assert job is not None
         made = tuple(
-            ProducedInstance(f"{uid}.{n}", f"1.2.3.{n}", f"{n:04}.dcm", "0" * 64) for n in range(len(job.spool_names))
+            ProducedInstance(f"{uid}.{n}", f"1.2.3.{n}", f"{n:04}.dcm", "0" * 64) for n in range(len(job.sources))
         )
         product = ProducedSeries(
             uid,

@@ -112,7 +112,7 @@ def test_the_resend_heals_by_itself_and_the_job_goes_on(bench: Bench) -> None:
     bench.queue()
     job = bench.jobs.claim("w", 60, NOW)
     assert job is not None
-    assert (job.id, job.attempt, len(job.spool_names)) == (1, 1, 3)
+    assert (job.id, job.attempt, len(job.sources)) == (1, 1, 3)
     assert bench.condition(1) is Condition.INTACT
 
 

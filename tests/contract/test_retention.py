@@ -192,7 +192,7 @@ def test_a_removed_series_that_comes_again_is_made_anew_under_new_uids(bench):
     assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
     assert bench.overview.case("1").leftovers == ("tps",), "a person is told what it replaces"
     job = bench.jobs.claim("w", 60, at(3 * DAY + 11))
-    assert (job.repeat, job.version, len(job.spool_names)) == (1, 2, 3)
+    assert (job.repeat, job.version, len(job.sources)) == (1, 2, 3)
     assert bench.overview.case("1-2").received_purged_at is None
 
 

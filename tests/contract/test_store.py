@@ -100,7 +100,7 @@ def test_a_late_slice_supersedes_the_job_and_cancels_its_delivery(bench):
     assert bench.outbox.claim("c", "tps", 60, at(21)) is None
     bench.queue("k2", now=at(40))
     assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
-    assert len(bench.jobs.claim("w", 60, at(41)).spool_names) == 4
+    assert len(bench.jobs.claim("w", 60, at(41)).sources) == 4
 
 
 def test_the_same_image_in_other_bytes_pauses_its_job_and_then_lets_it_go_on(bench):
@@ -121,7 +121,7 @@ def test_other_contents_under_a_known_uid_make_a_new_job_of_the_newest_contents(
     bench.receive([0], content="b", now=at(20))
     bench.queue("k2", now=at(40))
     assert bench.states() == {"1-2": "QUEUED", "1": "SUPERSEDED"}
-    names = bench.jobs.claim("w", 60, at(41)).spool_names
+    names = [one.spool_name for one in bench.jobs.claim("w", 60, at(41)).sources]
     assert sorted(names) == ["received/1.2.3-0-b", "received/1.2.3-1-a", "received/1.2.3-2-a"]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, text
 
 from storage import wakes
 from storage.database import Database
+from storage.transitions import Topic, wake
 from storage.wakes import Bell, Polling, Wakes, waking
 from tests.contract.store_bench import Bench
 
@@ -79,15 +80,15 @@ def test_each_step_of_a_series_wakes_whose_turn_it_is_then(
 def test_what_is_rolled_back_wakes_nobody(database: Database, listening: Wakes, stop: threading.Event) -> None:
     worker, completion = quiet(listening.worker()), quiet(listening.completion())
 
-    def tell(topic: tuple[str, str], *, then_fail: bool) -> None:
+    def tell(topic: Topic, *, then_fail: bool) -> None:
         with database.write() as session:
-            wakes.tell(session, *topic)
+            wake(session, [topic])
             if then_fail:
                 raise KeyError
 
     with pytest.raises(KeyError):
-        tell(("job", "QUEUED"), then_fail=True)
-    assert rings(completion, stop, lambda: tell(("series", "RECEIVING"), then_fail=False))
+        tell(Topic.WORK, then_fail=True)
+    assert rings(completion, stop, lambda: tell(Topic.COMPLETE, then_fail=False))
     assert not worker.is_due()
 
 

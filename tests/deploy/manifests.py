@@ -1,9 +1,14 @@
 """The Kubernetes manifests with the patch of every pod applied, as `kubectl kustomize` does it."""
 
+import shutil
+import subprocess
 from copy import deepcopy
 from typing import Any
 
-from tests.deploy.kit import documents
+import pytest
+import yaml
+
+from tests.deploy.kit import DEPLOY, documents
 
 Manifest = dict[str, Any]
 (KUSTOMIZATION,) = documents("kubernetes/kustomization.yaml")
@@ -21,6 +26,15 @@ def manifests() -> list[Manifest]:
 def workloads() -> dict[str, Manifest]:
     """StatefulSets, Deployments and the Job by their names."""
     return {one["metadata"]["name"]: one for one in manifests() if one["kind"] in PATCHED}
+
+
+def kustomized(folder: str) -> dict[tuple[str, str], Manifest]:
+    """What `kubectl kustomize` itself makes of a folder, by kind and name; skips the test where there is no kubectl."""
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not installed")
+    built = subprocess.run([kubectl, "kustomize", DEPLOY / folder], capture_output=True, text=True, check=True)
+    return {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built.stdout)}
 
 
 def pod_of(workload: Manifest) -> Manifest:

@@ -1,8 +1,6 @@
 """The Kubernetes manifests: contained pods, no role twice that may run once, and settings that agree."""
 
 import re
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from config.load import load_settings
 from node.ops.health import ROLES
 from node.ops.supervisor import GRACE_S
 from tests.deploy.kit import DEPLOY, read, unknown_command, unknown_variables
-from tests.deploy.manifests import KUSTOMIZATION, container_of, manifests, pod_of, workloads
+from tests.deploy.manifests import KUSTOMIZATION, container_of, kustomized, manifests, pod_of, workloads
 
 ONCE = {"receive", "watch", "web"}  # they take no --name
 WORKLOADS = sorted(workloads())
@@ -112,11 +110,7 @@ def test_every_file_of_the_folder_belongs_to_it() -> None:
 
 
 def test_kustomize_makes_the_same_of_it() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    built = subprocess.run([kubectl, "kustomize", DEPLOY / "kubernetes"], capture_output=True, text=True, check=True)
-    theirs = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built.stdout)}
+    theirs = kustomized("kubernetes")
     for name, ours in workloads().items():
         pod, container = pod_of(theirs[ours["kind"], name]), container_of(theirs[ours["kind"], name])
         assert container["securityContext"] == container_of(ours)["securityContext"]

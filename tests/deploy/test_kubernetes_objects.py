@@ -1,8 +1,6 @@
 """The overlay without a shared volume: every pod has the bucket, its secret and a cache of its own."""
 
 import re
-import shutil
-import subprocess
 from typing import Any
 
 import pytest
@@ -10,7 +8,7 @@ import yaml
 
 from config.load import load_settings
 from tests.deploy.kit import DEPLOY, documents, read, unknown_variables
-from tests.deploy.manifests import KUSTOMIZATION, container_of, merged, pod_of, workloads
+from tests.deploy.manifests import KUSTOMIZATION, container_of, kustomized, merged, pod_of, workloads
 
 (OVERLAY,) = documents("kubernetes-objects/kustomization.yaml")
 (CACHE,) = documents("kubernetes-objects/cache.yaml")
@@ -55,12 +53,7 @@ def test_the_network_lets_every_pod_to_the_server_of_the_settings() -> None:
 
 
 def test_kustomize_makes_the_same_of_it() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    command = [kubectl, "kustomize", str(DEPLOY / "kubernetes-objects")]
-    built = subprocess.run(command, capture_output=True, text=True, check=True)
-    theirs = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built.stdout)}
+    theirs = kustomized("kubernetes-objects")
     assert ("PersistentVolumeClaim", "syncect-data") not in theirs
     for name, ours in pods().items():
         pod = pod_of(theirs[ours["kind"], name])

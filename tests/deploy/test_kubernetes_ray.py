@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 
 from config.load import load_settings
 from tests.deploy.kit import DEPLOY, documents, read, unknown_command, unknown_variables
-from tests.deploy.manifests import Manifest, container_of, merged, pod_of, workloads
+from tests.deploy.manifests import Manifest, container_of, kustomized, merged, pod_of, workloads
 
 (OVERLAY,) = documents("kubernetes-ray/kustomization.yaml")
 CLUSTER = {"app.kubernetes.io/name": "syncect-ray"}
@@ -134,12 +133,7 @@ def test_the_worker_takes_its_settings_and_its_words(monkeypatch: pytest.MonkeyP
 
 
 def test_kustomize_makes_the_same_of_it() -> None:
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl is not installed")
-    command = [kubectl, "kustomize", str(DEPLOY / "kubernetes-ray")]
-    built = subprocess.run(command, capture_output=True, text=True, check=True)
-    theirs = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(built.stdout)}
+    theirs = kustomized("kubernetes-ray")
     for name, ours in PODS.items():
         pod, container = pod_of(theirs["StatefulSet", name]), container_of(theirs["StatefulSet", name])
         for key in ("command", "args", "securityContext", "resources"):

@@ -53,7 +53,7 @@ def test_a_series_goes_through_roles_that_were_started_alone(
         f'host = "127.0.0.1"\nport = {page}\n[web.tls]\n'
         f'certificate = "{tmp_path}/tls/page.pem"\nprivate_key = "{tmp_path}/tls/page.key"'
     )
-    node = RunningNode(tmp_path / "node", tiny_bundle, [tps], database_url=postgres_url, web=web)
+    node = RunningNode(tmp_path / "node", tiny_bundle, [tps], is_real=True, database_url=postgres_url, web=web)
     try:
         assert run(JOB, 0, node).wait(60) == 0
         for name, workload in workloads().items():

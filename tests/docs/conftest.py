@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.quick import quick_program
-from tests.docs.shell import PROGRAM
+from tests.docs.shell import PROGRAM, SHORT
 from tests.docs.world import make_world
+from tests.quick import quick_program
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of which each page gets a copy, and beside it the program that the pages call."""
     folder = tmp_path_factory.mktemp("docs") / "world"
-    with quick_program(folder.with_name(PROGRAM)):
+    with quick_program(folder.with_name(PROGRAM), quick=SHORT):
         make_world(folder)
         yield folder

@@ -45,6 +45,9 @@ NOT_RUN: dict[str, Instead] = {
         for words in (
             "run index.parquet --out s3://research/synthetic",
             "ls --out s3://research/synthetic --end FAILED",
+            "ls --out s3://research/synthetic --end HELD",
+            "release 1.2.826.0.1.3680043.2.1125.7 --out s3://research/synthetic "
+            '--reason "the implant is outside of the target"',
             "run index.parquet --out s3://research/synthetic --retry-failed",
         )
     },

@@ -16,7 +16,22 @@ from tests.docs.not_run import NOT_RUN
 from tests.docs.pages import ROOT, Block
 
 LIMIT_S = 180.0
-PROGRAM = "syncect"  # beside the world: what the pages call, as `tests.docs.quick` makes it
+PROGRAM = "syncect"  # beside the world: what the pages call, as `tests.quick` makes it
+SHORT = (  # what is quick there; what is not, such as `serve` and `train`, is started as a reader starts it
+    "alerts",
+    "audit",
+    "cohort",
+    "config",
+    "doctor",
+    "evaluate",
+    "jobs",
+    "models",
+    "peers",
+    "series",
+    "status",
+    "support-bundle",
+    "users",
+)
 FRESH = {"README.md", "docs/quickstart.md"}  # their reader has no node yet, and so no settings
 _EXIT_CODE = re.compile(r"# (?:.*\b)?exit code (\d+)")
 _SERVES = re.compile(r"^\S*syncect\b.* serve$")

@@ -37,6 +37,7 @@ from storage.series import Arrival, JobRequest, SeriesFacts, SeriesStore
 from storage.spool import Spool
 from storage.tables import Association, Delivery, DeliveryInstance, Instance, Job
 from tests.peers.certificates import Certificates, make_certificates
+from tests.peers.dicomweb_server import DicomwebServer
 from tests.slice.harness import free_port as a_free_port
 
 CT, VERIFICATION = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.1"
@@ -110,6 +111,11 @@ class Store:
 
     def received(self) -> list[Path]:
         return sorted((self.spool.root / "received").rglob("*.dcm"))
+
+    def derived(self) -> list[tuple[str, Path]]:
+        """UID and file of each instance of the only series that `produce` made."""
+        paths = sorted((self.spool.root / "derived").rglob("*.dcm"))
+        return [(f"1.9.{ord('k')}.{number}", path) for number, path in enumerate(paths, 1)]
 
 
 @pytest.fixture
@@ -393,6 +399,20 @@ def produce(store: Store, make_ct: MakeCt, now: datetime) -> Callable[..., list[
         return [instance.sop_instance_uid for instance in made]
 
     return run
+
+
+@pytest.fixture
+def make_dicomweb() -> Iterator[Callable[..., DicomwebServer]]:
+    """Start servers that speak DICOMweb; they end with the test."""
+    made: list[DicomwebServer] = []
+
+    def make(**options: Any) -> DicomwebServer:
+        made.append(DicomwebServer(**options))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.stop()
 
 
 StartQuery = Callable[..., QueryScp]

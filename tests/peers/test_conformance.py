@@ -24,8 +24,9 @@ from node.bootstrap.store import Node
 from node.conformance.contexts import QUERY, RECEIVER, SCP, SCU, ContextRow, accepted, everything_on, proposals
 from node.dicom.companions.kinds import KINDS
 from node.network.no_association import NoAssociation
-from node.network.query import count_instances
+from node.network.query import count_instances, find_instances
 from node.network.requestor import Timeouts
+from node.network.retrieval import move_series
 from node.receive.commitment import CommitmentReports, CommitmentService
 from node.send.commitment import CommitmentAsker
 from node.send.rejection import KEY_OBJECT_SELECTION
@@ -164,6 +165,8 @@ def test_what_is_proposed_is_what_is_stated(make_tps: Callable[..., FakeTps]) ->
     note = partial(StorageScu.send, items=[], sop_class=KEY_OBJECT_SELECTION)
     peer.of("Rejection notes", lambda tps: note(StorageScu(tps, "SYNCECT")))
     peer.of("Query", lambda tps: count_instances(tps, "SYNCECT", "1.2", "1.3", Timeouts()))
+    peer.of("Retrieval", lambda tps: find_instances(tps, "SYNCECT", "1.2", "1.3"))
+    peer.of("Retrieval", lambda tps: _refused(lambda: move_series(tps, "SYNCECT", "HERE", "1.2", "1.3")))
     sent: Any = SimpleNamespace(id=1, sop_instance_uids=("1.2.3",))
     nothing: Any = None
     asker = CommitmentAsker(nothing, nothing, nothing, "SYNCECT", "deliver", nothing)

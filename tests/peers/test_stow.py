@@ -3,24 +3,19 @@
 import logging
 import random
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from config.destinations import HttpsSettings
 from node.network.bounded_http import MAX_ANSWER_BYTES, NoAnswer
 from node.network.dicomweb import connect
 from node.network.no_association import Outcome
-from node.network.renewal import https_tls
 from node.network.requestor import Timeouts
-from node.network.tls import server_context
 from node.send.courier import MISCONFIGURED_PAUSE_S, Courier
 from node.send.probe import Probe
 from node.send.stow import BATCH_BYTES, StowSender
@@ -33,22 +28,8 @@ QUICK = Timeouts(connection_s=20, dimse_s=0.4)
 
 
 @pytest.fixture
-def make_server() -> Iterator[Callable[..., DicomwebServer]]:
-    made: list[DicomwebServer] = []
-
-    def make(**options: Any) -> DicomwebServer:
-        made.append(DicomwebServer(**options))
-        return made[-1]
-
-    yield make
-    for server in made:
-        server.stop()
-
-
-@pytest.fixture
-def server(make_server: Any) -> DicomwebServer:
-    made: DicomwebServer = make_server()
-    return made
+def server(make_dicomweb: Callable[..., DicomwebServer]) -> DicomwebServer:
+    return make_dicomweb()
 
 
 class Clock:
@@ -80,13 +61,7 @@ def courier(make_courier: Callable[[Timeouts], Courier]) -> Courier:
 
 
 def produced_files(store: Any) -> dict[str, bytes]:
-    paths = sorted((store.spool.root / "derived").rglob("*.dcm"))
-    return {f"1.9.{ord('k')}.{number}": path.read_bytes() for number, path in enumerate(paths, 1)}
-
-
-def items_of(store: Any) -> list[tuple[str, Path]]:
-    paths = sorted((store.spool.root / "derived").rglob("*.dcm"))
-    return [(f"1.9.{ord('k')}.{number}", path) for number, path in enumerate(paths, 1)]
+    return {uid: path.read_bytes() for uid, path in store.derived()}
 
 
 def waits_s(store: Any, clock: Clock) -> float:
@@ -116,7 +91,7 @@ def test_a_series_is_sent_as_it_was_produced_in_small_requests_by_one_connection
 
 def test_a_file_above_the_size_of_a_request_goes_alone(produce: Any, store: Any, server: DicomwebServer) -> None:
     produce(3, Rows=1000, Columns=600, PixelData=bytes(1_200_000))
-    assert StowSender(server.destination(), PATIENT).send(items_of(store)).outcome is Outcome.DONE
+    assert StowSender(server.destination(), PATIENT).send(store.derived()).outcome is Outcome.DONE
     assert [len(asked.parts) for asked in server.asked] == [1, 1, 1]
     assert len(server.asked[0].parts[0]) > BATCH_BYTES
 
@@ -151,7 +126,7 @@ def test_a_courier_that_is_killed_before_it_wrote_the_answer_down_sends_the_same
     store: Any, produce: Any, server: DicomwebServer
 ) -> None:
     produce(2)
-    sender, items = StowSender(server.destination(), PATIENT), items_of(store)
+    sender, items = StowSender(server.destination(), PATIENT), store.derived()
 
     def killed(uid: str, status: int) -> None:
         raise StoreUnavailable("killed")
@@ -210,7 +185,7 @@ def test_an_answer_that_is_none_stores_nothing(
 ) -> None:
     produce(2)
     server.on_store = lambda asked: told
-    report = StowSender(server.destination(), PATIENT).send(items_of(store))
+    report = StowSender(server.destination(), PATIENT).send(store.derived())
     assert (report.outcome, report.accepted) == (outcome, ())
     assert words in report.reason
     assert "elsewhere" not in report.reason
@@ -227,7 +202,7 @@ def test_an_answer_without_an_end_is_not_read_to_its_end(produce: Any, store: An
 
     produce(1)
     server.on_store = lambda asked: Told(raw=endless)
-    report = StowSender(server.destination(), PATIENT).send(items_of(store))
+    report = StowSender(server.destination(), PATIENT).send(store.derived())
     assert report.outcome is Outcome.UNCLEAR
     assert f"answers 200 and then more than {MAX_ANSWER_BYTES >> 20} MiB" in report.reason
 
@@ -249,7 +224,7 @@ def test_a_server_that_drips_costs_a_bounded_time(produce: Any, store: Any, serv
     quick = Timeouts(connection_s=5, dimse_s=5, answers_s=0.4)
     if not tls:
         server.on_store = lambda asked: Told(raw=drip)
-        report = StowSender(server.destination(), quick).send(items_of(store))
+        report = StowSender(server.destination(), quick).send(store.derived())
     else:
         with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -261,7 +236,7 @@ def test_a_server_that_drips_costs_a_bounded_time(produce: Any, store: Any, serv
 
             threading.Thread(target=handshake, daemon=True).start()
             url = f"https://127.0.0.1:{listening.getsockname()[1]}/rs"
-            report = StowSender(server.destination(url=url), quick).send(items_of(store))
+            report = StowSender(server.destination(url=url), quick).send(store.derived())
             server.released.set()
     assert report.outcome is Outcome.TRANSIENT
     assert "did not come to the end of an answer within 0 s" in report.reason
@@ -278,7 +253,7 @@ def test_a_server_that_is_silent_or_away_is_tried_again(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        report = StowSender(server.destination(url=url), PATIENT).send(items_of(store))
+        report = StowSender(server.destination(url=url), PATIENT).send(store.derived())
     assert (report.outcome, report.reached) == (Outcome.TRANSIENT, False)
     assert report.reason == f"{url} cannot be reached: connection refused"
 
@@ -313,7 +288,7 @@ def test_a_file_that_is_not_the_one_that_was_produced_does_not_leave(
     produce: Any, store: Any, server: DicomwebServer, courier: Courier
 ) -> None:
     produce(2)
-    (first, one), (second, other) = items_of(store)
+    (first, one), (second, other) = store.derived()
     sender = StowSender(server.destination(), PATIENT)
     report = sender.send([(first, other)])
     assert (report.outcome, report.reason) == (
@@ -327,85 +302,6 @@ def test_a_file_that_is_not_the_one_that_was_produced_does_not_leave(
     assert sender.send([(first, one)]).outcome is Outcome.PERMANENT
     assert sender.send([(second, other)], should_stop=lambda: True).outcome is Outcome.STOPPED
     assert server.asked == []
-
-
-@pytest.mark.parametrize(
-    ("login", "header"),
-    [
-        ({"token_file": "secret"}, "Bearer abc.DEF-1="),
-        ({"username": "node", "password_file": "secret"}, "Basic bm9kZTphYmMuREVGLTE9"),
-    ],
-)
-def test_a_secret_comes_from_its_file_and_from_nowhere_else(
-    produce: Any,
-    store: Any,
-    server: DicomwebServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    login: dict[str, str],
-    header: str,
-) -> None:
-    (netrc := tmp_path / "netrc").write_text("machine 127.0.0.1\nlogin me\npassword it\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    produce(1)
-    items = items_of(store)
-    secret = tmp_path / "secret"
-    login = {key: value if key == "username" else str(secret) for key, value in login.items()}
-    destination = server.destination(**login)
-    assert StowSender(destination, PATIENT).send(items).reason == f"{secret} cannot be read: No such file or directory"
-    secret.write_text("abc.DEF-1=\n")
-    secret.chmod(0o644)
-    report = StowSender(destination, PATIENT).send(items)
-    assert report.outcome is Outcome.MISCONFIGURED
-    assert report.reason == f"{secret} holds a secret, and other users of this machine can read or change it"
-    secret.chmod(0o600)
-    assert StowSender(destination, PATIENT).send(items).outcome is Outcome.DONE
-    secret.write_text("a\x00b\n")
-    assert StowSender(destination, PATIENT).send(items).outcome is Outcome.MISCONFIGURED
-    assert StowSender(server.destination(), PATIENT).send(items).outcome is Outcome.DONE
-    assert [asked.headers.get("Authorization") for asked in server.asked] == [header, None]
-
-
-def test_a_server_is_known_by_an_authority_of_its_own_and_the_node_shows_its_certificate(
-    produce: Any, store: Any, make_server: Any, certificates: Any
-) -> None:
-    produce(1)
-    items = items_of(store)
-    mutual, foreign = (make_server(tls=server_context(certificates.settings(one))) for one in ("node", "stranger"))
-    certificate, key, ca = certificates.files("other")
-    shown = {"ca": ca, "certificate": certificate, "private_key": key}
-
-    def send(server: DicomwebServer, **tls: Path) -> Any:
-        return StowSender(server.destination(tls=tls or None), PATIENT).send(items)
-
-    assert send(mutual, **shown).outcome is Outcome.DONE
-    for report, words in (
-        (send(foreign, **shown), "its certificate is not accepted: it is not signed by an authority of our ca"),
-        (send(mutual), "its certificate is not accepted: it is not signed by an authority of our ca"),
-        (send(mutual, ca=key), f"the CA file {key} cannot be used"),
-    ):
-        assert report.outcome is Outcome.MISCONFIGURED
-        assert words in report.reason
-    assert send(mutual, ca=ca).outcome in (Outcome.MISCONFIGURED, Outcome.TRANSIENT)  # its alert may come too late
-    plain = StowSender(mutual.destination(url=f"http://127.0.0.1:{mutual.port}"), PATIENT).send(items)
-    assert plain.outcome is not Outcome.DONE
-    assert len(mutual.asked) == 1
-
-
-def test_no_authority_of_a_library_is_trusted(
-    server: DicomwebServer, make_server: Any, certificates: Any, produce: Any, store: Any
-) -> None:
-    """requests would add those of certifi to whatever context it is given."""
-    produce(1)
-    certificate, key, ca = certificates.files("other")
-    mutual = make_server(tls=server_context(certificates.settings()))
-    destination = mutual.destination(tls={"ca": ca, "certificate": certificate, "private_key": key})
-    assert StowSender(destination, PATIENT).send(items_of(store)).outcome is Outcome.DONE
-    context: ssl.SSLContext = https_tls(destination.tls or HttpsSettings())()
-    assert context.cert_store_stats()["x509_ca"] == 1
 
 
 # -- questions -------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_slice_passes_at_most_13_files_to_its_first_answer(tmp_path: Path) -> None:
     walk = first_answer(tmp_path)
     assert len(walk.files) <= 13, sorted(walk.files)  # one of them asks whether receiving is paused
-    assert len(walk.functions) <= 152  # here and below a tenth above what it was when this was written
+    assert len(walk.functions) <= 150  # here and below little above what it was when this was written
     assert {"node/network/server.py", "node/receive/receiver.py", "storage/spool.py"} <= walk.files
 
 
@@ -33,6 +33,6 @@ def test_a_slice_passes_at_most_86_files_to_the_tps(tmp_path: Path) -> None:
     functions = set[tuple[str, str]]().union(*(walk.functions for walk in walks.values()))
     # Twelve are for TLS, multi-frame, preflight, patients, routes, bundles, steps, turns and wakes.
     assert len(files) <= 86, sorted(files)
-    assert len(functions) <= 680
+    assert len(functions) <= 675
     assert tuple(walks) == STAGES
     assert {"node/receive/receiver.py", "node/translate/worker.py", "node/send/courier.py"} <= files

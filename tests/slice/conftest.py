@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.quick import FORKS_ROLES
 from tests.slice import harness
 from tests.slice.harness import Orthanc, RunningNode, StoreScp
 
@@ -32,8 +33,10 @@ def node_at(tmp_path: Path, tiny_bundle: Path) -> Iterator[Callable[..., Running
     """Makes nodes that deliver to the given peers; none outlives its test."""
     nodes: list[RunningNode] = []
 
-    def make(*destinations: Any, bundle: Path | str = tiny_bundle, **settings: str) -> RunningNode:
-        node = RunningNode(tmp_path / f"node{len(nodes)}", bundle, destinations, **settings)
+    def make(
+        *destinations: Any, bundle: Path | str = tiny_bundle, is_real: bool = False, **settings: str
+    ) -> RunningNode:
+        node = RunningNode(tmp_path / f"node{len(nodes)}", bundle, destinations, is_real=is_real, **settings)
         nodes.append(node)
         return node
 
@@ -50,9 +53,10 @@ def limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
     folder.mkdir()
 
     def set_to(text: str) -> None:
-        (folder / "sitecustomize.py").write_text(text)
+        (folder / "sitecustomize.py").write_text(text + FORKS_ROLES)
         # Before what the tests themselves were given: without it a copy of the tree would start another copy's node.
         path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-        monkeypatch.setattr(harness, "_ENVIRONMENT", {**harness._ENVIRONMENT, "PYTHONPATH": path})
+        more = {"PYTHONPATH": path, harness.AT_START: "yes"}
+        monkeypatch.setattr(harness, "_ENVIRONMENT", {**harness._ENVIRONMENT, **more})
 
     return set_to

@@ -1,5 +1,6 @@
 """A node in processes of its own, and the peers around it, for tests of the whole path."""
 
+import atexit
 import json
 import os
 import random
@@ -8,11 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ from node.ops.processes import running_processes
 from storage.database import Database
 from storage.overview import Case, Overview
 from tests.conftest import require_program
+from tests.quick import quick_program
 
 TIMEOUT_S = 90.0
+FEW = 14  # slices
 POLL_S = 0.05
 
 
@@ -192,22 +197,43 @@ class Orthanc:
         self._process.wait()
 
 
+AT_START = "LIMITS_OF_A_TEST"
+"""Set where the processes of nodes run a Python text at their start, which must come before all that they load."""
 # The networks of these tests are tiny: threads would only wait for each other.
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 _ENVIRONMENT.pop("SYNCECT_WEB__ENABLED", None)  # the settings file says whether a node has its page
+
+
+@cache
+def quick_command() -> str:
+    """A program as `python -m node.cli`, whose processes need not load all of it again; it ends with the tests."""
+    held = ExitStack()
+    folder = Path(tempfile.mkdtemp(prefix="syncect-quick-"))
+    held.callback(shutil.rmtree, folder)
+    held.enter_context(quick_program(folder / "program", is_module=True))
+    atexit.register(held.close)
+    return str(folder / "program")
 
 
 class RunningNode:
     """`syncect serve` (or single roles) on its own settings; `kill` is SIGKILL.
 
     settings: lines of the sections of these names; database_url: of the store, a SQLite file in the data folder by
-    default.
+    default. is_real: each process loads the program itself, as those of a hospital do; else they are forked from one
+    that has. With limits of a test (`conftest.limits`) that one is `serve`, which has loaded it with these limits.
     """
 
     def __init__(
-        self, folder: Path, bundle: Path | str, destinations: Iterable[Any], *, database_url: str = "", **settings: str
+        self,
+        folder: Path,
+        bundle: Path | str,
+        destinations: Iterable[Any],
+        *,
+        database_url: str = "",
+        is_real: bool = False,
+        **settings: str,
     ) -> None:
-        self.folder, self.port = folder, free_port()
+        self.folder, self.port, self._is_real = folder, free_port(), is_real
         self.data_dir, self.config = folder / "data", folder / "node.toml"
         self.url = database_url or f"sqlite:///{self.data_dir / 'syncect.sqlite3'}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,7 +269,9 @@ class RunningNode:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "node.cli", "--config", str(self.config)]
+        is_slow = self._is_real or AT_START in _ENVIRONMENT
+        program = [sys.executable, "-m", "node.cli"] if is_slow else [quick_command()]
+        return [*program, "--config", str(self.config)]
 
     def _listening(self) -> bool:
         with socket.socket() as probe:

@@ -1,6 +1,7 @@
 """Series that took gigabytes, or the receiver, reach a whole node: it answers, stays small, and serves the others."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def family(pid: int) -> list[int]:
     return [pid, *(one for child in children for one in family(int(child)))]
 
 
-def test_content_that_kills_costs_only_itself(tmp_path: Path, node_at: Any) -> None:
+def test_content_that_kills_costs_only_itself(tmp_path: Path, node_at: Any, limits: Callable[[str], None]) -> None:
+    limits("")  # each process has the memory of its own work, and not that of one which has loaded all
     node: RunningNode = node_at().start("serve")
     run = node.data_dir / "run"
     wait_for("completion's start", lambda: {"receive", "complete"} <= {view.role for view in running_processes(run)})

@@ -25,7 +25,7 @@ from node.demo.folder import DemoFolder
 from node.demo.story import Story
 from node.dicom.elements import put
 from tests.builders import make_series
-from tests.slice.harness import wait_for
+from tests.slice.harness import quick_command, wait_for
 
 NAME, FILE_NAME = "Secret^Person", "secret-person.dcm"
 OWN = "secret person"  # a folder of a reader's is often called so
@@ -41,20 +41,23 @@ STEPS = (
     "Commands to try",
     "The page of the node",
 )
-DEMO = [sys.executable, "-P", "-m", "node.cli", "demo"]
 
 
 class Run:
-    """A demo in a process of its own, its output in a file, or through a pseudo terminal."""
+    """A demo in a process of its own, its output in a file, or through a pseudo terminal.
 
-    def __init__(self, folder: Path, *options: str, terminal: bool = False) -> None:
+    is_real: it and the processes of its node load the program themselves, as those of a reader do.
+    """
+
+    def __init__(self, folder: Path, *options: str, terminal: bool = False, is_real: bool = False) -> None:
         self.out, self._log = folder / "demo-out", folder / "output.txt"
         self._keys = -1
         output, inside = self._log.open("wb"), -3
         if terminal:
             self._keys, inside = pty.openpty()
+        program = [sys.executable, "-P", "-m", "node.cli"] if is_real else [quick_command()]
         self.process = subprocess.Popen(
-            [*DEMO, *options],
+            [*program, "demo", *options],
             cwd=folder,
             stdin=inside,
             stdout=inside if terminal else output,
@@ -97,18 +100,22 @@ class Run:
         return COMMAND.findall(self.text())
 
     def try_out(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Type one of them where the demo was started."""
-        return subprocess.run(command, shell=True, cwd=self.folder, capture_output=True, text=True, check=False)
+        """Type one of them where the demo was started, from a program that is loaded."""
+        python, words = command.split(" -m node.cli ", 1)
+        assert python.split() in ([sys.executable], [sys.executable, "-P"])
+        quick = f"{quick_command()} {words}"
+        return subprocess.run(quick, shell=True, cwd=self.folder, capture_output=True, text=True, check=False)
 
     def left(self) -> list[str]:
         """Processes that have to do with the demo's folder and still run."""
         found = []
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
+        for path in Path("/proc").glob("[0-9]*"):
             try:
-                words = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                words = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                files = [str(link.readlink()) for link in (path / "fd").iterdir()]  # of one that is forked
             except OSError:
                 continue
-            if str(self.out) in words:
+            if any(str(self.out) in text for text in (words, *files)):
                 found.append(words)
         return found
 
@@ -144,7 +151,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Iterato
     phantom, skipped = (tmp_path_factory.mktemp(name) for name in ("phantom", "skipped"))
     own_series(skipped, has_agent=True)
     found = {
-        "phantom": Run(phantom, "--slices", "8", "--bundle", str(tiny_bundle)),
+        "phantom": Run(phantom, "--slices", "8", "--bundle", str(tiny_bundle), is_real=True),
         "skipped": Run(skipped, "--series", OWN, "--bundle", str(tiny_bundle)),
     }
     yield found

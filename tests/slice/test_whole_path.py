@@ -19,10 +19,10 @@ def by_source(paths: list[Path]) -> dict[str, Dataset]:
 
 
 def test_a_real_series_arrives_at_storescp_and_at_orthanc(real_data, node_at, tps, orthanc, tmp_path):
-    """That of a Siemens scanner; one of a Philips scanner is followed by `test_story_in_a_browser`."""
+    """That of a Siemens scanner, in processes that load the program as those of a hospital do."""
     name, count = "siemens_chest_ncct", 30
     queries = free_port()
-    node = node_at(tps, orthanc, extra=f"[query]\nenabled = true\nport = {queries}").start()
+    node = node_at(tps, orthanc, is_real=True, extra=f"[query]\nenabled = true\nport = {queries}").start()
     assert push(node.port, real_data / "ct" / name).returncode == 0
     (case,) = node.wait_for_states("SENT")
     assert (case.slices.received, case.slices.produced, case.slices.sent) == (count, count, count)

@@ -16,6 +16,7 @@ from storage.database import Database
 from storage.errors import SchemaMismatch, StoreUnavailable
 from storage.overview import Case, Overview
 from tests.conftest import PostgresCluster
+from tests.quick import FORKS_ROLES
 from tests.slice.harness import RunningNode, wait_for
 from tests.torture.ledger import Ledger, Verdict, judge, unsettled
 from tests.torture.scans import Scan, Scanner, make_scan
@@ -29,13 +30,16 @@ _FRESH_AFTER_DEATHS = 2  # the supervisor waits longer after each; a new one beg
 
 
 class TortureNode(RunningNode):
-    """A node whose cases are read from either database, and whose processes may run under a shim."""
+    """A node whose cases are read from either database, and whose processes may run under a shim.
 
-    def __init__(self, folder: Path, bundle: Path, tps: Tps, url: str, shim: Shim | None) -> None:
+    `serve` is a process that loads the program under the shim, if there is one; its roles are forked from it.
+    """
+
+    def __init__(self, folder: Path, bundle: Path, tps: Tps, url: str, environment: dict[str, str]) -> None:
         extra = 'outside_envelope = "warn"'
         completion = "quiet_s = 0.5\ngive_up_s = 300.0"  # the scanner tries again for far less long
-        super().__init__(folder, bundle, [tps], database_url=url, extra=extra, completion=completion)
-        self.environment = shim.environment if shim is not None else {}
+        super().__init__(folder, bundle, [tps], is_real=True, database_url=url, extra=extra, completion=completion)
+        self.environment = environment
 
     def spawn(self, *arguments: str) -> "subprocess.Popen[bytes]":
         """Start one `syncect` command beside the node's log."""
@@ -70,7 +74,9 @@ class Bed:
         self.tps = Tps(self.ledger).start()
         self.shim = Shim(folder / "shim", folder / "node" / "data") if shim else None
         url = "" if cluster is None else _new_database(cluster, folder.name)
-        self.node = TortureNode(folder / "node", bundle, self.tps, url, self.shim)
+        self._changes = 0
+        shimmed = self.shim.environment if self.shim is not None else {}
+        self.node = TortureNode(folder / "node", bundle, self.tps, url, {**shimmed, **self.changed("")})
         self.deaths = self.kills = self.judged = 0
         self.missed: list[str] = []
         self._scans = 0
@@ -97,10 +103,11 @@ class Bed:
 
     def changed(self, text: str) -> dict[str, str]:
         """Variables with which each process of the node runs this Python text at its start, such as other limits."""
-        folder = self.folder / "changed"
-        folder.mkdir(exist_ok=True)
-        (folder / "sitecustomize.py").write_text(text)
-        return {"PYTHONPATH": str(folder)}
+        self._changes += 1
+        folder = self.folder / f"changed{self._changes}"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(text + FORKS_ROLES)
+        return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
     @contextmanager
     def environment(self, **variables: str) -> Iterator[None]:

@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
-from node.archive import places, translate
+from node.archive import translate
 from node.archive.index import Entry, read_index
 from node.archive.outcome import digest_of
 from node.archive.permits import permitted
-from node.archive.places import Folder
 from node.archive.run import Archive, Stream, Tally, list_outcomes, run_archive
 from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL
+from node.bootstrap import places
+from node.bootstrap.places import Folder
 from node.bootstrap.worker import job_options
 from node.cli import offline
 from node.errors import Misconfigured, Refused, Retryable
@@ -294,6 +295,7 @@ def test_an_actor_that_computes_otherwise_ends_the_run(archive: Any, sources: di
     Folder(Path(made.out)).put("arithmetic", b"cuda bf16")
     with pytest.raises(Retryable, match="this output was begun with cuda bf16, and an actor computes with"):
         go(made)
+    assert not list(Folder(Path(made.out)).list("begun")), "no process ended: this start counts for nothing later"
 
 
 def test_an_unexpected_error_fails_one_series_and_its_text_stays_out_of_row_and_log(

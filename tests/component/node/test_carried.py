@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,23 @@ def test_a_byte_that_changes_on_the_way_is_found(tmp_path: Path) -> None:
     with pytest.raises(Retryable, match="changed on its way"):
         replace(Parcel.of([tmp_path / "a.dcm"]), names=("../b.dcm",)).unpack(out)
     assert list(out.iterdir()) == []
+
+
+def test_a_file_is_hashed_once_on_either_side_of_a_job(
+    jobs: CarriedJobs, ask: BundleAsk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_series(tmp_path / "source", slices=4)
+    digests = dict(zip((path.name for path in paths), Parcel.of(paths).sha256, strict=True))
+    hashed: list[str] = []
+
+    def digest(data: memoryview) -> str:
+        hashed.append(sha256(data).hexdigest())
+        return hashed[-1]
+
+    monkeypatch.setattr(carried, "_digest", digest)
+    result, made = jobs.run("1", ask, replace(OPTIONS, sha256=digests), Parcel.of(paths, digests))
+    assert len(hashed) == len(made.names) - len(result.files), "the reader compares sources, the writer knows results"
+    assert made.is_whole()
 
 
 def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_stays(

@@ -9,7 +9,8 @@ from itertools import product
 import pytest
 
 from node.operate.cases import raw_state
-from node.operate.next_steps import Facts, facts_of, next_step, refusal
+from node.operate.next_steps import Facts, facts_of, next_step
+from node.operate.refused_verbs import refusal
 from node.ops.processes import process_lock
 from storage.errors import IllegalTransition
 from tests.departments import START, Department

@@ -21,7 +21,7 @@ from node.translate.loaded import ExecutorUnavailable
 from node.translate.ray_cluster import ClusterLost, ClusterPlan
 from node.version import software_version
 from tests.builders import body_hu, make_series
-from tests.ray_faults import CRASHES, DIES, FAULTY_DEVICE, REFUSED, FaultyActor
+from tests.ray_faults import CHANGED, CRASHES, DIES, FAULTY_DEVICE, REFUSED, FaultyActor
 
 pytest.importorskip("ray")
 
@@ -60,6 +60,7 @@ def shared(cluster: str) -> Iterator[ActorPool]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_executor, "Actor", FaultyActor)
         patch.setattr(ray_executor, "TURN_S", 0.02)
+        patch.setattr(ray_executor, "ASK_EVERY_S", 0.02)
         pool = ActorPool(PLAN, "cpu")
         yield pool
         pool.close()
@@ -198,7 +199,11 @@ def test_a_device_that_fails_ends_its_actor_and_one_slice_at_a_time_is_computed_
 
 @pytest.mark.parametrize(
     ("fault", "error", "words"),
-    [(REFUSED, Permanent, "too large"), (CRASHES, Retryable, "unexpected ValueError in an actor")],
+    [
+        (REFUSED, Permanent, "too large"),
+        (CRASHES, Retryable, "unexpected ValueError in an actor"),
+        (CHANGED, Retryable, "a file changed on its way"),
+    ],
 )
 def test_errors_come_back_without_words_of_the_source(
     shared: ActorPool, ask: BundleAsk, series: list[list[Path]], tmp_path: Path, fault: str, error: type, words: str

@@ -18,8 +18,12 @@ from node.bootstrap import store as store_module
 from node.bootstrap.roles import make_courier
 from node.bootstrap.store import Node, open_store, read_store
 from node.errors import DamagedInstance
+from node.network.no_association import NoAssociation
 from node.ops.cached import CacheTidy
 from node.ops.retention import Retention, remove_files
+from node.send import courier as courier_module
+from node.send.preflight import Preflight
+from node.send.scu import SendReport, intact_bytes
 from node.translate.job import DerivedFile, JobResult
 from node.translate.worker import Worker
 from storage import shared_spool
@@ -119,6 +123,19 @@ def test_files_of_before_are_put_there_by_one_command(config: Path, bucket: Faul
         assert (other.spool.path(str(other.overview.case("1").product_dir)) / product.file_name).exists()
 
 
+def test_a_damaged_file_of_a_host_never_replaces_the_good_one_of_the_bucket(
+    kept: Kept, config: Path, bucket: FaultyStore, run: Run
+) -> None:
+    """`spool share` may be repeated, also on a host whose disk has cut a file meanwhile."""
+    kept.arrive()
+    (name, *_) = kept.node.series.spool_names(1)
+    whole = bucket.bytes_of(name)
+    kept.node.spool.path(name).write_bytes(whole[:-1])
+    code, _, said = run("--config", str(host(config)), "spool", "share")
+    assert (code, "0 received files" in said) == (0, True), said
+    assert bucket.bytes_of(name) == whole
+
+
 # -- a worker and a courier of another host ------------------------------------------------------------------------
 
 
@@ -187,6 +204,31 @@ def test_a_delivery_waits_for_an_object_store_that_is_away(kept: Kept, config: P
         case = other.overview.case(case_id)
         assert (case.state, "nothing was sent: the object store" in case.reason) == ("SENDING", True), case
         assert case.attempts == 1, "nobody makes the result again for that"
+
+
+@pytest.mark.parametrize(("lost", "state"), [(False, "SENDING"), (True, "QUEUED")])
+def test_a_file_that_leaves_the_cache_while_it_is_sent_is_fetched_again_and_not_made_again(
+    kept: Kept, config: Path, bucket: FaultyStore, monkeypatch: pytest.MonkeyPatch, lost: bool, state: str
+) -> None:
+    """A slow peer takes longer than a cached file is safe from being dropped for want of space."""
+    case_id = kept.produced()
+
+    class SlowSender:
+        def send(self, items: Any, *_: Any, sha256: dict[str, str]) -> SendReport:
+            (uid, path), *_rest = items
+            path.unlink()
+            if lost:
+                bucket.open.delete([str(path.relative_to(other.spool.root))])
+            with pytest.raises(NoAssociation) as failed:
+                intact_bytes(path, uid, sha256[uid])
+            return SendReport(failed.value.outcome, failed.value.reason, ())
+
+    monkeypatch.setattr(courier_module, "sender_for", lambda *_: SlowSender())
+    monkeypatch.setattr(Preflight, "why_not", lambda *_: None)  # these files are no whole CT images
+    with open_store(load_settings(host(config, "b"))) as other:
+        assert make_courier(other, "b").run_once(other.settings.destination[0])
+        case = other.overview.case(case_id)
+        assert (case.state, "is not in the spool" in case.reason) == (state, True), case
 
 
 def test_a_person_releases_on_a_host_that_did_not_make_the_result(

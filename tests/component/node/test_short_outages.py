@@ -12,9 +12,10 @@ import pytest
 from config.load import load_settings
 from node.bootstrap.roles import make_courier
 from node.bootstrap.store import open_store
+from node.translate.heartbeat import LEASE_S
 from node.translate.job import DerivedFile, JobResult
 from node.translate.leases import GRACE_S, ExpiredLeases
-from node.translate.worker import LEASE_S, Worker
+from node.translate.worker import Worker
 from storage.errors import StoreUnavailable
 from storage.jobs import JobStore
 from storage.outbox import OutboxStore

@@ -10,7 +10,7 @@ import pytest
 
 from node.beats import Numbers
 from node.errors import Doubtful, Permanent, Retryable
-from node.translate import worker as worker_module
+from node.translate import heartbeat as heartbeats
 from node.translate.job import DerivedFile, JobResult
 from node.translate.loaded import ExecutorUnavailable
 from node.translate.worker import MAX_ATTEMPTS, Worker
@@ -227,7 +227,7 @@ def test_a_job_cancelled_while_running_is_dropped(bench):
 
 
 def test_the_heartbeat_notices_that_a_job_was_taken_away(bench, monkeypatch):
-    monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(heartbeats, "HEARTBEAT_S", 0.01)
     beaten = threading.Event()
     original = bench.jobs.heartbeat
 
@@ -248,7 +248,7 @@ def test_the_heartbeat_notices_that_a_job_was_taken_away(bench, monkeypatch):
 
 
 def test_the_heartbeat_says_how_far_a_job_is(bench, monkeypatch):
-    monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(heartbeats, "HEARTBEAT_S", 0.01)
     written, shown = threading.Event(), []
     waiting_for: list[tuple[str, int]] = []
     original = bench.jobs.heartbeat

@@ -14,7 +14,7 @@ from models.testing import write_tiny_bundle
 from models.translator import DeviceFault
 from node.beats import IDLE_LIMIT_S, LONG_LIMIT_S
 from node.bootstrap import worker as wiring
-from node.translate import worker as worker_module
+from node.translate import heartbeat as heartbeats
 from node.translate.device_record import DeviceRecord
 from node.translate.loaded import ExecutorUnavailable
 from node.translate.worker import DeviceFailed, Worker
@@ -110,7 +110,7 @@ def test_a_job_learns_why_its_worker_was_killed(bench: Bench) -> None:
 def test_a_job_that_stands_still_loses_its_lease_and_its_late_end_writes_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_module, "HEARTBEAT_S", 0.01)
+    monkeypatch.setattr(heartbeats, "HEARTBEAT_S", 0.01)
     monkeypatch.setattr(DeviceRecord, "limit_s", lambda *_: 0.0)
     beaten: list[datetime] = []
     monkeypatch.setattr(bench.jobs, "heartbeat", lambda *given, **_: beaten.append(given[3]))

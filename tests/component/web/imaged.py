@@ -50,7 +50,7 @@ def translate(node: Node, translator: FakeTranslator | None = None, held_reason:
     assert job is not None
     staged = node.spool.stage(job.id, 1)
     options = JobOptions(EquipmentIdentity(software_version="0.1.0"), NOW)
-    paths = [node.spool.path(name) for name in job.spool_names]
+    paths = [node.spool.path(one.spool_name) for one in job.sources]
     result = run_job(paths, translator or FakeTranslator(), options, staged)
     _finish(node, job, result, node.spool.publish(staged), held_reason)
 

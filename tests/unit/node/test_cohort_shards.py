@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from config.spool import SpoolSettings
 from models.cohort import SPLITS, Cohort, CohortError, CohortWriter, PatientRecord
+from node.bootstrap.places import Folder, Place, open_place
+from node.cli.cohort import fetch_from
 from node.cohorts import shards
-from node.cohorts.objects import Objects
 from node.cohorts.shards import TRAINED_ON, fetch_cohort, write_shards
 from node.errors import Misconfigured, Retryable
 
@@ -41,16 +43,16 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def objects(place: Path) -> Objects:
-    return Objects(f"file://{place}")
+def objects(place: Path) -> Place:
+    return open_place(f"file://{place}", SpoolSettings())
 
 
-def send(cohort: Cohort, objects: Objects, shard_bytes: int = 5000) -> shards.Index:
+def send(cohort: Cohort, objects: Place, shard_bytes: int = 5000) -> shards.Index:
     return write_shards(cohort, objects, shard_bytes=shard_bytes, progress=silent)
 
 
 def test_a_training_fetches_the_patients_of_its_splits_and_no_others(
-    cohort: Cohort, objects: Objects, tmp_path: Path
+    cohort: Cohort, objects: Place, tmp_path: Path
 ) -> None:
     index = send(cohort, objects)
     assert [(shard.split, shard.patients) for shard in index.shards] == [
@@ -71,11 +73,11 @@ def test_a_training_fetches_the_patients_of_its_splits_and_no_others(
     assert (tmp_path / "cache" / index.digest[:32]).stat().st_mode & 0o077 == 0
 
 
-class Counted(Objects):
+class Counted(Folder):
     """Counts what is moved, and breaks off when it is told to."""
 
-    def __init__(self, url: str, *, breaks_after: int | None = None) -> None:
-        super().__init__(url)
+    def __init__(self, root: Path, *, breaks_after: int | None = None) -> None:
+        super().__init__(root)
         self.sent: list[str] = []
         self.fetched = 0
         self.breaks_after = breaks_after
@@ -99,24 +101,24 @@ def test_what_was_cut_off_goes_on_where_it_stopped(
 ) -> None:
     monkeypatch.setattr(shards, "_AT_ONCE", 1000)
     with pytest.raises(Retryable):
-        send(cohort, Counted(f"file://{place}", breaks_after=2))
+        send(cohort, Counted(place, breaks_after=2))
     with pytest.raises(CohortError, match="written last"):
-        fetch_cohort(Objects(f"file://{place}"), tmp_path / "cache", SPLITS, silent)
-    again = Counted(f"file://{place}")
+        fetch_cohort(Folder(place), tmp_path / "cache", SPLITS, silent)
+    again = Counted(place)
     index = send(cohort, again)
     assert len(again.sent) == 3 + 2  # the other shards, manifest and index
     whole = sum(shard.size_bytes for shard in index.shards)
-    cut = Counted(f"file://{place}", breaks_after=whole // 2)
+    cut = Counted(place, breaks_after=whole // 2)
     with pytest.raises(Retryable):
         fetch_cohort(cut, tmp_path / "cache", SPLITS, silent)
-    rest = Counted(f"file://{place}")
+    rest = Counted(place)
     fetch_cohort(rest, tmp_path / "cache", SPLITS, silent)
     assert cut.fetched + rest.fetched == whole
     assert not list((tmp_path / "cache" / index.digest[:32] / ".fetching").glob("*.tar"))
 
 
 def test_other_bytes_than_those_of_the_index_are_not_kept(
-    cohort: Cohort, objects: Objects, place: Path, tmp_path: Path
+    cohort: Cohort, objects: Place, place: Path, tmp_path: Path
 ) -> None:
     index = send(cohort, objects)
     file = place / "shards" / index.shards[0].name
@@ -145,7 +147,7 @@ def rewrite(place: Path, **changes: object) -> None:
     ],
 )
 def test_an_index_that_moves_a_patient_or_a_name_is_refused(
-    cohort: Cohort, objects: Objects, place: Path, tmp_path: Path, changes: dict[str, object], told: str
+    cohort: Cohort, objects: Place, place: Path, tmp_path: Path, changes: dict[str, object], told: str
 ) -> None:
     send(cohort, objects)
     rewrite(place, **changes)
@@ -155,7 +157,7 @@ def test_an_index_that_moves_a_patient_or_a_name_is_refused(
 
 @pytest.mark.parametrize("name", ["../../../outside.npy", "P2/ncct.npy", "/tmp/outside.npy"])
 def test_a_shard_writes_nothing_that_the_manifest_does_not_name(
-    cohort: Cohort, objects: Objects, place: Path, tmp_path: Path, name: str
+    cohort: Cohort, objects: Place, place: Path, tmp_path: Path, name: str
 ) -> None:
     index = send(cohort, objects)
     packed = io.BytesIO()
@@ -170,12 +172,12 @@ def test_a_shard_writes_nothing_that_the_manifest_does_not_name(
 
 
 def test_another_cohort_is_not_written_over_and_a_damaged_one_not_sent(
-    cohort: Cohort, objects: Objects, tmp_path: Path
+    cohort: Cohort, objects: Place, tmp_path: Path
 ) -> None:
     send(cohort, objects)
     (cohort.path / "patients" / "P0" / "ncct.npy").write_bytes(b"damaged")
     with pytest.raises(CohortError, match="not the array"):
-        send(cohort, Objects(f"file://{tmp_path / 'elsewhere'}"))
+        send(cohort, Folder(tmp_path / "elsewhere"))
     writer = CohortWriter(tmp_path / "other", kind="phantom", provenance={})
     ncct = np.zeros((1, 16, 16), dtype=np.float32)
     record = PatientRecord("P0", "H1", "train", ncct.shape, (5.0, 1.5, 1.5))
@@ -187,31 +189,31 @@ def test_another_cohort_is_not_written_over_and_a_damaged_one_not_sent(
 @pytest.mark.parametrize("url", ["bucket/prefix", "gs://bucket", "s3://", "http://server/x"])
 def test_other_places_are_refused_in_a_sentence(url: str) -> None:
     with pytest.raises(Misconfigured, match="s3://BUCKET/PREFIX"):
-        Objects(url)
+        open_place(url, SpoolSettings())
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of moto's server."""
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[SpoolSettings]:
+    """A bucket `cohorts` of moto's server."""
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    variables = {"ENDPOINT_URL": f"http://{host}:{port}", "REGION": "us-east-1"}
-    for name, value in (variables | {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}).items():
+    for name, value in {"ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/cohorts", method="PUT"), timeout=10).close()
-    yield "s3://cohorts/thorax/1"
+    yield SpoolSettings(endpoint=f"http://{host}:{port}")
     server.stop()
 
 
-def test_a_cohort_goes_through_s3(s3: str, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    send(cohort, Objects(s3))
-    fetched = fetch_cohort(Objects(s3), tmp_path / "cache", TRAINED_ON, silent)
+def test_a_cohort_goes_through_s3(s3: SpoolSettings, cohort: Cohort, tmp_path: Path) -> None:
+    url = "s3://cohorts/thorax/1"
+    send(cohort, open_place(url, s3))
+    fetched = fetch_cohort(open_place(url, s3), tmp_path / "cache", TRAINED_ON, silent)
     assert fetched.split("train")[2].hu("cect").max() == 4
     with pytest.raises(CohortError, match="no cohort lies"):
-        fetch_cohort(Objects(f"{s3}/empty"), tmp_path / "cache", TRAINED_ON, silent)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
-    with pytest.raises(Retryable, match="AWS_ENDPOINT_URL"):
-        fetch_cohort(Objects(s3), tmp_path / "cache", TRAINED_ON, silent)
+        fetch_cohort(open_place(f"{url}/empty", s3), tmp_path / "cache", TRAINED_ON, silent)
+    away = s3.model_copy(update={"endpoint": "http://127.0.0.1:1"})
+    with pytest.raises(Retryable, match=r"the object store does not answer.* goes on with what was moved so far"):
+        fetch_from(url, away, tmp_path / "cache", TRAINED_ON)

@@ -3,13 +3,23 @@
 import os
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from node.translate import ray_cluster
-from node.translate.ray_cluster import ClusterPlan, HeadWatch, InFlight, Unreachable, answers, ask_for_token, place_of
+from node.translate.ray_cluster import (
+    ClusterPlan,
+    HeadWatch,
+    InFlight,
+    Unreachable,
+    answers,
+    ask_for_token,
+    end_idle_helpers,
+    place_of,
+)
 
 
 class Full(Exception):
@@ -87,7 +97,7 @@ def test_a_cluster_of_this_machine_spills_nothing_and_reports_to_nobody(monkeypa
     plan.prepare()
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     asked = plan.arguments()
-    assert asked["_system_config"] == {"automatic_object_spilling_enabled": False}
+    assert not asked["_system_config"]["automatic_object_spilling_enabled"]
     assert asked["object_store_memory"] == 1250 << 20
     assert asked["num_cpus"] >= 128
     assert not asked["include_dashboard"]
@@ -146,3 +156,19 @@ def test_what_was_started_and_lives_is_known() -> None:
         process.kill()
         process.wait()
     assert process.pid not in ray_cluster.children()
+
+
+def test_of_what_ray_starts_only_the_helpers_without_work_are_ended() -> None:
+    script = "import sys; print(flush=True); sys.stdin.read()"
+    names = ["/x/ray/_private/log_monitor.py", "/x/ray/autoscaler/_private/monitor.py", "/x/gcs_server"]
+    started = [
+        subprocess.Popen([sys.executable, "-c", script, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in names
+    ]
+    for process in started:
+        assert process.stdout
+        process.stdout.readline()
+    end_idle_helpers({process.pid for process in started} | {2**22 + 1})
+    living = [name for name, process in zip(names, started, strict=True) if process.poll() is None]
+    started[-1].communicate()
+    assert living == names[-1:]

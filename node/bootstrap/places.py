@@ -1,4 +1,7 @@
-"""Where the series of an archive lie and where its results go: a folder, or a bucket of an S3-compatible server."""
+"""A place of files beside the spool, by its URL: a folder, or a bucket of the S3-compatible server of [spool].
+
+Archives lie and go there, and cohorts that several hosts train on.
+"""
 
 import errno
 import os
@@ -12,8 +15,9 @@ from pydantic import ValidationError
 
 from config.spool import SpoolSettings
 from node.bootstrap.shared import objects_of
-from node.errors import Misconfigured
+from node.errors import Misconfigured, Retryable
 from storage.objects import Found
+from storage.spool import fsync_directory
 
 _PART_BYTES: Final = 8 << 20  # of one request, so that one which breaks off costs little
 _FILE: Final = "file://"
@@ -40,21 +44,21 @@ class Folder:
     def put(self, key: str, data: bytes) -> None:
         """Keep these bytes, in the place of any before."""
         path, whole = self._root / key, self._written(data)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         whole.replace(path)
-        _sync(path.parent)
+        fsync_directory(path.parent)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Keep these bytes where there are none under the key; False where there are."""
         path, whole = self._root / key, self._written(data)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         try:
             path.hardlink_to(whole)
         except FileExistsError:
             return False
         finally:
             whole.unlink()
-        _sync(path.parent)
+        fsync_directory(path.parent)
         return True
 
     def get(self, key: str, start: int, length: int) -> bytes | None:
@@ -93,7 +97,7 @@ class Folder:
     def _written(self, data: bytes) -> Path:
         """A file with these bytes that nobody lists."""
         path = self._root / _PARTIAL / uuid.uuid4().hex
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _make(path.parent, mode=0o700)
         with path.open("xb") as stream:
             stream.write(data)
             stream.flush()
@@ -101,12 +105,13 @@ class Folder:
         return path
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _make(folder: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it; the entry of each new one is on the disk on return."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    fsync_directory(folder.parent)
 
 
 def open_place(url: str, spool: SpoolSettings) -> Place:
@@ -126,13 +131,18 @@ def open_place(url: str, spool: SpoolSettings) -> Place:
 
 
 def fetch_all(place: Place, found: Iterable[Found], folder: Path) -> list[Path]:
-    """Copy objects of a place into an empty folder, under names of our own; raises ObjectsUnavailable, OSError."""
+    """Copy objects of a place into an empty folder, under names of our own.
+
+    Raises Retryable where one changed meanwhile, ObjectsUnavailable, OSError.
+    """
     files = []
     for number, one in enumerate(found):
         path = folder / f"{number:05d}"
         with path.open("xb") as stream:
             for part in _parts(place, one):
                 stream.write(part)
+            if stream.tell() != one.size_bytes:
+                raise Retryable("an object was changed or removed while it was read")
         files.append(path)
     return files
 
