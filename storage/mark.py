@@ -140,9 +140,9 @@ def settle_bucket(database: Database, spool: Path, objects: Objects, place: str)
     ours, here = mark_of_store(database), mark_of_spool(spool)
     if ours is None and any(objects.folders(folder) for folder in ("received", "derived")):
         raise WrongStore(f"the store {database.location} is new, but {place} holds files. {_WAY_OUT}")
-    if (there := _mark_of_bucket(objects)) is None:
+    if (there := mark_of_bucket(objects)) is None:
         objects.put_new(MARK, json.dumps({"uid": ours or here or new_mark()}).encode())
-        there = _mark_of_bucket(objects)  # another host may have been first
+        there = mark_of_bucket(objects)  # another host may have been first
     if there is None or any(mark not in (None, there) for mark in (ours, here)):
         raise WrongStore(
             f"{place} belongs to another node than the store {database.location} or the spool {spool}: their marks "
@@ -152,12 +152,18 @@ def settle_bucket(database: Database, spool: Path, objects: Objects, place: str)
         write_mark(spool, there)
 
 
-def _mark_of_bucket(objects: Objects) -> str | None:
+def mark_of_bucket(objects: Objects) -> str | None:
+    """The mark in a bucket; None where there is none, "" for one that cannot be read. Raises ObjectsUnavailable."""
     found = objects.head(MARK)
     data = objects.get(MARK, 0, found.size_bytes) if found is not None and found.size_bytes else None
     with suppress(ValueError, KeyError, TypeError):
         return str(json.loads(data)["uid"]) if data is not None else None
     return ""
+
+
+def mark_bucket(objects: Objects, mark: str) -> None:
+    """Give a bucket another mark. Raises ObjectsUnavailable."""
+    objects.put(MARK, json.dumps({"uid": mark}).encode())
 
 
 def new_mark() -> str:

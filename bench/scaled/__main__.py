@@ -37,7 +37,10 @@ BUDGET_S = 1200.0
 
 
 def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Work] | None = None) -> int:
-    """Run the sections, by default all, write the report and print the table; 1 where an aim was missed."""
+    """Run the sections, by default all, write the report and print the table.
+
+    Returns 1 where an aim was missed; of a rehearsal, where a section ended by an error.
+    """
     parser = argparse.ArgumentParser(
         prog="bench.scaled", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -65,6 +68,10 @@ def main(arguments: Sequence[str] | None = None, sections: Mapping[str, Work] | 
         shutil.rmtree(folder, ignore_errors=True)
     report.finish()
     say(table(report))
+    if options.short:
+        failed = [section.name for section in report.sections if section.error is not None]
+        say(f"a rehearsal{f', FAILED in {failed}' if failed else ': each section came to its end'}; {report.path}")
+        return 1 if failed else 0
     say(f"{'passed' if report.passed else 'FAILED'}; kept in {report.path}")
     return 0 if report.passed else 1
 

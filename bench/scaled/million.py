@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -45,12 +45,12 @@ _DESTINATIONS: Final = "".join(
 
 def million(section: Section, services: Services, *, short: bool) -> None:
     """Every question of a person and each claim, over a store of its own."""
-    jobs = 300 if short else JOBS
-    for name, seconds in ask(services.new_database("million"), jobs).items():
+    jobs, commands = (300, {}) if short else (JOBS, _COMMANDS)
+    for name, seconds in ask(services.new_database("million"), jobs, commands).items():
         figure(section, f"{jobs} jobs, {name}: s", seconds)
 
 
-def ask(url: str, jobs: int = JOBS) -> dict[str, float]:
+def ask(url: str, jobs: int, commands: Mapping[str, list[str]]) -> dict[str, float]:
     """Medians in seconds by what was asked, of a PostgreSQL database at `url` that is empty or was filled here."""
     with tempfile.TemporaryDirectory(prefix="syncect-million-") as folder:
         config = _configure(Path(folder), url)
@@ -66,7 +66,7 @@ def ask(url: str, jobs: int = JOBS) -> dict[str, float]:
             figures |= _claims(node)
             with browser_of(node) as browser:
                 figures |= {name: median_s(ask) for name, ask in _pages(node, browser, jobs).items()}
-        return figures | {f"{name}, command": _command_s(config, words) for name, words in _COMMANDS.items()}
+        return figures | {f"{name}, command": _command_s(config, words) for name, words in commands.items()}
 
 
 def _configure(folder: Path, url: str) -> Path:
@@ -152,5 +152,5 @@ def _command_s(config: Path, words: list[str]) -> float:
 
 
 if __name__ == "__main__":
-    for name, seconds in ask(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else JOBS).items():
+    for name, seconds in ask(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else JOBS, _COMMANDS).items():
         sys.stdout.write(f"{seconds:9.3f} s  {name}\n")

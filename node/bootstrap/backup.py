@@ -40,6 +40,7 @@ from storage.database import Database
 from storage.errors import NotFound
 from storage.inventory import Inventory, KeptFile
 from storage.mark import mark_of_store
+from storage.shared_spool import SharedSpool
 from storage.spool import Spool
 
 _ROUNDS: Final = 3
@@ -92,7 +93,7 @@ def back_up(
 
     config: the settings file in force, None where there is none. verify: read every file that is there already as well.
     step: called for every file, and between the parts. Raises Refused, NotFound, SchemaMismatch, StoreUnavailable,
-    DamagedBackup for a manifest that cannot be read, and OSError; the backup of before is there then.
+    ObjectsUnavailable, DamagedBackup for a manifest that cannot be read, and OSError; then the backup of before stays.
     """
     _refuse_place(settings, root)
     folder = BackupFolder(root)
@@ -166,15 +167,15 @@ def _wanted(store: Path) -> Iterator[KeptFile]:
 def _copy_one(
     kept: KeptFile, spool: Spool, folder: BackupFolder, live: Inventory, done: _Round, *, verify: bool
 ) -> None:
-    source, sha256 = spool.path(kept.name), kept.sha256
-    found = _size_of(source)
-    is_trusted = found is not None and not verify
+    sha256, is_shared = kept.sha256, isinstance(spool, SharedSpool)  # then the file may well be on other hosts alone
+    found = _size_of(spool.path(kept.name))
+    is_trusted = (found is not None or is_shared) and not verify
     if folder.has(sha256, kept.size_bytes or found) and (is_trusted or folder.is_intact(sha256)):
-        if found is None:
+        if found is None and not is_shared:
             done.kept.append(kept.name)
     else:
         try:
-            done.copied_bytes += folder.put(source, sha256)
+            done.copied_bytes += _put(kept, spool, folder)
             done.copied += 1
         except LostSource as lost:
             if not folder.is_intact(sha256):  # from an earlier backup, under whatever name
@@ -183,6 +184,17 @@ def _copy_one(
                 return
             done.kept.append(kept.name)
     done.entries.append(Entry(kept.name, sha256, folder.path(sha256).stat().st_size))
+
+
+def _put(kept: KeptFile, spool: Spool, folder: BackupFolder) -> int:
+    """Copy a file in, which is fetched where this host lacks it. Raises LostSource, ObjectsUnavailable and OSError."""
+    try:
+        return folder.put(spool.path(kept.name), kept.sha256)
+    except LostSource:
+        if not isinstance(spool, SharedSpool):
+            raise
+        spool.fetch([(kept.name, kept.sha256, kept.size_bytes)])
+        return folder.put(spool.path(kept.name), kept.sha256)
 
 
 def _size_of(path: Path) -> int | None:
@@ -251,6 +263,8 @@ def not_included(settings: Settings) -> Iterator[str]:
     for one in settings.destination:
         if isinstance(one, DicomwebSettings) and one.secret_file is not None:
             yield f"token or password file of destination {one.name}: {one.secret_file}"
+    if settings.spool.credentials_file is not None:
+        yield f"credentials file of spool.url: {settings.spool.credentials_file}"
     bundles = [(one.key, one.name) for one in bundles_in_use(settings)]
     for key, bundle in (*bundles, ("model.shadow", settings.model.shadow)):
         if bundle and Path(bundle).is_dir():

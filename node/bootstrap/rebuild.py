@@ -18,21 +18,25 @@ from models import BundleCard
 from node.bootstrap.bundles import verified_cards
 from node.bootstrap.roles import make_completion
 from node.bootstrap.routes import found_request, routes_of
-from node.bootstrap.store import Node, refuse_while_running
+from node.bootstrap.shared import SharedPlace, objects_of
+from node.bootstrap.store import Node, make_data_dir, refuse_while_running
 from node.dicom.elements import ascii_text, element_items, tag_of
 from node.dicom.headers import read_dataset, read_headers
 from node.dicom.identity import inflated, read_identity
 from node.errors import Refused, UnreadableInstance
 from node.network.contexts import DEFLATED_SYNTAXES
+from node.ops.spool_check import SpoolCheck
 from node.receive.completion import series_facts
 from node.receive.routing import keywords_of
 from storage.database import Database
 from storage.jobs import ProducedInstance, ProducedSeries
-from storage.mark import adopt_mark, new_mark, write_mark
+from storage.mark import adopt_mark, mark_bucket, mark_of_bucket, mark_of_spool, new_mark, write_mark
 from storage.rebuilt import DOUBT, FoundResult, RebuiltStore
 from storage.schema import ensure_schema
 from storage.series import Arrival
+from storage.shared_spool import SharedSpool
 from storage.spool import Spool
+from storage.whole_bucket import Lacking, bring, lacking
 
 PREFIX_BYTES = 132
 _SQLITE_FILES = ("", "-wal", "-shm", "-journal")
@@ -40,13 +44,18 @@ _SQLITE_FILES = ("", "-wal", "-shm", "-journal")
 
 @dataclass
 class Rebuilt:
-    """What was found and what became of it; `aside` where the old database lies now, None where there was none."""
+    """What was found and what became of it; `aside` where the old database lies now, None where there was none.
+
+    fetched: the files that only the object store of `spool.url` has, or had.
+    """
 
     received: int = 0
     results: int = 0
     unreadable: list[str] = field(default_factory=list)
     series: dict[str, int] = field(default_factory=dict)
     aside: Path | None = None
+    fetched: int = 0
+    fetched_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,16 +71,30 @@ def look(settings: Settings, *, step: Callable[[], None] = lambda: None) -> Rebu
     spool, told = Spool(settings.node.data_dir / "spool", create=False), Rebuilt()
     told.received = len(_received(spool, told, step))
     told.results = len(_results(spool, told))
+    if settings.spool.url:
+        wanted = _lacking(settings)
+        told.fetched, told.fetched_bytes = wanted.files, wanted.size_bytes
     return told
 
 
 def rebuild(settings: Settings, now: datetime, *, step: Callable[[], None] = lambda: None) -> Rebuilt:
     """Make the store anew; the old database file is moved aside. Raises Refused and ConfigError before it begins.
 
+    Where the files lie in an object store, all of them are brought here first: what has no row is removed there later.
+    Raises ObjectsUnavailable then, and nothing is made.
+
     On SQLite the new database takes its place only when it is whole. `step` is called for every file.
     """
     refuse_while_running(settings)
     cards = verified_cards(settings)
+    fetched = _fetch(settings, step) if settings.spool.url else None
+    told = _rebuild(settings, cards, now, step)
+    if fetched is not None:
+        told.fetched, told.fetched_bytes = fetched.files, fetched.size_bytes
+    return told
+
+
+def _rebuild(settings: Settings, cards: Mapping[str, BundleCard], now: datetime, step: Callable[[], None]) -> Rebuilt:
     final = Database(settings.node.url())
     if not final.is_sqlite:
         return _into(final, settings, cards, now, step)
@@ -111,7 +134,7 @@ def _into(
     store.settle_numbers()
     _judge(node, now)
     told.series = store.counts()
-    _remark(database, node.spool.root, now)
+    _remark(node, now)
     return told
 
 
@@ -148,10 +171,16 @@ def _judge(node: Node, now: datetime) -> None:
         node.series.hold_incomplete(series, DOUBT, now)
 
 
-def _remark(database: Database, spool: Path, now: datetime) -> None:
-    """A new name for both: the old database, should it come back, is not this spool's any more."""
-    write_mark(spool, new_mark(), replace=True)
-    adopt_mark(database, spool, now)  # also where no file of the spool could be read, and the store is empty
+def _remark(node: Node, now: datetime) -> None:
+    """A new name for store and spool: the old database, should it come back, is not this spool's any more."""
+    mark, spool = new_mark(), node.spool
+    if isinstance(spool, SharedSpool):
+        mark_bucket(spool.objects, mark)  # first: without it, a second try would find two marks that differ
+    write_mark(spool.root, mark, replace=True)
+    adopt_mark(node.database, spool.root, now)  # also where no file of the spool could be read, and the store is empty
+    if isinstance(spool, SharedSpool):
+        SpoolCheck(spool, node.database).share_all(now)
+        SharedPlace(node.settings).note()
 
 
 def _moved_aside(path: Path, now: datetime) -> Path | None:
@@ -160,6 +189,36 @@ def _moved_aside(path: Path, now: datetime) -> Path | None:
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return aside if aside.exists() else None
+
+
+# -- what lies in the object store -----------------------------------------------------------------------------
+
+
+def _lacking(settings: Settings) -> Lacking:
+    """What this host lacks of it. Raises Refused for a bucket of another node, and ObjectsUnavailable."""
+    spool = _shared(settings, create=False)
+    here, there = mark_of_spool(spool.root), mark_of_bucket(spool.objects)
+    if not SharedPlace(settings).is_settled and None not in (here, there) and here != there:
+        raise Refused(f"{settings.spool.url} belongs to another node than the spool {spool.root}: their marks differ")
+    return lacking(spool)
+
+
+def _fetch(settings: Settings, step: Callable[[], None]) -> Lacking:
+    make_data_dir(settings)
+    wanted, spool = _lacking(settings), _shared(settings, create=True)
+    free_bytes = spool.free_bytes() - int(settings.retention.min_free_gb * 1024**3)
+    if wanted.size_bytes > free_bytes:
+        raise Refused(
+            f"{wanted.files} files of {settings.spool.url} are not on this host: they need "
+            f"{wanted.size_bytes / 1e9:.1f} GB below {spool.root}, and {max(0, free_bytes) / 1e9:.1f} GB are free"
+        )
+    SharedPlace(settings).settle_installation()
+    bring(spool, wanted, step)
+    return wanted
+
+
+def _shared(settings: Settings, *, create: bool) -> SharedSpool:
+    return SharedSpool(settings.node.data_dir / "spool", objects_of(settings.spool), create=create)
 
 
 # -- what lies in the spool ------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ def restore(context: typer.Context, folder: Folder, leave_out: LeaveOut = False,
             step=lambda: bar.advance(task),
         )
     _say_restored(done, folder)
+    if settings.spool.url:
+        say(f"before the start, `syncect spool share` puts the files into {settings.spool.url} where it lacks them")
 
 
 def _say_made(made: "Made", folder: Path) -> None:

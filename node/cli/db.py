@@ -118,7 +118,11 @@ def rebuild(
 
     settings = settings_from(context, config)
     if dry_run:
-        _say_found(work.look(settings))
+        told = work.look(settings)
+        _say_found(told)
+        if told.fetched:
+            more = f"{told.fetched} files ({told.fetched_bytes / 1e9:.1f} GB) are only in {settings.spool.url}"
+            say(f"{more}: without --dry-run they are fetched first")
         return
     question = "make a new store of the files in the spool? What only the old one knew is lost"
     if not yes:
@@ -127,6 +131,9 @@ def rebuild(
         typer.confirm(question, abort=True, err=True)
     told = work.rebuild(settings, datetime.now(UTC))
     _say_found(told)
+    if settings.spool.url:
+        say(f"{told.fetched} of them were fetched from {settings.spool.url}")
+        say("on every other host, remove the folder spool/ in its data folder before it starts: it is a cache, and old")
     if told.aside is not None:
         say(f"the old database is {told.aside} now")
     counts = ", ".join(f"{count} {state}" for state, count in sorted(told.series.items()))

@@ -8,13 +8,13 @@ from urllib.request import urlopen
 from sqlalchemy import create_engine, text
 
 from bench.gpu.report import Section
-from bench.scaled.__main__ import SECTIONS, main
+from bench.scaled.__main__ import ORDER, SECTIONS, main
 from bench.scaled.figures import figure
 from bench.scaled.services import Services
 
 
-def run(tmp_path: Path, **sections: Any) -> tuple[int, dict[str, Any]]:
-    code = main(["--short", "--out", str(tmp_path)], sections)
+def run(tmp_path: Path, *, short: bool = True, **sections: Any) -> tuple[int, dict[str, Any]]:
+    code = main([*(["--short"] if short else []), "--out", str(tmp_path)], sections)
     (path,) = tmp_path.glob("scale-*.json")
     report: dict[str, Any] = json.loads(path.read_text())
     return code, report
@@ -42,7 +42,7 @@ def test_a_missed_aim_and_a_fault_end_with_1_and_the_other_sections_still_run(tm
     def broken(section: Section, _services: Services, *, short: bool) -> None:
         raise RuntimeError("no PostgreSQL here")
 
-    code, report = run(tmp_path, broken=broken, missed=missed)
+    code, report = run(tmp_path, short=False, broken=broken, missed=missed)
     assert code == 1
     assert "no PostgreSQL here" in report["sections"]["broken"]["error"]
     assert not report["sections"]["missed"]["passed"]
@@ -62,14 +62,24 @@ def test_a_section_has_the_services_that_it_asks_for(tmp_path: Path) -> None:
     assert report["sections"]["asks"]["rows"] == [{"figure": "status", "value": 200.0}]
 
 
-def test_the_rehearsal_of_a_section_comes_to_its_end(tmp_path: Path) -> None:
-    """Of a cheap one: whole nodes stand in tests/torture (exactly_once) and tests/gpu (the processes of prediction)."""
-    assert {"exactly_once", "claims", "prediction"} <= set(SECTIONS)
-    main(["--short", "--out", str(tmp_path), "--only", "claims"])
+def test_the_rehearsal_of_the_cheap_sections_comes_to_its_end(tmp_path: Path) -> None:
+    """`make scale SHORT=1` does all: nodes, Ray and many workers; tests/torture and tests/gpu have parts of those."""
+    assert SECTIONS == ORDER
+    assert main(["--short", "--out", str(tmp_path), "--only", "claims", "million"]) == 0
     (path,) = tmp_path.glob("scale-*.json")
-    section = json.loads(path.read_text())["sections"]["claims"]
-    assert section["error"] is None
-    assert [check["name"] for check in section["checks"]] == [
+    sections = json.loads(path.read_text())["sections"]
+    assert {name: section["error"] for name, section in sections.items()} == {"claims": None, "million": None}
+    assert [check["name"] for check in sections["claims"]["checks"]] == [
         "claims, SQLite, 2 processes: jobs per s",
         "claims, PostgreSQL, 2 processes: jobs per s",
     ]
+    asked = {row["figure"] for row in sections["million"]["rows"]}
+    assert {"300 jobs, jobs ls: s", "300 jobs, worker, a claim: s", "300 jobs, page, lights made anew: s"} <= asked
+
+
+def test_a_rehearsal_fails_by_an_error_and_not_by_its_figures(tmp_path: Path, capsys: Any) -> None:
+    def missed(section: Section, _services: Services, *, short: bool) -> None:
+        figure(section, "jobs ls, query over 100000 jobs: s", 0.3)
+
+    assert run(tmp_path, missed=missed)[0] == 0
+    assert "a rehearsal" in capsys.readouterr().out
