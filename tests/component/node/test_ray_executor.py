@@ -22,7 +22,7 @@ from node.errors import Permanent, Retryable
 from node.translate.carried import BundleAsk
 from node.translate.job import JobOptions, JobResult, run_job
 from node.translate.loaded import ExecutorUnavailable
-from node.translate.ray_cluster import ClusterLost, ClusterPlan
+from node.translate.ray_cluster import ClusterLost, ClusterPlan, Unreachable
 from node.version import software_version
 from tests import archive_faults
 from tests.builders import body_hu, make_series
@@ -298,3 +298,23 @@ def test_nothing_is_left_in_the_object_store_and_nothing_was_spilled(shared: Act
     stats = get_memory_info_reply(state).store_stats
     assert stats.spilled_bytes_total == 0
     assert stats.object_store_bytes_used < stats.cumulative_created_bytes / 2
+
+
+def test_a_cluster_that_does_not_start_is_tried_as_often_as_told_and_the_sentence_says_where_to_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, ended = [], []
+
+    def fail(**_words: Any) -> None:
+        begun.append(os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600"))
+        raise Exception("The current node timed out during startup.")  # what Ray raises
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(ray_executor, "_shut_down", lambda: ended.append(1))
+    with (
+        pytest.raises(Unreachable, match=r"did not start on this machine in 4 tries \(Exception\): .* its logs lie in"),
+        connected(ClusterPlan(), tries=4),
+    ):
+        pytest.fail("there is no cluster")
+    assert len(begun) == len(ended) == 4
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in begun] == [-signal.SIGKILL] * 4
