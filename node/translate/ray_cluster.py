@@ -36,6 +36,7 @@ _OF_ONE_MACHINE: Final[dict[str, Any]] = {
     "raylet_check_gc_period_milliseconds": 1000,
     "raylet_report_resources_period_milliseconds": 1000,
     "task_events_report_interval_ms": 0,
+    "worker_niceness": 0,  # of 15, by default: whatever else runs on the host would go before a patient's series
 }
 # Ray starts them with each cluster: for logs that it would show in this process, for hosts that an autoscaler starts,
 # and for a dashboard that is off.

@@ -222,6 +222,14 @@ def test_a_job_that_ends_its_actors_fails_after_two(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_no_job_is_to_blame_for_a_host_that_the_head_still_takes_for_alive(
+    shared: ActorPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_executor, "_living_nodes", lambda: {"host": ("127.0.0.1", 1)})
+    ended = shared._ended(ray_executor._Member(None, node="host"), ray.exceptions.RayActorError())
+    assert (ended.why, ended.blames_job) == ("its host is no longer in the cluster", False)
+
+
 def test_a_device_that_fails_ends_its_actor_and_one_slice_at_a_time_is_computed_by_another(
     shared: ActorPool, ask: BundleAsk, series: list[list[Path]], tmp_path: Path
 ) -> None:
