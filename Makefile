@@ -10,8 +10,8 @@ SOURCES := config models node storage tests bench docs deploy
 ABUSE := $(addprefix tests/peers/test_receiver_,abuse.py crowds.py progress.py instances.py)
 
 # The tests run in parts, in this order, which begins with the longest; a new folder of tests runs in test-rest.
-FOLDERS := slice peers torture field docs
-PARTS := test-node test-slice test-peers test-rest test-component $(addprefix test-,$(filter-out slice peers,$(FOLDERS)))
+FOLDERS := slice peers torture docs field
+PARTS := test-node test-rest test-slice test-peers test-component $(addprefix test-,$(filter-out slice peers,$(FOLDERS)))
 NODE := tests/component/node
 COMPONENT := $(filter-out $(NODE) %/__pycache__ %/conftest.py,$(wildcard tests/component/*))
 REST := $(filter-out $(addprefix tests/,$(FOLDERS) component __pycache__),$(patsubst %/,%,$(wildcard tests/*/)))
@@ -76,7 +76,7 @@ scaled: $(STAMP)  ## every role of deploy/kubernetes as a process of its own on 
 
 ray: $(STAMP)  ## every fault of a Ray cluster while jobs run: actors, hosts, the head, the worker; takes about fifteen minutes
 	RAY_FAULTS=long $(BIN)/pytest tests/component/node/test_ray_executor.py tests/component/node/test_ray_worker.py \
-		tests/component/node/test_archive_on_ray.py tests/deploy/test_scaled_ray.py
+		tests/deploy/test_scaled_ray.py
 	RAY_FAULTS=long $(BIN)/pytest tests/component/node/test_ray_nodes.py
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes

@@ -73,7 +73,8 @@ def quick_program(program: Path, *, quick: Sequence[str] = (), is_module: bool =
     """
     path = program.with_suffix(".socket")
     real = [sys.executable, *_MODULE] if is_module else [str(Path(sys.executable).with_name("syncect"))]
-    server = subprocess.Popen([sys.executable, "-m", "tests.quick", str(path)], cwd=ROOT, stdout=subprocess.PIPE)
+    command = [sys.executable, "-m", "tests.quick", str(path)]
+    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == b"listening\n"
@@ -108,7 +109,10 @@ def _load() -> None:
 
 
 def _serve(path: str) -> None:
-    """Fork for each caller, pass signals on to that process, and tell how it ended; a caller's end ends it."""
+    """Fork for each caller, pass signals on to that process, and tell how it ended; a caller's end ends it.
+
+    The end of the tests, at which standard input closes, ends all.
+    """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(path)
     listener.listen(64)
@@ -121,12 +125,16 @@ def _serve(path: str) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     running: dict[socket.socket, int] = {}
     while True:
-        for ready in select.select([listener, woken, *running], [], [])[0]:
+        for ready in select.select([sys.stdin, listener, woken, *running], [], [])[0]:
+            if ready is sys.stdin:
+                for pid in running.values():
+                    os.kill(pid, signal.SIGKILL)
+                return
             if ready is listener:
                 caller, _ = listener.accept()
                 if pid := _forked(caller):
                     running[caller] = pid
-            elif ready is woken:
+            if ready is woken:
                 woken.recv(100)
             elif ready in running:
                 os.kill(running[ready], (ready.recv(1) or b"\x09")[0])  # a caller that is gone was killed

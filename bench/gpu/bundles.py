@@ -36,7 +36,7 @@ def bundles(section: Section, *, device: str, size: Size, folder: Path) -> None:
 
 def _times(section: Section, name: str, precision: Precision, device: str, size: Size) -> None:
     tidy(device)
-    hu = phantom_slices(size.node_slices, size.rows)
+    hu = phantom_slices(size.shared_slices, size.rows)
     loaded = translator(shipped(name), device, precision, size.batch)
     looks = {
         "translate": partial(loaded.translate, hu, SEED, spacing_mm=SLICES_MM),
@@ -50,7 +50,7 @@ def _times(section: Section, name: str, precision: Precision, device: str, size:
             bundle=name,
             precision=precision,
             batch=size.batch,
-            slices=size.node_slices,
+            slices=size.shared_slices,
             **peak_gb(device),
         )
     ratio = taken["second look"].least_s / taken["translate"].least_s
@@ -59,7 +59,7 @@ def _times(section: Section, name: str, precision: Precision, device: str, size:
 
 def _in_turn(section: Section, device: str, size: Size) -> None:
     """Two loaded bundles that take turns, against each of them going on alone."""
-    hu, pair = phantom_slices(size.node_slices, size.rows), list[Translator]()
+    hu, pair = phantom_slices(size.shared_slices, size.rows), list[Translator]()
     tidy(device)
     for name in size.node_bundles:
         pair.append(translator(shipped(name), device, size.precisions[0], size.batch))
@@ -72,7 +72,7 @@ def _in_turn(section: Section, device: str, size: Size) -> None:
             _translate(one, hu)
 
     both = time_calls(in_turn, device, seconds=0, warm_up=1).least_s
-    section.row(figure="two bundles in turn", value=both, sum_of_each_alone_s=sum(alone), slices=size.node_slices)
+    section.row(figure="two bundles in turn", value=both, sum_of_each_alone_s=sum(alone), slices=size.shared_slices)
 
 
 def _translate(loaded: Translator, hu: NDArray[np.float32]) -> None:

@@ -46,7 +46,7 @@ def _processes(section: Section, device: str, size: Size, folder: Path) -> None:
     if device == "cuda":
         bundle_of("syndiff", size.published, folder)
         held.append(Shared("syndiff", size.precisions[0], size.batch))
-    words = [device, str(size.node_slices), str(size.rows), str(folder), *(str(part) for one in held for part in one)]
+    words = [device, str(size.shared_slices), str(size.rows), str(folder), *(str(part) for one in held for part in one)]
     with ExitStack() as stack:
         begun = time.monotonic()
         children = [_start(stack, words) for _ in range(max(size.shared_by))]
@@ -70,7 +70,7 @@ def _processes(section: Section, device: str, size: Size, folder: Path) -> None:
                     bundle=one.name,
                     precision=one.precision,
                     processes=processes,
-                    slices=size.node_slices,
+                    slices=size.shared_slices,
                 )
 
 

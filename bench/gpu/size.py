@@ -30,8 +30,9 @@ class Size:
     `published` is the preset whose networks stand for the published ones; `compared` those that are run on the CPU too.
     `precisions` are those whose repeats and memory are looked at; a CPU that imitates bf16 is slow.
     `node_workers`: how many workers share the device, in ascending order; each of them gets `node_series` series of
-    `node_slices` slices. `shared_by`: how many processes share it without a node, each with
-    `shared_series` series. `small_slices`: of a small series, of which there are `small_series`.
+    `node_slices` slices. `shared_by`: how many processes share it without a node, each with `shared_series` series of
+    `shared_slices` slices, as those have by which the bundles are timed. `small_slices`: of a small series, of which
+    there are `small_series`.
     `trained` is the preset whose single training steps are compared. `rows`: rows and columns of native slices.
     """
 
@@ -54,6 +55,7 @@ class Size:
     node_slices: int
     shared_by: tuple[int, ...]
     shared_series: int
+    shared_slices: int
     small_slices: int
     small_series: int
 
@@ -100,6 +102,7 @@ GPU = Size(
     node_slices=140,
     shared_by=(1, 2, 4),
     shared_series=4,
+    shared_slices=140,
     small_slices=20,
     small_series=7,
 )
@@ -117,13 +120,13 @@ DRY_RUN = Size(
         "graphs": 1.0,
     },
     shipped=("demo-1step",),
-    published="small",
-    compared=("small",),
+    published="tiny",
+    compared=("tiny",),
     precisions=("fp32",),
     trained="tiny",
     batches=(1, 2),
     slices=2,
-    rows=128,
+    rows=64,
     matrix_side=256,
     seconds_each=0.02,
     cohort=(3, 6, 64),
@@ -139,6 +142,7 @@ DRY_RUN = Size(
     node_slices=8,
     shared_by=(1, 2),
     shared_series=1,
+    shared_slices=2,
     small_slices=1,
     small_series=2,
 )

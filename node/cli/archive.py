@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 archive = typer.Typer(no_args_is_help=True, help="Lists of series that are translated on a Ray cluster.")
 
+_START_TRIES = (
+    12  # of a cluster of this machine: about ten minutes where it is busy, and nobody is there who starts it again
+)
+
 Place = Annotated[
     str, typer.Option("--out", "-o", help="Where results and outcomes go: a folder, or s3://BUCKET/PREFIX.")
 ]
@@ -154,7 +158,7 @@ def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, qui
         if not quiet:
             out().print(_line(tally), markup=False)
 
-    with connected(plan):
+    with connected(plan, _START_TRIES):
         device = settle_device(settings.model.device, plan)
         archive = Archive(settings, index, place, replace(ask, device=device), constancy, again)
         return run_archive(archive, lambda rows, made, run: stream(rows, made, run, plan, device), show)

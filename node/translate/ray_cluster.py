@@ -77,10 +77,16 @@ class ClusterPlan:
         """Of the actors: the threads of this process where it was told how many, for they change the last bits."""
         return {_THREADS: os.environ[_THREADS]} if os.environ.get(_THREADS) else {}
 
-    @property
-    def place(self) -> str:
-        """Where the cluster is, for a sentence."""
-        return self.address or "this machine"
+    def why_not(self, error: str, tries: int) -> str:
+        """What is said where there is no connection after so many tries; `error` is the name of what Ray raised."""
+        if self.address:
+            return (
+                f"Ray cannot be reached at {self.address}: {error}; its token or its version of Ray may be another one"
+            )
+        return (
+            f"Ray did not start on this machine in {tries} tries ({error}): it gives its own processes 15 s, which a "
+            "busy machine may not have; its logs lie in /tmp/ray/session_latest/logs"
+        )
 
     def prepare(self) -> None:
         """Tell Ray, before it starts, to send nothing to its makers; raises Unreachable, also without a token."""

@@ -50,7 +50,7 @@ SILENT_S: Final = 30.0  # an actor that answers no question for so long has stop
 IDLE_S: Final = 300.0  # after which an actor without a job ends, so that Ray may give its host back
 START_LIMIT_S: Final = 900.0  # for an actor to be placed, also on a host that an autoscaler starts, and to load
 ROWS_AT_ONCE: Final = 4096  # of a stream, each a block of its own, so that none waits for others to be told of
-START_TRIES: Final = 3  # of a cluster of this machine: Ray gives its own processes 30 s, too few on a busy machine
+START_TRIES: Final = 3  # of a cluster of this machine: Ray gives its own processes 15 s, too few on a busy machine
 HELLO_LIMIT_S: Final = 120.0  # to import torch and load a bundle, where the actor has its place
 
 
@@ -371,15 +371,17 @@ class ActorPool:
 
 
 @contextmanager
-def connected(plan: ClusterPlan) -> Iterator[str]:
+def connected(plan: ClusterPlan, tries: int = START_TRIES) -> Iterator[str]:
     """Be connected to the cluster, or to a new one of this machine alone; yields the address of its head.
+
+    tries: how often a new one is started before it is given up; each takes up to a minute on a busy machine.
 
     Raises Unreachable. The calling thread must live as long as the block: a cluster of this machine ends with it. Where
     the head is gone at the end of the block, this process can only end.
     """
     plan.prepare()
     handler = signal.getsignal(signal.SIGTERM)
-    address = _connect(plan)
+    address = _connect(plan, tries)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, by which no job would be given back
     failed = True
@@ -405,8 +407,8 @@ def _end_without_ray(code: int) -> None:
     os._exit(code)
 
 
-def _connect(plan: ClusterPlan) -> str:
-    tries, before = 1 if plan.address else START_TRIES, children()
+def _connect(plan: ClusterPlan, tries: int) -> str:
+    left, before = 1 if plan.address else tries, children()
     while True:
         try:
             context: Any = ray.init(**plan.arguments(), logging_level=logging.ERROR, log_to_driver=False)
@@ -417,10 +419,9 @@ def _connect(plan: ClusterPlan) -> str:
             for pid in children() - before:  # of a start that failed Ray leaves what did start, until this process ends
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            tries -= 1
-            if not tries:
-                hint = "; its token or its version of Ray may be another one" if plan.address else ""
-                raise Unreachable(f"Ray cannot be reached at {plan.place}: {type(error).__name__}{hint}") from error
+            left -= 1
+            if not left:
+                raise Unreachable(plan.why_not(type(error).__name__, tries)) from error
 
 
 def _shut_down() -> None:

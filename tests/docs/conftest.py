@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.shell import PROGRAM, SHORT
+from tests.docs.shell import PROGRAM, QUICK
 from tests.docs.world import make_world
 from tests.quick import quick_program
 
@@ -14,6 +14,6 @@ from tests.quick import quick_program
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of which each page gets a copy, and beside it the program that the pages call."""
     folder = tmp_path_factory.mktemp("docs") / "world"
-    with quick_program(folder.with_name(PROGRAM), quick=SHORT):
+    with quick_program(folder.with_name(PROGRAM), quick=QUICK):
         make_world(folder)
         yield folder

@@ -17,17 +17,21 @@ from tests.docs.pages import ROOT, Block
 
 LIMIT_S = 180.0
 PROGRAM = "syncect"  # beside the world: what the pages call, as `tests.quick` makes it
-SHORT = (  # what is quick there; what is not, such as `serve` and `train`, is started as a reader starts it
+QUICK = (  # what is quick there; what is not, such as `train`, is started as a reader starts it
     "alerts",
     "audit",
     "cohort",
     "config",
+    "demo",
     "doctor",
     "evaluate",
     "jobs",
     "models",
     "peers",
+    "process",
+    "qa",
     "series",
+    "serve",
     "status",
     "support-bundle",
     "users",

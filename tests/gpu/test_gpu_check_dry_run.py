@@ -39,7 +39,7 @@ def run(root: Path, out: Path, *words: str, missing: tuple[str, ...] = NOT_THERE
     given = {"PYTHON": sys.executable, "PYTHONPATH": str(blocker), "OUT": str(out)}
     command = [str(root / "bench" / "gpu.sh"), *words]
     environment = {**os.environ, **given}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=out, timeout=150)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=out, timeout=280)
 
 
 def read(out: Path) -> dict[str, Any]:

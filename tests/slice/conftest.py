@@ -1,15 +1,31 @@
 """Peers and nodes of the whole-path tests, stopped and cleared whatever happens."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 
 from tests.quick import FORKS_ROLES
 from tests.slice import harness
-from tests.slice.harness import Orthanc, RunningNode, StoreScp
+from tests.slice.harness import FEW, Orthanc, RunningNode, StoreScp
+
+
+@pytest.fixture(scope="session")
+def few_slices(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with FEW neighbouring slices of a real series: most faults and ways are the same for few and for many.
+
+    The whole series goes through a node in the first test of `test_whole_path`.
+    """
+    folder = tmp_path_factory.mktemp("few")
+    files = (real_data / "ct" / "siemens_chest_ncct").iterdir()
+    ordered = sorted(files, key=lambda path: float(dcmread(path, stop_before_pixels=True).ImagePositionPatient[2]))
+    for path in ordered[8 : 8 + FEW]:
+        shutil.copy(path, folder)
+    return folder
 
 
 @pytest.fixture

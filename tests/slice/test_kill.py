@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom import dcmread
 
 from models.testing import write_tiny_bundle
-from tests.slice.harness import StoreScp, dcmtk, push, wait_for
+from tests.slice.harness import FEW, StoreScp, dcmtk, push, wait_for
 
 
 def push_until(
@@ -28,51 +28,49 @@ def push_until(
     return scan.returncode, acknowledged
 
 
-def test_a_receiver_killed_while_receiving_loses_nothing_it_said_yes_to(real_data, node_at, tps):
-    source = real_data / "ct" / "siemens_chest_ncct"
+def test_a_receiver_killed_while_receiving_loses_nothing_it_said_yes_to(few_slices, node_at, tps):
     node = node_at(tps).start()
-    code, acknowledged = push_until(10, node.port, source, lambda _scan: node.kill("receive"))
+    code, acknowledged = push_until(5, node.port, few_slices, lambda _scan: node.kill("receive"))
     assert code != 0, "the scanner must see that its send job failed"
     (case,) = wait_for("the store", node.cases)
     assert case.state == "RECEIVING"
     assert case.slices.received >= acknowledged
     wait_for("the receiver's restart", node._listening)
-    assert push(node.port, source).returncode == 0
+    assert push(node.port, few_slices).returncode == 0
     (case,) = node.wait_for_states("SENT")
-    assert_once_and_whole(tps, 30)
+    assert_once_and_whole(tps, FEW)
     assert list((node.data_dir / "spool" / "incoming").iterdir()) == []
 
 
-def test_a_broken_off_transfer_is_not_taken_for_a_short_series(real_data, node_at, tps):
-    source = real_data / "ct" / "siemens_chest_ncct"
+def test_a_broken_off_transfer_is_not_taken_for_a_short_series(few_slices, node_at, tps):
     node = node_at(tps).start()
-    push_until(12, node.port, source, lambda scan: scan.kill())
+    push_until(6, node.port, few_slices, lambda scan: scan.kill())
     (case,) = node.wait_for_states("INCOMPLETE")
     assert "aborted" in case.reason
-    assert push(node.port, source).returncode == 0
+    assert push(node.port, few_slices).returncode == 0
     node.wait_for_states("SENT")
-    assert_once_and_whole(tps, 30)
+    assert_once_and_whole(tps, FEW)
 
 
-def test_a_worker_killed_while_translating_starts_again(real_data, node_at, tps, tmp_path):
+def test_a_worker_killed_while_translating_starts_again(few_slices, node_at, tps, tmp_path):
     slow = tmp_path / "slow"
     write_tiny_bundle(slow, matrix=64)
     node = node_at(tps, bundle=slow).start()
-    push(node.port, real_data / "ct" / "siemens_chest_ncct")
+    push(node.port, few_slices)
     node.wait_for_states("RUNNING")
     node.kill("work")
     (case,) = node.wait_for_states("SENT")
     assert case.attempts == 2
-    assert_once_and_whole(tps, 30)
+    assert_once_and_whole(tps, FEW)
     derived = node.data_dir / "spool" / "derived"
     assert [path.name for path in derived.iterdir()] == ["1-2"], "nothing of the first attempt is left"
 
 
-def test_a_courier_killed_while_sending_sends_the_rest(real_data, node_at, tmp_path):
+def test_a_courier_killed_while_sending_sends_the_rest(few_slices, node_at, tmp_path):
     tps = StoreScp(tmp_path / "tps", extra=("--sleep-after", "1")).start()
     try:
         node = node_at(tps).start()
-        push(node.port, real_data / "ct" / "siemens_chest_ncct")
+        push(node.port, few_slices)
         wait_for("three accepted instances", lambda: any(case.slices.sent >= 3 for case in node.cases()))
         node.kill("deliver")
         tps.kill()
@@ -80,17 +78,17 @@ def test_a_courier_killed_while_sending_sends_the_rest(real_data, node_at, tmp_p
         tps.extra = ()
         tps.start()
         node.wait_for_states("SENT")
-        assert accepted < 30
-        assert_once_and_whole(tps, 30)
+        assert accepted < FEW
+        assert_once_and_whole(tps, FEW)
     finally:
         tps.kill()
 
 
-def test_a_tps_killed_in_mid_transfer_gets_only_what_is_missing(real_data, node_at, tmp_path):
+def test_a_tps_killed_in_mid_transfer_gets_only_what_is_missing(few_slices, node_at, tmp_path):
     tps = StoreScp(tmp_path / "tps", extra=("--sleep-after", "1")).start()
     try:
         node = node_at(tps).start()
-        push(node.port, real_data / "ct" / "siemens_chest_ncct")
+        push(node.port, few_slices)
         wait_for("three accepted instances", lambda: any(case.slices.sent >= 3 for case in node.cases()))
         tps.kill()
         wait_for("the courier's notice", lambda: any("tps:" in case.reason for case in node.cases()))
@@ -105,7 +103,7 @@ def test_a_tps_killed_in_mid_transfer_gets_only_what_is_missing(real_data, node_
         before = {dcmread(tmp_path / path.name).SOPInstanceUID for path in list(first)[:accepted]}
         assert len(before) == accepted
         assert not again & before
-        assert len(again) == 30 - accepted
+        assert len(again) == FEW - accepted
     finally:
         tps.kill()
 

@@ -11,7 +11,7 @@ from pydicom import Dataset, dcmread
 from storage.cases import Case
 from tests.multi_frame import enhanced
 from tests.slice.checks import assert_derived_from, assert_no_dciodvfy_errors, assert_same_grid
-from tests.slice.harness import dcmtk, free_port, push, wait_for
+from tests.slice.harness import FEW, dcmtk, free_port, push, wait_for
 
 
 def by_source(paths: list[Path]) -> dict[str, Dataset]:
@@ -42,15 +42,15 @@ def test_a_real_series_arrives_at_storescp_and_at_orthanc(real_data, node_at, tp
 
 
 def test_an_enhanced_ct_arrives_as_classic_slices_with_the_pixels_of_its_classic_series(
-    real_data, node_at, tps, tmp_path
+    few_slices, node_at, tps, tmp_path
 ):
-    files = sorted((real_data / "ct" / "siemens_chest_ncct").iterdir())
+    files = sorted(few_slices.iterdir())
     uids = {"SeriesInstanceUID": "1.2.3.4", "FrameOfReferenceUID": str(dcmread(files[0]).FrameOfReferenceUID)}
     path = enhanced(files, tmp_path / "enhanced" / "e.dcm", edit=lambda ds: ds.update(_as_dataset(uids)))
     node = node_at(tps).start()
     assert push(node.port, path.parent).returncode == 0
     (case,) = node.wait_for_states("SENT")
-    assert (case.slices.received, case.slices.produced, case.slices.sent) == (30, 30, 30)
+    assert (case.slices.received, case.slices.produced, case.slices.sent) == (FEW, FEW, FEW)
     arrived = [dcmread(one) for one in tps.files()]
     node.run("process", str(files[0].parent), "--out", str(tmp_path / "classic"))
     expected = {_place(one): one for one in map(dcmread, sorted((tmp_path / "classic").glob("*.dcm")))}
@@ -92,21 +92,21 @@ def assert_a_planner_fetches_it(port: int, case: Case, sent: list[Path], folder:
     assert fetched == {dataset.SOPInstanceUID: dataset for dataset in map(dcmread, sent)}
 
 
-def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(real_data, node_at, tps, tmp_path):
-    source, page = real_data / "ct" / "siemens_chest_ncct", free_port()
+def test_the_same_series_twice_makes_one_job_and_process_makes_the_same_images(few_slices, node_at, tps, tmp_path):
+    page = free_port()
     node = node_at(tps, web=f"port = {page}").start()
-    push(node.port, source)
+    push(node.port, few_slices)
     node.wait_for_states("SENT")
     wait_for("the figures of all processes", lambda: _monitored(page) >= _COUNTED)
     first = {path.name: path.read_bytes() for path in tps.files()}
-    assert push(node.port, source).returncode == 0
+    assert push(node.port, few_slices).returncode == 0
     wait_for("the second association's end", lambda: _associations_closed(node) == 2)
     node.stop()
     (row,) = node.jobs()
-    assert (row["state"], row["slices"]["received"], row["attempts"]) == ("SENT", 30, 1)
+    assert (row["state"], row["slices"]["received"], row["attempts"]) == ("SENT", FEW, 1)
     assert {path.name: path.read_bytes() for path in tps.files()} == first
     assert_log_tells_of_the_whole_path(node, row["id"])
-    answer = node.run("process", str(source), "--out", str(tmp_path / "out"), "--json")
+    answer = node.run("process", str(few_slices), "--out", str(tmp_path / "out"), "--json")
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["series_uid"] == row["derived_series_uid"]
     processed = by_source(sorted((tmp_path / "out").glob("*.dcm")))
@@ -127,10 +127,10 @@ def assert_log_tells_of_the_whole_path(node, job_id: str) -> None:
 
 
 _COUNTED = {
-    'syncect_cstore_answers_total{status="0000"} 30.0',
-    "syncect_cstore_duration_seconds_count 30.0",
-    'syncect_translated_slices_total{process="1"} 30.0',
-    'syncect_sent_instances_total{destination="tps",process="1"} 30.0',
+    f'syncect_cstore_answers_total{{status="0000"}} {FEW}.0',
+    f"syncect_cstore_duration_seconds_count {FEW}.0",
+    f'syncect_translated_slices_total{{process="1"}} {FEW}.0',
+    f'syncect_sent_instances_total{{destination="tps",process="1"}} {FEW}.0',
     'syncect_cases{state="SENT"} 1.0',
     'syncect_peer_up{destination="tps"} 1.0',
     'syncect_process_up{role="web"} 1.0',
@@ -158,12 +158,12 @@ def _associations_closed(node) -> int:
     return int(count or 0)
 
 
-def test_a_series_interleaved_over_two_associations_is_one_job(real_data, node_at, tps):
-    files = sorted((real_data / "ct" / "siemens_chest_ncct").iterdir())
+def test_a_series_interleaved_over_two_associations_is_one_job(few_slices, node_at, tps):
+    files = sorted(few_slices.iterdir())
     node = node_at(tps).start()
     push(node.port, files[::2])
     push(node.port, files[1::2])
-    cases = wait_for("an end", lambda: [c for c in node.cases() if c.state == "SENT" and c.slices.sent == 30])
+    cases = wait_for("an end", lambda: [c for c in node.cases() if c.state == "SENT" and c.slices.sent == FEW])
     assert len(cases) == 1
     assert {case.state for case in node.cases()} <= {"SENT", "SUPERSEDED"}
 
@@ -226,16 +226,16 @@ def test_contrast_that_only_the_pixels_show_is_held_and_sent_after_a_person_rele
     assert [text.rpartition("Released by operator ")[2].partition(": ")[2] for text in said] == ["looked at it"]
 
 
-def test_a_gap_is_incomplete_until_its_slice_comes(real_data, node_at, tps):
-    files = sorted((real_data / "ct" / "siemens_chest_ncct").iterdir(), key=_z)
+def test_a_gap_is_incomplete_until_its_slice_comes(few_slices, node_at, tps):
+    files = sorted(few_slices.iterdir(), key=_z)
     node = node_at(tps).start()
-    push(node.port, [*files[:10], *files[11:]])
+    push(node.port, [*files[:6], *files[7:]])
     (case,) = node.wait_for_states("INCOMPLETE")
     assert "missing" in case.reason
     assert tps.files() == []
-    push(node.port, [files[10]])
+    push(node.port, [files[6]])
     node.wait_for_states("SENT")
-    assert len(tps.files()) == 30
+    assert len(tps.files()) == FEW
 
 
 def _z(path: Path) -> float:

@@ -1,4 +1,4 @@
-"""An archive without Ray: its rows, what it makes, and faults; test_archive_on_ray.py has processes that end."""
+"""An archive without Ray: its rows, what it makes, and faults; test_ray_executor.py has processes that end."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""Jobs on the actors of a real Ray cluster of this machine: equal bits in any company, and faults while they run."""
+"""Jobs and an archive on a real Ray cluster of this machine: equal bits in any company, and faults while they run."""
 
 import os
 import signal
@@ -7,31 +7,38 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import models
+from config.settings import ModelSettings, Settings
 from models.translator import DeviceFault
+from node.archive.permits import permitted
+from node.archive.run import Archive, run_archive
 from node.dicom.derived_plan import EquipmentIdentity
 from node.dicom.doubt_file import DOUBT_FILE
 from node.errors import Permanent, Retryable
 from node.translate.carried import BundleAsk
 from node.translate.job import JobOptions, JobResult, run_job
 from node.translate.loaded import ExecutorUnavailable
-from node.translate.ray_cluster import ClusterLost, ClusterPlan
+from node.translate.ray_cluster import ClusterLost, ClusterPlan, Unreachable
 from node.version import software_version
+from tests import archive_faults
 from tests.builders import body_hu, make_series
 from tests.ray_faults import CHANGED, CRASHES, DIES, FAULTY_DEVICE, REFUSED, FaultyActor
 
 pytest.importorskip("ray")
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
 
 from node.translate import ray_executor
-from node.translate.ray_executor import ActorPool, ActorsEnded, connected, settle_device
+from node.translate.ray_executor import ActorPool, ActorsEnded, connected, settle_device, stream
 
 PLAN = ClusterPlan(actors=2, jobs_per_actor=2, object_store_mb=64, cores_per_actor=1)
-LENGTHS = (24, 9, 15)  # slices of the series
+LENGTHS = (13, 8, 10)  # slices of the series
 
 
 LONG = os.environ.get("RAY_FAULTS") == "long"
@@ -133,6 +140,36 @@ class Striker:
             (member,) = [one for one in self._pool._members if one.jobs]
             self.struck = member.pid
             os.kill(member.pid, self._number)
+
+
+def test_a_process_of_an_archive_that_ends_costs_no_series_and_one_that_always_ends_only_its_own(
+    cluster: str, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    """Before the others, whose actors take all seats of the cluster as long as they live."""
+    always = [archive_faults.DIES] if LONG else []  # an actor takes seconds to start
+    names = ["first", archive_faults.DIES_ONCE, *always, "last"]
+    for name in names:
+        make_series(tmp_path / name, hu=body_hu(8, 64, 64), rows=64, columns=64, slices=8, seed=name)
+    pq.write_table(pa.table({"source": [str(tmp_path / name) for name in names]}), tmp_path / "index.parquet")
+    settings = Settings(model=ModelSettings(bundle=str(tiny_bundle), allow_unproven=("tiny",), device="cpu"))
+    ask = replace(permitted(settings)[0], device="cpu")
+
+    def ending(rows: Any, _maker: Any, run: Any) -> Any:
+        return stream(rows, archive_faults.EndingTranslator, run, replace(PLAN, actors=1), "cpu")
+
+    archive = Archive(settings, tmp_path / "index.parquet", str(tmp_path / "out"), ask)
+    tally = run_archive(archive, ending, lambda _tally: None)
+    assert tally.done == len(names)
+    rows = pq.read_table(tmp_path / "out" / "outcomes.parquet").to_pylist()
+    ends = {Path(row["source"]).name: row["end"] for row in rows}
+    assert ends == {name: "FAILED" if name == archive_faults.DIES else "PRODUCED" for name in names}
+    assert (tmp_path / "has died").exists(), "the fault was there"
+    named = {row["derived_series_uid"] for row in rows} - {""}
+    made = {path.name for path in (tmp_path / "out" / "series").iterdir()}
+    assert len(named) == len(names) - LONG
+    assert named <= made, "what an ended process had put, the next one put again under the same name"
+    if not LONG:
+        assert named == made
 
 
 def test_a_series_has_the_same_bits_alone_and_in_any_company(
@@ -269,3 +306,23 @@ def test_nothing_is_left_in_the_object_store_and_nothing_was_spilled(shared: Act
     stats = get_memory_info_reply(state).store_stats
     assert stats.spilled_bytes_total == 0
     assert stats.object_store_bytes_used < stats.cumulative_created_bytes / 2
+
+
+def test_a_cluster_that_does_not_start_is_tried_as_often_as_told_and_the_sentence_says_where_to_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, ended = [], []
+
+    def fail(**_words: Any) -> None:
+        begun.append(os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "600"))
+        raise Exception("The current node timed out during startup.")  # what Ray raises
+
+    monkeypatch.setattr(ray, "init", fail)
+    monkeypatch.setattr(ray_executor, "_shut_down", lambda: ended.append(1))
+    with (
+        pytest.raises(Unreachable, match=r"did not start on this machine in 4 tries \(Exception\): .* its logs lie in"),
+        connected(ClusterPlan(), tries=4),
+    ):
+        pytest.fail("there is no cluster")
+    assert len(begun) == len(ended) == 4
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in begun] == [-signal.SIGKILL] * 4
