@@ -76,7 +76,8 @@ scaled: $(STAMP)  ## every role of deploy/kubernetes as a process of its own on 
 
 ray: $(STAMP)  ## every fault of a Ray cluster while jobs run: actors, hosts, the head, the worker; takes about fifteen minutes
 	RAY_FAULTS=long $(BIN)/pytest tests/component/node/test_ray_executor.py tests/component/node/test_ray_worker.py \
-		tests/component/node/test_ray_nodes.py tests/deploy/test_scaled_ray.py
+		tests/deploy/test_scaled_ray.py
+	RAY_FAULTS=long $(BIN)/pytest tests/component/node/test_ray_nodes.py
 
 field: $(STAMP)  ## every input made after a public bug report, pushed over DICOM; takes about six minutes
 	FIELD_CASES=all $(BIN)/pytest tests/field

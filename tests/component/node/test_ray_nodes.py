@@ -1,6 +1,7 @@
 """A Ray cluster of several hosts, each a raylet of this machine: one joins, one ends, memory is short.
 
-Takes minutes: `make ray` runs it.
+Takes minutes: `make ray` runs it, in a process of its own, since actors of a second cluster with another configuration
+end at once in a process that was connected to a first one.
 """
 
 import logging
