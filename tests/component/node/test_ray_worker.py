@@ -26,7 +26,7 @@ from node.bootstrap.ray_worker import ask_of, make_ray_worker, plan_of
 from node.translate.loaded import ExecutorUnavailable
 
 long = pytest.mark.skipif(os.environ.get("RAY_FAULTS") != "long", reason="takes a minute: `make ray` runs it")
-SLICES = 80
+SLICES = 300
 
 
 def until(holds: Callable[[], object], within_s: float = 300.0) -> None:
@@ -87,18 +87,20 @@ def are_made(node: Node) -> bool:
     return all(case.state in {"PRODUCED", "HELD"} and case.slices.produced == SLICES for case in node.overview.cases())
 
 
-def is_translating(node: Node) -> bool:
-    return any(case.progress and case.progress.stage == "translate" for case in node.overview.cases())
+def is_in_hand(node: Node) -> bool:
+    """An actor has told how far a job is; on a quiet machine it is past its translation when it is asked first."""
+    return any(case.progress for case in node.overview.cases() if case.state == "RUNNING")
 
 
 @long
 def test_the_head_dies_the_jobs_go_back_and_the_next_process_produces_them(node: Node) -> None:
     with work() as process:
-        until(lambda: is_translating(node))
+        until(lambda: is_in_hand(node))
         (head,) = [pid for pid, name in below(process.pid).items() if name.startswith("gcs_server")]
         os.kill(head, signal.SIGKILL)
         assert process.wait(60) == 1, "it ends in order, and not by a signal"
     assert {case.attempts for case in node.overview.cases() if case.state == "QUEUED"} <= {0}
+    assert "QUEUED" in states(node), "the jobs take longer than a head that is gone is waited for"
     assert "RUNNING" not in states(node)
     with work() as process:
         until(lambda: are_made(node))
@@ -109,7 +111,7 @@ def test_the_head_dies_the_jobs_go_back_and_the_next_process_produces_them(node:
 @long
 def test_a_worker_that_is_killed_takes_its_actors_along_and_its_jobs_come_back(node: Node) -> None:
     with work() as process:
-        until(lambda: is_translating(node))
+        until(lambda: is_in_hand(node))
         theirs = below(process.pid)
         assert any("ray::Actor" in name for name in theirs.values())
         process.kill()
