@@ -92,11 +92,14 @@ class Faults:
 
 
 class Crew:
-    """Workers by name, each a process that can be killed and is then started again."""
+    """Workers by name, each a process that can be killed and is then started again.
 
-    def __init__(self, node: TortureNode, count: int) -> None:
+    processes: gets each one that is started, so that whoever has the list can end them all.
+    """
+
+    def __init__(self, node: TortureNode, count: int, processes: list[subprocess.Popen[bytes]]) -> None:
         self._node, self._running = node, dict[str, subprocess.Popen[bytes]]()
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self._processes = processes
         for number in range(1, count + 1):
             self._start(f"w{number}")
 
@@ -115,7 +118,7 @@ class Crew:
 
     def _start(self, name: str) -> None:
         self._running[name] = self._node.spawn("work", "--name", name)
-        self.processes.append(self._running[name])
+        self._processes.append(self._running[name])
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,7 @@ def exactly_once(section: Section, services: Services, *, short: bool) -> None:
         if node.run("db", "upgrade").returncode:
             raise RuntimeError(node.log.read_text())
         processes += [node.spawn("receive"), node.spawn("deliver")]
-        bed = Bed(node, ledger, Crew(node, size.workers), services.postgres, size, Random(services.seed))
-        processes += bed.crew.processes
+        bed = Bed(node, ledger, Crew(node, size.workers, processes), services.postgres, size, Random(services.seed))
         wait_for("the receiver's start", node._listening)
         _run(bed)
         _enter(section, bed)
