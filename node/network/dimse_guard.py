@@ -391,6 +391,15 @@ class DimseGuard(DIMSEServiceProvider):
         super().receive_primitive(fragment)
 
 
+def answer_of(code: int, comment: str = "") -> Dataset:
+    """What a handler answers: a status with its Error Comment, of which DICOM takes 64 characters (LO)."""
+    answer = Dataset()
+    answer.Status = code
+    if comment:
+        answer.ErrorComment = comment[:64]
+    return answer
+
+
 def _command(asked: Dataset, class_uid: str, instance_uid: str = "") -> bytes:
     """A command set with what a C-ECHO or C-STORE request needs, and nothing else of what was asked."""
     command = Dataset()

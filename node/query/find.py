@@ -10,6 +10,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
 from node.network import status
+from node.network.dimse_guard import answer_of
 from node.query.index import Index, Look
 from node.query.keys import COUNTED, UNIQUE, BadQuery, asked_to_find, known_keys, levels_of
 from node.query.matching import BadKey, matcher, values_of
@@ -50,23 +51,14 @@ def answers(
     try:
         yield from _matches(index, identifier, look, patient_root=patient_root, ae_title=ae_title)
     except Ended as end:
-        yield refusal(end.code, end.comment), None
+        yield answer_of(end.code, end.comment), None
     except (BadQuery, BadKey) as error:
-        yield refusal(status.DATASET_DOES_NOT_MATCH, str(error)), None
+        yield answer_of(status.DATASET_DOES_NOT_MATCH, str(error)), None
     except StoreUnavailable:
-        yield refusal(status.OUT_OF_RESOURCES, "the database cannot be used; try again"), None
+        yield answer_of(status.OUT_OF_RESOURCES, "the database cannot be used; try again"), None
     except Exception as error:  # pydicom raises whatever it stumbles over in what a peer sent
         log.warning("a query failed: %s", type(error).__name__, extra={"event": "query_failed"})
-        yield refusal(status.CANNOT_UNDERSTAND, "the query cannot be processed"), None
-
-
-def refusal(code: int, comment: str) -> Dataset:
-    """A status with its Error Comment, of which DICOM takes 64 characters."""
-    answer = Dataset()
-    answer.Status = code
-    if comment:
-        answer.ErrorComment = comment[:64]
-    return answer
+        yield answer_of(status.CANNOT_UNDERSTAND, "the query cannot be processed"), None
 
 
 def _matches(

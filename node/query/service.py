@@ -13,8 +13,9 @@ from pynetdicom.presentation import PresentationContext
 
 from node.dicom.constants import CT_IMAGE_STORAGE
 from node.network import status
+from node.network.dimse_guard import answer_of
 from node.network.services import Message, Service
-from node.query.find import answers, looker, refusal
+from node.query.find import answers, looker
 from node.query.index import Index
 from node.query.retrieve import Responses, Retriever
 
@@ -70,7 +71,7 @@ def _find(
     try:
         identifier: Dataset = event.identifier
     except Exception:  # pydicom raises whatever it stumbles over
-        yield refusal(status.CANNOT_UNDERSTAND, "the identifier is no data set"), None
+        yield answer_of(status.CANNOT_UNDERSTAND, "the identifier is no data set"), None
         return
     look, is_patient_root = looker(lambda: bool(event.is_cancelled)), _is_patient_root(event.context.abstract_syntax)
     for answer in answers(index, identifier, look, patient_root=is_patient_root, ae_title=ae_title):

@@ -18,7 +18,7 @@ from node.dicom.identity import InstanceIdentity, part10_head
 from node.errors import UnreadableInstance
 from node.network import server, status
 from node.network.contexts import supported_contexts
-from node.network.dimse_guard import MessageLimits
+from node.network.dimse_guard import MessageLimits, answer_of
 from node.network.server import Admission
 from node.receive.admission import Places, Session, session_of
 from node.receive.receiver import (
@@ -27,11 +27,13 @@ from node.receive.receiver import (
     QUIET_TIMEOUT_S,
     UIDS_DIFFER,
     identified,
+    tell_refusal,
 )
 
 log = logging.getLogger(__name__)
 
 STOP_GRACE_S: Final = 2.0
+_NOT_KNOWN: Final = InstanceIdentity("", "", "", "")
 
 Keep = Callable[[str, str, bytes], None]
 """Gets the key of a series, a SOP Instance UID (digits and dots) and a Part 10 file; when it returns, that is kept."""
@@ -95,12 +97,8 @@ def _store(places: Places, wanted: Mapping[tuple[str, str], str], keep: Keep, ev
         session.stored += 1
         places.progressed(session)
     else:
-        _log_refusal(session, identity, code, comment)
-    answer = Dataset()
-    answer.Status = code
-    if comment:
-        answer.ErrorComment = comment[:64]
-    return answer
+        tell_refusal(session, identity or _NOT_KNOWN, code, comment)
+    return answer_of(code, comment)
 
 
 def _take(
@@ -114,18 +112,3 @@ def _take(
     head = part10_head(identity.sop_class_uid, identity.sop_instance_uid, str(event.context.transfer_syntax))
     keep(key, identity.sop_instance_uid, head + data)
     return status.SUCCESS, ""
-
-
-def _log_refusal(session: Session, identity: InstanceIdentity | None, code: int, comment: str) -> None:
-    log.warning(
-        "instance from %s refused with %04X: %s",
-        session.calling_ae,
-        code,
-        comment,
-        extra={
-            "event": "instance_refused",
-            "calling_ae": session.calling_ae,
-            "series_uid": identity.series_uid if identity else "",
-            "status": f"{code:04X}",
-        },
-    )

@@ -14,6 +14,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import evt
 
 from node.network import status
+from node.network.dimse_guard import answer_of
 from node.network.procedure_step import (
     MAY_NOT_BE_UPDATED,
     MPPS,
@@ -108,9 +109,7 @@ class StepService:
             uid,
             extra={"event": "performed_step_reported", "calling_ae": session.calling_ae},
         )
-        answer = Dataset()
-        answer.Status = status.SUCCESS
-        return answer
+        return answer_of(status.SUCCESS)
 
 
 def _certificate(session: Session) -> str:
@@ -130,9 +129,7 @@ def _refusal(session: Session, code: int, why: str, *, ended: bool = False) -> D
         why,
         extra={"event": "performed_step_refused", "calling_ae": session.calling_ae},
     )
-    answer = Dataset()
-    answer.Status = code
-    answer.ErrorComment = why[:64]
+    answer = answer_of(code, why)
     if ended:
         answer.ErrorID = MAY_NOT_BE_UPDATED
     return answer

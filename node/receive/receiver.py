@@ -29,7 +29,7 @@ from node.dicom.identity import InstanceIdentity, glimpse, inflated, part10_head
 from node.errors import UnreadableInstance
 from node.network import server, status
 from node.network.contexts import DEFLATED_SYNTAXES, supported_contexts
-from node.network.dimse_guard import NO_UID, CutOff, MessageLimits
+from node.network.dimse_guard import NO_UID, CutOff, MessageLimits, answer_of
 from node.network.server import Admission, HardenedServer, Rejection
 from node.network.services import Service
 from node.network.tls import PeerCertificate
@@ -271,11 +271,7 @@ class Receiver:
         else:
             self._refused(session, event, data, code, comment)
         self._answered.append((code, time.perf_counter() - begun_s, len(data)))
-        answer = Dataset()
-        answer.Status = code
-        if comment:
-            answer.ErrorComment = comment[:64]
-        return answer
+        return answer_of(code, comment)
 
     def _take(self, session: Session, request: Any, data: bytes, syntax: UID) -> tuple[int, str]:
         """Keep an instance, or write down that it was thrown away; the status with which that is answered."""
@@ -329,19 +325,7 @@ class Receiver:
         try:
             request, identity = event.request, _glimpse(data, event.context.transfer_syntax)
             if comment != _NO_DATABASE:
-                log.warning(
-                    "instance from %s refused with %04X: %s",
-                    session.calling_ae,
-                    code,
-                    comment,
-                    extra={
-                        "event": "instance_refused",
-                        **session.ids,
-                        "series_uid": identity.series_uid,
-                        "sop_instance_uid": identity.sop_instance_uid,
-                        "status": f"{code:04X}",
-                    },
-                )
+                tell_refusal(session, identity, code, comment)
                 uids = identity.series_uid, identity.sop_instance_uid
                 self._record(RefusedInstance(session.calling_ae, session.peer_host, *uids, code, comment))
             # What another peer's series does not get, it does not lack.
@@ -414,6 +398,23 @@ def identified(request: Any, data: bytes, syntax: UID) -> InstanceIdentity | Non
     identity = read_identity(readable, implicit_vr=syntax.is_implicit_VR)
     asked = request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
     return identity if asked == (identity.sop_class_uid, identity.sop_instance_uid) else None
+
+
+def tell_refusal(session: Session, identity: InstanceIdentity, code: int, comment: str) -> None:
+    """The line of the log about an instance that is not stored; what is not known of it is ""."""
+    log.warning(
+        "instance from %s refused with %04X: %s",
+        session.calling_ae,
+        code,
+        comment,
+        extra={
+            "event": "instance_refused",
+            **session.ids,
+            "series_uid": identity.series_uid,
+            "sop_instance_uid": identity.sop_instance_uid,
+            "status": f"{code:04X}",
+        },
+    )
 
 
 def _glimpse(data: bytes, syntax: UID) -> InstanceIdentity:
