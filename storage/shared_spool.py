@@ -189,9 +189,7 @@ class SharedSpool(Spool):
             condition = self._download(wanted, part)
             if condition is Condition.INTACT:
                 target = self.path(name)
-                self._make_folder(target.parent)
-                if target.is_dir() and not target.is_symlink():
-                    self.set_aside(target)
+                self._make_way(target)
                 part.rename(target)
             elif condition is Condition.DAMAGED:
                 log.error("%s has other bytes in the object store", name, extra={"event": "object_damaged"})

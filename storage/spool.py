@@ -117,26 +117,51 @@ class Spool:
     def _make_folder(self, folder: Path) -> None:
         """Make a folder of the spool and those above it; what is no folder and stands in the place of one is set aside.
 
-        Somebody may have removed any of them, the spool itself too, while the node runs.
+        Somebody may have removed any of them, the spool itself too, while the node runs; and other associations may
+        make the same folder at this moment, as those of midnight do, and have files in it already.
         """
         parts = folder.relative_to(self.root)
         for path in (self.root / part for part in (*reversed(parts.parents), parts)):
             if path.is_dir():
                 continue
-            if os.path.lexists(path) and path != self.root:
-                self.set_aside(path)
-            path.mkdir(parents=path == self.root, exist_ok=True, mode=0o700)
+            try:
+                path.mkdir(parents=path == self.root, exist_ok=True, mode=0o700)
+            except FileExistsError:
+                if path == self.root:
+                    raise
+                with suppress(FileNotFoundError, NotADirectoryError):  # another thread was first
+                    self.set_aside(path, is_folder=False)
+                path.mkdir(exist_ok=True, mode=0o700)
             fsync_directory(path.parent)
 
-    def set_aside(self, path: Path) -> Path:
-        """Move what belongs to nobody out of the way, below `set-aside/`; returns where it lies now. Raises OSError.
+    def _make_way(self, target: Path) -> None:
+        """Make the folder for a file, and set aside a folder that stands in the place of the file itself."""
+        self._make_folder(target.parent)
+        if target.is_dir() and not target.is_symlink():
+            with suppress(FileNotFoundError, IsADirectoryError):  # another thread was first
+                self.set_aside(target, is_folder=True)
+
+    def set_aside(self, path: Path, *, is_folder: bool) -> Path:
+        """Move what belongs to nobody out of the way, below `set-aside/`; returns where it lies now.
 
         Its time is that of the move from then on, because `empty_set_aside` counts from there.
+
+        is_folder: what the caller found there. Raises NotADirectoryError or IsADirectoryError, and moves nothing, where
+        it is something else by now: the rename goes onto an empty entry of that kind, which the system refuses for any
+        other kind. Raises OSError.
         """
         target = self.root / "set-aside" / f"{uuid.uuid4().hex[:8]}-{'-'.join(path.relative_to(self.root).parts)}"
         target.parent.mkdir(exist_ok=True, mode=0o700)
         os.utime(path, follow_symlinks=False)
-        path.rename(target)
+        if is_folder:
+            target.mkdir(mode=0o700)
+        else:
+            target.touch(mode=0o600)
+        try:
+            path.rename(target)
+        except OSError:
+            _remove(target)
+            raise
         return target
 
     def empty_set_aside(self, *, older_than: datetime) -> int:
@@ -226,9 +251,7 @@ class Spool:
     def restore(self, name: str, lost: str) -> None:
         """Put a kept file in the place of one with the same content that is gone or damaged; durable on return."""
         target = self.path(lost)
-        self._make_folder(target.parent)
-        if target.is_dir() and not target.is_symlink():
-            self.set_aside(target)
+        self._make_way(target)
         self.path(name).rename(target)
         fsync_directory(target.parent)
 
@@ -358,8 +381,8 @@ def fsync_directory(path: Path) -> None:
 
 def write_durably(path: Path, text: str, *, replace: bool = False) -> None:
     """Write a file whole and for its owner alone; without `replace` one that is there already stays. Raises OSError."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")  # a pid is often 1 in containers that share a folder
+    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -226,7 +226,8 @@ class SpoolCheck:
     def _set_aside(self, finding: SpoolFinding) -> str:
         if self._shared is not None:
             return "left: retention removes it from the object store, and from here"
-        target: Path = self._spool.set_aside(self._spool.path(finding.name))
+        path = self._spool.path(finding.name)
+        target: Path = self._spool.set_aside(path, is_folder=path.is_dir() and not path.is_symlink())
         return f"moved to {target}; retention removes it after {ORPHAN_AFTER.days} days"
 
 

@@ -185,7 +185,7 @@ def test_what_was_set_aside_goes_after_thirty_days(department) -> None:
     stray.parent.mkdir(exist_ok=True)
     stray.write_bytes(b"x")
     os.utime(stray, (0, 0))
-    aside = spool.set_aside(stray)
+    aside = spool.set_aside(stray, is_folder=False)
     (aside.parent / "folder").mkdir()
     for days, stays in ((29, True), (31, False)):
         retention(department.node, clock=lambda days=days: now + timedelta(days=days)).tick()

@@ -1,7 +1,12 @@
 """The spool keeps what it accepted under its own names and forgets what was never finished."""
 
 import re
-from datetime import UTC, datetime
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -61,3 +66,53 @@ def test_below_the_reserve_the_spool_is_full(tmp_path):
     with pytest.raises(SpoolFull, match="GB free"):
         Spool(tmp_path, min_free_gb=1e9).check_space()
     Spool(tmp_path).check_space()
+
+
+# -- several associations at once ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _threads_change_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_threads_change_often")
+@pytest.mark.parametrize("is_in_the_way", [False, True], ids=["nothing there", "a file there"])
+def test_the_first_files_of_a_day_stay_where_they_are_however_many_come_at_once(
+    tmp_path: Path, is_in_the_way: bool
+) -> None:
+    """The folder that one association has just made is not taken for a stranger by another."""
+    spool, threads, days = Spool(tmp_path / "spool"), 8, 150
+    barrier = Barrier(threads)
+
+    def keep(moment: datetime) -> str:
+        barrier.wait()
+        return spool.keep((b"x",), moment)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for day in (NOW + timedelta(days=days) for days in range(days)):
+            if is_in_the_way:
+                (spool.root / f"received/{day:%Y%m%d}").write_bytes(b"a person's")
+            names = list(pool.map(keep, [day] * threads))
+            assert [name for name in names if not spool.path(name).is_file()] == []
+    aside = list((spool.root / "set-aside").glob("*"))
+    assert [entry.read_bytes() for entry in aside] == [b"a person's"] * days * is_in_the_way
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_something_else_by_now_is_not_set_aside(tmp_path: Path, is_folder: bool) -> None:
+    spool = Spool(tmp_path / "spool")
+    thing = spool.root / "received" / "thing"
+    if is_folder:
+        thing.write_bytes(b"put there a moment ago")
+    else:
+        thing.mkdir()
+        (thing / "file").write_bytes(b"put there a moment ago")
+    with pytest.raises((IsADirectoryError, NotADirectoryError)):
+        spool.set_aside(thing, is_folder=is_folder)
+    assert (thing if is_folder else thing / "file").read_bytes() == b"put there a moment ago"
+    assert list((spool.root / "set-aside").iterdir()) == []
+    assert spool.set_aside(thing, is_folder=not is_folder).exists()
