@@ -341,7 +341,8 @@ def _shown(url: URL) -> str:
 
 def _usable(url: str) -> URL:
     """The parts of a URL; raises UnusableUrl, whose sentence never holds the URL, for that can hold a password."""
-    if url.partition("?")[0].count("@") > 1:  # what follows the first would be shown, as the name of a host
+    if not url.startswith("sqlite") and url.partition("?")[0].count("@") > 1:
+        # What follows the first one would be shown, as the name of a host or of a database.
         raise UnusableUrl(f"node.database_url cannot be used: {_AT_SIGN}; {_FORMS}")
     try:
         parts = make_url(url)

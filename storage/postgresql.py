@@ -63,9 +63,13 @@ def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Bounde
     not given when the connection begins: a pooler refuses that.
     """
     connection = BoundedConnection.connect(*arguments, **options)
-    connection.autocommit = True  # else the values would end with the first transaction that is rolled back
-    connection.execute(_SAME_EVERYWHERE)
-    connection.autocommit = False
+    try:
+        connection.autocommit = True  # else the values would end with the first transaction that is rolled back
+        connection.execute(_SAME_EVERYWHERE)
+        connection.autocommit = False
+    except Error:
+        connection.close()
+        raise
     return connection
 
 

@@ -136,3 +136,4 @@ def test_no_part_of_a_password_is_taken_for_a_host(password: str) -> None:
         Database(f"postgresql+psycopg://syncect:{password}@db.example/syncect")
     assert "ss@" not in str(told.value)
     assert Database("postgresql+psycopg://u%40site:p%40s@db/x?application_name=a@b").url.password == "p@s"
+    assert Database("sqlite:////srv/a@b@c/s.sqlite3").location == "/srv/a@b@c/s.sqlite3"
