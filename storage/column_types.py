@@ -5,6 +5,7 @@ terminal. It is cleaned here, where all text enters, in values and in conditions
 find the same.
 """
 
+import math
 import unicodedata
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -35,6 +36,22 @@ def _clean_all(value: Any) -> Any:
     return value
 
 
+def only_numbers(value: Any) -> Any:
+    """A value of JSON without NaN and infinity, which JSON has not and PostgreSQL refuses.
+
+    What is named so is left out, as what was not measured; in a list it becomes null.
+    """
+    if isinstance(value, dict):
+        return {key: only_numbers(one) for key, one in value.items() if not _is_no_number(one)}
+    if isinstance(value, list | tuple):
+        return [None if _is_no_number(one) else only_numbers(one) for one in value]
+    return value
+
+
+def _is_no_number(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 class CleanString(TypeDecorator[str]):
     """A text of limited length."""
 
@@ -54,14 +71,14 @@ class CleanText(CleanString):
 
 
 class CleanJson(TypeDecorator[Any]):
-    """A value of JSON, all of its texts cleaned."""
+    """A value of JSON, all of its texts cleaned, without NaN and infinity."""
 
     impl = JSON
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        """Clean its texts."""
-        return _clean_all(value)
+        """Clean its texts, and leave out what is no number."""
+        return only_numbers(_clean_all(value))
 
 
 class UtcDateTime(TypeDecorator[datetime]):

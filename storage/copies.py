@@ -15,6 +15,7 @@ from typing import Any, Final
 from sqlalchemy import JSON, Connection, Integer, MetaData, Table, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 
+from storage.column_types import only_numbers
 from storage.database import Database
 from storage.errors import NotFound, SchemaMismatch, StoreUnavailable
 from storage.schema import make_schema, patience
@@ -149,7 +150,7 @@ def copy_tables(reading: Connection, writing: Connection, told: Told = lambda _t
         rows = reading.execute(select(there[table.name]), execution_options={"yield_per": ROWS_AT_ONCE}).mappings()
         copied = 0
         for part in rows.partitions():
-            writing.execute(table.insert(), [{name: instant(value) for name, value in row.items()} for row in part])
+            writing.execute(table.insert(), [{name: portable(value) for name, value in row.items()} for row in part])
             copied += len(part)
             told(table.name, copied)
         if writing.dialect.name == "postgresql":
@@ -174,6 +175,11 @@ def instant(value: Any) -> Any:
     if not isinstance(value, datetime):
         return value
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def portable(value: Any) -> Any:
+    """A value as both databases take it: an earlier version kept NaN in SQLite, within values of JSON."""
+    return only_numbers(instant(value))
 
 
 def _continue_numbers(connection: Connection, table: Table) -> None:

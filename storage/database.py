@@ -25,6 +25,7 @@ PLAIN_LOCK_WAIT_S = 1.0  # a C-STORE may wait twice; its sender must have the an
 _MORE_CONNECTIONS = 35  # with the 5 that are kept, one for each thread of the page
 _REVISION = "SELECT version_num FROM alembic_version"
 _FORMS = 'write "postgresql+psycopg://USER:PASSWORD@HOST/NAME", or "" for SQLite inside node.data_dir'
+_AT_SIGN = "in a user or a password, write @ as %40 (and : as %3A, / as %2F, % as %25)"
 _DRIVERS = {"sqlite": "sqlite3", "sqlite+pysqlite": "sqlite3", "postgresql+psycopg": "psycopg"}
 
 
@@ -60,6 +61,7 @@ class Database:
             options = {"postgresql_readonly": True, "isolation_level": "REPEATABLE READ"} if self._read_only else {}
             engine = create_engine(
                 url,
+                isolation_level="READ COMMITTED",  # whatever the administrator prefers: writers wait for each other
                 pool_pre_ping=True,
                 max_overflow=_MORE_CONNECTIONS,
                 execution_options=options,
@@ -195,6 +197,30 @@ class Database:
                 self._on_other_schema()
             raise self._other_schema
 
+    def require_encoding(self) -> None:
+        """Raise UnusableUrl where the database cannot hold the name of every patient. Raises StoreUnavailable."""
+        if self.is_sqlite:
+            return
+        with self.engine.connect() as connection:
+            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+        if encoding != "UTF8":
+            raise UnusableUrl(
+                f"the database {self.location} has the encoding {encoding}, in which not every name can be kept: make "
+                "it anew with `CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0`"
+            )
+
+    def require_sessions(self) -> None:
+        """Raise UnusableUrl where a pooler in transaction mode is seen. Raises StoreUnavailable."""
+        if self.is_sqlite:
+            return
+        from storage.postgresql import lends_sessions
+
+        if lends_sessions(self.engine):
+            raise UnusableUrl(
+                f"node.database_url cannot be used: {self.location} leads to a pooler in transaction mode, where "
+                "neither LISTEN nor prepared statements work: name a pool in session mode, or the server itself"
+            )
+
     def await_writers(self, table: Table) -> None:
         """Wait until no transaction has rows of a table in it; raises StoreUnavailable after a second.
 
@@ -315,6 +341,9 @@ def _shown(url: URL) -> str:
 
 def _usable(url: str) -> URL:
     """The parts of a URL; raises UnusableUrl, whose sentence never holds the URL, for that can hold a password."""
+    if not url.startswith("sqlite") and url.partition("?")[0].count("@") > 1:
+        # What follows the first one would be shown, as the name of a host or of a database.
+        raise UnusableUrl(f"node.database_url cannot be used: {_AT_SIGN}; {_FORMS}")
     try:
         parts = make_url(url)
     except (ArgumentError, ValueError) as error:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, String, Table, collate, select
 
+from storage.column_types import only_numbers
 from storage.copies import ROWS_AT_ONCE, Told, tables_of
 
 _BYTES_IN_ORDER: Final = "C"  # the collation of PostgreSQL that orders as SQLite does by itself
@@ -55,7 +56,7 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, datetime):
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return aware.isoformat(timespec="microseconds")
-    return value
+    return only_numbers(value)
 
 
 def _line(values: list[Any]) -> bytes:

@@ -11,11 +11,18 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from psycopg import Connection, Error, OperationalError
+from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine
 
 CONNECT_TIMEOUT_S: Final = 2  # the least that libpq knows; a receiver has to answer its sender
 SILENCE_LIMIT_S: Final = 20.0  # a query of this node takes some seconds at most, with the locks that it waits for
 _INTERVAL_S: Final = 0.1
+_SAME_EVERYWHERE: Final = """
+SELECT set_config('DateStyle', 'ISO, MDY', false), set_config('TimeZone', 'UTC', false),
+    set_config('client_encoding', 'UTF8', false), set_config('extra_float_digits', '1', false)
+"""
+_LOOKS: Final = 5
+_SERVER_PROCESS = "SELECT pg_backend_pid()"
 _limit = threading.local()
 
 
@@ -49,8 +56,21 @@ class BoundedConnection(Connection[Any]):
 
 
 def connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> BoundedConnection:
-    """What SQLAlchemy's event `do_connect` calls."""
-    return BoundedConnection.connect(*arguments, **options)
+    """What SQLAlchemy's event `do_connect` calls.
+
+    What an administrator has set for the server, the database or the role, and would change what values mean here, is
+    set back: the driver reads moments only in the style of ISO, and gives text only in an encoding that it knows. It is
+    not given when the connection begins: a pooler refuses that.
+    """
+    connection = BoundedConnection.connect(*arguments, **options)
+    try:
+        connection.autocommit = True  # else the values would end with the first transaction that is rolled back
+        connection.execute(_SAME_EVERYWHERE)
+        connection.autocommit = False
+    except Error:
+        connection.close()
+        raise
+    return connection
 
 
 @contextmanager
@@ -64,6 +84,26 @@ def own_connection(engine: Engine) -> Iterator[BoundedConnection]:
     finally:
         with suppress(Error):
             connection.close()
+
+
+def lends_sessions(engine: Engine) -> bool:
+    """Whether a pooler gives a session of the server only for one transaction. Raises StoreUnavailable.
+
+    It is seen where a second connection meets the session of a first one. A pooler that is busy with others may give it
+    another one, so that False is no proof.
+    """
+    with engine.connect() as first:
+        driver_connection = first.connection.driver_connection
+        assert isinstance(driver_connection, Connection)
+        if _process_behind(first) == driver_connection.info.backend_pid:
+            return False  # the server itself, for a pooler tells a number of its own
+        with engine.connect() as second:
+            return any(_process_behind(first) == _process_behind(second) for _ in range(_LOOKS))
+
+
+def _process_behind(connection: SqlConnection) -> int:
+    with connection.begin():
+        return int(connection.exec_driver_sql(_SERVER_PROCESS).scalar_one())
 
 
 class _Silence(Exception):

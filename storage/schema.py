@@ -36,7 +36,8 @@ def upgrade(database: Database) -> None:
     """
     from alembic import command
 
-    database.known_revision()
+    if database.known_revision() is None:
+        database.require_encoding()
     database.make_file()
     with patience(database):
         command.upgrade(alembic_config(database.engine), "head")
@@ -63,6 +64,8 @@ def make_schema(database: Database, revision: str) -> None:
     from alembic import command
 
     found = database.current_revision()
+    if found is None:
+        database.require_encoding()
     database.make_file()
     with patience(database):
         if found not in (None, revision):

@@ -247,8 +247,8 @@ def open_store(settings: Settings, *, shares: bool = False) -> Iterator[Node]:
     """Open spool and database to write, creating them where there are none.
 
     shares: whether the caller is about to put the files that lie here into a new object store. Raises ConfigError,
-    SchemaMismatch, StoreUnavailable, ObjectsUnavailable, or WrongStore where a new or a foreign store stands beside a
-    spool with files, or a restore was not ended.
+    UnusableUrl, SchemaMismatch, StoreUnavailable, ObjectsUnavailable, or WrongStore where a new or a foreign store
+    stands beside a spool with files, or a restore was not ended.
     """
     data_dir = make_data_dir(settings)
     if why := _half_restored(data_dir):
@@ -261,6 +261,7 @@ def open_store(settings: Settings, *, shares: bool = False) -> Iterator[Node]:
     installation_uid(data_dir, create=True)
     database = Database(settings.node.url())
     try:
+        database.require_sessions()
         if not database.has_schema() and (why := missing_store(database.location, spool)):
             raise WrongStore(why)
         ensure_schema(database)

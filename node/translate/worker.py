@@ -8,9 +8,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from structlog.contextvars import bound_contextvars
@@ -30,9 +30,10 @@ from node.translate.heartbeat import LEASE_S, LeaseKeeper
 from node.translate.job import AnyExecutor, JobOptions, JobResult, join_reasons
 from node.translate.leases import ExpiredLeases
 from node.translate.loaded import Executors, ExecutorUnavailable
+from node.translate.recorder import Finished, Recorder
 from node.translate.release import write_released
 from storage.errors import LeaseLost, ObjectsUnavailable, SchemaMismatch, StoreUnavailable
-from storage.jobs import ClaimedJob, JobStore, ProducedInstance, ProducedSeries
+from storage.jobs import ClaimedJob, JobStore
 from storage.outage import Outage
 from storage.remakes import Release
 from storage.spool import LOST, Spool
@@ -98,12 +99,13 @@ class Worker:
     ) -> None:
         self._jobs, self._spool, self._idle = jobs, spool, idle
         self._executors, self._options_for = Executors(open_executor, forbids, announce), options_for
-        self._destinations, self._permit, self._rules = tuple(destinations), permit, rules
+        self._permit, self._rules = permit, rules
         self._name, self._clock, self._lease = name, clock, LeaseKeeper(jobs, name, clock)
         self._beat, self._record, self._previous_end = beat, record or DeviceRecord(), previous_end
         self._numbers, self._bell = numbers or Numbers(), bell or Polling()
         self._has_room, self._device_elsewhere = has_room, device_elsewhere
         self._leases = ExpiredLeases(jobs, clock)
+        self._recorder = Recorder(jobs, spool, name, destinations, clock)
         self._executor: AnyExecutor | None = None  # of the job in hand
         self._unrecorded: ClaimedJob | None = None  # its outcome, for want of the database
         self._failed_device = ""
@@ -134,11 +136,9 @@ class Worker:
                     return
 
     def _take_up(self) -> None:
-        """Give back what was in hand when the database went away: this worker is not dead, and no death counts."""
-        if self._unrecorded is not None:
-            reason = "the database could not be used when the job was to be recorded"
-            with suppress(LeaseLost):
-                self._jobs.give_back(self._unrecorded.id, self._name, reason, now=self._clock())
+        """End the job that was in hand when the database went away: this worker is not dead, and no death counts."""
+        if (job := self._unrecorded) is not None:
+            self._conclude(job, self._recorder.again)
             self._unrecorded = None
 
     def _begin(self) -> None:
@@ -196,31 +196,36 @@ class Worker:
         job = self._jobs.claim(self._name, LEASE_S, now, self._rules(now))
         if job is None:
             return False
-        with bound_contextvars(case=job.case, job=job.id, series_uid=job.series_uid):
-            self._take(job, stop)
+        self._take(job, stop)
         return True
 
     def _take(self, job: ClaimedJob, stop: threading.Event) -> None:
-        log.info(
-            "job %d claimed: %d slices of series %s, attempt %d",
-            job.id,
-            job.slices,
-            job.series_uid,
-            job.attempt,
-            extra={"event": "job_claimed"},
-        )
-        try:
-            self._settle(job, stop)
-        except LeaseLost as error:
-            log.warning("job %d dropped: %s", job.id, error, extra={"event": "job_dropped"})
-        except StoreUnavailable:
-            self._unrecorded = job
-            raise
+        with bound_contextvars(**_about(job)):
+            log.info(
+                "job %d claimed: %d slices of series %s, attempt %d",
+                job.id,
+                job.slices,
+                job.series_uid,
+                job.attempt,
+                extra={"event": "job_claimed"},
+            )
+        self._conclude(job, partial(self._produce, job, stop))
 
-    def _settle(self, job: ClaimedJob, stop: threading.Event) -> None:
+    def _conclude(self, job: ClaimedJob, produce: Callable[[], None]) -> None:
+        """Bring a claimed job to an end; raises StoreUnavailable where no end could be recorded."""
+        with bound_contextvars(**_about(job)):
+            try:
+                self._settle(job, produce)
+            except LeaseLost as error:
+                log.warning("job %d dropped: %s", job.id, error, extra={"event": "job_dropped"})
+            except StoreUnavailable:
+                self._unrecorded = job
+                raise
+
+    def _settle(self, job: ClaimedJob, produce: Callable[[], None]) -> None:
         """Run a claimed job and record its outcome; raises LeaseLost when it is no longer ours."""
         try:
-            self._produce(job, stop)
+            produce()
         except (LeaseLost, StoreUnavailable, SchemaMismatch):  # without the database no outcome can be recorded
             raise
         except (_Stopped, GiveBack) as error:
@@ -291,26 +296,7 @@ class Worker:
         self._numbers.add("slices", slices)
         self._numbers.add("translation_s", seconds)
         self._numbers.put("slice_s", seconds / max(1, slices))
-        held_reason = join_reasons(job.doubt, result.held_reason)
-        try:
-            self._jobs.finish(
-                job.id,
-                self._name,
-                _product(result, product_dir),
-                destinations=self._destinations,
-                held_reason=held_reason,
-                now=self._clock(),
-            )
-        except LeaseLost:
-            self._spool.unstage(self._spool.path(product_dir))  # nobody refers to it
-            raise
-        log.info(
-            "job %d %s: series %s",
-            job.id,
-            "held" if held_reason else "produced",
-            result.series_uid,
-            extra={"event": "job_held" if held_reason else "job_produced", "derived_series_uid": result.series_uid},
-        )
+        self._recorder.record(Finished(job, result, product_dir, join_reasons(job.doubt, result.held_reason)))
 
     def _prepare(self) -> None:
         """Load bundle and device before the first job, so that it need not wait; a failure is announced and retried."""
@@ -400,6 +386,11 @@ class Worker:
         self._jobs.requeue(job.id, self._name, reason, not_before=now + timedelta(seconds=delay_s), now=now)
 
 
+def _about(job: ClaimedJob) -> dict[str, object]:
+    """What every line of its log names."""
+    return {"case": job.case, "job": job.id, "series_uid": job.series_uid}
+
+
 def _with_release(result: JobResult, release: Release, staged: Path) -> JobResult:
     """A result that was released before, with what a person said then in its files: else its bytes would differ."""
     folder = staged / "released"
@@ -411,23 +402,3 @@ def _with_release(result: JobResult, release: Release, staged: Path) -> JobResul
     folder.rmdir()
     files = (replace(one, sha256=sha256) for one, sha256 in zip(result.files, digests, strict=True))
     return replace(result, files=tuple(files))
-
-
-def _product(result: JobResult, product_dir: str) -> ProducedSeries:
-    return ProducedSeries(
-        series_uid=result.series_uid,
-        product_dir=product_dir,
-        instances=tuple(
-            ProducedInstance(
-                sop_instance_uid=made.sop_instance_uid,
-                source_sop_instance_uid=made.source_sop_instance_uid,
-                file_name=made.path.name,
-                sha256=made.sha256,
-            )
-            for made in result.files
-        ),
-        measurements=dict(result.measurements),
-        remarks=result.remarks,
-        series_number=result.series_number,
-        series_description=result.series_description,
-    )

@@ -1,10 +1,12 @@
 """Whatever a peer writes into a text, both databases keep the same, and none refuses it."""
 
+import math
 from datetime import UTC, datetime
 
 import pytest
 
 from storage.column_types import clean
+from storage.constancy import FAILED, ConstancyStore
 from storage.database import Database
 from storage.overview import Overview
 from storage.refusals import RefusalStore, RefusedInstance
@@ -44,3 +46,13 @@ def test_a_text_is_found_again_by_what_it_was(database: Database, times: int) ->
         store.record(RefusedInstance("A\x00E", "h", "1.2.3", "1.2.3.1", 0xC000, NASTY), NOW)
     (row,) = Overview(database).refused_since(NOW, hours=24)
     assert row.count == times
+
+
+def test_what_is_no_number_is_left_out_of_json_as_what_was_not_measured(database: Database) -> None:
+    """A constancy run that FAILED because nothing could be compared could not be recorded on PostgreSQL."""
+    store = ConstancyStore(database)
+    run = store.begin("demo", "a" * 64, NOW)
+    figures = {"mae_hu": 1.5, "different_voxels": math.nan, "parts": [math.inf, {"x": -math.inf, "y": 2}]}
+    store.finish(run, FAILED, "other pixels", {}, figures)
+    assert store.view(run).outcome == FAILED
+    assert store.view(run).figures == {"mae_hu": 1.5, "parts": [None, {"y": 2}]}

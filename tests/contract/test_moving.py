@@ -165,6 +165,18 @@ def test_the_password_of_the_url_is_never_shown(
 
 
 @from_sqlite
+def test_a_store_in_which_an_earlier_version_kept_what_is_no_number_can_be_moved(
+    source: Database, target: Database
+) -> None:
+    with source.write() as session:
+        odd = text("UPDATE job SET measurements = :kept WHERE id = 1")
+        session.execute(odd, {"kept": '{"mae_hu": 1.5, "ssim": NaN, "parts": [Infinity]}'})
+    assert all(one.is_equal for one in move(source, target, NOW))
+    with target.read() as session:
+        assert session.get_one(Job, 1).measurements == {"mae_hu": 1.5, "parts": [None]}
+
+
+@from_sqlite
 def test_a_damaged_copy_is_found_and_the_old_store_stays_the_one_to_use(
     source: Database, target: Database, syncect: Syncect, monkeypatch: pytest.MonkeyPatch
 ) -> None:

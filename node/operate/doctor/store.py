@@ -12,12 +12,13 @@ from node.operate.texts import span
 from node.ops.alerts import urgency
 from node.ops.spool_check import SpoolCheck
 from storage.database import Database
-from storage.errors import ObjectsUnavailable, SchemaMismatch, StorageError
+from storage.errors import ObjectsUnavailable, SchemaMismatch, StorageError, UnusableUrl
 from storage.inspection import Inspection
 from storage.mark import missing_store
 from storage.tables import SCHEMA_REVISION
 
 CHECK_S: Final = 4.0  # for SQLite to look through its file
+_OTHER_URL: Final = "correct node.database_url"
 _LARGE_WAL_BYTES: Final = 256 * 1024**2
 _CLOCKS_APART_S: Final = 5.0
 _SPOOL_S: Final = 3.0
@@ -30,9 +31,10 @@ def database(settings: Settings) -> Lines:
     try:
         opened = Database(settings.node.url(), read_only=True)
     except StorageError as error:
-        yield Line("database", Mark.FAIL, str(error), "correct node.database_url")
+        yield Line("database", Mark.FAIL, str(error), _OTHER_URL)
         return
     try:
+        opened.require_sessions()
         if not opened.has_schema():
             if why := missing_store(opened.location, spool):
                 yield Line("database", Mark.FAIL, why, "put the database back, or `syncect db rebuild`")
@@ -46,6 +48,8 @@ def database(settings: Settings) -> Lines:
             )
     except SchemaMismatch as error:
         yield Line("database", Mark.FAIL, str(error), "`syncect db backup FILE`, then `syncect db upgrade`")
+    except UnusableUrl as error:
+        yield Line("database", Mark.FAIL, str(error), _OTHER_URL)
     except StorageError as error:
         remedy = "restore a backup, or `syncect db rebuild`" if opened.is_sqlite else "is the server on? (`pg_isready`)"
         yield Line("database", Mark.FAIL, str(error), remedy)
