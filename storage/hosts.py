@@ -3,19 +3,20 @@
 Only on PostgreSQL: with SQLite all processes are on one host, where their lock files tell more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from storage.arrivals import LOST, OPEN
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.scale_tables import ProcessRow
 from storage.states import JobState
-from storage.tables import Job
+from storage.tables import Association, Job
 from storage.transitions import move_job
 
 REPORT_EVERY_S: Final = 10.0
@@ -56,6 +57,11 @@ class Host:
         return sorted({process.version for process in self.processes})
 
 
+def roles_on(hosts: Iterable[Host]) -> frozenset[str]:
+    """The roles of which a process is heard on one of these hosts."""
+    return frozenset(one.role for host in hosts for one in host.processes if one.name not in host.silent)
+
+
 class HostStore:
     """The only writer of the processes of every host."""
 
@@ -78,21 +84,28 @@ class HostStore:
             session.execute(delete(ProcessRow).where(ProcessRow.name == name, ProcessRow.pid == pid))
 
     def forget(self, host: str) -> int:
-        """Take away what is known about a host that is gone for good; the number of its processes.
+        """Take away what is known about a host that is gone for good, or of its processes that are; their number.
 
-        Raises NotFound, and IllegalTransition where one of them still reports itself.
+        The associations that its receiver had open are lost, so that nobody waits for their images. Raises NotFound,
+        and IllegalTransition where every process of it reports itself.
         """
         found = next((one for one in self.all() if one.name == host), None)
         if found is None:
             raise NotFound(f"no process of a host named {host} is known")
-        if not found.is_gone:
+        if not found.silent:
             raise IllegalTransition(
                 f"the host {host} is not gone: it reported itself at {found.seen_at:%Y-%m-%d %H:%M:%S} UTC"
             )
         with self._database.write() as session:
-            rows = delete(ProcessRow).where(ProcessRow.host == host, ProcessRow.seen_at <= found.seen_at)
-            session.execute(rows)
-        return len(found.processes)
+            silent = {one.name: one.seen_at for one in found.processes if one.name in found.silent}
+            is_silent = and_(ProcessRow.name.in_(silent), ProcessRow.seen_at <= max(silent.values()))
+            gone = session.scalars(delete(ProcessRow).where(is_silent).returning(ProcessRow.name)).all()
+            session.execute(
+                update(Association)
+                .where(Association.receiver.in_(gone), Association.outcome == OPEN)
+                .values(outcome=LOST, closed_at=self._database.now())
+            )
+        return len(gone)
 
     def all(self) -> list[Host]:
         """Every host by name, each with its processes by name; none on SQLite, which has but one."""

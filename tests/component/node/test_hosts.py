@@ -2,18 +2,24 @@
 
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from config.load import load_settings
+from node.beats import CANNOT_WORK
 from node.bootstrap.store import open_store
 from node.bootstrap.watch import make_watch
+from node.operate.situation import essentials, health_of
 from node.ops.processes import process_lock, process_name
 from node.ops.reporting import reported
 from storage.database import Database
 from storage.hosts import HostStore, ReportedProcess
+from storage.states import Stage
+from storage.tables import Association
 from tests.restorable import write_settings
 
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -84,15 +90,81 @@ def test_a_host_that_is_silent_is_told_of_until_somebody_forgets_it(run, config:
     ]
     with open_store(load_settings(config)) as node:
         make_watch(node, [], supervised=False).tick()
-        (alert,) = [alert for alert in node.alerts.open() if alert.kind == "host"]
-        assert alert.subject == "b"
-        assert "`syncect hosts forget b`" in alert.text
-        assert run("hosts", "forget", "a")[0] == 4
+        alerts = {alert.subject: alert.text for alert in node.alerts.open() if alert.kind == "host"}
+        assert set(alerts) == {"b", "deliver@a"}
+        assert "`syncect hosts forget b`" in alerts["b"]
         assert run("hosts", "forget", "c")[0] == 3
         assert run("hosts", "forget", "b")[0] == 0
+        assert run("hosts", "forget", "a")[0] == 0, "of its processes one is gone"
+        assert run("hosts", "forget", "a")[0] == 4
         make_watch(node, [], supervised=False).tick()
         assert [alert for alert in node.alerts.open() if alert.kind == "host"] == []
-    assert [host.name for host in hosts.all()] == ["a"]
+    assert [[one.name for one in host.processes] for host in hosts.all()] == [["work@a"]]
+
+
+ROLES = ("receive", "complete", "deliver", "watch", "web")
+
+
+@on_postgresql
+def test_what_runs_on_another_host_is_not_missing_here(run, config: Path, database: Database, tmp_path) -> None:
+    from node.operate.doctor.processes import processes as processes_of
+    from node.operate.measured import make_collector
+    from node.web.lights import strip_of
+
+    hosts = HostStore(database)
+    for role in ROLES:
+        hosts.report(process(role, "a"))
+    with open_store(load_settings(config)) as node, process_lock(node.run_dir, "work", "1"):
+        code, out, _ = run("status")
+        assert (code, out.splitlines()[0]) == (0, "OK: all processes run, nothing waits for a person")
+        lights = {light.name: (light.word, light.text) for light in strip_of(node).lights}
+        assert lights["Receiver"] == ("OK", "runs on a")
+        up = next(one for one in make_collector(node).collect() if one.name == "syncect_process_up")
+        assert {sample.value for sample in up.samples} == {1}
+        assert "on other hosts: the receiver, the completion" in list(processes_of(node.settings))[-1].found
+        with process_lock(node.run_dir, "serve", "1"):  # which runs every role
+            assert "the receiver does not run" in run("status")[1]
+        hosts.leave("receive@a", pid=7)
+        code, out, _ = run("status")
+        assert (code, "on no host; start `syncect receive` where it belongs" in out) == (2, True)
+    assert "work NOT RUNNING" in " ".join(run("status")[1].split()), "it ended in order, and nobody else works"
+
+
+@on_postgresql
+def test_images_are_taken_while_one_receiver_is_not_paused(config: Path, database: Database) -> None:
+    hosts = HostStore(database)
+    for name in ("a", "b"):
+        hosts.report(process("receive", name))
+    with open_store(load_settings(config)) as node:
+
+        def takes_images() -> bool:
+            return health_of(node, essentials(node)).takes_images
+
+        for name, taken in (("a", True), ("b", False)):
+            node.pauses.pause([Stage.RECEIVE], name, "operator", "network", datetime.now(UTC))
+            assert takes_images() is taken
+        node.pauses.resume([Stage.RECEIVE], "a")
+        assert takes_images()
+
+
+@on_postgresql
+def test_a_host_whose_receiver_was_killed_has_no_association_in_hand(config: Path, database: Database) -> None:
+    hosts = HostStore(database)
+    with open_store(load_settings(config)) as node:
+        for name, silent_s in (("a", 90), ("b", 0)):
+            hosts.report(process("receive", name, silent_s))
+            node.series.open_association(f"receive@{name}", "CTSIM", "h", datetime.now(UTC))
+        assert {name: one.associations for name, one in node.waiting.in_hand().items()} == {"a": 0, "b": 1}
+        hosts.forget("a")
+        with database.read() as session:
+            outcomes = dict(session.execute(select(Association.receiver, Association.outcome)).tuples().all())
+    assert outcomes == {"receive@a": "LOST", "receive@b": "OPEN"}
+
+
+@on_postgresql
+def test_a_worker_elsewhere_that_cannot_work_is_told_of(run, config: Path, database: Database) -> None:
+    HostStore(database).report(replace(process("work", "b"), details=f"{CANNOT_WORK}there is no GPU"))
+    assert "the worker of b cannot work: there is no GPU" in run("status")[1]
 
 
 @on_postgresql
