@@ -78,10 +78,20 @@ class HostStore:
                 insert(ProcessRow).values(**values).on_conflict_do_update(index_elements=["name"], set_=rest)
             )
 
-    def leave(self, name: str, pid: int) -> None:
-        """A process ended in order; nobody misses it. Another one that has its name by now stays."""
+    def named(self, name: str) -> ReportedProcess | None:
+        """What the process of a name has reported last; None where none has."""
+        with self._database.read() as session:
+            row = session.get(ProcessRow, name)
+            return None if row is None else _reported(row)
+
+    def leave(self, name: str, pid: int, started_at: datetime) -> None:
+        """A process ended in order; nobody misses it. Another one that has its name by now stays.
+
+        started_at: as it was reported. The pid alone does not tell them apart: in containers it is often 1.
+        """
+        is_it = and_(ProcessRow.name == name, ProcessRow.pid == pid, ProcessRow.started_at == started_at)
         with self._database.write() as session:
-            session.execute(delete(ProcessRow).where(ProcessRow.name == name, ProcessRow.pid == pid))
+            session.execute(delete(ProcessRow).where(is_it))
 
     def forget(self, host: str) -> int:
         """Take away what is known about a host that is gone for good, or of its processes that are; their number.
@@ -116,8 +126,7 @@ class HostStore:
             rows = session.scalars(select(ProcessRow).order_by(ProcessRow.host, ProcessRow.name)).all()
         by_host: dict[str, list[ReportedProcess]] = {}
         for row in rows:
-            values = {name: getattr(row, name) for name in ReportedProcess.__dataclass_fields__}
-            by_host.setdefault(row.host, []).append(ReportedProcess(**values))
+            by_host.setdefault(row.host, []).append(_reported(row))
         return [_host(name, processes, now) for name, processes in by_host.items()]
 
 
@@ -138,6 +147,10 @@ def free_running(database: Database, before: datetime, now: datetime) -> list[in
             move_job(session, job, JobState.QUEUED, actor="upgrade", reason=reason, now=now)
             job.attempts, job.next_attempt_at = job.attempts - 1, now
         return [job.id for job in jobs]
+
+
+def _reported(row: ProcessRow) -> ReportedProcess:
+    return ReportedProcess(**{name: getattr(row, name) for name in ReportedProcess.__dataclass_fields__})
 
 
 def _host(name: str, processes: Sequence[ReportedProcess], now: datetime) -> Host:

@@ -297,7 +297,7 @@ def _process(
         numbers = Numbers()
         sign.numbers = numbers.all
         node.database.guard_schema(stop.set)
-        held.enter_context(reported(node.database, sign, software_version()))
+        held.enter_context(reported(node.database, sign, software_version(), stop))
         if isinstance(node.spool, SharedSpool):
             held.enter_context(_tidying(node, node.spool, heart.beat))
         yield Frame(node, stop, sign, heart.beat, numbers)

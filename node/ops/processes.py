@@ -89,6 +89,7 @@ class Sign:
     _path: Path
     _descriptor: int
     _view: ProcessView
+    before: ProcessView | None = None  # who had the lock last; it lives no more
     numbers: Callable[[], Mapping[str, float]] = dict  # of the process; asked for at each beat
 
     @property
@@ -153,7 +154,7 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
             raise AlreadyRunning(f"another {role} process named {name!r} is running ({path} is locked)")
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         view = ProcessView(role, name, os.getpid(), started_at, details, socket.gethostname())
-        sign = Sign(path, file.fileno(), view)
+        sign = Sign(path, file.fileno(), view, _view(file.read().decode(errors="replace")))
         sign.show(view)
         yield sign
 

@@ -1,6 +1,7 @@
 """Which processes run on which host: they report themselves, a silent host is told of, and a person forgets it."""
 
 import json
+import socket
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,8 @@ from node.beats import CANNOT_WORK
 from node.bootstrap.store import open_store
 from node.bootstrap.watch import make_watch
 from node.operate.situation import essentials, health_of
-from node.ops.processes import process_lock, process_name
+from node.ops import reporting
+from node.ops.processes import AlreadyRunning, process_lock, process_name
 from node.ops.reporting import reported
 from storage.database import Database
 from storage.hosts import HostStore, ReportedProcess
@@ -50,7 +52,7 @@ def test_a_process_reports_itself_while_it_runs_and_leaves_at_its_end(database: 
             told.set()
 
         patch.setattr(HostStore, "report", report_and_tell)
-        with reported(database, sign, "1.2.3"):
+        with reported(database, sign, "1.2.3", threading.Event()):
             assert told.wait(20)
             (host,) = hosts.all()
             (one,) = host.processes
@@ -63,10 +65,11 @@ def test_a_process_reports_itself_while_it_runs_and_leaves_at_its_end(database: 
 def test_a_report_replaces_the_one_before_and_only_its_own_process_leaves(database: Database) -> None:
     hosts = HostStore(database)
     hosts.report(process("work", "a", silent_s=90))
-    hosts.report(process("work", "a"))
-    hosts.leave("work@a", pid=8)  # a predecessor
+    now = process("work", "a")
+    hosts.report(now)
+    hosts.leave("work@a", 7, now.started_at - timedelta(seconds=90))  # a predecessor, also of pid 7 in its container
     assert [len(host.processes) for host in hosts.all()] == [1]
-    hosts.leave("work@a", pid=7)
+    hosts.leave("work@a", 7, now.started_at)
     assert hosts.all() == []
 
 
@@ -102,6 +105,69 @@ def test_a_host_that_is_silent_is_told_of_until_somebody_forgets_it(run, config:
     assert [[one.name for one in host.processes] for host in hosts.all()] == [["work@a"]]
 
 
+class Waiting(threading.Event):
+    """`stop` of a process; `on_wait` is called in the place of waiting."""
+
+    def __init__(self, on_wait) -> None:
+        super().__init__()
+        self.on_wait = on_wait
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.on_wait()
+        return self.is_set()
+
+
+def here(silent_s: float = 0) -> ReportedProcess:
+    return replace(process("work", socket.gethostname(), silent_s), name=process_name("work"))
+
+
+@on_postgresql
+def test_a_process_does_not_begin_beside_one_of_its_name_on_a_host_of_the_same_name(
+    database: Database, tmp_path: Path
+) -> None:
+    hosts = HostStore(database)
+    hosts.report(here())
+    lives = Waiting(lambda: hosts.report(here()))
+    with (
+        process_lock(tmp_path, "work", "1") as sign,
+        pytest.raises(AlreadyRunning, match="two hosts have one name"),
+        reported(database, sign, "1.2.3", lives),
+    ):
+        pytest.fail("it would take back the jobs of the other one")
+    hosts.report(here(silent_s=30))  # it was killed, and its folder with it
+    with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3", Waiting(pytest.fail)):
+        pass
+
+
+@on_postgresql
+def test_a_process_that_was_killed_is_followed_at_once_where_its_lock_file_says_that_it_is_dead(
+    database: Database, tmp_path: Path
+) -> None:
+    hosts = HostStore(database)
+    with process_lock(tmp_path, "work", "1") as sign:
+        started_at = datetime.fromisoformat(sign.view.started_at) + timedelta(seconds=0.4)
+        hosts.report(replace(here(), pid=sign.view.pid, started_at=started_at))
+    with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3", Waiting(pytest.fail)):
+        pass
+
+
+@on_postgresql
+def test_a_process_whose_name_was_taken_ends(database: Database, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(reporting, "REPORT_EVERY_S", 0.01)
+    hosts, stop = HostStore(database), threading.Event()
+
+    def twin() -> None:
+        with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3", stop):
+            for _ in range(400):
+                hosts.report(here())
+                if stop.wait(0.05):
+                    break
+
+    with pytest.raises(AlreadyRunning):
+        twin()
+    assert [one.pid for host in hosts.all() for one in host.processes] == [7]
+
+
 ROLES = ("receive", "complete", "deliver", "watch", "web")
 
 
@@ -124,7 +190,8 @@ def test_what_runs_on_another_host_is_not_missing_here(run, config: Path, databa
         assert "on other hosts: the receiver, the completion" in list(processes_of(node.settings))[-1].found
         with process_lock(node.run_dir, "serve", "1"):  # which runs every role
             assert "the receiver does not run" in run("status")[1]
-        hosts.leave("receive@a", pid=7)
+        (receiver,) = (one for host in hosts.all() for one in host.processes if one.role == "receive")
+        hosts.leave(receiver.name, receiver.pid, receiver.started_at)
         code, out, _ = run("status")
         assert (code, "on no host; start `syncect receive` where it belongs" in out) == (2, True)
     assert "work NOT RUNNING" in " ".join(run("status")[1].split()), "it ended in order, and nobody else works"
@@ -182,7 +249,8 @@ def test_the_page_has_a_light_for_each_host(config: Path, database: Database) ->
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_with_sqlite_there_is_one_host_and_nothing_is_reported(run, config: Path, database: Database, tmp_path) -> None:
-    with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3"):
+    stop = threading.Event()
+    with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3", stop):
         assert HostStore(database).all() == []
     assert json.loads(run("hosts", "ls", "--json")[1]) == []
     assert "there is one" in run("hosts", "ls")[2]
