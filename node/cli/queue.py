@@ -56,7 +56,7 @@ Why = Annotated[str, typer.Option("--reason", "-m", help="Why; everybody who loo
 def list_queue(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """What waits in each stage, by priority, sender and destination; what is paused; what each host has in hand."""
     with reading(context, config) as node:
-        now, zone = now_utc(), zone_of(node.settings)
+        now, zone = node.now(), zone_of(node.settings)
         waiting, pauses, hosts = node.waiting.rows(now), node.pauses.all(), node.waiting.in_hand()
     if as_json:
         shown = [{**vars(row), "priority": priority_words(row.priority) or None} for row in waiting]
@@ -90,7 +90,7 @@ def pause(
     stages, why = _stages(stage, [Stage.TRANSLATE, Stage.SEND]), _needed(reason)
     with open_store(settings_from(context, config)) as node:
         _require_known(node, host)
-        changed = node.pauses.pause(stages, host, operator(), why, now_utc())
+        changed = node.pauses.pause(stages, host, operator(), why, node.now())
         _tell(node, "queue pause", ("paused", "was paused already"), changed, stages, host, why)
 
 
@@ -128,7 +128,7 @@ def drain(
     stages, why = list(Stage), _needed(reason)
     with open_store(settings_from(context, config)) as node:
         _require_known(node, host)
-        changed = node.pauses.pause(stages, host, operator(), why, now_utc(), drains=True)
+        changed = node.pauses.pause(stages, host, operator(), why, node.now(), drains=True)
         _tell(node, "queue drain", ("drained", "was drained already"), changed, stages, host, why)
         left = _await_empty(node, host, at_most_s) if wait else _hand_of(node, host)
     if left.is_empty:

@@ -22,6 +22,7 @@ from storage.database import Database
 from storage.hosts import HostStore, ReportedProcess
 from storage.states import Stage
 from storage.tables import Association
+from tests.departments import Department
 from tests.restorable import write_settings
 
 on_postgresql = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -232,6 +233,24 @@ def test_a_host_whose_receiver_was_killed_has_no_association_in_hand(config: Pat
 def test_a_worker_elsewhere_that_cannot_work_is_told_of(run, config: Path, database: Database) -> None:
     HostStore(database).report(replace(process("work", "b"), details=f"{CANNOT_WORK}there is no GPU"))
     assert "the worker of b cannot work: there is no GPU" in run("status")[1]
+
+
+@on_postgresql
+def test_what_a_person_decides_counts_by_the_clock_of_the_store(
+    run, config: Path, database: Database, monkeypatch
+) -> None:
+    """The clock of the host on which somebody types may be wrong by minutes: a retry would wait for them."""
+    theirs = datetime.now(UTC) - timedelta(minutes=10)
+    monkeypatch.setattr(Database, "now", lambda _database: theirs)
+    with open_store(load_settings(config)) as node:
+        department = Department(node)
+        job_id = node.overview.case(department.failed()).job_id
+        assert run("jobs", "retry", "1")[0] == 0
+        claimed = node.jobs.claim("w@b", 60, theirs + timedelta(seconds=60))
+        assert claimed is not None
+        assert claimed.id == job_id
+        assert run("queue", "pause", "-m", "new TPS")[0] == 0
+        assert {pause.at - theirs < timedelta(minutes=1) for pause in node.pauses.all()} == {True}
 
 
 @on_postgresql
