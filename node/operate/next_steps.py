@@ -10,6 +10,7 @@ from node.bootstrap.store import Node
 from node.operate.cases import derived_name, raw_state
 from node.operate.refused_verbs import never_again, take_back, why_incomplete, why_not_reopened, why_nowhere
 from node.operate.texts import local_time, zone_of
+from node.operate.turns import how_to_resume
 from node.ops.processes import running_processes, working_roles
 from storage.hosts import roles_on
 from storage.overview import Case, DeliveryView
@@ -69,7 +70,11 @@ def facts_of(node: Node, case: Case) -> Facts:
 
 def step_of(node: Node, case: Case) -> str:
     """What a person does about a case now (`next_step`)."""
-    return next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
+    step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
+    if not (resumed := how_to_resume(node, case)):
+        return step
+    idle = "Nothing to do: "
+    return f"{resumed} {f'Then {step.removeprefix(idle)}' if step.startswith(idle) else step}"
 
 
 def _lost_files(node: Node, case: Case) -> str:

@@ -15,6 +15,7 @@ from node.beats import CANNOT_WORK
 from node.bootstrap.store import open_store
 from node.bootstrap.watch import make_watch
 from node.operate.situation import essentials, health_of
+from node.operate.turns import waits_of
 from node.ops import reporting
 from node.ops.processes import AlreadyRunning, process_lock, process_name
 from node.ops.reporting import reported
@@ -233,6 +234,24 @@ def test_a_host_whose_receiver_was_killed_has_no_association_in_hand(config: Pat
 def test_a_worker_elsewhere_that_cannot_work_is_told_of(run, config: Path, database: Database) -> None:
     HostStore(database).report(replace(process("work", "b"), details=f"{CANNOT_WORK}there is no GPU"))
     assert "the worker of b cannot work: there is no GPU" in run("status")[1]
+
+
+@on_postgresql
+def test_a_delivery_waits_for_a_drained_host_only_where_no_other_courier_lives(
+    config: Path, database: Database
+) -> None:
+    hosts = HostStore(database)
+    hosts.report(process("deliver", "a"))
+    hosts.report(process("work", "b"))
+    with open_store(load_settings(config)) as node:
+        Department(node).produced()
+        case, now = node.overview.case("1"), datetime.now(UTC)
+        node.pauses.pause(list(Stage), "b", "operator", "new card", now, drains=True)
+        assert waits_of(node, [case], now) == {}
+        node.pauses.pause([Stage.SEND], "a", "operator", "new TPS", now)
+        assert waits_of(node, [case], now)["1"].startswith("sending is paused on a by operator since ")
+        hosts.report(process("deliver", "c"))
+        assert waits_of(node, [case], now) == {}
 
 
 @on_postgresql
