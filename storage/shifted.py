@@ -52,7 +52,7 @@ def shift_waiting(database: Database, jump: timedelta, now: datetime) -> None:
 def _settle_turn(job: Job, now: datetime) -> None:
     """Let a job that was queued while the clock was ahead not be wanted after all that comes from now on."""
     if job.created_at > now:
-        job.due_at -= job.created_at - now
+        job.due_at = min(job.due_at, now + abs(job.due_at - job.created_at))
     else:  # it was moved so when the machine began with a clock far behind
         job.due_at = max(job.due_at, job.created_at)
 
