@@ -13,13 +13,14 @@ from sqlalchemy import select
 from config.load import load_settings
 from node.beats import CANNOT_WORK
 from node.bootstrap.store import open_store
-from node.bootstrap.watch import make_watch
+from node.bootstrap.watch import _elsewhere, make_watch
 from node.operate.situation import essentials, health_of
 from node.operate.turns import waits_of
 from node.ops import reporting
 from node.ops.processes import AlreadyRunning, process_lock, process_name
 from node.ops.reporting import reported
 from storage.database import Database
+from storage.errors import StoreUnavailable
 from storage.hosts import HostStore, ReportedProcess
 from storage.states import Stage
 from storage.tables import Association
@@ -94,7 +95,7 @@ def test_a_host_that_is_silent_is_told_of_until_somebody_forgets_it(run, config:
         ["b", "GONE", "work"],
     ]
     with open_store(load_settings(config)) as node:
-        make_watch(node, [], supervised=False).tick()
+        make_watch(node, []).tick()
         alerts = {alert.subject: alert.text for alert in node.alerts.open() if alert.kind == "host"}
         assert set(alerts) == {"b", "deliver@a"}
         assert "`syncect hosts forget b`" in alerts["b"]
@@ -102,7 +103,7 @@ def test_a_host_that_is_silent_is_told_of_until_somebody_forgets_it(run, config:
         assert run("hosts", "forget", "b")[0] == 0
         assert run("hosts", "forget", "a")[0] == 0, "of its processes one is gone"
         assert run("hosts", "forget", "a")[0] == 4
-        make_watch(node, [], supervised=False).tick()
+        make_watch(node, []).tick()
         assert [alert for alert in node.alerts.open() if alert.kind == "host"] == []
     assert [[one.name for one in host.processes] for host in hosts.all()] == [["work@a"]]
 
@@ -197,6 +198,24 @@ def test_what_runs_on_another_host_is_not_missing_here(run, config: Path, databa
         code, out, _ = run("status")
         assert (code, "on no host; start `syncect receive` where it belongs" in out) == (2, True)
     assert "work NOT RUNNING" in " ".join(run("status")[1].split()), "it ended in order, and nobody else works"
+
+
+@on_postgresql
+def test_a_role_that_no_host_runs_is_an_alert_also_of_a_watch_that_was_started_alone(
+    config: Path, database: Database, monkeypatch
+) -> None:
+    monkeypatch.setattr("node.ops.alert_machine.MISSING_AFTER_S", 0)
+    for role in ("receive", "complete", "deliver"):
+        HostStore(database).report(process(role, "a"))
+    with open_store(load_settings(config)) as node:
+        make_watch(node, []).tick()
+        assert {alert.subject for alert in node.alerts.open() if alert.kind == "process"} == {"work"}
+        monkeypatch.setattr(HostStore, "all", fail_to_answer)
+        assert list(_elsewhere(node, ["work"], [])) == ["work"], "while the store cannot tell, any role may run"
+
+
+def fail_to_answer(_store: HostStore) -> None:
+    raise StoreUnavailable("it was restarted")
 
 
 @on_postgresql

@@ -165,7 +165,7 @@ def test_a_pause_that_may_be_forgotten_is_an_alert_until_it_is_resumed(departmen
     node, now = department.node, datetime.now(UTC)
     node.pauses.pause([Stage.SEND], "", "operator anna", "", now - timedelta(hours=1))
     node.pauses.pause([Stage.TRANSLATE], "", "operator anna", "", now)
-    watch = make_watch(node, [], supervised=False)
+    watch = make_watch(node, [])
     watch.tick()
     (alert,) = (one for one in node.alerts.open() if one.kind == "paused")
     assert alert.text.endswith("by operator anna; next: `syncect queue resume --stage send`")
