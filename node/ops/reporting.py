@@ -74,15 +74,15 @@ class _Report:
 
     def run(self, ends: threading.Event) -> None:
         """Report until `ends` is set, or the name is taken."""
-        outage, pause_s = Outage("the report of this process"), 0.0
+        outage, has_reported, pause_s = Outage("the report of this process"), False, 0.0
         while not ends.wait(pause_s):
             try:
-                if pause_s and self._is_taken():
+                if has_reported and self._is_taken():
                     self._stop.set()
                     return
                 self._store.report(self._what())
                 outage.over()
-                pause_s = REPORT_EVERY_S
+                has_reported, pause_s = True, REPORT_EVERY_S
             except StoreUnavailable as error:
                 pause_s = outage.failed(error)
             except SchemaMismatch as error:  # the process has been told to end

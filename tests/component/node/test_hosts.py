@@ -22,6 +22,7 @@ from node.ops.reporting import reported
 from storage.database import Database
 from storage.errors import StoreUnavailable
 from storage.hosts import HostStore, ReportedProcess
+from storage.outage import Outage
 from storage.states import Stage
 from storage.tables import Association
 from tests.departments import Department
@@ -152,6 +153,27 @@ def test_a_process_that_was_killed_is_followed_at_once_where_its_lock_file_says_
         hosts.report(replace(here(), pid=sign.view.pid, started_at=started_at))
     with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3", Waiting(pytest.fail)):
         pass
+
+
+@on_postgresql
+def test_a_dead_predecessor_has_not_taken_the_name_of_one_whose_first_report_failed(
+    database: Database, tmp_path: Path, monkeypatch
+) -> None:
+    hosts, stop, told, report = HostStore(database), threading.Event(), threading.Event(), HostStore.report
+    hosts.report(here(silent_s=30))
+    answers = iter([StoreUnavailable("it was restarted")])
+
+    def report_second(store: HostStore, one: ReportedProcess) -> None:
+        if (error := next(answers, None)) is not None:
+            raise error
+        report(store, one)
+        told.set()
+
+    monkeypatch.setattr(HostStore, "report", report_second)
+    monkeypatch.setattr(Outage, "failed", lambda _outage, _error: 0.01)
+    with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3", stop):
+        assert told.wait(20)
+    assert not stop.is_set()
 
 
 @on_postgresql
