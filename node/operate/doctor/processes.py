@@ -50,7 +50,7 @@ def _elsewhere(settings: Settings, views: Sequence[ProcessView]) -> frozenset[st
     with suppress(StorageError):
         database = Database(settings.node.url(), read_only=True)
         try:
-            return roles_elsewhere(views, HostStore(database).all())
+            return roles_elsewhere(views, HostStore(database).all() if database.has_schema() else [])
         finally:
             database.close()
     return frozenset()

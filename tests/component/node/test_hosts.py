@@ -14,6 +14,7 @@ from config.load import load_settings
 from node.beats import CANNOT_WORK
 from node.bootstrap.store import open_store
 from node.bootstrap.watch import _elsewhere, make_watch
+from node.operate.doctor.processes import processes as processes_of
 from node.operate.situation import essentials, health_of
 from node.operate.turns import waits_of
 from node.ops import reporting
@@ -198,7 +199,6 @@ ROLES = ("receive", "complete", "deliver", "watch", "web")
 
 @on_postgresql
 def test_what_runs_on_another_host_is_not_missing_here(run, config: Path, database: Database, tmp_path) -> None:
-    from node.operate.doctor.processes import processes as processes_of
     from node.operate.measured import make_collector
     from node.web.lights import strip_of
 
@@ -220,6 +220,12 @@ def test_what_runs_on_another_host_is_not_missing_here(run, config: Path, databa
         code, out, _ = run("status")
         assert (code, "on no host; start `syncect receive` where it belongs" in out) == (2, True)
     assert "work NOT RUNNING" in " ".join(run("status")[1].split()), "it ended in order, and nobody else works"
+
+
+def test_the_doctor_finds_no_process_where_there_is_no_store_yet(tmp_path: Path, vacant_url) -> None:
+    write_settings(tmp_path / "node.toml", vacant_url("postgresql"))
+    (line,) = processes_of(load_settings(tmp_path / "node.toml"))
+    assert line.found.startswith("not running: the receiver, ")
 
 
 @on_postgresql
