@@ -70,7 +70,11 @@ def facts_of(node: Node, case: Case) -> Facts:
 
 def step_of(node: Node, case: Case) -> str:
     """What a person does about a case now (`next_step`)."""
-    step = next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
+    return after_pause(node, case, next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case)))
+
+
+def after_pause(node: Node, case: Case, step: str) -> str:
+    """The step, and before it how the pause is ended for which a case waits."""
     if not (resumed := how_to_resume(node, case)):
         return step
     idle = "Nothing to do: "
