@@ -3,19 +3,20 @@
 Only on PostgreSQL: with SQLite all processes are on one host, where their lock files tell more.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from storage.arrivals import LOST, OPEN
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.scale_tables import ProcessRow
 from storage.states import JobState
-from storage.tables import Job
+from storage.tables import Association, Job
 from storage.transitions import move_job
 
 REPORT_EVERY_S: Final = 10.0
@@ -56,6 +57,11 @@ class Host:
         return sorted({process.version for process in self.processes})
 
 
+def roles_on(hosts: Iterable[Host]) -> frozenset[str]:
+    """The roles of which a process is heard on one of these hosts."""
+    return frozenset(one.role for host in hosts for one in host.processes if one.name not in host.silent)
+
+
 class HostStore:
     """The only writer of the processes of every host."""
 
@@ -72,27 +78,44 @@ class HostStore:
                 insert(ProcessRow).values(**values).on_conflict_do_update(index_elements=["name"], set_=rest)
             )
 
-    def leave(self, name: str, pid: int) -> None:
-        """A process ended in order; nobody misses it. Another one that has its name by now stays."""
+    def named(self, name: str) -> ReportedProcess | None:
+        """What the process of a name has reported last; None where none has."""
+        with self._database.read() as session:
+            row = session.get(ProcessRow, name)
+            return None if row is None else _reported(row)
+
+    def leave(self, name: str, pid: int, started_at: datetime) -> None:
+        """A process ended in order; nobody misses it. Another one that has its name by now stays.
+
+        started_at: as it was reported. The pid alone does not tell them apart: in containers it is often 1.
+        """
+        is_it = and_(ProcessRow.name == name, ProcessRow.pid == pid, ProcessRow.started_at == started_at)
         with self._database.write() as session:
-            session.execute(delete(ProcessRow).where(ProcessRow.name == name, ProcessRow.pid == pid))
+            session.execute(delete(ProcessRow).where(is_it))
 
     def forget(self, host: str) -> int:
-        """Take away what is known about a host that is gone for good; the number of its processes.
+        """Take away what is known about a host that is gone for good, or of its processes that are; their number.
 
-        Raises NotFound, and IllegalTransition where one of them still reports itself.
+        The associations that its receiver had open are lost, so that nobody waits for their images. Raises NotFound,
+        and IllegalTransition where every process of it reports itself.
         """
         found = next((one for one in self.all() if one.name == host), None)
         if found is None:
             raise NotFound(f"no process of a host named {host} is known")
-        if not found.is_gone:
+        if not found.silent:
             raise IllegalTransition(
                 f"the host {host} is not gone: it reported itself at {found.seen_at:%Y-%m-%d %H:%M:%S} UTC"
             )
         with self._database.write() as session:
-            rows = delete(ProcessRow).where(ProcessRow.host == host, ProcessRow.seen_at <= found.seen_at)
-            session.execute(rows)
-        return len(found.processes)
+            silent = {one.name: one.seen_at for one in found.processes if one.name in found.silent}
+            is_silent = and_(ProcessRow.name.in_(silent), ProcessRow.seen_at <= max(silent.values()))
+            gone = session.scalars(delete(ProcessRow).where(is_silent).returning(ProcessRow.name)).all()
+            session.execute(
+                update(Association)
+                .where(Association.receiver.in_(gone), Association.outcome == OPEN)
+                .values(outcome=LOST, closed_at=self._database.now())
+            )
+        return len(gone)
 
     def all(self) -> list[Host]:
         """Every host by name, each with its processes by name; none on SQLite, which has but one."""
@@ -103,8 +126,7 @@ class HostStore:
             rows = session.scalars(select(ProcessRow).order_by(ProcessRow.host, ProcessRow.name)).all()
         by_host: dict[str, list[ReportedProcess]] = {}
         for row in rows:
-            values = {name: getattr(row, name) for name in ReportedProcess.__dataclass_fields__}
-            by_host.setdefault(row.host, []).append(ReportedProcess(**values))
+            by_host.setdefault(row.host, []).append(_reported(row))
         return [_host(name, processes, now) for name, processes in by_host.items()]
 
 
@@ -125,6 +147,10 @@ def free_running(database: Database, before: datetime, now: datetime) -> list[in
             move_job(session, job, JobState.QUEUED, actor="upgrade", reason=reason, now=now)
             job.attempts, job.next_attempt_at = job.attempts - 1, now
         return [job.id for job in jobs]
+
+
+def _reported(row: ProcessRow) -> ReportedProcess:
+    return ReportedProcess(**{name: getattr(row, name) for name in ReportedProcess.__dataclass_fields__})
 
 
 def _host(name: str, processes: Sequence[ReportedProcess], now: datetime) -> Host:

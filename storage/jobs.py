@@ -11,7 +11,7 @@ from config.routes import TITLE_MARK
 from storage.deaths import count_death
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.pauses import host_of, is_paused
-from storage.queueing import priority_again
+from storage.queueing import come_again
 from storage.remakes import OTHER_BYTES, claimed_at, has_same_bytes, release_of, succeed, was_given_away
 from storage.sources import SourceStore, current_sources
 from storage.states import (
@@ -368,6 +368,7 @@ class JobStore(SourceStore):
             _require_files(job.purged_at, "the files of its result")
             existing = {row.destination: row for row in session.scalars(_deliveries(job))}
             require_one_free(existing.values())
+            come_again(session, job, now)
             for row in (existing[name] for name in destinations if name in existing):
                 if row.state in (DeliveryState.PENDING, DeliveryState.SENDING):
                     continue
@@ -411,9 +412,7 @@ def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datet
     move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
     job.attempts, job.device_faults, job.next_attempt_at = 0, 0, now
     job.deaths = min(job.deaths, MAX_DEATHS - 1)  # one more try, which a person wanted
-    priority = priority_again(session.get_one(Series, job.series_id), job.priority, now)
-    if priority != job.priority or priority is Priority.OFF_PEAK:
-        job.priority, job.due_at = priority, max(job.due_at, now)
+    come_again(session, job, now)
 
 
 def _require_present(session: Session, job: Job) -> Series:

@@ -12,6 +12,7 @@ from storage.column_types import Prepared
 from storage.errors import IllegalTransition, LeaseLost, NotFound
 from storage.neighbour_tables import RejectionNoteRow
 from storage.pauses import host_of, is_paused
+from storage.queueing import come_again
 from storage.remakes import ProductStore
 from storage.states import DeliveryState, JobState, Leftover, Stage, case_id
 from storage.tables import Delivery, DeliveryInstance, Job, Product, Series
@@ -274,6 +275,8 @@ class OutboxStore(ProductStore):
                 if row.held_for:
                     free_delivery(session, row, job.series_id, actor=actor, reason=reason, now=now)
                 row.next_attempt_at = now
+            if waiting:
+                come_again(session, job, now)
             return len(waiting)
 
     # -- confirmation ------------------------------------------------------------------------------------------

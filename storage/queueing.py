@@ -9,8 +9,8 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from config.queue import TARGET_S
-from storage.states import LIVE_JOB_STATES, JobState, Priority
-from storage.tables import Delivery, Instance, Job, Series
+from storage.states import LIVE_JOB_STATES, JobState, Priority, SeriesState
+from storage.tables import Delivery, Event, Instance, Job, Series
 from storage.transitions import begin_job
 
 TODAY: Final = timedelta(hours=24)
@@ -42,7 +42,9 @@ class JobRequest:
 def add_job(session: Session, series: Series, request: JobRequest, now: datetime, *, repeat: int) -> Job:
     """A job in QUEUED for the present contents of a series, after those that it has.
 
-    One after others of an old series comes off peak: a re-run of an archive delays no patient of today.
+    One of an old series comes off peak where it is not the first, or the series is judged once more, by a person or
+    after the store was rebuilt: a re-run of an archive delays no patient of today. What only waited, as while the node
+    was down, keeps its priority.
     """
     runs = session.scalar(select(func.count()).select_from(Job).where(Job.series_id == series.id)) or 0
     count = session.scalar(
@@ -63,12 +65,29 @@ def add_job(session: Session, series: Series, request: JobRequest, now: datetime
         patient=dict(request.patient),
         route=request.route,
         destinations=list(request.destinations),
-        priority=priority_again(series, request.priority, now) if runs else request.priority,
+        priority=_priority_of(session, series, request, runs, now),
         due_at=now + timedelta(seconds=request.target_s),
     )
     reason = f"bundle {request.bundle}" if request.bundle else "for a series that cannot be judged"
     begin_job(session, job, actor="eligibility", reason=f"{reason}; {request.why}" if request.why else reason, now=now)
     return job
+
+
+def come_again(session: Session, job: Job, now: datetime) -> None:
+    """What is made or sent again of an old series takes its turn after all of today, and is wanted from now on."""
+    priority = priority_again(session.get_one(Series, job.series_id), job.priority, now)
+    if priority != job.priority or priority is Priority.OFF_PEAK:
+        job.priority, job.due_at = priority, max(job.due_at, now)
+
+
+def _priority_of(session: Session, series: Series, request: JobRequest, runs: int, now: datetime) -> Priority:
+    again = priority_again(series, request.priority, now)
+    if again == request.priority or runs or not series.calling_ae:  # which no rebuilt store knows
+        return again
+    skipped = exists().where(
+        Event.series_id == series.id, Event.machine == "series", Event.to_state == SeriesState.SKIPPED
+    )
+    return again if session.scalar(select(skipped)) else request.priority
 
 
 def priority_again(series: Series, priority: int, now: datetime) -> Priority:

@@ -11,7 +11,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.database import Database
-from storage.queueing import JobRequest, add_job
+from storage.queueing import JobRequest, add_job, come_again
 from storage.states import JobState, Priority
 from storage.tables import Delivery, Event, Job, Product, Series
 from storage.transitions import last_event, move_job, withdraw_deliveries
@@ -42,6 +42,7 @@ class ProductStore:
                 return False
             move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
             job.attempts, job.next_attempt_at = 0, now
+            come_again(session, job, now)
             return True
 
     def release_of(self, job_id: int) -> Release | None:

@@ -39,11 +39,22 @@ def shift_waiting(database: Database, jump: timedelta, now: datetime) -> None:
         _move(session, select(Association).where(Association.outcome == OPEN), ("opened_at",), jump, now)
         waiting, latest = ("next_attempt_at", "lease_until"), now + LONGEST_WAIT
         _move(session, select(Job).where(Job.state.in_(_OPEN_JOBS)), waiting, jump, latest)
+        going_out = exists().where(Delivery.job_id == Job.id, Delivery.state.in_(_OPEN_DELIVERIES))
+        for job in session.scalars(select(Job).where(or_(Job.state.in_(_OPEN_JOBS), going_out))):
+            _settle_turn(job, now)
         _move(session, select(Delivery).where(Delivery.state.in_(_OPEN_DELIVERIES)), waiting, jump, latest)
         notes = select(RejectionNoteRow).where(RejectionNoteRow.state == NoteState.PENDING)
         _move(session, notes, ("next_attempt_at",), jump, latest)
         later = and_(asked, Delivery.next_attempt_at > now, Delivery.next_attempt_at < NEVER)
         _move(session, select(Delivery).where(later), ("next_attempt_at",), jump, latest)
+
+
+def _settle_turn(job: Job, now: datetime) -> None:
+    """Let a job that was queued while the clock was ahead not be wanted after all that comes from now on."""
+    if job.created_at > now:
+        job.due_at = min(job.due_at, now + abs(job.due_at - job.created_at))
+    else:  # it was moved so when the machine began with a clock far behind
+        job.due_at = max(job.due_at, job.created_at)
 
 
 def _move(session: Session, rows: Any, columns: tuple[str, ...], jump: timedelta, latest: datetime) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlalchemy import Select, case, func, select
 
+from storage.arrivals import OPEN
 from storage.database import Database
+from storage.hosts import HostStore
 from storage.pauses import host_of
-from storage.scale_tables import ProcessRow
 from storage.states import DeliveryState, JobState, SeriesState, Stage, State
 from storage.tables import Association, Delivery, Job, Series
 from storage.turns import TURNS, full_senders
@@ -85,10 +86,12 @@ class WaitingReader:
         with self._database.read() as session:
             jobs = session.scalars(select(Job.worker).where(Job.state == JobState.RUNNING)).all()
             couriers = session.scalars(select(Delivery.courier).where(Delivery.state == DeliveryState.SENDING)).all()
-            receivers = session.scalars(select(Association.receiver).where(Association.outcome == "OPEN")).all()
-            hosts = session.scalars(select(ProcessRow.host).distinct()).all()
+            receivers = session.scalars(select(Association.receiver).where(Association.outcome == OPEN)).all()
+        hosts = HostStore(self._database).all()
+        silent = {name for host in hosts for name in host.silent}  # what a killed receiver had open ended with it
+        receivers = [name for name in receivers if name not in silent]
         counts = [_by_host(names) for names in (jobs, couriers, receivers)]
-        known = {*hosts, *(host for count in counts for host in count)} - {""}
+        known = {*(host.name for host in hosts), *(host for count in counts for host in count)} - {""}
         return {host: InHand(*(count[host] for count in counts)) for host in sorted(known)}
 
 

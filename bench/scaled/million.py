@@ -80,7 +80,7 @@ def _configure(folder: Path, url: str) -> Path:
 def _questions(node: Node, jobs: int) -> dict[str, Callable[[], Any]]:
     cases, now = node.overview.cases, datetime.now(UTC)
     completion, retention = make_completion(node), make_retention(node)
-    watch = make_watch(node, [], supervised=False)
+    watch = make_watch(node, [])
     return {
         "jobs ls": cases,
         **{f"jobs ls --state {name}": partial(cases, states=[name]) for name in ("QUEUED", "HELD", "FAILED", "SENT")},

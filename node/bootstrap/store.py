@@ -194,6 +194,13 @@ class Node:
             return StoreClock(self.database.now)
         return HostClock(self.run_dir / "clock.json", partial(shift_waiting, self.database))
 
+    def now(self) -> datetime:
+        """This moment for what a person decides or reads: on several hosts by the clock by which their processes go.
+
+        Raises StoreUnavailable.
+        """
+        return datetime.now(UTC) if self.database.is_sqlite else self.clock()
+
     @property
     def run_dir(self) -> Path:
         """Where the processes of this node hold their locks."""

@@ -1,7 +1,7 @@
 """Wires the watch and the channels that tell what it finds from the settings and the opened store."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -13,18 +13,19 @@ from node.ops.alert_machine import Certificates, Disk, Processes, Silence, Unkno
 from node.ops.alerts import Look, Watch
 from node.ops.certificates import check_all_tls
 from node.ops.health import roles_of
+from node.ops.processes import ProcessView, roles_elsewhere
 from storage.alerts import Cause
+from storage.errors import StorageError
 from storage.gauges import Gauges
 from storage.watching import WatchStore
 
 
-def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Watch:
-    """Every look at this node; `tellers` are looked at, too. supervised: `serve` runs every role on this host."""
+def make_watch(node: Node, tellers: Sequence[Teller]) -> Watch:
+    """Every look at this node; `tellers` are looked at, too."""
     settings, zone = node.settings, node.settings.node.zone()
     watching, alerts = WatchStore(node.database), node.alerts
-    # With a database that other hosts reach, too, a process that is not here may be there.
-    expected = [role for role in roles_of(settings) if role != "watch"] if supervised or node.database.is_sqlite else []
-    processes = Processes(node.run_dir, expected)
+    expected = [role for role in roles_of(settings) if role != "watch"]
+    processes = Processes(node.run_dir, expected, elsewhere=partial(_elsewhere, node, expected))
     disk = Disk(lambda: node.spool.free_bytes() / 1024**3, settings.retention.min_free_gb)
     certificates = Certificates(partial(check_all_tls, settings))
     silence = Silence(watching, alerts, zone)
@@ -47,6 +48,14 @@ def make_watch(node: Node, tellers: Sequence[Teller], *, supervised: bool) -> Wa
             teller.store_trouble = trouble
 
     return Watch(looks, alerts, on_store=tell_of_store)
+
+
+def _elsewhere(node: Node, expected: Sequence[str], views: Sequence[ProcessView]) -> Collection[str]:
+    """The roles that other hosts run; any may, while the store cannot tell."""
+    try:
+        return roles_elsewhere(views, node.hosts.all())
+    except StorageError:
+        return expected
 
 
 def _keep_counts(gauges: Gauges, now: datetime) -> list[Cause]:

@@ -6,6 +6,7 @@ import typer
 
 from node.cli.console import ConfigOption, JsonOption, print_json, print_table, reading, say, settings_from
 from node.operate.texts import age
+from storage.states import Stage
 
 app = typer.Typer(no_args_is_help=True, help="The hosts on which the node runs, where its store is on PostgreSQL.")
 
@@ -47,5 +48,9 @@ def forget(
     from node.bootstrap.store import open_store
 
     with open_store(settings_from(context, config)) as node:
-        count = node.hosts.forget(name)
+        known = {host.name: host for host in node.hosts.all()}
+        ended = [] if name in known and not known[name].is_gone else node.pauses.resume(list(Stage), name)
+        count = node.hosts.forget(name) if name in known or not ended else 0
         say(f"forgot {count} processes of that host; whatever they had in hand was freed when its lease ended")
+        if ended:
+            say(f"and that it was paused: {', '.join(pause.stage for pause in ended)}")

@@ -14,7 +14,7 @@ from node.cli.console import ConfigOption, JsonOption, PhiOption, print_json, re
 from node.cli.tables import Cell, Column, plain, print_line, print_list
 from node.operate.cases import case_json, progress_text
 from node.operate.listing import Asked, cases_of, named_states
-from node.operate.texts import age, due_text, facts_text, masked, masked_text, now_utc, time_left, utc_iso
+from node.operate.texts import age, due_text, facts_text, masked, masked_text, time_left, utc_iso
 from node.operate.turns import waits_of
 from storage.forecast import Expected
 from storage.overview import Case
@@ -87,7 +87,7 @@ def list_jobs(
         raise typer.BadParameter("--json, --csv and --quiet exclude each other")
     asked = Asked(state or (), patient, study, series, calling_ae, destination, bundle, since, older, stuck, limit)
     with reading(context, config) as node:
-        now, due_s = now_utc(), node.settings.alerts.due_s
+        now, due_s = node.now(), node.settings.alerts.due_s
         with usage():
             cases = cases_of(node, asked, now)
         when = {} if as_csv or quiet else node.forecast.expected(cases, now, due_s)

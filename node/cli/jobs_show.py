@@ -41,8 +41,8 @@ def show(
         history = node.overview.events(case)
         step = step_of(node, case)
         zone = zone_of(node.settings)
-        when = node.forecast.expected([case], now_utc(), node.settings.alerts.due_s)[case.id]
-        waits = waits_of(node, [case], now_utc()).get(case.id, "")
+        when = node.forecast.expected([case], node.now(), node.settings.alerts.due_s)[case.id]
+        waits = waits_of(node, [case], node.now()).get(case.id, "")
         facts = case_json(case, when, phi=phi, prefix=node.settings.series.description_prefix)
     if as_json:
         print_json(
@@ -84,7 +84,7 @@ def why(context: typer.Context, job_id: Id, as_json: JsonOption = False, config:
     with reading(context, config) as node:
         case = node.overview.case(job_id)
         step, chosen = step_of(node, case), how_routed(node, case)
-        now = now_utc()
+        now = node.now()
         when = node.forecast.expected([case], now, node.settings.alerts.due_s)[case.id]
         waits = waits_of(node, [case], now).get(case.id, "")
     if as_json:

@@ -23,7 +23,6 @@ from node.cli.tables import plain
 from node.errors import Refused
 from node.operate import verbs
 from node.operate.cases import which_case
-from node.operate.texts import now_utc
 from storage.overview import Case
 from storage.states import Priority, SeriesState
 
@@ -230,7 +229,7 @@ def purge(
     call = Call(context, config, _tidy(reason), dry_run, yes)
     if older_than is not None:
         with reading(context, config) as node:
-            ids = node.retention.old_cases(now_utc() - timedelta(days=older_than))
+            ids = node.retention.old_cases(node.now() - timedelta(days=older_than))
     _each(call, ids or [], Verb("purge", "purged", verbs.purge, asks=True))
 
 
@@ -281,7 +280,7 @@ def _do(call: Call, node: Node, case: Case, verb: Verb) -> tuple[str, str]:
         return f"would be {verb.done}", plain(which_case(case))
     if verb.asks and not call.yes and not typer.confirm(f"{verb.name} {case.id}: {plain(which_case(case))}?", err=True):
         return "left as it is", ""
-    return verb.done, plain(verb.act(node, case, operator(), call.reason, now_utc()))
+    return verb.done, plain(verb.act(node, case, operator(), call.reason, node.now()))
 
 
 def _ids_in(call: Call, states: list[str]) -> list[str]:

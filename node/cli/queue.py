@@ -56,7 +56,7 @@ Why = Annotated[str, typer.Option("--reason", "-m", help="Why; everybody who loo
 def list_queue(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """What waits in each stage, by priority, sender and destination; what is paused; what each host has in hand."""
     with reading(context, config) as node:
-        now, zone = now_utc(), zone_of(node.settings)
+        now, zone = node.now(), zone_of(node.settings)
         waiting, pauses, hosts = node.waiting.rows(now), node.pauses.all(), node.waiting.in_hand()
     if as_json:
         shown = [{**vars(row), "priority": priority_words(row.priority) or None} for row in waiting]
@@ -90,8 +90,9 @@ def pause(
     stages, why = _stages(stage, [Stage.TRANSLATE, Stage.SEND]), _needed(reason)
     with open_store(settings_from(context, config)) as node:
         _require_known(node, host)
-        changed = node.pauses.pause(stages, host, operator(), why, now_utc())
+        changed = node.pauses.pause(stages, host, operator(), why, node.now())
         _tell(node, "queue pause", ("paused", "was paused already"), changed, stages, host, why)
+        _tell_of_others(node, host, stages, changed)
 
 
 @app.command("resume")
@@ -104,6 +105,7 @@ def resume(
     """End pauses: those of all hosts, or with --host those of that host, drains included; without --stage every one."""
     stages = _stages(stage, list(Stage))
     with open_store(settings_from(context, config)) as node:
+        _require_known(node, host)
         ended = node.pauses.resume(stages, host)
         _tell(node, "queue resume", ("resumed", "was not paused"), [one.stage for one in ended], stages, host)
         for left in node.pauses.all():
@@ -123,14 +125,19 @@ def drain(
 ) -> None:
     """Let a host take nothing new in any stage, so that it can be switched off; `queue resume --host` takes that back.
 
-    Exit code 1 where --at-most passed and something is still in hand.
+    Exit code 1 where --at-most passed and something is still in hand, or somebody resumed the host meanwhile.
     """
     stages, why = list(Stage), _needed(reason)
     with open_store(settings_from(context, config)) as node:
         _require_known(node, host)
-        changed = node.pauses.pause(stages, host, operator(), why, now_utc(), drains=True)
+        changed = node.pauses.pause(stages, host, operator(), why, node.now(), drains=True)
         _tell(node, "queue drain", ("drained", "was drained already"), changed, stages, host, why)
+        _tell_of_others(node, host, stages, changed)
         left = _await_empty(node, host, at_most_s) if wait else _hand_of(node, host)
+        is_drained = _is_drained(node, host)
+    if not is_drained:
+        say(f"somebody resumed {host} meanwhile: it takes what is new")
+        raise typer.Exit(Exit.ERROR)
     if left.is_empty:
         say(f"{host} has nothing in hand and can be switched off")
         return
@@ -143,12 +150,23 @@ def _await_empty(node: Node, host: str, at_most_s: float) -> InHand:
     """Wait until a host has nothing in hand, or for so long; says on the way what is left."""
     until_s = time.monotonic() + at_most_s if at_most_s else float("inf")
     told = None
-    while not (left := _hand_of(node, host)).is_empty and time.monotonic() < until_s:
+    while not (left := _hand_of(node, host)).is_empty and time.monotonic() < until_s and _is_drained(node, host):
         if left != told:
             say(f"waiting for {host}: {_in_hand(left)}")
             told = left
         time.sleep(_POLL_S)
     return left
+
+
+def _tell_of_others(node: Node, host: str, stages: Sequence[Stage], changed: Sequence[Stage]) -> None:
+    """Who paused before: that pause goes on with its reason, and `resume` ends it for both."""
+    for one in node.pauses.all():
+        if one.host == host and one.stage in stages and one.stage not in changed:
+            say(f"since before: {pause_words(one, zone_of(node.settings))}")
+
+
+def _is_drained(node: Node, host: str) -> bool:
+    return {one.stage for one in node.pauses.all() if one.host == host} == {*Stage}
 
 
 def _hand_of(node: Node, host: str) -> InHand:

@@ -126,7 +126,7 @@ def _withdraw(node: Node, found: Sequence[Case], reason: str) -> None:
     """Each in a transaction of its own: a kill in between leaves the rest for the next run."""
     for case in found:
         if case.job_id is not None and (case.recalled_at is None or case.leftovers):
-            node.recalls.recall(case.job_id, operator(), reason, now_utc())
+            node.recalls.recall(case.job_id, operator(), reason, node.now())
 
 
 def _wait(node: Node, found: Sequence[Case], wait_s: float) -> None:

@@ -223,7 +223,7 @@ def watch(
     settings = settings_from(context, config)
     with _process("watch", "1", settings, supervised=supervised, verbose=verbose) as frame:
         tellers = make_tellers(frame.node)
-        watching = make_watch(frame.node, tellers, supervised=supervised)
+        watching = make_watch(frame.node, tellers)
         ticks: dict[Callable[[], object], float] = {teller.tick: TELL_TICK_S for teller in tellers}
         with Ticker({watching.tick: WATCH_TICK_S, **ticks}, frame.beat):
             frame.stop.wait()
@@ -297,7 +297,7 @@ def _process(
         numbers = Numbers()
         sign.numbers = numbers.all
         node.database.guard_schema(stop.set)
-        held.enter_context(reported(node.database, sign, software_version()))
+        held.enter_context(reported(node.database, sign, software_version(), stop))
         if isinstance(node.spool, SharedSpool):
             held.enter_context(_tidying(node, node.spool, heart.beat))
         yield Frame(node, stop, sign, heart.beat, numbers)

@@ -98,7 +98,7 @@ def _print(facts: dict[str, Any]) -> None:
         if (view.role, view.name) not in {(role, "1") for role in facts["missing"]}
     ]
     waiting = {one.role: waits(one) for one in facts["not_started"]}
-    rows += [(role, "NOT RUNNING", waiting.get(role, "start `syncect serve`")) for role in facts["missing"]]
+    rows += [(role, "NOT RUNNING", waiting.get(role) or _start(role, facts)) for role in facts["missing"]]
     print_table(["PROCESS", "STATE", "DETAILS"], rows)
     counts = ", ".join(f"{count} {key.replace(':', ' ')}" for key, count in sorted(facts["counts"].items()))
     print_table(
@@ -124,6 +124,12 @@ def _print(facts: dict[str, Any]) -> None:
             ("alerts", _alerts_text(facts["alerts"])),
         ],
     )
+
+
+def _start(role: str, facts: dict[str, Any]) -> str:
+    """How a role is started that runs nowhere; on one of several hosts `serve` could be a second receiver."""
+    is_split = facts["hosts"] and all(view.role != "serve" for view in facts["processes"])
+    return f"on no host; start `syncect {role}` where it belongs" if is_split else "start `syncect serve`"
 
 
 def _host(host: Host) -> str:

@@ -20,6 +20,7 @@ def make_collector(node: Node) -> NodeCollector:
         node.retention,
         node.spool,
         node.constancy,
+        node.hosts,
     )
     return NodeCollector(
         node.settings,

@@ -10,7 +10,9 @@ from node.bootstrap.store import Node
 from node.operate.cases import derived_name, raw_state
 from node.operate.refused_verbs import never_again, take_back, why_incomplete, why_not_reopened, why_nowhere
 from node.operate.texts import local_time, zone_of
+from node.operate.turns import how_to_resume
 from node.ops.processes import running_processes, working_roles
+from storage.hosts import roles_on
 from storage.overview import Case, DeliveryView
 from storage.states import (
     RECALLED,
@@ -28,7 +30,7 @@ from storage.transitions import NEVER
 class Facts:
     """What a next step depends on, beside the case itself.
 
-    roles: the kinds of process that are alive on this host. one_host: no other host can run processes of this node.
+    roles: the kinds of process that are alive, on any host. one_host: no other host can run processes of this node.
     cannot_work: why the worker cannot translate, in its own words, or "". unreachable: since when a destination does
     not answer, and what it answered last, in words. lost_files: the folder of the case's result where files of it are
     missing, or "". rejecting: destinations that get rejection notes. zone: in which people read times; None is the
@@ -53,7 +55,7 @@ def facts_of(node: Node, case: Case) -> Facts:
     troubled = [view.cannot_work for view in alive if view.role == "work" and view.cannot_work]
     nowhere = why_nowhere(node, case)
     return Facts(
-        roles=working_roles(alive),
+        roles=working_roles(alive) | roles_on(node.hosts.all()),
         one_host=node.database.is_sqlite,
         cannot_work=troubled[0].rstrip(".") if troubled else "",
         destinations=tuple(node.destination_names),
@@ -68,7 +70,15 @@ def facts_of(node: Node, case: Case) -> Facts:
 
 def step_of(node: Node, case: Case) -> str:
     """What a person does about a case now (`next_step`)."""
-    return next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case))
+    return after_pause(node, case, next_step(case, facts_of(node, case), incomplete=lambda: why_incomplete(node, case)))
+
+
+def after_pause(node: Node, case: Case, step: str) -> str:
+    """The step, and before it how the pause is ended for which a case waits."""
+    if not (resumed := how_to_resume(node, case)):
+        return step
+    idle = "Nothing to do: "
+    return f"{resumed} {f'Then {step.removeprefix(idle)}' if step.startswith(idle) else step}"
 
 
 def _lost_files(node: Node, case: Case) -> str:
@@ -309,10 +319,8 @@ def _with_process(role: str, facts: Facts, step: str, otherwise: str) -> str:
     """The step, and first what has to run for it."""
     if role in facts.roles:
         return f"{step}."
-    start = f"Start `syncect serve` (or `syncect {role}`): its {role} process does not run"
-    return (
-        f"{start} on this host, and {otherwise}." if facts.one_host else f"{step}. On this host no {role} process runs."
-    )
+    where = "its {} process does not run on this host" if facts.one_host else "on no host a {} process runs"
+    return f"Start `syncect serve` (or `syncect {role}`): {where.format(role)}, and {otherwise}."
 
 
 NEXT_STEP: Final[dict[str, Callable[[Case, Facts], str]]] = {

@@ -2,21 +2,24 @@
 
 import socket
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from config.settings import Settings
+from node.beats import CANNOT_WORK
 from node.bootstrap.store import Node, why_not_together
 from node.operate.texts import local_time, zone_of
 from node.operate.turns import pause_words
-from node.ops.alert_rules import gone_words
+from node.ops.alert_rules import silent_words
 from node.ops.alerts import urgency
 from node.ops.certificates import check_all_tls, first_to_end
 from node.ops.disk import why_unwritable
 from node.ops.health import ROLES, Facts, Health, judge, roles_of
-from node.ops.processes import ProcessView, Waiting, running_processes, working_roles
+from node.ops.processes import ProcessView, Waiting, roles_elsewhere, running_processes, working_roles
 from storage.acceptances import AcceptanceView
 from storage.errors import StoreUnavailable
+from storage.hosts import Host, roles_on
 from storage.pauses import Pause
 from storage.retention import Ages
 from storage.states import Stage
@@ -35,7 +38,8 @@ def essentials(node: Node) -> dict[str, Any]:
     if not node.is_new and (why := why_not_together(node.settings, node.database)):
         raise StoreUnavailable(why)
     processes = running_processes(node.run_dir)
-    working = working_roles(processes)
+    hosts = node.hosts.all()
+    working = working_roles(processes) | roles_elsewhere(processes, hosts)
     return {
         "processes": processes,
         "missing": [role for role in roles_of(node.settings) if role not in working],
@@ -45,7 +49,7 @@ def essentials(node: Node) -> dict[str, Any]:
         "refused_24_h": node.overview.refused_since(datetime.now(UTC), hours=24),
         "reserve_gb": node.settings.retention.min_free_gb,
         "alerts": _alerts(node),
-        "hosts": node.hosts.all(),
+        "hosts": hosts,
         "pauses": node.pauses.all(),
         "peers": [view for view in node.peers.all() if view.destination in node.destination_names],
     }
@@ -218,21 +222,30 @@ def health_of(node: Node, found: dict[str, Any]) -> Health:
             silent=[view.role for view in found["processes"] if view.silent() is not None],
             alerts=(found["alerts"]["unacknowledged"], found["alerts"]["most_urgent"]),
             pauses=[pause_words(pause, zone_of(node.settings)) for pause in found["pauses"]],
-            receiving_is_paused=any(_keeps_images_out(pause) for pause in found["pauses"]),
+            receiving_is_paused=_keeps_images_out(found["pauses"], found["hosts"]),
         )
     )
 
 
-def _keeps_images_out(pause: Pause) -> bool:
-    """Whether a pause lets this host refuse every instance."""
-    return pause.stage is Stage.RECEIVE and pause.host in ("", socket.gethostname())
+def _keeps_images_out(pauses: Sequence[Pause], hosts: Sequence[Host]) -> bool:
+    """Whether every receiver refuses every instance: that of each host that has one, or else of this host."""
+    paused = {pause.host for pause in pauses if pause.stage is Stage.RECEIVE}
+    receiving = {host.name for host in hosts if "receive" in roles_on([host])} or {socket.gethostname()}
+    return "" in paused or receiving <= paused
 
 
 def _troubles(facts: dict[str, Any]) -> list[str]:
     """What is wrong with the disk and with processes that run, and why the node as a whole cannot start."""
     found = [facts["unwritable"]] if facts["unwritable"] else []
     found += [f"the node cannot start {waits(one)}" for one in facts["not_started"] if one.role == "serve"]
-    found += [gone_words(host) for host in facts["hosts"] if host.is_gone]
+    found += [words for host in facts["hosts"] for words in silent_words(host).values()]
+    found += [
+        f"{ROLES.get(one.role, one.role)} of {one.host} cannot work: {one.details.removeprefix(CANNOT_WORK)}"
+        for host in facts["hosts"]
+        if host.name != socket.gethostname()
+        for one in host.processes
+        if one.details.startswith(CANNOT_WORK) and one.name not in host.silent
+    ]
     for view in facts["processes"]:
         if words := silence(view):
             found.append(f"{ROLES.get(view.role, view.role)} is {words}")

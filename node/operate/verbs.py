@@ -55,20 +55,22 @@ def retry(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str
     """Try a failed, held or cancelled job again, judge a skipped series anew, or send to where sending failed."""
     if case.state == SeriesState.SKIPPED:
         node.series.judge_again(case.series_id, actor, reason, now)
-        return "the series is judged anew within seconds"
+        return "the series is judged anew within seconds; it comes off peak if it is not of today"
     if case.recalled_at is not None:
         node.recalls.judge_again(_job(case), actor, reason, now)
         return "its series is judged anew within seconds, for the bundle that the settings name"
     produced = raw_state(case) is JobState.PRODUCED
     if produced and node.outbox.retry(_job(case), actor, reason, now):
-        return "its deliveries are due now"
+        return f"its deliveries are due now{_off_peak(node, case)}"
     node.jobs.retry(_job(case), actor, reason, now)
-    after = node.overview.case(case.id)
-    if after.priority == Priority.OFF_PEAK != case.priority:
-        return (
-            f"its series is not of today, so it comes off peak; `syncect jobs priority {case.id} --routine` hastens it"
-        )
-    return ""
+    return _off_peak(node, case).removeprefix("; ")
+
+
+def _off_peak(node: Node, case: Case) -> str:
+    """What a person must know of a case that came off peak by what was done, as a clause."""
+    if node.overview.case(case.id).priority != Priority.OFF_PEAK or case.priority == Priority.OFF_PEAK:
+        return ""
+    return f"; its series is not of today, so it comes off peak; `syncect jobs priority {case.id} --routine` hastens it"
 
 
 def cancel(node: Node, case: Case, actor: str, reason: str, now: datetime) -> str:
@@ -134,7 +136,7 @@ def resend(node: Node, case: Case, actor: str, reason: str, now: datetime, *, to
     if held := [view.destination for view in case.deliveries if view.is_held and view.destination in names]:
         raise Refused(f"the delivery to {', '.join(held)} is held; `syncect jobs release {case.id}` decides about it")
     node.jobs.resend(_job(case), names, actor, reason, now)
-    return f"it goes to {', '.join(names)}"
+    return f"it goes to {', '.join(names)}{_off_peak(node, case)}"
 
 
 def acknowledge(node: Node, case: Case, actor: str, reason: str, now: datetime, *, at: Sequence[str] = ()) -> str:

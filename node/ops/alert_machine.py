@@ -38,7 +38,10 @@ _SILENCE_EVERY: Final = timedelta(minutes=5)
 
 
 class Processes:
-    """Roles without a process, processes that do not respond or start again and again, workers that cannot work."""
+    """Roles without a process, processes that do not respond or start again and again, workers that cannot work.
+
+    `elsewhere(views)`: the roles that other hosts run, which need not run beside the processes of this one.
+    """
 
     kinds = ("process", "restarts", "worker", "device")
 
@@ -49,8 +52,9 @@ class Processes:
         *,
         clock_s: Callable[[], float] = time.monotonic,
         is_stopped: Callable[[int], bool] | None = None,
+        elsewhere: Callable[[Sequence[ProcessView]], Collection[str]] = lambda _views: (),
     ) -> None:
-        self._run_dir, self._expected, self._clock_s = run_dir, expected, clock_s
+        self._run_dir, self._expected, self._clock_s, self._elsewhere = run_dir, expected, clock_s, elsewhere
         self._is_stopped = is_stopped or _is_stopped
         self._since_s: dict[tuple[str, int], float] = {}  # (role, pid or 0 for none) -> since when it is so
         self._starts: dict[str, deque[tuple[float, int]]] = defaultdict(lambda: deque(maxlen=RESTARTS))
@@ -66,7 +70,7 @@ class Processes:
 
     def _trouble(self, views: list[ProcessView]) -> Iterator[Cause]:
         now_s, known = self._clock_s(), set(self._since_s)
-        alive = working_roles(views)
+        alive = working_roles(views).union(self._elsewhere(views))
         troubled = {(role, 0) for role in self._expected if role not in alive}
         stopped = {(view.role, view.pid) for view in views if self._is_stopped(view.pid)}
         silent = {(view.role, view.pid): late.work for view in views if (late := view.silent()) is not None}

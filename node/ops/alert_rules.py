@@ -50,8 +50,19 @@ def _why(case: Case) -> str:
     return f": {_printable(case.reason)[:_REASON_LENGTH]}" if case.reason else ""
 
 
-def gone_words(host: Host) -> str:
-    """What is said of a host that is gone."""
+def silent_words(host: Host) -> dict[str, str]:
+    """What is said of a host that is gone, by its name, or else of each of its processes that is silent, by theirs."""
+    if not host.is_gone:
+        return {
+            one.name: f"the process {_printable(one.name)} did not report itself since "
+            f"{one.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+            for one in host.processes
+            if one.name in host.silent
+        }
+    return {host.name: _gone_words(host)}
+
+
+def _gone_words(host: Host) -> str:
     return (
         f"the host {_printable(host.name)} is gone: none of its {len(host.processes)} processes reported itself since "
         f"{host.seen_at:%Y-%m-%d %H:%M:%S} UTC"
@@ -59,11 +70,11 @@ def gone_words(host: Host) -> str:
 
 
 def hosts(found: Callable[[], Sequence[Host]], _now: datetime) -> Iterator[Cause]:
-    """One cause for each host of which no process is heard any more; kind `host`."""
+    """One cause for each host, or process of one, that is not heard any more; kind `host`."""
     for host in found():
-        if host.is_gone:
-            next_step = f"start it again, or `syncect hosts forget {_printable(host.name)}`"
-            yield Cause("host", host.name, f"{gone_words(host)}; next: {next_step}")
+        next_step = f"start it again, or `syncect hosts forget {_printable(host.name)}`"
+        for subject, words in silent_words(host).items():
+            yield Cause("host", subject, f"{words}; next: {next_step}")
 
 
 def deaths(watching: WatchStore, _now: datetime) -> Iterator[Cause]:

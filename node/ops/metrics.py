@@ -23,11 +23,12 @@ from config.settings import Settings
 from node.ops.certificates import certificate_files, validity
 from node.ops.health import State, roles_of
 from node.ops.process_metrics import of_processes
-from node.ops.processes import running_processes, working_roles
+from node.ops.processes import roles_elsewhere, running_processes, working_roles
 from storage.alerts import AlertStore
 from storage.constancy import PASSED, ConstancyStore
 from storage.errors import StorageError
 from storage.gauges import Gauges
+from storage.hosts import HostStore
 from storage.peers import PeerStore
 from storage.retention import RetentionStore
 from storage.spool import Spool
@@ -65,6 +66,7 @@ class Stores:
     retention: RetentionStore
     spool: Spool
     constancy: ConstancyStore
+    hosts: HostStore
 
 
 class NodeCollector(Collector):
@@ -115,7 +117,10 @@ class NodeCollector(Collector):
     def _of_processes(self) -> Iterator[Metric]:
         views = running_processes(self._run_dir)
         silent = {view.role for view in views if view.silent() is not None}
-        return of_processes(views, roles_of(self._settings), working_roles(views) - silent, self._destinations)
+        up = working_roles(views) - silent
+        with suppress(StorageError):  # what runs here is known all the same
+            up |= roles_elsewhere(views, self._stores.hosts.all())
+        return of_processes(views, roles_of(self._settings), up, self._destinations)
 
     def _of_disk(self) -> Iterator[Metric]:
         yield gauge(

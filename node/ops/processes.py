@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from typing import Any
 from node.beats import CANNOT_WORK, WAITS_FOR_DATABASE, Beat, overdue
 from node.errors import Misconfigured
 from node.ops.clock import this_boot
+from storage.hosts import Host, roles_on
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class Sign:
     _path: Path
     _descriptor: int
     _view: ProcessView
+    before: ProcessView | None = None  # who had the lock last; it lives no more
     numbers: Callable[[], Mapping[str, float]] = dict  # of the process; asked for at each beat
 
     @property
@@ -152,7 +154,7 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
             raise AlreadyRunning(f"another {role} process named {name!r} is running ({path} is locked)")
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         view = ProcessView(role, name, os.getpid(), started_at, details, socket.gethostname())
-        sign = Sign(path, file.fileno(), view)
+        sign = Sign(path, file.fileno(), view, _view(file.read().decode(errors="replace")))
         sign.show(view)
         yield sign
 
@@ -202,6 +204,16 @@ def working_roles(views: Sequence[ProcessView]) -> frozenset[str]:
     """
     failed = {one.role for view in views for one in view.waiting}
     return frozenset(view.role for view in views) - failed
+
+
+def roles_elsewhere(views: Sequence[ProcessView], hosts: Iterable[Host]) -> frozenset[str]:
+    """The roles that other hosts run, which therefore need not run here; none where `serve` runs every role here.
+
+    views: the processes of this host.
+    """
+    if any(view.role == "serve" for view in views):
+        return frozenset()
+    return roles_on(host for host in hosts if host.name != socket.gethostname())
 
 
 def kill_silent(run_dir: Path, role: str, name: str) -> None:

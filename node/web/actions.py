@@ -14,7 +14,7 @@ from node.bootstrap.store import Node
 from node.errors import Refused
 from node.operate import verbs
 from node.operate.cases import which_case
-from node.operate.texts import MAX_REASON, NotUnderstood, now_utc, tidy_reason
+from node.operate.texts import MAX_REASON, NotUnderstood, tidy_reason
 from node.ops.audit import SEE_PATIENT
 from node.web.access import ROLE_OF_VERB, Person, Role, audit, needs, person_of
 from node.web.actors import actor_of
@@ -170,7 +170,7 @@ def _do(request: Request, case: Case, button: Button, act: verbs.Act, reason: st
     node, person = _node(request), person_of(request)
     audit(request, button.verb, case=case.id, detail=reason, study_uid=case.study_uid)
     try:
-        more = act(node, case, actor_of(person.name, person.full_name), reason, now_utc())
+        more = act(node, case, actor_of(person.name, person.full_name), reason, node.now())
     except verbs.FAILED as error:
         outcome = next(outcome for kinds, outcome in verbs.FAILURES if isinstance(error, kinds))
         said = verbs.told(case.id, error)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from node.bootstrap.store import Node
 from node.operate.cases import derived_description, derived_name, leftover_text, progress_text, shadow_text
-from node.operate.next_steps import facts_of, next_step
+from node.operate.next_steps import after_pause, facts_of, next_step
 from node.operate.refused_verbs import refusal, why_incomplete
 from node.operate.texts import due_text, facts_text, masked, masked_text, now_utc, time_left, zone_of
 from node.operate.turns import waits_of
@@ -151,7 +151,7 @@ def drawer_of(node: Node, case: Case, *, phi: bool = False) -> Drawer:
     now, facts = now_utc(), facts_of(node, case)
     made: dict[str, Any] = {
         "case": case,
-        "step": next_step(case, facts, incomplete=lambda: _why_incomplete(node, case)),
+        "step": after_pause(node, case, next_step(case, facts, incomplete=lambda: _why_incomplete(node, case))),
         "when": node.forecast.expected([case], now, node.settings.alerts.due_s)[case.id],
         "now": now,
         "waits": waits_of(node, [case], now).get(case.id, ""),

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from node.beats import CANNOT_WORK
 from node.bootstrap.store import Node
 from node.operate.situation import facts, health_of, silence, waits
 from node.operate.texts import age, due_text, now_utc, span, zone_of
@@ -15,6 +16,7 @@ from node.operate.turns import pause_words
 from node.ops.health import REFUSING_FOR, Health
 from node.ops.processes import ProcessView
 from storage.errors import StorageError, StoreUnavailable
+from storage.hosts import roles_on
 from storage.peers import PeerView
 
 KEPT_S: Final = 2.0
@@ -107,9 +109,11 @@ def _roles(found: dict[str, Any]) -> Iterator[Light]:
         if role in found["missing"]:
             why = f"does not run {waits(not_started[role])}" if role in not_started else "does not run"
             yield Light(name, Word.DOWN, f"{why}. Start `syncect serve`." if role not in not_started else why)
-        elif views or role != "query":  # which the settings may leave out
+        elif views:
             word, text = min((_process(view) for view in views), key=lambda told: list(Word).index(told[0]) * -1)
             yield _refusing(found, Light(name, word, text)) if role == "receive" else Light(name, word, text)
+        elif on := [host.name for host in found["hosts"] if role in roles_on([host])]:  # or the settings leave it out
+            yield _refusing(found, Light(name, Word.OK, f"runs on {', '.join(on)}"))
 
 
 def _process(view: ProcessView) -> tuple[Word, str]:
@@ -136,9 +140,11 @@ def _hosts(found: dict[str, Any]) -> Iterator[Light]:
         if host.is_gone:
             yield Light(f"Host {host.name}", Word.DOWN, f"gone: not heard for {age(host.seen_at)}")
             continue
-        roles = ", ".join(f"{one.role} (silent)" if one.name in host.silent else one.role for one in host.processes)
+        fails = {one.name: "cannot work" for one in host.processes if one.details.startswith(CANNOT_WORK)}
+        fails |= dict.fromkeys(host.silent, "silent")
+        roles = ", ".join(one.role + (f" ({fails[one.name]})" if one.name in fails else "") for one in host.processes)
         versions = " and ".join(host.versions)
-        yield Light(f"Host {host.name}", Word.LATE if host.silent else Word.OK, f"{roles}; version {versions}")
+        yield Light(f"Host {host.name}", Word.LATE if fails else Word.OK, f"{roles}; version {versions}")
 
 
 # -- destinations, disk, certificates ----------------------------------------------------------------------------------

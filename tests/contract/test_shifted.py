@@ -56,6 +56,21 @@ def test_who_asks_a_peer_for_what_it_holds_waits_no_hour_longer(database: Databa
     assert outbox.awaiting_confirmation("tps", NEVER - timedelta(days=1)) is None
 
 
+def test_what_was_queued_while_the_clock_was_ahead_keeps_its_turn(database: Database) -> None:
+    bench, ahead = Bench(database), timedelta(days=365)
+    for number in (1, 2):
+        bench.receive([number], series=f"1.2.{number}", now=at(number) + ahead)
+        assert bench.queue(f"k{number}x", now=at(number + 10) + ahead)
+    bench.produce(now=at(15) + ahead)
+    shift_waiting(database, -ahead, at(100))
+    bench.receive([3], series="1.2.3", now=at(200))
+    assert bench.queue("k3x", now=at(210))
+    assert {case.id: case.due_at for case in bench.overview.cases()} == {"1": at(400), "2": at(400), "3": at(510)}
+    assert [bench.produce(uid=f"{number}", now=at(220)).id for number in (10, 11)] == [2, 3]
+    sent = [bench.outbox.claim("c", "tps", 60, at(300)) for _ in range(3)]
+    assert [one and one.job_id for one in sent] == [1, 2, 3]
+
+
 def test_a_machine_that_began_in_1970_waits_for_nothing_of_before(database: Database) -> None:
     """Nobody knows the jump of a start; when the clock is right again, nothing is sent to the year 2082."""
     series, jobs = SeriesStore(database), JobStore(database)
@@ -70,3 +85,4 @@ def test_a_machine_that_began_in_1970_waits_for_nothing_of_before(database: Data
     shift_waiting(database, ntp - boot, ntp)
     assert len(series.undecided(ntp + timedelta(seconds=5), 5.0)) == 1
     assert jobs.claim("w", 60.0, ntp + LONGEST_WAIT) is not None
+    assert {case.due_at for case in Overview(database).cases() if case.job_id} == {NOW}

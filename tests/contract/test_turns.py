@@ -10,7 +10,7 @@ from storage.pauses import PauseStore
 from storage.states import Priority, Stage
 from storage.tables import Job, Series
 from storage.turns import TURNS, Rules, _waiting, next_job
-from tests.contract.store_bench import Bench, at
+from tests.contract.store_bench import FACTS, Bench, at
 
 
 @pytest.fixture
@@ -124,6 +124,71 @@ def test_a_second_job_of_an_old_series_comes_off_peak(bench):
     with bench.database.read() as session:
         priorities = session.scalars(select(Job.priority).order_by(Job.run)).all()
     assert priorities == [Priority.ROUTINE, Priority.ROUTINE, Priority.OFF_PEAK]
+
+
+DAYS = 3 * 86400.0
+
+
+def sent(bench, number, now):
+    """A series whose result stands at the TPS."""
+    add(bench, number, now=now)
+    produced(bench, number, now + 20)
+    bench.send(now=at(now + 30))
+
+
+def fail_to_send(bench):
+    delivery = bench.outbox.claim("c", "tps", 60, at(30))
+    bench.outbox.fail(delivery.id, "c", "refused", at(31))
+
+
+@pytest.mark.parametrize("again", ["resend", "retry"])
+def test_what_is_sent_again_of_an_archive_goes_after_what_is_of_today(bench, again):
+    for number in (1, 2):
+        if again == "resend":
+            sent(bench, number, now=number)
+        else:
+            add(bench, number, now=number)
+            produced(bench, number, now=20 + number)
+            fail_to_send(bench)
+    add(bench, 3, now=DAYS)
+    produced(bench, 3, now=DAYS + 20)
+    for number in (1, 2):
+        if again == "resend":
+            bench.jobs.resend(number, ["tps"], "operator anna", "new TPS", at(DAYS + 25))
+        else:
+            bench.outbox.retry(number, "operator anna", "it takes them now", at(DAYS + 25))
+    order = [bench.outbox.claim("c@h", "tps", 60, at(DAYS + 30)).job_id for _ in range(3)]
+    assert order == [3, 1, 2]
+
+
+def test_what_is_sent_again_of_today_keeps_its_place(bench):
+    sent(bench, 1, now=0)
+    add(bench, 2, now=100)
+    produced(bench, 2, now=120)
+    bench.jobs.resend(1, ["tps"], "operator anna", "", at(130))
+    assert bench.outbox.claim("c@h", "tps", 60, at(140)).job_id == 1
+
+
+def test_a_lost_result_of_an_archive_is_made_again_after_what_is_of_today(bench):
+    sent(bench, 1, now=0)
+    add(bench, 2, now=DAYS)
+    assert bench.outbox.make_again(1, "its files are lost", "courier", at(DAYS + 20))
+    assert claimed(bench, 2, now=DAYS + 30) == [2, 1]
+
+
+def test_what_a_person_has_judged_once_more_of_an_archive_comes_off_peak(bench):
+    bench.receive([1], series="1.2.1")
+    (series,) = bench.open_series(at(10))
+    bench.series.skip(series, FACTS, "it is a localizer", at(10))
+    bench.series.judge_again(series.id, "operator anna", "other rules", at(DAYS))
+    assert bench.queue("k1", now=at(DAYS))
+    bench.receive([2], series="1.2.2", calling_ae="")  # as a store that was rebuilt has it
+    assert bench.queue("k2", now=at(DAYS))
+    bench.receive([3], series="1.2.3")  # the node was down since
+    assert bench.queue("k3", now=at(DAYS))
+    with bench.database.read() as session:
+        priorities = session.scalars(select(Job.priority).order_by(Job.id)).all()
+    assert priorities == [Priority.OFF_PEAK, Priority.OFF_PEAK, Priority.ROUTINE]
 
 
 # -- a person changes it -----------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
-"""Checks of the processes of this host: those that must run do, they respond, and are of the installed version."""
+"""Checks of the processes: those that must run do, on this host or another, they respond, and are of this version."""
 
 import importlib.metadata
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +10,10 @@ from config.settings import Settings
 from node.operate.doctor.report import Line, Lines, Mark
 from node.operate.situation import silence, waits
 from node.ops.health import ROLES, roles_of
-from node.ops.processes import ProcessView, running_processes, working_roles
+from node.ops.processes import ProcessView, roles_elsewhere, running_processes, working_roles
+from storage.database import Database
+from storage.errors import StorageError
+from storage.hosts import HostStore
 
 _LOG = "its log says why (`journalctl -u syncect`)"
 
@@ -18,7 +23,8 @@ def processes(settings: Settings) -> Lines:
     views = running_processes(settings.node.data_dir / "run")
     waiting = {one.role: one for view in views for one in view.waiting}
     working = working_roles(views)
-    missing = [role for role in roles_of(settings) if role not in working]
+    elsewhere = _elsewhere(settings, views)
+    missing = [role for role in roles_of(settings) if role not in working | elsewhere]
     for role in missing:
         if role in waiting:
             yield Line(
@@ -29,12 +35,25 @@ def processes(settings: Settings) -> Lines:
         yield Line("processes", Mark.FAIL, found, "start the node (`systemctl start syncect`, or `syncect serve`)")
     for view in views:
         yield _one(view)
+    if away := [ROLES[role] for role in roles_of(settings) if role in elsewhere - working]:
+        yield Line("processes", Mark.OK, f"on other hosts: {', '.join(away)}")
     installed = _installed_at()
     old = [view for view in views if installed and datetime.fromisoformat(view.started_at) < installed]
     if old:
         names = ", ".join(f"{view.role} (pid {view.pid})" for view in old)
         found = f"started before this version was installed ({installed:%Y-%m-%d %H:%M} UTC): {names}"
         yield Line("processes", Mark.WARN, found, "restart the node (`systemctl restart syncect`)")
+
+
+def _elsewhere(settings: Settings, views: Sequence[ProcessView]) -> frozenset[str]:
+    """The roles that other hosts run; none where the store cannot be read, of which the line `database` tells."""
+    with suppress(StorageError):
+        database = Database(settings.node.url(), read_only=True)
+        try:
+            return roles_elsewhere(views, HostStore(database).all() if database.has_schema() else [])
+        finally:
+            database.close()
+    return frozenset()
 
 
 def _one(view: ProcessView) -> Line:

@@ -110,7 +110,7 @@ def test_the_watch_of_a_node_finds_what_is_overdue_and_tells_it_once(run, config
     department.queued(at=datetime.now(UTC) - timedelta(hours=1), patient="DOE^JANE")
     with open_store(load_settings(config)) as node:
         tellers = make_tellers(node)
-        watch = make_watch(node, tellers, supervised=False)
+        watch = make_watch(node, tellers)
         for _ in range(3):
             watch.tick()
             for teller in tellers:

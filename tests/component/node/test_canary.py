@@ -220,7 +220,7 @@ def test_a_worker_that_crashes_and_every_alert_keep_the_canary_for_themselves(
         judge(node)
         crash(node, monkeypatch)
         teller = Teller(channel, node.alerts, "SYNCECT@host", remind_s=3600)
-        make_watch(node, [teller], supervised=False).tick()
+        make_watch(node, [teller]).tick()
         teller.tick()
         events = " ".join(event.reason for case in node.overview.cases() for event in node.overview.events(case))
     assert "unexpected ValueError" in events

@@ -248,7 +248,7 @@ def test_everything_else_is_refused_by_the_command_and_by_the_store(run, departm
     [
         ("arrive", Facts(roles=ALL), "Nothing to do: slices are arriving"),
         ("arrive", Facts(), "Start `syncect serve` (or `syncect complete`): its complete process does not run"),
-        ("arrive", Facts(one_host=False), "On this host no complete process runs."),
+        ("arrive", Facts(one_host=False), "on no host a complete process runs, and no series is judged."),
         ("incomplete", Facts(), "syncect jobs complete 1"),
         ("queued", Facts(roles=ALL), "a worker takes it next"),
         ("queued", Facts(), "no job is translated"),

@@ -38,7 +38,11 @@ def test_a_pause_is_seen_everywhere_and_a_second_one_changes_nothing(run, depart
     department.queued()
     code, _, told = run("queue", "pause", "--stage", "translate", "--reason", "new bundle")
     assert (code, told) == (0, "translate on all hosts: paused\n")
-    assert run("queue", "pause", "-s", "translate", "-m", "other")[2] == "translate on all hosts: was paused already\n"
+    _, _, told = run("queue", "pause", "-s", "translate", "-m", "other")
+    assert told.startswith(
+        "translate on all hosts: was paused already\nsince before: translating is paused on all hosts"
+    )
+    assert "new bundle" in told
     assert department.node.jobs.claim("w", 60, datetime.now(UTC)) is None
     said = "translating is paused on all hosts by operator"
     assert said in waits(run, "1")
@@ -70,6 +74,7 @@ def test_receiving_is_paused_only_where_that_is_said(run, department) -> None:
         (("pause", "--stage", "nothing", "-m", "x"), 2, "nothing"),
         (("drain", "--host", "gpu9", "-m", "x"), 3, "no host of this node is named gpu9; there are"),
         (("pause", "--host", "gpu9", "-m", "x"), 3, "no host of this node is named gpu9; there are"),
+        (("resume", "--host", "gpu9"), 3, "no host of this node is named gpu9; there are"),
     ],
 )
 def test_what_cannot_be_understood_changes_nothing(run, department, arguments, code, words) -> None:
@@ -97,6 +102,26 @@ def test_a_drained_host_takes_nothing_and_can_be_switched_off_once_it_has_nothin
     assert department.node.jobs.claim(worker, 60, now) is None, "what another host does is not resumed with it"
     run("queue", "resume", "--host", HERE)
     assert department.node.jobs.claim(worker, 60, now) is not None
+
+
+def test_who_waits_until_a_host_is_empty_learns_that_somebody_resumed_it(run, department, monkeypatch) -> None:
+    department.queued()
+    department.node.jobs.claim(f"work-1@{HERE}", 60, datetime.now(UTC))
+    monkeypatch.setattr("time.sleep", lambda _s: department.node.pauses.resume(list(Stage), HERE))
+    code, _, told = run("queue", "drain", "--host", HERE, "-m", "new card", "--wait")
+    assert (code, f"somebody resumed {HERE} meanwhile" in told) == (1, True)
+
+
+def test_a_job_waits_for_a_pause_only_where_no_host_goes_on(run, department) -> None:
+    department.queued()
+    department.node.pauses.pause([Stage.TRANSLATE], "elsewhere", "operator", "", datetime.now(UTC))
+    assert waits(run, "1") == ""
+    run("queue", "pause", "-s", "translate", "--host", HERE, "-m", "new card")
+    assert waits(run, "1").startswith(f"translating is paused on {HERE}")
+    step = json.loads(run("jobs", "why", "1", "--json")[1])["next_step"]
+    assert step.startswith(f"`syncect queue resume --stage translate --host {HERE}` lets it go on. ")
+    assert run("hosts", "forget", "elsewhere")[0] == 0, "which is switched off for good, and nothing else knows it"
+    assert [pause.host for pause in department.node.pauses.all()] == [HERE]
 
 
 def test_a_person_lets_jobs_come_earlier_and_the_others_say_behind_what_they_wait(run, department) -> None:
@@ -140,7 +165,7 @@ def test_a_pause_that_may_be_forgotten_is_an_alert_until_it_is_resumed(departmen
     node, now = department.node, datetime.now(UTC)
     node.pauses.pause([Stage.SEND], "", "operator anna", "", now - timedelta(hours=1))
     node.pauses.pause([Stage.TRANSLATE], "", "operator anna", "", now)
-    watch = make_watch(node, [], supervised=False)
+    watch = make_watch(node, [])
     watch.tick()
     (alert,) = (one for one in node.alerts.open() if one.kind == "paused")
     assert alert.text.endswith("by operator anna; next: `syncect queue resume --stage send`")
