@@ -5,16 +5,17 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from config.settings import Settings
-from node.archive.index import Entry, read_index
+from node.archive.index import BUCKET, Entry, read_index
+from node.archive.keeping import OUTCOMES, Keeper, keep_rows, read_outcomes
 from node.archive.moved import check_peers, receiving
-from node.archive.outcome import End, from_parquet, to_parquet
+from node.archive.outcome import End, to_parquet
 from node.archive.pacs import check_servers
 from node.archive.translate import OPEN, STOP, ArchiveTranslator, Run
 from node.bootstrap.places import Place, open_place, read
@@ -25,10 +26,7 @@ from storage.constancy import ConstancyView
 from storage.errors import NotFound
 
 RUN_FILE: Final = "run.json"
-OUTCOMES: Final = "outcomes"
 MAX_OPEN: Final = 3  # series one after the other whose source does not answer; others would fare no better
-_ROWS: Final = 20  # of outcome that are kept together, or what came within
-_SECONDS: Final = 5.0
 
 Stream = Callable[[Sequence[dict[str, Any]], type, Run], Iterable[dict[str, Any]]]
 """Gives to each row, on a cluster, what a translator makes of it; `node.translate.ray_executor.stream`."""
@@ -38,15 +36,27 @@ Stream = Callable[[Sequence[dict[str, Any]], type, Run], Iterable[dict[str, Any]
 class Tally:
     """How far a run is.
 
-    total: rows of the index. before: those that had an outcome when it began. ends: how many ended how. open: those
-    whose source did not answer, which have no outcome.
+    total: rows of the index. before: those that had an outcome when it began. ends: how many ended how. waiting: why
+    the source of a series did not answer, by the key of its row; these have no outcome.
     """
 
     total: int
     before: int = 0
     ends: Counter[str] = field(default_factory=Counter)
-    open: int = 0
+    waiting: dict[str, str] = field(default_factory=dict)
     _begun_s: float = field(default_factory=time.monotonic)
+    _came_s: float = field(default_factory=time.monotonic)
+
+    def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take rows that came."""
+        self._came_s = time.monotonic()
+        self.ends.update(row["end"] for row in rows if row["end"] != End.WAITING)
+        self.waiting |= {row["key"]: row["reason"] for row in rows if row["end"] == End.WAITING}
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since rows came last."""
+        return time.monotonic() - self._came_s
 
     @property
     def done(self) -> int:
@@ -93,27 +103,33 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
     NoAssociation where a PACS takes no C-MOVE of ours, Retryable where nothing gets on, ObjectsUnavailable, OSError;
     outcomes so far are kept then, and the same words go on.
     """
-    entries = read_index(archive.index)
-    check_servers(archive.settings, entries)
-    check_peers(archive.settings, entries)
+    entries = read_entries(archive.settings, archive.index)
     out = open_place(archive.out, archive.settings.spool)
     produced_at = _settle(out, _about(archive, entries))
-    kept = {key: row for key, row in read_outcomes(out).items() if row["end"] not in archive.again}
-    rest = [entry for entry in entries if entry.key not in kept]
+    before, to_do = read_outcomes(out), archive.again | {End.WAITING}
+    kept = {key: row for key, row in before.items() if row["end"] not in to_do}
+    # What did not answer comes last: it must not keep the others from their turn, start after start.
+    rest = sorted(
+        (entry for entry in entries if entry.key not in kept),
+        key=lambda entry: before.get(entry.key, {}).get("end") == End.WAITING,
+    )
     tally = Tally(len(entries), len(entries) - len(rest))
-    tally.ends.update(kept[entry.key]["end"] for entry in entries if entry.key in kept)
+    tally.count([kept[entry.key] for entry in entries if entry.key in kept])
     show(tally)
     if rest:
         if archive.again:
             _forget_begun(out, {entry.key for entry in rest})
         options = job_options(archive.settings, produced_at)
         run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
-        with receiving(archive.settings, rest, out):
-            for rows in _in_parts(_outcomes(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), tally)):
-                keep_rows(out, rows)
-                tally.ends.update(row["end"] for row in rows)
-                kept |= {row["key"]: row for row in rows}
-                show(tally)
+
+        def keep(rows: Sequence[dict[str, Any]]) -> None:
+            keep_rows(out, rows)
+            tally.count(rows)
+            kept.update((row["key"], row) for row in rows)
+            show(tally)
+
+        with receiving(archive.settings, rest, out), Keeper(keep, lambda: show(tally)) as keeper:
+            _take(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), keeper)
     kept |= {key: row for key, row in read_outcomes(out).items() if row["released_at"] and key in kept}  # meanwhile
     out.put(f"{OUTCOMES}.parquet", to_parquet([kept[entry.key] for entry in entries if entry.key in kept]))
     if tally.done == tally.total:
@@ -121,22 +137,14 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
     return tally
 
 
-def keep_rows(out: Place, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep rows of outcome; raises ObjectsUnavailable, OSError."""
-    out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
-
-
-def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
-    """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError.
-
-    What a person released stays so: a second command may have had the series in hand, and say HELD after that.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    for found in sorted(out.list(OUTCOMES), key=lambda one: one.key):
-        for row in from_parquet(read(out, found.key)):
-            if row["released_at"] or not rows.get(row["key"], row)["released_at"]:
-                rows[row["key"]] = row
-    return rows
+def read_entries(settings: Settings, index: Path) -> list[Entry]:
+    """The entries of an index whose sources can be asked with these settings; raises Misconfigured."""
+    entries = read_index(index)
+    check_servers(settings, entries)
+    check_peers(settings, entries)
+    if one := next((entry.source for entry in entries if entry.source.startswith(BUCKET)), ""):
+        open_place(one, settings.spool)
+    return entries
 
 
 def list_outcomes(settings: Settings, out: str, end: str) -> list[dict[str, Any]]:
@@ -147,37 +155,17 @@ def list_outcomes(settings: Settings, out: str, end: str) -> list[dict[str, Any]
     return [row for row in read_outcomes(place).values() if end in ("", row["end"])]
 
 
-def _outcomes(answers: Iterable[Mapping[str, str]], tally: Tally) -> Iterator[dict[str, Any]]:
-    """The rows of outcome among what comes back; raises Retryable where an answer says that nothing gets on."""
+def _take(answers: Iterable[Mapping[str, str]], keeper: Keeper) -> None:
+    """Keep the rows among what comes back; raises Retryable where an answer says that nothing gets on."""
     in_a_row = 0
     for answer in answers:
         if answer["kind"] == STOP:
             raise Retryable(answer["text"])
-        if answer["kind"] == OPEN:
-            tally.open, in_a_row = tally.open + 1, in_a_row + 1
-            if in_a_row == MAX_OPEN:
-                raise Retryable(f"{MAX_OPEN} sources one after the other did not answer: {answer['text']}")
-            continue
-        in_a_row = 0
-        yield json.loads(answer["text"])
-
-
-def _in_parts(answers: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows together that came within seconds, so that a kill costs little and there are not too many files."""
-    part: list[dict[str, Any]] = []
-    begun_s = time.monotonic()
-    try:
-        for row in answers:
-            part.append(row)
-            if len(part) >= _ROWS or time.monotonic() - begun_s > _SECONDS:
-                yield part
-                part, begun_s = [], time.monotonic()
-    except (Exception, KeyboardInterrupt):  # what was done counts, whatever ended the others
-        if part:
-            yield part
-        raise
-    if part:
-        yield part
+        row = json.loads(answer["text"])
+        keeper.add(row)
+        in_a_row = in_a_row + 1 if answer["kind"] == OPEN else 0
+        if in_a_row == MAX_OPEN:
+            raise Retryable(f"{MAX_OPEN} sources one after the other did not answer: {row['reason']}")
 
 
 # -- the output ------------------------------------------------------------------------------------------------

@@ -66,9 +66,13 @@ def run(
                 "total": tally.total,
                 "ends": dict(tally.ends),
                 "open": tally.total - tally.done,
+                "waiting": tally.waiting,
                 "series_per_hour": round(tally.series_per_hour, 1),
             }
         )
+    if tally.waiting:
+        ask = f"`syncect archive ls --out {place} --end WAITING` says why"
+        say(f"syncect: {len(tally.waiting)} series have no outcome yet; {ask}, and the same command again goes on")
     if not tally.ended_well:
         raise typer.Exit(Exit.ERROR)
 
@@ -92,7 +96,14 @@ def ls(
     print_table(
         ["SERIES", "OUTCOME", "SLICES", "SECONDS", "PLACE", "REASON"],
         [
-            (one["series_uid"], one["end"], str(one["slices"]), f"{one['seconds']:.1f}", one["place"], one["reason"])
+            (
+                one["series_uid"] or one["source"],
+                one["end"],
+                str(one["slices"]),
+                f"{one['seconds']:.1f}",
+                one["place"],
+                one["reason"],
+            )
             for one in rows
         ],
     )
@@ -147,10 +158,11 @@ def _require() -> None:
 def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, quiet: bool) -> "Tally":
     _require()
     from node.archive.permits import permitted
-    from node.archive.run import Archive, run_archive
+    from node.archive.run import Archive, read_entries, run_archive
     from node.bootstrap.ray_worker import plan_of
     from node.translate.ray_executor import connected, settle_device, stream
 
+    read_entries(settings, index)  # before a cluster is started, which takes a while
     plan, (ask, constancy) = plan_of(settings), permitted(settings)
     again = frozenset({"FAILED", "INCOMPLETE"}) if retry_failed else frozenset()
 
@@ -165,11 +177,14 @@ def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, qui
 
 
 def _line(tally: "Tally") -> str:
+    from node.archive.keeping import QUIET_S
+
     left = tally.left_s
     ends = ", ".join(f"{count} {end}" for end, count in sorted(tally.ends.items())) or "none ended yet"
     when = "" if left is None or tally.done == tally.total else f", {left / 60:.0f} min left"
-    waits = f", {tally.open} did not answer" if tally.open else ""
-    return f"{tally.done} of {tally.total} series: {ends}{waits}; {tally.series_per_hour:.0f} per hour{when}"
+    waits = f", {len(tally.waiting)} WAITING" if tally.waiting else ""
+    quiet = f"; none ended for {tally.quiet_s / 60:.0f} min" if tally.quiet_s > QUIET_S else ""
+    return f"{tally.done} of {tally.total} series: {ends}{waits}; {tally.series_per_hour:.0f} per hour{when}{quiet}"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
-from node.archive import translate
+from node.archive import keeping, translate
 from node.archive.index import Entry, read_index
 from node.archive.outcome import digest_of
 from node.archive.permits import permitted
@@ -259,19 +260,83 @@ def test_an_output_that_is_away_for_good_ends_the_run_and_keeps_its_rows(
     assert go(made).done == 3
 
 
-def test_sources_that_are_away_have_no_outcome_and_end_the_run_when_they_are_several(
+def test_sources_that_are_away_wait_and_end_the_run_when_they_are_several(
     archive: Any, sources: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    gone = [tmp_path / f"Meier^Anna {number}" for number in range(3)]
+    gone = [tmp_path / "share" / f"Meier^Anna {number}" for number in range(3)]
     one = archive(gone[0], sources["Meier^Anna"])
     tally = go(one)
-    assert (tally.done, tally.open, tally.ended_well) == (1, 1, False)
-    assert list(rows_of(one)) == ["Meier^Anna"]
-    with pytest.raises(Retryable, match=r"^3 sources one after the other did not answer: no such folder$"):
-        go(archive(*gone, sources["good"], out=one.out + "2"))
+    assert (tally.done, list(tally.waiting.values()), tally.ended_well) == (1, ["no such folder"], False)
+    ends = {name: row["end"] for name, row in rows_of(one).items()}
+    assert ends == {"Meier^Anna 0": "WAITING", "Meier^Anna": "PRODUCED"}
+    assert [row["reason"] for row in list_outcomes(one.settings, one.out, "WAITING")] == ["no such folder"]
     assert "waits: no such folder" in caplog.text
     assert "Meier" not in caplog.text
+    (tmp_path / "share").mkdir()
+    gone[0].mkdir()
+    assert go(one).ends == {"PRODUCED": 1, "FAILED": 1}
+
+
+def test_sources_that_never_answer_do_not_keep_the_others_from_their_turn(
+    archive: Any, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    gone = [tmp_path / "share" / str(number) for number in range(3)]
+    made = archive(*gone, sources["good"])
+    for ends in ({}, {"good": "PRODUCED"}):
+        with pytest.raises(Retryable, match=r"^3 sources one after the other did not answer: no such folder$"):
+            go(made)
+        found = {Path(row["source"]).name: row["end"] for row in list_outcomes(made.settings, made.out, "")}
+        assert found == {"0": "WAITING", "1": "WAITING", "2": "WAITING"} | ends
+
+
+def test_a_folder_that_is_missing_beside_others_is_failed_at_once(archive: Any, sources: dict[str, Path]) -> None:
+    made = archive(*(sources["good"].parent / f"{number}" for number in range(3)), sources["good"])
+    assert go(made).ends == {"FAILED": 3, "PRODUCED": 1}
+    assert rows_of(made)["0"]["reason"] == "there is no such folder, and there are others beside it"
+
+
+def test_a_second_command_without_an_answer_leaves_the_outcome_of_the_first(
+    archive: Any, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    made = archive(tmp_path / "share" / "ct")
+
+    def with_another(rows: Any, maker: Any, run: Any) -> Iterator[dict[str, str]]:
+        answers = list(here(rows, maker, run))
+        (tmp_path / "share").symlink_to(sources["good"].parent)
+        (sources["good"].parent / "ct").symlink_to(sources["good"])
+        assert go(made).ends == {"PRODUCED": 1}
+        yield from answers
+
+    go(made, with_another)
+    assert [row["end"] for row in list_outcomes(made.settings, made.out, "")] == ["PRODUCED"]
+
+
+def test_a_row_is_kept_while_the_next_series_is_long_in_coming(
+    archive: Any, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_SECONDS", 0.01)
+    monkeypatch.setattr(keeping, "QUIET_S", 0.0)
+    made, shown, was_kept, was_quiet = archive(sources["empty"], sources["two"]), [], Event(), Event()
+
+    def show(tally: Tally) -> None:
+        if was_kept.is_set():
+            was_quiet.set()
+        shown.append(tally.done)
+        if tally.done == 1:
+            was_kept.set()
+
+    def long(rows: Any, maker: Any, run: Any) -> Iterator[dict[str, str]]:
+        answers = here(rows, maker, run)
+        yield next(answers)
+        assert was_kept.wait(10)
+        assert [row["source"] for row in list_outcomes(made.settings, made.out, "")] == [str(sources["empty"])]
+        assert was_quiet.wait(10), "a person is told that nothing ends"
+        yield from answers
+
+    assert run_archive(made, long, show).done == 2
+    assert shown[0] == 0
+    assert shown[-1] == 2
 
 
 def test_another_list_bundle_setting_or_version_is_another_run(archive: Any, sources: dict[str, Path]) -> None:
@@ -341,6 +406,16 @@ def test_without_the_constancy_run_that_the_settings_ask_for_the_run_ends(
         ({"source": pa.array([], pa.string())}, "no row"),
         ({"source": ["/a", ""]}, "row 2 of the index has no source"),
         ({"source": ["/a", "/a"]}, "row 2 of the index names a series that an earlier row names already"),
+        ({"source": ["/a", "/a/"]}, "row 2 of the index names a series that an earlier row names already"),
+        ({"source": ["/a", "file:///b/../a"]}, "row 2 of the index names a series that an earlier row names already"),
+        (
+            {"source": ["s3://arch/a/", "s3://arch/a"]},
+            "row 2 of the index names a series that an earlier row names already",
+        ),
+        ({"source": pa.array([None, None])}, "row 1 of the index has no source"),
+        ({"source": ["/a", "b/c"]}, "row 2 of the index has a source that is no place"),
+        ({"source": ["https://host/a"]}, "row 1 of the index has a source that is no place"),
+        ({"source": ["s3://UPPER"]}, "row 1 of the index has a source that is no place"),
         ({"source": ["/a"], "series_uid": ["1.2\n3"]}, "row 1 of the index has a series_uid that is no UID"),
         ({"source": ["/a"], "study_uid": [".."]}, "row 1 of the index has a study_uid that is no UID"),
         ({"source": ["dicomweb:pacs"], "series_uid": ["1.2.3"]}, "row 1 .* lacks study_uid or series_uid"),
@@ -351,6 +426,13 @@ def test_an_index_that_cannot_be_used_is_refused_with_its_row(tmp_path: Path, co
     pq.write_table(pa.table(columns), path)
     with pytest.raises(Misconfigured, match=why):
         read_index(path)
+
+
+def test_text_is_read_from_every_kind_of_column_that_other_programs_write(tmp_path: Path) -> None:
+    path, texts = tmp_path / "index.parquet", pa.array(["/a", "/b"])
+    for column in (texts, texts.cast(pa.large_string()), texts.cast(pa.string_view()), texts.dictionary_encode()):
+        pq.write_table(pa.table({"source": column, "series_uid": pa.array([None, None])}), path)
+        assert read_index(path) == [Entry("/a"), Entry("/b")]
 
 
 def test_what_is_no_index_and_no_output_is_said(tmp_path: Path, settings: Settings) -> None:
