@@ -49,7 +49,11 @@ class Keeper:
         self._ended.set()
         self._thread.join()
         with self._lock:
-            self._give()
+            try:
+                self._give()
+            except (ObjectsUnavailable, OSError):
+                if error is None:
+                    raise  # else what ended the block is told; these series are done again
 
     def _turns(self) -> None:
         while not self._ended.wait(_SECONDS):

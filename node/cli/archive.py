@@ -1,5 +1,8 @@
 """`archive run`, `ls`, `release`: a list of series on a cluster, without receiver, store and couriers."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,10 +173,20 @@ def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, qui
         if not quiet:
             out().print(_line(tally), markup=False)
 
-    with connected(plan, _START_TRIES):
+    with _ended_by_sigterm(), connected(plan, _START_TRIES):
         device = settle_device(settings.model.device, plan)
         archive = Archive(settings, index, place, replace(ask, device=device), constancy, again)
         return run_archive(archive, lambda rows, made, run: stream(rows, made, run, plan, device), show)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, by which a container or a batch system ends a command, is as Ctrl-C: rows are kept, and Ray is ended."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _line(tally: "Tally") -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import logging
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from node.bootstrap import places
 from node.bootstrap.places import Folder
 from node.bootstrap.worker import job_options
 from node.cli import offline
+from node.cli.archive import _ended_by_sigterm
 from node.errors import Misconfigured, Refused, Retryable
 from node.translate.carried import CarriedJobs
 from storage.errors import NotFound, ObjectsUnavailable
@@ -396,6 +398,29 @@ def test_without_the_constancy_run_that_the_settings_ask_for_the_run_ends(
     made = replace(made, settings=made.settings.model_copy(update={"model": model}))
     with pytest.raises(Retryable, match="no constancy run has PASSED with this bundle"):
         go(made)
+
+
+def test_what_ended_a_run_is_told_and_not_that_its_last_rows_did_not_fit() -> None:
+    def full(_rows: Any) -> None:
+        raise OSError("No space left on device")
+
+    def run(error: Exception | None) -> None:
+        with keeping.Keeper(full, lambda: None) as keeper:
+            keeper.add({"key": "k"})
+            if error is not None:
+                raise error
+
+    with pytest.raises(Retryable, match="the output is full"):
+        run(Retryable("the output is full"))
+    with pytest.raises(OSError, match="No space"):
+        run(None)
+
+
+def test_sigterm_ends_the_command_as_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _ended_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.parametrize(
