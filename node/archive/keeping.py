@@ -14,7 +14,9 @@ from node.bootstrap.places import Place, read
 from storage.errors import ObjectsUnavailable
 
 OUTCOMES: Final = "outcomes"
+_SUFFIX: Final = ".parquet"
 QUIET_S: Final = 300.0  # without a row, after which a person is told so, again and again
+MANY_FILES: Final = 500  # with rows, each of which costs a reader two requests of an object store
 _ROWS: Final = 20  # of outcome that are kept together, or what came within
 _SECONDS: Final = 5.0
 
@@ -71,7 +73,7 @@ class Keeper:
 
 def keep_rows(out: Place, rows: Sequence[dict[str, Any]]) -> None:
     """Keep rows of outcome; raises ObjectsUnavailable, OSError."""
-    out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
+    out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}{_SUFFIX}", to_parquet(rows))
 
 
 def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
@@ -80,13 +82,39 @@ def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
     What a person released stays so: a second command may have had the series in hand, and say HELD after that. So does
     an outcome where a second command had no answer of the source.
     """
-    rows: dict[str, dict[str, Any]] = {}
-    for found in sorted(out.list(OUTCOMES), key=lambda one: one.key):
-        for row in from_parquet(read(out, found.key)):
-            before = rows.get(row["key"], row)
-            if row["released_at"] or not (before["released_at"] or _only_waits(row, before)):
-                rows[row["key"]] = row
+    return _read(out)[0]
+
+
+def merge_outcomes(out: Place) -> dict[str, dict[str, Any]]:
+    """As `read_outcomes`; where the rows are in many files, they are in one then.
+
+    It may be killed at any line, and others may read, add or merge meanwhile: a file goes after another has its rows.
+    """
+    rows, keys = _read(out)
+    if len(keys) >= MANY_FILES:
+        last = keys[-1].removesuffix(
+            _SUFFIX
+        )  # and the one that takes their place comes before any later one, as they do
+        out.put(f"{last}-merged{_SUFFIX}", to_parquet(list(rows.values())))
+        out.delete(keys)
     return rows
+
+
+def _read(out: Place) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The rows, and the files in which they are, in the order of their moments."""
+    while True:
+        rows: dict[str, dict[str, Any]] = {}
+        keys = sorted(found.key for found in out.list(OUTCOMES))
+        for key in keys:
+            data = read(out, key)
+            if not data and out.head(key) is None:
+                break  # merged meanwhile: its rows are in a file that was not listed
+            for row in from_parquet(data):
+                before = rows.get(row["key"], row)
+                if row["released_at"] or not (before["released_at"] or _only_waits(row, before)):
+                    rows[row["key"]] = row
+        else:
+            return rows, keys
 
 
 def _only_waits(row: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -1,11 +1,13 @@
 """The run over an archive: what is not done yet goes to the cluster, and every answer becomes a row that is kept."""
 
 import hashlib
+import itertools
 import json
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any, Final
 
 from config.settings import Settings
 from node.archive.index import BUCKET, Entry, read_index
-from node.archive.keeping import OUTCOMES, Keeper, keep_rows, read_outcomes
+from node.archive.keeping import MANY_FILES, OUTCOMES, Keeper, keep_rows, merge_outcomes, read_outcomes
 from node.archive.moved import check_peers, receiving
 from node.archive.outcome import End, to_parquet
 from node.archive.pacs import check_servers
@@ -23,7 +25,7 @@ from node.bootstrap.worker import job_options
 from node.errors import Refused, Retryable
 from node.translate.carried import BundleAsk
 from storage.constancy import ConstancyView
-from storage.errors import NotFound
+from storage.errors import NotFound, ObjectsUnavailable
 
 RUN_FILE: Final = "run.json"
 MAX_OPEN: Final = 3  # series one after the other whose source does not answer; others would fare no better
@@ -106,7 +108,7 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
     entries = read_entries(archive.settings, archive.index)
     out = open_place(archive.out, archive.settings.spool)
     produced_at = _settle(out, _about(archive, entries))
-    before, to_do = read_outcomes(out), archive.again | {End.WAITING}
+    before, to_do = merge_outcomes(out), archive.again | {End.WAITING}
     kept = {key: row for key, row in before.items() if row["end"] not in to_do}
     # What did not answer comes last: it must not keep the others from their turn, start after start.
     rest = sorted(
@@ -122,11 +124,16 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
         options = job_options(archive.settings, produced_at)
         run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
 
+        files = itertools.count(1)
+
         def keep(rows: Sequence[dict[str, Any]]) -> None:
             keep_rows(out, rows)
             tally.count(rows)
             kept.update((row["key"], row) for row in rows)
             show(tally)
+            if next(files) % MANY_FILES == 0:
+                with suppress(ObjectsUnavailable, OSError):  # the rows are kept, and another time will do
+                    merge_outcomes(out)
 
         with receiving(archive.settings, rest, out), Keeper(keep, lambda: show(tally)) as keeper:
             _take(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), keeper)

@@ -5,7 +5,7 @@ import itertools
 import logging
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
 from node.archive import keeping, translate
-from node.archive.index import Entry, read_index
-from node.archive.outcome import digest_of
+from node.archive import run as run_module
+from node.archive.index import Entry
+from node.archive.outcome import Outcome, digest_of
 from node.archive.permits import permitted
 from node.archive.run import Archive, Stream, Tally, list_outcomes, run_archive
 from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL
@@ -400,6 +401,43 @@ def test_without_the_constancy_run_that_the_settings_ask_for_the_run_ends(
         go(made)
 
 
+def test_rows_in_many_files_are_merged_and_a_reader_meanwhile_misses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "MANY_FILES", 4)
+    out, rows = Folder(tmp_path), [_row(f"k{number}", "PRODUCED") for number in range(3)]
+    for row in (_row("k0", "FAILED"), *rows):
+        keeping.keep_rows(out, [row])
+    found, reading = {row["key"]: row for row in rows}, Folder.get
+
+    def merged_meanwhile(self: Folder, *of: Any) -> bytes | None:
+        monkeypatch.setattr(Folder, "get", reading)
+        assert keeping.merge_outcomes(out) == found
+        assert len(list(out.list("outcomes"))) == 1
+        return reading(self, *of)
+
+    monkeypatch.setattr(Folder, "get", merged_meanwhile)
+    assert keeping.read_outcomes(out) == found
+    keeping.keep_rows(out, [_row("k1", "HELD")])
+    assert keeping.merge_outcomes(out)["k1"]["end"] == "HELD", "a later row counts before a merged one"
+    assert len(list(out.list("outcomes"))) == 2, "these are not many"
+
+
+def _row(key: str, end: str) -> dict[str, Any]:
+    values = dict.fromkeys((one.name for one in fields(Outcome)), "")
+    return Outcome(**{**values, "key": key, "end": end, "slices": 1, "unread": 0, "seconds": 0.0}).row()  # type: ignore[arg-type]
+
+
+def test_a_run_merges_its_files(archive: Any, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "MANY_FILES", 2)
+    monkeypatch.setattr(keeping, "MANY_FILES", 2)
+    monkeypatch.setattr(keeping, "_ROWS", 1)
+    made = archive(sources["empty"], sources["two"], sources["empty"] / "none")
+    assert go(made).ends == {"FAILED": 2}
+    assert len(list(Folder(Path(made.out)).list("outcomes"))) == 2
+    assert len(list_outcomes(made.settings, made.out, "")) == 3
+
+
 def test_what_ended_a_run_is_told_and_not_that_its_last_rows_did_not_fit() -> None:
     def full(_rows: Any) -> None:
         raise OSError("No space left on device")
@@ -423,47 +461,7 @@ def test_sigterm_ends_the_command_as_ctrl_c_does() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-@pytest.mark.parametrize(
-    ("columns", "why"),
-    [
-        ({"folder": ["/a"]}, "no column `source`"),
-        ({"source": [1]}, "holds int64 and no text"),
-        ({"source": pa.array([], pa.string())}, "no row"),
-        ({"source": ["/a", ""]}, "row 2 of the index has no source"),
-        ({"source": ["/a", "/a"]}, "row 2 of the index names a series that an earlier row names already"),
-        ({"source": ["/a", "/a/"]}, "row 2 of the index names a series that an earlier row names already"),
-        ({"source": ["/a", "file:///b/../a"]}, "row 2 of the index names a series that an earlier row names already"),
-        (
-            {"source": ["s3://arch/a/", "s3://arch/a"]},
-            "row 2 of the index names a series that an earlier row names already",
-        ),
-        ({"source": pa.array([None, None])}, "row 1 of the index has no source"),
-        ({"source": ["/a", "b/c"]}, "row 2 of the index has a source that is no place"),
-        ({"source": ["https://host/a"]}, "row 1 of the index has a source that is no place"),
-        ({"source": ["s3://UPPER"]}, "row 1 of the index has a source that is no place"),
-        ({"source": ["/a"], "series_uid": ["1.2\n3"]}, "row 1 of the index has a series_uid that is no UID"),
-        ({"source": ["/a"], "study_uid": [".."]}, "row 1 of the index has a study_uid that is no UID"),
-        ({"source": ["dicomweb:pacs"], "series_uid": ["1.2.3"]}, "row 1 .* lacks study_uid or series_uid"),
-    ],
-)
-def test_an_index_that_cannot_be_used_is_refused_with_its_row(tmp_path: Path, columns: Any, why: str) -> None:
-    path = tmp_path / "index.parquet"
-    pq.write_table(pa.table(columns), path)
-    with pytest.raises(Misconfigured, match=why):
-        read_index(path)
-
-
-def test_text_is_read_from_every_kind_of_column_that_other_programs_write(tmp_path: Path) -> None:
-    path, texts = tmp_path / "index.parquet", pa.array(["/a", "/b"])
-    for column in (texts, texts.cast(pa.large_string()), texts.cast(pa.string_view()), texts.dictionary_encode()):
-        pq.write_table(pa.table({"source": column, "series_uid": pa.array([None, None])}), path)
-        assert read_index(path) == [Entry("/a"), Entry("/b")]
-
-
-def test_what_is_no_index_and_no_output_is_said(tmp_path: Path, settings: Settings) -> None:
-    (tmp_path / "index.parquet").write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(Misconfigured, match="cannot be read as Parquet"):
-        read_index(tmp_path / "index.parquet")
+def test_what_is_no_output_is_said(tmp_path: Path, settings: Settings) -> None:
     with pytest.raises(NotFound):
         list_outcomes(settings, str(tmp_path / "nowhere"), "")
     for url in ("s3://UPPER", "https://host/x", "relative/folder"):
