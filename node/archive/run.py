@@ -21,9 +21,10 @@ from node.archive.outcome import End, to_parquet
 from node.archive.pacs import check_servers
 from node.archive.translate import OPEN, STOP, ArchiveTranslator, Run
 from node.bootstrap.places import Place, open_place, read
-from node.bootstrap.worker import job_options
+from node.bootstrap.worker import equipment_of, job_options
 from node.errors import Refused, Retryable
 from node.translate.carried import BundleAsk
+from node.translate.job import JobOptions
 from storage.constancy import ConstancyView
 from storage.errors import NotFound, ObjectsUnavailable
 
@@ -107,7 +108,7 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
     """
     entries = read_entries(archive.settings, archive.index)
     out = open_place(archive.out, archive.settings.spool)
-    produced_at = _settle(out, _about(archive, entries))
+    options = _settle(out, _about(archive, entries), job_options(archive.settings, datetime.now(UTC)))
     before, to_do = merge_outcomes(out), archive.again | {End.WAITING}
     kept = {key: row for key, row in before.items() if row["end"] not in to_do}
     # What did not answer comes last: it must not keep the others from their turn, start after start.
@@ -121,7 +122,6 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
     if rest:
         if archive.again:
             _forget_begun(out, {entry.key for entry in rest})
-        options = job_options(archive.settings, produced_at)
         run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
 
         files = itertools.count(1)
@@ -182,7 +182,7 @@ def _about(archive: Archive, entries: Sequence[Entry]) -> dict[str, str]:
     """What all results of one output have in common: another bundle, list, version or setting is another run."""
     settings, moment = archive.settings, datetime.min.replace(tzinfo=UTC)
     results = (
-        job_options(settings, moment),
+        replace(job_options(settings, moment), equipment=equipment_of(None)),
         settings.eligibility,
         replace(archive.ask, bundle="", batch_size=None),
     )
@@ -194,17 +194,23 @@ def _about(archive: Archive, entries: Sequence[Entry]) -> dict[str, str]:
     }
 
 
-def _settle(out: Place, about: Mapping[str, str]) -> datetime:
-    """The moment of production of this run, from its first start; raises Refused where the output is another run's."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    out.put_new(RUN_FILE, json.dumps({**about, "produced_at": now.isoformat()}, indent=1).encode())
+def _settle(out: Place, about: Mapping[str, str], options: JobOptions) -> JobOptions:
+    """The options of all jobs of this run: moment of production and installation are those of its first start.
+
+    So a start on another host, or after the node of this one has served for the first time, makes the same bytes.
+    Raises Refused where the output is another run's.
+    """
+    now, installation = options.produced_at.replace(microsecond=0), options.equipment.installation_uid
+    begun = {**about, "produced_at": now.isoformat(), "installation": installation}
+    out.put_new(RUN_FILE, json.dumps(begun, indent=1).encode())
     there = json.loads(read(out, RUN_FILE))
     if others := [name for name, value in about.items() if there.get(name) != value]:
         raise Refused(
             f"the output belongs to another run, with another {', '.join(others)}; name another output, or run it with "
             "what it was begun with"
         )
-    return datetime.fromisoformat(there["produced_at"])
+    moment, equipment = datetime.fromisoformat(there["produced_at"]), equipment_of(there["installation"])
+    return replace(options, produced_at=moment, equipment=equipment)
 
 
 def _forget_begun(out: Place, keys: set[str]) -> None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import itertools
+import json
 import logging
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -27,6 +29,7 @@ from node.archive.run import Archive, Stream, Tally, list_outcomes, run_archive
 from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL
 from node.bootstrap import places
 from node.bootstrap.places import Folder
+from node.bootstrap.store import installation_uid
 from node.bootstrap.worker import job_options
 from node.cli import offline
 from node.cli.archive import _ended_by_sigterm
@@ -127,16 +130,10 @@ def test_each_series_gets_one_row_that_says_how_it_ended(archive: Any, sources: 
 def test_the_files_are_those_of_process_at_the_same_moment(
     archive: Any, sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moments = []
-
-    def kept(settings: Settings, produced_at: Any, **of: Any) -> Any:
-        moments.append(produced_at)
-        return job_options(settings, produced_at, **of)
-
     made = archive(sources["good"])
-    monkeypatch.setattr("node.archive.run.job_options", kept)
     go(made)
-    monkeypatch.setattr(offline, "job_options", lambda settings, _now: job_options(settings, moments[-1]))
+    moment = datetime.fromisoformat(json.loads(Path(made.out, "run.json").read_text())["produced_at"])
+    monkeypatch.setattr(offline, "job_options", lambda settings, _now: job_options(settings, moment))
     done = offline.process_folder(made.settings, sources["good"], tmp_path / "process", "")
     place = Path(made.out, "series", done.result.series_uid)
     assert contents(place) == contents(tmp_path / "process")
@@ -340,6 +337,20 @@ def test_a_row_is_kept_while_the_next_series_is_long_in_coming(
     assert run_archive(made, long, show).done == 2
     assert shown[0] == 0
     assert shown[-1] == 2
+
+
+def test_a_run_goes_on_with_the_same_bytes_on_a_host_of_another_installation(
+    archive: Any, sources: dict[str, Path]
+) -> None:
+    made = archive(sources["good"], sources["empty"])
+    go(made)
+    before = contents(next(Path(made.out, "series").iterdir()))
+    made.settings.node.data_dir.mkdir()
+    assert installation_uid(made.settings.node.data_dir, create=True)
+    for rows in Path(made.out, "outcomes").iterdir():
+        rows.unlink()
+    assert go(made).ends == {"PRODUCED": 1, "FAILED": 1}
+    assert contents(next(Path(made.out, "series").iterdir())) == before
 
 
 def test_another_list_bundle_setting_or_version_is_another_run(archive: Any, sources: dict[str, Path]) -> None:
