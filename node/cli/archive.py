@@ -152,14 +152,14 @@ def _whole(place: str) -> str:
     return place if "://" in place else str(Path(place).absolute())
 
 
-def _require() -> None:
-    for name in ("obstore", "pyarrow", "ray"):
+def _require(*more: str) -> None:
+    for name in ("obstore", "pyarrow", *more):
         if find_spec(name) is None:
             raise ConfigError(f'an archive needs the package {name}: pip install "syncect[ray,objects]"')
 
 
 def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, quiet: bool) -> "Tally":
-    _require()
+    _require("ray")
     from node.archive.permits import permitted
     from node.archive.run import Archive, read_entries, run_archive
     from node.bootstrap.ray_worker import plan_of
