@@ -25,7 +25,7 @@ from models.translator import DeviceFault
 from node.archive.index import BUCKET, DICOMWEB, Entry, folder_of
 from node.archive.moved import Lacking, move
 from node.archive.outcome import End, Outcome, digest_of
-from node.archive.pacs import retrieve, server_of
+from node.archive.pacs import Busy, retrieve, server_of
 from node.bootstrap.constancy import environment_of, why_missing
 from node.bootstrap.places import fetch_all, open_place, read
 from node.bootstrap.roles import eligibility_policy
@@ -46,6 +46,8 @@ MAX_BEGINS_IN_ALL: Final = 12
 """The same over all starts of the driver, which a host takes with it when it ends."""
 PAUSES_S: Final = (2.0, 10.0, 30.0, 60.0)
 """Between the tries of a series whose object store or disk does not answer."""
+MOST_ASKED_S: Final = 600.0
+"""The longest such pause that a DICOMweb server gets which asks for one (Retry-After)."""
 ARITHMETIC: Final = "arithmetic"
 _OFTEN_BYTES: Final = 256 << 20  # of a series whose size nobody says
 _ROOM: Final = 4  # times the bytes of the sources: they, the result of the same size, and as much again
@@ -88,9 +90,10 @@ class ArchiveTranslator:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Translate one series, with several tries where something does not answer; raises nothing that is meant."""
         entry, begun_s = Entry(row["source"], row["series_uid"], row["study_uid"]), time.monotonic()
-        kind, why, lacks = "", "", False
+        kind, why, lacks, asked_s = "", "", False, 0.0
         for pause_s in (0.0, *PAUSES_S):
-            time.sleep(pause_s)
+            time.sleep(max(pause_s, asked_s))
+            asked_s = 0.0
             try:
                 return _ended(self._once(entry), begun_s)
             except ExecutorUnavailable as error:
@@ -102,6 +105,7 @@ class ArchiveTranslator:
                 kind, why, lacks = STOP, f"the output: {error}", False
             except (ObjectsUnavailable, Retryable, OSError) as error:
                 kind, why, lacks = OPEN, _words(error), isinstance(error, Lacking)
+                asked_s = min(error.wait_s, MOST_ASKED_S) if isinstance(error, Busy) else 0.0
             log.warning("series %s of the archive waits: %s", entry.key, why, extra={"event": "archive_waits"})
         with suppress(_OutputAway):
             self._forget(entry)

@@ -24,9 +24,10 @@ from node.archive import keeping, translate
 from node.archive import run as run_module
 from node.archive.index import Entry
 from node.archive.outcome import Outcome, digest_of
+from node.archive.pacs import Busy
 from node.archive.permits import permitted
 from node.archive.run import Archive, Stream, Tally, list_outcomes, run_archive
-from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL
+from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL, MOST_ASKED_S
 from node.bootstrap import places
 from node.bootstrap.places import Folder
 from node.bootstrap.store import installation_uid
@@ -337,6 +338,23 @@ def test_a_row_is_kept_while_the_next_series_is_long_in_coming(
     assert run_archive(made, long, show).done == 2
     assert shown[0] == 0
     assert shown[-1] == 2
+
+
+def test_a_server_that_asks_for_time_gets_it_and_not_without_end(
+    archive: Any, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    asks = iter([Busy("busy", 20.0), Busy("busy", 9e9)])
+
+    def fetch(_place: Any, _found: Any, _folder: Path) -> list[Path]:
+        if (error := next(asks, None)) is not None:
+            raise error
+        return sorted(sources["good"].glob("*.dcm"))
+
+    monkeypatch.setattr(translate, "fetch_all", fetch)
+    monkeypatch.setattr("node.archive.translate.time.sleep", slept.append)
+    assert go(archive(sources["good"])).ends == {"PRODUCED": 1}
+    assert slept == [0.0, 20.0, MOST_ASKED_S]
 
 
 def test_a_run_goes_on_with_the_same_bytes_on_a_host_of_another_installation(
