@@ -40,19 +40,20 @@ class Tally:
     """How far a run is.
 
     total: rows of the index. before: those that had an outcome when it began. ends: how many ended how. waiting: why
-    the source of a series did not answer, by the key of its row; these have no outcome.
+    the source of a series did not answer, by the key of its row; these have no outcome. is_quiet: none came for long.
     """
 
     total: int
     before: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     waiting: dict[str, str] = field(default_factory=dict)
+    is_quiet: bool = False
     _begun_s: float = field(default_factory=time.monotonic)
     _came_s: float = field(default_factory=time.monotonic)
 
     def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take rows that came."""
-        self._came_s = time.monotonic()
+        self._came_s, self.is_quiet = time.monotonic(), False
         self.ends.update(row["end"] for row in rows if row["end"] != End.WAITING)
         self.waiting |= {row["key"]: row["reason"] for row in rows if row["end"] == End.WAITING}
 
@@ -135,7 +136,11 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
                 with suppress(ObjectsUnavailable, OSError):  # the rows are kept, and another time will do
                     merge_outcomes(out)
 
-        with receiving(archive.settings, rest, out), Keeper(keep, lambda: show(tally)) as keeper:
+        def quiet() -> None:
+            tally.is_quiet = True
+            show(tally)
+
+        with receiving(archive.settings, rest, out), Keeper(keep, quiet) as keeper:
             _take(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), keeper)
     kept |= {key: row for key, row in read_outcomes(out).items() if row["released_at"] and key in kept}  # meanwhile
     out.put(f"{OUTCOMES}.parquet", to_parquet([kept[entry.key] for entry in entries if entry.key in kept]))

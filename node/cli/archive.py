@@ -190,13 +190,11 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _line(tally: "Tally") -> str:
-    from node.archive.keeping import QUIET_S
-
     left = tally.left_s
     ends = ", ".join(f"{count} {end}" for end, count in sorted(tally.ends.items())) or "none ended yet"
     when = "" if left is None or tally.done == tally.total else f", {left / 60:.0f} min left"
     waits = f", {len(tally.waiting)} WAITING" if tally.waiting else ""
-    quiet = f"; none ended for {tally.quiet_s / 60:.0f} min" if tally.quiet_s > QUIET_S else ""
+    quiet = f"; none ended for {tally.quiet_s / 60:.0f} min" if tally.is_quiet else ""
     return f"{tally.done} of {tally.total} series: {ends}{waits}; {tally.series_per_hour:.0f} per hour{when}{quiet}"
 
 
