@@ -92,9 +92,7 @@ def merge_outcomes(out: Place) -> dict[str, dict[str, Any]]:
     """
     rows, keys = _read(out)
     if len(keys) >= MANY_FILES:
-        last = keys[-1].removesuffix(
-            _SUFFIX
-        )  # and the one that takes their place comes before any later one, as they do
+        last = keys[-1].removesuffix(_SUFFIX)  # so that the new file comes before any later one, as these do
         out.put(f"{last}-merged{_SUFFIX}", to_parquet(list(rows.values())))
         out.delete(keys)
     return rows
@@ -118,4 +116,5 @@ def _read(out: Place) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 
 def _only_waits(row: dict[str, Any], before: dict[str, Any]) -> bool:
-    return bool(row["end"] == End.WAITING and before["end"] != End.WAITING)
+    """Whether a series has an outcome already that nobody asks for again (--retry-failed)."""
+    return bool(row["end"] == End.WAITING and before["end"] in (End.PRODUCED, End.HELD, End.SKIPPED))

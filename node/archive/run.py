@@ -124,14 +124,14 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
         if archive.again:
             _forget_begun(out, {entry.key for entry in rest})
         run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
-
         files = itertools.count(1)
 
         def keep(rows: Sequence[dict[str, Any]]) -> None:
             keep_rows(out, rows)
             tally.count(rows)
             kept.update((row["key"], row) for row in rows)
-            show(tally)
+            with suppress(OSError):  # nobody reads the lines any more; the work goes on
+                show(tally)
             if next(files) % MANY_FILES == 0:
                 with suppress(ObjectsUnavailable, OSError):  # the rows are kept, and another time will do
                     merge_outcomes(out)
@@ -142,7 +142,9 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
 
         with receiving(archive.settings, rest, out), Keeper(keep, quiet) as keeper:
             _take(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), keeper)
-    kept |= {key: row for key, row in read_outcomes(out).items() if row["released_at"] and key in kept}  # meanwhile
+    for key, row in read_outcomes(out).items():  # what a person or another command did meanwhile
+        if key in kept and (row["released_at"] or kept[key]["end"] == End.WAITING):
+            kept[key] = row
     out.put(f"{OUTCOMES}.parquet", to_parquet([kept[entry.key] for entry in entries if entry.key in kept]))
     if tally.done == tally.total:
         _forget_begun(out, {entry.key for entry in entries})

@@ -4,7 +4,6 @@ import hashlib
 import itertools
 import json
 import logging
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from datetime import datetime
@@ -33,7 +32,7 @@ from node.bootstrap.places import Folder
 from node.bootstrap.store import installation_uid
 from node.bootstrap.worker import job_options
 from node.cli import offline
-from node.cli.archive import _ended_by_sigterm, _line
+from node.cli.archive import _line
 from node.errors import Misconfigured, Refused, Retryable
 from node.translate.carried import CarriedJobs
 from storage.errors import NotFound, ObjectsUnavailable
@@ -311,6 +310,12 @@ def test_a_second_command_without_an_answer_leaves_the_outcome_of_the_first(
 
     go(made, with_another)
     assert [row["end"] for row in list_outcomes(made.settings, made.out, "")] == ["PRODUCED"]
+    assert rows_of(made)["ct"]["end"] == "PRODUCED"
+    (tmp_path / "share").unlink()
+    failed = _row(Entry(str(tmp_path / "share" / "ct")).key, "FAILED")
+    keeping.keep_rows(Folder(Path(made.out)), [failed])
+    go(replace(made, again=frozenset({"FAILED"})))
+    assert [row["end"] for row in list_outcomes(made.settings, made.out, "")] == ["WAITING"]
 
 
 def test_a_row_is_kept_while_the_next_series_is_long_in_coming(
@@ -326,6 +331,7 @@ def test_a_row_is_kept_while_the_next_series_is_long_in_coming(
         shown.append(tally.done)
         if tally.done == 1:
             was_kept.set()
+            raise BrokenPipeError  # and a reader who has seen enough
 
     def long(rows: Any, maker: Any, run: Any) -> Iterator[dict[str, str]]:
         answers = here(rows, maker, run)
@@ -465,29 +471,6 @@ def test_a_run_merges_its_files(archive: Any, sources: dict[str, Path], monkeypa
     assert go(made).ends == {"FAILED": 2}
     assert len(list(Folder(Path(made.out)).list("outcomes"))) == 2
     assert len(list_outcomes(made.settings, made.out, "")) == 3
-
-
-def test_what_ended_a_run_is_told_and_not_that_its_last_rows_did_not_fit() -> None:
-    def full(_rows: Any) -> None:
-        raise OSError("No space left on device")
-
-    def run(error: Exception | None) -> None:
-        with keeping.Keeper(full, lambda: None) as keeper:
-            keeper.add({"key": "k"})
-            if error is not None:
-                raise error
-
-    with pytest.raises(Retryable, match="the output is full"):
-        run(Retryable("the output is full"))
-    with pytest.raises(OSError, match="No space"):
-        run(None)
-
-
-def test_sigterm_ends_the_command_as_ctrl_c_does() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _ended_by_sigterm():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_is_no_output_is_said(tmp_path: Path, settings: Settings) -> None:
