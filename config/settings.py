@@ -218,17 +218,23 @@ class ModelSettings(Section):
         return self
 
 
+def _whole_above_one(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("above 1 it should be a whole number, since Ray shares out parts of one GPU only")
+    return value
+
+
 class RaySettings(Section):
     """The cluster of `model.executor = "ray"`.
 
     address: "" for one of this machine alone, "auto" for the one that this host belongs to, or host:port of its head.
-    actors: 0 for as many as the cluster has GPUs, or pairs of cores, for. gpus_per_actor: also a fraction.
+    actors: 0 for as many as the cluster has GPUs, or pairs of cores, for. gpus_per_actor: a fraction, or whole.
     jobs_per_actor: series that an actor has in hand at a time. object_store_mb: bound of what is on its way, MiB.
     """
 
     address: Annotated[str, Field(pattern=r"^(auto|[A-Za-z0-9.-]+:[0-9]{1,5}|\[[0-9a-fA-F:]+\]:[0-9]{1,5})?$")] = ""
     actors: Annotated[int, Field(ge=0, le=256)] = 0
-    gpus_per_actor: Annotated[float, Field(ge=0.05, le=8)] = 1.0
+    gpus_per_actor: Annotated[float, Field(ge=0.05, le=8), AfterValidator(_whole_above_one)] = 1.0
     jobs_per_actor: Annotated[int, Field(ge=1, le=8)] = 2
     object_store_mb: Annotated[int, Field(ge=64, le=1_048_576)] = 2048
 

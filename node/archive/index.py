@@ -1,6 +1,7 @@
 """The list of series that an archive is: a Parquet file with one row for each."""
 
 import hashlib
+import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
+from config.spool import SpoolSettings
 from config.syntax import FOREIGN_UID
 from node.errors import Misconfigured
 
@@ -16,6 +19,10 @@ DICOMWEB: Final = "dicomweb:"
 """What a source begins with that is the name of a destination, which is asked by DICOMweb."""
 DIMSE: Final = "dimse:"
 """The same, of one that is asked by C-FIND and C-MOVE."""
+BUCKET: Final = "s3://"
+_FILE: Final = "file://"
+_TEXT: Final = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+"""What a column may hold; pandas writes one without any value as null."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Entry:
 def read_index(path: Path) -> list[Entry]:
     """The entries of an index: a column `source`, and perhaps `series_uid` and `study_uid`; others are not read.
 
-    Raises Misconfigured with a sentence: no Parquet file, no such column, an empty source, a series twice.
+    Raises Misconfigured with a sentence: no Parquet file, no such column, no source, one that is none, a series twice.
     """
     try:
         schema = pq.read_schema(path)
@@ -66,27 +73,51 @@ def is_uid(text: str) -> bool:
     return bool(FOREIGN_UID.fullmatch(text) and text.strip("."))
 
 
+def folder_of(source: str) -> Path:
+    """The folder that a source names which is neither of a bucket nor of a PACS."""
+    return Path(source.removeprefix(_FILE))
+
+
 def _texts(table: pa.Table, name: str) -> list[str]:
     if name not in table.schema.names:
         return [""] * len(table)
     kind = table.schema.field(name).type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+    written = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not any(is_a(written) for is_a in _TEXT):
         raise Misconfigured(f"the column `{name}` of the index holds {kind} and no text")
     return [value or "" for value in table.column(name).to_pylist()]
+
+
+def _place_of(entry: Entry) -> str:
+    """Its source as every spelling of it has it, "" where it names no place."""
+    if entry.is_of_pacs:
+        return entry.source
+    if entry.source.startswith(BUCKET):
+        try:
+            return SpoolSettings(url=entry.source).url
+        except ValidationError:
+            return ""
+    folder = entry.source.removeprefix(_FILE)
+    return os.path.normpath(folder) if folder.startswith("/") else ""
 
 
 def _check(entries: Sequence[Entry]) -> None:
     if not entries:
         raise Misconfigured("the index has no row")
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     for number, entry in enumerate(entries, 1):
         if not entry.source:
             raise Misconfigured(f"row {number} of the index has no source")
+        if not (place := _place_of(entry)):
+            raise Misconfigured(
+                f"row {number} of the index has a source that is no place: it should be s3://BUCKET/PREFIX, "
+                "file:///FOLDER, a folder by its whole path, dicomweb:NAME or dimse:NAME"
+            )
         for name in ("series_uid", "study_uid"):
             if (uid := getattr(entry, name)) and not is_uid(uid):
                 raise Misconfigured(f"row {number} of the index has a {name} that is no UID")
         if entry.is_of_pacs and not (entry.series_uid and entry.study_uid):
             raise Misconfigured(f"row {number} of the index is for a PACS, and lacks study_uid or series_uid")
-        if entry.key in seen:
+        if (place, entry.series_uid) in seen:
             raise Misconfigured(f"row {number} of the index names a series that an earlier row names already")
-        seen.add(entry.key)
+        seen.add((place, entry.series_uid))

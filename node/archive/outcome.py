@@ -19,6 +19,7 @@ class End(StrEnum):
     SKIPPED = "SKIPPED"  # the input gate does not want it
     INCOMPLETE = "INCOMPLETE"  # the input gate misses slices
     FAILED = "FAILED"
+    WAITING = "WAITING"  # its source does not answer: it has no outcome, and the next start takes it up, last of all
 
 
 @dataclass(frozen=True)

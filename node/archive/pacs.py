@@ -14,6 +14,14 @@ IMAGE_BYTES: Final = 512 << 20
 """Bound of one image: also an Enhanced CT of two thousand frames is smaller."""
 
 
+class Busy(Retryable):
+    """A server asks to be left alone; wait_s: for so many seconds, 0 where it does not say."""
+
+    def __init__(self, why: str, wait_s: float) -> None:
+        super().__init__(why)
+        self.wait_s = wait_s
+
+
 def server_of(settings: Settings, entry: Entry) -> DicomwebSettings:
     """The `[[destination]]` of kind "dicomweb" that a source names; raises Misconfigured."""
     name = entry.source.removeprefix(DICOMWEB)
@@ -32,7 +40,7 @@ def check_servers(settings: Settings, entries: Iterable[Entry]) -> None:
 def retrieve(server: DicomwebSettings, entry: Entry, folder: Path) -> list[Path]:
     """All images that the server lists of a series, as files in an empty folder; never only a part of them.
 
-    Raises Permanent where it lists none, Retryable where it does not list or send all.
+    Raises Permanent where it lists none, Busy where it does not list or send all.
     """
     from node.network.bounded_http import NoAnswer  # noqa: PLC0415 # an extra package, which few need
     from node.network.dicomweb import connect  # noqa: PLC0415
@@ -51,5 +59,5 @@ def retrieve(server: DicomwebSettings, entry: Entry, folder: Path) -> list[Path]
                 path.write_bytes(service.retrieve_instance(entry.study_uid, entry.series_uid, uid))
                 files.append(path)
     except NoAnswer as error:
-        raise Retryable(str(error)) from error
+        raise Busy(str(error), error.wait_s) from error
     return files

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from config.settings import Settings
+from node.archive.keeping import OUTCOMES, keep_rows, read_outcomes
 from node.archive.outcome import End, digest_of, from_parquet, to_parquet
-from node.archive.run import OUTCOMES, RUN_FILE, keep_rows, read_outcomes
+from node.archive.run import RUN_FILE
 from node.bootstrap.places import Place, fetch_all, open_place, read
 from node.dicom.doubt_file import copy_doubt
 from node.errors import Permanent, Refused

@@ -1,34 +1,35 @@
 """The run over an archive: what is not done yet goes to the cluster, and every answer becomes a row that is kept."""
 
 import hashlib
+import itertools
 import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from config.settings import Settings
-from node.archive.index import Entry, read_index
+from node.archive.index import BUCKET, Entry, read_index
+from node.archive.keeping import MANY_FILES, OUTCOMES, Keeper, keep_rows, merge_outcomes, read_outcomes
 from node.archive.moved import check_peers, receiving
-from node.archive.outcome import End, from_parquet, to_parquet
+from node.archive.outcome import End, to_parquet
 from node.archive.pacs import check_servers
 from node.archive.translate import OPEN, STOP, ArchiveTranslator, Run
 from node.bootstrap.places import Place, open_place, read
-from node.bootstrap.worker import job_options
+from node.bootstrap.worker import equipment_of, job_options
 from node.errors import Refused, Retryable
 from node.translate.carried import BundleAsk
+from node.translate.job import JobOptions
 from storage.constancy import ConstancyView
-from storage.errors import NotFound
+from storage.errors import NotFound, ObjectsUnavailable
 
 RUN_FILE: Final = "run.json"
-OUTCOMES: Final = "outcomes"
 MAX_OPEN: Final = 3  # series one after the other whose source does not answer; others would fare no better
-_ROWS: Final = 20  # of outcome that are kept together, or what came within
-_SECONDS: Final = 5.0
 
 Stream = Callable[[Sequence[dict[str, Any]], type, Run], Iterable[dict[str, Any]]]
 """Gives to each row, on a cluster, what a translator makes of it; `node.translate.ray_executor.stream`."""
@@ -38,15 +39,28 @@ Stream = Callable[[Sequence[dict[str, Any]], type, Run], Iterable[dict[str, Any]
 class Tally:
     """How far a run is.
 
-    total: rows of the index. before: those that had an outcome when it began. ends: how many ended how. open: those
-    whose source did not answer, which have no outcome.
+    total: rows of the index. before: those that had an outcome when it began. ends: how many ended how. waiting: why
+    the source of a series did not answer, by the key of its row; these have no outcome. is_quiet: none came for long.
     """
 
     total: int
     before: int = 0
     ends: Counter[str] = field(default_factory=Counter)
-    open: int = 0
+    waiting: dict[str, str] = field(default_factory=dict)
+    is_quiet: bool = False
     _begun_s: float = field(default_factory=time.monotonic)
+    _came_s: float = field(default_factory=time.monotonic)
+
+    def count(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take rows that came."""
+        self._came_s, self.is_quiet = time.monotonic(), False
+        self.ends.update(row["end"] for row in rows if row["end"] != End.WAITING)
+        self.waiting |= {row["key"]: row["reason"] for row in rows if row["end"] == End.WAITING}
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since rows came last."""
+        return time.monotonic() - self._came_s
 
     @property
     def done(self) -> int:
@@ -93,50 +107,58 @@ def run_archive(archive: Archive, stream: Stream, show: Callable[[Tally], None])
     NoAssociation where a PACS takes no C-MOVE of ours, Retryable where nothing gets on, ObjectsUnavailable, OSError;
     outcomes so far are kept then, and the same words go on.
     """
-    entries = read_index(archive.index)
-    check_servers(archive.settings, entries)
-    check_peers(archive.settings, entries)
+    entries = read_entries(archive.settings, archive.index)
     out = open_place(archive.out, archive.settings.spool)
-    produced_at = _settle(out, _about(archive, entries))
-    kept = {key: row for key, row in read_outcomes(out).items() if row["end"] not in archive.again}
-    rest = [entry for entry in entries if entry.key not in kept]
+    options = _settle(out, _about(archive, entries), job_options(archive.settings, datetime.now(UTC)))
+    before, to_do = merge_outcomes(out), archive.again | {End.WAITING}
+    kept = {key: row for key, row in before.items() if row["end"] not in to_do}
+    # What did not answer comes last: it must not keep the others from their turn, start after start.
+    rest = sorted(
+        (entry for entry in entries if entry.key not in kept),
+        key=lambda entry: before.get(entry.key, {}).get("end") == End.WAITING,
+    )
     tally = Tally(len(entries), len(entries) - len(rest))
-    tally.ends.update(kept[entry.key]["end"] for entry in entries if entry.key in kept)
+    tally.count([kept[entry.key] for entry in entries if entry.key in kept])
     show(tally)
     if rest:
         if archive.again:
             _forget_begun(out, {entry.key for entry in rest})
-        options = job_options(archive.settings, produced_at)
         run = Run(archive.settings, archive.out, options, archive.ask, uuid.uuid4().hex, archive.constancy)
-        with receiving(archive.settings, rest, out):
-            for rows in _in_parts(_outcomes(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), tally)):
-                keep_rows(out, rows)
-                tally.ends.update(row["end"] for row in rows)
-                kept |= {row["key"]: row for row in rows}
+        files = itertools.count(1)
+
+        def keep(rows: Sequence[dict[str, Any]]) -> None:
+            keep_rows(out, rows)
+            tally.count(rows)
+            kept.update((row["key"], row) for row in rows)
+            with suppress(OSError):  # nobody reads the lines any more; the work goes on
                 show(tally)
-    kept |= {key: row for key, row in read_outcomes(out).items() if row["released_at"] and key in kept}  # meanwhile
+            if next(files) % MANY_FILES == 0:
+                with suppress(ObjectsUnavailable, OSError):  # the rows are kept, and another time will do
+                    merge_outcomes(out)
+
+        def quiet() -> None:
+            tally.is_quiet = True
+            show(tally)
+
+        with receiving(archive.settings, rest, out), Keeper(keep, quiet) as keeper:
+            _take(stream([asdict(entry) for entry in rest], ArchiveTranslator, run), keeper)
+    for key, row in read_outcomes(out).items():  # what a person or another command did meanwhile
+        if key in kept and (row["released_at"] or kept[key]["end"] == End.WAITING):
+            kept[key] = row
     out.put(f"{OUTCOMES}.parquet", to_parquet([kept[entry.key] for entry in entries if entry.key in kept]))
     if tally.done == tally.total:
         _forget_begun(out, {entry.key for entry in entries})
     return tally
 
 
-def keep_rows(out: Place, rows: Sequence[dict[str, Any]]) -> None:
-    """Keep rows of outcome; raises ObjectsUnavailable, OSError."""
-    out.put(f"{OUTCOMES}/{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{uuid.uuid4().hex}.parquet", to_parquet(rows))
-
-
-def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
-    """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError.
-
-    What a person released stays so: a second command may have had the series in hand, and say HELD after that.
-    """
-    rows: dict[str, dict[str, Any]] = {}
-    for found in sorted(out.list(OUTCOMES), key=lambda one: one.key):
-        for row in from_parquet(read(out, found.key)):
-            if row["released_at"] or not rows.get(row["key"], row)["released_at"]:
-                rows[row["key"]] = row
-    return rows
+def read_entries(settings: Settings, index: Path) -> list[Entry]:
+    """The entries of an index whose sources can be asked with these settings; raises Misconfigured."""
+    entries = read_index(index)
+    check_servers(settings, entries)
+    check_peers(settings, entries)
+    if one := next((entry.source for entry in entries if entry.source.startswith(BUCKET)), ""):
+        open_place(one, settings.spool)
+    return entries
 
 
 def list_outcomes(settings: Settings, out: str, end: str) -> list[dict[str, Any]]:
@@ -147,37 +169,17 @@ def list_outcomes(settings: Settings, out: str, end: str) -> list[dict[str, Any]
     return [row for row in read_outcomes(place).values() if end in ("", row["end"])]
 
 
-def _outcomes(answers: Iterable[Mapping[str, str]], tally: Tally) -> Iterator[dict[str, Any]]:
-    """The rows of outcome among what comes back; raises Retryable where an answer says that nothing gets on."""
+def _take(answers: Iterable[Mapping[str, str]], keeper: Keeper) -> None:
+    """Keep the rows among what comes back; raises Retryable where an answer says that nothing gets on."""
     in_a_row = 0
     for answer in answers:
         if answer["kind"] == STOP:
             raise Retryable(answer["text"])
-        if answer["kind"] == OPEN:
-            tally.open, in_a_row = tally.open + 1, in_a_row + 1
-            if in_a_row == MAX_OPEN:
-                raise Retryable(f"{MAX_OPEN} sources one after the other did not answer: {answer['text']}")
-            continue
-        in_a_row = 0
-        yield json.loads(answer["text"])
-
-
-def _in_parts(answers: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows together that came within seconds, so that a kill costs little and there are not too many files."""
-    part: list[dict[str, Any]] = []
-    begun_s = time.monotonic()
-    try:
-        for row in answers:
-            part.append(row)
-            if len(part) >= _ROWS or time.monotonic() - begun_s > _SECONDS:
-                yield part
-                part, begun_s = [], time.monotonic()
-    except (Exception, KeyboardInterrupt):  # what was done counts, whatever ended the others
-        if part:
-            yield part
-        raise
-    if part:
-        yield part
+        row = json.loads(answer["text"])
+        keeper.add(row)
+        in_a_row = in_a_row + 1 if answer["kind"] == OPEN else 0
+        if in_a_row == MAX_OPEN:
+            raise Retryable(f"{MAX_OPEN} sources one after the other did not answer: {row['reason']}")
 
 
 # -- the output ------------------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ def _about(archive: Archive, entries: Sequence[Entry]) -> dict[str, str]:
     """What all results of one output have in common: another bundle, list, version or setting is another run."""
     settings, moment = archive.settings, datetime.min.replace(tzinfo=UTC)
     results = (
-        job_options(settings, moment),
+        replace(job_options(settings, moment), equipment=equipment_of(None)),
         settings.eligibility,
         replace(archive.ask, bundle="", batch_size=None),
     )
@@ -199,17 +201,23 @@ def _about(archive: Archive, entries: Sequence[Entry]) -> dict[str, str]:
     }
 
 
-def _settle(out: Place, about: Mapping[str, str]) -> datetime:
-    """The moment of production of this run, from its first start; raises Refused where the output is another run's."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    out.put_new(RUN_FILE, json.dumps({**about, "produced_at": now.isoformat()}, indent=1).encode())
+def _settle(out: Place, about: Mapping[str, str], options: JobOptions) -> JobOptions:
+    """The options of all jobs of this run: moment of production and installation are those of its first start.
+
+    So a start on another host, or after the node of this one has served for the first time, makes the same bytes.
+    Raises Refused where the output is another run's.
+    """
+    now, installation = options.produced_at.replace(microsecond=0), options.equipment.installation_uid
+    begun = {**about, "produced_at": now.isoformat(), "installation": installation}
+    out.put_new(RUN_FILE, json.dumps(begun, indent=1).encode())
     there = json.loads(read(out, RUN_FILE))
     if others := [name for name, value in about.items() if there.get(name) != value]:
         raise Refused(
             f"the output belongs to another run, with another {', '.join(others)}; name another output, or run it with "
             "what it was begun with"
         )
-    return datetime.fromisoformat(there["produced_at"])
+    moment, equipment = datetime.fromisoformat(there["produced_at"]), equipment_of(there["installation"])
+    return replace(options, produced_at=moment, equipment=equipment)
 
 
 def _forget_begun(out: Place, keys: set[str]) -> None:

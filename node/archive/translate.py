@@ -22,10 +22,10 @@ from typing import Any, Final
 
 from config.settings import Settings
 from models.translator import DeviceFault
-from node.archive.index import DICOMWEB, Entry
+from node.archive.index import BUCKET, DICOMWEB, Entry, folder_of
 from node.archive.moved import Lacking, move
 from node.archive.outcome import End, Outcome, digest_of
-from node.archive.pacs import retrieve, server_of
+from node.archive.pacs import Busy, retrieve, server_of
 from node.bootstrap.constancy import environment_of, why_missing
 from node.bootstrap.places import fetch_all, open_place, read
 from node.bootstrap.roles import eligibility_policy
@@ -46,12 +46,14 @@ MAX_BEGINS_IN_ALL: Final = 12
 """The same over all starts of the driver, which a host takes with it when it ends."""
 PAUSES_S: Final = (2.0, 10.0, 30.0, 60.0)
 """Between the tries of a series whose object store or disk does not answer."""
+MOST_ASKED_S: Final = 600.0
+"""The longest such pause that a DICOMweb server gets which asks for one (Retry-After)."""
 ARITHMETIC: Final = "arithmetic"
 _OFTEN_BYTES: Final = 256 << 20  # of a series whose size nobody says
 _ROOM: Final = 4  # times the bytes of the sources: they, the result of the same size, and as much again
 
 ANSWER, OPEN, STOP = "outcome", "open", "stop"
-"""What a row comes back with: its outcome (JSON); why it has none yet; why no other would have one either."""
+"""What a row comes back with: its outcome (JSON); one that is WAITING (JSON); why no other would have one either."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,10 @@ class ArchiveTranslator:
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Translate one series, with several tries where something does not answer; raises nothing that is meant."""
         entry, begun_s = Entry(row["source"], row["series_uid"], row["study_uid"]), time.monotonic()
-        kind, why, lacks = "", "", False
+        kind, why, lacks, asked_s = "", "", False, 0.0
         for pause_s in (0.0, *PAUSES_S):
-            time.sleep(pause_s)
+            time.sleep(max(pause_s, asked_s))
+            asked_s = 0.0
             try:
                 return _ended(self._once(entry), begun_s)
             except ExecutorUnavailable as error:
@@ -102,10 +105,15 @@ class ArchiveTranslator:
                 kind, why, lacks = STOP, f"the output: {error}", False
             except (ObjectsUnavailable, Retryable, OSError) as error:
                 kind, why, lacks = OPEN, _words(error), isinstance(error, Lacking)
+                asked_s = min(error.wait_s, MOST_ASKED_S) if isinstance(error, Busy) else 0.0
             log.warning("series %s of the archive waits: %s", entry.key, why, extra={"event": "archive_waits"})
         with suppress(_OutputAway):
             self._forget(entry)
-        return _ended(self._of(entry, End.INCOMPLETE, why), begun_s) if lacks else _answer(entry, kind, why)
+        if kind == STOP:
+            return {"key": entry.key, "kind": STOP, "text": why}
+        if lacks:
+            return _ended(self._of(entry, End.INCOMPLETE, why), begun_s)
+        return _ended(self._of(entry, End.WAITING, why), begun_s, OPEN)
 
     def _once(self, entry: Entry) -> Outcome:
         others = self._begun_by_others(entry)
@@ -189,6 +197,7 @@ class ArchiveTranslator:
         if entry.is_of_pacs:
             room, fetch = _ROOM * _OFTEN_BYTES, partial(self._from_pacs, entry)
         else:
+            _refuse_missing(entry)
             place = open_place(entry.source, self._run.settings.spool)
             found = sorted(place.list(""), key=lambda one: one.key)
             room, fetch = _ROOM * sum(one.size_bytes for one in found), partial(fetch_all, place, found)
@@ -265,6 +274,16 @@ class ArchiveTranslator:
         )
 
 
+def _refuse_missing(entry: Entry) -> None:
+    """Raise Permanent for a folder that is missing beside others; with none beside it a share may not be mounted."""
+    folder = folder_of(entry.source)
+    if entry.source.startswith(BUCKET) or folder.is_dir() or not folder.parent.is_dir():
+        return
+    with os.scandir(folder.parent) as others:
+        if any(others):
+            raise Permanent("there is no such folder, and there are others beside it")
+
+
 @contextmanager
 def _asking_the_output() -> Iterator[None]:
     try:
@@ -278,13 +297,9 @@ def _words(error: Exception) -> str:
     return (error.strerror or "it cannot be read") if isinstance(error, OSError) else str(error)
 
 
-def _ended(outcome: Outcome, begun_s: float) -> dict[str, str]:
+def _ended(outcome: Outcome, begun_s: float, kind: str = ANSWER) -> dict[str, str]:
     seconds = round(time.monotonic() - begun_s, 3)
-    return {"key": outcome.key, "kind": ANSWER, "text": json.dumps(replace(outcome, seconds=seconds).row())}
-
-
-def _answer(entry: Entry, kind: str, text: str) -> dict[str, str]:
-    return {"key": entry.key, "kind": kind, "text": text}
+    return {"key": outcome.key, "kind": kind, "text": json.dumps(replace(outcome, seconds=seconds).row())}
 
 
 def _nothing(_stage: str, _done: int, _total: int) -> None:

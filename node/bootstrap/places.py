@@ -7,6 +7,7 @@ import errno
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -43,21 +44,21 @@ class Folder:
 
     def put(self, key: str, data: bytes) -> None:
         """Keep these bytes, in the place of any before."""
-        path, whole = self._root / key, self._written(data)
-        _make(path.parent)
-        whole.replace(path)
+        path = self._root / key
+        with self._written(data) as whole:
+            _make(path.parent)
+            whole.replace(path)
         fsync_directory(path.parent)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Keep these bytes where there are none under the key; False where there are."""
-        path, whole = self._root / key, self._written(data)
-        _make(path.parent)
-        try:
-            path.hardlink_to(whole)
-        except FileExistsError:
-            return False
-        finally:
-            whole.unlink()
+        path = self._root / key
+        with self._written(data) as whole:
+            _make(path.parent)
+            try:
+                path.hardlink_to(whole)
+            except FileExistsError:
+                return False
         fsync_directory(path.parent)
         return True
 
@@ -94,15 +95,19 @@ class Folder:
         found = path.stat()
         return Found(str(path.relative_to(self._root)), found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
 
-    def _written(self, data: bytes) -> Path:
-        """A file with these bytes that nobody lists."""
+    @contextmanager
+    def _written(self, data: bytes) -> Iterator[Path]:
+        """A file with these bytes that nobody lists; gone at the end of the block, also where the disk is full."""
         path = self._root / _PARTIAL / uuid.uuid4().hex
         _make(path.parent, mode=0o700)
-        with path.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        return path
+        try:
+            with path.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def _make(folder: Path, mode: int = 0o777) -> None:

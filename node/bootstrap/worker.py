@@ -286,13 +286,15 @@ def options_of_job(settings: Settings, job: ClaimedJob, produced_at: datetime) -
     )
 
 
+def equipment_of(uid: str | None) -> EquipmentIdentity:
+    """How results name the installation of this UID; None for one that never served."""
+    return EquipmentIdentity(software_version=software_version(), device_serial_number=uid or "0", installation_uid=uid)
+
+
 def job_options(settings: Settings, produced_at: datetime, *, repeat: int = 0, version: int = 1) -> JobOptions:
     """What the settings say about a derived series; an installation that never served has no UID of its own yet."""
-    uid = installation_uid(settings.node.data_dir, create=False)
     return JobOptions(
-        equipment=EquipmentIdentity(
-            software_version=software_version(), device_serial_number=uid or "0", installation_uid=uid
-        ),
+        equipment=equipment_of(installation_uid(settings.node.data_dir, create=False)),
         produced_at=produced_at,
         series=SeriesOptions(
             description_prefix=settings.series.description_prefix, number_rule=settings.series.number_rule

@@ -1,5 +1,8 @@
 """`archive run`, `ls`, `release`: a list of series on a cluster, without receiver, store and couriers."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -66,9 +69,13 @@ def run(
                 "total": tally.total,
                 "ends": dict(tally.ends),
                 "open": tally.total - tally.done,
+                "waiting": tally.waiting,
                 "series_per_hour": round(tally.series_per_hour, 1),
             }
         )
+    if tally.waiting:
+        ask = f"`syncect archive ls --out {place} --end WAITING` says why"
+        say(f"syncect: {len(tally.waiting)} series have no outcome yet; {ask}, and the same command again goes on")
     if not tally.ended_well:
         raise typer.Exit(Exit.ERROR)
 
@@ -92,7 +99,14 @@ def ls(
     print_table(
         ["SERIES", "OUTCOME", "SLICES", "SECONDS", "PLACE", "REASON"],
         [
-            (one["series_uid"], one["end"], str(one["slices"]), f"{one['seconds']:.1f}", one["place"], one["reason"])
+            (
+                one["series_uid"] or one["source"],
+                one["end"],
+                str(one["slices"]),
+                f"{one['seconds']:.1f}",
+                one["place"],
+                one["reason"],
+            )
             for one in rows
         ],
     )
@@ -138,19 +152,20 @@ def _whole(place: str) -> str:
     return place if "://" in place else str(Path(place).absolute())
 
 
-def _require() -> None:
-    for name in ("obstore", "pyarrow", "ray"):
+def _require(*more: str) -> None:
+    for name in ("obstore", "pyarrow", *more):
         if find_spec(name) is None:
             raise ConfigError(f'an archive needs the package {name}: pip install "syncect[ray,objects]"')
 
 
 def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, quiet: bool) -> "Tally":
-    _require()
+    _require("ray")
     from node.archive.permits import permitted
-    from node.archive.run import Archive, run_archive
+    from node.archive.run import Archive, read_entries, run_archive
     from node.bootstrap.ray_worker import plan_of
     from node.translate.ray_executor import connected, settle_device, stream
 
+    read_entries(settings, index)  # before a cluster is started, which takes a while
     plan, (ask, constancy) = plan_of(settings), permitted(settings)
     again = frozenset({"FAILED", "INCOMPLETE"}) if retry_failed else frozenset()
 
@@ -158,18 +173,29 @@ def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, qui
         if not quiet:
             out().print(_line(tally), markup=False)
 
-    with connected(plan, _START_TRIES):
+    with _ended_by_sigterm(), connected(plan, _START_TRIES):
         device = settle_device(settings.model.device, plan)
         archive = Archive(settings, index, place, replace(ask, device=device), constancy, again)
         return run_archive(archive, lambda rows, made, run: stream(rows, made, run, plan, device), show)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM, by which a container or a batch system ends a command, is as Ctrl-C: rows are kept, and Ray is ended."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _line(tally: "Tally") -> str:
     left = tally.left_s
     ends = ", ".join(f"{count} {end}" for end, count in sorted(tally.ends.items())) or "none ended yet"
     when = "" if left is None or tally.done == tally.total else f", {left / 60:.0f} min left"
-    waits = f", {tally.open} did not answer" if tally.open else ""
-    return f"{tally.done} of {tally.total} series: {ends}{waits}; {tally.series_per_hour:.0f} per hour{when}"
+    waits = f", {len(tally.waiting)} WAITING" if tally.waiting else ""
+    quiet = f"; none ended for {tally.quiet_s / 60:.0f} min" if tally.is_quiet else ""
+    return f"{tally.done} of {tally.total} series: {ends}{waits}; {tally.series_per_hour:.0f} per hour{when}{quiet}"
 
 
 def add_to(app: typer.Typer) -> None:

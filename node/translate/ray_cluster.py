@@ -5,13 +5,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from node.errors import GiveBack, Retryable
+from node.translate.loaded import ExecutorUnavailable
 
 HEAD_LOST_S: Final = 10.0  # for which nobody listens at the head's port; Ray itself ends the process after 60 s
 _CONNECT_S: Final = 3.0
@@ -87,6 +88,28 @@ class ClusterPlan:
             f"Ray did not start on this machine in {tries} tries ({error}): it gives its own processes 15 s, which a "
             "busy machine may not have; its logs lie in /tmp/ray/session_latest/logs"
         )
+
+    def device_of(self, device: str, hosts: Sequence[Mapping[str, float]]) -> Literal["cpu", "cuda"]:
+        """Where actors compute on a cluster whose hosts have these resources; raises ExecutorUnavailable.
+
+        With a number of actors an autoscaler may still bring the hosts that have room for one; without it nobody does,
+        and Ray would wait for ever.
+        """
+        gpus = max((one.get("GPU", 0.0) for one in hosts), default=0.0)
+        if device == "cpu" or (device == "auto" and not gpus):
+            if not self.actors and not any(one.get("CPU", 0.0) >= self.cores_per_actor for one in hosts):
+                raise ExecutorUnavailable(
+                    f"no host of the Ray cluster has the {self.cores_per_actor} cores that an actor takes; `ray start` "
+                    "of each host says how many it gives (--num-cpus)"
+                )
+            return "cpu"
+        if not gpus:
+            raise ExecutorUnavailable("device is set to cuda, but no host of the Ray cluster has a GPU")
+        if not self.actors and gpus < self.gpus_per_actor:
+            raise ExecutorUnavailable(
+                f"no host of the Ray cluster has the {self.gpus_per_actor:g} GPUs that ray.gpus_per_actor asks for"
+            )
+        return "cuda"
 
     def prepare(self) -> None:
         """Tell Ray, before it starts, to send nothing to its makers; raises Unreachable, also without a token."""

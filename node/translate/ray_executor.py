@@ -467,12 +467,8 @@ def stream(
 
 def settle_device(device: str, plan: ClusterPlan) -> Literal["cpu", "cuda"]:
     """ "cpu" or "cuda" of the actors; raises ExecutorUnavailable where the cluster lacks what the settings ask for."""
-    found = _resources().get("GPU", 0.0)
-    if device == "cpu" or (device == "auto" and not found):
-        return "cpu"
-    if found < min(1.0, plan.gpus_per_actor):
-        raise ExecutorUnavailable("device is set to cuda, but no host of the Ray cluster has a GPU")
-    return "cuda"
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return plan.device_of(device, [one["Resources"] for one in nodes if one["Alive"]])
 
 
 def _resources() -> dict[str, float]:

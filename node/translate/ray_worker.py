@@ -87,6 +87,7 @@ class RayWorker:
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set, and wait for a cluster. Raises ClusterGone, also where a lane ended by an error."""
+        told = ""
         while not stop.is_set():
             try:
                 self._beat("", "connecting to Ray", 0, 0, LONG_LIMIT_S)
@@ -94,7 +95,9 @@ class RayWorker:
                     self._work(ActorPool(self._plan, settle_device(self._device, self._plan)), HeadWatch(address), stop)
                 return
             except (ExecutorUnavailable, Unreachable) as error:
-                log.error("this worker cannot work: %s", error, extra={"event": "worker_cannot_work"})
+                if str(error) != told:  # not at each try, of which there are 17,000 in a day
+                    log.error("this worker cannot work: %s", error, extra={"event": "worker_cannot_work"})
+                    told = str(error)
                 self._announce(f"{CANNOT_WORK}{error}")
             stop.wait(CONNECT_EVERY_S)
 

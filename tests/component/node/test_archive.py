@@ -2,10 +2,13 @@
 
 import hashlib
 import itertools
+import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,16 +19,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
-from node.archive import translate
-from node.archive.index import Entry, read_index
-from node.archive.outcome import digest_of
+from node.archive import keeping, translate
+from node.archive import run as run_module
+from node.archive.index import Entry
+from node.archive.outcome import Outcome, digest_of
+from node.archive.pacs import Busy
 from node.archive.permits import permitted
 from node.archive.run import Archive, Stream, Tally, list_outcomes, run_archive
-from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL
+from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL, MOST_ASKED_S
 from node.bootstrap import places
 from node.bootstrap.places import Folder
+from node.bootstrap.store import installation_uid
 from node.bootstrap.worker import job_options
 from node.cli import offline
+from node.cli.archive import _line
 from node.errors import Misconfigured, Refused, Retryable
 from node.translate.carried import CarriedJobs
 from storage.errors import NotFound, ObjectsUnavailable
@@ -123,16 +130,10 @@ def test_each_series_gets_one_row_that_says_how_it_ended(archive: Any, sources: 
 def test_the_files_are_those_of_process_at_the_same_moment(
     archive: Any, sources: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moments = []
-
-    def kept(settings: Settings, produced_at: Any, **of: Any) -> Any:
-        moments.append(produced_at)
-        return job_options(settings, produced_at, **of)
-
     made = archive(sources["good"])
-    monkeypatch.setattr("node.archive.run.job_options", kept)
     go(made)
-    monkeypatch.setattr(offline, "job_options", lambda settings, _now: job_options(settings, moments[-1]))
+    moment = datetime.fromisoformat(json.loads(Path(made.out, "run.json").read_text())["produced_at"])
+    monkeypatch.setattr(offline, "job_options", lambda settings, _now: job_options(settings, moment))
     done = offline.process_folder(made.settings, sources["good"], tmp_path / "process", "")
     place = Path(made.out, "series", done.result.series_uid)
     assert contents(place) == contents(tmp_path / "process")
@@ -259,19 +260,121 @@ def test_an_output_that_is_away_for_good_ends_the_run_and_keeps_its_rows(
     assert go(made).done == 3
 
 
-def test_sources_that_are_away_have_no_outcome_and_end_the_run_when_they_are_several(
+def test_sources_that_are_away_wait_and_end_the_run_when_they_are_several(
     archive: Any, sources: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    gone = [tmp_path / f"Meier^Anna {number}" for number in range(3)]
+    gone = [tmp_path / "share" / f"Meier^Anna {number}" for number in range(3)]
     one = archive(gone[0], sources["Meier^Anna"])
     tally = go(one)
-    assert (tally.done, tally.open, tally.ended_well) == (1, 1, False)
-    assert list(rows_of(one)) == ["Meier^Anna"]
-    with pytest.raises(Retryable, match=r"^3 sources one after the other did not answer: no such folder$"):
-        go(archive(*gone, sources["good"], out=one.out + "2"))
+    assert (tally.done, list(tally.waiting.values()), tally.ended_well) == (1, ["no such folder"], False)
+    ends = {name: row["end"] for name, row in rows_of(one).items()}
+    assert ends == {"Meier^Anna 0": "WAITING", "Meier^Anna": "PRODUCED"}
+    assert [row["reason"] for row in list_outcomes(one.settings, one.out, "WAITING")] == ["no such folder"]
     assert "waits: no such folder" in caplog.text
     assert "Meier" not in caplog.text
+    (tmp_path / "share").mkdir()
+    gone[0].mkdir()
+    assert go(one).ends == {"PRODUCED": 1, "FAILED": 1}
+
+
+def test_sources_that_never_answer_do_not_keep_the_others_from_their_turn(
+    archive: Any, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    gone = [tmp_path / "share" / str(number) for number in range(3)]
+    made = archive(*gone, sources["good"])
+    for ends in ({}, {"good": "PRODUCED"}):
+        with pytest.raises(Retryable, match=r"^3 sources one after the other did not answer: no such folder$"):
+            go(made)
+        found = {Path(row["source"]).name: row["end"] for row in list_outcomes(made.settings, made.out, "")}
+        assert found == {"0": "WAITING", "1": "WAITING", "2": "WAITING"} | ends
+
+
+def test_a_folder_that_is_missing_beside_others_is_failed_at_once(archive: Any, sources: dict[str, Path]) -> None:
+    made = archive(*(sources["good"].parent / f"{number}" for number in range(3)), sources["good"])
+    assert go(made).ends == {"FAILED": 3, "PRODUCED": 1}
+    assert rows_of(made)["0"]["reason"] == "there is no such folder, and there are others beside it"
+
+
+def test_a_second_command_without_an_answer_leaves_the_outcome_of_the_first(
+    archive: Any, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    made = archive(tmp_path / "share" / "ct")
+
+    def with_another(rows: Any, maker: Any, run: Any) -> Iterator[dict[str, str]]:
+        answers = list(here(rows, maker, run))
+        (tmp_path / "share").symlink_to(sources["good"].parent)
+        (sources["good"].parent / "ct").symlink_to(sources["good"])
+        assert go(made).ends == {"PRODUCED": 1}
+        yield from answers
+
+    go(made, with_another)
+    assert [row["end"] for row in list_outcomes(made.settings, made.out, "")] == ["PRODUCED"]
+    assert rows_of(made)["ct"]["end"] == "PRODUCED"
+    (tmp_path / "share").unlink()
+    failed = _row(Entry(str(tmp_path / "share" / "ct")).key, "FAILED")
+    keeping.keep_rows(Folder(Path(made.out)), [failed])
+    go(replace(made, again=frozenset({"FAILED"})))
+    assert [row["end"] for row in list_outcomes(made.settings, made.out, "")] == ["WAITING"]
+
+
+def test_a_row_is_kept_while_the_next_series_is_long_in_coming(
+    archive: Any, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "_SECONDS", 0.01)
+    monkeypatch.setattr(keeping, "QUIET_S", 0.0)
+    made, shown, was_kept, was_quiet = archive(sources["empty"], sources["two"]), [], Event(), Event()
+
+    def show(tally: Tally) -> None:
+        if was_kept.is_set() and "; none ended for 0 min" in _line(tally):
+            was_quiet.set()
+        shown.append(tally.done)
+        if tally.done == 1:
+            was_kept.set()
+            raise BrokenPipeError  # and a reader who has seen enough
+
+    def long(rows: Any, maker: Any, run: Any) -> Iterator[dict[str, str]]:
+        answers = here(rows, maker, run)
+        yield next(answers)
+        assert was_kept.wait(10)
+        assert [row["source"] for row in list_outcomes(made.settings, made.out, "")] == [str(sources["empty"])]
+        assert was_quiet.wait(10), "a person is told that nothing ends"
+        yield from answers
+
+    assert run_archive(made, long, show).done == 2
+    assert shown[0] == 0
+    assert shown[-1] == 2
+
+
+def test_a_server_that_asks_for_time_gets_it_and_not_without_end(
+    archive: Any, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    asks = iter([Busy("busy", 20.0), Busy("busy", 9e9)])
+
+    def fetch(_place: Any, _found: Any, _folder: Path) -> list[Path]:
+        if (error := next(asks, None)) is not None:
+            raise error
+        return sorted(sources["good"].glob("*.dcm"))
+
+    monkeypatch.setattr(translate, "fetch_all", fetch)
+    monkeypatch.setattr("node.archive.translate.time.sleep", slept.append)
+    assert go(archive(sources["good"])).ends == {"PRODUCED": 1}
+    assert slept == [0.0, 20.0, MOST_ASKED_S]
+
+
+def test_a_run_goes_on_with_the_same_bytes_on_a_host_of_another_installation(
+    archive: Any, sources: dict[str, Path]
+) -> None:
+    made = archive(sources["good"], sources["empty"])
+    go(made)
+    before = contents(next(Path(made.out, "series").iterdir()))
+    made.settings.node.data_dir.mkdir()
+    assert installation_uid(made.settings.node.data_dir, create=True)
+    for rows in Path(made.out, "outcomes").iterdir():
+        rows.unlink()
+    assert go(made).ends == {"PRODUCED": 1, "FAILED": 1}
+    assert contents(next(Path(made.out, "series").iterdir())) == before
 
 
 def test_another_list_bundle_setting_or_version_is_another_run(archive: Any, sources: dict[str, Path]) -> None:
@@ -333,30 +436,44 @@ def test_without_the_constancy_run_that_the_settings_ask_for_the_run_ends(
         go(made)
 
 
-@pytest.mark.parametrize(
-    ("columns", "why"),
-    [
-        ({"folder": ["/a"]}, "no column `source`"),
-        ({"source": [1]}, "holds int64 and no text"),
-        ({"source": pa.array([], pa.string())}, "no row"),
-        ({"source": ["/a", ""]}, "row 2 of the index has no source"),
-        ({"source": ["/a", "/a"]}, "row 2 of the index names a series that an earlier row names already"),
-        ({"source": ["/a"], "series_uid": ["1.2\n3"]}, "row 1 of the index has a series_uid that is no UID"),
-        ({"source": ["/a"], "study_uid": [".."]}, "row 1 of the index has a study_uid that is no UID"),
-        ({"source": ["dicomweb:pacs"], "series_uid": ["1.2.3"]}, "row 1 .* lacks study_uid or series_uid"),
-    ],
-)
-def test_an_index_that_cannot_be_used_is_refused_with_its_row(tmp_path: Path, columns: Any, why: str) -> None:
-    path = tmp_path / "index.parquet"
-    pq.write_table(pa.table(columns), path)
-    with pytest.raises(Misconfigured, match=why):
-        read_index(path)
+def test_rows_in_many_files_are_merged_and_a_reader_meanwhile_misses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "MANY_FILES", 4)
+    out, rows = Folder(tmp_path), [_row(f"k{number}", "PRODUCED") for number in range(3)]
+    for row in (_row("k0", "FAILED"), *rows):
+        keeping.keep_rows(out, [row])
+    found, reading = {row["key"]: row for row in rows}, Folder.get
+
+    def merged_meanwhile(self: Folder, *of: Any) -> bytes | None:
+        monkeypatch.setattr(Folder, "get", reading)
+        assert keeping.merge_outcomes(out) == found
+        assert len(list(out.list("outcomes"))) == 1
+        return reading(self, *of)
+
+    monkeypatch.setattr(Folder, "get", merged_meanwhile)
+    assert keeping.read_outcomes(out) == found
+    keeping.keep_rows(out, [_row("k1", "HELD")])
+    assert keeping.merge_outcomes(out)["k1"]["end"] == "HELD", "a later row counts before a merged one"
+    assert len(list(out.list("outcomes"))) == 2, "these are not many"
 
 
-def test_what_is_no_index_and_no_output_is_said(tmp_path: Path, settings: Settings) -> None:
-    (tmp_path / "index.parquet").write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(Misconfigured, match="cannot be read as Parquet"):
-        read_index(tmp_path / "index.parquet")
+def _row(key: str, end: str) -> dict[str, Any]:
+    values = dict.fromkeys((one.name for one in fields(Outcome)), "")
+    return Outcome(**{**values, "key": key, "end": end, "slices": 1, "unread": 0, "seconds": 0.0}).row()  # type: ignore[arg-type]
+
+
+def test_a_run_merges_its_files(archive: Any, sources: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "MANY_FILES", 2)
+    monkeypatch.setattr(keeping, "MANY_FILES", 2)
+    monkeypatch.setattr(keeping, "_ROWS", 1)
+    made = archive(sources["empty"], sources["two"], sources["empty"] / "none")
+    assert go(made).ends == {"FAILED": 2}
+    assert len(list(Folder(Path(made.out)).list("outcomes"))) == 2
+    assert len(list_outcomes(made.settings, made.out, "")) == 3
+
+
+def test_what_is_no_output_is_said(tmp_path: Path, settings: Settings) -> None:
     with pytest.raises(NotFound):
         list_outcomes(settings, str(tmp_path / "nowhere"), "")
     for url in ("s3://UPPER", "https://host/x", "relative/folder"):

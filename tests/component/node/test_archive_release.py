@@ -18,10 +18,11 @@ from pydicom import dcmread
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
 from node.archive import translate
+from node.archive.keeping import read_outcomes
 from node.archive.outcome import from_parquet
 from node.archive.permits import permitted
 from node.archive.release import release
-from node.archive.run import Archive, list_outcomes, read_outcomes, run_archive
+from node.archive.run import Archive, list_outcomes, run_archive
 from node.bootstrap import places
 from node.errors import Permanent, Refused
 from node.translate.carried import CarriedJobs

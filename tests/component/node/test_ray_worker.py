@@ -23,6 +23,7 @@ from tests.component.node.conftest import receive
 pytest.importorskip("ray")
 
 from node.bootstrap.ray_worker import ask_of, make_ray_worker, plan_of
+from node.translate import ray_worker
 from node.translate.loaded import ExecutorUnavailable
 
 long = pytest.mark.skipif(os.environ.get("RAY_FAULTS") != "long", reason="takes a minute: `make ray` runs it")
@@ -120,7 +121,10 @@ def test_a_worker_that_is_killed_takes_its_actors_along_and_its_jobs_come_back(n
         until(lambda: are_made(node))
 
 
-def test_without_a_cluster_the_worker_says_so_and_waits_until_it_is_stopped(config: Path, tiny_bundle: Path) -> None:
+def test_without_a_cluster_the_worker_says_so_and_waits_until_it_is_stopped(
+    config: Path, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ray_worker, "CONNECT_EVERY_S", 0.0)
     config.write_text(config.read_text() + '[model]\nexecutor = "ray"\n[ray]\naddress = "127.0.0.1:1"\n')
     with open_store(load_settings(config)) as node:
         said: list[str] = []
@@ -128,10 +132,12 @@ def test_without_a_cluster_the_worker_says_so_and_waits_until_it_is_stopped(conf
 
         def announce(words: str) -> None:
             said.append(words)
-            stop.set()
+            if len(said) == 3:
+                stop.set()
 
         make_ray_worker(node, "1", announce, no_beat, Numbers(), bell_of=Polling).run(stop)
-    assert said == [f"{CANNOT_WORK}nobody listens at the head of the Ray cluster, 127.0.0.1:1"]
+    assert said == [f"{CANNOT_WORK}nobody listens at the head of the Ray cluster, 127.0.0.1:1"] * 3
+    assert caplog.text.count("this worker cannot work") == 1, "a log of the night is not full of it"
 
 
 def test_the_settings_of_a_cluster_and_of_the_bundle_reach_it(tiny_bundle: Path) -> None:

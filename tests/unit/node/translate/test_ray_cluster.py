@@ -5,11 +5,16 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
+from config.settings import RaySettings
 from node.translate import ray_cluster
+from node.translate.loaded import ExecutorUnavailable
 from node.translate.ray_cluster import (
     ClusterPlan,
     HeadWatch,
@@ -172,3 +177,30 @@ def test_of_what_ray_starts_only_the_helpers_without_work_are_ended() -> None:
     living = [name for name, process in zip(names, started, strict=True) if process.poll() is None]
     started[-1].communicate()
     assert living == names[-1:]
+
+
+@pytest.mark.parametrize(
+    ("device", "plan", "hosts", "found"),
+    [
+        ("auto", {}, [{"CPU": 0.0}, {"CPU": 4.0}], "cpu"),
+        ("auto", {}, [{"CPU": 4.0, "GPU": 1.0}], "cuda"),
+        ("cuda", {"gpus_per_actor": 2.0}, [{"GPU": 1.0}, {"GPU": 2.0}], "cuda"),
+        ("cuda", {"actors": 2, "gpus_per_actor": 2.0}, [{"GPU": 1.0}], "cuda"),  # an autoscaler may bring another host
+        ("cpu", {"actors": 2}, [{}], "cpu"),
+        ("cuda", {}, [{"CPU": 4.0}], "no host of the Ray cluster has a GPU"),
+        ("cuda", {"gpus_per_actor": 2.0}, [{"GPU": 1.0}, {"GPU": 1.0}], "no host of the Ray cluster has the 2 GPUs"),
+        ("cpu", {}, [{"CPU": 1.0}, {"CPU": 1.0}], "no host of the Ray cluster has the 2 cores that an actor takes"),
+    ],
+)
+def test_a_cluster_without_room_for_one_actor_is_refused(
+    device: str, plan: dict[str, Any], hosts: list[dict[str, float]], found: str
+) -> None:
+    with nullcontext() if found in ("cpu", "cuda") else pytest.raises(ExecutorUnavailable, match=found):
+        assert ClusterPlan(**plan).device_of(device, hosts) == found
+
+
+def test_a_part_of_several_gpus_is_refused_which_ray_does_not_share_out() -> None:
+    assert RaySettings(gpus_per_actor=0.5).gpus_per_actor == 0.5
+    assert RaySettings(gpus_per_actor=2).gpus_per_actor == 2
+    with pytest.raises(ValidationError, match="above 1 it should be a whole number"):
+        RaySettings(gpus_per_actor=1.5)
