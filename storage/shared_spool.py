@@ -40,12 +40,14 @@ _PAUSE_S: Final = 0.2
 _LEFT_BEHIND_S: Final = 3600.0  # what a killed process was fetching
 _LOOK_AGAIN_S: Final = 60.0  # for files that may be dropped, where there were too few
 _IN_USE_S: Final = 600.0  # what came so recently is not dropped for want of space
+_RESERVES: Final = 3.0  # so much of the reserve stays free of cached files: below one the receiver refuses everything
 
 
 class SharedSpool(Spool):
-    """The files of a node on several hosts. `target_free_gb`: below it, or below the reserve, cached files are dropped.
+    """The files of a node on several hosts. `target_free_gb`: below it, or three reserves, cached files are dropped.
 
-    A file is dropped only where the object store has it, the oldest first.
+    A file is dropped only where the object store has it, the oldest first, and by a thread of its own: nobody who
+    receives or fetches waits while the object store lists its files.
     """
 
     def __init__(
@@ -59,16 +61,21 @@ class SharedSpool(Spool):
     ) -> None:
         super().__init__(root, min_free_gb=min_free_gb, create=create)
         self.objects = objects
-        self._room_bytes = int(max(min_free_gb, target_free_gb) * 1024**3)
+        self._room_bytes = int(max(_RESERVES * min_free_gb, target_free_gb) * 1024**3)
         self._fetching = root / "fetching"
         self._room_turn, self._look_for_room_at_s = threading.Lock(), 0.0
 
     # -- into the object store ---------------------------------------------------------------------------------
 
     def check_space(self) -> None:
-        """Raise SpoolFull below the reserve, after cached files were dropped."""
-        self.make_room()
+        """Raise SpoolFull below the reserve; cached files are dropped meanwhile."""
+        self._make_room_meanwhile()
         super().check_space()
+
+    def spare_bytes(self) -> int:
+        """Free space above the reserve, negative below it; cached files are dropped meanwhile."""
+        self._make_room_meanwhile()
+        return super().spare_bytes()
 
     def keep(self, parts: Iterable[bytes], now: datetime) -> str:
         """Write a received file under a new name and return it after the object store has it.
@@ -182,7 +189,7 @@ class SharedSpool(Spool):
     def _bring(self, wanted: Wanted) -> Condition:
         """Fetch one file; it gets its name only with the right bytes. Raises ObjectsUnavailable and OSError."""
         name = wanted[0]
-        self.make_room()
+        self._make_room_meanwhile()
         self._make_folder(self._fetching)
         part = self._fetching / f"{uuid.uuid4().hex}.part"
         try:
@@ -192,7 +199,7 @@ class SharedSpool(Spool):
                 self._make_folder(target.parent)
                 if target.is_dir() and not target.is_symlink():
                     self.set_aside(target)
-                part.rename(target)
+                self._rename(part, target)  # its folder may have been dropped a moment ago
             elif condition is Condition.DAMAGED:
                 log.error("%s has other bytes in the object store", name, extra={"event": "object_damaged"})
             return condition
@@ -282,9 +289,7 @@ class SharedSpool(Spool):
 
     def make_room(self) -> None:
         """Where too little is free here, drop files that the object store has, the oldest first; never raises."""
-        if self.free_bytes() >= self._room_bytes or time.monotonic() < self._look_for_room_at_s:
-            return
-        if not self._room_turn.acquire(blocking=False):
+        if not self._lacks_room() or not self._room_turn.acquire(blocking=False):
             return
         dropped = 0
         try:
@@ -300,6 +305,13 @@ class SharedSpool(Spool):
             self._room_turn.release()
         if dropped:
             log.info("dropped %d cached files for want of space", dropped, extra={"event": "cache_dropped"})
+
+    def _lacks_room(self) -> bool:
+        return self.free_bytes() < self._room_bytes and time.monotonic() >= self._look_for_room_at_s
+
+    def _make_room_meanwhile(self) -> None:
+        if self._lacks_room() and not self._room_turn.locked():
+            threading.Thread(target=self.make_room, name="room", daemon=True).start()
 
     def _oldest_folders(self) -> list[Path]:
         folders = [*(self.root / "received").glob("*"), *(self.root / "derived").glob("[0-9]*")]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -211,6 +212,36 @@ def test_no_file_is_dropped_while_the_object_store_does_not_answer(tmp_path: Pat
     with pytest.raises(SpoolFull):
         spool.keep([DATA], NOW)
     assert len(list((tmp_path / "a").rglob("*.dcm"))) == 1
+
+
+def room_is_made() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "room":
+            thread.join(10)
+
+
+def test_a_receipt_does_not_wait_while_the_object_store_lists_what_may_be_dropped(
+    tmp_path: Path, store: FaultyStore
+) -> None:
+    spool, answers = spool_of(tmp_path, "a", store, target_free_gb=1e9), threading.Event()
+    store.before = lambda verb, _key: (verb != "list" or answers.wait(10)) and None
+    old = super(SharedSpool, spool).keep([DATA], NOW)
+    store.open.put(old, DATA)
+    age(spool.path(old))
+    spool.keep([DATA], NOW)
+    assert spool.path(old).exists(), "the list has not come yet"
+    answers.set()
+    room_is_made()
+    assert not spool.path(old).exists()
+
+
+def test_room_is_made_where_data_come_and_find_less_than_the_reserve(tmp_path: Path, store: FaultyStore) -> None:
+    """The receiver refuses an instance below the reserve before it has a file, on a host where no retention runs."""
+    name = spool_of(tmp_path, "a", store).keep([DATA], NOW)
+    age(tmp_path / "a" / name)
+    assert spool_of(tmp_path, "a", store, min_free_gb=1e9).spare_bytes() < 0
+    room_is_made()
+    assert not (tmp_path / "a" / name).exists()
 
 
 def test_files_of_before_are_shared_once(tmp_path: Path, store: FaultyStore) -> None:
