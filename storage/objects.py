@@ -12,16 +12,38 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from config.spool import SpoolSettings
 from storage.errors import ObjectsUnavailable
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig, ObjectStore, S3Config
+    from obstore.store import ClientConfig, ObjectStore, S3Config, S3Credential
 
 REQUEST_S: Final = 4.0  # a scanner waits for the answer to a C-STORE meanwhile
 _BYTES_IN_TIME: Final = 4 << 20  # what a request moves in that time; larger ones get more
 _METADATA_SERVICE: Final = "169.254.169.254"  # where a machine of a cloud is asked for the credentials of its role
+# What is found in the text of an error, of the server or of obstore, and what it means; the first that is there counts.
+_SIGNS: Final = (
+    (_METADATA_SERVICE, "was given no credentials: neither spool.credentials_file nor the environment has any"),
+    ("<Code>RequestTimeTooSkewed<", "says the clock of this host is wrong"),
+    ("<Code>AccessDenied<", "forbids this to these credentials"),
+    ("<Code>NoSuchBucket<", "has no such bucket"),
+    ("<Code>AuthorizationHeaderMalformed<", "needs another spool.region"),
+    ("incorrectly configured region", "needs another spool.region"),
+    ("<Code>SlowDown<", "has too much to do"),
+    ("<Code>XMinioStorageFull<", "is full"),
+    ("<Code>QuotaExceeded<", "is full: its quota is used up"),
+    ("507 Insufficient Storage", "is full"),
+    ("NotValidForName", "shows a certificate of another name"),
+    ("InvalidCertificate( Expired", "shows a certificate that has expired"),
+    ("InvalidCertificate(", "shows a certificate that is not trusted"),
+    ("InvalidContentType", "does not speak TLS"),
+    ('"dns error"', "has a name that is not found"),
+    ("ConnectionRefused", "takes no connection"),
+    ("kind: Timeout", "does not answer in time"),
+    ("Server returned non-2xx status code: 5", "answers with an error of its own"),
+)
 _LISTED_AT_ONCE: Final = 1000
 
 
@@ -110,13 +132,16 @@ class Objects:
 
 
 def _answer(error: Exception) -> str:
+    """What is wrong, in words of our own: the text of an error is only looked through, because the server wrote it."""
+    text = " ".join(str(error).split())
+    for sign, words in _SIGNS:
+        if sign in text:
+            return words
     name = type(error).__name__
     if name in ("PermissionDeniedError", "UnauthenticatedError"):
         return "refuses these credentials"
     if isinstance(error, FileNotFoundError):
         return "has no such bucket"
-    if _METADATA_SERVICE in str(error):
-        return "was given no credentials: neither spool.credentials_file nor the environment has any"
     if name == "GenericError":
         return "does not answer, or with an error"
     return f"cannot be used ({name})"
@@ -135,9 +160,13 @@ def _connect(settings: SpoolSettings, credentials: tuple[str, str] | None, limit
         from obstore.store import S3Store  # noqa: PLC0415
     except ImportError:
         raise ObjectsUnavailable("the object store needs the package obstore: install syncect[objects]") from None
-    config: S3Config = {"region": settings.region, "checksum_algorithm": "SHA256"}
-    if credentials is not None:
-        config["access_key_id"], config["secret_access_key"] = credentials
+    # What is written here must not depend on a variable of the environment that was meant for another program.
+    config: S3Config = {
+        "region": settings.region,
+        "checksum_algorithm": "SHA256",
+        "unsigned_payload": False,
+        "skip_signature": False,
+    }
     if settings.endpoint:
         config["endpoint"] = settings.endpoint
     client: ClientConfig = {
@@ -147,17 +176,25 @@ def _connect(settings: SpoolSettings, credentials: tuple[str, str] | None, limit
     }
     if settings.ca is not None:
         client["root_certificate"] = _certificates(settings.ca)
+    if client["allow_http"]:  # a proxy that the environment names would read the images: this one is never asked
+        client["proxy_url"], client["proxy_excludes"] = settings.endpoint, urlsplit(settings.endpoint).hostname or ""
     return S3Store(
         settings.bucket,
         prefix=settings.prefix or None,
         config=config,
         client_options=client,
+        credential_provider=_constant(*credentials) if credentials is not None else None,
         retry_config={
             "max_retries": 2,
             "retry_timeout": timedelta(seconds=limit_s),
             "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=1), "base": 2},
         },
     )
+
+
+def _constant(name: str, secret: str) -> "Callable[[], S3Credential]":
+    """Credentials without a token: one of the environment belongs to other credentials."""
+    return lambda: {"access_key_id": name, "secret_access_key": secret, "token": None, "expires_at": None}
 
 
 def _certificates(ca: Path) -> bytes:

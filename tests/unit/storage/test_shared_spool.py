@@ -223,11 +223,14 @@ def room_is_made() -> None:
 def test_a_receipt_does_not_wait_while_the_object_store_lists_what_may_be_dropped(
     tmp_path: Path, store: FaultyStore
 ) -> None:
-    spool, answers = spool_of(tmp_path, "a", store, target_free_gb=1e9), threading.Event()
-    store.before = lambda verb, _key: (verb != "list" or answers.wait(10)) and None
-    old = super(SharedSpool, spool).keep([DATA], NOW)
-    store.open.put(old, DATA)
+    old, answers = spool_of(tmp_path, "a", store).keep([DATA], NOW), threading.Event()
+    spool = spool_of(tmp_path, "a", store, target_free_gb=1e9)
     age(spool.path(old))
+
+    def slow(verb: str, _key: str) -> None:
+        assert verb != "list" or answers.wait(10)
+
+    store.before = slow
     spool.keep([DATA], NOW)
     assert spool.path(old).exists(), "the list has not come yet"
     answers.set()
