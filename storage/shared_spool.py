@@ -131,6 +131,27 @@ class SharedSpool(Spool):
 
         return sum(_at_once(put, list(files)))
 
+    def share_result(self, name: str) -> None:
+        """Put the files of a result that lie here with the right bytes into the object store, where it lacks them.
+
+        All that lie here, and a manifest, where it has none that is whole. Raises ObjectsUnavailable.
+        """
+        files = self._manifest(name)
+        if files is None:
+            self.share_folder(name)
+        else:
+            self.share((f"{name}/{file}", sha256, None) for file, sha256 in files.items())
+
+    def share_again(self, name: str, known: str) -> None:
+        """Put a kept file in the place of one with the same content; only its bytes would say whether that is whole."""
+        self.objects.put(known, self.path(name).read_bytes())
+
+    def put_back(self, files: Iterable[Wanted]) -> None:
+        """Put what is whole here into the object store, whatever that has. Raises ObjectsUnavailable."""
+        for name, *known in files:
+            if super().condition(name, *known) is Condition.INTACT:
+                self.share_again(name, name)
+
     def has(self, name: str, size_bytes: int | None = None) -> bool:
         """Whether the object store has a file, with this size where it is known. Raises ObjectsUnavailable."""
         found = self.objects.head(name)
@@ -158,14 +179,21 @@ class SharedSpool(Spool):
 
     def condition(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
         """Whether the bytes of a kept file can be had; where this host lacks them, they are fetched."""
-        here = super().condition(name, sha256, size_bytes)
-        if here is Condition.INTACT:
-            return here
         try:
-            there = self._bring((name, sha256, size_bytes))
+            return self._look((name, sha256, size_bytes), keeps=True)
         except (ObjectsUnavailable, OSError) as error:
             log.warning("%s cannot be fetched now: %s", name, _words(error), extra={"event": "object_not_fetched"})
             return Condition.UNREADABLE
+
+    def examine(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
+        """The same for who looks at every file: what is not here does not stay here. Raises ObjectsUnavailable."""
+        return self._look((name, sha256, size_bytes), keeps=False)
+
+    def _look(self, wanted: Wanted, *, keeps: bool) -> Condition:
+        here = super().condition(*wanted)
+        if here is Condition.INTACT:
+            return here
+        there = self._bring(wanted, keeps=keeps or here is not Condition.GONE)
         return here if there is Condition.GONE and here is Condition.DAMAGED else there
 
     def fetch(self, files: Iterable[Wanted], step: Callable[[], None] = lambda: None) -> None:
@@ -179,22 +207,32 @@ class SharedSpool(Spool):
 
     def fetch_folder(self, name: str) -> None:
         """Bring all files of a result here, as its manifest has them. Raises ObjectsUnavailable."""
+        self.fetch((f"{name}/{file}", sha256, None) for file, sha256 in (self._manifest(name) or {}).items())
+
+    def _manifest(self, name: str) -> dict[str, str] | None:
+        """The SHA-256 of the files of a result, by their names; None where it has no whole manifest."""
         found = self.objects.head(f"{name}/{MANIFEST}")
         if found is None:
             self._require_mark()
-            return
-        data = self.objects.get(found.key, 0, found.size_bytes) or b"{}"
-        self.fetch((f"{name}/{file}", sha256, None) for file, sha256 in json.loads(data).items())
+            return None
+        data = self.objects.get(found.key, 0, found.size_bytes) if found.size_bytes else b""
+        files = _read_manifest(data or b"")
+        if files is None:
+            log.error("%s is damaged in the object store", found.key, extra={"event": "object_damaged"})
+        return files
 
-    def _bring(self, wanted: Wanted) -> Condition:
-        """Fetch one file; it gets its name only with the right bytes. Raises ObjectsUnavailable and OSError."""
+    def _bring(self, wanted: Wanted, *, keeps: bool = True) -> Condition:
+        """Fetch one file; it gets its name only with the right bytes, and where it is kept.
+
+        Raises ObjectsUnavailable and OSError.
+        """
         name = wanted[0]
         self._make_room_meanwhile()
         self._make_folder(self._fetching)
         part = self._fetching / f"{uuid.uuid4().hex}.part"
         try:
             condition = self._download(wanted, part)
-            if condition is Condition.INTACT:
+            if condition is Condition.INTACT and keeps:
                 target = self.path(name)
                 self._make_folder(target.parent)
                 if target.is_dir() and not target.is_symlink():
@@ -362,6 +400,17 @@ def _at_once(do: Callable[[T], R], things: Sequence[T], step: Callable[[], None]
         finally:
             failed.set()
     return done
+
+
+def _read_manifest(data: bytes) -> dict[str, str] | None:
+    """The SHA-256 of the files of a result by their names; None for what is no manifest, or names files elsewhere."""
+    with suppress(ValueError):
+        files = json.loads(data)
+        if isinstance(files, dict) and all(
+            isinstance(sha256, str) and Path(name).name == name not in ("", "..") for name, sha256 in files.items()
+        ):
+            return files
+    return None
 
 
 def _words(error: Exception) -> str:

@@ -164,6 +164,20 @@ def test_a_result_is_published_whole_and_read_by_another_host(tmp_path: Path, st
     assert (other.path(name) / "2.dcm").read_bytes() == DATA + bytes([2])
 
 
+@pytest.mark.parametrize(
+    "manifest", [b"", b'{"1.dcm": "ab', b"[]", b'{"1.dcm": 1}', b'{"../../store.json": "00"}', b"\xff"]
+)
+def test_a_damaged_manifest_is_none(
+    tmp_path: Path, store: FaultyStore, caplog: pytest.LogCaptureFixture, manifest: bytes
+) -> None:
+    name = published(spool_of(tmp_path, "a", store))
+    store.open.put(f"{name}/{MANIFEST}", manifest)
+    other = spool_of(tmp_path, "b", store)
+    other.fetch_folder(name)
+    assert not other.path(name).exists()
+    assert "is damaged" in caplog.text
+
+
 def test_two_hosts_at_the_same_attempt_write_no_common_folder(tmp_path: Path, store: FaultyStore) -> None:
     one, two = published(spool_of(tmp_path, "a", store)), published(spool_of(tmp_path, "b", store))
     assert one != two
