@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -45,6 +45,9 @@ _SIGNS: Final = (
     ("Server returned non-2xx status code: 5", "answers with an error of its own"),
 )
 _LISTED_AT_ONCE: Final = 1000
+_CREDENTIALS_S: Final = 5.0  # for so long they are not looked at again
+_ASKED_BEFORE_END_S: Final = 300.0  # so long before their end obstore asks for new ones
+_Credentials = tuple[str, str]  # access key id and secret
 
 
 @dataclass(frozen=True)
@@ -147,19 +150,21 @@ def _answer(error: Exception) -> str:
     return f"cannot be used ({name})"
 
 
-def open_objects(settings: SpoolSettings, credentials: Callable[[], tuple[str, str] | None]) -> Objects:
+def open_objects(settings: SpoolSettings, credentials: Callable[[], _Credentials | None]) -> Objects:
     """The bucket of the settings. `credentials`: access key id and secret, or None where the environment counts.
 
-    It is asked for them whenever a connection is made; what it raises must be ObjectsUnavailable.
+    It is asked for them whenever a connection is made, and every few seconds of its use; what it raises must be
+    ObjectsUnavailable.
     """
-    return Objects(lambda limit_s: _connect(settings, credentials(), limit_s))
+    return Objects(lambda limit_s: _connect(settings, credentials, limit_s))
 
 
-def _connect(settings: SpoolSettings, credentials: tuple[str, str] | None, limit_s: float) -> "ObjectStore":
+def _connect(settings: SpoolSettings, credentials: Callable[[], _Credentials | None], limit_s: float) -> "ObjectStore":
     try:
         from obstore.store import S3Store  # noqa: PLC0415
     except ImportError:
         raise ObjectsUnavailable("the object store needs the package obstore: install syncect[objects]") from None
+    first = credentials()
     # What is written here must not depend on a variable of the environment that was meant for another program.
     config: S3Config = {
         "region": settings.region,
@@ -183,7 +188,7 @@ def _connect(settings: SpoolSettings, credentials: tuple[str, str] | None, limit
         prefix=settings.prefix or None,
         config=config,
         client_options=client,
-        credential_provider=_constant(*credentials) if credentials is not None else None,
+        credential_provider=_renewed(first, credentials) if first is not None else None,
         retry_config={
             "max_retries": 2,
             "retry_timeout": timedelta(seconds=limit_s),
@@ -192,9 +197,19 @@ def _connect(settings: SpoolSettings, credentials: tuple[str, str] | None, limit
     )
 
 
-def _constant(name: str, secret: str) -> "Callable[[], S3Credential]":
-    """Credentials without a token: one of the environment belongs to other credentials."""
-    return lambda: {"access_key_id": name, "secret_access_key": secret, "token": None, "expires_at": None}
+def _renewed(first: _Credentials, credentials: Callable[[], _Credentials | None]) -> "Callable[[], S3Credential]":
+    """What obstore asks for the credentials; a token of the environment belongs to others and is left out."""
+    latest = first
+
+    def provide() -> "S3Credential":
+        nonlocal latest
+        with suppress(ObjectsUnavailable):  # half written; the server refuses the last ones when they are not good
+            latest = credentials() or latest
+        name, secret = latest
+        expires_at = datetime.now(UTC) + timedelta(seconds=_ASKED_BEFORE_END_S + _CREDENTIALS_S)
+        return {"access_key_id": name, "secret_access_key": secret, "token": None, "expires_at": expires_at}
+
+    return provide
 
 
 def _certificates(ca: Path) -> bytes:

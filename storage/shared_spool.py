@@ -148,9 +148,9 @@ class SharedSpool(Spool):
 
     def put_back(self, files: Iterable[Wanted]) -> None:
         """Put what is whole here into the object store, whatever that has. Raises ObjectsUnavailable."""
-        for name, *known in files:
-            if super().condition(name, *known) is Condition.INTACT:
-                self.share_again(name, name)
+        for wanted in files:
+            if super().condition(*wanted) is Condition.INTACT:
+                self.share_again(wanted[0], wanted[0])
 
     def has(self, name: str, size_bytes: int | None = None) -> bool:
         """Whether the object store has a file, with this size where it is known. Raises ObjectsUnavailable."""

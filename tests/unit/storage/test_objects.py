@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("obstore")
 
 from config.spool import SpoolSettings
+from storage import objects as objects_module
 from storage.errors import ObjectsUnavailable
 from storage.objects import Objects, open_objects
 
@@ -141,3 +142,19 @@ def test_credentials_of_the_file_are_not_mixed_with_those_of_the_environment(
     assert "Credential=key/" in names["authorization"]
     assert "x-amz-security-token" not in names
     assert names["x-amz-content-sha256"] != "UNSIGNED-PAYLOAD"
+
+
+def test_a_renewed_file_is_taken_into_use_before_the_old_credentials_are_refused() -> None:
+    now = [("key", "secret")]
+
+    def credentials() -> tuple[str, str]:
+        if not now:
+            raise ObjectsUnavailable("the file cannot be read")
+        return now[0]
+
+    provide = objects_module._renewed(("key", "secret"), credentials)
+    assert provide()["access_key_id"] == "key"
+    now[:] = [("renewed", "secret")]
+    assert provide()["access_key_id"] == "renewed"
+    now.clear()
+    assert provide()["access_key_id"] == "renewed", "somebody writes it at this moment"
