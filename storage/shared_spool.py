@@ -40,6 +40,7 @@ _PAUSE_S: Final = 0.2
 _LEFT_BEHIND_S: Final = 3600.0  # what a killed process was fetching
 _LOOK_AGAIN_S: Final = 60.0  # for files that may be dropped, where there were too few
 _IN_USE_S: Final = 600.0  # what came so recently is not dropped for want of space
+_NO_CACHE: Final = "the disk of this host takes no file from the object store"
 _RESERVES: Final = 3.0  # so much of the reserve stays free of cached files: below one the receiver refuses everything
 
 
@@ -181,8 +182,8 @@ class SharedSpool(Spool):
         """Whether the bytes of a kept file can be had; where this host lacks them, they are fetched."""
         try:
             return self._look((name, sha256, size_bytes), keeps=True)
-        except (ObjectsUnavailable, OSError) as error:
-            log.warning("%s cannot be fetched now: %s", name, _words(error), extra={"event": "object_not_fetched"})
+        except ObjectsUnavailable as error:
+            log.warning("%s cannot be fetched now: %s", name, error, extra={"event": "object_not_fetched"})
             return Condition.UNREADABLE
 
     def examine(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
@@ -224,10 +225,16 @@ class SharedSpool(Spool):
     def _bring(self, wanted: Wanted, *, keeps: bool = True) -> Condition:
         """Fetch one file; it gets its name only with the right bytes, and where it is kept.
 
-        Raises ObjectsUnavailable and OSError.
+        Raises ObjectsUnavailable, also where the disk of this host takes no file: another host may well have room.
         """
-        name = wanted[0]
         self._make_room_meanwhile()
+        try:
+            return self._bring_part(wanted, keeps=keeps)
+        except OSError as error:
+            raise ObjectsUnavailable(f"{_NO_CACHE}: {error.strerror or type(error).__name__}") from error
+
+    def _bring_part(self, wanted: Wanted, *, keeps: bool) -> Condition:
+        name = wanted[0]
         self._make_folder(self._fetching)
         part = self._fetching / f"{uuid.uuid4().hex}.part"
         try:

@@ -1,5 +1,6 @@
 """Hosts share files through an object store: nothing counts as kept before it is there, or as lost without proof."""
 
+import errno
 import hashlib
 import os
 import threading
@@ -127,6 +128,20 @@ def test_only_an_answer_makes_a_loss(tmp_path: Path, store: FaultyStore) -> None
     store.before = lambda _verb, _key: None
     store.open.delete([name])
     assert other.condition(*wanted(name)) is Condition.GONE
+
+
+def test_a_full_disk_of_one_host_is_no_fault_of_a_file_or_a_job(
+    tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, other = spool_of(tmp_path, "a", store).keep([DATA], NOW), spool_of(tmp_path, "b", store)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(other, "_download", full)
+    with pytest.raises(ObjectsUnavailable, match=r"disk of this host takes no file.*: No space left"):
+        other.fetch([wanted(name)])
+    assert other.condition(*wanted(name)) is Condition.UNREADABLE
 
 
 def test_in_an_emptied_or_foreign_bucket_nothing_is_lost(tmp_path: Path, store: FaultyStore) -> None:
