@@ -11,6 +11,7 @@ it is missing, the bucket is another one or was emptied, and nothing that is mis
 import hashlib
 import json
 import logging
+import socket
 import threading
 import time
 import uuid
@@ -40,7 +41,6 @@ _PAUSE_S: Final = 0.2
 _LEFT_BEHIND_S: Final = 3600.0  # what a killed process was fetching
 _LOOK_AGAIN_S: Final = 60.0  # for files that may be dropped, where there were too few
 _IN_USE_S: Final = 600.0  # what came so recently is not dropped for want of space
-_NO_CACHE: Final = "the disk of this host takes no file from the object store"
 _RESERVES: Final = 3.0  # so much of the reserve stays free of cached files: below one the receiver refuses everything
 
 
@@ -231,7 +231,8 @@ class SharedSpool(Spool):
         try:
             return self._bring_part(wanted, keeps=keeps)
         except OSError as error:
-            raise ObjectsUnavailable(f"{_NO_CACHE}: {error.strerror or type(error).__name__}") from error
+            where = f"the disk of the host {socket.gethostname()} takes no file from the object store"
+            raise ObjectsUnavailable(f"{where}: {error.strerror or type(error).__name__}") from error
 
     def _bring_part(self, wanted: Wanted, *, keeps: bool) -> Condition:
         name = wanted[0]

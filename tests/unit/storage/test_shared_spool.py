@@ -139,7 +139,7 @@ def test_a_full_disk_of_one_host_is_no_fault_of_a_file_or_a_job(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(other, "_download", full)
-    with pytest.raises(ObjectsUnavailable, match=r"disk of this host takes no file.*: No space left"):
+    with pytest.raises(ObjectsUnavailable, match=r"disk of the host .* takes no file.*: No space left"):
         other.fetch([wanted(name)])
     assert other.condition(*wanted(name)) is Condition.UNREADABLE
 
