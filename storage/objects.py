@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, S3Config, S3Credential
 
 REQUEST_S: Final = 4.0  # a scanner waits for the answer to a C-STORE meanwhile
-_BYTES_IN_TIME: Final = 4 << 20  # what a request moves in that time; larger ones get more
+BYTES_IN_TIME: Final = 4 << 20  # what a request moves in that time; larger ones get more
 _METADATA_SERVICE: Final = "169.254.169.254"  # where a machine of a cloud is asked for the credentials of its role
 # What is found in the text of an error, of the server or of obstore, and what it means; the first that is there counts.
 _SIGNS: Final = (
@@ -119,7 +119,7 @@ class Objects:
     @contextmanager
     def _request(self, size_bytes: int) -> Iterator["ObjectStore"]:
         limit_s = REQUEST_S
-        while size_bytes * REQUEST_S > limit_s * _BYTES_IN_TIME:
+        while size_bytes * REQUEST_S > limit_s * BYTES_IN_TIME:
             limit_s *= 2
         try:
             store = self._opened.get(limit_s)

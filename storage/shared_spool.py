@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from storage.errors import ObjectsUnavailable
-from storage.objects import Objects
+from storage.objects import BYTES_IN_TIME, Objects
 from storage.spool import Condition, Spool, Wanted
 
 T = TypeVar("T")
@@ -84,6 +84,8 @@ class SharedSpool(Spool):
         Raises ObjectsUnavailable as well; then nothing remains here, and an object without a row may be there.
         """
         data = tuple(parts)
+        if sum(len(part) for part in data) > BYTES_IN_TIME:
+            self._require_mark()  # the scanner learns of a server that hangs as soon as with a small file
         name = super().keep(data, now)
         try:
             self.objects.put(name, b"".join(data))

@@ -63,6 +63,19 @@ def test_nothing_is_kept_while_the_object_store_does_not_answer(tmp_path: Path, 
     assert [*(tmp_path / "a").rglob("*.dcm"), *(tmp_path / "a").rglob("*.part")] == []
 
 
+def test_a_large_file_is_not_begun_with_a_server_that_does_not_answer(
+    tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request may take minutes, for which no scanner waits; a small one is given up after seconds."""
+    monkeypatch.setattr(shared_spool, "BYTES_IN_TIME", len(DATA))
+    spool = spool_of(tmp_path, "a", store)
+    assert store.bytes_of(spool.keep([DATA, b"!"], NOW)) == DATA + b"!"
+    store.before, before = down, store.asked["put"]
+    with pytest.raises(ObjectsUnavailable):
+        spool.keep([DATA, b"!"], NOW)
+    assert store.asked["put"] == before
+
+
 def test_another_host_reads_what_one_received(tmp_path: Path, store: FaultyStore) -> None:
     name = spool_of(tmp_path, "a", store).keep([DATA], NOW)
     other = spool_of(tmp_path, "b", store)
