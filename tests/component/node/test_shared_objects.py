@@ -248,6 +248,34 @@ def test_a_delivery_waits_for_an_object_store_that_is_away(kept: Kept, config: P
         assert case.attempts == 1, "nobody makes the result again for that"
 
 
+def test_a_result_that_is_damaged_each_time_it_is_fetched_does_not_keep_the_workers_busy(
+    kept: Kept, config: Path, bucket: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of one host, or the server, gives other bytes."""
+
+    class Sender:
+        def send(self, items: Any, *_: Any, sha256: dict[str, str]) -> SendReport:
+            (uid, path), *_rest = items
+            with pytest.raises(NoAssociation) as failed:
+                intact_bytes(path, uid, sha256[uid])
+            return SendReport(failed.value.outcome, failed.value.reason, ())
+
+    monkeypatch.setattr(courier_module, "sender_for", lambda *_: Sender())
+    monkeypatch.setattr(Preflight, "why_not", lambda *_: None)  # these files are no whole CT images
+    case_id = kept.queued()
+    assert worker_of(kept.node, START, []).run_once(threading.Event())
+    with open_store(load_settings(host(config, "b"))) as other:
+        bucket.after = lambda _verb, key, answer: answer[:-1] + b"!" if key.startswith("derived") else answer
+        for is_made_at_once in (True, False):
+            assert make_courier(other, "b").run_once(other.settings.destination[0])
+            case = other.overview.case(case_id)
+            assert (case.state, "the result is made again" in case.reason) == ("QUEUED", True), case
+            soon = datetime.now(UTC) + timedelta(seconds=30)
+            assert worker_of(kept.node, soon, []).run_once(threading.Event()) is is_made_at_once
+        assert "2 times in a day" in case.reason
+        assert worker_of(kept.node, soon + timedelta(minutes=1), []).run_once(threading.Event())
+
+
 @pytest.mark.parametrize(("lost", "state"), [(False, "SENDING"), (True, "QUEUED")])
 def test_a_file_that_leaves_the_cache_while_it_is_sent_is_fetched_again_and_not_made_again(
     kept: Kept, config: Path, bucket: FaultyStore, monkeypatch: pytest.MonkeyPatch, lost: bool, state: str
