@@ -85,7 +85,7 @@ class SharedSpool(Spool):
         """
         data = tuple(parts)
         if sum(len(part) for part in data) > BYTES_IN_TIME:
-            self._require_mark()  # the scanner learns of a server that hangs as soon as with a small file
+            self.require_shared()  # the scanner learns of a server that hangs as soon as with a small file
         name = super().keep(data, now)
         try:
             self.objects.put(name, b"".join(data))
@@ -216,7 +216,7 @@ class SharedSpool(Spool):
         """The SHA-256 of the files of a result, by their names; None where it has no whole manifest."""
         found = self.objects.head(f"{name}/{MANIFEST}")
         if found is None:
-            self._require_mark()
+            self.require_shared()
             return None
         data = self.objects.get(found.key, 0, found.size_bytes) if found.size_bytes else b""
         files = _read_manifest(data or b"")
@@ -268,7 +268,7 @@ class SharedSpool(Spool):
                         rest = min(_PART_BYTES, size_bytes - file.tell())
                         data = self.objects.get(name, file.tell(), rest)
                     if data is None:
-                        self._require_mark()
+                        self.require_shared()
                         return Condition.GONE
                 except ObjectsUnavailable:
                     failures += 1
@@ -281,7 +281,8 @@ class SharedSpool(Spool):
                 file.write(data)
         return Condition.INTACT if digest.hexdigest() == sha256 else Condition.DAMAGED
 
-    def _require_mark(self) -> None:
+    def require_shared(self) -> None:
+        """Raise ObjectsUnavailable where the object store does not answer, or is not that of this node."""
         if self.objects.head(MARK) is None:
             raise ObjectsUnavailable("the bucket has no mark of this store: it is another one, or was emptied")
 

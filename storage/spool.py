@@ -188,6 +188,9 @@ class Spool:
         """Like `condition`, for who looks at every file. Raises ObjectsUnavailable where nothing can be said now."""
         return self.condition(name, sha256, size_bytes)
 
+    def require_shared(self) -> None:
+        """Raise ObjectsUnavailable where what is made now could not be put where other hosts look for it."""
+
     def fetch(self, files: Iterable[Wanted], step: Callable[[], None] = lambda: None) -> None:
         """See that these files lie at their `path`, as far as they are anywhere; what is lost is found by its reader.
 
