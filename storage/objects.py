@@ -42,6 +42,7 @@ _SIGNS: Final = (
     ('"dns error"', "has a name that is not found"),
     ("ConnectionRefused", "takes no connection"),
     ("kind: Timeout", "does not answer in time"),
+    ("response body error", "breaks its answer off"),
     ("Server returned non-2xx status code: 5", "answers with an error of its own"),
 )
 _LISTED_AT_ONCE: Final = 1000

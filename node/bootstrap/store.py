@@ -15,7 +15,7 @@ from typing import Final
 from config.load import ConfigError
 from config.routes import titles_without_name
 from config.settings import Settings
-from node.bootstrap.shared import SharedPlace, objects_of
+from node.bootstrap.shared import SharedPlace, objects_of, why_not_alone
 from node.errors import Refused
 from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
@@ -251,7 +251,7 @@ def open_store(settings: Settings, *, shares: bool = False) -> Iterator[Node]:
     spool with files, or a restore was not ended.
     """
     data_dir = make_data_dir(settings)
-    if why := _half_restored(data_dir):
+    if why := _half_restored(data_dir) or why_not_alone(settings):
         raise WrongStore(why)
     spool = data_dir / "spool"
     mend_modes(data_dir)
@@ -278,7 +278,7 @@ def read_store(settings: Settings) -> Iterator[Node]:
 
     Raises SchemaMismatch or StoreUnavailable.
     """
-    if why := _half_restored(settings.node.data_dir):
+    if why := _half_restored(settings.node.data_dir) or why_not_alone(settings):
         raise StoreUnavailable(why)
     database, spool = Database(settings.node.url(), read_only=True), settings.node.data_dir / "spool"
     try:

@@ -109,6 +109,25 @@ def test_a_new_database_does_not_begin_beside_a_full_bucket(kept: Kept, config: 
         pass
 
 
+def test_a_host_whose_settings_lost_the_bucket_does_not_begin_alone(
+    kept: Kept, config: Path, bucket: FaultyStore, run: Run
+) -> None:
+    """What lies only in the bucket would count as lost, and no other host would find what comes."""
+    kept.queued()
+    alone = ("--config", str(config))
+    with (
+        pytest.raises(WrongStore, match=r"in s3://department/spool, but spool\.url is not set"),
+        open_store(load_settings(config)),
+    ):
+        pass
+    code, out, _ = run(*alone, "status")
+    assert (code, "spool.url is not set" in " ".join(out.split())) == (2, True), out
+    assert run(*alone, "spool", "repair", "--yes")[0] == 2
+    (kept.node.spool.root / "objects.json").unlink()
+    with open_store(load_settings(config)):
+        pass
+
+
 def test_files_of_before_are_put_there_by_one_command(config: Path, bucket: FaultyStore, run: Run) -> None:
     with open_store(load_settings(config)) as node:
         Kept(node).produced()
