@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from contextlib import suppress
 from typing import Final
 
 from config.settings import Settings
@@ -36,24 +35,6 @@ def objects_of(settings: SpoolSettings) -> Objects:
         return name, secret
 
     return open_objects(settings, credentials)
-
-
-def why_not_alone(settings: Settings) -> str | None:
-    """Why this host must not work with its own folder alone; None where it may, or has an object store.
-
-    Other hosts would not find what comes here, and what lies only there would count as lost.
-    """
-    spool = settings.node.data_dir / "spool"
-    path = spool / PLACE_FILE
-    if settings.spool.url or not path.exists():
-        return None
-    url = ""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        url = f" in {json.loads(path.read_text(encoding='utf-8'))['url']}"
-    return (
-        f"this host shares the files of the spool {spool} with others{url}, but spool.url is not set: set it again. If "
-        f"they shall lie in this folder alone, copy the bucket's prefix into it on one host, then remove {path}"
-    )
 
 
 class SharedPlace:
