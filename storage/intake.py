@@ -159,7 +159,7 @@ class Intake:
                 )
                 self.commit(Restored(arrival.series_uid, arrival.sop_instance_uid, condition, now))
             else:
-                self._spool.share([(known, arrival.sha256, arrival.size_bytes)])
+                self._spool.share_again(name, known)
         finally:
             self._discard(name)
 

@@ -34,14 +34,26 @@ class ProductStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def make_again(self, job_id: int, reason: str, actor: str, now: datetime) -> bool:
-        """PRODUCED or HELD with files -> QUEUED, its attempts counted anew; False in any other state."""
+    def times_made_again(self, job_id: int, since: datetime) -> int:
+        """How often the result of a job was to be made again since then."""
+        again = select(func.count()).where(Event.job_id == job_id, Event.machine == "job", Event.at >= since)
+        again = again.where(Event.from_state.in_((JobState.PRODUCED, JobState.HELD)), Event.to_state == JobState.QUEUED)
+        with self._database.read() as session:
+            return session.scalar(again) or 0
+
+    def make_again(
+        self, job_id: int, reason: str, actor: str, now: datetime, *, not_before: datetime | None = None
+    ) -> bool:
+        """PRODUCED or HELD with files -> QUEUED, its attempts counted anew; False in any other state.
+
+        not_before: when a worker may begin; at once without it.
+        """
         with self._database.write() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
             if job is None or job.product_dir is None or job.state not in (JobState.PRODUCED, JobState.HELD):
                 return False
             move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)
-            job.attempts, job.next_attempt_at = 0, now
+            job.attempts, job.next_attempt_at = 0, not_before or now
             come_again(session, job, now)
             return True
 

@@ -11,6 +11,7 @@ it is missing, the bucket is another one or was emptied, and nothing that is mis
 import hashlib
 import json
 import logging
+import socket
 import threading
 import time
 import uuid
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from storage.errors import ObjectsUnavailable
-from storage.objects import Objects
+from storage.objects import BYTES_IN_TIME, Objects
 from storage.spool import Condition, Spool, Wanted
 
 T = TypeVar("T")
@@ -40,12 +41,14 @@ _PAUSE_S: Final = 0.2
 _LEFT_BEHIND_S: Final = 3600.0  # what a killed process was fetching
 _LOOK_AGAIN_S: Final = 60.0  # for files that may be dropped, where there were too few
 _IN_USE_S: Final = 600.0  # what came so recently is not dropped for want of space
+_RESERVES: Final = 3.0  # so much of the reserve stays free of cached files: below one the receiver refuses everything
 
 
 class SharedSpool(Spool):
-    """The files of a node on several hosts. `target_free_gb`: below it, or below the reserve, cached files are dropped.
+    """The files of a node on several hosts. `target_free_gb`: below it, or three reserves, cached files are dropped.
 
-    A file is dropped only where the object store has it, the oldest first.
+    A file is dropped only where the object store has it, the oldest first, and by a thread of its own: nobody who
+    receives or fetches waits while the object store lists its files.
     """
 
     def __init__(
@@ -59,16 +62,21 @@ class SharedSpool(Spool):
     ) -> None:
         super().__init__(root, min_free_gb=min_free_gb, create=create)
         self.objects = objects
-        self._room_bytes = int(max(min_free_gb, target_free_gb) * 1024**3)
+        self._room_bytes = int(max(_RESERVES * min_free_gb, target_free_gb) * 1024**3)
         self._fetching = root / "fetching"
         self._room_turn, self._look_for_room_at_s = threading.Lock(), 0.0
 
     # -- into the object store ---------------------------------------------------------------------------------
 
     def check_space(self) -> None:
-        """Raise SpoolFull below the reserve, after cached files were dropped."""
-        self.make_room()
+        """Raise SpoolFull below the reserve; cached files are dropped meanwhile."""
+        self._make_room_meanwhile()
         super().check_space()
+
+    def spare_bytes(self) -> int:
+        """Free space above the reserve, negative below it; cached files are dropped meanwhile."""
+        self._make_room_meanwhile()
+        return super().spare_bytes()
 
     def keep(self, parts: Iterable[bytes], now: datetime) -> str:
         """Write a received file under a new name and return it after the object store has it.
@@ -76,6 +84,8 @@ class SharedSpool(Spool):
         Raises ObjectsUnavailable as well; then nothing remains here, and an object without a row may be there.
         """
         data = tuple(parts)
+        if sum(len(part) for part in data) > BYTES_IN_TIME:
+            self.require_shared()  # the scanner learns of a server that hangs as soon as with a small file
         name = super().keep(data, now)
         try:
             self.objects.put(name, b"".join(data))
@@ -124,6 +134,27 @@ class SharedSpool(Spool):
 
         return sum(_at_once(put, list(files)))
 
+    def share_result(self, name: str) -> None:
+        """Put the files of a result that lie here with the right bytes into the object store, where it lacks them.
+
+        All that lie here, and a manifest, where it has none that is whole. Raises ObjectsUnavailable.
+        """
+        files = self._manifest(name)
+        if files is None:
+            self.share_folder(name)
+        else:
+            self.share((f"{name}/{file}", sha256, None) for file, sha256 in files.items())
+
+    def share_again(self, name: str, known: str) -> None:
+        """Put a kept file in the place of one with the same content; only its bytes would say whether that is whole."""
+        self.objects.put(known, self.path(name).read_bytes())
+
+    def put_back(self, files: Iterable[Wanted]) -> None:
+        """Put what is whole here into the object store, whatever that has. Raises ObjectsUnavailable."""
+        for wanted in files:
+            if super().condition(*wanted) is Condition.INTACT:
+                self.share_again(wanted[0], wanted[0])
+
     def has(self, name: str, size_bytes: int | None = None) -> bool:
         """Whether the object store has a file, with this size where it is known. Raises ObjectsUnavailable."""
         found = self.objects.head(name)
@@ -151,14 +182,21 @@ class SharedSpool(Spool):
 
     def condition(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
         """Whether the bytes of a kept file can be had; where this host lacks them, they are fetched."""
-        here = super().condition(name, sha256, size_bytes)
+        try:
+            return self._look((name, sha256, size_bytes), keeps=True)
+        except ObjectsUnavailable as error:
+            log.warning("%s cannot be fetched now: %s", name, error, extra={"event": "object_not_fetched"})
+            return Condition.UNREADABLE
+
+    def examine(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
+        """The same for who looks at every file: what is not here does not stay here. Raises ObjectsUnavailable."""
+        return self._look((name, sha256, size_bytes), keeps=False)
+
+    def _look(self, wanted: Wanted, *, keeps: bool) -> Condition:
+        here = super().condition(*wanted)
         if here is Condition.INTACT:
             return here
-        try:
-            there = self._bring((name, sha256, size_bytes))
-        except (ObjectsUnavailable, OSError) as error:
-            log.warning("%s cannot be fetched now: %s", name, _words(error), extra={"event": "object_not_fetched"})
-            return Condition.UNREADABLE
+        there = self._bring(wanted, keeps=keeps or here is not Condition.GONE)
         return here if there is Condition.GONE and here is Condition.DAMAGED else there
 
     def fetch(self, files: Iterable[Wanted], step: Callable[[], None] = lambda: None) -> None:
@@ -172,25 +210,42 @@ class SharedSpool(Spool):
 
     def fetch_folder(self, name: str) -> None:
         """Bring all files of a result here, as its manifest has them. Raises ObjectsUnavailable."""
+        self.fetch((f"{name}/{file}", sha256, None) for file, sha256 in (self._manifest(name) or {}).items())
+
+    def _manifest(self, name: str) -> dict[str, str] | None:
+        """The SHA-256 of the files of a result, by their names; None where it has no whole manifest."""
         found = self.objects.head(f"{name}/{MANIFEST}")
         if found is None:
-            self._require_mark()
-            return
-        data = self.objects.get(found.key, 0, found.size_bytes) or b"{}"
-        self.fetch((f"{name}/{file}", sha256, None) for file, sha256 in json.loads(data).items())
+            self.require_shared()
+            return None
+        data = self.objects.get(found.key, 0, found.size_bytes) if found.size_bytes else b""
+        files = _read_manifest(data or b"")
+        if files is None:
+            log.error("%s is damaged in the object store", found.key, extra={"event": "object_damaged"})
+        return files
 
-    def _bring(self, wanted: Wanted) -> Condition:
-        """Fetch one file; it gets its name only with the right bytes. Raises ObjectsUnavailable and OSError."""
+    def _bring(self, wanted: Wanted, *, keeps: bool = True) -> Condition:
+        """Fetch one file; it gets its name only with the right bytes, and where it is kept.
+
+        Raises ObjectsUnavailable, also where the disk of this host takes no file: another host may well have room.
+        """
+        self._make_room_meanwhile()
+        try:
+            return self._bring_part(wanted, keeps=keeps)
+        except OSError as error:
+            where = f"the disk of the host {socket.gethostname()} takes no file from the object store"
+            raise ObjectsUnavailable(f"{where}: {error.strerror or type(error).__name__}") from error
+
+    def _bring_part(self, wanted: Wanted, *, keeps: bool) -> Condition:
         name = wanted[0]
-        self.make_room()
         self._make_folder(self._fetching)
         part = self._fetching / f"{uuid.uuid4().hex}.part"
         try:
             condition = self._download(wanted, part)
-            if condition is Condition.INTACT:
+            if condition is Condition.INTACT and keeps:
                 target = self.path(name)
                 self._make_way(target)
-                part.rename(target)
+                self._rename(part, target)  # its folder may have been dropped a moment ago
             elif condition is Condition.DAMAGED:
                 log.error("%s has other bytes in the object store", name, extra={"event": "object_damaged"})
             return condition
@@ -211,7 +266,7 @@ class SharedSpool(Spool):
                         rest = min(_PART_BYTES, size_bytes - file.tell())
                         data = self.objects.get(name, file.tell(), rest)
                     if data is None:
-                        self._require_mark()
+                        self.require_shared()
                         return Condition.GONE
                 except ObjectsUnavailable:
                     failures += 1
@@ -224,7 +279,8 @@ class SharedSpool(Spool):
                 file.write(data)
         return Condition.INTACT if digest.hexdigest() == sha256 else Condition.DAMAGED
 
-    def _require_mark(self) -> None:
+    def require_shared(self) -> None:
+        """Raise ObjectsUnavailable where the object store does not answer, or is not that of this node."""
         if self.objects.head(MARK) is None:
             raise ObjectsUnavailable("the bucket has no mark of this store: it is another one, or was emptied")
 
@@ -280,9 +336,7 @@ class SharedSpool(Spool):
 
     def make_room(self) -> None:
         """Where too little is free here, drop files that the object store has, the oldest first; never raises."""
-        if self.free_bytes() >= self._room_bytes or time.monotonic() < self._look_for_room_at_s:
-            return
-        if not self._room_turn.acquire(blocking=False):
+        if not self._lacks_room() or not self._room_turn.acquire(blocking=False):
             return
         dropped = 0
         try:
@@ -298,6 +352,13 @@ class SharedSpool(Spool):
             self._room_turn.release()
         if dropped:
             log.info("dropped %d cached files for want of space", dropped, extra={"event": "cache_dropped"})
+
+    def _lacks_room(self) -> bool:
+        return self.free_bytes() < self._room_bytes and time.monotonic() >= self._look_for_room_at_s
+
+    def _make_room_meanwhile(self) -> None:
+        if self._lacks_room() and not self._room_turn.locked():
+            threading.Thread(target=self.make_room, name="room", daemon=True).start()
 
     def _oldest_folders(self) -> list[Path]:
         folders = [*(self.root / "received").glob("*"), *(self.root / "derived").glob("[0-9]*")]
@@ -348,6 +409,17 @@ def _at_once(do: Callable[[T], R], things: Sequence[T], step: Callable[[], None]
         finally:
             failed.set()
     return done
+
+
+def _read_manifest(data: bytes) -> dict[str, str] | None:
+    """The SHA-256 of the files of a result by their names; None for what is no manifest, or names files elsewhere."""
+    with suppress(ValueError):
+        files = json.loads(data)
+        if isinstance(files, dict) and all(
+            isinstance(sha256, str) and Path(name).name == name not in ("", "..") for name, sha256 in files.items()
+        ):
+            return files
+    return None
 
 
 def _words(error: Exception) -> str:

@@ -209,6 +209,13 @@ class Spool:
             os.close(descriptor)
         return Condition.INTACT if same else Condition.DAMAGED
 
+    def examine(self, name: str, sha256: str, size_bytes: int | None = None) -> Condition:
+        """Like `condition`, for who looks at every file. Raises ObjectsUnavailable where nothing can be said now."""
+        return self.condition(name, sha256, size_bytes)
+
+    def require_shared(self) -> None:
+        """Raise ObjectsUnavailable where what is made now could not be put where other hosts look for it."""
+
     def fetch(self, files: Iterable[Wanted], step: Callable[[], None] = lambda: None) -> None:
         """See that these files lie at their `path`, as far as they are anywhere; what is lost is found by its reader.
 
@@ -219,12 +226,11 @@ class Spool:
     def fetch_folder(self, name: str) -> None:
         """The same for all files of a result."""
 
-    def share(self, files: Iterable[Wanted]) -> int:
-        """See that other hosts find files that lie here; how many they would not have found.
+    def share_again(self, name: str, known: str) -> None:
+        """See that other hosts find the content of a kept file under the name of an older one that has the same.
 
         Raises ObjectsUnavailable.
         """
-        return 0
 
     def make_room(self) -> None:
         """Where too little is free, drop what other hosts keep as well; in a spool of one folder that is nothing."""

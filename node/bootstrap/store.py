@@ -15,7 +15,7 @@ from typing import Final
 from config.load import ConfigError
 from config.routes import titles_without_name
 from config.settings import Settings
-from node.bootstrap.shared import SharedPlace, objects_of
+from node.bootstrap.shared import PLACE_FILE, SharedPlace, objects_of
 from node.errors import Refused
 from node.ops.clock import HostClock, StoreClock
 from node.ops.modes import mend_modes
@@ -258,7 +258,7 @@ def open_store(settings: Settings, *, shares: bool = False) -> Iterator[Node]:
     stands beside a spool with files, or a restore was not ended.
     """
     data_dir = make_data_dir(settings)
-    if why := _half_restored(data_dir):
+    if why := _why_not_begin(settings):
         raise WrongStore(why)
     spool = data_dir / "spool"
     mend_modes(data_dir)
@@ -286,7 +286,7 @@ def read_store(settings: Settings) -> Iterator[Node]:
 
     Raises SchemaMismatch or StoreUnavailable.
     """
-    if why := _half_restored(settings.node.data_dir):
+    if why := _why_not_begin(settings):
         raise StoreUnavailable(why)
     database, spool = Database(settings.node.url(), read_only=True), settings.node.data_dir / "spool"
     try:
@@ -313,11 +313,27 @@ def why_not_together(settings: Settings, database: Database) -> str | None:
     return mismatch(database, spool)
 
 
-def _half_restored(data_dir: Path) -> str | None:
-    """Why the node must not begin; None where no restore was begun, or it is at its end."""
-    if not (data_dir / RESTORE_BEGUN).exists():
-        return None
-    return f"a restore into {data_dir} was begun and is not at its end: run the same `syncect restore` again"
+def _why_not_begin(settings: Settings) -> str | None:
+    """Why the node must not begin; None where no restore was begun, and no bucket was left."""
+    data_dir = settings.node.data_dir
+    if (data_dir / RESTORE_BEGUN).exists():
+        return f"a restore into {data_dir} was begun and is not at its end: run the same `syncect restore` again"
+    path = data_dir / "spool" / PLACE_FILE
+    return None if settings.spool.url or not path.exists() else _why_not_alone(path)
+
+
+def _why_not_alone(path: Path) -> str:
+    """Why a host that shares its files must not go on with its folder: other hosts would not find what comes here, and
+    what lies only there would count as lost.
+    """
+    url = ""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        url = f" in {json.loads(path.read_text(encoding='utf-8'))['url']}"
+    return (
+        f"this host shares the files of the spool {path.parent} with others{url}, but spool.url is not set: set it "
+        "again. If they shall lie in this folder alone, copy the bucket's prefix into it on one host, then remove "
+        f"{path}"
+    )
 
 
 def refuse_while_running(settings: Settings) -> None:

@@ -92,7 +92,9 @@ def _print(facts: dict[str, Any]) -> None:
         (
             view.role,
             "NOT RESPONDING" if silence(view) else "running",
-            f"pid {view.pid}, since {view.started_at}, {silence(view) or view.details}".rstrip(", "),
+            f"pid {view.pid}, since {view.start.isoformat(timespec='seconds')}, {silence(view) or view.details}".rstrip(
+                ", "
+            ),
         )
         for view in facts["processes"]
         if (view.role, view.name) not in {(role, "1") for role in facts["missing"]}

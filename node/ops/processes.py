@@ -62,6 +62,11 @@ class ProcessView:
     numbers: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def start(self) -> datetime:
+        """When it began, UTC."""
+        return datetime.fromisoformat(self.started_at)
+
+    @property
     def cannot_work(self) -> str:
         """Why the process cannot do its work although it lives; "" where it can."""
         return self.details.removeprefix(CANNOT_WORK) if self.details.startswith(CANNOT_WORK) else ""
@@ -152,7 +157,7 @@ def process_lock(run_dir: Path, role: str, name: str, details: str = "") -> Iter
     with os.fdopen(_open(path), "r+b", buffering=0) as file:
         if not _locked(file.fileno()):
             raise AlreadyRunning(f"another {role} process named {name!r} is running ({path} is locked)")
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        started_at = datetime.now(UTC).isoformat(timespec="microseconds")  # tells processes of one pid apart
         view = ProcessView(role, name, os.getpid(), started_at, details, socket.gethostname())
         sign = Sign(path, file.fileno(), view, _view(file.read().decode(errors="replace")))
         sign.show(view)

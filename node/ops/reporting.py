@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from node.ops.processes import AlreadyRunning, ProcessView, Sign, process_name
@@ -23,7 +23,6 @@ from storage.outage import Outage
 LOOK_S: Final = 1.0
 DEAD_AFTER: Final = timedelta(seconds=2.5 * REPORT_EVERY_S)
 """A process that missed two reports is not alive, or cannot reach the database."""
-_SAME_START: Final = timedelta(seconds=2)  # a lock file names whole seconds, just before the first report
 
 
 @contextmanager
@@ -57,7 +56,7 @@ class _Report:
     def __init__(self, database: Database, sign: Sign, version: str, stop: threading.Event) -> None:
         self._now: Callable[[], datetime] = database.now
         self._store, self._sign, self._version, self._stop = HostStore(database), sign, version, stop
-        self._name, self._started_at = process_name(sign.view.role, sign.view.name), datetime.now(UTC)
+        self._name = process_name(sign.view.role, sign.view.name)
         self.taken = ""
 
     def await_name(self) -> None:
@@ -92,25 +91,23 @@ class _Report:
     def leave(self) -> None:
         """Nobody shall miss this process."""
         with suppress(StorageError):  # then its row grows old
-            self._store.leave(self._name, self._sign.view.pid, self._started_at)
+            self._store.leave(self._name, self._sign.view.pid, self._sign.view.start)
 
     def _is_taken(self) -> bool:
         found = self._store.named(self._name)
-        if found is not None and (found.pid, found.started_at) != (self._sign.view.pid, self._started_at):
+        if found is not None and (found.pid, found.started_at) != (self._sign.view.pid, self._sign.view.start):
             self.taken = _words(found)
         return bool(self.taken)
 
     def _what(self) -> ReportedProcess:
         view, beats = self._sign.view, [asdict(beat) for beat in self._sign.view.beats]
         identity = (self._name, view.host[:64], view.role, view.pid, self._version[:64])
-        return ReportedProcess(*identity, view.details, beats, self._started_at, self._now())
+        return ReportedProcess(*identity, view.details, beats, view.start, self._now())
 
 
 def _is(found: ReportedProcess, before: ProcessView | None) -> bool:
     """Whether what was reported is the process that had the lock file before."""
-    if before is None or found.pid != before.pid:
-        return False
-    return timedelta() <= found.started_at - datetime.fromisoformat(before.started_at) < _SAME_START
+    return before is not None and (found.pid, found.started_at) == (before.pid, before.start)
 
 
 def _words(found: ReportedProcess) -> str:

@@ -105,15 +105,15 @@ class SpoolCheck:
         return stat.S_ISREG(found.st_mode) and kept.size_bytes in (None, found.st_size)
 
     def _condition(self, kept: KeptFile) -> Condition:
-        condition = self._spool.condition(kept.name, kept.sha256, kept.size_bytes)
+        condition = self._spool.examine(kept.name, kept.sha256, kept.size_bytes)
         if condition is Condition.INTACT or not self._inventory.still_wants(kept):
             return Condition.INTACT
-        return self._spool.condition(kept.name, kept.sha256, kept.size_bytes)  # it may have been restored meanwhile
+        return self._spool.examine(kept.name, kept.sha256, kept.size_bytes)  # it may have been restored meanwhile
 
     def _lost(self) -> Iterator[SpoolFinding]:
         for series_id in self._inventory.waiting_series():
             for one in self._series.lost_sources(series_id):
-                condition = self._spool.condition(one.spool_name, one.sha256, one.size_bytes)
+                condition = self._spool.examine(one.spool_name, one.sha256, one.size_bytes)
                 kind = "found" if condition is Condition.INTACT else "waiting"
                 yield SpoolFinding(kind, condition, one.spool_name, str(series_id), one.sop_instance_uid, series_id)
 
@@ -149,7 +149,7 @@ class SpoolCheck:
         if finding.job_id is None:
             self._shared.share(self._series.wanted([finding.name]))
         else:
-            self._shared.share_folder(finding.name.rpartition("/")[0])
+            self._shared.share_result(finding.name.rpartition("/")[0])
 
     def share_all(self, now: datetime) -> tuple[int, int]:
         """Put all that lies here and is known into the object store where it lacks it; how many files and results.
@@ -197,6 +197,8 @@ class SpoolCheck:
             else:
                 yield Repair(finding, "left: the instance must be sent again")
         for series_id, group in found.items():
+            if self._shared is not None:  # other hosts may have found other bytes
+                self._shared.put_back(self._series.wanted([one.name for one in group]))
             self._series.find_sources(series_id, [one.name for one in group], actor, now)
             yield from (Repair(one, "it counts again; the series is judged anew") for one in group)
         for series_id, group in received.items():

@@ -52,6 +52,7 @@ STOP_GRACE_S = 5.0
 _CLOSE_ATTEMPTS = 5
 _MOST_UNCOUNTED = 100_000
 UIDS_DIFFER = "the UIDs of the command and of the data set differ"
+_MAY_BE_TOLD = "the object store "  # so begin the words about the server itself; others name files of this host
 _NO_DATABASE = "the database cannot be used; try again"
 # They name no owner: without TLS the AE title of one is all that another needs to become it.
 _MAY_NOT = {
@@ -250,7 +251,7 @@ class Receiver:
             code, comment = status.OUT_OF_RESOURCES, "the spool takes no more"
         except ObjectsUnavailable as error:
             log.error("an instance is not taken: %s", error, extra={"event": "object_store_unavailable"})
-            code, comment = status.OUT_OF_RESOURCES, "the object store takes nothing now; try again"
+            code, comment = status.OUT_OF_RESOURCES, _no_objects(str(error))
         except (StoreUnavailable, SchemaMismatch) as error:
             self._outage.failed(error)
             code, comment = status.OUT_OF_RESOURCES, _NO_DATABASE
@@ -387,6 +388,12 @@ def _who_may_send(settings: ScpSettings) -> str:
             "machine can send; name the peers, or set scp.allow_everyone = true"
         )
     return "every calling AE title from every host is accepted"
+
+
+def _no_objects(why: str) -> str:
+    """Why the object store took nothing, as an Error Comment (0000,0902), which is a LO of 64 characters at most."""
+    told = f"{why}; try again"
+    return told if why.startswith(_MAY_BE_TOLD) and len(told) <= 64 else "the object store takes nothing now; try again"
 
 
 def identified(request: Any, data: bytes, syntax: UID) -> InstanceIdentity | None:

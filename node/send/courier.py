@@ -43,6 +43,7 @@ LEASE_TICK_S = 10.0
 BACKOFF_START_S = 5.0
 BACKOFF_CAP_S = 60.0  # one try a minute burdens nobody, and a planner waits for a TPS that came back
 MISCONFIGURED_PAUSE_S = 900.0
+REMADE_AFTER_S = (0.0, 60.0, 600.0, 3600.0)  # the first, second ... time in a day that the files of a result are lost
 UNCLEAR_ATTEMPTS = 60  # about an hour of back-off; then a person has to look
 _PAUSE_AFTER_ERROR_S = 5.0
 STOP_GRACE_S = 20.0  # below the supervisor's, which then kills
@@ -414,7 +415,13 @@ class Courier:
     def _make_again(self, delivery: ClaimedDelivery, reason: str, now: datetime) -> None:
         """The delivery waits until a worker has made the result again; what the peer has accepted stays accepted."""
         self._outbox.postpone(delivery.id, self._name, reason, not_before=now, now=now)
-        self._outbox.make_again(delivery.job_id, f"the result is made again: {reason}", self._name, now)
+        times = self._outbox.times_made_again(delivery.job_id, now - timedelta(days=1))
+        pause_s = REMADE_AFTER_S[min(times, len(REMADE_AFTER_S) - 1)]
+        told = f"the result is made again: {reason}"
+        if times:
+            told += f" ({times + 1} times in a day: is a disk or the object store damaged?)"
+        not_before = now + timedelta(seconds=pause_s)
+        self._outbox.make_again(delivery.job_id, told, self._name, now, not_before=not_before)
         log.error(
             "delivery %d waits until job %d was made again: %s",
             delivery.id,

@@ -333,7 +333,8 @@ class Worker:
             return executor.run(paths, self._options_for(job, job.produced_at), staged, progress)
 
     def _fetch(self, job: ClaimedJob, progress: Callable[[str, int, int], None]) -> None:
-        """Have the sources on this host; raises ObjectsUnavailable."""
+        """Have the sources on this host; raises ObjectsUnavailable, also where no result could be published."""
+        self._spool.require_shared()
         done = 0
 
         def step() -> None:

@@ -123,7 +123,7 @@ def _process(view: ProcessView) -> tuple[Word, str]:
         return Word.DOWN, f"cannot work: {view.cannot_work}"
     if view.waits_for_database:
         return Word.LATE, "waits for the database; its log says why"
-    return Word.OK, view.details or f"runs for {age(datetime.fromisoformat(view.started_at))}"
+    return Word.OK, view.details or f"runs for {age(view.start)}"
 
 
 def _refusing(found: dict[str, Any], light: Light) -> Light:

@@ -38,7 +38,7 @@ def processes(settings: Settings) -> Lines:
     if away := [ROLES[role] for role in roles_of(settings) if role in elsewhere - working]:
         yield Line("processes", Mark.OK, f"on other hosts: {', '.join(away)}")
     installed = _installed_at()
-    old = [view for view in views if installed and datetime.fromisoformat(view.started_at) < installed]
+    old = [view for view in views if installed and view.start < installed]
     if old:
         names = ", ".join(f"{view.role} (pid {view.pid})" for view in old)
         found = f"started before this version was installed ({installed:%Y-%m-%d %H:%M} UTC): {names}"

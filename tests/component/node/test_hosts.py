@@ -150,8 +150,7 @@ def test_a_process_that_was_killed_is_followed_at_once_where_its_lock_file_says_
 ) -> None:
     hosts = HostStore(database)
     with process_lock(tmp_path, "work", "1") as sign:
-        started_at = datetime.fromisoformat(sign.view.started_at) + timedelta(seconds=0.4)
-        hosts.report(replace(here(), pid=sign.view.pid, started_at=started_at))
+        hosts.report(replace(here(), pid=sign.view.pid, started_at=sign.view.start))
     with process_lock(tmp_path, "work", "1") as sign, reported(database, sign, "1.2.3", Waiting(pytest.fail)):
         pass
 

@@ -109,6 +109,25 @@ def test_a_new_database_does_not_begin_beside_a_full_bucket(kept: Kept, config: 
         pass
 
 
+def test_a_host_whose_settings_lost_the_bucket_does_not_begin_alone(
+    kept: Kept, config: Path, bucket: FaultyStore, run: Run
+) -> None:
+    """What lies only in the bucket would count as lost, and no other host would find what comes."""
+    kept.queued()
+    alone = ("--config", str(config))
+    with (
+        pytest.raises(WrongStore, match=r"in s3://department/spool, but spool\.url is not set"),
+        open_store(load_settings(config)),
+    ):
+        pass
+    code, out, _ = run(*alone, "status")
+    assert (code, "spool.url is not set" in " ".join(out.split())) == (2, True), out
+    assert run(*alone, "spool", "repair", "--yes")[0] == 2
+    (kept.node.spool.root / "objects.json").unlink()
+    with open_store(load_settings(config)):
+        pass
+
+
 def test_files_of_before_are_put_there_by_one_command(config: Path, bucket: FaultyStore, run: Run) -> None:
     with open_store(load_settings(config)) as node:
         Kept(node).produced()
@@ -168,9 +187,12 @@ def test_a_job_waits_for_an_object_store_that_is_away_and_never_fails_by_it(
 ) -> None:
     case_id = kept.queued()
     with open_store(load_settings(host(config, "b"))) as other:
-        bucket.before, now, ran = down, START, list[Path]()
+        now, ran = START, list[Path]()
+        other.spool.fetch(other.series.wanted(other.series.spool_names(1)))
+        bucket.before = down
         for _ in range(5):
             assert worker_of(other, now, ran).run_once(threading.Event())
+            assert ran == [], "nothing is translated whose result could not be kept, also where its files are here"
             case = other.overview.case(case_id)
             assert (case.state, case.attempts, "object store" in case.reason) == ("QUEUED", 0, True)
             now += timedelta(seconds=31)
@@ -196,6 +218,48 @@ def test_a_lost_object_is_waited_for_like_a_lost_file(kept: Kept, config: Path, 
         assert "resend of 1 image" in other.overview.case(case_id).reason
 
 
+def other_bytes(bucket: FaultyStore, name: str) -> bytes:
+    """Somebody writes others of the same length over an object; what it had."""
+    whole = bucket.bytes_of(name)
+    bucket.open.put(name, whole[:-1] + b"!")
+    return whole
+
+
+def lost_by_worker(kept: Kept, config: Path, name: str) -> None:
+    with open_store(load_settings(host(config, "b"))) as other:
+        assert worker_of(other, START, []).run_once(threading.Event())
+    assert kept.node.series.lost_sources(1)[0].spool_name == name
+
+
+def test_a_resend_puts_the_right_bytes_in_the_place_of_wrong_ones_of_the_bucket(
+    kept: Kept, config: Path, bucket: FaultyStore
+) -> None:
+    """The receiver's own copy is whole, and the object as long as it was."""
+    kept.queued()
+    name = kept.node.series.sources(1)[1].spool_name
+    whole = other_bytes(bucket, name)
+    lost_by_worker(kept, config, name)
+    for n in range(3):
+        kept.send(1, n)
+    assert bucket.bytes_of(name) == whole
+    kept.requeue()
+    with open_store(load_settings(host(config, "b"))) as other:
+        assert worker_of(other, START, []).run_once(threading.Event())
+    assert kept.node.overview.case("1").state == "PRODUCED"
+
+
+def test_a_host_that_has_the_file_puts_it_back_by_repair(
+    kept: Kept, config: Path, bucket: FaultyStore, run: Run
+) -> None:
+    kept.queued()
+    name = kept.node.series.sources(1)[1].spool_name
+    whole = other_bytes(bucket, name)
+    lost_by_worker(kept, config, name)
+    code, out, said = run("--config", str(host(config)), "spool", "repair", "--yes")
+    assert (code, "it counts again" in out) == (0, True), said
+    assert bucket.bytes_of(name) == whole
+
+
 def test_a_delivery_waits_for_an_object_store_that_is_away(kept: Kept, config: Path, bucket: FaultyStore) -> None:
     case_id = kept.produced()
     with open_store(load_settings(host(config, "b"))) as other:
@@ -204,6 +268,34 @@ def test_a_delivery_waits_for_an_object_store_that_is_away(kept: Kept, config: P
         case = other.overview.case(case_id)
         assert (case.state, "nothing was sent: the object store" in case.reason) == ("SENDING", True), case
         assert case.attempts == 1, "nobody makes the result again for that"
+
+
+def test_a_result_that_is_damaged_each_time_it_is_fetched_does_not_keep_the_workers_busy(
+    kept: Kept, config: Path, bucket: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of one host, or the server, gives other bytes."""
+
+    class Sender:
+        def send(self, items: Any, *_: Any, sha256: dict[str, str]) -> SendReport:
+            (uid, path), *_rest = items
+            with pytest.raises(NoAssociation) as failed:
+                intact_bytes(path, uid, sha256[uid])
+            return SendReport(failed.value.outcome, failed.value.reason, ())
+
+    monkeypatch.setattr(courier_module, "sender_for", lambda *_: Sender())
+    monkeypatch.setattr(Preflight, "why_not", lambda *_: None)  # these files are no whole CT images
+    case_id = kept.queued()
+    assert worker_of(kept.node, START, []).run_once(threading.Event())
+    with open_store(load_settings(host(config, "b"))) as other:
+        bucket.after = lambda _verb, key, answer: answer[:-1] + b"!" if key.startswith("derived") else answer
+        for is_made_at_once in (True, False):
+            assert make_courier(other, "b").run_once(other.settings.destination[0])
+            case = other.overview.case(case_id)
+            assert (case.state, "the result is made again" in case.reason) == ("QUEUED", True), case
+            soon = datetime.now(UTC) + timedelta(seconds=30)
+            assert worker_of(kept.node, soon, []).run_once(threading.Event()) is is_made_at_once
+        assert "2 times in a day" in case.reason
+        assert worker_of(kept.node, soon + timedelta(minutes=1), []).run_once(threading.Event())
 
 
 @pytest.mark.parametrize(("lost", "state"), [(False, "SENDING"), (True, "QUEUED")])
@@ -296,3 +388,32 @@ def test_verify_names_what_other_hosts_lack_and_repair_puts_it_there(
     assert run("--config", str(host(config)), "spool", "repair", "--yes")[0] == 0
     assert gone < bucket.all_keys()
     assert run("--config", str(host(config)), "spool", "verify")[0] == 0
+
+
+def test_verify_keeps_nothing_that_it_fetches_and_ends_where_the_object_store_refuses(
+    kept: Kept, bucket: FaultyStore, run: Run, config: Path
+) -> None:
+    case_id, command = kept.queued(), ("--config", str(host(config)), "spool")
+    for file in kept.node.spool.root.rglob("*.dcm"):
+        file.unlink()
+    assert run(*command, "verify")[::2] == (0, "3 files read; nothing differs\n")
+    assert list(kept.node.spool.root.rglob("*.dcm")) == []
+    bucket.before = lambda verb, key: down(verb, key) if (verb, key[:8]) == ("get", "received") else None
+    code, _, said = run(*command, "repair", "--yes")
+    assert (code, "object store" in said) == (1, True), said
+    assert kept.node.overview.case(case_id).state == "QUEUED", "nothing is lost because it could not be read"
+
+
+def test_repair_of_one_file_of_a_result_leaves_the_others_and_the_manifest(
+    kept: Kept, bucket: FaultyStore, run: Run, config: Path
+) -> None:
+    """The cache of the host has lost one of the others since, and cut another."""
+    case_id = kept.produced()
+    folder = str(kept.node.overview.case(case_id).product_dir)
+    before = {key: bucket.bytes_of(key) for key in bucket.all_keys()}
+    one, two, three = sorted(kept.node.spool.path(folder).glob("*.dcm"))
+    bucket.open.delete([f"{folder}/{one.name}"])
+    two.unlink()
+    three.write_bytes(b"cut")
+    assert run("--config", str(host(config)), "spool", "repair", "--yes")[0] == 0
+    assert {key: bucket.bytes_of(key) for key in bucket.all_keys()} == before

@@ -1,7 +1,9 @@
 """Hosts share files through an object store: nothing counts as kept before it is there, or as lost without proof."""
 
+import errno
 import hashlib
 import os
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -59,6 +61,19 @@ def test_nothing_is_kept_while_the_object_store_does_not_answer(tmp_path: Path, 
     with pytest.raises(ObjectsUnavailable):
         spool.keep([DATA], NOW)
     assert [*(tmp_path / "a").rglob("*.dcm"), *(tmp_path / "a").rglob("*.part")] == []
+
+
+def test_a_large_file_is_not_begun_with_a_server_that_does_not_answer(
+    tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request may take minutes, for which no scanner waits; a small one is given up after seconds."""
+    monkeypatch.setattr(shared_spool, "BYTES_IN_TIME", len(DATA))
+    spool = spool_of(tmp_path, "a", store)
+    assert store.bytes_of(spool.keep([DATA, b"!"], NOW)) == DATA + b"!"
+    store.before, before = down, store.asked["put"]
+    with pytest.raises(ObjectsUnavailable):
+        spool.keep([DATA, b"!"], NOW)
+    assert store.asked["put"] == before
 
 
 def test_another_host_reads_what_one_received(tmp_path: Path, store: FaultyStore) -> None:
@@ -128,6 +143,20 @@ def test_only_an_answer_makes_a_loss(tmp_path: Path, store: FaultyStore) -> None
     assert other.condition(*wanted(name)) is Condition.GONE
 
 
+def test_a_full_disk_of_one_host_is_no_fault_of_a_file_or_a_job(
+    tmp_path: Path, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, other = spool_of(tmp_path, "a", store).keep([DATA], NOW), spool_of(tmp_path, "b", store)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(other, "_download", full)
+    with pytest.raises(ObjectsUnavailable, match=r"disk of the host .* takes no file.*: No space left"):
+        other.fetch([wanted(name)])
+    assert other.condition(*wanted(name)) is Condition.UNREADABLE
+
+
 def test_in_an_emptied_or_foreign_bucket_nothing_is_lost(tmp_path: Path, store: FaultyStore) -> None:
     name = spool_of(tmp_path, "a", store).keep([DATA], NOW)
     store.open.delete([name, MARK])
@@ -161,6 +190,20 @@ def test_a_result_is_published_whole_and_read_by_another_host(tmp_path: Path, st
     other.fetch_folder(name)
     assert sorted(file.name for file in other.path(name).iterdir()) == ["1.dcm", "2.dcm", "doubt.npz"]
     assert (other.path(name) / "2.dcm").read_bytes() == DATA + bytes([2])
+
+
+@pytest.mark.parametrize(
+    "manifest", [b"", b'{"1.dcm": "ab', b"[]", b'{"1.dcm": 1}', b'{"../../store.json": "00"}', b"\xff"]
+)
+def test_a_damaged_manifest_is_none(
+    tmp_path: Path, store: FaultyStore, caplog: pytest.LogCaptureFixture, manifest: bytes
+) -> None:
+    name = published(spool_of(tmp_path, "a", store))
+    store.open.put(f"{name}/{MANIFEST}", manifest)
+    other = spool_of(tmp_path, "b", store)
+    other.fetch_folder(name)
+    assert not other.path(name).exists()
+    assert "is damaged" in caplog.text
 
 
 def test_two_hosts_at_the_same_attempt_write_no_common_folder(tmp_path: Path, store: FaultyStore) -> None:
@@ -211,6 +254,39 @@ def test_no_file_is_dropped_while_the_object_store_does_not_answer(tmp_path: Pat
     with pytest.raises(SpoolFull):
         spool.keep([DATA], NOW)
     assert len(list((tmp_path / "a").rglob("*.dcm"))) == 1
+
+
+def room_is_made() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "room":
+            thread.join(10)
+
+
+def test_a_receipt_does_not_wait_while_the_object_store_lists_what_may_be_dropped(
+    tmp_path: Path, store: FaultyStore
+) -> None:
+    old, answers = spool_of(tmp_path, "a", store).keep([DATA], NOW), threading.Event()
+    spool = spool_of(tmp_path, "a", store, target_free_gb=1e9)
+    age(spool.path(old))
+
+    def slow(verb: str, _key: str) -> None:
+        assert verb != "list" or answers.wait(10)
+
+    store.before = slow
+    spool.keep([DATA], NOW)
+    assert spool.path(old).exists(), "the list has not come yet"
+    answers.set()
+    room_is_made()
+    assert not spool.path(old).exists()
+
+
+def test_room_is_made_where_data_come_and_find_less_than_the_reserve(tmp_path: Path, store: FaultyStore) -> None:
+    """The receiver refuses an instance below the reserve before it has a file, on a host where no retention runs."""
+    name = spool_of(tmp_path, "a", store).keep([DATA], NOW)
+    age(tmp_path / "a" / name)
+    assert spool_of(tmp_path, "a", store, min_free_gb=1e9).spare_bytes() < 0
+    room_is_made()
+    assert not (tmp_path / "a" / name).exists()
 
 
 def test_files_of_before_are_shared_once(tmp_path: Path, store: FaultyStore) -> None:
