@@ -86,7 +86,8 @@ def test_a_transaction_that_an_administrator_lets_end_counts_as_an_outage(databa
                 pass
             session.execute(text("SELECT 1"))
 
-    with pytest.raises(StoreUnavailable, match="idle-in-transaction timeout"):
+    # The server says why before it closes the connection, but the driver may see the end of the connection first.
+    with pytest.raises(StoreUnavailable, match="idle-in-transaction timeout|closed the connection unexpectedly"):
         dally()
     hasty.close()
 
