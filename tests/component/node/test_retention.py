@@ -151,7 +151,7 @@ def test_all_that_is_older_goes_at_once(run, department, monkeypatch) -> None:
     department.sent()
     department.held()
     department.skipped()
-    monkeypatch.setattr("node.cli.jobs_verbs.now_utc", lambda: START + LATER)
+    monkeypatch.setattr("node.bootstrap.store.Node.now", lambda _node: START + LATER)
     assert "2 purged" in run("jobs", "purge", "--older-than", 30, "--yes")[2]
     assert run("jobs", "purge", "--older-than", 30, "--yes")[0] == 0
 
