@@ -35,6 +35,8 @@ ASSUMPTIONS = (
     f"Scanners and node have {WIRE_MBIT_PER_S} Mbit/s, and all scanners share the node's.",
     f"The planning system takes {TPS_SLICES_PER_S} slices per s, in one association.",
     f"A host has {CORES} cores for each GPU, as the machine of the GPU report had.",
+    "The GPU looks twice at each scan, as model.doubt has it unless somebody sets it to off.",
+    "The host part was measured before the gates on results were made cheaper; it is too long by a second or two.",
     "Headers and digests in a job stand for what the completion does with a series.",
 )
 
