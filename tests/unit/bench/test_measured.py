@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench.scale import archive_days, day, plan
+from bench.scale import archive_days, day, main, plan
 from bench.scaled.measured import measured
 
 BENCH = {
@@ -98,6 +98,19 @@ def test_without_a_node_on_a_gpu_the_job_on_the_processor_stands_for_it(results:
 def test_a_figure_that_nobody_measured_is_refused(results: Path) -> None:
     with pytest.raises(LookupError, match="claims per s"):
         measured("demo", "SQLite", results)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--bundle", "nobody"], "no report in"), (["--bundle", "demo", "--write"], "has the figures of syndiff")],
+)
+def test_the_page_has_no_figures_of_another_bundle_and_a_strange_one_is_refused(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_a_day_has_its_series_in_working_hours_and_is_the_same_for_its_seed() -> None:
