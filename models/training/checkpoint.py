@@ -87,17 +87,21 @@ def tell_difference(one: Mapping[str, object], other: Mapping[str, object]) -> s
 def save_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint, from which any number of processes can go on.
 
-    A crash leaves the old one or the new one, never half of one.
+    A crash leaves the old one or the new one, never half of one. Raises OSError that names the file.
     """
     best = None if checkpoint.best is None else asdict(checkpoint.best)
     spent = {"seconds": checkpoint.seconds, "ended": checkpoint.ended}
     whole = {"step": checkpoint.step, "best": best, "state": checkpoint.state, **spent}
     file = out / CHECKPOINT_FILE
     partial = file.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        torch.save(whole, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with partial.open("wb") as stream:
+            torch.save(whole, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:  # of a full disk it names no file, and what is half written keeps the disk full
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error
     partial.replace(file)
 
 

@@ -108,6 +108,13 @@ def fetch_cohort(place: Place, cache: Path, splits: Collection[str], progress: P
     return cohort
 
 
+def lacks_patients(folder: Path) -> bool:
+    """Whether this is a fetched cohort of which some patients were not fetched; raises CohortError for a damaged one."""
+    if not (folder / _FETCHING).is_dir():
+        return False
+    return not all((folder / _PATIENTS / patient.id).is_dir() for patient in open_cohort(folder).patients)
+
+
 def _is_there(patient: CohortPatient) -> bool:
     """Whether every array lies in the cache, at its length: what cleans a disk takes files away one by one."""
     try:

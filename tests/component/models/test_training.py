@@ -1,5 +1,6 @@
 """Promises of the training loop: it learns, repeats, goes on after any stop, and ends in its best bundle."""
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from models.methods.optimisation import Regime
 from models.registry import WITHOUT_TEACHER
 from models.training import Diverged, OfOneProcess, TrainingError, UnreadableSlice, train
 from models.training.about import PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS
+from models.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from models.training.loop import Silent
 from models.training.slices import BatchPlan, SliceSet, read_batches
 from tests.component.models.training_cohort import PullsThePlug, lines, options
@@ -141,6 +143,20 @@ def test_two_trainings_never_share_a_folder(cohort: Cohort, tmp_path: Path) -> N
     train(cohort, tmp_path, options(regime={"epochs": 1}), observer=BeginsAgain())
     assert set(told) == {f"another process trains in {tmp_path}; wait for its end or stop it, or name another folder."}
     assert [line["step"] for line in lines(tmp_path)] == [*range(1, 1 + len(told))]
+
+
+def test_a_full_disk_is_told_with_the_file_and_keeps_the_checkpoint_before_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, Checkpoint(1, None, {}))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        patch("models.training.checkpoint.torch.save", side_effect=full),
+        pytest.raises(OSError, match="space") as told,
+    ):
+        save_checkpoint(tmp_path, Checkpoint(2, None, {}))
+    assert told.value.filename == str(tmp_path / "checkpoint-0.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-0.pt"]
+    assert (found := load_checkpoint(tmp_path)) is not None
+    assert found.step == 1
 
 
 def test_a_slice_that_another_process_cannot_read_is_told_in_one_sentence(cohort: Cohort, tmp_path: Path) -> None:
