@@ -109,7 +109,7 @@ def fetch_cohort(place: Place, cache: Path, splits: Collection[str], progress: P
 
 
 def lacks_patients(folder: Path) -> bool:
-    """Whether this is a fetched cohort of which some patients were not fetched; raises CohortError for a damaged one."""
+    """Whether this is a fetched cohort that lacks some of its patients; raises CohortError for a damaged one."""
     if not (folder / _FETCHING).is_dir():
         return False
     return not all((folder / _PATIENTS / patient.id).is_dir() for patient in open_cohort(folder).patients)
