@@ -46,7 +46,7 @@ class Measured:
             receive=Stage(alone),
             judge=Stage(self["judge"]),
             job=Stage(host_s * share, cores=max(1.0, share), wait_s=0.0) if share > 1 else Stage(host_s),
-            gpu_s=self["GPU part of a job"],
+            gpu_s=self["GPU part of a job"] * (1 + self["second look / translation"]),
             transactions_s=1 / self["claims per s"],
             deliver=Stage(self["deliver"]),
             quiet_s=self["quiet"],
@@ -78,6 +78,7 @@ def measured(bundle: str, database: str = "PostgreSQL", folder: Path = RESULTS) 
         _newest(folder, "processor time of it", _bench("job", cpu)),
         _newest(folder, "deliver", _bench("delivery", "delivery, this node's courier: s for 140 slices")),
         _newest(folder, "GPU part of a job", lambda report: _gpu_s(report, bundle)),
+        _second_look(folder, bundle),
         _newest(folder, "claims per s", lambda report: _claims(report, database)),
         Sourced("quiet", CompletionSettings().quiet_s, "config/settings.py"),
     ]
@@ -100,6 +101,20 @@ def _host(folder: Path, figures: Mapping[str, Sourced]) -> Sourced:
         return Sourced(name, figures["whole job"].value, figures["whole job"].source)
 
 
+def _second_look(folder: Path, bundle: str) -> Sourced:
+    """How long the look of `model.doubt` takes, which is on unless somebody switches it off, beside the translation."""
+    name = "second look / translation"
+
+    def ratio(report: dict[str, Any]) -> float | None:
+        rows = _rows(report, "bundles", name, bundle=bundle, precision="bf16")
+        return float(rows[0]["value"]) if rows else None
+
+    try:
+        return _newest(folder, name, ratio)
+    except LookupError:
+        return Sourced(name, 1.0, "assumed, as it is another translation")
+
+
 def _bench(section: str, figure: str) -> Find:
     def find(report: dict[str, Any]) -> float | None:
         value = report.get("results", {}).get(section, {}).get(figure)
@@ -114,14 +129,16 @@ def _rows(report: dict[str, Any], section: str, figure: str, **of: object) -> li
 
 
 def _host_s(report: dict[str, Any]) -> float | None:
-    """Of the node section of a GPU report: one warm worker's job without its translation."""
-    whole = _rows(report, "node", "job in the worker", workers=1, slices=SLICES)
-    network = _rows(report, "node", "translate", workers=1, slices=SLICES)
-    return float(whole[0]["value"] - network[0]["value"]) if whole and network else None
+    """Of the node section of a GPU report: one warm worker's job without its translation and its second look."""
+    whole, *network = (
+        _rows(report, "node", figure, workers=1, slices=SLICES)
+        for figure in ("job in the worker", "translate", "second look")
+    )
+    return float(whole[0]["value"] - sum(rows[0]["value"] for rows in network)) if whole and all(network) else None
 
 
 def _gpu_s(report: dict[str, Any], bundle: str) -> float | None:
-    """The seconds of a GPU for a series of 140 slices: of the shared device, with as many processes as gained most."""
+    """The seconds of a GPU for one look at 140 slices: of the shared device, with as many processes as gained most."""
     rows = _rows(report, "sharing", "translation by processes that share the device", bundle=bundle, slices=SLICES)
     return min((float(row["value"]) for row in rows), default=None)
 

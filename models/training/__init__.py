@@ -6,6 +6,7 @@ from models.training.folds import FOLDS_FILE, fold_folder, summarise_folds
 from models.training.loop import Observer, TrainResult, train
 from models.training.options import Diverged, TrainingError, TrainOptions
 from models.training.runfile import SETTINGS_FILE, read_options, render
+from models.training.slices import UnreadableSlice
 
 __all__ = [
     "FOLDS_FILE",
@@ -17,6 +18,7 @@ __all__ = [
     "TrainOptions",
     "TrainResult",
     "TrainingError",
+    "UnreadableSlice",
     "estimate",
     "fold_folder",
     "is_first",

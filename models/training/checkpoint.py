@@ -5,10 +5,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
+from models.training.claim import CLAIM_FILE, claim
 from models.training.journal import flat
 from models.training.options import TrainingError
 
@@ -44,25 +45,36 @@ class Checkpoint:
     ended: bool = False
 
 
-def begin_run(out: Path, facts: Mapping[str, object], *, resume: bool) -> None:
-    """Enter what decides the run into `out`/run.json, or compare it with what is there; raises TrainingError.
+def begin_run(out: Path, facts: Mapping[str, object], *, resume: bool) -> IO[str]:
+    """Claim `out` for this training (`claim`), and enter what decides the run into run.json or compare it with that.
 
-    A run is never continued by accident, and never under other settings than it began with.
+    A run is never continued by accident, never under other settings than it began with, and never by two at once.
+    Returns what holds the claim; raises TrainingError.
     """
-    file = out / RUN_FILE
-    plain = json.loads(json.dumps(facts))
-    if not file.exists():
-        if resume:
-            raise TrainingError(f"{out} holds no run to go on with.")
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()):
-            raise TrainingError(f"{out} is not empty; name another folder.")
-        write_whole(file, json.dumps(plain, indent=1) + "\n")
-        return
-    if not resume:
+    _check_kind(out, resume=resume)  # a folder of other things is left without our file
+    out.mkdir(parents=True, exist_ok=True)
+    held = claim(out)
+    try:
+        _check_kind(out, resume=resume)  # another training may have begun here meanwhile
+        file, plain = out / RUN_FILE, json.loads(json.dumps(facts))
+        if not resume:
+            write_whole(file, json.dumps(plain, indent=1) + "\n")
+        elif told := tell_difference(json.loads(file.read_text(encoding="utf-8")), plain):
+            raise TrainingError(f"{out} was begun with {told}: not the same run.")
+    except BaseException:
+        held.close()
+        raise
+    return held
+
+
+def _check_kind(out: Path, *, resume: bool) -> None:
+    is_run = (out / RUN_FILE).exists()
+    if resume and not is_run:
+        raise TrainingError(f"{out} holds no run to go on with.")
+    if is_run and not resume:
         raise TrainingError(f"{out} already holds a run; go on with it by --resume, or name another folder.")
-    if told := tell_difference(json.loads(file.read_text(encoding="utf-8")), plain):
-        raise TrainingError(f"{out} was begun with {told}: not the same run.")
+    if not is_run and out.exists() and any(path.name != CLAIM_FILE for path in out.iterdir()):
+        raise TrainingError(f"{out} is not empty; name another folder.")
 
 
 def tell_difference(one: Mapping[str, object], other: Mapping[str, object]) -> str:
@@ -75,17 +87,21 @@ def tell_difference(one: Mapping[str, object], other: Mapping[str, object]) -> s
 def save_checkpoint(out: Path, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint, from which any number of processes can go on.
 
-    A crash leaves the old one or the new one, never half of one.
+    A crash leaves the old one or the new one, never half of one. Raises OSError that names the file.
     """
     best = None if checkpoint.best is None else asdict(checkpoint.best)
     spent = {"seconds": checkpoint.seconds, "ended": checkpoint.ended}
     whole = {"step": checkpoint.step, "best": best, "state": checkpoint.state, **spent}
     file = out / CHECKPOINT_FILE
     partial = file.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        torch.save(whole, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with partial.open("wb") as stream:
+            torch.save(whole, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:  # of a full disk it names no file, and what is half written keeps the disk full
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(file)) from error
     partial.replace(file)
 
 

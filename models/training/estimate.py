@@ -52,6 +52,7 @@ def estimate(cohort: Cohort, options: TrainOptions, near: Path) -> Estimate:
         started = time.perf_counter()
         run.finish_epoch()
         per_validation = time.perf_counter() - started
+        run.release()
         disk = _size(Path(folder)) * 2  # while one is replaced, checkpoint and bundle are there twice
         regime, plan = run.method.config.regime, run.plan
         used = torch.cuda.max_memory_allocated() if run.process.device_type == "cuda" else _peak_bytes()

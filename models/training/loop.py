@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from torch import Tensor
 
@@ -141,6 +141,7 @@ class Run:
             "arithmetic": f"{self.process.device_type}, {self.process.precision}",
         }
         self._check_same()
+        self._claim: IO[str] | None = None
         checkpoint = self.process.by_first(lambda: self._begin(resume=resume))
         self.method.parts.compute = self.process.compute
         self.method.parts.to(self.process.device)
@@ -158,7 +159,7 @@ class Run:
             raise OfOneProcess(f"the first process of this run has {told}, as process {self.process.rank} has.")
 
     def _begin(self, *, resume: bool) -> Checkpoint | None:
-        begin_run(self.out, self.facts, resume=resume)
+        self._claim = begin_run(self.out, self.facts, resume=resume)
         write_whole(self.out / SETTINGS_FILE, render(self.options))
         recover_folder(self.bundle)
         return load_checkpoint(self.out)
@@ -208,8 +209,14 @@ class Run:
         finally:
             if journal is not None:
                 journal.close()
+            self.release()
         card = parse_card(self.process.by_first(lambda: read_card(self.bundle).to_mapping()), where=BUNDLE_FOLDER)
         return TrainResult(self.bundle, card, self.step, self.best, self.stopped_early)
+
+    def release(self) -> None:
+        """Let another training have the folder."""
+        if self._claim is not None:
+            self._claim.close()
 
     def _epoch(self, journal: Journal | None) -> None:
         epoch, done = self.plan.position(self.step)

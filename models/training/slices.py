@@ -9,17 +9,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.cohort import CohortPatient
+from models.cohort import CohortError, CohortPatient
 from models.context import seen_slices
 from models.frame import Frame
 from models.methods.method import Batch
 from models.methods.optimisation import Regime
 from models.together import ALL_PROCESSES
+from models.training.accelerated import OfOneProcess
 from models.training.options import TrainingError
 
 Pair = tuple[int, int]
 
 _ORDER, _PARTNER, _CROP = 1, 2, 3  # streams of random numbers, so that one does not depend on how often another is read
+
+
+class UnreadableSlice(CohortError):
+    """An array of the cohort cannot be read any more; of several processes one may meet it alone."""
 
 
 class SliceSet(Dataset[tuple[Tensor, Tensor]]):
@@ -177,8 +182,28 @@ class BatchPlan:
 
 
 def read_batches(slices: SliceSet, plan: BatchPlan, epoch: int, start: int, *, workers: int = 0) -> Iterator[Batch]:
-    """The batches of an epoch from number `start` on, cropped as planned, read here or ahead by worker processes."""
+    """The batches of an epoch from number `start` on, cropped as planned, read here or ahead by worker processes.
+
+    Raises UnreadableSlice; OfOneProcess where a worker process ended.
+    """
     batches = plan.batches(epoch)[start:]
     loader: DataLoader[list[Tensor]] = DataLoader(slices, batch_sampler=batches, num_workers=workers)  # type: ignore[arg-type]
-    for number, (source, target) in enumerate(loader, start):
+    for number, (source, target) in enumerate(_loaded(loader), start):
         yield plan.crop(Batch(source, target), epoch, number)
+
+
+def _loaded(loader: DataLoader[list[Tensor]]) -> Iterator[list[Tensor]]:
+    try:
+        yield from loader
+    except CohortError as error:
+        # From a worker process torch brings its traceback as the message, the last line of which is the error's own.
+        raise UnreadableSlice(
+            str(error).rstrip().rpartition("\n")[2].partition("CohortError: ")[2] or str(error)
+        ) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise OfOneProcess(
+            "a process that reads slices ended, perhaps for want of memory or of shared memory (/dev/shm); "
+            "fewer workers need less."
+        ) from error

@@ -99,8 +99,9 @@ def _check_cards(bundles: Sequence[str], paths: Sequence[Path]) -> None:
 
 
 def _run(cohort: Path, bundles: Sequence[Path], report: Path, choices: _Choices) -> "tuple[Cohort, Report]":
-    from models.cohort import open_cohort
+    from models.cohort import CohortError, open_cohort
     from models.evaluation import evaluate as measure
+    from node.cohorts.shards import lacks_patients
 
     try:
         opened = open_cohort(cohort)
@@ -116,6 +117,13 @@ def _run(cohort: Path, bundles: Sequence[Path], report: Path, choices: _Choices)
                 patients=choices.patients,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
+    except CohortError as error:
+        if lacks_patients(cohort):
+            raise Permanent(
+                f"{cohort} was fetched for a training, without the patients that are tested on; "
+                "`syncect cohort fetch URL --all` fetches them too"
+            ) from error
+        raise
     except OSError as error:
         raise Permanent(f"the report cannot be written: {system_answer(error)}") from error
     return opened, result

@@ -13,7 +13,7 @@ from models.registry import METHODS
 from node.cli.cohort import CacheOption, fetch_from
 from node.cli.console import Exit, JsonOption, print_json, progress_bar, say, settings_from, write
 from node.cli.train_view import Bar, show_estimate, show_folds, show_result, tell_estimate
-from node.errors import Misconfigured, NodeError
+from node.errors import Misconfigured, NodeError, Retryable
 
 if TYPE_CHECKING:
     from models.cohort import Cohort
@@ -185,7 +185,8 @@ def _folds(cohort: "Cohort", out: Path, options: "TrainOptions", *, resume: bool
     results = []
     for fold in [options.fold] if options.fold else range(1, options.folds + 1):
         folder = fold_folder(out, fold)
-        say(f"fold {fold} of {options.folds}")
+        if is_first():
+            say(f"fold {fold} of {options.folds}")
         results.append(_run(cohort, folder, replace(options, fold=fold), resume=resume and folder.exists()))
     if not is_first():
         return
@@ -219,17 +220,19 @@ def _plain(result: "TrainResult") -> dict[str, object]:
 def _mistakes() -> Iterator[None]:
     """What a person has to mend is an error of usage; so is a training without its packages.
 
-    Of the processes of one host one says what all would say.
+    Of the processes of one host one says what all would say; each says what may have kept it alone from going on.
     """
     try:
-        from models.training import OfOneProcess, TrainingError, is_spokesman
+        from models.together import PeerLost
+        from models.training import OfOneProcess, TrainingError, UnreadableSlice, is_spokesman
     except ImportError as error:
         raise Misconfigured(f"training needs the extra packages of syncect[train] ({error.name} is missing)") from error
     try:
         yield
     except (ModelsError, NodeError) as error:
         code = Exit.USAGE if isinstance(error, TrainingError | Misconfigured) else Exit.ERROR
-        if not (is_spokesman() or isinstance(error, OfOneProcess)):
+        is_own = isinstance(error, OfOneProcess | UnreadableSlice | PeerLost | Retryable)
+        if not (is_spokesman() or is_own):
             raise typer.Exit(code) from error
         if isinstance(error, TrainingError):
             raise Misconfigured(str(error)) from error

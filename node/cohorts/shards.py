@@ -28,6 +28,7 @@ _FORMAT, _VERSION = "syncect-cohort-shards", 1
 _NAME = re.compile(r"[a-z]{1,20}-[0-9]{5}-[0-9a-f]{12}\.tar")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _AT_ONCE = 8 << 20  # bytes of a request: what an interrupted fetch loses at most
+_MENDED: Final = "`syncect cohort shard` with the same cohort and URL puts it there again"
 _PATIENTS, _FETCHING = "patients", ".fetching"
 
 Progress = Callable[[str, int, int], None]
@@ -56,8 +57,9 @@ class Index:
 def write_shards(cohort: Cohort, place: Place, *, shard_bytes: int, progress: Progress) -> Index:
     """Put a cohort into a store; one that was cut off goes on, since shards that are there are not sent again.
 
-    A shard has patients of one split, up to about `shard_bytes` or one larger patient. Raises CohortError for arrays
-    that are not those of the manifest and where another cohort lies, ObjectsUnavailable, OSError.
+    Where all of it lies already, every shard is read, and one that was damaged there is sent anew. A shard has patients
+    of one split, up to about `shard_bytes` or one larger patient. Raises CohortError for arrays that are not those of
+    the manifest and where another cohort lies, ObjectsUnavailable, OSError.
     """
     if (known := _read_index(place)) is not None and known.digest != cohort.digest:
         raise CohortError("another cohort lies at this URL; name another prefix.")
@@ -68,8 +70,7 @@ def write_shards(cohort: Cohort, place: Place, *, shard_bytes: int, progress: Pr
         data = _pack(cohort, patients)
         digest = hashlib.sha256(data).hexdigest()
         name = f"{split}-{number:05d}-{digest[:12]}.tar"
-        there = place.head(_key(name))
-        if there is None or there.size_bytes != len(data):
+        if not _lies_there(place, _key(name), data, compare=known is not None):
             place.put(_key(name), data)
         shards.append(Shard(name, split, len(data), digest, tuple(patient.id for patient in patients)))
     progress("shards", len(groups), len(groups))
@@ -84,8 +85,9 @@ def write_shards(cohort: Cohort, place: Place, *, shard_bytes: int, progress: Pr
 def fetch_cohort(place: Place, cache: Path, splits: Collection[str], progress: Progress) -> Cohort:
     """The cohort as a folder below `cache`, with the arrays of the patients of these splits.
 
-    Only what is not there yet is fetched, and a shard that was cut off goes on; every array has the checksum of the
-    manifest. Processes of one host wait for each other. Raises CohortError, ObjectsUnavailable, OSError.
+    Only what is not there, or not whole any more, is fetched, and a shard that was cut off goes on; every array that
+    comes has the checksum of the manifest. Processes of one host wait for each other. Raises CohortError,
+    ObjectsUnavailable, OSError.
     """
     index = _read_index(place)
     if index is None:
@@ -96,7 +98,8 @@ def fetch_cohort(place: Place, cache: Path, splits: Collection[str], progress: P
     with _only_one(folder):
         cohort = _take_manifest(place, index, folder)
         wanted = [shard for shard in _checked(index, cohort) if shard.split in splits]
-        missing = [shard for shard in wanted if not all((folder / _PATIENTS / one).is_dir() for one in shard.patients)]
+        whole = {patient.id for patient in cohort.patients if _is_there(patient)}
+        missing = [shard for shard in wanted if not whole.issuperset(shard.patients)]
         _find_room(folder, missing)
         for number, shard in enumerate(missing):
             progress("shards", number, len(missing))
@@ -105,9 +108,35 @@ def fetch_cohort(place: Place, cache: Path, splits: Collection[str], progress: P
     return cohort
 
 
+def lacks_patients(folder: Path) -> bool:
+    """Whether this is a fetched cohort that lacks some of its patients; raises CohortError for a damaged one."""
+    if not (folder / _FETCHING).is_dir():
+        return False
+    return not all((folder / _PATIENTS / patient.id).is_dir() for patient in open_cohort(folder).patients)
+
+
+def _is_there(patient: CohortPatient) -> bool:
+    """Whether every array lies in the cache, at its length: what cleans a disk takes files away one by one."""
+    try:
+        for name in patient.record.arrays or {}:
+            patient.stored(name)
+    except CohortError:
+        return False
+    return True
+
+
 def default_cache() -> Path:
     """Where fetched cohorts lie unless a folder is named; they are patient data."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "syncect" / "cohorts"
+
+
+def _lies_there(place: Place, key: str, data: bytes, *, compare: bool) -> bool:
+    """Whether an object has the length of these bytes and, to `compare` them, the same ones."""
+    there = place.head(key)
+    if there is None or there.size_bytes != len(data):
+        return False
+    parts = (data[at : at + _AT_ONCE] for at in range(0, len(data), _AT_ONCE)) if compare else ()
+    return all(place.get(key, number * _AT_ONCE, len(part)) == part for number, part in enumerate(parts))
 
 
 def _groups(cohort: Cohort, split: str, shard_bytes: int) -> Iterator[list[CohortPatient]]:
@@ -157,6 +186,7 @@ def _read_index(place: Place) -> Index | None:
         shards = tuple(Shard(**one | {"patients": tuple(one["patients"])}) for one in plain["shards"])
         index = Index(str(plain["digest"]), str(plain["manifest_sha256"]), shards)
         safe = all(_NAME.fullmatch(one.name) and isinstance(one.size_bytes, int) for one in shards)
+        safe = safe and all(isinstance(patient, str) for one in shards for patient in one.patients)
         if not (safe and _DIGEST.fullmatch(index.digest)):
             raise ValueError("an unsafe name")
     except (ValueError, KeyError, TypeError) as error:
@@ -174,7 +204,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 def _take_manifest(place: Place, index: Index, folder: Path) -> Cohort:
     file = folder / MANIFEST_FILE
-    if not file.exists():
+    if not file.exists() or hashlib.sha256(file.read_bytes()).hexdigest() != index.manifest_sha256:
         manifest = read(place, MANIFEST_FILE)
         if hashlib.sha256(manifest).hexdigest() != index.manifest_sha256:
             raise CohortError(f"{MANIFEST_FILE} at this URL is not the one that {INDEX_KEY} names.")
@@ -183,7 +213,7 @@ def _take_manifest(place: Place, index: Index, folder: Path) -> Cohort:
         partial.replace(file)
     cohort = open_cohort(folder)
     if cohort.digest != index.digest:
-        raise CohortError(f"{file} is not of the cohort at this URL; remove {folder}, and fetch it anew.")
+        raise CohortError(f"{MANIFEST_FILE} at this URL is not of the cohort that {INDEX_KEY} names.")
     return cohort
 
 
@@ -210,13 +240,13 @@ def _fetch(place: Place, shard: Shard, folder: Path) -> Path:
         while (done := partial.tell()) < shard.size_bytes:
             part = place.get(_key(shard.name), done, min(_AT_ONCE, shard.size_bytes - done))
             if not part:
-                raise CohortError(f"shard {shard.name} is not at this URL, or not whole.")
+                raise CohortError(f"shard {shard.name} is not at this URL, or not whole; {_MENDED}.")
             partial.write(part)
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != shard.sha256:
         file.unlink()
-        raise CohortError(f"shard {shard.name} is not the one that {INDEX_KEY} names; it was not kept.")
+        raise CohortError(f"shard {shard.name} is not the one that {INDEX_KEY} names, and was not kept; {_MENDED}.")
     return file
 
 
@@ -246,6 +276,8 @@ def _unpack(file: Path, shard: Shard, cohort: Cohort) -> None:
         CohortPatient(fresh, patient.record).verify()
     (cohort.path / _PATIENTS).mkdir(exist_ok=True, mode=0o700)
     for patient in patients:
+        if _is_there(patient):  # perhaps a training reads it
+            continue
         place = cohort.path / _PATIENTS / patient.id
         shutil.rmtree(place, ignore_errors=True)
         (fresh / _PATIENTS / patient.id).rename(place)

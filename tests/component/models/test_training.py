@@ -1,22 +1,29 @@
 """Promises of the training loop: it learns, repeats, goes on after any stop, and ends in its best bundle."""
 
+import errno
 import json
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 
 from models import load_bundle
-from models.cohort import Cohort, CohortWriter
+from models.cohort import Cohort, CohortWriter, open_cohort
 from models.frame import Frame
 from models.methods.method import Batch
 from models.methods.optimisation import Regime
 from models.registry import WITHOUT_TEACHER
-from models.training import Diverged, TrainingError, train
+from models.training import Diverged, OfOneProcess, TrainingError, UnreadableSlice, train
 from models.training.about import PHANTOM_AGE_YEARS, PHANTOM_BODY_PARTS
-from models.training.slices import BatchPlan, SliceSet
+from models.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from models.training.loop import Silent
+from models.training.slices import BatchPlan, SliceSet, read_batches
 from tests.component.models.training_cohort import PullsThePlug, lines, options
 
 
@@ -122,6 +129,53 @@ def test_a_run_is_neither_overwritten_nor_continued_under_other_settings(cohort:
     (tmp_path / "run" / "checkpoint-0.pt").write_bytes(b"half of a file")
     with pytest.raises(TrainingError, match="cannot be read"):
         train(cohort, tmp_path / "run", options(regime={"epochs": 1}), resume=True)
+
+
+def test_two_trainings_never_share_a_folder(cohort: Cohort, tmp_path: Path) -> None:
+    told = []
+
+    class BeginsAgain(Silent):
+        def stepped(self, epoch: int, step: int, losses: Mapping[str, float]) -> None:
+            with pytest.raises(TrainingError) as refused:
+                train(cohort, tmp_path, options(regime={"epochs": 1}), resume=True)
+            told.append(str(refused.value))
+
+    train(cohort, tmp_path, options(regime={"epochs": 1}), observer=BeginsAgain())
+    assert set(told) == {f"another process trains in {tmp_path}; wait for its end or stop it, or name another folder."}
+    assert [line["step"] for line in lines(tmp_path)] == [*range(1, 1 + len(told))]
+
+
+def test_a_full_disk_is_told_with_the_file_and_keeps_the_checkpoint_before_alone(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, Checkpoint(1, None, {}))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with (
+        patch("models.training.checkpoint.torch.save", side_effect=full),
+        pytest.raises(OSError, match="space") as told,
+    ):
+        save_checkpoint(tmp_path, Checkpoint(2, None, {}))
+    assert told.value.filename == str(tmp_path / "checkpoint-0.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-0.pt"]
+    assert (found := load_checkpoint(tmp_path)) is not None
+    assert found.step == 1
+
+
+def test_a_slice_that_another_process_cannot_read_is_told_in_one_sentence(cohort: Cohort, tmp_path: Path) -> None:
+    shutil.copytree(cohort.path, tmp_path / "cohort")
+    train_patients = open_cohort(tmp_path / "cohort").split("train")
+    slices = SliceSet(train_patients, Frame((-1024.0, 1500.0), 32), "cect")
+    lost = tmp_path / "cohort" / "patients" / train_patients[1].id / "cect.npy"
+    lost.unlink()
+    plan = BatchPlan(len(slices), Regime(batch_size=2), paired=True)
+    for workers in (0, 1):
+        with pytest.raises(UnreadableSlice) as told:
+            list(read_batches(slices, plan, 0, 0, workers=workers))
+        assert str(told.value).startswith(f"{lost} cannot be read: ")
+        assert "\n" not in str(told.value)
+    with (
+        patch.object(SliceSet, "__getitem__", lambda *_: os._exit(1)),
+        pytest.raises(OfOneProcess, match=r"a process that reads slices ended.*fewer workers"),
+    ):
+        list(read_batches(slices, plan, 0, 0, workers=1))
 
 
 def test_losses_that_left_the_numbers_end_the_run(cohort: Cohort, tmp_path: Path) -> None:

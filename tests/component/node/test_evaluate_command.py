@@ -12,6 +12,8 @@ from models import read_card
 from models.cohort import Cohort
 from models.phantom.cohort import write_phantom_cohort
 from models.testing import write_tiny_bundle
+from node.bootstrap.places import Folder
+from node.cohorts.shards import TRAINED_ON, fetch_cohort, write_shards
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -96,6 +98,17 @@ def test_a_folder_that_is_no_cohort_and_a_cohort_without_test_patients_are_one_s
     assert code == 1
     assert "split train and in internal or external" in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_a_cohort_that_was_fetched_for_a_training_is_told_how_to_get_the_rest(
+    run: Run, cohort: Cohort, tmp_path: Path
+) -> None:
+    place = Folder(tmp_path / "store")
+    write_shards(cohort, place, shard_bytes=1, progress=lambda *_: None)
+    fetched = fetch_cohort(place, tmp_path / "cache", TRAINED_ON, lambda *_: None)
+    code, _, err = run("--cohort", fetched.path, "--out", tmp_path / "report")
+    assert code == 1
+    assert "syncect cohort fetch URL --all" in err
 
 
 def test_cards_that_cannot_be_written_are_refused_before_anything_is_measured(

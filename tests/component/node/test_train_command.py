@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from models.cohort import Cohort, CohortWriter, PatientRecord
+from models.together import PeerLost
+from models.training import UnreadableSlice
 from node.cli.train_view import duration, time_left_s
 
 
@@ -135,6 +137,20 @@ def test_of_several_processes_of_a_host_one_says_what_is_wrong(
         told.append(err)
     assert "preset is 'huge'" in told[0]
     assert told[1] == ""
+
+
+@pytest.mark.parametrize(
+    "error", [UnreadableSlice("an array cannot be read."), PeerLost("another process ended.")], ids=type
+)
+def test_each_process_says_what_may_have_kept_it_alone_from_going_on(
+    error: Exception, cohort: Cohort, tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("models.training.estimate", fails)
+    assert run(*command(cohort, tmp_path / "a")) == (1, "", f"syncect: {error}\n")
 
 
 def test_a_run_reads_its_cohort_from_an_object_store(cohort: Cohort, tmp_path: Path, run) -> None:

@@ -3,9 +3,10 @@
 import hashlib
 import io
 import json
+import os
 import tarfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -124,10 +125,29 @@ def test_other_bytes_than_those_of_the_index_are_not_kept(
     file = place / "shards" / index.shards[0].name
     whole = file.read_bytes()
     file.write_bytes(whole[:600] + bytes([whole[600] ^ 1]) + whole[601:])
-    with pytest.raises(CohortError, match="not the one that"):
+    with pytest.raises(CohortError, match=r"not the one that .*cohort shard"):
         fetch_cohort(objects, tmp_path / "cache", TRAINED_ON, silent)
-    file.write_bytes(whole)
+    again = Counted(place)
+    send(cohort, again)
+    assert again.sent == [f"shards/{index.shards[0].name}", "manifest.json", "index.json"]
+    assert file.read_bytes() == whole
     assert fetch_cohort(objects, tmp_path / "cache", TRAINED_ON, silent).split("train")[0].hu("ncct").max() == 0
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: os.truncate(file, 200)], ids=["removed", "cut"])
+def test_what_was_taken_from_the_cache_is_fetched_again_and_nothing_else(
+    harm: Callable[[Path], None], cohort: Cohort, objects: Place, place: Path, tmp_path: Path
+) -> None:
+    index = send(cohort, objects)
+    fetched = fetch_cohort(objects, tmp_path / "cache", TRAINED_ON, silent)
+    there = fetched.path / "patients" / "P1" / "ncct.npy"
+    inode = there.stat().st_ino
+    harm(fetched.path / "patients" / "P0" / "cect.npy")
+    harm(fetched.path / "manifest.json")
+    counted = Counted(place)
+    fetch_cohort(counted, tmp_path / "cache", TRAINED_ON, silent).split("train")[0].verify()
+    assert counted.fetched == index.shards[0].size_bytes
+    assert there.stat().st_ino == inode  # a training may be reading it
 
 
 def rewrite(place: Path, **changes: object) -> None:
@@ -142,6 +162,7 @@ def rewrite(place: Path, **changes: object) -> None:
     [
         ({"split": "internal"}, "other patients or splits"),
         ({"patients": ["P0", "P2"]}, "other patients or splits"),
+        ({"patients": ["P0", 1]}, "not one that this version reads"),
         ({"name": "../../train-00000-000000000000.tar"}, "not one that this version reads"),
         ({"size_bytes": "many"}, "not one that this version reads"),
     ],
