@@ -146,7 +146,7 @@ class RetentionStore:
         """Mark what of these series is old enough and needed by nobody, in one transaction; its files may go then."""
         with self._database.write() as session:
             query = select(Series).where(Series.id.in_(list(series_ids))).order_by(Series.id)
-            rows = session.scalars(query.with_for_update(skip_locked=True)).all()
+            rows = session.scalars(query.with_for_update(key_share=True, skip_locked=True)).all()
             found = [self._purge(session, row, ages, reason, now) for row in rows]
             return [removal for removal in found if removal is not None]
 
@@ -157,7 +157,7 @@ class RetentionStore:
         with the reason where the files are needed.
         """
         with self._database.write() as session:
-            series = session.scalar(select(Series).where(Series.id == series_id).with_for_update())
+            series = session.scalar(select(Series).where(Series.id == series_id).with_for_update(key_share=True))
             if series is None:
                 raise NotFound(f"there is no series {series_id}")
             try:
@@ -242,7 +242,9 @@ class RetentionStore:
         was used. Events, single instances, closed alerts, ended associations, old refusals and audit rows go.
         """
         with self._database.write() as session:
-            ids = list(session.scalars(_forgettable(before).limit(limit)))
+            # Locked, so that a series that comes again at this moment loses nothing of its new history.
+            found = _forgettable(before).limit(limit).with_for_update(key_share=True, skip_locked=True, of=Series)
+            ids = list(session.scalars(found))
             jobs = select(Job.id).where(Job.series_id.in_(ids))
             deliveries = select(Delivery.id).where(Delivery.job_id.in_(jobs))
             session.execute(delete(DeliveryInstance).where(DeliveryInstance.delivery_id.in_(deliveries)))
@@ -358,7 +360,7 @@ def _locked(session: Session, series: Series) -> _Whole:
     deliveries = select(Delivery.id).where(Delivery.job_id.in_(jobs))
     for query in (jobs, deliveries):
         every = session.scalars(query).all()
-        if len(session.scalars(query.with_for_update(skip_locked=True)).all()) < len(every):
+        if len(session.scalars(query.with_for_update(key_share=True, skip_locked=True)).all()) < len(every):
             raise _Busy
     return _whole(session, series)
 
