@@ -68,11 +68,12 @@ class Removal:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Everything that is known of one series, locked."""
+    """Everything that is known of one series, locked. came_at: when an instance that is here came for the last time."""
 
     series: Series
     jobs: Sequence[Job]
     deliveries: Sequence[Delivery]
+    came_at: datetime | None
 
     def of(self, job: Job) -> list[Delivery]:
         return [row for row in self.deliveries if row.job_id == job.id]
@@ -351,7 +352,9 @@ def _wholes(session: Session, rows: Sequence[Series]) -> list[_Whole]:
     of_series = select(Delivery, Job.series_id).join(Job, Job.id == Delivery.job_id).where(Job.series_id.in_(ids))
     for delivery, series_id in session.execute(of_series):
         deliveries[series_id].append(delivery)
-    return [_Whole(row, jobs[row.id], deliveries[row.id]) for row in rows]
+    last = select(Instance.series_id, func.max(Instance.received_at)).where(Instance.series_id.in_(ids))
+    came_at = {series_id: at for series_id, at in session.execute(last.group_by(Instance.series_id))}
+    return [_Whole(row, jobs[row.id], deliveries[row.id], came_at.get(row.id)) for row in rows]
 
 
 def _locked(session: Session, series: Series) -> _Whole:
@@ -366,11 +369,14 @@ def _locked(session: Session, series: Series) -> _Whole:
 
 
 def _settled_at(whole: _Whole, jobs: Sequence[Job]) -> datetime:
-    """When these jobs and their deliveries last changed; of all jobs, also when the series did."""
+    """When these jobs and their deliveries last changed; of all jobs, also when the series did.
+
+    It did when what is here came again as well: its sender has the answer that it is kept, and is still sending.
+    """
     moments = [job.updated_at for job in jobs]
     moments += [row.updated_at for job in jobs for row in whole.of(job)]
     if len(jobs) == len(whole.jobs):
-        moments += [whole.series.updated_at, whole.series.last_arrival_at]
+        moments += [whole.series.updated_at, whole.series.last_arrival_at, whole.came_at or whole.series.updated_at]
     return max(moments)
 
 
