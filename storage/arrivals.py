@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, Table, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage.column_types import Prepared
+from storage.entries import Entry, Turn
 from storage.errors import StoreUnavailable
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, may_share, named, note_foreign, own
 from storage.sources import SourceStore
@@ -25,7 +26,6 @@ from storage.titles import note_other_title
 from storage.transitions import begin_series, move_series, note_that_it_came_again, supersede_live_job
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 OPEN, RELEASED, ABORTED, LOST = "OPEN", "RELEASED", "ABORTED", "LOST"
 
@@ -93,16 +93,6 @@ class Recorded(Enum):
     BARRED = "barred"  # a person dropped what this peer sent of the series: as with FOREIGN, nothing is kept
 
 
-class Entry(Protocol[T_co]):
-    """What a receiver has recorded; several may follow each other in one transaction."""
-
-    def record(self, connection: Connection) -> T_co:
-        """Write the entry in the connection's transaction.
-
-        Raises IntegrityError where another transaction made the same row meanwhile; the transaction is spoilt then.
-        """
-
-
 @dataclass(frozen=True)
 class Opening:
     """An accepted association that has something to store; recording it gives its id.
@@ -115,6 +105,11 @@ class Opening:
     peer_host: str
     now: datetime
     called_ae: str = ""
+
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """It waits for no row."""
+        return Turn.OPENING, ""
 
     def record(self, connection: Connection) -> int:
         """Insert the association."""
@@ -141,6 +136,11 @@ class Closing:
     released: bool
     now: datetime
 
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """It waits for no row: only one receiver writes of an association."""
+        return Turn.CLOSING, ""
+
     def record(self, connection: Connection) -> None:
         """Update the association, unless its end is known already."""
         ended = RELEASED if self.released else ABORTED
@@ -160,6 +160,11 @@ class Receipt:
     now: datetime
     shown: Credentials = UNKNOWN_CREDENTIALS
     takes_foreign: bool = False
+
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """It waits for its series, its job and the deliveries of that."""
+        return Turn.SERIES, self.arrival.series_uid
 
     def record(self, connection: Connection) -> Recorded:
         """Insert the instance, and its series where it is the first of it."""
@@ -183,6 +188,11 @@ class Discard:
     why: str
     now: datetime
     shown: Credentials = UNKNOWN_CREDENTIALS
+
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """It waits for its series."""
+        return Turn.SERIES, self.series_uid
 
     def record(self, connection: Connection) -> Recorded:
         """Count the instance; a series of which nothing is kept is SKIPPED at once, any other is judged without it.
@@ -245,15 +255,18 @@ class ArrivalStore(SourceStore):
         return self._record_alone(Receipt(association_id, calling_ae, arrival, now))
 
     def record_group(self, entries: Sequence[Entry[object]]) -> list[object]:
-        """Record many arrivals and ends of associations in one transaction, in their order: one sync for all of them.
+        """Record many arrivals and ends of associations in one transaction, each in its `turn`: one sync for all.
 
-        The answers are in the order of the entries. Where one cannot be recorded, nothing of the transaction remains
-        and each is tried by itself, so that the exception is the answer of that one only.
+        Those of one series keep their order. The answers are in the order of the entries. Where one cannot be recorded,
+        nothing of the transaction remains and each is tried by itself, so that the exception is the answer of that one
+        only.
         """
         if len(entries) > 1:
             try:
                 with self._database.write_plain() as connection:
-                    return [entry.record(connection) for entry in entries]
+                    in_turn = sorted(range(len(entries)), key=lambda number: entries[number].turn)
+                    answers = {number: entries[number].record(connection) for number in in_turn}
+                return [answers[number] for number in range(len(entries))]
             except StoreUnavailable:
                 raise  # the database is locked, full or gone: another try of each would fail too
             except Exception:  # noqa: S110 - the attempts below say which entry it was
@@ -398,7 +411,7 @@ def _note_duplicate(session: Session, series: Series, now: datetime, *, judge_ag
 
 def series_row(session: Session, study_uid: str, series_uid: str, calling_ae: str, now: datetime) -> Series:
     """The row of a series, locked; made in RECEIVING where there is none."""
-    row = session.scalar(select(Series).where(Series.series_uid == series_uid).with_for_update())
+    row = session.scalar(select(Series).where(Series.series_uid == series_uid).with_for_update(key_share=True))
     if row is None:
         row = Series(series_uid=series_uid, study_uid=study_uid, calling_ae=calling_ae, last_arrival_at=now)
         begin_series(session, row, actor="receiver", reason=f"first instance from {calling_ae}", now=now)

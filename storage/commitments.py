@@ -103,15 +103,18 @@ class CommitmentStore:
         quicker.
         """
         with self._database.write() as session:
+            _lock_delivery(session, transaction_uid)
             row = session.scalars(
-                select(CommitmentRow).where(CommitmentRow.transaction_uid == transaction_uid).with_for_update()
+                select(CommitmentRow)
+                .where(CommitmentRow.transaction_uid == transaction_uid)
+                .with_for_update(key_share=True)
             ).one()
             if row.outcome != ASKED:
                 return
             row.reason = reason
             if refused:
                 row.outcome, row.answered_at = REFUSED, now
-            delivery = session.get_one(Delivery, row.delivery_id, with_for_update=True)
+            delivery = session.get_one(Delivery, row.delivery_id)
             if delivery.state is DeliveryState.SENT:
                 delivery.reason, delivery.next_attempt_at = reason, again_at or NEVER
 
@@ -125,12 +128,13 @@ class CommitmentStore:
         but not before `pause`.
         """
         with self._database.write() as session:
+            _lock_delivery(session, report.transaction_uid)
             found = session.execute(
                 select(CommitmentRow, Delivery, Job)
                 .join(Delivery, Delivery.id == CommitmentRow.delivery_id)
                 .join(Job, Job.id == Delivery.job_id)
                 .where(CommitmentRow.transaction_uid == report.transaction_uid)
-                .with_for_update(of=(CommitmentRow, Delivery))
+                .with_for_update(key_share=True, of=CommitmentRow)
             ).first()
             if found is None:
                 return Reported(Counted.UNKNOWN)
@@ -235,8 +239,15 @@ def _may_be_resent(session: Session, delivery: Delivery, report: CommitmentRepor
     return (session.scalar(reported.where(CommitmentRow.outcome == ANSWERED)) or 0) <= MAX_RESENDS
 
 
+def _lock_delivery(session: Session, transaction_uid: str) -> None:
+    """Before a request is: who asks, resends or cancels has the delivery first as well."""
+    of_request = select(Delivery.id).join(CommitmentRow, CommitmentRow.delivery_id == Delivery.id)
+    of_request = of_request.where(CommitmentRow.transaction_uid == transaction_uid)
+    session.execute(of_request.with_for_update(key_share=True, of=Delivery))
+
+
 def _sent(session: Session, delivery_id: int) -> Delivery:
-    row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+    row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update(key_share=True))
     if row is None or row.state is not DeliveryState.SENT:
         raise LeaseLost(f"delivery {delivery_id} is no longer waiting for confirmation")
     return row

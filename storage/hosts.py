@@ -140,7 +140,7 @@ def free_running(database: Database, before: datetime, now: datetime) -> list[in
         jobs = session.scalars(
             select(Job)
             .where(Job.state == JobState.RUNNING, Job.updated_at < before, Job.lease_until > before)
-            .with_for_update(skip_locked=True)
+            .with_for_update(key_share=True, skip_locked=True)
         ).all()
         for job in jobs:
             reason = f"the store was upgraded while {job.worker} translated it"

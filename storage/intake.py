@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
+from storage.entries import Entry
 from storage.errors import StoreUnavailable
 from storage.outage import Outage
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials
 from storage.peers import LONGEST_PAUSE_S
-from storage.series import Arrival, Entry, Identifiers, Pause, Receipt, Recorded, SeriesStore
+from storage.series import Arrival, Identifiers, Pause, Receipt, Recorded, SeriesStore
 from storage.sources import Restored
 from storage.spool import Condition, Spool
 

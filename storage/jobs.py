@@ -65,6 +65,9 @@ class JobStore(SourceStore):
             if found is None:
                 return None
             job, series_uid, study_uid = found
+            sources = tuple(current_sources(session, job.series_id))
+            if session.scalar(select(Series.state).where(Series.id == job.series_id)) is not SeriesState.QUEUED:
+                return None  # it came again since it was found, and the sources may be others than the job's
             move_job(session, job, JobState.RUNNING, actor=worker, reason="", now=now)
             job.attempts += 1
             job.worker, job.starter, job.lease_until = worker, self._starter, now + timedelta(seconds=lease_s)
@@ -82,7 +85,7 @@ class JobStore(SourceStore):
                 attempt=job.attempts,
                 device_faults=job.device_faults,
                 deaths=job.deaths,
-                sources=tuple(current_sources(session, job.series_id)),
+                sources=sources,
                 produced_at=claimed_at(session, job) or now,
                 release=release_of(session, job),
                 case=case_id(job.series_id, job.run),
@@ -126,7 +129,7 @@ class JobStore(SourceStore):
         """
         successor = None
         with self._database.write() as session:
-            job = _owned(session, job_id, worker)
+            job = _owned(session, job_id, worker, with_series=True)
             if not was_given_away(session, job):
                 _keep_product(session, job, product)
                 to = JobState.PRODUCED if held_reason is None else JobState.HELD
@@ -195,7 +198,7 @@ class JobStore(SourceStore):
                 select(Job)
                 .where(Job.state == JobState.RUNNING)
                 .where(or_(Job.lease_until < now, Job.worker == dead_worker))
-                .with_for_update(skip_locked=True)
+                .with_for_update(key_share=True, skip_locked=True)
             ).all()
             for job in expired:
                 ended = "worker processes ended or stopped answering while they translated it"
@@ -227,7 +230,7 @@ class JobStore(SourceStore):
         A series that could not be judged is judged once more: its job becomes SUPERSEDED by what comes of that.
         """
         with self._database.write() as session:
-            job = _get(session, job_id)
+            job = _get(session, job_id, with_series=True)
             if job.state not in (JobState.FAILED, JobState.HELD, JobState.CANCELLED):
                 raise IllegalTransition(f"only what FAILED, is HELD or CANCELLED is tried again; this is {job.state}")
             if job.bundle == NOT_JUDGED:
@@ -283,7 +286,7 @@ class JobStore(SourceStore):
         IllegalTransition for any other state, and where the series has a newer job or other contents by now.
         """
         with self._database.write() as session:
-            job = _get(session, job_id)
+            job = _get(session, job_id, with_series=True)
             if job.state not in CLOSED_BY_A_PERSON:
                 raise IllegalTransition(f"only a CANCELLED or REJECTED job can be reopened; this one is {job.state}")
             series = _require_present(session, job)
@@ -366,7 +369,9 @@ class JobStore(SourceStore):
             if job.state is not JobState.PRODUCED:
                 raise IllegalTransition(f"only a PRODUCED job can be resent; this one is {job.state}")
             _require_files(job.purged_at, "the files of its result")
-            existing = {row.destination: row for row in session.scalars(_deliveries(job))}
+            existing = {
+                row.destination: row for row in session.scalars(_deliveries(job).with_for_update(key_share=True))
+            }
             require_one_free(existing.values())
             come_again(session, job, now)
             for row in (existing[name] for name in destinations if name in existing):
@@ -376,15 +381,19 @@ class JobStore(SourceStore):
             _fill_outbox(session, job, [name for name in destinations if name not in existing], actor, now)
 
 
-def _get(session: Session, job_id: int) -> Job:
-    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+def _get(session: Session, job_id: int, *, with_series: bool = False) -> Job:
+    """The row, locked; raises NotFound. with_series: who changes the series too locks it first, as a receiver does."""
+    if with_series:
+        of_job = select(Series.id).join(Job, Job.series_id == Series.id).where(Job.id == job_id)
+        session.execute(of_job.with_for_update(key_share=True, of=Series))
+    job = session.scalar(select(Job).where(Job.id == job_id).with_for_update(key_share=True))
     if job is None:
         raise NotFound(f"there is no job {job_id}")
     return job
 
 
-def _owned(session: Session, job_id: int, worker: str) -> Job:
-    job = _get(session, job_id)
+def _owned(session: Session, job_id: int, worker: str, *, with_series: bool = False) -> Job:
+    job = _get(session, job_id, with_series=with_series)
     if job.state is not JobState.RUNNING or job.worker != worker:
         raise LeaseLost(f"job {job_id} is {job.state} and no longer belongs to {worker}")
     return job
@@ -418,7 +427,7 @@ def _queue_again(session: Session, job: Job, actor: str, reason: str, now: datet
 def _require_present(session: Session, job: Job) -> Series:
     """The series of a closed job, where the job still belongs to its contents; raises IllegalTransition."""
     require_not_rejected(session, job)
-    series = session.scalars(select(Series).where(Series.id == job.series_id).with_for_update()).one()
+    series = session.get_one(Series, job.series_id)
     newest = session.scalars(select(Job).where(Job.series_id == job.series_id).order_by(Job.run.desc())).first()
     present = series.job_id or (newest.id if newest is not None else job.id)
     if series.state is not SeriesState.QUEUED:

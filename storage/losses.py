@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Exists, delete, exists, func, select
 from sqlalchemy.orm import Session
 
 from storage.arrivals import Closing, Opening, link_series, reopen, series_row
+from storage.entries import Turn
 from storage.owners import UNKNOWN_CREDENTIALS, Credentials, is_foreign, named, note_foreign
 from storage.tables import AssociationSeries, Instance, LostInstance, Series
 from storage.transitions import note_series
@@ -55,6 +56,13 @@ class Loss:
     now: datetime
     shown: Credentials = UNKNOWN_CREDENTIALS
 
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """It waits for its series, where that is known, and for a row about the same instance."""
+        if self.series_uid:
+            return Turn.SERIES, self.series_uid
+        return Turn.LOSS_OF_NO_SERIES, self.sop_instance_uid
+
     def record(self, connection: Connection) -> None:
         """Write the row; its series, where it is known, is received again until the instance comes.
 
@@ -67,7 +75,7 @@ class Loss:
 
     def _concerns_series(self, session: Session) -> bool:
         """Make or reopen the series; False where it has the instance already, or belongs to another peer."""
-        row = session.scalar(select(Series).where(Series.series_uid == self.series_uid).with_for_update())
+        row = session.scalar(select(Series).where(Series.series_uid == self.series_uid).with_for_update(key_share=True))
         if row is not None and is_foreign(session, row, self.calling_ae, self.shown):
             who = named(row, self.calling_ae, self.shown)
             note_foreign(session, row, f"{who} failed to send an instance", self.now)
@@ -105,6 +113,11 @@ class LateLoss:
 
     loss: Loss
     opening: Opening | None
+
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """That of the loss."""
+        return self.loss.turn
 
     def record(self, connection: Connection) -> None:
         """Write the row, below an association of its own where there is no other."""

@@ -71,8 +71,8 @@ class NoteStore:
             if session.scalar(due) is None and session.scalar(bare) is None:
                 return None
         with self._database.write() as session:
-            found = session.scalars(due.with_for_update(skip_locked=True, of=RejectionNoteRow)).first()
-            note = found or _begin(session, bare.with_for_update(skip_locked=True, of=Delivery), now)
+            found = session.scalars(due.with_for_update(key_share=True, skip_locked=True, of=RejectionNoteRow)).first()
+            note = found or _begin(session, bare.with_for_update(key_share=True, skip_locked=True, of=Delivery), now)
             if note is None:
                 return None
             note.attempts, note.next_attempt_at = note.attempts + 1, now + _ATTEMPT
@@ -84,10 +84,15 @@ class NoteStore:
         with self._database.write() as session:
             session.get_one(RejectionNoteRow, note_id).sop_instance_uid = sop_instance_uid
 
-    def sent(self, note_id: int, actor: str, reason: str, now: datetime) -> None:
-        """The peer accepted a note; what it lists is asked for as soon as it can have acted on it."""
+    def sent(self, note: DueNote, actor: str, reason: str, now: datetime) -> None:
+        """The peer accepted a note; what it lists is asked for as soon as it can have acted on it.
+
+        Where the result was recalled while the note was sent, one that says so is still to come.
+        """
         with self._database.write() as session:
-            delivery = _settle(session, note_id, NoteState.SENT, actor=actor, reason=reason, now=now)
+            delivery, row = _locked(session, note.id)
+            _settle(session, delivery, row, NoteState.SENT, actor=actor, reason=reason, now=now)
+            row.code = note.code.value
             last = session.scalar(
                 select(func.max(DeliveryInstance.sent_at)).where(DeliveryInstance.delivery_id == delivery.id)
             )
@@ -98,23 +103,40 @@ class NoteStore:
     def postpone(self, note_id: int, reason: str, *, not_before: datetime, now: datetime) -> None:
         """The note could not be brought to the peer; it is due again at `not_before`."""
         with self._database.write() as session:
-            note = session.get_one(RejectionNoteRow, note_id)
-            note.reason, note.next_attempt_at, note.updated_at = reason, not_before, now
+            _, note = _locked(session, note_id)
+            if note.attempts:  # else the result was recalled while the note was sent, and it is due at once
+                note.reason, note.next_attempt_at, note.updated_at = reason, not_before, now
 
     def fail(self, note_id: int, actor: str, reason: str, now: datetime) -> None:
         """The peer does not take the note, or it cannot be made: a person has to act there."""
         with self._database.write() as session:
-            _settle(session, note_id, NoteState.FAILED, actor=actor, reason=reason, now=now)
+            delivery, note = _locked(session, note_id)
+            if note.attempts:
+                _settle(session, delivery, note, NoteState.FAILED, actor=actor, reason=reason, now=now)
 
 
-def _settle(session: Session, note_id: int, to: NoteState, *, actor: str, reason: str, now: datetime) -> Delivery:
-    note = session.get_one(RejectionNoteRow, note_id)
-    delivery = session.get_one(Delivery, note.delivery_id)
+def _locked(session: Session, note_id: int) -> tuple[Delivery, RejectionNoteRow]:
+    """A note and its delivery, which is locked first as in a recall."""
+    of_note = select(Delivery).join(RejectionNoteRow, RejectionNoteRow.delivery_id == Delivery.id)
+    of_note = of_note.where(RejectionNoteRow.id == note_id).with_for_update(key_share=True, of=Delivery)
+    delivery = session.scalars(of_note).one()
+    return delivery, session.get_one(RejectionNoteRow, note_id, with_for_update={"key_share": True})
+
+
+def _settle(
+    session: Session,
+    delivery: Delivery,
+    note: RejectionNoteRow,
+    to: NoteState,
+    *,
+    actor: str,
+    reason: str,
+    now: datetime,
+) -> None:
     job = session.get_one(Job, delivery.job_id)
     if note.state != to:
         write_note_event(session, delivery, job.series_id, to, actor=actor, reason=reason, now=now)
     note.state, note.reason, note.updated_at = to.value, reason, now
-    return delivery
 
 
 def _due(destination: str, now: datetime) -> Any:

@@ -191,7 +191,7 @@ class OutboxStore(ProductStore):
             job = session.get(Job, job_id)
             if job is None:
                 raise NotFound(f"there is no job {job_id}")
-            held = session.scalars(_held_of(job_id).with_for_update()).all()
+            held = session.scalars(_held_of(job_id).with_for_update(key_share=True)).all()
             if job.state is not JobState.PRODUCED or not held:
                 raise IllegalTransition("no delivery of this job is held")
             for row in held:
@@ -216,7 +216,7 @@ class OutboxStore(ProductStore):
                 .join(Job, Job.id == Delivery.job_id)
                 .where(Delivery.state == DeliveryState.SENDING)
                 .where(or_(Delivery.lease_until < now, Delivery.courier == dead_courier))
-                .with_for_update(skip_locked=True, of=Delivery)
+                .with_for_update(key_share=True, skip_locked=True, of=Delivery)
             ).all()
             for delivery, job in expired:
                 reason = f"courier {delivery.courier} stopped answering"
@@ -230,7 +230,7 @@ class OutboxStore(ProductStore):
     def let_go(self, delivery_id: int, courier: str) -> None:
         """The courier has nothing of a delivery in flight any more that was taken away from it."""
         with self._database.write() as session:
-            row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+            row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update(key_share=True))
             if row is not None and row.state is DeliveryState.CANCELLED and row.courier == courier:
                 row.courier = row.lease_until = None
 
@@ -241,7 +241,7 @@ class OutboxStore(ProductStore):
                 select(Delivery, Job)
                 .join(Job, Job.id == Delivery.job_id)
                 .where(Delivery.state == DeliveryState.PENDING, Delivery.destination.not_in(destinations))
-                .with_for_update(skip_locked=True, of=Delivery)
+                .with_for_update(key_share=True, skip_locked=True, of=Delivery)
             ).all()
             for delivery, job in rows:
                 reason = f"{delivery.destination} is no longer in the settings"
@@ -258,13 +258,13 @@ class OutboxStore(ProductStore):
         Returns the number of deliveries that are due now.
         """
         with self._database.write() as session:
-            job = session.get(Job, job_id)
+            job = session.get(Job, job_id, with_for_update={"key_share": True})
             if job is None:
                 raise NotFound(f"there is no job {job_id}")
             waiting = session.scalars(
-                select(Delivery).where(
-                    Delivery.job_id == job_id, Delivery.state.in_((DeliveryState.FAILED, DeliveryState.PENDING))
-                )
+                select(Delivery)
+                .where(Delivery.job_id == job_id, Delivery.state.in_((DeliveryState.FAILED, DeliveryState.PENDING)))
+                .with_for_update(key_share=True)
             ).all()
             for row in waiting:
                 if row.state is DeliveryState.FAILED:
@@ -336,7 +336,11 @@ class OutboxStore(ProductStore):
     def still_there(self, delivery_id: int, now: datetime) -> None:
         """Ask for a leftover again later."""
         with self._database.write() as session:
-            session.get_one(Delivery, delivery_id).next_attempt_at = now + LEFTOVER_PAUSE
+            session.execute(
+                update(Delivery)
+                .where(Delivery.id == delivery_id, Delivery.leftover == Leftover.STANDS)  # it may be sent anew by now
+                .values(next_attempt_at=now + LEFTOVER_PAUSE)
+            )
 
     def gone(self, delivery_id: int, actor: str, reason: str, *, asked_at: datetime, now: datetime) -> None:
         """A leftover that the destination was asked for at `asked_at` is not there any more.
@@ -344,7 +348,9 @@ class OutboxStore(ProductStore):
         Raises LeaseLost where it does not stand any more, or where an instance of it was accepted since.
         """
         with self._database.write() as session:
-            row = session.scalars(select(Delivery).where(Delivery.id == delivery_id).with_for_update()).one()
+            row = session.scalars(
+                select(Delivery).where(Delivery.id == delivery_id).with_for_update(key_share=True)
+            ).one()
             since = session.scalar(
                 select(func.max(DeliveryInstance.sent_at)).where(DeliveryInstance.delivery_id == delivery_id)
             )
@@ -367,7 +373,7 @@ def _settle_unknown(session: Session, now: datetime, dead_courier: str | None) -
         .join(Job, Job.id == Delivery.job_id)
         .where(Delivery.state == DeliveryState.CANCELLED, Delivery.courier.is_not(None))
         .where(or_(Delivery.lease_until < now, Delivery.courier == dead_courier))
-        .with_for_update(skip_locked=True, of=Delivery)
+        .with_for_update(key_share=True, skip_locked=True, of=Delivery)
     )
     for delivery, job in found:
         reason = f"courier {delivery.courier} stopped answering while it was sending; an instance may have arrived"
@@ -396,14 +402,14 @@ def _sent_delivery(session: Session, delivery: Delivery, job: Job, study_uid: st
 
 
 def _sent(session: Session, delivery_id: int) -> Delivery:
-    row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+    row = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update(key_share=True))
     if row is None or row.state is not DeliveryState.SENT:
         raise LeaseLost(f"delivery {delivery_id} is no longer waiting for confirmation")
     return row
 
 
 def _owned(session: Session, delivery_id: int, courier: str) -> tuple[Delivery, Job]:
-    delivery = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update())
+    delivery = session.scalar(select(Delivery).where(Delivery.id == delivery_id).with_for_update(key_share=True))
     if delivery is None or delivery.state is not DeliveryState.SENDING or delivery.courier != courier:
         state = "gone" if delivery is None else delivery.state
         raise LeaseLost(f"delivery {delivery_id} is {state} and no longer belongs to {courier}")

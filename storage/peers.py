@@ -8,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from storage.database import Database
+from storage.entries import Turn
 from storage.tables import Delivery, PeerState, Sender
 
 REMEMBERED = timedelta(days=30)
@@ -23,6 +24,11 @@ class Pause:
     calling_ae: str
     pause_s: float
     now: datetime
+
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """It waits for the row of its sender."""
+        return Turn.SENDER, self.calling_ae
 
     def record(self, connection: Connection) -> None:
         """Keep the pause where it is the longest that is remembered."""

@@ -25,7 +25,7 @@ class RecallStore:
         patients. Raises NotFound.
         """
         with self._database.write() as session:
-            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update(key_share=True))
             if job is None:
                 raise NotFound(f"there is no job {job_id}")
             if job.recalled_at is None:
@@ -67,7 +67,9 @@ class RecallStore:
             job = session.get(Job, job_id)
             if job is None:
                 raise NotFound(f"there is no job {job_id}")
-            series = session.scalars(select(Series).where(Series.id == job.series_id).with_for_update()).one()
+            series = session.scalars(
+                select(Series).where(Series.id == job.series_id).with_for_update(key_share=True)
+            ).one()
             if job.recalled_at is None:
                 raise IllegalTransition("it was not recalled")
             if series.state is not SeriesState.QUEUED or series.job_id not in (None, job.id):

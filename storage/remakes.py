@@ -49,7 +49,7 @@ class ProductStore:
         not_before: when a worker may begin; at once without it.
         """
         with self._database.write() as session:
-            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
+            job = session.scalar(select(Job).where(Job.id == job_id).with_for_update(key_share=True))
             if job is None or job.product_dir is None or job.state not in (JobState.PRODUCED, JobState.HELD):
                 return False
             move_job(session, job, JobState.QUEUED, actor=actor, reason=reason, now=now)

@@ -68,11 +68,12 @@ class Removal:
 
 @dataclass(frozen=True)
 class _Whole:
-    """Everything that is known of one series, locked."""
+    """Everything that is known of one series, locked. came_at: when an instance that is here came for the last time."""
 
     series: Series
     jobs: Sequence[Job]
     deliveries: Sequence[Delivery]
+    came_at: datetime | None
 
     def of(self, job: Job) -> list[Delivery]:
         return [row for row in self.deliveries if row.job_id == job.id]
@@ -146,7 +147,7 @@ class RetentionStore:
         """Mark what of these series is old enough and needed by nobody, in one transaction; its files may go then."""
         with self._database.write() as session:
             query = select(Series).where(Series.id.in_(list(series_ids))).order_by(Series.id)
-            rows = session.scalars(query.with_for_update(skip_locked=True)).all()
+            rows = session.scalars(query.with_for_update(key_share=True, skip_locked=True)).all()
             found = [self._purge(session, row, ages, reason, now) for row in rows]
             return [removal for removal in found if removal is not None]
 
@@ -157,7 +158,7 @@ class RetentionStore:
         with the reason where the files are needed.
         """
         with self._database.write() as session:
-            series = session.scalar(select(Series).where(Series.id == series_id).with_for_update())
+            series = session.scalar(select(Series).where(Series.id == series_id).with_for_update(key_share=True))
             if series is None:
                 raise NotFound(f"there is no series {series_id}")
             try:
@@ -242,7 +243,9 @@ class RetentionStore:
         was used. Events, single instances, closed alerts, ended associations, old refusals and audit rows go.
         """
         with self._database.write() as session:
-            ids = list(session.scalars(_forgettable(before).limit(limit)))
+            # Locked, so that a series that comes again at this moment loses nothing of its new history.
+            found = _forgettable(before).limit(limit).with_for_update(key_share=True, skip_locked=True, of=Series)
+            ids = list(session.scalars(found))
             jobs = select(Job.id).where(Job.series_id.in_(ids))
             deliveries = select(Delivery.id).where(Delivery.job_id.in_(jobs))
             session.execute(delete(DeliveryInstance).where(DeliveryInstance.delivery_id.in_(deliveries)))
@@ -349,7 +352,9 @@ def _wholes(session: Session, rows: Sequence[Series]) -> list[_Whole]:
     of_series = select(Delivery, Job.series_id).join(Job, Job.id == Delivery.job_id).where(Job.series_id.in_(ids))
     for delivery, series_id in session.execute(of_series):
         deliveries[series_id].append(delivery)
-    return [_Whole(row, jobs[row.id], deliveries[row.id]) for row in rows]
+    last = select(Instance.series_id, func.max(Instance.received_at)).where(Instance.series_id.in_(ids))
+    came_at = {series_id: at for series_id, at in session.execute(last.group_by(Instance.series_id))}
+    return [_Whole(row, jobs[row.id], deliveries[row.id], came_at.get(row.id)) for row in rows]
 
 
 def _locked(session: Session, series: Series) -> _Whole:
@@ -358,17 +363,20 @@ def _locked(session: Session, series: Series) -> _Whole:
     deliveries = select(Delivery.id).where(Delivery.job_id.in_(jobs))
     for query in (jobs, deliveries):
         every = session.scalars(query).all()
-        if len(session.scalars(query.with_for_update(skip_locked=True)).all()) < len(every):
+        if len(session.scalars(query.with_for_update(key_share=True, skip_locked=True)).all()) < len(every):
             raise _Busy
     return _whole(session, series)
 
 
 def _settled_at(whole: _Whole, jobs: Sequence[Job]) -> datetime:
-    """When these jobs and their deliveries last changed; of all jobs, also when the series did."""
+    """When these jobs and their deliveries last changed; of all jobs, also when the series did.
+
+    It did when what is here came again as well: its sender has the answer that it is kept, and is still sending.
+    """
     moments = [job.updated_at for job in jobs]
     moments += [row.updated_at for job in jobs for row in whole.of(job)]
     if len(jobs) == len(whole.jobs):
-        moments += [whole.series.updated_at, whole.series.last_arrival_at]
+        moments += [whole.series.updated_at, whole.series.last_arrival_at, whole.came_at or whole.series.updated_at]
     return max(moments)
 
 

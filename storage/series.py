@@ -19,7 +19,6 @@ from storage.arrivals import (
     ArrivalStore,
     Closing,
     Discard,
-    Entry,
     Identifiers,
     Opening,
     Receipt,
@@ -48,7 +47,6 @@ __all__ = [
     "Arrival",
     "Closing",
     "Discard",
-    "Entry",
     "Identifiers",
     "JobRequest",
     "Loss",
@@ -292,7 +290,7 @@ class SeriesStore(ArrivalStore):
         A series over which too many processes ended gets a job that is FAILED with that reason.
         """
         with self._database.write() as session:
-            rows = session.scalars(select(Series).where(Series.in_hand == name).with_for_update()).all()
+            rows = session.scalars(select(Series).where(Series.in_hand == name).with_for_update(key_share=True)).all()
             for row in rows:
                 row.in_hand = None
                 deadly = count_death(row, self._starter, "processes ended while they read it")
@@ -320,7 +318,7 @@ class SeriesStore(ArrivalStore):
         What the node knew to be missing is forgotten.
         """
         with self._database.write() as session:
-            row = _known(session, series_id)
+            row = _known(session, series_id, locked=True)
             if row.state is not SeriesState.INCOMPLETE:
                 raise IllegalTransition(f"only an INCOMPLETE series can be completed; this one is {row.state}")
             forget_missing(session, row)
@@ -406,7 +404,7 @@ def _broke_off(session: Session, series_id: int) -> bool:
 
 def _known(session: Session, series_id: int, *, locked: bool = False) -> Series:
     """The row; raises NotFound."""
-    row = session.get(Series, series_id, with_for_update=locked)
+    row = session.get(Series, series_id, with_for_update={"key_share": True} if locked else None)
     if row is None:
         raise NotFound(f"there is no series {series_id}")
     return row
@@ -414,7 +412,7 @@ def _known(session: Session, series_id: int, *, locked: bool = False) -> Series:
 
 def _fresh(session: Session, series: OpenSeries) -> Series | None:
     """The row, locked, if nothing arrived and nobody decided since `series` was read."""
-    row = session.scalar(select(Series).where(Series.id == series.id).with_for_update())
+    row = session.scalar(select(Series).where(Series.id == series.id).with_for_update(key_share=True))
     if row is None or row.arrivals != series.arrivals or row.state is not series.state:
         return None
     return row

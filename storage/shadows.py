@@ -132,7 +132,7 @@ def _waiting(bundle: str, now: datetime) -> Any:
         .where(~seen)
         .order_by(Job.id.desc())
         .limit(1)
-        .with_for_update(skip_locked=True, of=Job)
+        .with_for_update(key_share=True, skip_locked=True, of=Job)
     )
 
 

@@ -100,7 +100,8 @@ class SharedSpool(Spool):
         Raises ObjectsUnavailable; then nothing remains here, and objects of no job may be there.
         """
         # Two hosts may work at the same attempt where a lease ended: neither must write into the other's folder.
-        name = super().publish(staged.rename(staged.with_name(f"{staged.name}-{uuid.uuid4().hex[:8]}")))
+        name, _, own = staged.name.rpartition(".")
+        name = super().publish(staged.rename(staged.with_name(f"{name}-{own}")))
         try:
             self.share_folder(name)
         except BaseException:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
 from storage.database import Database
+from storage.entries import Turn
 from storage.states import NOT_JUDGED, JobState, SeriesState
 from storage.tables import Instance, Job, LostInstance, Series
 from storage.transitions import judge_again, move_job, move_series, note_series
@@ -41,10 +42,17 @@ class Restored:
     was: str
     now: datetime
 
+    @property
+    def turn(self) -> tuple[Turn, str]:
+        """It waits for its series, and its job."""
+        return Turn.SERIES, self.series_uid
+
     def record(self, connection: Connection) -> None:
         """Say so in the history; what ended for want of the file is judged, or tried, again."""
         with Session(connection, expire_on_commit=False) as session:
-            series = session.scalars(select(Series).where(Series.series_uid == self.series_uid).with_for_update()).one()
+            series = session.scalars(
+                select(Series).where(Series.series_uid == self.series_uid).with_for_update(key_share=True)
+            ).one()
             reason = f"instance {self.sop_instance_uid} was {self.was} in the spool and came again"
             note_series(session, series, actor="receiver", reason=reason, now=self.now)
             if series.state in (SeriesState.SKIPPED, SeriesState.INCOMPLETE):
@@ -85,7 +93,7 @@ class SourceStore:
         more or the job has its result, which needs no source.
         """
         with self._database.write() as session:
-            series = session.scalars(select(Series).where(Series.id == series_id).with_for_update()).one()
+            series = session.scalars(select(Series).where(Series.id == series_id).with_for_update(key_share=True)).one()
             job = _job_of(session, series)
             current = select(Instance).where(Instance.series_id == series_id, Instance.is_current)
             rows = session.scalars(current.where(Instance.spool_name.in_(lost))).all()
@@ -99,7 +107,7 @@ class SourceStore:
     def find_sources(self, series_id: int, spool_names: Sequence[str], actor: str, now: datetime) -> int:
         """Files that were lost are there again, intact: they count, and the series is judged anew; returns how many."""
         with self._database.write() as session:
-            series = session.scalars(select(Series).where(Series.id == series_id).with_for_update()).one()
+            series = session.scalars(select(Series).where(Series.id == series_id).with_for_update(key_share=True)).one()
             rows = [row for row in _lost_rows(session, series_id) if row.spool_name in spool_names]
             for row in rows:
                 row.is_current = True
@@ -171,7 +179,7 @@ def _job_of(session: Session, series: Series) -> Job | None:
     """The job of a decided series, locked."""
     if series.state is not SeriesState.QUEUED or series.job_id is None:
         return None
-    return session.scalar(select(Job).where(Job.id == series.job_id).with_for_update())
+    return session.scalar(select(Job).where(Job.id == series.job_id).with_for_update(key_share=True))
 
 
 def _lost_rows(session: Session, series_id: int) -> Sequence[Instance]:

@@ -303,11 +303,12 @@ class Spool:
         """An empty folder in which one attempt of one job writes its derived series.
 
         attempt: its number, with which the folders of earlier attempts are removed; or a name of our own for what else
-        writes the files of a job, and others may do so at this moment.
+        writes the files of a job, and others may do so at this moment. Attempts are counted anew when a person tries a
+        job again: a worker that has not yet seen that has a folder of its own and never that of its successor.
         """
         if isinstance(attempt, int):
             self._unstage_all(job_id)
-        folder = self.root / "derived" / f".staging-{job_id}-{attempt}"
+        folder = self.root / "derived" / f".staging-{job_id}-{attempt}.{uuid.uuid4().hex[:8]}"
         self._make_folder(folder.parent)  # a person may have removed it
         folder.mkdir(mode=0o700)
         return folder
@@ -347,11 +348,21 @@ class Spool:
         return folder
 
     def publish(self, staged: Path) -> str:
-        """Rename a staged folder, whose files are already synced, to its final name; durable on return."""
+        """Rename a staged folder, whose files are already synced, to its final name; durable on return.
+
+        What has that name stays: the result of another worker at the same attempt, or what a crash left before its
+        commit, which is swept later.
+        """
         fsync_directory(staged)
-        target = staged.with_name(staged.name.removeprefix(".staging-"))
-        _remove(target)  # left by a crash between rename and commit; nobody ever saw it
-        staged.rename(target)
+        name, _, own = staged.name.removeprefix(".staging-").partition(".")
+        target = staged.with_name(name)
+        try:
+            staged.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            target = staged.with_name(f"{name}-{own}")
+            staged.rename(target)
         fsync_directory(target.parent)
         return str(target.relative_to(self.root))
 

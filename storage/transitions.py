@@ -163,8 +163,10 @@ def wake(session: Session, topics: Iterable[Topic]) -> None:
 
 
 def supersede_live_job(session: Session, series_id: int, reason: str, actor: str, now: datetime) -> None:
-    """Mark the live job of a series SUPERSEDED and take back its deliveries."""
-    job = session.scalar(select(Job).where(Job.series_id == series_id, Job.state.in_(LIVE_JOB_STATES)))
+    """Mark the live job of a series, which is locked, SUPERSEDED and take back its deliveries."""
+    # Locked, so that what a worker or a person makes of it at this moment is either seen here or comes too late.
+    live = select(Job).where(Job.series_id == series_id, Job.state.in_(LIVE_JOB_STATES))
+    job = session.scalar(live.with_for_update(key_share=True))
     if job is None:
         return
     move_job(session, job, JobState.SUPERSEDED, actor=actor, reason=reason, now=now)
@@ -175,7 +177,7 @@ def supersede_live_job(session: Session, series_id: int, reason: str, actor: str
 def withdraw_deliveries(session: Session, job: Job, reason: str, actor: str, now: datetime) -> None:
     """Cancel every delivery of a job that has not reached SENT, and mark what a destination has already got of it."""
     # Locked, so that an answer being recorded is either seen here or sees that the delivery was taken back.
-    for delivery in session.scalars(select(Delivery).where(Delivery.job_id == job.id).with_for_update()):
+    for delivery in session.scalars(select(Delivery).where(Delivery.job_id == job.id).with_for_update(key_share=True)):
         courier, lease_until = delivery.courier, delivery.lease_until
         if delivery.state in OPEN_DELIVERY_STATES:
             move_delivery(
@@ -279,6 +281,11 @@ def require_not_rejected(session: Session, job: Job) -> None:
     """
     if job.recalled_at is not None:
         raise IllegalTransition(f"its result was recalled on {job.recalled_at:%Y-%m-%d}, and never comes back")
+    # Locked, so that a courier that takes a note, or hears that nothing is left, is either seen here or comes too late.
+    deliveries = select(Delivery.id).where(Delivery.job_id == job.id)
+    session.execute(deliveries.with_for_update(key_share=True))
+    notes = select(RejectionNoteRow.id).where(RejectionNoteRow.delivery_id.in_(deliveries))
+    session.execute(notes.with_for_update(key_share=True))
     told = (RejectionNoteRow.state == NoteState.SENT) | (RejectionNoteRow.attempts > 0)
     query = select(Delivery.destination).join(RejectionNoteRow, RejectionNoteRow.delivery_id == Delivery.id)
     query = query.where(Delivery.job_id == job.id, told, RejectionNoteRow.state != NoteState.FAILED)

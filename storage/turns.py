@@ -73,7 +73,7 @@ def next_delivery(session: Session, destination: str, now: datetime, most_sendin
         .where(Job.state == JobState.PRODUCED, Series.state == SeriesState.QUEUED)
         .order_by(Job.priority, Job.due_at, Delivery.id)
         .limit(1)
-        .with_for_update(skip_locked=True, of=Delivery)
+        .with_for_update(key_share=True, skip_locked=True, of=Delivery)
     ).first()
     return None if found is None else (found[0], found[1])
 
@@ -123,7 +123,9 @@ def _waiting(now: datetime, rules: Rules) -> Select[Job, str, str]:
 
 
 def _first(session: Session, waiting: Select[Job, str, str]) -> Found | None:
-    found = session.execute(waiting.order_by(*TURNS).limit(1).with_for_update(skip_locked=True, of=Job)).first()
+    found = session.execute(
+        waiting.order_by(*TURNS).limit(1).with_for_update(key_share=True, skip_locked=True, of=Job)
+    ).first()
     return None if found is None else (found[0], found[1], found[2])
 
 

@@ -8,7 +8,7 @@ import typer
 
 from config.load import ConfigError
 from node.bootstrap.shared import SharedPlace
-from node.bootstrap.store import Node, open_store, refuse_while_running
+from node.bootstrap.store import open_store, refuse_while_running
 from node.cli.console import (
     ConfigOption,
     Exit,
@@ -33,7 +33,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what was found, and
 def verify(context: typer.Context, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """Read every file and compare it with its row, also while the node runs; exit code 1 where something differs."""
     with reading(context, config) as node:
-        count, found = _found(node)
+        count, found = _found(SpoolCheck(node.spool, node.database))
     _tell(count, found, as_json=as_json)
     if found:
         raise typer.Exit(Exit.ERROR)
@@ -52,11 +52,12 @@ def repair(
         raise typer.BadParameter("say either --yes or --dry-run")
     if dry_run:
         with reading(context, config) as node:
-            _tell(*_found(node), as_json=as_json)
+            _tell(*_found(SpoolCheck(node.spool, node.database)), as_json=as_json)
         return
     with open_store(settings_from(context, config)) as node:
-        _, found = _found(node)
-        repairs = list(SpoolCheck(node.spool, node.database).repair(found, operator(), datetime.now(UTC)))
+        check = SpoolCheck(node.spool, node.database)
+        _, found = _found(check)
+        repairs = list(check.repair(found, operator(), datetime.now(UTC)))
     if as_json:
         print_json(repairs)
         return
@@ -76,9 +77,8 @@ def share(context: typer.Context, config: ConfigOption = None) -> None:
     say(f"{files} received files and {results} results put into {settings.spool.url}; the node may start")
 
 
-def _found(node: Node) -> tuple[int, list[SpoolFinding]]:
+def _found(check: SpoolCheck) -> tuple[int, list[SpoolFinding]]:
     """How many files were read, and what differs."""
-    check = SpoolCheck(node.spool, node.database)
     count = check.count()
     with progress_bar() as bar:
         task = bar.add_task("reading", total=count)

@@ -64,6 +64,7 @@ class SpoolCheck:
         self._shared = spool if isinstance(spool, SharedSpool) else None
         self._spool, self._inventory, self._series = spool, Inventory(database), SeriesStore(database)
         self._jobs, self._outbox, self._overview = JobStore(database), OutboxStore(database), Overview(database)
+        self._differed: dict[str, KeptFile] = {}  # by their names, what `verify` found
 
     def count(self) -> int:
         """How many files `verify` reads."""
@@ -73,6 +74,7 @@ class SpoolCheck:
         """Every finding; `progress` is called after each file that was read."""
         for kept in self._inventory.files():
             if (condition := self._condition(kept)) is not Condition.INTACT:
+                self._differed[kept.name] = kept
                 yield _finding("received" if kept.job_id is None else "result", condition, kept)
             elif self._is_unshared(kept) and self._inventory.still_wants(kept):
                 yield _finding("unshared", "not in the object store", kept)
@@ -176,12 +178,18 @@ class SpoolCheck:
     # -- repair ------------------------------------------------------------------------------------------------
 
     def repair(self, findings: list[SpoolFinding], actor: str, now: datetime) -> Iterator[Repair]:
-        """Mend what was found; each finding is told with what was done about it."""
+        """Mend what was found; each finding is told with what was done about it.
+
+        What `verify` of this object found is looked at once more: to read a large spool takes hours, in which instances
+        come again, results are made again, and another person may repair as well.
+        """
         received: dict[int, list[SpoolFinding]] = defaultdict(list)
         found: dict[int, list[SpoolFinding]] = defaultdict(list)
         made_again: dict[int, str] = {}
         for finding in findings:
-            if finding.kind == "received":
+            if (kept := self._differed.get(finding.name)) and self._condition(kept) is Condition.INTACT:
+                yield Repair(finding, "left: it was put right meanwhile, or nobody wants it any more")
+            elif finding.kind == "received":
                 received[finding.series_id].append(finding)
             elif finding.kind == "found":
                 found[finding.series_id].append(finding)
@@ -229,7 +237,10 @@ class SpoolCheck:
         if self._shared is not None:
             return "left: retention removes it from the object store, and from here"
         path = self._spool.path(finding.name)
-        target: Path = self._spool.set_aside(path, is_folder=path.is_dir() and not path.is_symlink())
+        try:
+            target: Path = self._spool.set_aside(path, is_folder=path.is_dir() and not path.is_symlink())
+        except FileNotFoundError:
+            return "left: it is gone by now"
         return f"moved to {target}; retention removes it after {ORPHAN_AFTER.days} days"
 
 

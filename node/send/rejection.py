@@ -82,7 +82,7 @@ class NoteSender:
     def _settle(self, note: DueNote, report: SendReport, wait_s: Wait) -> None:
         now, about = self.clock(), {"delivery": note.delivery_id, "destination": note.destination}
         if report.outcome is Outcome.DONE:
-            self.store.sent(note.id, self.name, report.reason, now)
+            self.store.sent(note, self.name, report.reason, now)
             log.info(
                 "%s accepted the rejection note about %s (%d images)",
                 note.destination,

@@ -121,7 +121,7 @@ def test_what_the_lights_ask_is_few_statements_over_few_rows(filled: Database) -
     for ask in (lambda: RetentionStore(filled).first_to_go(Ages(now, now)), Overview(filled).last_sent):
         with visited(filled) as found:
             assert ask()
-        assert len(found) <= 5, list(found)  # alike ones count as one
+        assert len(found) <= 6, list(found)  # alike ones count as one
         assert max(found.values()) <= 500, found
 
 

@@ -54,7 +54,7 @@ def test_a_recalled_result_is_rejected_at_once_and_gone_only_when_the_peer_lists
     assert due.sop_instance_uids == ("9.0", "9.1", "9.2")
     assert sent.notes.claim("tps", at(31)) is None, "it is in hand"
     sent.notes.name(due.id, "2.25.7")
-    sent.notes.sent(due.id, "courier", "", at(32))
+    sent.notes.sent(due, "courier", "", at(32))
     assert (sent.note().state, sent.note().sop_instance_uid) == ("SENT", "2.25.7")
     assert sent.case().reason.startswith("needs a person: look whether series 301 is gone from tps, which took")
     first = at(20) + LEFTOVER_PAUSE
@@ -71,7 +71,7 @@ def test_a_recalled_result_is_rejected_at_once_and_gone_only_when_the_peer_lists
 def test_what_was_sent_long_ago_is_asked_for_as_soon_as_the_peer_can_have_acted(sent):
     sent.recall(now=at(5000))
     due = sent.notes.claim("tps", at(5000))
-    sent.notes.sent(due.id, "courier", "", at(5001))
+    sent.notes.sent(due, "courier", "", at(5001))
     assert sent.outbox.awaiting_removal("tps", at(5001)) is None
     assert sent.outbox.awaiting_removal("tps", at(5001) + ANSWER_TIME) is not None
 
@@ -132,7 +132,7 @@ def test_a_delivery_in_flight_is_named_once_it_stopped(bench):
 def test_what_is_accepted_after_a_note_gets_another_one(sent, database):
     sent.recall()
     first = sent.notes.claim("tps", at(30))
-    sent.notes.sent(first.id, "courier", "", at(31))
+    sent.notes.sent(first, "courier", "", at(31))
     with pytest.raises(Exception, match="no longer belongs"):
         sent.outbox.record_accepted(1, "c", 3, 0, lease_s=60, now=at(40))
     second = sent.notes.claim("tps", at(41))
@@ -149,14 +149,14 @@ def test_a_recall_makes_a_note_about_quality_one_about_safety(sent):
     sent.recall(now=at(40 + LATER))
     again = sent.notes.claim("tps", at(41 + LATER))
     assert (again.id, again.code, again.attempt) == (note.id, NoteCode.PATIENT_SAFETY, 1)
-    sent.notes.sent(again.id, "courier", "", at(42 + LATER))
+    sent.notes.sent(again, "courier", "", at(42 + LATER))
     sent.recall(now=at(43 + LATER))
     assert sent.notes.claim("tps", at(44 + LATER)) is None, "to repeat a recall sends nothing twice"
 
 
 def test_a_quality_note_that_was_taken_is_followed_by_one_about_safety(sent):
     sent.jobs.cancel(1, "operator x", "", at(30))
-    sent.notes.sent(sent.notes.claim("tps", at(30 + LATER)).id, "courier", "", at(31 + LATER))
+    sent.notes.sent(sent.notes.claim("tps", at(30 + LATER)), "courier", "", at(31 + LATER))
     sent.recall(now=at(40 + LATER))
     assert sent.notes.claim("tps", at(41 + LATER)).code == NoteCode.PATIENT_SAFETY
 

@@ -15,6 +15,7 @@ from storage.errors import IllegalTransition
 from storage.owners import Credentials, is_foreign
 from storage.retention import Ages, RetentionStore
 from storage.schema import look_through, upgrade
+from storage.series import Recorded
 from storage.tables import AssociationSeries, Delivery, Event, Instance, Job, LostInstance, Product, Refusal, Series
 from tests.contract.store_bench import FACTS, T0, Bench, at
 
@@ -74,6 +75,15 @@ def test_what_is_younger_stays(bench):
     assert (removal.folders, len(removal.received)) == ((), 3)
     (removal,) = purge(bench.retention, Ages(at(DAY), None))
     assert (removal.folders, removal.received) == (("derived/1-1",), ())
+
+
+def test_what_is_being_sent_again_stays_until_all_of_it_came(bench):
+    """Else what was answered as kept would go, and what comes after it would be a series with a gap."""
+    sent(bench)
+    assert bench.receive([0], now=at(DAY + 1)) == [Recorded.DUPLICATE]
+    assert purge(bench.retention) == []
+    assert bench.receive([1, 2], now=at(DAY + 2)) == [Recorded.DUPLICATE] * 2
+    assert len(purge(bench.retention, Ages(at(2 * DAY), at(2 * DAY)))) == 1
 
 
 def test_where_a_destination_is_asked_sent_is_not_enough(bench):

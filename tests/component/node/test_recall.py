@@ -130,7 +130,7 @@ def test_it_waits_until_the_destination_lists_none_of_it(run, department, monkey
     def courier(_seconds: float) -> None:
         at = START + timedelta(hours=next(moments) + 1)
         if (due := node.notes.claim("tps", at)) is not None:
-            node.notes.sent(due.id, "c", "", at)
+            node.notes.sent(due, "c", "", at)
         elif (asked := node.outbox.awaiting_removal("tps", at)) is not None:
             node.outbox.gone(asked.id, "c", "it lists none", asked_at=at, now=at)
 
@@ -191,7 +191,7 @@ def test_a_cancelled_result_whose_note_went_out_is_made_anew_only_from_the_begin
     department.sent()
     run("jobs", "cancel", "1", "--yes")
     node, at = department.node, START + timedelta(hours=1)
-    node.notes.sent(node.notes.claim("tps", at).id, "c", "", at)
+    node.notes.sent(node.notes.claim("tps", at), "c", "", at)
     assert run("jobs", "reopen", "1")[0] == 4
     why = run("jobs", "why", "1")[1]
     assert "tps took the rejection note: look whether series 301 is gone there" in why

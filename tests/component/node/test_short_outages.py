@@ -138,9 +138,9 @@ def test_a_result_whose_files_are_gone_after_an_outage_is_made_again(
     case_id, stop = kept.queued(), threading.Event()
     calls = meanwhile(monkeypatch, lambda _: (kept.node.spool.path("derived/1-1/0001.dcm")).write_bytes(b"torn"))
     until_settled(kept, stop, monkeypatch)
-    assert (work(kept, stop), calls) == (2, ["derived/1-1"] * 2)
+    assert (work(kept, stop), len(set(calls))) == (2, 2)
     assert ends(kept, case_id) == [("QUEUED", f"{AWAY}, and its files are not there any more"), ("PRODUCED", "")]
-    assert kept.node.spool.path("derived/1-1/0001.dcm").read_bytes() == b"derived"
+    assert kept.node.spool.path(f"{calls[1]}/0001.dcm").read_bytes() == b"derived"
 
 
 def test_a_result_that_was_recorded_although_nobody_heard_it_is_kept(

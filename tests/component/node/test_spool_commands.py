@@ -13,6 +13,7 @@ from sqlalchemy import delete
 
 from config.load import load_settings
 from node.bootstrap.store import Node, open_store
+from node.ops.spool_check import SpoolCheck
 from storage.intake import Intake
 from storage.series import Identifiers, JobRequest, SeriesFacts
 from storage.tables import Instance, Job, Series
@@ -174,6 +175,23 @@ def test_what_retention_removed_is_no_finding(run: Run, kept: Kept) -> None:
         session.execute(delete(Instance))  # as retention does it
         session.get_one(Series, 1).purged_at = session.get_one(Job, 1).purged_at = START
     assert findings(run) == []
+
+
+def test_what_was_put_right_before_its_repair_is_left(kept: Kept) -> None:
+    """An image that came again while the spool was read, and what another repair was quicker with."""
+    kept.arrive()
+    image, check = kept.source(), SpoolCheck(kept.node.spool, kept.node.database)
+    content, orphan = image.read_bytes(), image.with_name("f" * 32 + ".dcm")
+    image.write_bytes(b"torn")
+    orphan.write_bytes(b"of nobody")
+    make_old(orphan)
+    found = list(check.verify(datetime.now(UTC)))
+    assert {one.kind for one in found} == {"received", "orphan"}
+    image.write_bytes(content)
+    orphan.unlink()
+    done = {one.finding.kind: one.done for one in check.repair(found, "x", START)}
+    assert done["received"].startswith("left: it was put right meanwhile")
+    assert done["orphan"] == "left: it is gone by now"
 
 
 def test_repair_asks_for_a_word(run: Run, kept: Kept) -> None:

@@ -52,14 +52,23 @@ def test_unfinished_files_and_folders_are_swept(tmp_path):
     assert list(spool.incoming.iterdir()) == []
 
 
-def test_publishing_again_after_a_crash_replaces_what_nobody_saw(tmp_path):
-    spool = Spool(tmp_path)
+def test_what_is_published_takes_no_other_result_away(tmp_path):
+    """A person tries a job again whose first worker has not yet seen that: both work at the same attempt."""
+    spool, names = Spool(tmp_path), []
     for content in (b"first", b"second"):
         staged = spool.stage(7, 1)
         (staged / "0001.dcm").write_bytes(content)
-        name = spool.publish(staged)
-    assert (spool.path(name) / "0001.dcm").read_bytes() == b"second"
-    assert not staged.exists()
+        names.append(spool.publish(staged))
+        assert not staged.exists()
+    assert [(spool.path(name) / "0001.dcm").read_bytes() for name in names] == [b"first", b"second"]
+    assert set(spool.result_folders(older_than=datetime.now(UTC) + timedelta(days=1)).values()) == {7}
+
+
+def test_a_worker_that_ends_late_leaves_the_unfinished_files_of_its_successor(tmp_path):
+    spool = Spool(tmp_path)
+    late, successor = spool.stage(7, 1), spool.stage(7, 1)
+    spool.unstage(late)
+    assert successor.is_dir()
 
 
 def test_below_the_reserve_the_spool_is_full(tmp_path):
