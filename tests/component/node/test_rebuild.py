@@ -120,6 +120,7 @@ def test_what_was_acknowledged_is_there_again_and_nothing_is_due(run, busy: Path
     assert (code, "found 41 received files and 2 results" in err) == (0, True)
     code, _, err = run("db", "rebuild", "--yes")
     assert (code, "0 that cannot be read" in err) == (0, True), err
+    assert "no file has the users of the page, what was paused" in err
     with open_store(load_settings(busy)) as node:
         assert instances(node) == before
         after = jobs(node)
