@@ -87,7 +87,7 @@ def test_a_transaction_that_an_administrator_lets_end_counts_as_an_outage(databa
             session.execute(text("SELECT 1"))
 
     # The server says why before it closes the connection, but the driver may see the end of the connection first.
-    with pytest.raises(StoreUnavailable, match="idle-in-transaction timeout|closed the connection unexpectedly"):
+    with pytest.raises(StoreUnavailable, match=r"idle-in-transaction timeout|closed the connection unexpectedly"):
         dally()
     hasty.close()
 
