@@ -120,7 +120,8 @@ def _say_restored(done: "Restored", folder: Path) -> None:
     say(f"the scanners must send again what they sent after {manifest.made_at}")
     say(
         f"the TPS may hold results of the time after {manifest.made_at} that this node does not know; what was "
-        "cancelled, rejected, released or dropped after it is in its old state: look for both before you start"
+        "cancelled, rejected, released, recalled or dropped after it is in its old state: look for both "
+        "before you start"
     )
 
 

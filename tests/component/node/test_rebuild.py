@@ -156,7 +156,7 @@ def test_a_rebuilt_result_can_be_released_and_is_sent(run, busy: Path) -> None:
     assert run("db", "rebuild", "--yes")[0] == 0
     with open_store(load_settings(busy)) as node:
         held = next(case for case in node.overview.cases() if case.state == "HELD")
-        assert "whether this result was sent is not known" in held.reason
+        assert "whether this result was sent, rejected or recalled is not known" in held.reason
     assert run("jobs", "release", held.id, "--reason", "it is not there")[0] == 0
     with open_store(load_settings(busy)) as node:
         assert node.outbox.claim("c", "tps", 60, LATER) is not None
