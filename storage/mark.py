@@ -54,7 +54,7 @@ def adopt_mark(database: Database, spool: Path, now: datetime) -> str:
 
 def mismatch(database: Database, spool: Path) -> str | None:
     """Why this store must not be used with this spool, in sentences; None where it may. Raises StoreUnavailable."""
-    if why := _moved_away(database):
+    if why := moved_away(database):
         return why
     ours, theirs = mark_of_store(database), mark_of_spool(spool)
     if ours is not None and ours == theirs:
@@ -118,7 +118,8 @@ def note_move(session: Session, uid: str, place: str, now: datetime) -> None:
     session.execute(update(StoreMark).values(moved_to=place, moved_at=now))
 
 
-def _moved_away(database: Database) -> str | None:
+def moved_away(database: Database) -> str | None:
+    """Where the rows of a store went by `note_move`, in sentences; None where they are here."""
     with database.read() as session:
         row = session.execute(select(StoreMark.moved_to, StoreMark.moved_at).where(StoreMark.moved_to != "")).first()
     if row is None:

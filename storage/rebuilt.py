@@ -22,8 +22,8 @@ from storage.transitions import begin_job, move_job, move_series
 ACTOR = "rebuild"
 UNKNOWN_SENDER = ""
 REASON = (
-    "the store was rebuilt from the spool, and whether this result was sent is not known: look at the destination, "
-    "then release it (it is sent) or reject it (it stays here)"
+    "the store was rebuilt from the spool, and whether this result was sent, rejected or recalled is not known: look "
+    "at the destination, then release it (it is sent) or reject it (it stays here)"
 )
 DOUBT = (
     "the store was rebuilt from the spool, and whether slices of the series were refused, or a person cancelled it, is "

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from storage.arrivals import LOST, OPEN
 from storage.database import Database
 from storage.people_tables import WebSession
+from storage.scale_tables import ProcessRow
 from storage.states import DeliveryState, JobState, SeriesState
 from storage.tables import Association, Delivery, Job, Series
 
@@ -50,9 +51,11 @@ def settle(database: Database, now: datetime) -> None:
     """Say of the store what no process of it can say any more.
 
     Its associations ended with the machine that had them, which may have had another name; nobody has a series in hand;
-    and nobody is logged in: who logged out after the backup was made would be logged in again.
+    no process that reported itself counts as one that runs, or as one that is missed; and nobody is logged in: who
+    logged out after the backup was made would be logged in again.
     """
     with database.write() as session:
         session.execute(update(Association).where(Association.outcome == OPEN).values(outcome=LOST, closed_at=now))
         session.execute(update(Series).where(Series.in_hand.is_not(None)).values(in_hand=None))
+        session.execute(delete(ProcessRow))
         session.execute(delete(WebSession))

@@ -32,7 +32,8 @@ from node.bootstrap.backup_folder import (
 )
 from node.bootstrap.bundles import bundles_in_use
 from node.bootstrap.last_backup import Noted, note_backup
-from node.bootstrap.store import read_store
+from node.bootstrap.shared import SharedPlace
+from node.bootstrap.store import make_data_dir, read_store
 from node.errors import Refused
 from node.version import software_version
 from storage import copies
@@ -93,13 +94,17 @@ def back_up(
 
     config: the settings file in force, None where there is none. verify: read every file that is there already as well.
     step: called for every file, and between the parts. Raises Refused, NotFound, SchemaMismatch, StoreUnavailable,
-    ObjectsUnavailable, DamagedBackup for a manifest that cannot be read, and OSError; then the backup of before stays.
+    WrongStore, ObjectsUnavailable, DamagedBackup for a manifest that cannot be read, and OSError; then the backup of
+    before stays.
     """
     _refuse_place(settings, root)
     folder = BackupFolder(root)
     with folder.taken(), read_store(settings) as node:
         if node.is_new:
             raise NotFound(f"there is no store at {node.location}: there is nothing to back up")
+        if settings.spool.url:
+            make_data_dir(settings)
+            SharedPlace(settings).join(node.database)
         mark = mark_of_store(node.database)
         before = _refuse_other(folder, mark)
         folder.drop_snapshots(before.snapshot if before else "")  # a full disk would else get fuller every night

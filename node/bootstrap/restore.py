@@ -37,6 +37,7 @@ from storage import copies, restored, schema
 from storage.database import Database
 from storage.errors import NotFound
 from storage.mark import FILE_NAME, mark_of_store, new_mark, write_mark
+from storage.pauses import Pause, PauseStore
 from storage.restored import Census
 from storage.spool import Condition, Spool, write_durably
 from storage.tables import SCHEMA_REVISION
@@ -50,11 +51,13 @@ Step = Callable[[], None]
 class Restored:
     """What a restore did. damaged: files that were left out because the backup has other bytes or none of them.
 
-    settings_differ: whether the settings file in force is another one than that of the backup.
+    pauses: what a person had paused when the backup was made, and is so again. settings_differ: whether the settings
+    file in force is another one than that of the backup.
     """
 
     manifest: Manifest
     census: Census
+    pauses: list[Pause]
     damaged: dict[str, str] = field(default_factory=dict)
     strangers: list[str] = field(default_factory=list)
     settings_differ: bool = False
@@ -89,7 +92,8 @@ def restore(
             _begin(settings, database, manifest, members)
             damaged = _fill_spool(data_dir, folder, entries, leave_out_damaged=leave_out_damaged, step=step)
             _put_in_place(settings, database, manifest, members, now=now, step=step)
-        done = Restored(manifest, restored.census(database), damaged, folder.strangers())
+        pauses = PauseStore(database).all()
+        done = Restored(manifest, restored.census(database), pauses, damaged, folder.strangers())
     finally:
         database.close()
     done.settings_differ = _differ(config, members.get(SETTINGS))

@@ -9,7 +9,7 @@ from config.spool import SpoolSettings
 from node.network.secret_file import UnusableSecret, read_secret
 from storage.database import Database
 from storage.errors import ObjectsUnavailable, WrongStore
-from storage.mark import holds_files, settle_bucket
+from storage.mark import holds_files, mark_of_bucket, mark_of_spool, settle_bucket
 from storage.objects import Objects, open_objects
 from storage.spool import write_durably
 
@@ -79,6 +79,17 @@ class SharedPlace:
                 "`syncect spool share` puts them there, once"
             )
         self.note()
+
+    def join(self, database: Database) -> None:
+        """Settle a host that has neither served nor any file, before a command fetches files to it.
+
+        Else nobody could tell later whose these files are, and the host would not know the installation. Nothing is
+        done where no host has settled with the bucket. Raises WrongStore or ObjectsUnavailable.
+        """
+        is_new = mark_of_spool(self._spool) is None and not holds_files(self._spool)
+        if is_new and mark_of_bucket(self._objects) is not None:
+            self.settle_installation()
+            self.settle(database, shares=False)
 
     def note(self) -> None:
         """Write down that this host settled with the bucket."""

@@ -1,6 +1,6 @@
 """`backup` copies what a node must not lose into a folder, `restore` makes a node of it again; one command each."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +13,7 @@ from node.cli.console import ConfigOption, Exit, progress_bar, say, settings_fro
 if TYPE_CHECKING:
     from node.bootstrap.backup import Made
     from node.bootstrap.restore import Restored
+    from storage.pauses import Pause
 
 _MOST_NAMED = 10
 
@@ -119,7 +120,8 @@ def _say_restored(done: "Restored", folder: Path) -> None:
     say(f"the scanners must send again what they sent after {manifest.made_at}")
     say(
         f"the TPS may hold results of the time after {manifest.made_at} that this node does not know; what was "
-        "cancelled, rejected, released or dropped after it is in its old state: look for both before you start"
+        "cancelled, rejected, released, recalled or dropped after it is in its old state: look for both "
+        "before you start"
     )
 
 
@@ -127,12 +129,20 @@ def _say_what_goes_on(done: "Restored") -> None:
     works = done.census.goes_on()
     if not any(works.values()):
         say("nothing goes out by itself when the node starts")
-        return
-    say(
-        f"when the node starts it sends {works['deliveries']} deliveries that are open, translates {works['jobs']} "
-        f"jobs that are queued, and judges {works['series']} series that came; `syncect jobs ls` lists them, and "
-        "`syncect jobs cancel ID` keeps one from it, also before the start"
-    )
+    else:
+        say(
+            f"when the node starts it sends {works['deliveries']} deliveries that are open, translates {works['jobs']} "
+            f"jobs that are queued, and judges {works['series']} series that came; `syncect jobs ls` lists them, and "
+            "`syncect jobs cancel ID` keeps one from it, also before the start"
+        )
+    _say_what_is_paused(done.pauses)
+
+
+def _say_what_is_paused(pauses: Sequence["Pause"]) -> None:
+    from node.operate.turns import pause_words, resume_command
+
+    for pause in pauses:
+        say(f"as before, {pause_words(pause, None)}; it ends with {resume_command(pause)}")
 
 
 def _say_strangers(names: list[str]) -> None:

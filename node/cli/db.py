@@ -139,6 +139,10 @@ def rebuild(
     counts = ", ".join(f"{count} {state}" for state, count in sorted(told.series.items()))
     say(f"series: {counts or 'none'}. Every result is HELD: `syncect jobs ls --state HELD,INCOMPLETE` lists what waits")
     say("whose a series is, and which peers `jobs drop` barred from one, is forgotten: drop what they sent once more")
+    say(
+        "no file has the users of the page, what was paused, accepted bundles, constancy runs and the record of who "
+        "did what: `syncect users add`, `queue pause`, `models accept` and `qa run` where they are needed"
+    )
 
 
 def _say_found(told: "Rebuilt") -> None:

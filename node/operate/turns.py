@@ -26,6 +26,11 @@ def pause_words(pause: Pause, zone: tzinfo | None) -> str:
     return f"{said} since {local_time(pause.at, zone)}{why}"
 
 
+def resume_command(pause: Pause) -> str:
+    """The command that ends a pause."""
+    return f"`syncect queue resume --stage {pause.stage}{f' --host {pause.host}' * bool(pause.host)}`"
+
+
 def waits_of(node: Node, cases: Sequence[Case], now: datetime) -> dict[str, str]:
     """Why each of these cases waits, by its id; those that wait for nothing that is known here are left out."""
     queued = [case for case in cases if case.state == JobState.QUEUED and case.job_id is not None]
@@ -59,7 +64,7 @@ def how_to_resume(node: Node, case: Case) -> str:
     if not is_queued and not (case.state in _SENDING and _is_pending(case)):
         return ""
     pauses = _in_force(node, Stage.TRANSLATE if is_queued else Stage.SEND)
-    commands = [f"`syncect queue resume --stage {one.stage}{f' --host {one.host}' * bool(one.host)}`" for one in pauses]
+    commands = [resume_command(one) for one in pauses]
     return f"{' or '.join(commands)} lets it go on." if commands else ""
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from config.settings import Settings
 from node.operate.doctor.report import Line, Lines, Mark
 from node.operate.situation import silence, waits
+from node.operate.texts import one_line
+from node.ops.alert_rules import silent_words
 from node.ops.health import ROLES, roles_of
 from node.ops.processes import ProcessView, roles_elsewhere, running_processes, working_roles
 from storage.database import Database
 from storage.errors import StorageError
-from storage.hosts import HostStore
+from storage.hosts import Host, HostStore
 
 _LOG = "its log says why (`journalctl -u syncect`)"
 
@@ -23,7 +25,8 @@ def processes(settings: Settings) -> Lines:
     views = running_processes(settings.node.data_dir / "run")
     waiting = {one.role: one for view in views for one in view.waiting}
     working = working_roles(views)
-    elsewhere = _elsewhere(settings, views)
+    hosts = _hosts(settings)
+    elsewhere = roles_elsewhere(views, hosts)
     missing = [role for role in roles_of(settings) if role not in working | elsewhere]
     for role in missing:
         if role in waiting:
@@ -37,6 +40,11 @@ def processes(settings: Settings) -> Lines:
         yield _one(view)
     if away := [ROLES[role] for role in roles_of(settings) if role in elsewhere - working]:
         yield Line("processes", Mark.OK, f"on other hosts: {', '.join(away)}")
+    for host in hosts:
+        for words in silent_words(host).values():
+            yield Line(
+                "processes", Mark.WARN, words, f"start it again, or `syncect hosts forget {one_line(host.name)}`"
+            )
     installed = _installed_at()
     old = [view for view in views if installed and view.start < installed]
     if old:
@@ -45,15 +53,15 @@ def processes(settings: Settings) -> Lines:
         yield Line("processes", Mark.WARN, found, "restart the node (`systemctl restart syncect`)")
 
 
-def _elsewhere(settings: Settings, views: Sequence[ProcessView]) -> frozenset[str]:
-    """The roles that other hosts run; none where the store cannot be read, of which the line `database` tells."""
+def _hosts(settings: Settings) -> Sequence[Host]:
+    """Every host of the node; none where the store cannot be read, of which the line `database` tells."""
     with suppress(StorageError):
         database = Database(settings.node.url(), read_only=True)
         try:
-            return roles_elsewhere(views, HostStore(database).all() if database.has_schema() else [])
+            return HostStore(database).all() if database.has_schema() else []
         finally:
             database.close()
-    return frozenset()
+    return []
 
 
 def _one(view: ProcessView) -> Line:

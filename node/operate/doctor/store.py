@@ -8,13 +8,14 @@ from config.settings import Settings
 from node.bootstrap.last_backup import last_backup
 from node.bootstrap.store import Node, why_not_together
 from node.operate.doctor.report import Line, Lines, Mark
-from node.operate.texts import span
+from node.operate.texts import span, zone_of
+from node.operate.turns import pause_words, resume_command
 from node.ops.alerts import urgency
 from node.ops.spool_check import SpoolCheck
 from storage.database import Database
 from storage.errors import ObjectsUnavailable, SchemaMismatch, StorageError, UnusableUrl
 from storage.inspection import Inspection
-from storage.mark import missing_store
+from storage.mark import missing_store, moved_away
 from storage.tables import SCHEMA_REVISION
 
 CHECK_S: Final = 4.0  # for SQLite to look through its file
@@ -42,7 +43,10 @@ def database(settings: Settings) -> Lines:
                 yield Line("database", Mark.OK, f"no store at {opened.location} yet; the first start makes it")
             return
         yield from _answering(opened)
-        if why := why_not_together(settings, opened):
+        if moved := moved_away(opened):
+            remedy = f"{_OTHER_URL}; `syncect db adopt` where this store shall be used again"
+            yield Line("database", Mark.FAIL, moved, remedy)
+        elif why := why_not_together(settings, opened):
             yield Line(
                 "database", Mark.FAIL, why, "mount the disk of the spool, or put the database back that belongs to it"
             )
@@ -166,3 +170,12 @@ def alerts(node: Node) -> Lines:
         yield Line("alerts", Mark.WARN, f"{len(standing) - 5} more are open", "`syncect alerts ls`")
     if not standing:
         yield Line("alerts", Mark.OK, "none is open")
+
+
+def pauses(node: Node) -> Lines:
+    """What takes nothing new because a person paused it."""
+    found = node.pauses.all()
+    for pause in found:
+        yield Line("pauses", Mark.WARN, pause_words(pause, zone_of(node.settings)), resume_command(pause))
+    if not found:
+        yield Line("pauses", Mark.OK, "nothing is paused")

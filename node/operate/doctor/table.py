@@ -17,6 +17,7 @@ CHECKS: Final[Sequence[Check | StoreCheck]] = (
     Check("object store", objects.object_store, limit_s=objects.CHECK_S),
     StoreCheck("backup", store.backup),
     StoreCheck("alerts", store.alerts),
+    StoreCheck("pauses", store.pauses),
     Check("receiver port", listening.receiver_port),
     Check("query port", listening.query_port),
     Check("own AE title", listening.own_ae_title, limit_s=8.0),

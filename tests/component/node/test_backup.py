@@ -13,6 +13,9 @@ from node.bootstrap.store import Node, open_store
 from storage.database import Database
 from storage.jobs import JobStore
 from storage.mark import mark_of_spool, mark_of_store
+from storage.pauses import PauseStore
+from storage.scale_tables import ProcessRow
+from storage.states import Stage
 from storage.tables import Association
 from tests.departments import START
 from tests.restorable import STATES, destroy, files, populate, rows, set_up
@@ -93,6 +96,23 @@ def goes_on(node: Node) -> bool:
     sent = [node.outbox.claim("c", "tps", 60, later), node.outbox.claim("c", "tps", 60, later)]
     jobs = [node.jobs.claim("w", 60, later), node.jobs.claim("w", 60, later)]
     return association == last + 1 and None not in sent and None not in jobs
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_a_pause_comes_back_and_is_told_and_no_process_counts_as_one_that_runs(
+    run: Call, config: Path, data_dir: Path, database: Database, folder: Path, vacant_url: Callable[[str], str]
+) -> None:
+    PauseStore(database).pause([Stage.SEND], "gpu2", "anna", "new card", START)
+    with database.write() as session:  # as those of a node on PostgreSQL do
+        session.add(ProcessRow(name="work@gpu2", host="gpu2", role="work", pid=1, started_at=START, seen_at=START))
+    assert run("backup", folder)[0] == 0
+    url = vacant_url("sqlite")
+    destroy(config, data_dir, url)
+    told = " ".join(run("restore", folder)[2].split())
+    assert "as before, sending is paused on gpu2 by anna since " in told
+    assert "new card; it ends with `syncect queue resume --stage send --host gpu2`" in told
+    assert [one.host for one in PauseStore(Database(url)).all()] == ["gpu2"]
+    assert rows(Database(url))["process"] == []
 
 
 def test_only_its_owner_may_read_a_backup(run: Call, config: Path, folder: Path) -> None:

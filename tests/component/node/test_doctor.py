@@ -27,7 +27,9 @@ from node.operate.doctor.table import CHECKS
 from node.ops.clock import seconds_since_boot, this_boot
 from node.ops.health import ROLES
 from node.ops.processes import process_lock
+from storage.mark import note_move
 from storage.roles import Role
+from storage.states import Stage
 from tests.conftest import require_program
 from tests.peers.certificates import make_certificates
 
@@ -358,6 +360,25 @@ def test_a_page_to_which_nobody_can_log_in_and_one_that_does_not_answer_are_told
     _, lines = look(run)
     assert found(lines, "page users") == "1 may log in"
     assert "does not run" in found(lines, "page")
+
+
+def test_what_a_person_paused_is_told_with_the_command_that_ends_it(run, config, department):
+    assert found(look(run)[1], "pauses") == "nothing is paused"
+    department.node.pauses.pause([Stage.SEND], "", "anna", "the TPS is updated", datetime.now(UTC))
+    (line,) = look(run)[1]["pauses"]
+    assert (line["state"], line["remedy"]) == ("WARN", "`syncect queue resume --stage send`")
+    assert line["found"].startswith("sending is paused on all hosts by anna since ")
+
+
+def test_a_store_that_was_moved_is_told_with_the_two_ways_out(run, config, department):
+    with department.node.database.write() as session:
+        note_move(session, "2.25.1", "postgresql+psycopg://db/syncect", datetime.now(UTC))
+    lines = look(run)[1]
+    (line,) = [one for one in lines["database"] if one["state"] == "FAIL"]
+    assert "was moved to postgresql+psycopg://db/syncect" in line["found"]
+    assert "node.database_url" in line["remedy"]
+    assert "db adopt" in line["remedy"]
+    assert [one["state"] for one in lines["spool"]] == ["SKIP"]
 
 
 def test_the_device_is_seen_by_a_process_of_its_own(config):

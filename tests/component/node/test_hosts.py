@@ -90,6 +90,9 @@ def test_a_host_that_is_silent_is_told_of_until_somebody_forgets_it(run, config:
     }
     assert any(reason.startswith("the host b is gone: none of its 2 processes") for reason in facts["reasons"])
     assert "DELIVER SILENT, work; version 1.2.3" in run("status")[1]
+    told = {line.found.partition(" did not ")[0]: line.remedy for line in processes_of(load_settings(config))}
+    assert told["the process deliver@a"] == "start it again, or `syncect hosts forget a`"
+    assert any(found.startswith("the host b is gone") for found in told)
     assert [line.split()[:3] for line in run("hosts", "ls")[1].splitlines()[1:]] == [
         ["a", "SILENT", "deliver"],
         ["a", "runs", "work"],

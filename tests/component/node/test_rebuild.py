@@ -120,6 +120,7 @@ def test_what_was_acknowledged_is_there_again_and_nothing_is_due(run, busy: Path
     assert (code, "found 41 received files and 2 results" in err) == (0, True)
     code, _, err = run("db", "rebuild", "--yes")
     assert (code, "0 that cannot be read" in err) == (0, True), err
+    assert "no file has the users of the page, what was paused" in err
     with open_store(load_settings(busy)) as node:
         assert instances(node) == before
         after = jobs(node)
@@ -155,7 +156,7 @@ def test_a_rebuilt_result_can_be_released_and_is_sent(run, busy: Path) -> None:
     assert run("db", "rebuild", "--yes")[0] == 0
     with open_store(load_settings(busy)) as node:
         held = next(case for case in node.overview.cases() if case.state == "HELD")
-        assert "whether this result was sent is not known" in held.reason
+        assert "whether this result was sent, rejected or recalled is not known" in held.reason
     assert run("jobs", "release", held.id, "--reason", "it is not there")[0] == 0
     with open_store(load_settings(busy)) as node:
         assert node.outbox.claim("c", "tps", 60, LATER) is not None

@@ -62,6 +62,20 @@ def test_a_backup_fetches_what_this_host_lacks_and_a_restore_fills_an_empty_buck
     assert {key for key in bucket.all_keys() if key.endswith(".dcm")} == keys
 
 
+def test_a_host_that_has_never_served_makes_whole_backups_and_may_serve_afterwards(
+    kept: Kept, config: Path, bucket: FaultyStore, run: Run, tmp_path: Path
+) -> None:
+    kept.produced()
+    new, folder = str(host(config, "b")), tmp_path / "backup"
+    for _ in range(2):
+        code, _, said = run("--config", new, "backup", folder)
+        assert code == 0, said
+    (identity,) = folder.glob("snapshot-*/installation.json")
+    assert identity.read_bytes() == (kept.node.settings.node.data_dir / "installation.json").read_bytes()
+    with open_store(load_settings(Path(new))) as node:
+        assert len(node.overview.cases()) == 1
+
+
 @pytest.fixture
 def lost(config: Path, bucket: FaultyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lost:
     """Settings of a new host after database and disk were lost, and the instances that were acknowledged."""
