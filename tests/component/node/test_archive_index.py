@@ -72,7 +72,7 @@ def test_reading_a_list_or_outcomes_starts_no_thread_that_would_abort_a_short_co
         "counts = len(read_index(path)), len(from_parquet(path.read_bytes()))\n"
         "print(*counts, len(os.listdir('/proc/self/task')) - before)\n"
     )
-    words = [sys.executable, tmp_path / "read.py", tmp_path / "index.parquet"]
+    words = [sys.executable, str(tmp_path / "read.py"), str(tmp_path / "index.parquet")]
     found = subprocess.run(
         words,
         capture_output=True,
