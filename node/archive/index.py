@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from config.spool import SpoolSettings
 from config.syntax import FOREIGN_UID
+from node.archive.outcome import read_whole
 from node.errors import Misconfigured
 
 DICOMWEB: Final = "dicomweb:"
@@ -54,14 +54,11 @@ def read_index(path: Path) -> list[Entry]:
     Raises Misconfigured with a sentence: no Parquet file, no such column, no source, one that is none, a series twice.
     """
     try:
-        schema = pq.read_schema(path)
-        if "source" not in schema.names:
-            raise Misconfigured(f"the index has no column `source`, among {len(schema.names)} columns")
-        table = pq.read_table(
-            path, columns=[one for one in ("source", "series_uid", "study_uid") if one in schema.names]
-        )
+        table = read_whole(path, ("source", "series_uid", "study_uid"))
     except (OSError, pa.ArrowException) as error:
         raise Misconfigured(f"the index cannot be read as Parquet ({type(error).__name__})") from error
+    if "source" not in table.schema.names:
+        raise Misconfigured("the index has no column `source`")
     columns = (_texts(table, name) for name in ("source", "series_uid", "study_uid"))
     entries = [Entry(*values) for values in zip(*columns, strict=True)]
     _check(entries)

@@ -19,6 +19,7 @@ QUIET_S: Final = 300.0  # without a row, after which a person is told so, again 
 MANY_FILES: Final = 500  # with rows, each of which costs a reader two requests of an object store
 _ROWS: Final = 20  # of outcome that are kept together, or what came within
 _SECONDS: Final = 5.0
+_OF_RELEASE: Final = ("end", "place", "sha256", "reason", "released_by", "released_at")
 
 
 class Keeper:
@@ -80,7 +81,8 @@ def read_outcomes(out: Place) -> dict[str, dict[str, Any]]:
     """All rows of outcome by their key; of two of one series the later one. Raises ObjectsUnavailable, OSError.
 
     What a person released stays so: a second command may have had the series in hand, and say HELD after that. So does
-    an outcome where a second command had no answer of the source.
+    an outcome where a second command had no answer of the source. Copies of one series have one result, in one place:
+    what was released of one of them counts for all.
     """
     return _read(out)[0]
 
@@ -99,7 +101,7 @@ def merge_outcomes(out: Place) -> dict[str, dict[str, Any]]:
 
 
 def _read(out: Place) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """The rows, and the files in which they are, in the order of their moments."""
+    """The rows, and the files in which they are, in the order of their moments; a release counts for all copies."""
     while True:
         rows: dict[str, dict[str, Any]] = {}
         keys = sorted(found.key for found in out.list(OUTCOMES))
@@ -112,7 +114,15 @@ def _read(out: Place) -> tuple[dict[str, dict[str, Any]], list[str]]:
                 if row["released_at"] or not (before["released_at"] or _only_waits(row, before)):
                     rows[row["key"]] = row
         else:
-            return rows, keys
+            return _released_for_all(rows), keys
+
+
+def _released_for_all(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    released = {row["derived_series_uid"]: row for row in rows.values() if row["released_at"]}
+    for key, row in rows.items():
+        if row["end"] == End.HELD and (same := released.get(row["derived_series_uid"])):
+            rows[key] = row | {name: same[name] for name in _OF_RELEASE}
+    return rows
 
 
 def _only_waits(row: dict[str, Any], before: dict[str, Any]) -> bool:

@@ -27,7 +27,7 @@ RELEASED: Final = "released"
 
 
 def release(settings: Settings, out: str, series: str, *, actor: str, reason: str, now: datetime) -> str:
-    """Let a HELD result count as PRODUCED; returns the folder of its files in the output.
+    """Let a HELD result count as PRODUCED, for all copies of its series; returns the folder of its files in the output.
 
     series: the key of a row, or the SeriesInstanceUID of its source. Actor and reason stand in every image. Raises
     NotFound, Refused where it is not HELD or nothing was produced, Permanent where its files are damaged,
@@ -54,7 +54,7 @@ def _row_of(place: Place, series: str) -> dict[str, Any]:
     rows = [row for row in read_outcomes(place).values() if series in (row["key"], row["series_uid"])]
     if not rows:
         raise NotFound("no series of this UID or key has an outcome there")
-    if len(rows) > 1:
+    if len({row["derived_series_uid"] or row["key"] for row in rows}) > 1:
         raise Refused(f"{len(rows)} rows have this UID; name the key of one, which `archive ls --json` shows")
     return rows[0]
 
@@ -66,8 +66,9 @@ def _released(place: Place, row: Mapping[str, Any], decided: Mapping[str, str]) 
         held.mkdir()
         made.mkdir()
         slices = _fetched(place, row, held)
-        place.put_new(f"{RELEASED}/{row['key']}.json", json.dumps({**decided, "doubt": row["reason"]}).encode())
-        said = json.loads(read(place, f"{RELEASED}/{row['key']}.json"))  # of whoever came first
+        paper = f"{RELEASED}/{row['derived_series_uid']}.json"  # and not of the row: copies have one result
+        place.put_new(paper, json.dumps({**decided, "doubt": row["reason"]}).encode())
+        said = json.loads(read(place, paper))  # of whoever came first
         digests = write_released(slices, row["reason"], said["by"], said["reason"], made)
         copy_doubt(held, made)
         folder = f"series/{row['derived_series_uid']}"
@@ -93,6 +94,7 @@ def _end(place: Place, row: dict[str, Any]) -> None:
     """What follows a row that says PRODUCED, and may be done twice."""
     table = f"{OUTCOMES}.parquet"
     if place.head(table) is not None:  # else a run has not come to its end, and will write it
+        now = {key: one for key, one in read_outcomes(place).items() if one["released_at"]}
         rows = from_parquet(read(place, table))
-        place.put(table, to_parquet([row if one["key"] == row["key"] else one for one in rows]))
+        place.put(table, to_parquet([now.get(one["key"], one) for one in rows]))
     place.delete([found.key for found in place.list(f"held/{row['derived_series_uid']}")])

@@ -161,6 +161,20 @@ def read_entries(settings: Settings, index: Path) -> list[Entry]:
     return entries
 
 
+def check_output(archive: Archive) -> None:
+    """Raise Refused where the output is another run's, as far as that can be seen before a cluster is asked.
+
+    Which device "auto" stands for only the cluster knows. Raises ObjectsUnavailable, OSError too.
+    """
+    out = open_place(archive.out, archive.settings.spool)
+    if out.head(RUN_FILE) is None:
+        return
+    about = _about(archive, read_entries(archive.settings, archive.index))
+    if archive.ask.device == "auto":
+        del about["settings"]
+    _compare(about, json.loads(read(out, RUN_FILE)))
+
+
 def list_outcomes(settings: Settings, out: str, end: str) -> list[dict[str, Any]]:
     """The rows of an output, or those that ended so; raises NotFound where no archive was begun there."""
     place = open_place(out, settings.spool)
@@ -211,13 +225,17 @@ def _settle(out: Place, about: Mapping[str, str], options: JobOptions) -> JobOpt
     begun = {**about, "produced_at": now.isoformat(), "installation": installation}
     out.put_new(RUN_FILE, json.dumps(begun, indent=1).encode())
     there = json.loads(read(out, RUN_FILE))
+    _compare(about, there)
+    moment, equipment = datetime.fromisoformat(there["produced_at"]), equipment_of(there["installation"])
+    return replace(options, produced_at=moment, equipment=equipment)
+
+
+def _compare(about: Mapping[str, str], there: Mapping[str, str]) -> None:
     if others := [name for name, value in about.items() if there.get(name) != value]:
         raise Refused(
             f"the output belongs to another run, with another {', '.join(others)}; name another output, or run it with "
             "what it was begun with"
         )
-    moment, equipment = datetime.fromisoformat(there["produced_at"]), equipment_of(there["installation"])
-    return replace(options, produced_at=moment, equipment=equipment)
 
 
 def _forget_begun(out: Place, keys: set[str]) -> None:

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 from config.settings import Settings
 from models.translator import DeviceFault
+from node.archive.guard import Guard
 from node.archive.index import BUCKET, DICOMWEB, Entry, folder_of
 from node.archive.moved import Lacking, move
 from node.archive.outcome import End, Outcome, digest_of
@@ -89,6 +90,7 @@ class ArchiveTranslator:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, str]:
         """Translate one series, with several tries where something does not answer; raises nothing that is meant."""
+        _guard()
         entry, begun_s = Entry(row["source"], row["series_uid"], row["study_uid"]), time.monotonic()
         kind, why, lacks, asked_s = "", "", False, 0.0
         for pause_s in (0.0, *PAUSES_S):
@@ -238,7 +240,8 @@ class ArchiveTranslator:
             outcome = self._of(entry, end, verdict.reason)
         else:
             paths = list(dict.fromkeys(header.path for header in headers))
-            result = executor.run(paths, self._run.options, made, _nothing)
+            with _guard().steps(len(headers)) as step:
+                result = executor.run(paths, self._run.options, made, step)
             outcome = self._of_result(entry, result, join_reasons(verdict.doubt, result.held_reason))
             self._put(outcome.place, made)
         return replace(outcome, series_uid=uid, slices=len(headers), unread=unread)
@@ -302,5 +305,7 @@ def _ended(outcome: Outcome, begun_s: float, kind: str = ANSWER) -> dict[str, st
     return {"key": outcome.key, "kind": kind, "text": json.dumps(replace(outcome, seconds=seconds).row())}
 
 
-def _nothing(_stage: str, _done: int, _total: int) -> None:
-    """Nobody watches a single series of an archive."""
+@cache
+def _guard() -> Guard:
+    """Of this process, from its first series on."""
+    return Guard(os.getpid())

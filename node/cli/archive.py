@@ -161,13 +161,15 @@ def _require(*more: str) -> None:
 def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, quiet: bool) -> "Tally":
     _require("ray")
     from node.archive.permits import permitted
-    from node.archive.run import Archive, read_entries, run_archive
+    from node.archive.run import Archive, check_output, read_entries, run_archive
     from node.bootstrap.ray_worker import plan_of
     from node.translate.ray_executor import connected, settle_device, stream
 
     read_entries(settings, index)  # before a cluster is started, which takes a while
     plan, (ask, constancy) = plan_of(settings), permitted(settings)
     again = frozenset({"FAILED", "INCOMPLETE"}) if retry_failed else frozenset()
+    archive = Archive(settings, index, place, ask, constancy, again)
+    check_output(archive)
 
     def show(tally: "Tally") -> None:
         if not quiet:
@@ -175,7 +177,7 @@ def _run(settings: Settings, index: Path, place: str, *, retry_failed: bool, qui
 
     with _ended_by_sigterm(), connected(plan, _START_TRIES):
         device = settle_device(settings.model.device, plan)
-        archive = Archive(settings, index, place, replace(ask, device=device), constancy, again)
+        archive = replace(archive, ask=replace(ask, device=device))
         return run_archive(archive, lambda rows, made, run: stream(rows, made, run, plan, device), show)
 
 

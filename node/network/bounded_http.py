@@ -55,6 +55,7 @@ _WHY: Final[dict[int, str]] = {
     HTTPStatus.NOT_IMPLEMENTED: "does it offer this service under url?",
     HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "it does not speak HTTP/1.1",
 }
+_NOT_THERE: Final = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _MAY_PASS: Final = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 
 
@@ -62,11 +63,14 @@ class NoAnswer(NoAssociation):
     """A DICOMweb server gave no answer that can be used; `outcome` says whether and how soon to try again.
 
     reached: whether it answered at all. wait_s: how long it asks to be left alone, seconds; 0 where it does not say.
+    lacks: whether it says that it does not have what was asked for, which a wrong path of url looks like, too.
     """
 
-    def __init__(self, outcome: Outcome, reason: str, *, reached: bool = False, wait_s: float = 0.0) -> None:
+    def __init__(
+        self, outcome: Outcome, reason: str, *, reached: bool = False, wait_s: float = 0.0, lacks: bool = False
+    ) -> None:
         super().__init__(outcome, reason)
-        self.reached, self.wait_s = reached, wait_s
+        self.reached, self.wait_s, self.lacks = reached, wait_s, lacks
 
 
 class Session(requests.Session):
@@ -143,7 +147,7 @@ class Session(requests.Session):
             outcome = Outcome.TRANSIENT
         wait_s = _wait_s(response.headers.get("Retry-After", ""))
         words = f"answers {status}" + (f": {why}" if why else "")
-        return self._none(outcome, words, reached=True, wait_s=wait_s)
+        return NoAnswer(outcome, f"{self._server.url} {words}", reached=True, wait_s=wait_s, lacks=status in _NOT_THERE)
 
     def _failed(self, error: Exception) -> NoAnswer:
         """What a failed request means; nothing that the server sent is quoted."""
@@ -165,8 +169,8 @@ class Session(requests.Session):
             return self._none(Outcome.TRANSIENT, f"cannot be reached: {(refused.strerror or '').lower()}")
         return self._none(Outcome.TRANSIENT, "broke the connection off, or its answer is no HTTP")
 
-    def _none(self, outcome: Outcome, words: str, *, reached: bool = False, wait_s: float = 0.0) -> NoAnswer:
-        return NoAnswer(outcome, f"{self._server.url} {words}", reached=reached, wait_s=wait_s)
+    def _none(self, outcome: Outcome, words: str, *, reached: bool = False) -> NoAnswer:
+        return NoAnswer(outcome, f"{self._server.url} {words}", reached=reached)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

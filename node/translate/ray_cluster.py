@@ -240,6 +240,20 @@ def children() -> set[int]:
     return found
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No second Ctrl-C or SIGTERM ends the block, in which Ray ends its processes; it would leave some for ever."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def end_idle_helpers(started: set[int]) -> None:
     """Of processes that this one has started for a cluster of its own, end those that only watch and report.
 

@@ -38,6 +38,7 @@ from node.translate.ray_cluster import (
     children,
     end_idle_helpers,
     place_of,
+    undisturbed,
 )
 
 log = logging.getLogger(__name__)
@@ -425,7 +426,7 @@ def _connect(plan: ClusterPlan, tries: int) -> str:
 
 
 def _shut_down() -> None:
-    with suppress(RayError, OSError, RuntimeError):
+    with undisturbed(), suppress(RayError, OSError, RuntimeError):
         ray.shutdown()
 
 

@@ -12,17 +12,23 @@ pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydicom import dcmread
 
 from config.settings import Settings
 from node.archive import pacs, translate
+from node.archive.index import Entry
+from node.archive.moved import Lacking
 from node.archive.permits import permitted
 from node.archive.run import Archive, run_archive
-from node.errors import Misconfigured
+from node.errors import Misconfigured, Permanent
 from node.network.dicomweb import Service
 from node.network.requestor import Timeouts
 from node.send.stow import StowSender
 from tests.builders import body_hu, make_series
+from tests.peers.dicomweb_server import Asked, DicomwebServer, Told
 from tests.peers.test_stow_orthanc import PASSWORD, PLUGIN, USER, LockedOrthanc
+
+PARTS = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=B'}
 
 
 @pytest.fixture
@@ -35,8 +41,6 @@ def orthanc(tmp_path: Path, peer_program: Callable[[str], str]) -> Iterator[Lock
 def test_a_series_from_orthanc_is_whole_and_has_the_result_of_a_folder(
     orthanc: LockedOrthanc, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pydicom import dcmread
-
     paths = make_series(tmp_path / "source", hu=body_hu(9, 64, 64), rows=64, columns=64, slices=9, seed="pacs")
     (password := tmp_path / "password").write_text(PASSWORD + "\n")
     password.chmod(0o600)
@@ -78,9 +82,48 @@ def test_a_series_from_orthanc_is_whole_and_has_the_result_of_a_folder(
     assert (row["end"], row["place"]) == ("WAITING", "")
 
 
-def _entry(name: str) -> Any:
-    from node.archive.index import Entry
+def test_a_server_that_says_what_it_does_not_have_is_an_end_and_one_that_sends_another_image_gives_no_part(
+    make_dicomweb: Callable[..., DicomwebServer], tmp_path: Path
+) -> None:
+    paths = make_series(tmp_path / "source", slices=3, rows=8, columns=8)
+    images = {str(dcmread(path).SOPInstanceUID): path.read_bytes() for path in paths}
+    first, _, last = sorted(images)
+    server, answers = make_dicomweb(), dict[str, Told]()
+    server.held = images
 
+    def on_search(asked: Asked) -> Told | None:
+        what = asked.path.rsplit("/", 1)[1]
+        if what in images and what not in answers:
+            return Told(200, b"--B\r\n\r\n" + images[what] + b"\r\n--B--", PARTS)
+        return answers.get(what)
+
+    server.on_search = on_search
+
+    def end() -> str:
+        (folder := tmp_path / "fetched").mkdir(exist_ok=True)
+        try:
+            return f"{len(pacs.retrieve(server.destination(), Entry('dicomweb:tps', '1.2.4', '1.2.3'), folder))} images"
+        except (Permanent, Lacking, pacs.Busy) as error:
+            return f"{type(error).__name__}: {error}"
+
+    assert end() == "3 images"
+    for wrong in (Told(404), Told(410), Told(200, b"--B\r\n\r\njunk\r\n--B--", PARTS), on_search(_asked(first))):
+        answers[last] = wrong or Told(500)
+        assert end().startswith("Lacking: the server sends 2 of the 3 images that it lists")
+    answers |= dict.fromkeys(images, Told(404))
+    assert end().endswith("answers 404: is the path of url right?")
+    for status in (404, 410):
+        answers["instances"] = Told(status)
+        assert end() == "Permanent: the server says that it has no such series"
+    answers["studies"] = Told(404)
+    assert end().startswith("Busy: "), "nothing is there under this url, and of the series nobody knows"
+
+
+def _asked(uid: str) -> Asked:
+    return Asked("GET", f"/{uid}", {}, {}, ())
+
+
+def _entry(name: str) -> Any:
     return Entry(f"dicomweb:{name}")
 
 
@@ -97,7 +140,5 @@ def _rows(archive: Archive) -> list[dict[str, Any]]:
 
 
 def pixels(archive: Archive, row: dict[str, Any]) -> list[str]:
-    from pydicom import dcmread
-
     files = sorted(Path(archive.out, row["place"]).glob("*.dcm"))
     return [hashlib.sha256(dcmread(path).PixelData).hexdigest() for path in files]

@@ -25,7 +25,7 @@ from node.archive.index import Entry
 from node.archive.outcome import Outcome, digest_of
 from node.archive.pacs import Busy
 from node.archive.permits import permitted
-from node.archive.run import Archive, Stream, Tally, list_outcomes, run_archive
+from node.archive.run import Archive, Stream, Tally, check_output, list_outcomes, run_archive
 from node.archive.translate import MAX_BEGINS, MAX_BEGINS_IN_ALL, MOST_ASKED_S
 from node.bootstrap import places
 from node.bootstrap.places import Folder
@@ -391,6 +391,20 @@ def test_another_list_bundle_setting_or_version_is_another_run(archive: Any, sou
     ):
         with pytest.raises(Refused, match=f"with another .*{word}"):
             go(other)
+
+
+def test_another_run_is_refused_before_a_cluster_is_started_also_where_the_device_is_not_known_yet(
+    archive: Any, sources: dict[str, Path]
+) -> None:
+    made = archive(sources["empty"])
+    check_output(made)
+    go(made)
+    for device in ("cpu", "auto"):
+        check_output(replace(made, ask=replace(made.ask, device=device)))
+        with pytest.raises(Refused, match="with another bundle"):
+            check_output(replace(made, ask=replace(made.ask, device=device, digest="0" * 64)))
+    with pytest.raises(Refused, match="with another settings"):
+        check_output(replace(made, ask=replace(made.ask, blood_level_hu=300.0)))
 
 
 def test_an_actor_that_computes_otherwise_ends_the_run(archive: Any, sources: dict[str, Path]) -> None:

@@ -1,5 +1,8 @@
 """The list of series of an archive: what is read from it, and the sentence and row for what cannot be used."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +58,26 @@ def test_what_is_no_parquet_is_said(tmp_path: Path) -> None:
     (tmp_path / "index.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(Misconfigured, match="cannot be read as Parquet"):
         read_index(tmp_path / "index.parquet")
+
+
+def test_reading_a_list_or_outcomes_starts_no_thread_that_would_abort_a_short_command(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"source": ["/a"]}), tmp_path / "index.parquet")
+    (tmp_path / "read.py").write_text(
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from node.archive.index import read_index\n"
+        "from node.archive.outcome import from_parquet\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "path = Path(sys.argv[1])\n"
+        "counts = len(read_index(path)), len(from_parquet(path.read_bytes()))\n"
+        "print(*counts, len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    words = [sys.executable, str(tmp_path / "read.py"), str(tmp_path / "index.parquet")]
+    found = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )
+    assert found.stdout.split() == ["1", "1", "0"]

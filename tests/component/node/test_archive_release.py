@@ -18,8 +18,8 @@ from pydicom import dcmread
 
 from config.settings import EligibilitySettings, ModelSettings, Settings
 from node.archive import translate
-from node.archive.keeping import read_outcomes
-from node.archive.outcome import from_parquet
+from node.archive.keeping import keep_rows, read_outcomes
+from node.archive.outcome import from_parquet, to_parquet
 from node.archive.permits import permitted
 from node.archive.release import release
 from node.archive.run import Archive, list_outcomes, run_archive
@@ -182,6 +182,44 @@ def test_a_release_outlives_a_run_that_goes_on_and_a_second_one(
     run_archive(again, meanwhile, lambda _tally: None)
     assert row(held, "PRODUCED")["released_by"] == "operator anna"
     assert [one["end"] for one in table(store)] == ["PRODUCED"]
+
+
+def test_a_release_counts_for_every_copy_of_the_series_also_for_one_that_ends_later(
+    held: Any, store: FaultyStore, let: Callable[..., str]
+) -> None:
+    first = row(held, "HELD")
+    second, third = ({**first, "key": name * 32, "source": f"/copy/{name}"} for name in "ab")
+    keep_rows(store.open, [second])
+    store.put("outcomes.parquet", to_parquet([first, second]))
+    let(first["series_uid"])
+    assert [(one["end"], one["place"]) for one in table(store)] == [("PRODUCED", row(held, "PRODUCED")["place"])] * 2
+    files = images(store)
+    keep_rows(store.open, [third])
+    rows = [read_outcomes(store.open)[one["key"]] for one in (first, second, third)]
+    about = [(one["end"], one["place"], one["sha256"], one["reason"], one["released_by"]) for one in rows]
+    assert about == [about[0]] * 3
+    assert about[0][0] == "PRODUCED"
+    with pytest.raises(Refused, match="operator anna has released it already"):
+        let(third["key"], "operator ben", "me too")
+    assert images(store) == files
+
+
+def test_who_releases_a_copy_after_a_release_that_was_killed_ends_it_with_the_first_words(
+    held: Any, store: FaultyStore, let: Callable[..., str]
+) -> None:
+    first = row(held, "HELD")
+    keep_rows(store.open, [second := {**first, "key": "b" * 32, "source": "/copy"}])
+
+    def dies(verb: str, key: str) -> None:
+        if verb == "put" and key.startswith("series/"):
+            raise Killed
+
+    store.before = dies
+    with pytest.raises(Killed):
+        let(first["key"])
+    store.before = lambda _verb, _key: None
+    let(second["key"], "operator ben", "me too")
+    assert {one["released_by"] for one in list_outcomes(held[0].settings, OUT, "PRODUCED")} == {"operator anna"}
 
 
 def test_the_command_tells_by_its_exit_code_what_became_of_each(
