@@ -94,8 +94,9 @@ def merge_outcomes(out: Place) -> dict[str, dict[str, Any]]:
     """
     rows, keys = _read(out)
     if len(keys) >= MANY_FILES:
-        last = keys[-1].removesuffix(_SUFFIX)  # so that the new file comes before any later one, as these do
-        out.put(f"{last}-merged{_SUFFIX}", to_parquet(list(rows.values())))
+        # It comes before any later file, as these do; and another command that merges now has a file of its own.
+        last = keys[-1].removesuffix(_SUFFIX).partition("-merged-")[0]
+        out.put(f"{last}-merged-{uuid.uuid4().hex}{_SUFFIX}", to_parquet(list(rows.values())))
         out.delete(keys)
     return rows
 
