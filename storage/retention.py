@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Select, and_, case, delete, exists, func, or_, select, text, update
 from sqlalchemy.orm import Session
 
+from storage.arrivals import OPEN
 from storage.database import Database
 from storage.errors import IllegalTransition, NotFound
 from storage.neighbour_tables import CommitmentRow
@@ -113,7 +114,7 @@ class RetentionStore:
             series = session.get(Series, series_id)
             if series is None:
                 raise NotFound(f"there is no series {series_id}")
-            return self._why_kept(_whole(session, series), job_id)
+            return _why_coming(session, series) or self._why_kept(_whole(session, series), job_id)
 
     def old_cases(self, before: datetime) -> list[str]:
         """Case ids of all jobs, and series without one, whose files are needed by nobody since `before`."""
@@ -165,7 +166,7 @@ class RetentionStore:
                 whole = _locked(session, series)
             except _Busy as error:
                 raise IllegalTransition("it is being changed at this moment; try again") from error
-            if why := self._why_kept(whole, job_id):
+            if why := _why_coming(session, series) or self._why_kept(whole, job_id):
                 raise IllegalTransition(why)
             jobs = [job for job in whole.jobs if job.id == job_id and job.product_dir and job.purged_at is None]
             sources = not self._why_sources_stay(whole)
@@ -378,6 +379,13 @@ def _settled_at(whole: _Whole, jobs: Sequence[Job]) -> datetime:
     if len(jobs) == len(whole.jobs):
         moments += [whole.series.updated_at, whole.series.last_arrival_at, whole.came_at or whole.series.updated_at]
     return max(moments)
+
+
+def _why_coming(session: Session, series: Series) -> str:
+    """What keeps a series that is being sent again: its sender has the answer that what came is kept; "" for others."""
+    touched = select(AssociationSeries.association_id).where(AssociationSeries.series_id == series.id)
+    is_coming = session.scalar(select(exists().where(Association.id.in_(touched), Association.outcome == OPEN)))
+    return "its images are being received at this moment; try again when their sender has ended" if is_coming else ""
 
 
 def _has_files(session: Session, series: Series) -> bool:

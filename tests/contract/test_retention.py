@@ -17,7 +17,7 @@ from storage.retention import Ages, RetentionStore
 from storage.schema import look_through, upgrade
 from storage.series import Recorded
 from storage.tables import AssociationSeries, Delivery, Event, Instance, Job, LostInstance, Product, Refusal, Series
-from tests.contract.store_bench import FACTS, T0, Bench, at
+from tests.contract.store_bench import FACTS, T0, Bench, arrival, at
 
 DAY = 86400.0
 LATE = Ages(at(DAY), at(DAY))
@@ -243,6 +243,16 @@ def test_a_person_removes_one_case_and_not_twice(bench):
     assert (removal.folders, len(removal.received)) == (("derived/1-1",), 3)
     with pytest.raises(IllegalTransition, match="removed on 2026-01-31 already"):
         bench.retention.purge_case(1, 1, "operator x", "", at(61))
+
+
+def test_a_person_removes_nothing_of_a_series_that_is_being_sent_again(bench):
+    sent(bench)
+    association = bench.series.open_association("receiver", "CTSIM", "10.0.0.1", at(60))
+    assert bench.series.record(association, "CTSIM", arrival(0), at(60)) == Recorded.DUPLICATE
+    with pytest.raises(IllegalTransition, match="are being received at this moment"):
+        bench.retention.purge_case(1, 1, "operator x", "", at(61))
+    bench.series.close_association(association, released=True, now=at(62))
+    assert bench.retention.purge_case(1, 1, "operator x", "", at(63)).folders == ("derived/1-1",)
 
 
 # -- history and space ---------------------------------------------------------------------------------------------
