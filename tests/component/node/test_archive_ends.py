@@ -1,6 +1,7 @@
 """How `archive run` ends: with the cause and not with what follows from it, and by SIGTERM as by Ctrl-C."""
 
 import signal
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,7 +37,9 @@ def test_sigterm_ends_the_command_as_ctrl_c_does() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_second_ctrl_c_does_not_end_what_ends_the_processes_of_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_does_not_end_what_ends_the_processes_of_ray(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     executor = pytest.importorskip("node.translate.ray_executor")
     ended = []
 
@@ -48,6 +51,8 @@ def test_a_second_ctrl_c_does_not_end_what_ends_the_processes_of_ray(monkeypatch
     monkeypatch.setattr(executor, "_connect", lambda _plan, _tries: "127.0.0.1:1")
     monkeypatch.setattr(executor, "answers", lambda _host, _port: True)
     monkeypatch.setattr(executor.ray, "shutdown", shutdown)
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell began the tests with `&`
     with pytest.raises(KeyboardInterrupt), _ended_by_sigterm(), executor.connected(ClusterPlan()):
         signal.raise_signal(signal.SIGINT)
     assert ended == ["all"]
