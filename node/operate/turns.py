@@ -38,7 +38,8 @@ def waits_of(node: Node, cases: Sequence[Case], now: datetime) -> dict[str, str]
     if not queued and not sending:
         return {}
     zone = zone_of(node.settings)
-    paused = {stage: _paused(node, stage, zone) for stage in _ROLES}
+    pauses = node.pauses.all()
+    paused = {stage: _paused(node, pauses, stage, zone) for stage in _ROLES}
     before = node.waiting.before([case.job_id for case in queued if case.job_id is not None]) if queued else {}
     limit = node.settings.queue.most_running_per_sender
     full = node.waiting.full_senders(limit) if limit and queued else ()
@@ -63,18 +64,18 @@ def how_to_resume(node: Node, case: Case) -> str:
     is_queued = case.state == JobState.QUEUED and case.job_id is not None
     if not is_queued and not (case.state in _SENDING and _is_pending(case)):
         return ""
-    pauses = _in_force(node, Stage.TRANSLATE if is_queued else Stage.SEND)
+    pauses = _in_force(node, node.pauses.all(), Stage.TRANSLATE if is_queued else Stage.SEND)
     commands = [resume_command(one) for one in pauses]
     return f"{' or '.join(commands)} lets it go on." if commands else ""
 
 
-def _paused(node: Node, stage: Stage, zone: tzinfo | None) -> str:
-    return " and ".join(pause_words(pause, zone) for pause in _in_force(node, stage))
+def _paused(node: Node, known: Sequence[Pause], stage: Stage, zone: tzinfo | None) -> str:
+    return " and ".join(pause_words(pause, zone) for pause in _in_force(node, known, stage))
 
 
-def _in_force(node: Node, stage: Stage) -> list[Pause]:
+def _in_force(node: Node, known: Sequence[Pause], stage: Stage) -> list[Pause]:
     """What keeps a stage from going on: a pause of all hosts, or those of each host that does it; else nothing does."""
-    pauses = [pause for pause in node.pauses.all() if pause.stage is stage]
+    pauses = [pause for pause in known if pause.stage is stage]
     if not pauses or not pauses[0].host:
         return pauses[:1]
     hosts = node.hosts.all()
